@@ -1,0 +1,33 @@
+# `make demo` and `make test` set up everything they need below this folder.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check lock clean
+
+demo: $(VENV)/installed
+	$(BIN)/paramtrans run examples/mnist_conv_to_attn.toml
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest
+
+# Style, types and import layers.
+check: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+$(VENV)/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+# Resolve the dependencies anew, for every platform, with hashes and without addresses. Needs uv.
+lock:
+	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --no-annotate --constraint constraints.txt --output-file requirements.lock
+
+clean:
+	rm -rf $(VENV) build dist

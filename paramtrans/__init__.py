@@ -1,0 +1,81 @@
+"""paramtrans: compress a trained model by translating the parameters of its blocks, without training it again.
+
+Public names are bound lazily, so that `import paramtrans` imports neither torch nor pydantic.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from paramtrans.blocks import BlockAdapter, BlockOptions
+    from paramtrans.config import Config
+    from paramtrans.engine import RunResult, run
+    from paramtrans.errors import ParamtransError
+    from paramtrans.hookspecs import hookimpl
+    from paramtrans.hosts import Hosts, Params
+    from paramtrans.learned import LearnedTranslator, TokenTranslator
+    from paramtrans.options import BaseOptions
+    from paramtrans.plugins import registry
+    from paramtrans.protocols import Augmenter, Batch, Executor, Objective, Rival, RivalCase, Split, Task, Translator
+    from paramtrans.saving import load_translator, save_translator
+    from paramtrans.specs import (
+        BlockSpec,
+        Component,
+        FeatureSpec,
+        SymmetryGroup,
+        SymmetryMember,
+        TensorKind,
+        TensorSpec,
+    )
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "BlockAdapter": "blocks",
+    "BlockOptions": "blocks",
+    "Config": "config",
+    "RunResult": "engine",
+    "run": "engine",
+    "ParamtransError": "errors",
+    "hookimpl": "hookspecs",
+    "Hosts": "hosts",
+    "Params": "hosts",
+    "LearnedTranslator": "learned",
+    "TokenTranslator": "learned",
+    "BaseOptions": "options",
+    "registry": "plugins",
+    "Augmenter": "protocols",
+    "Batch": "protocols",
+    "Executor": "protocols",
+    "Objective": "protocols",
+    "Rival": "protocols",
+    "RivalCase": "protocols",
+    "Split": "protocols",
+    "Task": "protocols",
+    "Translator": "protocols",
+    "load_translator": "saving",
+    "save_translator": "saving",
+    "BlockSpec": "specs",
+    "Component": "specs",
+    "FeatureSpec": "specs",
+    "SymmetryGroup": "specs",
+    "SymmetryMember": "specs",
+    "TensorKind": "specs",
+    "TensorSpec": "specs",
+}
+
+__all__ = ["__version__", *_HOMES]  # noqa: PLE0604 - the keys are names
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

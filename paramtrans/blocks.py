@@ -1,0 +1,121 @@
+"""Block adapters: all that is known about one kind of block."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import PositiveInt
+
+from paramtrans.errors import SpecMismatch
+from paramtrans.options import BaseOptions
+from paramtrans.specs import BlockSpec, FeatureSpec, SymmetryGroup, TensorKind, TensorSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from paramtrans.hosts import Params
+    from paramtrans.stacked import Stacked
+
+
+class BlockOptions(BaseOptions):
+    """What every block needs to know; adapters add their own sizes."""
+
+    channels: PositiveInt
+    """Channels of the features that enter and leave the block; must equal the slot's."""
+
+
+class BlockAdapter(ABC):
+    """One kind of block at given sizes. A plugin implements `Options` and `module`; the rest has a default.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> class Pointwise(BlockAdapter):
+    ...     def module(self):
+    ...         return nn.Conv2d(self.options.channels, self.options.channels, kernel_size=1)
+    >>> Pointwise(BlockOptions(channels=4)).spec.names
+    ('weight', 'bias')
+    """
+
+    Options: ClassVar[type[BlockOptions]] = BlockOptions
+
+    def __init__(self, options: BlockOptions) -> None:
+        self.options = options
+
+    @abstractmethod
+    def module(self) -> nn.Module:
+        """A fresh block, initialised as PyTorch does by default: `[batch, channels, h, w]` → the same shape."""
+
+    def stacked(self) -> Stacked | None:
+        """A faster way to run many of these blocks at once than the defaults of `paramtrans.stacked`, or None.
+
+        It must equal `torch.func.vmap` over `module()`; the conformance checks hold it to that.
+        """
+        return None
+
+    def symmetries(self) -> tuple[SymmetryGroup, ...]:
+        """Changes of the parameters that leave the function unchanged, as data; none unless declared."""
+        return ()
+
+    @property
+    def token_width(self) -> int:
+        """Natural number of values in a token, such as a convolution's kernel area; 0 leaves it to the translator."""
+        return 0
+
+    @cached_property
+    def spec(self) -> BlockSpec:
+        """The block's tensors, read off `module()` without allocating it."""
+        import torch
+
+        with torch.device("meta"):
+            tensors = tensor_specs(self.module())
+        return BlockSpec(tensors, self.symmetries(), self.token_width)
+
+    @property
+    def reading(self) -> BlockSpec:
+        """What `read` returns: the tensors a translator sees of a source block."""
+        return self.spec
+
+    def read(self, params: Params) -> Params:
+        """The block's parameters as a translator should see them (for instance with normalisation folded)."""
+        return params
+
+
+def tensor_specs(module: nn.Module) -> tuple[TensorSpec, ...]:
+    """The tensors of a module in `state_dict` order, without counters, each with its kind."""
+    from torch import nn
+
+    norms = {name for name, child in module.named_modules() if isinstance(child, nn.modules.batchnorm._NormBase)}
+    specs = []
+    for name, tensor in module.state_dict().items():
+        owner, _, leaf = name.rpartition(".")
+        if leaf == "num_batches_tracked":
+            continue
+        kind = _NORM_KINDS[leaf] if owner in norms else _kind(leaf, tensor.ndim)
+        specs.append(TensorSpec(name, tuple(tensor.shape), kind))
+    return tuple(specs)
+
+
+def check_fit(name: str, adapter: BlockAdapter, slot: FeatureSpec) -> None:
+    """Raise `SpecMismatch` unless the block maps the slot's features to features of the same shape."""
+    import torch
+
+    if adapter.options.channels != slot.channels:
+        raise SpecMismatch(f"channels: {name} has {adapter.options.channels}, the host's slot has {slot.channels}")
+    with torch.device("meta"):
+        found = tuple(adapter.module()(torch.empty(2, *slot.shape)).shape)
+    if found != (2, *slot.shape):
+        raise SpecMismatch(f"{name} maps [2, {slot}] features to {list(found)}; a block must keep their shape")
+
+
+_NORM_KINDS = {
+    "weight": TensorKind.NORM_WEIGHT,
+    "bias": TensorKind.NORM_BIAS,
+    "running_mean": TensorKind.NORM_MEAN,
+    "running_var": TensorKind.NORM_VARIANCE,
+}
+
+
+def _kind(leaf: str, ndim: int) -> TensorKind:
+    return TensorKind.BIAS if leaf.endswith("bias") and ndim == 1 else TensorKind.WEIGHT

@@ -1,0 +1,64 @@
+"""`paramtrans`: finds its commands through plugins, and imports one only when it is called."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+import paramtrans
+from paramtrans.errors import ParamtransError
+from paramtrans.plugins import registry
+from paramtrans.registry import Entry
+
+
+class Commands(click.Group):
+    """Subcommands from the registry. Listing them imports none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [entry.name for entry in _entries()]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in self.list_commands(ctx):
+            return None
+        command: click.Command = registry().load("command", name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(entry.name, entry.component.summary) for entry in _entries()])
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(paramtrans.__version__, prog_name="paramtrans")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def paramtrans_group(debug: bool) -> None:
+    """Compress a trained model by translating the parameters of its blocks."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 done, 1 a defect of ours, 2 the user's mistake, 130 interrupted."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        status: Any = paramtrans_group.main(arguments, prog_name="paramtrans", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted; run the same command again to go on", err=True)
+        return 130
+    except ParamtransError as error:
+        if "--debug" in arguments:
+            raise
+        click.echo(f"error: {error}" if "\n" not in str(error) else str(error), err=True)
+        return 2
+    return status if isinstance(status, int) else 0
+
+
+def _entries() -> list[Entry]:
+    return registry().of_kind("command")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

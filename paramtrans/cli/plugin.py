@@ -1,0 +1,12 @@
+"""The commands of paramtrans itself, announced like anyone's."""
+
+from paramtrans.hookspecs import hookimpl
+from paramtrans.specs import Component
+
+
+@hookimpl
+def paramtrans_commands() -> list[Component]:
+    return [
+        Component("run", "Run a config: zoo, translator, table, report.", "paramtrans.cli.run:run"),
+        Component("plugins", "List every component and who provides it.", "paramtrans.cli.list_plugins:plugins"),
+    ]

@@ -1,0 +1,279 @@
+"""TOML → validated records. Everything is checked before anything runs, and all mistakes are told at once."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
+
+from paramtrans.errors import ConfigError, ParamtransError
+from paramtrans.options import BaseOptions
+from paramtrans.registry import Registry
+
+MAX_BYTES = 1_000_000
+"""A config larger than this is refused unread."""
+
+Count = Field(ge=0, le=10_000_000)
+
+
+class ComponentConfig(BaseOptions):
+    """A component's name, and its options beside it; a bare string is a name without options."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+class AugmenterConfig(ComponentConfig):
+    """An augmenter, and what it changes."""
+
+    on: Literal["source", "target", "both"] = "source"
+    """The translator's input, the trained target it is compared with, or each of them."""
+
+
+class ObjectiveConfig(ComponentConfig):
+    """An objective, and its share of the total loss."""
+
+    weight: PositiveFloat = 1.0
+
+
+class RunConfig(BaseOptions):
+    """Where and how a run is made."""
+
+    dir: str | None = None
+    """The run's folder; by default `runs/<name of the config file>` below the current folder."""
+    cache: str | None = None
+    """Where zoos and data are kept; by default the user's cache folder, or $PARAMTRANS_CACHE."""
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
+
+
+class HostTraining(BaseOptions):
+    """How hosts are trained in step 1, and target blocks in step 2: SGD."""
+
+    steps: PositiveInt | None = Field(None, le=10_000_000)
+    epochs: PositiveInt | None = Field(None, le=100_000)
+    """Length: `steps` or `epochs`, one of them."""
+    batch_size: PositiveInt = Field(128, le=1_000_000)
+    lr: PositiveFloat = 0.01
+    """Learning rate; the peak with `one_cycle`."""
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
+
+    @model_validator(mode="after")
+    def _one_length(self) -> HostTraining:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give either steps or epochs")
+        return self
+
+    def length(self, examples: int) -> int:
+        """Optimiser steps on a training set of that many examples; an epoch's last batch may be short."""
+        return self.steps or (self.epochs or 0) * -(-examples // self.batch_size)
+
+
+class ZooConfig(BaseOptions):
+    """How many hosts, and how they are made. The three sets never share a host."""
+
+    train: PositiveInt = Field(le=10_000_000)
+    """Hosts the translator learns from."""
+    select: PositiveInt = Field(le=1_000_000)
+    """Hosts on which its best epoch is chosen, with images held out of the training set."""
+    report: int = Field(ge=2, le=1_000_000)
+    """Hosts on which all methods are reported, with the test images."""
+    pairs: NonNegativeInt | None = Field(None, le=10_000_000)
+    """How many of the training hosts also get a trained target (step 2); all of them by default."""
+    seed: NonNegativeInt = 0
+    shard: PositiveInt = Field(16, le=4096)
+    """Hosts trained at once, and kept in one file."""
+    step1: HostTraining
+    """Training of whole hosts with the source block."""
+    step2: HostTraining
+    """Training of the target block alone, between the frozen former and latter."""
+
+    @property
+    def target_hosts(self) -> int:
+        return self.train if self.pairs is None else min(self.pairs, self.train)
+
+
+class TrainingConfig(BaseOptions):
+    """How the translator is trained: Adam."""
+
+    epochs: PositiveInt = Field(le=1_000_000)
+    batch_size: PositiveInt = 32
+    """Hosts in a step."""
+    lr: PositiveFloat = 1e-3
+    weight_decay: float = Field(0.0, ge=0)
+    schedule: Literal["constant", "cosine"] = "cosine"
+    """`cosine`: stepped once an epoch, down to 0 at the end."""
+    warmup_epochs: NonNegativeInt = 0
+    """Epochs over which the rate first rises linearly."""
+    clip: PositiveFloat | None = None
+    """Largest norm of the whole gradient; none by default."""
+    evaluate_every: PositiveInt = 25
+    """Epochs between evaluations on the selection hosts; the last epoch is always evaluated."""
+    checkpoint_every: PositiveInt = 25
+    """Epochs between points from which an interrupted training goes on."""
+    seed: NonNegativeInt = 0
+
+
+class EvaluationConfig(BaseOptions):
+    """What the translated block is compared with."""
+
+    rivals: tuple[ComponentConfig, ...] = tuple(
+        ComponentConfig(name=name) for name in ("zero_block", "random_init", "random_replacement", "greedy_replacement")
+    )
+    trained_target: bool = True
+    """Whether step 2 is run on the report hosts, for the upper bound."""
+    seed: NonNegativeInt = 0
+
+
+class Config(BaseOptions):
+    """One run, complete. `resolve` has replaced every component's options by its own, defaults included."""
+
+    task: ComponentConfig
+    source: ComponentConfig
+    target: ComponentConfig
+    zoo: ZooConfig
+    translator: ComponentConfig
+    objectives: tuple[ObjectiveConfig, ...] = Field(min_length=1)
+    augmenters: tuple[AugmenterConfig, ...] = ()
+    training: TrainingConfig
+    evaluation: EvaluationConfig = EvaluationConfig()
+    executor: ComponentConfig = ComponentConfig(name="local")
+    run: RunConfig = RunConfig()
+
+    def components(self) -> Iterable[tuple[str, str, ComponentConfig]]:
+        """Every component of the config: (dotted path, kind, its part)."""
+        yield "task", "task", self.task
+        yield "source", "block_adapter", self.source
+        yield "target", "block_adapter", self.target
+        yield "translator", "translator", self.translator
+        yield "executor", "executor", self.executor
+        yield from ((f"objectives.{i}", "objective", part) for i, part in enumerate(self.objectives))
+        yield from ((f"augmenters.{i}", "augmenter", part) for i, part in enumerate(self.augmenters))
+        yield from ((f"evaluation.rivals.{i}", "rival", part) for i, part in enumerate(self.evaluation.rivals))
+
+
+def load(path: Path, registry: Registry, overrides: Sequence[str] = ()) -> Config:
+    """Read, override (`a.b=value`) and validate a config file; raises `ConfigError` with every problem found."""
+    return validate(override(read(path), overrides), registry, where=str(path))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The file as a dictionary; raises `ConfigError` where there is none, or it is no TOML."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError([f"{path}: larger than {MAX_BYTES:,} bytes; this is no config"])
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError([f"{path}: {error.strerror or error}; give the path of a TOML file"]) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError([f"{path}: not valid TOML: {error}"]) from error
+
+
+def override(document: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """The document with `a.b.0.c=value` settings applied; values are TOML, and anything else is text."""
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not equals or not all(path.split(".")):
+            raise ConfigError([f"--set {setting}: expected a.b=value"])
+        document = _with(document, path.split("."), _value(text), setting)
+    return document
+
+
+def validate(document: Mapping[str, Any], registry: Registry, where: str = "config") -> Config:
+    """A document as a `Config` whose components exist and accept their options; raises `ConfigError`."""
+    try:
+        config = Config.model_validate(document)
+    except ValidationError as error:
+        raise ConfigError(_problems(error, where, Config)) from None
+    return resolve(config, registry, where)
+
+
+def resolve(config: Config, registry: Registry, where: str = "config") -> Config:
+    """The config with each component's options validated by its own model and completed by its defaults."""
+    problems: list[str] = []
+    resolved: dict[str, dict[str, Any]] = {}
+    for path, kind, part in config.components():
+        try:
+            options = registry.load(kind, part.name).Options.model_validate(part.options)
+            resolved[path] = options.model_dump(mode="json")
+        except ValidationError as error:
+            problems += _problems(error, where, registry.load(kind, part.name).Options, prefix=path)
+        except ParamtransError as error:
+            problems.append(f"{where}: {path}.name: {error}")
+    if problems:
+        raise ConfigError(problems)
+    return _replace_options(config, resolved)
+
+
+def _replace_options(config: Config, resolved: dict[str, dict[str, Any]]) -> Config:
+    document = config.model_dump(mode="json")
+    for path, options in resolved.items():
+        part: Any = document
+        for key in path.split("."):
+            part = part[int(key)] if isinstance(part, list) else part[key]
+        part.update(options)
+    return Config.model_validate(document)
+
+
+def _with(node: Any, keys: list[str], value: Any, setting: str) -> Any:
+    """A copy of `node` with the value at `keys` replaced."""
+    key, *rest = keys
+    if isinstance(node, list):
+        if not key.isdigit() or int(key) >= len(node):
+            raise ConfigError([f"--set {setting}: {key} is no place in a list of {len(node)}"])
+        index = int(key)
+        return [*node[:index], _with(node[index], rest, value, setting) if rest else value, *node[index + 1 :]]
+    if not isinstance(node, dict):
+        raise ConfigError([f"--set {setting}: there is nothing below the value {node!r}"])
+    return {**node, key: _with(node.get(key, {}), rest, value, setting) if rest else value}
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except (tomllib.TOMLDecodeError, KeyError):
+        return text
+
+
+def _problems(error: ValidationError, where: str, model: type[BaseOptions], prefix: str = "") -> list[str]:
+    """Pydantic's findings, one line each, with the dotted path and a near name for a key that does not exist."""
+    lines = []
+    for finding in error.errors():
+        path = ".".join([*filter(None, [prefix]), *map(str, finding["loc"])])
+        message = finding["msg"].removeprefix("Value error, ")
+        if finding["type"] == "extra_forbidden":
+            known = _fields(model, finding["loc"][:-1])
+            close = difflib.get_close_matches(str(finding["loc"][-1]), known, n=1)
+            hint = f'did you mean "{close[0]}"?' if close else f"known: {', '.join(known) or 'none'}"
+            message = f"unknown option; {hint}"
+        elif finding["type"] == "missing":
+            message = "required, but not given"
+        elif not isinstance(finding["input"], dict | list | BaseOptions):
+            message += f", not {finding['input']!r}"
+        lines.append(f"{where}: {path}: {message}")
+    return lines
+
+
+def _fields(model: Any, location: tuple[int | str, ...]) -> list[str]:
+    """Names of the options at a place inside a model."""
+    for key in location:
+        field = getattr(model, "model_fields", {}).get(key)
+        if field is None:
+            return []
+        model = field.annotation
+    return sorted(getattr(model, "model_fields", {}))

@@ -1,0 +1,164 @@
+"""A run: the stages, their order, what is already done. One config, one folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from paramtrans import report, seeds, store
+from paramtrans.cache import cache_dir
+from paramtrans.comparison import Comparison
+from paramtrans.config import Config
+from paramtrans.learned import LearnedTranslator
+from paramtrans.parts import Parts
+from paramtrans.plugins import Plugins, plugins
+from paramtrans.progress import Reporter
+from paramtrans.protocols import RunInfo, Translator
+from paramtrans.runfolder import RunFolder
+from paramtrans.saving import save_translator
+from paramtrans.training import Trainer
+from paramtrans.zoo import Zoo
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a finished run found."""
+
+    dir: Path
+    seconds: dict[str, float]
+    """Wall-clock time of each stage; a stage that found its work done took almost none."""
+    evaluation: dict[str, Any]
+    """The content of `evaluation.json`: accuracies of every method on every report host, costs, break-even."""
+
+    @property
+    def methods(self) -> dict[str, dict[str, Any]]:
+        """For each method: `mean`, `ci95`, `min`, `max` in percent, and `n` hosts."""
+        methods: dict[str, dict[str, Any]] = self.evaluation["methods"]
+        return methods
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object that `paramtrans run --json` prints."""
+        kept = ("methods", "translator", "zoo", "blocks", "break_even")
+        return {"run_dir": str(self.dir), "seconds": self.seconds, **{key: self.evaluation[key] for key in kept}}
+
+
+def run(
+    config: Config,
+    name: str = "run",
+    *,
+    fresh: bool = False,
+    reporter: Reporter | None = None,
+    loaded: Plugins | None = None,
+) -> RunResult:
+    """Do what a config says, or go on where an earlier run of it stopped, or answer from its folder if it is finished.
+
+    `name` is the folder below `runs/` where the config gives none. `fresh` starts over, zoo included.
+
+    >>> from paramtrans import config, plugins, run  # doctest: +SKIP
+    >>> result = run(config.load(Path("examples/mnist_conv_to_conv.toml"), plugins.registry()))  # doctest: +SKIP
+    >>> result.methods["translated"]["mean"]  # doctest: +SKIP
+    """
+    return Run(config, name, reporter or Reporter(), loaded or plugins()).do(fresh)
+
+
+class Run:
+    """One run while it goes on."""
+
+    def __init__(self, config: Config, name: str, reporter: Reporter, loaded: Plugins) -> None:
+        self.config, self.reporter, self.plugins = config, reporter, loaded
+        self.parts = Parts(config, loaded.registry())
+        self.cache = cache_dir(config.run.cache)
+        self.zoo = Zoo(config, self.cache)
+        path = Path(config.run.dir) if config.run.dir else Path("runs") / name
+        self.folder = RunFolder(path, config.model_dump(mode="json"))
+        self.info = RunInfo(path, self.folder.config)
+
+    def do(self, fresh: bool) -> RunResult:
+        """All stages, in order."""
+        self.parts.check(str(self.folder.path))
+        with self.folder.locked():
+            finished = None if fresh else self.folder.resume()
+            if finished is None:
+                finished = self._stages(fresh)
+        return RunResult(self.folder.path, self.folder.seconds, finished)
+
+    def _stages(self, fresh: bool) -> dict[str, Any]:
+        self.parts.task.prepare(self.cache)
+        if fresh:
+            self.folder.clear()
+            self.zoo.forget()
+        self._record("running")
+        self.plugins.notify("paramtrans_run_started", run=self.info)
+        for step in (1, 2):
+            with self._timed(f"zoo_step{step}"):
+                self._train_zoo(step)
+        with self._timed("training"):
+            translator, history = self._train_translator()
+        with self._timed("evaluation"):
+            comparison = Comparison(self.parts, translator, self.zoo.load("report"), self.zoo.pairs())
+            comparison.run(self.reporter)
+            result = comparison.result(history, self.zoo.seconds(), self.zoo.seconds_per_target())
+        store.write_json(self.folder.file("evaluation.json"), result)
+        with self._timed("report"):
+            record = self._record("running")
+            epochs = [{"epoch": n, **metrics} for n, metrics in enumerate(history["epochs"] if history else [], 1)]
+            report.write(self.folder.path, result, record, epochs, comparison.feature_maps())
+        self.plugins.notify("paramtrans_run_finished", run=self.info, result=result)
+        self._record("finished")
+        self.folder.drop_checkpoint()
+        return result
+
+    def _train_zoo(self, step: int) -> None:
+        """Train the shards of a step that are not there yet. Runs that share a zoo take turns."""
+        folder, recipe = self.zoo.folder(step)
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):
+            store.write_json(folder / "recipe.json", recipe)
+            jobs = self.zoo.missing(step)
+            if not jobs:
+                return
+            training = self.config.zoo.step1 if step == 1 else self.config.zoo.step2
+            steps = len(jobs) * training.length(len(self.parts.task.split("train")))
+            count = sum(job["stop"] - job["start"] for job in jobs)
+            what = f"step {step}: {count} {'whole hosts' if step == 1 else 'target blocks'}"
+            with self.reporter.stage(what, steps) as stage:
+                self.parts.executor.run(jobs, stage.advance)
+
+    def _train_translator(self) -> tuple[Translator, dict[str, Any] | None]:
+        """Step 3, with its history; a translator that learns nothing has none."""
+        translator = self.parts.translator(seeds.derive(self.config.training.seed, "translator"))
+        history = None
+        if isinstance(translator, LearnedTranslator):
+            train, select = self.zoo.load("train"), self.zoo.load("select")
+            trainer = Trainer(self.parts, translator, train, select, self.folder.checkpoint)
+            with self.reporter.stage("step 3: translator", self.config.training.epochs) as stage:
+
+                def epoch_ended(epoch: int, metrics: dict[str, float]) -> None:
+                    select = f"  selection {metrics['select']:.1f}%" if "select" in metrics else ""
+                    stage.advance(epoch - stage.done, f"loss {metrics['loss']:.4g}{select}")
+                    self.plugins.notify("paramtrans_epoch_ended", run=self.info, epoch=epoch, metrics=metrics)
+
+                history = asdict(trainer.run(epoch_ended))
+            self.folder.write_metrics(history["epochs"])
+        names = self.config.translator.name, self.config.source, self.config.target
+        save_translator(self.folder.file("translator"), translator, *names)
+        return translator, history
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        """Adds a stage's time to what earlier attempts at it took."""
+        earlier, started = self.folder.seconds.get(stage, 0.0), time.monotonic()
+        try:
+            yield
+        finally:
+            self.folder.seconds[stage] = round(earlier + time.monotonic() - started, 3)
+            self._record("running")
+
+    def _record(self, status: str) -> dict[str, Any]:
+        return self.folder.write_record(status, [str(provider) for provider in self.plugins.providers()])

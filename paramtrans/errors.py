@@ -1,0 +1,45 @@
+"""Everything a user can get wrong, as exceptions whose message is the whole answer: what, where, why, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class ParamtransError(Exception):
+    """Base of all errors that are not a defect of ours. The command line prints the message and exits with 2."""
+
+
+class ConfigError(ParamtransError):
+    """One or more mistakes in a config, each with its file and dotted path, reported together."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class UnknownName(ParamtransError):
+    """A component name that no loaded plugin provides."""
+
+
+class NameConflict(ParamtransError):
+    """Two distributions provide a component of the same kind and name."""
+
+
+class PluginLoadError(ParamtransError):
+    """A plugin, or a component it announces, cannot be loaded, or raised inside a hook."""
+
+
+class SpecMismatch(ParamtransError):
+    """Tensors or features whose shapes do not fit together."""
+
+
+class StoreError(ParamtransError):
+    """A zoo, a translator or a run folder that cannot be read or written as it stands."""
+
+
+class DataError(ParamtransError):
+    """A data set that is missing, damaged, or cannot be fetched."""
+
+
+class TrainingError(ParamtransError):
+    """Training that left the finite numbers or cannot go on."""

@@ -1,0 +1,101 @@
+"""Stacked parameters, the currency of the framework, and the record of hosts that is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from paramtrans.errors import SpecMismatch
+from paramtrans.specs import BlockSpec
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Params: TypeAlias = "dict[str, Tensor]"
+"""Stacked parameters: names as in `state_dict`, each tensor `[models, *shape]`."""
+
+PARTS = ("former", "source", "latter", "target")
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """Hosts of one task, stacked: former, source and latter blocks, and the trained target where there is one."""
+
+    former: Params
+    source: Params
+    latter: Params
+    target: Params | None = None
+    seeds: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return models(self.source)
+
+    def pick(self, index: Sequence[int] | slice | Tensor) -> Hosts:
+        """The hosts at `index`, in that order."""
+        if isinstance(index, slice):
+            index = range(len(self))[index]
+        order = [int(i) for i in index]
+        seeds = tuple(self.seeds[i] for i in order) if self.seeds else ()
+        return Hosts(**{part: take(params, order) for part, params in self.parts().items()}, seeds=seeds)
+
+    def parts(self) -> dict[str, Params]:
+        """The parts that are present, by name."""
+        named = {part: getattr(self, part) for part in PARTS}
+        return {part: params for part, params in named.items() if params is not None}
+
+    def to(self, device: torch.device | str) -> Hosts:
+        moved = {part: {k: v.to(device) for k, v in params.items()} for part, params in self.parts().items()}
+        return Hosts(**moved, seeds=self.seeds)
+
+
+def models(params: Params) -> int:
+    """How many models are stacked; 0 for a block without tensors."""
+    return next((len(tensor) for tensor in params.values()), 0)
+
+
+def take(params: Params, index: Sequence[int]) -> Params:
+    """The models at `index`, as a copy."""
+    return {name: tensor[list(index)] for name, tensor in params.items()}
+
+
+def concatenate(stacks: Sequence[Params]) -> Params:
+    """All models of several stacks, in order."""
+    import torch
+
+    return {name: torch.cat([stack[name] for stack in stacks]) for name in stacks[0]}
+
+
+def join(parts: Mapping[str, Params]) -> Params:
+    """Parts as one dictionary: `{"former": {"0.weight": w}}` → `{"former.0.weight": w}`."""
+    return {f"{part}.{name}": tensor for part, params in parts.items() for name, tensor in params.items()}
+
+
+def split(params: Params, part: str) -> Params:
+    """The inverse of `join`, for one part."""
+    return {name.removeprefix(f"{part}."): t for name, t in params.items() if name.startswith(f"{part}.")}
+
+
+def detach(params: Params) -> Params:
+    """The same values, outside any graph, sharing memory."""
+    return {name: tensor.detach() for name, tensor in params.items()}
+
+
+def check(params: Params, spec: BlockSpec, what: str) -> None:
+    """Raise `SpecMismatch`, beginning with `what`, unless `params` holds exactly the tensors of `spec`, stacked."""
+    if problems := list(_mismatches(params, spec)):
+        raise SpecMismatch(f"{what}: " + "; ".join(problems))
+
+
+def _mismatches(params: Params, spec: BlockSpec) -> Iterable[str]:
+    expected = {tensor.name: tensor for tensor in spec.tensors}
+    if missing := sorted(expected.keys() - params.keys()):
+        yield f"missing {', '.join(missing)}"
+    if extra := sorted(params.keys() - expected.keys()):
+        yield f"unexpected {', '.join(extra)}"
+    count = models(params)
+    for name in expected.keys() & params.keys():
+        wanted, found = (count, *expected[name].shape), tuple(params[name].shape)
+        if wanted != found:
+            yield f"{name} has shape {list(found)}, expected {list(wanted)} ([models, *shape])"

@@ -1,0 +1,133 @@
+"""Translators that are trained: the base class, and the one for backbones that turn tokens into tokens."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from paramtrans import seeds
+from paramtrans.hosts import Params
+from paramtrans.options import BaseOptions
+from paramtrans.protocols import Translator
+from paramtrans.specs import BlockSpec
+from paramtrans.stacked import initial
+from paramtrans.tokens import TokenLayout
+
+if TYPE_CHECKING:
+    from paramtrans.blocks import BlockAdapter
+    from paramtrans.hosts import Hosts
+
+
+class LearnedTranslator(Translator, nn.Module):
+    """A translator with weights of its own. Subclasses implement `forward` on what the source adapter reads."""
+
+    def __init__(self, options: BaseOptions, source: BlockAdapter, target: BlockAdapter) -> None:
+        nn.Module.__init__(self)
+        Translator.__init__(self, options, source, target)
+
+    def start(self, reading: Params) -> None:
+        """Called once before training with what is read of all training sources, to set statistics and the like."""
+
+    @abstractmethod
+    def forward(self, reading: Params, hosts: Hosts | None = None) -> Params:
+        """What `source.read` returned (possibly augmented) → target blocks, differentiable in the weights."""
+
+    @torch.no_grad()
+    def translate(self, source: Params, hosts: Hosts | None = None) -> Params:
+        was_training = self.training
+        self.eval()
+        try:
+            return self.forward(self.source.read(source), hosts)
+        finally:
+            self.train(was_training)
+
+
+class TokenOptions(BaseOptions):
+    """Options that all token translators share."""
+
+    standardize: bool = True
+    """Shift and scale every value read to mean 0 and deviation 1 over the training sources. The paper does not."""
+    start: Literal["template", "none"] = "template"
+    """`template`: the network's output is a change to one default-initialised target block, zero at first, so that
+    training starts at a sane block whose hidden units differ. `none`: the output is the block, as in the paper."""
+    start_seed: int = 0
+    """Seed of the template."""
+
+
+class TokenTranslator(LearnedTranslator):
+    """Source block → tokens → backbone → tokens → target block, for any sizes and any pair of families."""
+
+    Options: ClassVar[type[BaseOptions]] = TokenOptions
+    options: TokenOptions
+    mean: Tensor
+    deviation: Tensor
+    template: Tensor
+    scale: Tensor
+
+    def __init__(self, options: TokenOptions, source: BlockAdapter, target: BlockAdapter) -> None:
+        super().__init__(options, source, target)
+        width = source.reading.token_width or _width(source.reading)
+        self.reads = TokenLayout(source.reading.tensors, width)
+        self.writes = TokenLayout(target.spec.tensors, width)
+        self.backbone = self.build((self.reads.count, width), (self.writes.count, width))
+        self.register_buffer("mean", torch.zeros(self.reads.count, width))
+        self.register_buffer("deviation", torch.ones(self.reads.count, width))
+        if options.start == "template":
+            template, scale = _template(target, self.writes, seeds.derive(options.start_seed, "template"))
+            self.register_buffer("template", template)
+            self.register_buffer("scale", scale)
+            last = [m for m in self.backbone.modules() if isinstance(m, nn.Linear | nn.Conv1d)][-1]
+            nn.init.zeros_(last.weight)
+            if last.bias is not None:
+                nn.init.zeros_(last.bias)
+
+    @abstractmethod
+    def build(self, source: tuple[int, int], target: tuple[int, int]) -> nn.Module:
+        """The backbone: `[models, *source]` tokens → `[models, *target]`, sizes as (count, width).
+
+        Its last Linear or Conv1d must be the layer that writes.
+        """
+
+    def start(self, reading: Params) -> None:
+        if self.options.standardize:
+            tokens = self.reads.pack(reading)
+            self.mean.copy_(tokens.mean(0))
+            deviation = tokens.std(0)
+            # Padding never varies; a deviation of 1 leaves it at zero.
+            self.deviation.copy_(torch.where(deviation > 1e-8, deviation, 1))
+
+    def forward(self, reading: Params, hosts: Hosts | None = None) -> Params:
+        tokens = (self.reads.pack(reading) - self.mean) / self.deviation
+        written = self.backbone(tokens)
+        if self.options.start == "template":
+            written = self.template + self.scale * written
+        return positive(self.writes.unpack(written), self.target.spec)
+
+
+def positive(params: Params, spec: BlockSpec) -> Params:
+    """Tensors that must be positive go through softplus; the others stay as they are."""
+    above_zero = {tensor.name for tensor in spec.tensors if tensor.positive}
+    return {name: softplus(t) if name in above_zero else t for name, t in params.items()}
+
+
+def _template(target: BlockAdapter, layout: TokenLayout, seed: int) -> tuple[Tensor, Tensor]:
+    """One default block as tokens `[count, width]`, before `positive`, and the typical size of each value there."""
+    block = initial(target.module, [seed])
+    scale = {}
+    for tensor in target.spec.tensors:
+        value = block[tensor.name]
+        if tensor.positive:
+            block[tensor.name] = value + torch.log(-torch.expm1(-value))  # the inverse of softplus
+        size = value.std() if value.numel() > 1 else value.new_zeros(())
+        # Constant defaults (a normalisation's ones and zeros) tell no scale; biases and gains move by tenths.
+        scale[tensor.name] = torch.full_like(value, float(size) if size > 1e-8 else 0.1)
+    return layout.pack(block)[0], layout.pack(scale)[0]
+
+
+def _width(spec: BlockSpec) -> int:
+    """Token width where the adapter names none: the smallest row of its matrices."""
+    return min((t.shape[-1] for t in spec.tensors if len(t.shape) > 1), default=1)

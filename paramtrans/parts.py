@@ -1,0 +1,103 @@
+"""The components of one config, built: what every stage of a run works with."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from paramtrans.blocks import BlockAdapter, check_fit
+from paramtrans.config import Config
+from paramtrans.errors import ConfigError, SpecMismatch
+from paramtrans.protocols import Augmenter, Executor, Objective, Rival, Task, Translator
+from paramtrans.registry import Registry
+from paramtrans.stacked import HostRunner
+
+
+class Parts:
+    """Task, adapters, translator and the rest, each created once, from a resolved config."""
+
+    def __init__(self, config: Config, registry: Registry) -> None:
+        self.config, self._registry = config, registry
+
+    @cached_property
+    def task(self) -> Task:
+        task: Task = self._create("task", self.config.task)
+        return task
+
+    @cached_property
+    def source(self) -> BlockAdapter:
+        source: BlockAdapter = self._create("block_adapter", self.config.source)
+        return source
+
+    @cached_property
+    def target(self) -> BlockAdapter:
+        target: BlockAdapter = self._create("block_adapter", self.config.target)
+        return target
+
+    @cached_property
+    def runner(self) -> HostRunner:
+        return HostRunner(self.task, self.source, self.target)
+
+    @cached_property
+    def executor(self) -> Executor:
+        executor: Executor = self._create("executor", self.config.executor)
+        return executor
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the run computes."""
+        name = self.config.run.device
+        if name == "auto":
+            name = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            return torch.empty(0, device=name).device
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError([f'run.device: "{name}" cannot be used: {reason}; use "auto" or "cpu"']) from error
+
+    def translator(self, seed: int) -> Translator:
+        """A new translator, its weights drawn from `seed`."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            translator: Translator = self._create("translator", self.config.translator, self.source, self.target)
+        return translator
+
+    def objectives(self) -> list[tuple[float, Objective]]:
+        """Each objective with its weight."""
+        return [(p.weight, self._create("objective", p, self.runner)) for p in self.config.objectives]
+
+    def augmenters(self) -> list[tuple[str, Augmenter]]:
+        """Each augmenter with what it changes: `source`, `target` or `both`."""
+        return [(p.on, self._create("augmenter", p)) for p in self.config.augmenters]
+
+    def rivals(self) -> dict[str, Rival]:
+        """The rivals by name."""
+        return {p.name: self._create("rival", p) for p in self.config.evaluation.rivals}
+
+    def check(self, where: str) -> None:
+        """Create everything and see that shapes fit; raises `ConfigError` with all that does not."""
+        problems = []
+        for path, adapter in (("source", self.source), ("target", self.target)):
+            try:
+                check_fit(f"{path} block", adapter, self.task.slot)
+            except SpecMismatch as error:
+                problems.append(f"{where}: {path}: {error}")
+        if problems:
+            raise ConfigError(problems)
+        needing = [
+            p.name for p, (_, o) in zip(self.config.objectives, self.objectives(), strict=True) if o.needs_targets
+        ]
+        if needing and self.config.zoo.target_hosts == 0:
+            problems.append(f"{where}: zoo.pairs: 0, but objective {', '.join(needing)} needs trained targets")
+        try:
+            self.translator(seed=0)
+        except SpecMismatch as error:
+            problems.append(f"{where}: translator: {error}")
+        _ = self.device, self.executor, self.augmenters(), self.rivals()
+        if problems:
+            raise ConfigError(problems)
+
+    def _create(self, kind: str, part: Any, *args: Any) -> Any:
+        return self._registry.create(kind, part.name, *args, **part.options)

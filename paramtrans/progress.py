@@ -1,0 +1,129 @@
+"""What a person sees while a run goes on: a live bar on a terminal, plain lines elsewhere, nothing when quiet."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+LINE_EVERY = 10.0
+"""Seconds between plain lines of one stage."""
+
+
+class Stage:
+    """One stage of a run, with a known amount of work; does nothing visible until subclassed."""
+
+    def __init__(self, name: str, total: int) -> None:
+        self.name, self.total, self.done = name, total, 0
+        self.started = time.monotonic()
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        """Some of the work is done; `note` is a short remark such as the current loss."""
+        self.done += amount
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+
+class PlainStage(Stage):
+    """A line at the start, every ten seconds, and at the end."""
+
+    def __init__(self, name: str, total: int, console: Console) -> None:
+        super().__init__(name, total)
+        self._console, self._last = console, self.started
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        super().advance(amount)
+        now = time.monotonic()
+        if self.done < self.total and now - self._last >= LINE_EVERY:
+            self._last = now
+            left = self.seconds / self.done * (self.total - self.done)
+            self._print(f"{self.done}/{self.total}, {duration(left)} left", note)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._print(f"done in {duration(self.seconds)}")
+
+    def _print(self, text: str, note: str = "") -> None:
+        tail = f"  {note}" if note else ""
+        self._console.print(f"{self.name}: {text}{tail}", highlight=False, markup=False, soft_wrap=True)
+
+
+class LiveStage(Stage):
+    """A bar with the time left."""
+
+    def __init__(self, name: str, total: int, console: Console) -> None:
+        super().__init__(name, total)
+        columns = (
+            TextColumn("{task.description:<28}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        self._bar = Progress(*columns, console=console)
+        self._note = ""
+        self._task = self._bar.add_task(name, total=total, note=self._note)
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        super().advance(amount)
+        self._note = note or self._note
+        self._bar.update(self._task, advance=amount, note=self._note)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+
+class Reporter:
+    """Makes stages; the default one is silent, as a library should be."""
+
+    def stage(self, name: str, total: int) -> Stage:
+        return Stage(name, total)
+
+    def say(self, text: str) -> None:
+        """A line of its own."""
+
+
+class ConsoleReporter(Reporter):
+    """Stages on a console: bars where it is a terminal, lines where it is not."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def stage(self, name: str, total: int) -> Stage:
+        return (LiveStage if self._console.is_terminal else PlainStage)(name, total, self._console)
+
+    def say(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: 8.4 → '8 s', 200 → '3 min 20 s', 7400 → '2 h 3 min'."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,185 @@
+"""What a plugin's components implement, apart from block adapters (`paramtrans.blocks`), with all shapes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from paramtrans.blocks import BlockAdapter
+from paramtrans.options import BaseOptions
+from paramtrans.specs import FeatureSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+    from torch import Tensor, nn
+
+    from paramtrans.hosts import Hosts, Params
+    from paramtrans.stacked import HostRunner
+
+
+@dataclass(frozen=True)
+class Split:
+    """Examples with their labels, as stored: raw inputs `[n, *shape]` (often uint8) and class numbers `[n]`."""
+
+    inputs: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class Task(ABC):
+    """A host's former and latter blocks, the data it is trained on, and how its outputs are scored."""
+
+    Options: ClassVar[type[BaseOptions]] = BaseOptions
+    slot: FeatureSpec
+    """Features where the source or target block stands."""
+
+    def __init__(self, options: BaseOptions) -> None:
+        self.options = options
+
+    def prepare(self, cache: Path) -> None:  # noqa: B027 - optional
+        """Make the data ready for `split`, keeping files below `cache`; raise `DataError` where it cannot be.
+
+        Called once in each process before anything else that needs data.
+        """
+
+    @abstractmethod
+    def former(self) -> nn.Module:
+        """The blocks before the slot: `[batch, *input]` → `[batch, *slot]`."""
+
+    @abstractmethod
+    def latter(self) -> nn.Module:
+        """The blocks after the slot: `[batch, *slot]` → `[batch, outputs]`."""
+
+    @abstractmethod
+    def split(self, name: str) -> Split:
+        """`train`, `holdout` (kept out of training, for selection) or `test` (for reporting alone); disjoint."""
+
+    def to_input(self, raw: Tensor) -> Tensor:
+        """Raw inputs as the network takes them, in float; by default bytes become [0, 1]."""
+        return raw.float() / 255
+
+    def augment(self, raw: Tensor, generator: torch.Generator) -> Tensor:
+        """Random changes of one host's training batch `[batch, *shape]`; none by default."""
+        return raw
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Mean training loss of each model: outputs `[models, batch, ...]`, labels `[models, batch]` → `[models]`."""
+
+    @abstractmethod
+    def score(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Percent for each example, higher is better: `[models, batch, ...]`, `[batch]` → `[models, batch]`."""
+
+
+class Translator(ABC):
+    """Anything that maps source parameters to target parameters, for any pair of blocks it says it can."""
+
+    Options: ClassVar[type[BaseOptions]] = BaseOptions
+
+    def __init__(self, options: BaseOptions, source: BlockAdapter, target: BlockAdapter) -> None:
+        self.options, self.source, self.target = options, source, target
+
+    @abstractmethod
+    def translate(self, source: Params, hosts: Hosts | None = None) -> Params:
+        """Target blocks for source blocks: tensors of `source.spec` → tensors of `target.spec`, model by model.
+
+        `hosts` holds the networks around the blocks, for translators that look at them.
+        """
+
+
+class Augmenter(ABC):
+    """A random change of parameters during translator training; it never changes its input in place."""
+
+    Options: ClassVar[type[BaseOptions]] = BaseOptions
+
+    def __init__(self, options: BaseOptions) -> None:
+        self.options = options
+
+    @abstractmethod
+    def __call__(self, params: Params, generator: torch.Generator) -> Params:
+        """Stacked parameters → the same names and shapes. All randomness comes from `generator`."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What an objective may look at in one training step, beside the prediction: hosts, and examples for each."""
+
+    hosts: Hosts
+    target: Params | None
+    """The trained targets, augmented where the config says so; None where step 2 was not run."""
+    inputs: Tensor | None
+    """Network inputs `[models, batch, ...]`; None unless an objective asks by `examples`."""
+    labels: Tensor | None
+
+
+class Objective(ABC):
+    """What a translator is trained on."""
+
+    Options: ClassVar[type[BaseOptions]] = BaseOptions
+    needs_targets: ClassVar[bool] = False
+    """Whether it compares with trained targets, and so needs step 2 on the training hosts."""
+
+    def __init__(self, options: BaseOptions, runner: HostRunner) -> None:
+        self.options, self.runner = options, runner
+
+    @property
+    def examples(self) -> int:
+        """Examples it wants for each host in a step; 0 for none."""
+        return 0
+
+    @abstractmethod
+    def __call__(self, predicted: Params, batch: Batch) -> Tensor:
+        """The loss of the predicted target blocks (`[models, *shape]` each): a scalar to be minimised."""
+
+
+@dataclass(frozen=True)
+class RivalCase:
+    """What a rival may use: the hosts whose slot it fills, the training pairs, both adapters, and its seed."""
+
+    hosts: Hosts
+    pairs: Hosts | None
+    source: BlockAdapter
+    target: BlockAdapter
+    seed: int
+
+
+class Rival(ABC):
+    """A way to fill the target block without the translator, reported beside it."""
+
+    Options: ClassVar[type[BaseOptions]] = BaseOptions
+    needs_pairs: ClassVar[bool] = False
+    """Whether it draws on training hosts with trained targets."""
+
+    def __init__(self, options: BaseOptions) -> None:
+        self.options = options
+
+    @abstractmethod
+    def fill(self, case: RivalCase) -> Params:
+        """Target blocks for `case.hosts`, in their order: tensors of `case.target.spec`, stacked."""
+
+
+class Executor(ABC):
+    """Where the shards of a zoo are trained. A job is a JSON document; doing one twice writes the same shard."""
+
+    Options: ClassVar[type[BaseOptions]] = BaseOptions
+
+    def __init__(self, options: BaseOptions) -> None:
+        self.options = options
+
+    @abstractmethod
+    def run(self, jobs: Sequence[dict[str, Any]], progress: Callable[[int], None]) -> None:
+        """Do all jobs through `paramtrans.zoo.do_job`; call `progress` in this process with numbers of steps done."""
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What lifecycle hooks are told about a run."""
+
+    dir: Path
+    config: dict[str, Any]

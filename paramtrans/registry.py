@@ -1,0 +1,110 @@
+"""Looking components up by kind and name, with their provenance; clashes and typing mistakes get a full answer."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from paramtrans.errors import NameConflict, PluginLoadError, UnknownName
+from paramtrans.specs import Component
+
+KINDS = (
+    "block_adapter",
+    "translator",
+    "augmenter",
+    "objective",
+    "task",
+    "rival",
+    "executor",
+    "command",
+)
+"""Kinds of components; the hook of each is `paramtrans_<kind>s`."""
+
+
+@dataclass(frozen=True)
+class Provider:
+    """Where a component came from."""
+
+    distribution: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version}".strip()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered component."""
+
+    kind: str
+    component: Component
+    provider: Provider
+
+    @property
+    def name(self) -> str:
+        return self.component.name
+
+    def resolve(self) -> Any:
+        """Import what `component.target` names; raises `PluginLoadError` with the provider and the cause."""
+        module, _, attribute = self.component.target.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except Exception as error:  # a plugin may raise anything at import
+            raise PluginLoadError(
+                f'{self.kind} "{self.name}" of {self.provider} cannot be loaded from {self.component.target}: '
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+
+class Registry:
+    """All components of all loaded plugins."""
+
+    def __init__(self, entries: Iterable[Entry] = (), not_loaded: Iterable[str] = ()) -> None:
+        self._entries = tuple(entries)
+        self.not_loaded = tuple(not_loaded)
+        """What could not be loaded and why, a line each, for error messages."""
+
+    def __iter__(self) -> Any:
+        return iter(sorted(self._entries, key=lambda e: (KINDS.index(e.kind), e.name)))
+
+    def of_kind(self, kind: str) -> list[Entry]:
+        return [entry for entry in self if entry.kind == kind]
+
+    def find(self, kind: str, name: str) -> Entry:
+        """The one component of this kind and name; raises `UnknownName` or `NameConflict`."""
+        found = [entry for entry in self.of_kind(kind) if entry.name == name]
+        if not found:
+            raise UnknownName(self._unknown(kind, name))
+        if len(found) > 1:
+            providers = " and ".join(str(entry.provider) for entry in found)
+            raise NameConflict(f'{kind} "{name}" is provided by {providers}; uninstall one, or rename one of them')
+        return found[0]
+
+    def load(self, kind: str, name: str) -> Any:
+        """The class (or command) of this kind and name."""
+        return self.find(kind, name).resolve()
+
+    def create(self, kind: str, name: str, *args: Any, **options: Any) -> Any:
+        """A component with `options` validated by its own model; `args` are what its class takes behind them.
+
+        >>> from paramtrans.plugins import registry
+        >>> registry().create("block_adapter", "mlp", channels=6, hidden=12).spec.parameters
+        162
+        """
+        cls = self.load(kind, name)
+        return cls(cls.Options(**options), *args)
+
+    def _unknown(self, kind: str, name: str) -> str:
+        names = {entry.name for entry in self.of_kind(kind)}
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f'; did you mean "{close[0]}"?' if close else ""
+        lines = [f'unknown {kind.replace("_", " ")} "{name}"{hint}']
+        providers = sorted({str(entry.provider) for entry in self.of_kind(kind)})
+        for provider in providers:
+            offered = sorted(entry.name for entry in self.of_kind(kind) if str(entry.provider) == provider)
+            lines.append(f"  available: {', '.join(offered)} ({provider})")
+        lines.extend(f"  not loaded: {line}" for line in self.not_loaded)
+        return "\n".join(lines)

@@ -1,0 +1,140 @@
+"""A run's folder: who works in it, which config it belongs to, and what is kept there."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from paramtrans import store
+from paramtrans.errors import StoreError
+
+FORMAT = 1
+"""Version of `run.json` and `evaluation.json`."""
+PACKAGES = ("paramtrans", "torch", "torchvision", "numpy", "safetensors", "pluggy", "pydantic")
+ELSEWHERE = ("run", "executor")
+"""Parts of a config that say where a run is made, not what; they may differ when it goes on."""
+
+
+class RunFolder:
+    """`run.json`, `metrics.jsonl`, `evaluation.json`, `report.html`, `translator/` and a checkpoint while training."""
+
+    def __init__(self, path: Path, config: dict[str, Any]) -> None:
+        self.path, self.config = path, config
+        self.seconds: dict[str, float] = {}
+        """Wall-clock time of each stage, over all interruptions."""
+        self.started = datetime.now(UTC).isoformat(timespec="seconds")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes out of the folder; raises `StoreError` where one is in it, or it may not be written."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".lock", timeout=0)
+            lock.acquire()
+        except Timeout as error:
+            raise StoreError(
+                f"{self.path}: another process is working on this run; wait for it, or set run.dir"
+            ) from error
+        except OSError as error:
+            reason = error.strerror or error
+            raise StoreError(f"{self.path}: cannot be written: {reason}; set run.dir to another folder") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def resume(self) -> dict[str, Any] | None:
+        """Take up what is in the folder: the evaluation if the run is finished, else None.
+
+        Raises `StoreError` if the folder holds a run of another config, or of a later version of the format.
+        """
+        if not self.file("run.json").exists():
+            return None
+        record = self._read()
+        if different := sorted(_differences(_identity(record["config"]), _identity(self.config))):
+            raise StoreError(
+                f"{self.path}: holds a run of another config (different: {', '.join(different[:5])}); "
+                "use --fresh to replace it, or set run.dir to another folder"
+            )
+        self.seconds, self.started = record["seconds"], record["started"]
+        if record["status"] != "finished":
+            return None
+        evaluation: dict[str, Any] = store.read_json(self.file("evaluation.json"))
+        return evaluation
+
+    def clear(self) -> None:
+        """Forget what earlier runs left; files of others stay."""
+        for name in ("run.json", "evaluation.json", "metrics.jsonl", "report.html"):
+            self.file(name).unlink(missing_ok=True)
+        self.drop_checkpoint()
+
+    def drop_checkpoint(self) -> None:
+        for path in (self.checkpoint, store.record_path(self.checkpoint)):
+            path.unlink(missing_ok=True)
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.file("checkpoint.safetensors")
+
+    def file(self, name: str) -> Path:
+        return self.path / name
+
+    def write_metrics(self, epochs: list[dict[str, float]]) -> None:
+        """One line for each epoch."""
+        lines = [json.dumps({"epoch": number, **metrics}) + "\n" for number, metrics in enumerate(epochs, 1)]
+        store.write_bytes(self.file("metrics.jsonl"), "".join(lines).encode())
+
+    def write_record(self, status: str, plugins: list[str]) -> dict[str, Any]:
+        """Write and return `run.json`: all that is needed to know what was run, and with what."""
+        record = {
+            "format": FORMAT,
+            "name": self.path.name,
+            "status": status,
+            "started": self.started,
+            "config": self.config,
+            "seconds": self.seconds,
+            "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+            "plugins": plugins,
+        }
+        store.write_json(self.file("run.json"), record)
+        return record
+
+    def _read(self) -> dict[str, Any]:
+        path = self.file("run.json")
+        try:
+            record: dict[str, Any] = store.read_json(path)
+            found = record["format"]
+            complete = {"config", "seconds", "status", "started"} <= record.keys()
+        except (store.Damaged, KeyError, TypeError, AttributeError) as error:
+            raise StoreError(f"{path}: is no record of a run; use --fresh to start over, or set run.dir") from error
+        if found != FORMAT or not complete:
+            raise StoreError(f"{path}: has format {found}, this paramtrans reads {FORMAT}; use --fresh, or set run.dir")
+        return record
+
+
+def _identity(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in ELSEWHERE}
+
+
+def _differences(one: Any, other: Any, path: str = "") -> Iterator[str]:
+    """Dotted paths at which two configs differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in one.keys() | other.keys():
+            yield from _differences(one.get(key), other.get(key), f"{path}.{key}" if path else str(key))
+    elif one != other:
+        yield path
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"

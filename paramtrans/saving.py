@@ -1,0 +1,78 @@
+"""Translators on disk: a folder with a description in JSON and, for learned ones, weights in safetensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from torch import nn
+
+import paramtrans
+from paramtrans import store
+from paramtrans.blocks import BlockAdapter
+from paramtrans.config import ComponentConfig
+from paramtrans.errors import StoreError
+from paramtrans.plugins import registry
+from paramtrans.protocols import Translator
+from paramtrans.registry import Registry
+
+FORMAT = 1
+DESCRIPTION, WEIGHTS = "translator.json", "translator.safetensors"
+
+
+def save_translator(
+    folder: Path, translator: Translator, name: str, source: ComponentConfig, target: ComponentConfig
+) -> None:
+    """Write a translator as `load_translator` reads it; `source` and `target` say how its adapters are made."""
+    weights = translator.state_dict() if isinstance(translator, nn.Module) else {}
+    store.save_params(folder / WEIGHTS, weights, {"format": FORMAT})
+    description = {
+        "format": FORMAT,
+        "paramtrans": paramtrans.__version__,
+        "translator": {"name": name, **translator.options.model_dump(mode="json")},
+        "source": source.model_dump(mode="json"),
+        "target": target.model_dump(mode="json"),
+    }
+    store.write_json(folder / DESCRIPTION, description)
+
+
+def load_translator(folder: Path | str, components: Registry | None = None) -> Translator:
+    """A translator from its folder, ready to translate; raises `StoreError` where the folder is damaged or too new.
+
+    >>> translator = load_translator("runs/mnist_conv_to_conv/translator")  # doctest: +SKIP
+    >>> target_blocks = translator.translate(source_blocks)  # doctest: +SKIP
+    """
+    folder = Path(folder)
+    components = components or registry()
+    description = store.read_json(folder / DESCRIPTION)
+    parts = _parts(description, folder)
+    source, target = (_adapter(parts[side], components) for side in ("source", "target"))
+    translator: Translator = components.create(
+        "translator", parts["translator"].name, source, target, **parts["translator"].options
+    )
+    weights, _ = store.load_params(folder / WEIGHTS)
+    if isinstance(translator, nn.Module):
+        try:
+            translator.load_state_dict(weights)
+        except RuntimeError as error:
+            raise StoreError(f"{folder / WEIGHTS}: does not fit {DESCRIPTION} beside it: {error}") from error
+        translator.eval()
+    return translator
+
+
+def _parts(description: Any, folder: Path) -> dict[str, ComponentConfig]:
+    path = folder / DESCRIPTION
+    if not isinstance(description, dict) or not isinstance(description.get("format"), int):
+        raise StoreError(f"{path}: is no description of a translator")
+    if description["format"] > FORMAT:
+        raise StoreError(f"{path}: has format {description['format']}, this paramtrans reads up to {FORMAT}; update it")
+    try:
+        return {key: ComponentConfig.model_validate(description.get(key)) for key in ("translator", "source", "target")}
+    except ValidationError as error:
+        raise store.Damaged(f"{path}: {error.errors()[0]['msg']}; it was damaged after it was written") from error
+
+
+def _adapter(part: ComponentConfig, components: Registry) -> BlockAdapter:
+    adapter: BlockAdapter = components.create("block_adapter", part.name, **part.options)
+    return adapter

@@ -1,0 +1,119 @@
+"""Frozen records: what hooks return, and what adapters say about blocks. No torch here, so that listing is fast."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+@dataclass(frozen=True)
+class Component:
+    """One thing a plugin offers, returned by a hook and resolved only when a config names it.
+
+    >>> Component("mixer", "MLP-Mixer over parameter tokens", "paramtrans_translators.mixer:Mixer")
+    Component(name='mixer', summary='MLP-Mixer over parameter tokens', target='paramtrans_translators.mixer:Mixer')
+    """
+
+    name: str
+    """What configs call it: lower-case snake case."""
+    summary: str
+    """One line for `paramtrans plugins`."""
+    target: str
+    """Where the class is: `package.module:Attribute`."""
+
+
+class TensorKind(StrEnum):
+    """What a tensor of a block is for; the `NORM_` kinds belong to a normalisation layer."""
+
+    WEIGHT = "weight"
+    BIAS = "bias"
+    NORM_WEIGHT = "norm_weight"
+    NORM_BIAS = "norm_bias"
+    NORM_MEAN = "norm_mean"
+    NORM_VARIANCE = "norm_variance"
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor of a block, named as in `state_dict`; `shape` is that of one model, without the models axis."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: TensorKind = TensorKind.WEIGHT
+
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def positive(self) -> bool:
+        """Whether a translator must write values above zero here (a running variance)."""
+        return self.kind is TensorKind.NORM_VARIANCE
+
+    @property
+    def trained(self) -> bool:
+        """Whether an optimiser moves it; running statistics follow the data instead."""
+        return self.kind not in (TensorKind.NORM_MEAN, TensorKind.NORM_VARIANCE)
+
+
+@dataclass(frozen=True)
+class SymmetryMember:
+    """One axis of one tensor that a symmetry group acts on.
+
+    Permuting the group reorders this axis. Rescaling unit i by a > 0 multiplies slice i by a**scale.
+    """
+
+    tensor: str
+    axis: int
+    scale: int = 0
+
+
+@dataclass(frozen=True)
+class SymmetryGroup:
+    """Units that may be permuted, and with `rescale` scaled by positive numbers; the block's function stays."""
+
+    name: str
+    size: int
+    members: tuple[SymmetryMember, ...]
+    rescale: bool = False
+
+
+@dataclass(frozen=True)
+class BlockSpec:
+    """The tensors of one kind of block at fixed sizes, in `state_dict` order, and the symmetries among them."""
+
+    tensors: tuple[TensorSpec, ...]
+    symmetries: tuple[SymmetryGroup, ...] = ()
+    token_width: int = 0
+    """Natural number of values in a token (a convolution's kernel area); 0: the translator chooses."""
+
+    @property
+    def numel(self) -> int:
+        """Values in one block, running statistics included."""
+        return sum(tensor.numel for tensor in self.tensors)
+
+    @property
+    def parameters(self) -> int:
+        """Trained values in one block, the number papers quote."""
+        return sum(tensor.numel for tensor in self.tensors if tensor.trained)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(tensor.name for tensor in self.tensors)
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """Shape of the features that enter and leave a slot, for one example: channels × height × width."""
+
+    channels: int
+    height: int
+    width: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (self.channels, self.height, self.width)
+
+    def __str__(self) -> str:
+        return f"{self.channels}×{self.height}×{self.width}"

@@ -1,0 +1,126 @@
+"""Running many models at once: the vmap reference, and hosts run through it part by part."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from paramtrans.blocks import tensor_specs
+from paramtrans.hosts import split
+
+if TYPE_CHECKING:
+    from paramtrans.blocks import BlockAdapter
+    from paramtrans.hosts import Params
+    from paramtrans.protocols import Task
+
+
+class Stacked(Protocol):
+    """Many models of one architecture, run as one."""
+
+    def __call__(self, params: Params, inputs: Tensor, training: bool = False) -> Tensor:
+        """Inputs `[models, batch, ...]` → outputs `[models, batch, ...]`, differentiable in both arguments.
+
+        While `training`, normalisation uses each model's own batch and updates its running statistics in `params`
+        in place, as the module itself would.
+        """
+        ...
+
+
+class Vmap:
+    """The plain way to run stacked models, against which every faster one is checked: `torch.func.vmap`."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __call__(self, params: Params, inputs: Tensor, training: bool = False) -> Tensor:
+        self.module.train(training)
+
+        def one(params: Params, inputs: Tensor) -> Tensor:
+            output: Tensor = functional_call(self.module, params, (inputs,))
+            return output
+
+        outputs: Tensor = vmap(one, randomness="different")(params, inputs)
+        return outputs
+
+
+class Chain:
+    """Former, block and latter run one after the other, each in its own fastest layout."""
+
+    def __init__(self, parts: dict[str, Stacked]) -> None:
+        self.parts = parts
+
+    def __call__(self, params: Params, inputs: Tensor, training: bool = False) -> Tensor:
+        for name, part in self.parts.items():
+            inputs = part(split(params, name), inputs, training)
+        return inputs
+
+
+def network(task: Task, block: BlockAdapter) -> nn.Sequential:
+    """A whole host with `block` in its slot: children `former`, `block`, `latter`."""
+    return nn.Sequential(OrderedDict(former=task.former(), block=block.module(), latter=task.latter()))
+
+
+def initial(build: Callable[[], nn.Module], seeds: Sequence[int], device: torch.device | str = "cpu") -> Params:
+    """Fresh models, one built from each seed, as stacked parameters and statistics (without counters)."""
+    states = []
+    for seed in seeds:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            module = build()
+        states.append({spec.name: module.state_dict()[spec.name] for spec in tensor_specs(module)})
+    return {name: torch.stack([state[name] for state in states]).to(device) for name in states[0]}
+
+
+def trained_names(module: nn.Module) -> set[str]:
+    """Names of the tensors that an optimiser moves."""
+    return {name for name, _ in module.named_parameters()}
+
+
+class HostRunner:
+    """Runs the hosts of one task, whole or part by part, with the source or the target block in the slot."""
+
+    def __init__(self, task: Task, source: BlockAdapter, target: BlockAdapter) -> None:
+        self.task, self._source, self._target = task, source, target
+
+    @cached_property
+    def former(self) -> Stacked:
+        """Inputs → the slot's features."""
+        return stacked(self.task.former())
+
+    @cached_property
+    def latter(self) -> Stacked:
+        """The slot's features → outputs."""
+        return stacked(self.task.latter())
+
+    @cached_property
+    def source(self) -> Stacked:
+        """The source block alone."""
+        return block_stacked(self._source)
+
+    @cached_property
+    def target(self) -> Stacked:
+        """The target block alone."""
+        return block_stacked(self._target)
+
+
+def block_stacked(adapter: BlockAdapter) -> Stacked:
+    """The adapter's own layout where it brings one, else the fastest that fits its module."""
+    return adapter.stacked() or stacked(adapter.module())
+
+
+def stacked(module: nn.Module) -> Stacked:
+    """The fastest layout that runs this module."""
+    return Vmap(module)
+
+
+def network_stacked(task: Task, block: BlockAdapter) -> Stacked:
+    """Whole hosts, in one piece where one layout runs all of them."""
+    if own := block.stacked():
+        return Chain({"former": stacked(task.former()), "block": own, "latter": stacked(task.latter())})
+    return stacked(network(task, block))

@@ -1,0 +1,133 @@
+"""Step 1 (whole hosts) and step 2 (the target block alone) for a stack of hosts at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from paramtrans import hosts as params_
+from paramtrans import seeds, stacked
+from paramtrans.errors import TrainingError
+from paramtrans.hosts import Params
+
+if TYPE_CHECKING:
+    from paramtrans.blocks import BlockAdapter
+    from paramtrans.config import HostTraining
+    from paramtrans.protocols import Split, Task
+
+
+def train_hosts(
+    task: Task,
+    source: BlockAdapter,
+    options: HostTraining,
+    host_seeds: list[int],
+    device: torch.device | str = "cpu",
+    progress: Callable[[int], None] = lambda steps: None,
+) -> Params:
+    """Step 1: one whole host from each seed. Returns `former.*`, `source.*` and `latter.*`, each `[hosts, *shape]`."""
+    params = stacked.initial(lambda: stacked.network(task, source), host_seeds, device)
+    network = stacked.network_stacked(task, source)
+    trained = stacked.trained_names(stacked.network(task, source))
+    _train(task, lambda inputs: network(params, inputs, training=True), params, trained, options, host_seeds, progress)
+    rename = {"former": "former", "block": "source", "latter": "latter"}
+    return params_.join({new: params_.detach(params_.split(params, old)) for old, new in rename.items()})
+
+
+def train_targets(
+    task: Task,
+    target: BlockAdapter,
+    hosts: Params,
+    options: HostTraining,
+    host_seeds: list[int],
+    device: torch.device | str = "cpu",
+    progress: Callable[[int], None] = lambda steps: None,
+) -> Params:
+    """Step 2: a target block in each host, between its former and latter, which stay as they are, in eval mode.
+
+    `hosts` is what `train_hosts` returned for the same seeds. Returns `target.*`. Raises `TrainingError` if a frozen
+    tensor is not what it was, bit for bit.
+    """
+    step2_seeds = [seeds.derive(seed, "step2") for seed in host_seeds]
+    frozen = {part: {k: v.to(device) for k, v in params_.split(hosts, part).items()} for part in ("former", "latter")}
+    before = {part: {name: t.clone() for name, t in tensors.items()} for part, tensors in frozen.items()}
+    params = stacked.initial(target.module, step2_seeds, device)
+    former, block, latter = (
+        stacked.stacked(task.former()),
+        stacked.block_stacked(target),
+        stacked.stacked(task.latter()),
+    )
+
+    def run(inputs: Tensor) -> Tensor:
+        with torch.no_grad():
+            features = former(frozen["former"], inputs)
+        return latter(frozen["latter"], block(params, features, training=True))
+
+    trained = stacked.trained_names(target.module())
+    _train(task, run, params, trained, options, step2_seeds, progress)
+    for part, tensors in frozen.items():
+        if changed := [name for name, t in tensors.items() if not torch.equal(t, before[part][name])]:
+            raise TrainingError(f"step 2 changed {part} ({', '.join(changed)}), which must stay frozen")
+    return params_.join({"target": params_.detach(params)})
+
+
+def _train(
+    task: Task,
+    run: Callable[[Tensor], Tensor],
+    params: Params,
+    trained: set[str],
+    options: HostTraining,
+    host_seeds: list[int],
+    progress: Callable[[int], None],
+) -> None:
+    """SGD on the trained tensors of `params`, in place. The sum of losses keeps the hosts independent."""
+    leaves = [params[name].requires_grad_() for name in params if name in trained]
+    split = task.split("train")
+    steps = options.length(len(split))
+    optimizer = torch.optim.SGD(leaves, options.lr, options.momentum, weight_decay=options.weight_decay)
+    scheduler = _scheduler(optimizer, options, steps)
+    batches = batches_of(task, split, host_seeds, options.batch_size, leaves[0].device)
+    unreported = 0
+    for step in range(steps):
+        inputs, labels = next(batches)
+        optimizer.zero_grad()
+        task.loss(run(inputs), labels).sum().backward()
+        optimizer.step()
+        scheduler.step()
+        unreported += 1
+        if unreported == 10 or step == steps - 1:
+            progress(unreported)
+            unreported = 0
+
+
+def batches_of(
+    task: Task, split: Split, host_seeds: list[int], size: int, device: torch.device | str = "cpu"
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless training batches: inputs `[hosts, size, ...]` as the network takes them, labels `[hosts, size]`.
+
+    Each host sees every image once an epoch, in an order and with augmentations of its own seed, whatever other
+    hosts stand beside it. The last batch of an epoch may be shorter.
+    """
+    generators = [torch.Generator().manual_seed(seed) for seed in host_seeds]
+    while True:
+        orders = torch.stack([torch.randperm(len(split), generator=g) for g in generators])
+        for chosen in orders.split(size, dim=1):
+            raw = split.inputs[chosen]
+            raw = torch.stack([task.augment(own, g) for own, g in zip(raw, generators, strict=True)])
+            yield task.to_input(raw.to(device)), split.labels[chosen].to(device)
+
+
+def _scheduler(
+    optimizer: torch.optim.Optimizer, options: HostTraining, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    match options.schedule:
+        case "one_cycle":
+            return torch.optim.lr_scheduler.OneCycleLR(
+                optimizer, options.lr, total_steps=steps + 1, cycle_momentum=False
+            )
+        case "cosine":
+            return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+        case _:
+            return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)

@@ -1,0 +1,102 @@
+"""Parameters on disk: safetensors files written atomically, each with a checksum beside it, damaged ones told apart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import safetensors
+from safetensors.torch import load_file, save
+
+from paramtrans.errors import StoreError
+from paramtrans.hosts import Params
+
+
+class Damaged(StoreError):
+    """A file that is there but is not what was written: truncated, changed, or of another kind."""
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all; raises `StoreError` where the disk is full or the folder may not be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+        try:
+            with temporary.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise StoreError(
+            f"{path}: cannot be written: {error.strerror or error}; free space or choose another folder"
+        ) from error
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write a JSON document whole or not at all."""
+    write_bytes(path, (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """A JSON document of ours; raises `Damaged` where it is none."""
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"{path}: not valid JSON ({error}); it was damaged after it was written") from error
+
+
+def save_params(path: Path, params: Params, record: Mapping[str, Any]) -> None:
+    """Write parameters to `path` and `record`, with the checksum of the parameters, to `path` + `.json`, last.
+
+    The record's presence says that the file before it is complete.
+    """
+    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in params.items()})
+    write_bytes(path, content)
+    body = {**record, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    write_json(record_path(path), {**body, "record_sha256": _digest(body)})
+
+
+def load_params(path: Path) -> tuple[Params, dict[str, Any]]:
+    """What `save_params` wrote, with its record; raises `Damaged` (naming the file) where anything changed since."""
+    record = load_record(path)
+    try:
+        size = path.stat().st_size
+        if size != record["bytes"]:
+            raise Damaged(f"{path}: {size:,} bytes, expected {record['bytes']:,}; it was cut off or replaced")
+        if hashlib.sha256(path.read_bytes()).hexdigest() != record["sha256"]:
+            raise Damaged(f"{path}: checksum differs from its record; it was changed after it was written")
+        return load_file(path), record
+    except FileNotFoundError as error:
+        raise Damaged(f"{path}: missing, though its record is there") from error
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except safetensors.SafetensorError as error:
+        raise Damaged(f"{path}: not a safetensors file ({error})") from error
+
+
+def load_record(path: Path) -> dict[str, Any]:
+    """The record of a parameter file; raises `Damaged` where it does not carry its own checksum."""
+    record = read_json(record_path(path))
+    if not isinstance(record, dict) or record.pop("record_sha256", None) != _digest(record):
+        raise Damaged(f"{record_path(path)}: its own checksum does not fit; it was changed after it was written")
+    return record
+
+
+def record_path(path: Path) -> Path:
+    """Where the record of a parameter file stands."""
+    return path.with_name(path.name + ".json")
+
+
+def _digest(document: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

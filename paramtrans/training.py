@@ -1,0 +1,175 @@
+"""The translator's loop: batches of hosts, augmenters, objectives, Adam, selection, checkpoints."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from paramtrans import evaluation, seeds, store
+from paramtrans.errors import TrainingError
+from paramtrans.hosts import Hosts, Params, take
+from paramtrans.learned import LearnedTranslator
+from paramtrans.parts import Parts
+from paramtrans.protocols import Batch
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class History:
+    """What training has gone through so far; kept in checkpoints."""
+
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    """For each finished epoch: `loss`, `lr`, and `select` (accuracy in percent) where it was evaluated."""
+    best_epoch: int = 0
+    best_accuracy: float | None = None
+    seconds: float = 0.0
+    """Wall-clock time of training, over all interruptions."""
+
+
+class Trainer:
+    """Trains one learned translator on hosts; goes on where `checkpoint` was written before."""
+
+    def __init__(
+        self, parts: Parts, translator: LearnedTranslator, train: Hosts, select: Hosts, checkpoint: Path
+    ) -> None:
+        self.parts, self.translator, self.checkpoint = parts, translator.to(parts.device), checkpoint
+        self.options = parts.config.training
+        self.hosts, self.select = train.to(parts.device), select
+        self.objectives, self.augmenters = parts.objectives(), parts.augmenters()
+        self.examples = max(objective.examples for _, objective in self.objectives)
+        self.reading = parts.source.read(self.hosts.source)
+        self.history = History()
+        self.best = {name: tensor.clone() for name, tensor in translator.state_dict().items()}
+        self.optimizer = torch.optim.Adam(
+            translator.parameters(), self.options.lr, weight_decay=self.options.weight_decay
+        )
+
+    def run(self, epoch_ended: Callable[[int, dict[str, float]], None]) -> History:
+        """Train to the last epoch; the translator ends with the weights of its best evaluation."""
+        self.translator.start(self.reading)
+        self._resume()
+        earlier, started = self.history.seconds, time.monotonic()
+        for epoch in range(len(self.history.epochs) + 1, self.options.epochs + 1):
+            metrics = self._epoch(epoch)
+            last = epoch == self.options.epochs
+            if last or epoch % self.options.evaluate_every == 0:
+                metrics["select"] = self._evaluate(epoch)
+            self.history.epochs.append(metrics)
+            self.history.seconds = earlier + time.monotonic() - started
+            epoch_ended(epoch, metrics)
+            if last or epoch % self.options.checkpoint_every == 0:
+                self._save()
+        self.translator.load_state_dict(self.best)
+        return self.history
+
+    def rate(self, epoch: int) -> float:
+        """Learning rate during an epoch, counted from 1."""
+        options = self.options
+        if epoch <= options.warmup_epochs:
+            return options.lr * epoch / options.warmup_epochs
+        if options.schedule == "constant":
+            return options.lr
+        done = (epoch - 1 - options.warmup_epochs) / max(1, options.epochs - options.warmup_epochs)
+        return options.lr * 0.5 * (1 + math.cos(math.pi * done))
+
+    def _epoch(self, epoch: int) -> dict[str, float]:
+        """One pass over the training hosts. All its randomness comes from the seed and the epoch's number."""
+        seed = seeds.derive(self.options.seed, "epoch", epoch)
+        generator = torch.Generator().manual_seed(seed)
+        rate = self.rate(epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.translator.train()
+        losses = []
+        with torch.random.fork_rng(devices=[self.parts.device] if self.parts.device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            for chosen in self._order(generator):
+                losses.append(self._step(chosen, generator))
+        loss = torch.stack(losses).mean().item()
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"training: the loss is {loss} in epoch {epoch}; lower training.lr, or set training.clip"
+            )
+        return {"loss": loss, "lr": rate}
+
+    def _order(self, generator: torch.Generator) -> Iterator[list[int]]:
+        order = torch.randperm(len(self.hosts), generator=generator).tolist()
+        for start in range(0, len(order), self.options.batch_size):
+            yield order[start : start + self.options.batch_size]
+
+    def _step(self, chosen: list[int], generator: torch.Generator) -> Tensor:
+        batch = self._batch(self.hosts.pick(chosen), generator)
+        reading = self._augment("source", take(self.reading, chosen), generator)
+        predicted = self.translator(reading, batch.hosts)
+        loss = torch.stack([weight * objective(predicted, batch) for weight, objective in self.objectives]).sum()
+        self.optimizer.zero_grad()
+        loss.backward()
+        if self.options.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.translator.parameters(), self.options.clip)
+        self.optimizer.step()
+        return loss.detach()
+
+    def _batch(self, hosts: Hosts, generator: torch.Generator) -> Batch:
+        target = None if hosts.target is None else self._augment("target", hosts.target, generator)
+        if not self.examples:
+            return Batch(hosts, target, None, None)
+        task, device = self.parts.task, self.parts.device
+        split = task.split("train")
+        drawn = torch.randint(len(split), (len(hosts), self.examples), generator=generator)
+        return Batch(hosts, target, task.to_input(split.inputs[drawn].to(device)), split.labels[drawn].to(device))
+
+    def _augment(self, what: str, params: Params, generator: torch.Generator) -> Params:
+        for on, augmenter in self.augmenters:
+            if on in (what, "both"):
+                params = augmenter(params, generator)
+        return params
+
+    def _evaluate(self, epoch: int) -> float:
+        """Mean accuracy of the translated selection hosts on images held out of training; keeps the best weights."""
+        parts = self.parts
+        hosts = self.select.to(parts.device)
+        blocks = {"translated": (parts.runner.target, self.translator.translate(hosts.source, hosts))}
+        found = evaluation.accuracies(parts.runner, hosts, blocks, parts.task.split("holdout"), parts.device)
+        mean = found["translated"].mean().item()
+        if self.history.best_accuracy is None or mean > self.history.best_accuracy:
+            self.history.best_accuracy, self.history.best_epoch = mean, epoch
+            self.best = {name: tensor.clone() for name, tensor in self.translator.state_dict().items()}
+        return mean
+
+    def _save(self) -> None:
+        tensors = {f"now.{name}": t for name, t in self.translator.state_dict().items()}
+        tensors |= {f"best.{name}": t for name, t in self.best.items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"adam.{index}.{name}": value for name, value in state.items()}
+        store.save_params(self.checkpoint, tensors, {"history": asdict(self.history)})
+
+    def _resume(self) -> None:
+        if not store.record_path(self.checkpoint).exists():
+            return
+        try:
+            tensors, record = store.load_params(self.checkpoint)
+        except store.Damaged as error:
+            logger.warning("%s; training starts over", error)
+            return
+        on_device = {name: t.to(self.parts.device) for name, t in tensors.items()}
+        self.translator.load_state_dict(_below("now.", on_device))
+        self.best = _below("best.", on_device)
+        adam = self.optimizer.state_dict()
+        for name, value in _below("adam.", tensors).items():
+            index, _, key = name.partition(".")
+            adam["state"].setdefault(int(index), {})[key] = value
+        self.optimizer.load_state_dict(adam)
+        self.history = History(**record["history"])
+
+
+def _below(prefix: str, tensors: dict[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

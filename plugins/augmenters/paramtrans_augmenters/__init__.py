@@ -1,0 +1,1 @@
+"""Augmenters of the paper: random masking and noise addition."""

@@ -1,0 +1,1 @@
+"""Block adapters of the paper: convolution BasicBlock, plain convolutions, MLP and attention."""

@@ -1,0 +1,113 @@
+"""The ResNet BasicBlock, the paper's source block."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import PositiveInt, field_validator
+from torch import Tensor, nn
+
+from paramtrans.blocks import BlockAdapter, BlockOptions
+from paramtrans.hosts import Params, split
+from paramtrans.specs import BlockSpec, SymmetryGroup, SymmetryMember, TensorKind, TensorSpec
+from paramtrans_blocks.folding import fold
+
+
+class BasicBlockOptions(BlockOptions):
+    """Sizes of a BasicBlock, and what a translator reads of it."""
+
+    hidden: PositiveInt | None = None
+    """Channels between the convolutions; the block's own channels by default."""
+    kernel: PositiveInt = 3
+    """Kernel side, odd."""
+    read: Literal["folded", "weights", "all"] = "folded"
+    """`folded`: BatchNorm folded into weight and bias of each convolution. `weights`: the convolution weights alone, as
+    in the paper. `all`: every tensor as it is, normalisation and statistics too."""
+
+    @field_validator("kernel")
+    @classmethod
+    def _odd(cls, kernel: int) -> int:
+        return odd(kernel)
+
+
+class BasicBlock(BlockAdapter):
+    """conv, BatchNorm, ReLU, conv, BatchNorm, + input, ReLU; no convolution biases.
+
+    As a target, BatchNorm parameters and statistics are written too.
+    """
+
+    Options: ClassVar[type[BlockOptions]] = BasicBlockOptions
+    options: BasicBlockOptions
+
+    @property
+    def hidden(self) -> int:
+        return self.options.hidden or self.options.channels
+
+    @property
+    def token_width(self) -> int:
+        return self.options.kernel**2
+
+    def module(self) -> nn.Module:
+        return BasicBlockModule(self.options.channels, self.hidden, self.options.kernel)
+
+    def symmetries(self) -> tuple[SymmetryGroup, ...]:
+        # BatchNorm undoes any scale of conv1, so rescaling acts behind it; statistics stay.
+        members = [SymmetryMember("conv1.weight", 0)]
+        members += [SymmetryMember(f"bn1.{name}", 0, 1) for name in ("weight", "bias")]
+        members += [SymmetryMember(f"bn1.{name}", 0) for name in ("running_mean", "running_var")]
+        members.append(SymmetryMember("conv2.weight", 1, -1))
+        return (SymmetryGroup("hidden", self.hidden, tuple(members), rescale=True),)
+
+    @property
+    def reading(self) -> BlockSpec:
+        if self.options.read == "all":
+            return self.spec
+        tensors = tuple(t for t in self.spec.tensors if t.kind is TensorKind.WEIGHT)
+        groups = (hidden_group(self.hidden, bias=self.options.read == "folded"),)
+        if self.options.read == "folded":
+            first, second = tensors
+            biases = (TensorSpec("conv1.bias", (self.hidden,), TensorKind.BIAS),)
+            biases += (TensorSpec("conv2.bias", (self.options.channels,), TensorKind.BIAS),)
+            tensors = (first, biases[0], second, biases[1])
+        return BlockSpec(tensors, groups, self.token_width)
+
+    def read(self, params: Params) -> Params:
+        if self.options.read == "all":
+            return params
+        if self.options.read == "weights":
+            return {name: params[name] for name in ("conv1.weight", "conv2.weight")}
+        folded: Params = {}
+        for conv, norm in (("conv1", "bn1"), ("conv2", "bn2")):
+            folded[f"{conv}.weight"], folded[f"{conv}.bias"] = fold(params[f"{conv}.weight"], split(params, norm))
+        return folded
+
+
+class BasicBlockModule(nn.Module):
+    """`[batch, channels, h, w]` → the same shape."""
+
+    def __init__(self, channels: int, hidden: int, kernel: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, hidden, kernel, padding=kernel // 2, bias=False)
+        self.bn1 = nn.BatchNorm2d(hidden)
+        self.conv2 = nn.Conv2d(hidden, channels, kernel, padding=kernel // 2, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.relu(self.bn1(self.conv1(x)))
+        return torch.relu(self.bn2(self.conv2(hidden)) + x)
+
+
+def odd(kernel: int) -> int:
+    """`kernel` if its padding can keep the size of the features, else `ValueError`."""
+    if kernel % 2 == 0:
+        raise ValueError("must be odd, so that padding keeps the size of the features")
+    return kernel
+
+
+def hidden_group(hidden: int, bias: bool) -> SymmetryGroup:
+    """The symmetry of two convolutions with a ReLU between them."""
+    members = [SymmetryMember("conv1.weight", 0, 1), SymmetryMember("conv2.weight", 1, -1)]
+    if bias:
+        members.insert(1, SymmetryMember("conv1.bias", 0, 1))
+    return SymmetryGroup("hidden", hidden, tuple(members), rescale=True)

@@ -1,0 +1,58 @@
+"""Two convolutions without normalisation, the paper's conv target."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import PositiveInt, field_validator
+from torch import Tensor, nn
+
+from paramtrans.blocks import BlockAdapter, BlockOptions
+from paramtrans.specs import SymmetryGroup
+from paramtrans_blocks.basic import hidden_group, odd
+
+
+class ConvOptions(BlockOptions):
+    """Sizes of a conv block."""
+
+    hidden: PositiveInt
+    """Channels between the convolutions."""
+    kernel: PositiveInt = 3
+    """Kernel side, odd."""
+    bias: bool = False
+    """Whether the convolutions have biases. The paper's have none."""
+
+    @field_validator("kernel")
+    @classmethod
+    def _odd(cls, kernel: int) -> int:
+        return odd(kernel)
+
+
+class Conv(BlockAdapter):
+    """conv, ReLU, conv, + input, ReLU; no normalisation."""
+
+    Options: ClassVar[type[BlockOptions]] = ConvOptions
+    options: ConvOptions
+
+    @property
+    def token_width(self) -> int:
+        return self.options.kernel**2
+
+    def module(self) -> nn.Module:
+        return ConvModule(self.options.channels, self.options.hidden, self.options.kernel, self.options.bias)
+
+    def symmetries(self) -> tuple[SymmetryGroup, ...]:
+        return (hidden_group(self.options.hidden, self.options.bias),)
+
+
+class ConvModule(nn.Module):
+    """`[batch, channels, h, w]` → the same shape."""
+
+    def __init__(self, channels: int, hidden: int, kernel: int, bias: bool) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, hidden, kernel, padding=kernel // 2, bias=bias)
+        self.conv2 = nn.Conv2d(hidden, channels, kernel, padding=kernel // 2, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.conv2(torch.relu(self.conv1(x))) + x)

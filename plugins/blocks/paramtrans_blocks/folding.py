@@ -1,0 +1,21 @@
+"""Folding a BatchNorm that follows a convolution into the convolution."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from paramtrans.hosts import Params
+
+EPS = 1e-5
+"""PyTorch's default for BatchNorm, which the adapters here keep."""
+
+
+def fold(weight: Tensor, norm: Params) -> tuple[Tensor, Tensor]:
+    """The convolution that equals convolution, then BatchNorm in eval mode.
+
+    `weight` is `[models, out, in, *kernel]`; `norm` holds `weight`, `bias`, `running_mean` and `running_var`, each
+    `[models, out]`. Returns weight and bias, `[models, out, in, *kernel]` and `[models, out]`.
+    """
+    gain = norm["weight"] / torch.sqrt(norm["running_var"] + EPS)
+    return weight * gain[..., None, None, None], norm["bias"] - norm["running_mean"] * gain

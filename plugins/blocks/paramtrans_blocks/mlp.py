@@ -1,0 +1,49 @@
+"""A channel MLP at each position, the paper's MLP target."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from paramtrans.blocks import BlockAdapter, BlockOptions
+from paramtrans.specs import SymmetryGroup, SymmetryMember
+
+
+class MLPOptions(BlockOptions):
+    """Sizes of an MLP block."""
+
+    hidden: PositiveInt
+    """Hidden units."""
+
+
+class MLP(BlockAdapter):
+    """Linear, ReLU, Linear over the channels of each position, + input, ReLU."""
+
+    Options: ClassVar[type[BlockOptions]] = MLPOptions
+    options: MLPOptions
+
+    def module(self) -> nn.Module:
+        return MLPModule(self.options.channels, self.options.hidden)
+
+    def symmetries(self) -> tuple[SymmetryGroup, ...]:
+        first = (SymmetryMember("fc1.weight", 0, 1), SymmetryMember("fc1.bias", 0, 1))
+        return (
+            SymmetryGroup("hidden", self.options.hidden, (*first, SymmetryMember("fc2.weight", 1, -1)), rescale=True),
+        )
+
+
+class MLPModule(nn.Module):
+    """`[batch, channels, h, w]` → the same shape."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels, hidden)
+        self.fc2 = nn.Linear(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        positions = x.movedim(-3, -1)
+        mixed = self.fc2(torch.relu(self.fc1(positions)))
+        return torch.relu(mixed.movedim(-1, -3) + x)

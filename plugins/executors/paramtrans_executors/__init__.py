@@ -1,0 +1,1 @@
+"""Where zoo shards are trained: on this machine."""

@@ -1,0 +1,1 @@
+"""The paper's hosts on MNIST (shipped whole), FashionMNIST and USPS (through torchvision)."""

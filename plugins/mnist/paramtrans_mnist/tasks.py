@@ -1,0 +1,154 @@
+"""Small convolutional hosts for 28×28 grey images in ten classes (KT, section 4.1), on three data sets."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from pydantic import NonNegativeInt, PositiveInt
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, interpolate
+
+from paramtrans.errors import DataError
+from paramtrans.options import BaseOptions
+from paramtrans.protocols import Split, Task
+from paramtrans.specs import FeatureSpec
+from paramtrans_mnist import shipped
+
+SIDE, CLASSES = 28, 10
+
+
+class ImageOptions(BaseOptions):
+    """Sizes of the host, and what is done with the images."""
+
+    channels: PositiveInt = 6
+    """Channels of the slot's features."""
+    latter_channels: PositiveInt = 12
+    """Channels of the latter's convolution."""
+    holdout: NonNegativeInt = 5000
+    """Training images kept out of training, for selection."""
+    flip: bool = False
+    """Mirror each training image with probability 1/2. The paper does, digits or not."""
+    root: str | None = None
+    """A folder with your own copy of the data set, laid out as torchvision does; never written to."""
+
+
+class GreyImages(Task):
+    """Former: conv, BatchNorm, ReLU, max pooling. Latter: strided 1×1 conv, BatchNorm, ReLU, linear."""
+
+    Options: ClassVar[type[BaseOptions]] = ImageOptions
+    options: ImageOptions
+
+    def __init__(self, options: ImageOptions) -> None:
+        super().__init__(options)
+        self.slot = FeatureSpec(options.channels, SIDE // 2, SIDE // 2)
+        self._splits: dict[str, Split] = {}
+
+    def former(self) -> nn.Module:
+        channels = self.options.channels
+        return nn.Sequential(
+            nn.Conv2d(1, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.MaxPool2d(3, stride=2, padding=1),
+        )
+
+    def latter(self) -> nn.Module:
+        channels = self.options.latter_channels
+        return nn.Sequential(
+            nn.Conv2d(self.options.channels, channels, 1, stride=2, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(channels * (SIDE // 4) ** 2, CLASSES),
+        )
+
+    def prepare(self, cache: Path) -> None:
+        train, test = self.read(cache)
+        kept = len(train) - self.options.holdout
+        if kept < 1:
+            raise DataError(f"task.holdout: {self.options.holdout} leaves nothing of {len(train)} training images")
+        self._splits = {
+            "train": Split(train.inputs[:kept], train.labels[:kept]),
+            # Without a held-out part, selection falls back on training images, never on the test images.
+            "holdout": Split(train.inputs[kept:], train.labels[kept:]) if self.options.holdout else train,
+            "test": test,
+        }
+
+    @abstractmethod
+    def read(self, cache: Path) -> tuple[Split, Split]:
+        """Training and test images, `[n, 28, 28]` bytes, with labels; raises `DataError`."""
+
+    def split(self, name: str) -> Split:
+        return self._splits[name]
+
+    def to_input(self, raw: Tensor) -> Tensor:
+        """`[..., 28, 28]` bytes → `[..., 1, 28, 28]` in [0, 1], not normalised."""
+        return raw.unsqueeze(-3).float() / 255
+
+    def augment(self, raw: Tensor, generator: torch.Generator) -> Tensor:
+        if not self.options.flip:
+            return raw
+        flipped = torch.rand(len(raw), generator=generator) < 0.5
+        return torch.where(flipped[:, None, None], raw.flip(-1), raw)
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape).mean(1)
+
+    def score(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return 100.0 * (outputs.argmax(-1) == labels)
+
+
+class MNIST(GreyImages):
+    """60,000 and 10,000 handwritten digits, shipped with this plugin."""
+
+    def read(self, cache: Path) -> tuple[Split, Split]:
+        from torchvision.datasets import MNIST as Data
+
+        root = Path(self.options.root) if self.options.root else shipped.extract(cache / "data")
+        shipped.check(root)
+        return _grey(Data(str(root), train=True)), _grey(Data(str(root), train=False))
+
+
+class FashionMNIST(GreyImages):
+    """60,000 and 10,000 articles of clothing, downloaded on first use."""
+
+    def read(self, cache: Path) -> tuple[Split, Split]:
+        from torchvision.datasets import FashionMNIST as Data
+
+        return _download(Data, self.options.root, cache, "FashionMNIST")
+
+
+class USPS(GreyImages):
+    """7,291 and 2,007 handwritten digits of 16×16, enlarged to 28×28, downloaded on first use."""
+
+    def read(self, cache: Path) -> tuple[Split, Split]:
+        from torchvision.datasets import USPS as Data
+
+        return _download(Data, self.options.root, cache, "USPS")
+
+
+def _download(data: type, root: str | None, cache: Path, name: str) -> tuple[Split, Split]:
+    """Both halves of a data set that torchvision fetches where there is a network."""
+    folder = Path(root) if root else cache / "data"
+    try:
+        train, test = (data(str(folder), train=train, download=root is None) for train in (True, False))
+    except Exception as error:  # torchvision and urllib raise many kinds
+        hint = (
+            "set task.root to the folder above your copy"
+            if root is None
+            else "task.root is not laid out as torchvision does"
+        )
+        raise DataError(f"{name}: not found in {folder} and cannot be downloaded ({error}); {hint}") from error
+    return _grey(train), _grey(test)
+
+
+def _grey(dataset: object) -> Split:
+    """A torchvision data set as bytes `[n, 28, 28]` and labels."""
+    images = torch.as_tensor(dataset.data)  # type: ignore[attr-defined]
+    if images.shape[-2:] != (SIDE, SIDE):
+        resized = interpolate(images[:, None].float(), (SIDE, SIDE), mode="bilinear", antialias=True)
+        images = resized[:, 0].round().to(torch.uint8)
+    return Split(images, torch.as_tensor(dataset.targets))  # type: ignore[attr-defined]

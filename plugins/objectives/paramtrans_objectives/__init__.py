@@ -1,0 +1,1 @@
+"""What translators are trained on: parameters, or what the network computes with them."""

@@ -1,0 +1,1 @@
+"""TensorBoard events of every run, through the lifecycle hooks."""

@@ -1,0 +1,41 @@
+"""Writes loss, learning rate and selection accuracy of every epoch, and the final accuracies, as TensorBoard events."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from paramtrans import hookimpl
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+    from paramtrans.protocols import RunInfo
+
+
+@hookimpl
+def paramtrans_epoch_ended(run: RunInfo, epoch: int, metrics: dict[str, float]) -> None:
+    writer = _writer(run)
+    for name, value in metrics.items():
+        writer.add_scalar(f"training/{name}", value, epoch)
+
+
+@hookimpl
+def paramtrans_run_finished(run: RunInfo, result: dict[str, Any]) -> None:
+    writer = _writer(run)
+    for name, summary in result["methods"].items():
+        writer.add_scalar(f"accuracy/{name}", summary["mean"], 0)
+    writer.close()
+    del _writers[str(run.dir)]
+
+
+_writers: dict[str, SummaryWriter] = {}
+
+
+def _writer(run: RunInfo) -> SummaryWriter:
+    """One writer for each run of this process; imported late, because TensorBoard is slow to import."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    key = str(run.dir)
+    if key not in _writers:
+        _writers[key] = SummaryWriter(str(run.dir / "tensorboard"))
+    return _writers[key]

@@ -1,0 +1,1 @@
+"""Translator backbones: Mixer, MLP, attention and convolution over parameter tokens."""

@@ -1,0 +1,87 @@
+"""The paper's translator: an MLP-Mixer over parameter tokens (KT, section 3 and Table 2)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from einops.layers.torch import Rearrange
+from pydantic import Field, PositiveInt, model_validator
+from torch import Tensor, nn
+
+from paramtrans.learned import TokenOptions, TokenTranslator
+
+SIZES = {
+    "small": {"layers": 8, "width": 128, "token_width": 256, "channel_width": 512},
+    "base": {"layers": 16, "width": 128, "token_width": 256, "channel_width": 512},
+    "large": {"layers": 24, "width": 128, "token_width": 256, "channel_width": 512},
+    "wide": {"layers": 2, "width": 512, "token_width": 256, "channel_width": 2048},
+}
+"""Table 2. For the paper's blocks these have 1,385,965, 2,741,293, 4,096,621 and 4,316,605 parameters."""
+
+
+class MixerOptions(TokenOptions):
+    """Sizes of a Mixer: one of Table 2's, or each number by itself."""
+
+    size: Literal["small", "base", "large", "wide"] | None = None
+    """A row of Table 2; sets the four numbers below."""
+    layers: PositiveInt = 8
+    width: PositiveInt = 128
+    """Values of a token inside the Mixer."""
+    token_width: PositiveInt = 256
+    """Hidden units of the MLP across tokens (the paper's D_S), and of the head."""
+    channel_width: PositiveInt = 512
+    """Hidden units of the MLP across a token's values (the paper's D_C)."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _table2(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or value.get("size") not in SIZES:
+            return value
+        numbers = SIZES[value["size"]]
+        # A resolved config carries the size and its numbers; they may stand side by side as long as they agree.
+        if other := [name for name in numbers if value.get(name, numbers[name]) != numbers[name]]:
+            raise ValueError(f'size "{value["size"]}" sets {", ".join(other)}; leave out size to choose freely')
+        return {**value, **numbers}
+
+
+class Mixer(TokenTranslator):
+    """Mixer over parameter tokens, with a head that mixes the source's tokens into the target's."""
+
+    Options: ClassVar[type[TokenOptions]] = MixerOptions
+    options: MixerOptions
+
+    def build(self, source: tuple[int, int], target: tuple[int, int]) -> nn.Module:
+        options = self.options
+        return nn.Sequential(
+            nn.Linear(source[1], options.width),
+            *(MixerLayer(source[0], options) for _ in range(options.layers)),
+            nn.LayerNorm(options.width),
+            Rearrange("models tokens width -> models width tokens"),
+            nn.Linear(source[0], options.token_width),
+            nn.GELU(),
+            nn.Linear(options.token_width, target[0]),
+            Rearrange("models width tokens -> models tokens width"),
+            nn.Linear(options.width, target[1]),
+        )
+
+
+class MixerLayer(nn.Module):
+    """Mixes across tokens, then across each token's values: `[models, tokens, width]` → the same shape."""
+
+    def __init__(self, tokens: int, options: MixerOptions) -> None:
+        super().__init__()
+        self.token_norm = nn.LayerNorm(options.width)
+        self.token_mlp = _mlp(tokens, options.token_width, options.dropout)
+        self.channel_norm = nn.LayerNorm(options.width)
+        self.channel_mlp = _mlp(options.width, options.channel_width, options.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.token_mlp(self.token_norm(x).transpose(1, 2)).transpose(1, 2)
+        return x + self.channel_mlp(self.channel_norm(x))
+
+
+def _mlp(width: int, hidden: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, width), nn.Dropout(dropout)
+    )

@@ -1,0 +1,38 @@
+"""An MLP from all source parameters to all target parameters, one of the pilot's translators (KT, Fig. 4)."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import ClassVar
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+from torch import nn
+
+from paramtrans.learned import TokenOptions, TokenTranslator
+
+
+class MLPOptions(TokenOptions):
+    """Sizes of an MLP translator."""
+
+    layers: NonNegativeInt = 2
+    """Hidden layers."""
+    width: PositiveInt = 512
+    """Units of each."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class MLP(TokenTranslator):
+    """Flattens the tokens, passes them through GELU layers, and cuts the result into tokens again."""
+
+    Options: ClassVar[type[TokenOptions]] = MLPOptions
+    options: MLPOptions
+
+    def build(self, source: tuple[int, int], target: tuple[int, int]) -> nn.Module:
+        options = self.options
+        widths = [source[0] * source[1], *[options.width] * options.layers]
+        hidden: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            hidden += [nn.Linear(before, after), nn.GELU(), nn.Dropout(options.dropout)]
+        return nn.Sequential(
+            nn.Flatten(1), *hidden, nn.Linear(widths[-1], target[0] * target[1]), nn.Unflatten(1, target)
+        )
