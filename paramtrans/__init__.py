@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from paramtrans.hosts import Hosts, Params
     from paramtrans.learned import LearnedTranslator, TokenTranslator
     from paramtrans.options import BaseOptions
-    from paramtrans.plugins import registry
+    from paramtrans.plugins import components
     from paramtrans.protocols import Augmenter, Batch, Executor, Objective, Rival, RivalCase, Split, Task, Translator
     from paramtrans.saving import load_translator, save_translator
     from paramtrans.specs import (
@@ -45,7 +45,7 @@ _HOMES = {
     "LearnedTranslator": "learned",
     "TokenTranslator": "learned",
     "BaseOptions": "options",
-    "registry": "plugins",
+    "components": "plugins",
     "Augmenter": "protocols",
     "Batch": "protocols",
     "Executor": "protocols",

@@ -10,7 +10,7 @@ from pydantic import PositiveInt
 
 from paramtrans.errors import SpecMismatch
 from paramtrans.options import BaseOptions
-from paramtrans.specs import BlockSpec, FeatureSpec, SymmetryGroup, TensorKind, TensorSpec
+from paramtrans.specs import BlockSpec, FeatureSpec, SymmetryGroup, SymmetryMember, TensorKind, TensorSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,6 +40,9 @@ class BlockAdapter(ABC):
 
     Options: ClassVar[type[BlockOptions]] = BlockOptions
 
+    reading_options: ClassVar[frozenset[str]] = frozenset()
+    """Options that matter to `read` alone, so that zoos do not differ by them."""
+
     def __init__(self, options: BlockOptions) -> None:
         self.options = options
 
@@ -58,6 +61,10 @@ class BlockAdapter(ABC):
         """Changes of the parameters that leave the function unchanged, as data; none unless declared."""
         return ()
 
+    def stream(self) -> tuple[SymmetryMember, ...]:
+        """Axes that run over the channels entering and leaving the block; none unless declared."""
+        return ()
+
     @property
     def token_width(self) -> int:
         """Natural number of values in a token, such as a convolution's kernel area; 0 leaves it to the translator."""
@@ -70,7 +77,7 @@ class BlockAdapter(ABC):
 
         with torch.device("meta"):
             tensors = tensor_specs(self.module())
-        return BlockSpec(tensors, self.symmetries(), self.token_width)
+        return BlockSpec(tensors, self.symmetries(), self.stream(), self.token_width)
 
     @property
     def reading(self) -> BlockSpec:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
 
+from paramtrans import options
 from paramtrans.errors import ConfigError, ParamtransError
 from paramtrans.options import BaseOptions
 from paramtrans.registry import Registry
@@ -17,7 +17,16 @@ from paramtrans.registry import Registry
 MAX_BYTES = 1_000_000
 """A config larger than this is refused unread."""
 
-Count = Field(ge=0, le=10_000_000)
+MAX_DEPTH = 20
+"""Parts of a dotted path, at most."""
+SINGLE = {
+    "task": "task",
+    "source": "block_adapter",
+    "target": "block_adapter",
+    "translator": "translator",
+    "executor": "executor",
+}
+"""The tables of a config that name one component, with its kind."""
 
 
 class ComponentConfig(BaseOptions):
@@ -157,11 +166,7 @@ class Config(BaseOptions):
 
     def components(self) -> Iterable[tuple[str, str, ComponentConfig]]:
         """Every component of the config: (dotted path, kind, its part)."""
-        yield "task", "task", self.task
-        yield "source", "block_adapter", self.source
-        yield "target", "block_adapter", self.target
-        yield "translator", "translator", self.translator
-        yield "executor", "executor", self.executor
+        yield from ((path, kind, getattr(self, path)) for path, kind in SINGLE.items())
         yield from ((f"objectives.{i}", "objective", part) for i, part in enumerate(self.objectives))
         yield from ((f"augmenters.{i}", "augmenter", part) for i, part in enumerate(self.augmenters))
         yield from ((f"evaluation.rivals.{i}", "rival", part) for i, part in enumerate(self.evaluation.rivals))
@@ -175,12 +180,14 @@ def load(path: Path, registry: Registry, overrides: Sequence[str] = ()) -> Confi
 def read(path: Path) -> dict[str, Any]:
     """The file as a dictionary; raises `ConfigError` where there is none, or it is no TOML."""
     try:
-        if path.stat().st_size > MAX_BYTES:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
             raise ConfigError([f"{path}: larger than {MAX_BYTES:,} bytes; this is no config"])
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(content.decode())
     except OSError as error:
         raise ConfigError([f"{path}: {error.strerror or error}; give the path of a TOML file"]) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # broken TOML, text that is not UTF-8, numbers without end
         raise ConfigError([f"{path}: not valid TOML: {error}"]) from error
 
 
@@ -188,45 +195,69 @@ def override(document: dict[str, Any], settings: Sequence[str]) -> dict[str, Any
     """The document with `a.b.0.c=value` settings applied; values are TOML, and anything else is text."""
     for setting in settings:
         path, equals, text = setting.partition("=")
-        if not equals or not all(path.split(".")):
-            raise ConfigError([f"--set {setting}: expected a.b=value"])
-        document = _with(document, path.split("."), _value(text), setting)
+        keys = path.split(".")
+        if not equals or not all(keys) or len(keys) > MAX_DEPTH:
+            raise ConfigError([f"--set {setting[:80]}: expected a.b=value"])
+        document = _with(document, keys, _value(text), setting)
     return document
 
 
 def validate(document: Mapping[str, Any], registry: Registry, where: str = "config") -> Config:
-    """A document as a `Config` whose components exist and accept their options; raises `ConfigError`."""
+    """A document as a `Config` whose components exist and accept their options; raises `ConfigError` with all mistakes.
+
+    Every component's options are validated by its own model and completed by its defaults.
+    """
+    found: list[str] = []
     try:
-        config = Config.model_validate(document)
-    except ValidationError as error:
-        raise ConfigError(_problems(error, where, Config)) from None
-    return resolve(config, registry, where)
-
-
-def resolve(config: Config, registry: Registry, where: str = "config") -> Config:
-    """The config with each component's options validated by its own model and completed by its defaults."""
-    problems: list[str] = []
+        config = options.validate(Config, document, f"{where}: ")
+        parts = list(config.components())
+    except ConfigError as error:
+        found += error.problems
+        parts = list(_well_formed(document)) if isinstance(document, dict) else []
     resolved: dict[str, dict[str, Any]] = {}
-    for path, kind, part in config.components():
+    for path, kind, part in parts:
         try:
-            options = registry.load(kind, part.name).Options.model_validate(part.options)
-            resolved[path] = options.model_dump(mode="json")
-        except ValidationError as error:
-            problems += _problems(error, where, registry.load(kind, part.name).Options, prefix=path)
+            model = registry.load(kind, part.name).Options
+            beside = type(part).model_fields.keys() - {"name"}
+            own = options.validate(model, part.options, f"{where}: {path}", beside)
+            resolved[path] = own.model_dump(mode="json")
+        except ConfigError as error:
+            found += error.problems
         except ParamtransError as error:
-            problems.append(f"{where}: {path}.name: {error}")
-    if problems:
-        raise ConfigError(problems)
+            found.append(f"{where}: {path}.name: {error}")
+    if found:
+        raise ConfigError(found)
     return _replace_options(config, resolved)
+
+
+def _well_formed(document: Mapping[str, Any]) -> Iterator[tuple[str, str, ComponentConfig]]:
+    """The components of a document that is not a config as a whole, as far as they are components."""
+    evaluation = document.get("evaluation")
+    rivals = evaluation.get("rivals") if isinstance(evaluation, dict) else None
+    several = (
+        ("objectives", "objective", ObjectiveConfig, document.get("objectives")),
+        ("augmenters", "augmenter", AugmenterConfig, document.get("augmenters")),
+        ("evaluation.rivals", "rival", ComponentConfig, rivals),
+    )
+    candidates = [(path, kind, ComponentConfig, document.get(path)) for path, kind in SINGLE.items()]
+    for path, kind, model, values in several:
+        if isinstance(values, list):
+            candidates += [(f"{path}.{i}", kind, model, value) for i, value in enumerate(values)]
+    for path, kind, model, value in candidates:
+        if value is not None:
+            try:
+                yield path, kind, model.model_validate(value)
+            except (ValidationError, RecursionError):
+                continue  # told already, with the rest of the frame
 
 
 def _replace_options(config: Config, resolved: dict[str, dict[str, Any]]) -> Config:
     document = config.model_dump(mode="json")
-    for path, options in resolved.items():
+    for path, own in resolved.items():
         part: Any = document
         for key in path.split("."):
             part = part[int(key)] if isinstance(part, list) else part[key]
-        part.update(options)
+        part.update(own)
     return Config.model_validate(document)
 
 
@@ -234,7 +265,7 @@ def _with(node: Any, keys: list[str], value: Any, setting: str) -> Any:
     """A copy of `node` with the value at `keys` replaced."""
     key, *rest = keys
     if isinstance(node, list):
-        if not key.isdigit() or int(key) >= len(node):
+        if not (key.isascii() and key.isdecimal() and len(key) < 8 and int(key) < len(node)):
             raise ConfigError([f"--set {setting}: {key} is no place in a list of {len(node)}"])
         index = int(key)
         return [*node[:index], _with(node[index], rest, value, setting) if rest else value, *node[index + 1 :]]
@@ -244,36 +275,9 @@ def _with(node: Any, keys: list[str], value: Any, setting: str) -> Any:
 
 
 def _value(text: str) -> Any:
+    """A TOML value where the text is one, and nothing but one; else the text itself."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, KeyError):
+        found = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
         return text
-
-
-def _problems(error: ValidationError, where: str, model: type[BaseOptions], prefix: str = "") -> list[str]:
-    """Pydantic's findings, one line each, with the dotted path and a near name for a key that does not exist."""
-    lines = []
-    for finding in error.errors():
-        path = ".".join([*filter(None, [prefix]), *map(str, finding["loc"])])
-        message = finding["msg"].removeprefix("Value error, ")
-        if finding["type"] == "extra_forbidden":
-            known = _fields(model, finding["loc"][:-1])
-            close = difflib.get_close_matches(str(finding["loc"][-1]), known, n=1)
-            hint = f'did you mean "{close[0]}"?' if close else f"known: {', '.join(known) or 'none'}"
-            message = f"unknown option; {hint}"
-        elif finding["type"] == "missing":
-            message = "required, but not given"
-        elif not isinstance(finding["input"], dict | list | BaseOptions):
-            message += f", not {finding['input']!r}"
-        lines.append(f"{where}: {path}: {message}")
-    return lines
-
-
-def _fields(model: Any, location: tuple[int | str, ...]) -> list[str]:
-    """Names of the options at a place inside a model."""
-    for key in location:
-        field = getattr(model, "model_fields", {}).get(key)
-        if field is None:
-            return []
-        model = field.annotation
-    return sorted(getattr(model, "model_fields", {}))
+    return found["value"] if list(found) == ["value"] else text

@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from paramtrans import report, seeds, store
 from paramtrans.cache import cache_dir
 from paramtrans.comparison import Comparison
@@ -61,7 +59,7 @@ def run(
     `name` is the folder below `runs/` where the config gives none. `fresh` starts over, zoo included.
 
     >>> from paramtrans import config, plugins, run  # doctest: +SKIP
-    >>> result = run(config.load(Path("examples/mnist_conv_to_conv.toml"), plugins.registry()))  # doctest: +SKIP
+    >>> result = run(config.load(Path("examples/mnist_conv_to_conv.toml"), plugins.components()))  # doctest: +SKIP
     >>> result.methods["translated"]["mean"]  # doctest: +SKIP
     """
     return Run(config, name, reporter or Reporter(), loaded or plugins()).do(fresh)
@@ -70,18 +68,20 @@ def run(
 class Run:
     """One run while it goes on."""
 
-    def __init__(self, config: Config, name: str, reporter: Reporter, loaded: Plugins) -> None:
+    def __init__(self, config: Config, name: str, reporter: Reporter, loaded: Plugins, where: str = "config") -> None:
         self.config, self.reporter, self.plugins = config, reporter, loaded
+        self.where = where
+        """What messages about the config begin with: its file."""
         self.parts = Parts(config, loaded.registry())
         self.cache = cache_dir(config.run.cache)
-        self.zoo = Zoo(config, self.cache)
+        self.zoo = Zoo(self.parts, self.cache)
         path = Path(config.run.dir) if config.run.dir else Path("runs") / name
         self.folder = RunFolder(path, config.model_dump(mode="json"))
         self.info = RunInfo(path, self.folder.config)
 
     def do(self, fresh: bool) -> RunResult:
         """All stages, in order."""
-        self.parts.check(str(self.folder.path))
+        self.parts.check(self.where)
         with self.folder.locked():
             finished = None if fresh else self.folder.resume()
             if finished is None:
@@ -89,6 +89,7 @@ class Run:
         return RunResult(self.folder.path, self.folder.seconds, finished)
 
     def _stages(self, fresh: bool) -> dict[str, Any]:
+        store.make_folder(self.cache, "set run.cache to another folder")
         self.parts.task.prepare(self.cache)
         if fresh:
             self.folder.clear()
@@ -109,7 +110,8 @@ class Run:
             record = self._record("running")
             epochs = [{"epoch": n, **metrics} for n, metrics in enumerate(history["epochs"] if history else [], 1)]
             report.write(self.folder.path, result, record, epochs, comparison.feature_maps())
-        self.plugins.notify("paramtrans_run_finished", run=self.info, result=result)
+        finished = RunResult(self.folder.path, self.folder.seconds, result)
+        self.plugins.notify("paramtrans_run_finished", run=self.info, result=finished.as_dict())
         self._record("finished")
         self.folder.drop_checkpoint()
         return result
@@ -117,8 +119,7 @@ class Run:
     def _train_zoo(self, step: int) -> None:
         """Train the shards of a step that are not there yet. Runs that share a zoo take turns."""
         folder, recipe = self.zoo.folder(step)
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):
+        with store.locked(folder, "set run.cache to another folder"):
             store.write_json(folder / "recipe.json", recipe)
             jobs = self.zoo.missing(step)
             if not jobs:

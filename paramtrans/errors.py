@@ -8,12 +8,20 @@ from collections.abc import Iterable
 class ParamtransError(Exception):
     """Base of all errors that are not a defect of ours. The command line prints the message and exits with 2."""
 
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
+
+
+def printable(message: str) -> str:
+    """Without control characters: names from files end up in messages, and must not act on a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in message)
+
 
 class ConfigError(ParamtransError):
     """One or more mistakes in a config, each with its file and dotted path, reported together."""
 
     def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = tuple(problems)
+        self.problems = tuple(map(printable, problems))
         super().__init__("\n".join(self.problems))
 
 

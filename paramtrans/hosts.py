@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from paramtrans.errors import SpecMismatch
@@ -28,6 +28,8 @@ class Hosts:
     latter: Params
     target: Params | None = None
     seeds: tuple[int, ...] = ()
+    stream: Mapping[str, int] = field(default_factory=dict)
+    """Tensors of `former.*` and `latter.*` with the axis that runs over the slot's channels, as the task declares."""
 
     def __len__(self) -> int:
         return models(self.source)
@@ -37,8 +39,8 @@ class Hosts:
         if isinstance(index, slice):
             index = range(len(self))[index]
         order = [int(i) for i in index]
-        seeds = tuple(self.seeds[i] for i in order) if self.seeds else ()
-        return Hosts(**{part: take(params, order) for part, params in self.parts().items()}, seeds=seeds)
+        picked = {part: take(params, order) for part, params in self.parts().items()}
+        return self._with(picked, tuple(self.seeds[i] for i in order) if self.seeds else ())
 
     def parts(self) -> dict[str, Params]:
         """The parts that are present, by name."""
@@ -47,7 +49,19 @@ class Hosts:
 
     def to(self, device: torch.device | str) -> Hosts:
         moved = {part: {k: v.to(device) for k, v in params.items()} for part, params in self.parts().items()}
-        return Hosts(**moved, seeds=self.seeds)
+        return self._with(moved, self.seeds)
+
+    def surroundings(self) -> Tensor:
+        """What stands around the slot, channel by channel: `[models, channels, values]`, from the declared `stream`."""
+        import torch
+
+        parts = join({"former": self.former, "latter": self.latter})
+        channels = [parts[name].movedim(axis + 1, 1) for name, axis in sorted(self.stream.items())]
+        return torch.cat([tensor.reshape(*tensor.shape[:2], -1) for tensor in channels], dim=2)
+
+    def _with(self, parts: dict[str, Params], seeds: tuple[int, ...]) -> Hosts:
+        target = parts.get("target")
+        return Hosts(parts["former"], parts["source"], parts["latter"], target, seeds, self.stream)
 
 
 def models(params: Params) -> int:

@@ -29,8 +29,8 @@ class LearnedTranslator(Translator, nn.Module):
         nn.Module.__init__(self)
         Translator.__init__(self, options, source, target)
 
-    def start(self, reading: Params) -> None:
-        """Called once before training with what is read of all training sources, to set statistics and the like."""
+    def start(self, reading: Params, hosts: Hosts) -> None:
+        """Called once before training with all training hosts and what is read of their sources, to set statistics."""
 
     @abstractmethod
     def forward(self, reading: Params, hosts: Hosts | None = None) -> Params:
@@ -77,9 +77,9 @@ class TokenTranslator(LearnedTranslator):
         self.register_buffer("mean", torch.zeros(self.reads.count, width))
         self.register_buffer("deviation", torch.ones(self.reads.count, width))
         if options.start == "template":
-            template, scale = _template(target, self.writes, seeds.derive(options.start_seed, "template"))
-            self.register_buffer("template", template)
-            self.register_buffer("scale", scale)
+            base, scale = template(target, options.start_seed)
+            self.register_buffer("template", self.writes.pack(base)[0])
+            self.register_buffer("scale", self.writes.pack(scale)[0])
             last = [m for m in self.backbone.modules() if isinstance(m, nn.Linear | nn.Conv1d)][-1]
             nn.init.zeros_(last.weight)
             if last.bias is not None:
@@ -92,11 +92,11 @@ class TokenTranslator(LearnedTranslator):
         Its last Linear or Conv1d must be the layer that writes.
         """
 
-    def start(self, reading: Params) -> None:
+    def start(self, reading: Params, hosts: Hosts) -> None:
         if self.options.standardize:
             tokens = self.reads.pack(reading)
             self.mean.copy_(tokens.mean(0))
-            deviation = tokens.std(0)
+            deviation = tokens.std(0, correction=0)
             # Padding never varies; a deviation of 1 leaves it at zero.
             self.deviation.copy_(torch.where(deviation > 1e-8, deviation, 1))
 
@@ -114,18 +114,24 @@ def positive(params: Params, spec: BlockSpec) -> Params:
     return {name: softplus(t) if name in above_zero else t for name, t in params.items()}
 
 
-def _template(target: BlockAdapter, layout: TokenLayout, seed: int) -> tuple[Tensor, Tensor]:
-    """One default block as tokens `[count, width]`, before `positive`, and the typical size of each value there."""
-    block = initial(target.module, [seed])
+def before_positive(params: Params, spec: BlockSpec) -> Params:
+    """The inverse of `positive`."""
+    above_zero = {tensor.name for tensor in spec.tensors if tensor.positive}
+    return {name: t + torch.log(-torch.expm1(-t)) if name in above_zero else t for name, t in params.items()}
+
+
+def template(target: BlockAdapter, seed: int) -> tuple[Params, Params]:
+    """One default-initialised block before `positive`, and for each of its values how far learning typically moves it.
+
+    Both are stacks of one model.
+    """
+    block = initial(target.module, [seeds.derive(seed, "template")])
     scale = {}
-    for tensor in target.spec.tensors:
-        value = block[tensor.name]
-        if tensor.positive:
-            block[tensor.name] = value + torch.log(-torch.expm1(-value))  # the inverse of softplus
-        size = value.std() if value.numel() > 1 else value.new_zeros(())
+    for name, value in block.items():
+        size = float(value.std()) if value.numel() > 1 else 0.0
         # Constant defaults (a normalisation's ones and zeros) tell no scale; biases and gains move by tenths.
-        scale[tensor.name] = torch.full_like(value, float(size) if size > 1e-8 else 0.1)
-    return layout.pack(block)[0], layout.pack(scale)[0]
+        scale[name] = torch.full_like(value, size if size > 1e-8 else 0.1)
+    return before_positive(block, target.spec), scale
 
 
 def _width(spec: BlockSpec) -> int:

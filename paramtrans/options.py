@@ -2,10 +2,75 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from paramtrans.errors import ConfigError
 
 
 class BaseOptions(BaseModel):
     """Options of one component. An unknown option is an error, never ignored; values do not change after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+Model = TypeVar("Model", bound=BaseOptions)
+
+
+def validate(model: type[Model], values: Mapping[str, Any], where: str, also_known: Iterable[str] = ()) -> Model:
+    """`values` as a record of this model; raises `ConfigError` with every mistake, each behind `where` and its path.
+
+    `also_known` are names that stand in the same place and are checked elsewhere; they are offered as near names too.
+    """
+    try:
+        # As JSON, because strictness is what one expects there: `true` is no number and "3" is none, a list is a tuple.
+        return model.model_validate_json(json.dumps(values, default=str), strict=True)
+    except ValidationError as error:
+        raise ConfigError(problems(error, where, model, also_known)) from None
+    except (ValueError, RecursionError) as error:  # numbers or nesting without end
+        raise ConfigError([f"{where.removesuffix(': ')}: {error}"]) from None
+
+
+def problems(error: ValidationError, where: str, model: type[BaseModel], also_known: Iterable[str] = ()) -> list[str]:
+    """Pydantic's findings, a line each: `where`, the dotted path, what is wrong, and a near name for an unknown one."""
+    findings = error.errors()
+    places = [finding["loc"] for finding in findings]
+    lines = []
+    for finding in findings:
+        place = finding["loc"]
+        # A sequence whose only item is wrong also counts as too short; the item's own mistake says it all.
+        if finding["type"] == "too_short" and any(other[: len(place)] == place != other for other in places):
+            continue
+        path = ".".join(map(str, place))
+        place_of = f"{where}{path}" if where.endswith(": ") else f"{where}.{path}"
+        lines.append(f"{place_of.rstrip('.: ')}: {_message(finding, model, also_known)}")
+    return lines
+
+
+def _message(finding: Any, model: type[BaseModel], also_known: Iterable[str]) -> str:
+    if finding["type"] == "extra_forbidden":
+        *place, name = finding["loc"]
+        known = sorted({*_fields(model, place), *also_known})
+        close = difflib.get_close_matches(str(name), known, n=1)
+        hint = f'did you mean "{close[0]}"?' if close else f"known: {', '.join(known) or 'none'}"
+        return f"unknown option; {hint}"
+    if finding["type"] == "missing":
+        return "required, but not given"
+    message: str = finding["msg"].removeprefix("Value error, ")
+    shown = repr(finding["input"])
+    is_plain = not isinstance(finding["input"], dict | list | BaseModel)
+    return f"{message}, not {shown[:60]}{'…' * (len(shown) > 60)}" if is_plain else message
+
+
+def _fields(model: Any, place: Iterable[int | str]) -> list[str]:
+    """Names of the options at a place inside a model."""
+    for key in place:
+        field = getattr(model, "model_fields", {}).get(key)
+        if field is None:
+            return []
+        model = field.annotation
+    return list(getattr(model, "model_fields", {}))

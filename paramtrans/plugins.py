@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import importlib.util
 import sys
@@ -46,7 +47,12 @@ class Plugins:
 
         Raises `PluginLoadError` where the file is missing or fails: whoever names a file wants it.
         """
-        spec = importlib.util.spec_from_file_location(f"paramtrans_file_{path.stem}", path)
+        # Files of one name in different folders are different plugins; one file given twice is one.
+        place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+        name = f"paramtrans_file_{path.stem}_{place}"
+        if name in sys.modules and self._manager.is_registered(sys.modules[name]):
+            return
+        spec = importlib.util.spec_from_file_location(name, path)
         if not path.is_file() or spec is None or spec.loader is None:
             raise PluginLoadError(f"--plugin {path}: no such Python file")
         module = importlib.util.module_from_spec(spec)
@@ -55,7 +61,7 @@ class Plugins:
         try:
             spec.loader.exec_module(module)
             self.register(module, Provider(str(path), ""))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             del sys.modules[module.__name__]
             raise PluginLoadError(f"--plugin {path}: {type(error).__name__}: {error}") from error
 
@@ -102,7 +108,7 @@ class Plugins:
     def _load(self, point: importlib.metadata.EntryPoint, provider: Provider) -> None:
         try:
             self.register(point.load(), provider)
-        except Exception as error:  # a broken plugin must not take the program down
+        except (Exception, SystemExit) as error:  # a broken plugin must not take the program down
             self.not_loaded.append(f"{provider} ({type(error).__name__}: {error})")
 
 
@@ -120,6 +126,6 @@ def plugins() -> Plugins:
     return loaded
 
 
-def registry() -> Registry:
+def components() -> Registry:
     """The registry of this environment's plugins."""
     return plugins().registry()

@@ -56,6 +56,13 @@ class Task(ABC):
     def latter(self) -> nn.Module:
         """The blocks after the slot: `[batch, *slot]` → `[batch, outputs]`."""
 
+    def stream(self) -> dict[str, int]:
+        """Tensors of `former.*` and `latter.*` with the axis that runs over the slot's channels; none unless declared.
+
+        Translators that look at the surroundings of a block read these, channel by channel.
+        """
+        return {}
+
     @abstractmethod
     def split(self, name: str) -> Split:
         """`train`, `holdout` (kept out of training, for selection) or `test` (for reporting alone); disjoint."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from paramtrans.errors import NameConflict, PluginLoadError, UnknownName
+from paramtrans.options import validate
 from paramtrans.specs import Component
 
 KINDS = (
@@ -90,12 +91,14 @@ class Registry:
     def create(self, kind: str, name: str, *args: Any, **options: Any) -> Any:
         """A component with `options` validated by its own model; `args` are what its class takes behind them.
 
-        >>> from paramtrans.plugins import registry
-        >>> registry().create("block_adapter", "mlp", channels=6, hidden=12).spec.parameters
+        Raises `ConfigError` for wrong options.
+
+        >>> from paramtrans.plugins import components
+        >>> components().create("block_adapter", "mlp", channels=6, hidden=12).spec.parameters
         162
         """
         cls = self.load(kind, name)
-        return cls(cls.Options(**options), *args)
+        return cls(validate(cls.Options, options, f"{kind.replace('_', ' ')} {name}: "), *args)
 
     def _unknown(self, kind: str, name: str) -> str:
         names = {entry.name for entry in self.of_kind(kind)}

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from paramtrans import store
 from paramtrans.errors import StoreError
@@ -36,20 +37,10 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Keeps other processes out of the folder; raises `StoreError` where one is in it, or it may not be written."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / ".lock", timeout=0)
-            lock.acquire()
+            with store.locked(self.path, "set run.dir to another folder", timeout=0):
+                yield
         except Timeout as error:
-            raise StoreError(
-                f"{self.path}: another process is working on this run; wait for it, or set run.dir"
-            ) from error
-        except OSError as error:
-            reason = error.strerror or error
-            raise StoreError(f"{self.path}: cannot be written: {reason}; set run.dir to another folder") from error
-        try:
-            yield
-        finally:
-            lock.release()
+            raise StoreError(f"{self.path}: another process works on this run; wait for it, or set run.dir") from error
 
     def resume(self) -> dict[str, Any] | None:
         """Take up what is in the folder: the evaluation if the run is finished, else None.
@@ -58,17 +49,16 @@ class RunFolder:
         """
         if not self.file("run.json").exists():
             return None
-        record = self._read()
-        if different := sorted(_differences(_identity(record["config"]), _identity(self.config))):
+        record = self._read("run.json", Record)
+        if different := sorted(_differences(_identity(record.config), _identity(self.config))):
             raise StoreError(
                 f"{self.path}: holds a run of another config (different: {', '.join(different[:5])}); "
                 "use --fresh to replace it, or set run.dir to another folder"
             )
-        self.seconds, self.started = record["seconds"], record["started"]
-        if record["status"] != "finished":
+        self.seconds, self.started = record.seconds, record.started
+        if record.status != "finished":
             return None
-        evaluation: dict[str, Any] = store.read_json(self.file("evaluation.json"))
-        return evaluation
+        return self._read("evaluation.json", Evaluation).model_dump()
 
     def clear(self) -> None:
         """Forget what earlier runs left; files of others stay."""
@@ -107,17 +97,49 @@ class RunFolder:
         store.write_json(self.file("run.json"), record)
         return record
 
-    def _read(self) -> dict[str, Any]:
-        path = self.file("run.json")
+    def _read(self, name: str, model: type[Checked]) -> Checked:
+        """A document of the folder; raises `StoreError` where it is not what this version writes."""
+        path = self.file(name)
+        if not path.exists():
+            raise StoreError(f"{path}: is missing; use --fresh to start over")
+        again = "use --fresh to start over, or set run.dir to another folder"
         try:
-            record: dict[str, Any] = store.read_json(path)
-            found = record["format"]
-            complete = {"config", "seconds", "status", "started"} <= record.keys()
-        except (store.Damaged, KeyError, TypeError, AttributeError) as error:
-            raise StoreError(f"{path}: is no record of a run; use --fresh to start over, or set run.dir") from error
-        if found != FORMAT or not complete:
-            raise StoreError(f"{path}: has format {found}, this paramtrans reads {FORMAT}; use --fresh, or set run.dir")
-        return record
+            document = store.read_json(path)
+            found = document.get("format") if isinstance(document, dict) else None
+            if isinstance(document, dict) and found != FORMAT:
+                raise StoreError(f"{path}: has format {found}, this paramtrans reads {FORMAT}; {again}")
+            return model.model_validate(document)
+        except store.Damaged as error:
+            raise StoreError(f"{error}; {again}") from error
+        except ValidationError as error:
+            raise StoreError(f"{path}: is not what was written there; {again}") from error
+
+
+class Record(BaseModel):
+    """What is needed of `run.json` to take up a run."""
+
+    format: int
+    status: str
+    started: str
+    config: dict[str, Any]
+    seconds: dict[str, float]
+
+
+class Evaluation(BaseModel):
+    """What is needed of `evaluation.json` to answer from it."""
+
+    model_config = ConfigDict(extra="allow")
+    format: int
+    methods: dict[str, dict[str, Any]]
+    hosts: dict[str, Any]
+    translator: dict[str, Any]
+    zoo: dict[str, int]
+    blocks: dict[str, dict[str, Any]]
+    break_even: dict[str, Any]
+    training: dict[str, Any] | None
+
+
+Checked = TypeVar("Checked", bound=BaseModel)
 
 
 def _identity(config: dict[str, Any]) -> dict[str, Any]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 from torch import nn
 
 import paramtrans
 from paramtrans import store
-from paramtrans.blocks import BlockAdapter
 from paramtrans.config import ComponentConfig
-from paramtrans.errors import StoreError
-from paramtrans.plugins import registry
+from paramtrans.errors import ConfigError, StoreError
+from paramtrans.plugins import components
 from paramtrans.protocols import Translator
 from paramtrans.registry import Registry
 
@@ -37,20 +37,20 @@ def save_translator(
     store.write_json(folder / DESCRIPTION, description)
 
 
-def load_translator(folder: Path | str, components: Registry | None = None) -> Translator:
+def load_translator(folder: Path | str, registry: Registry | None = None) -> Translator:
     """A translator from its folder, ready to translate; raises `StoreError` where the folder is damaged or too new.
 
     >>> translator = load_translator("runs/mnist_conv_to_conv/translator")  # doctest: +SKIP
     >>> target_blocks = translator.translate(source_blocks)  # doctest: +SKIP
     """
     folder = Path(folder)
-    components = components or registry()
+    registry = registry or components()
     description = store.read_json(folder / DESCRIPTION)
     parts = _parts(description, folder)
-    source, target = (_adapter(parts[side], components) for side in ("source", "target"))
-    translator: Translator = components.create(
-        "translator", parts["translator"].name, source, target, **parts["translator"].options
-    )
+    try:
+        translator = _created(parts, registry)
+    except ConfigError as error:
+        raise StoreError(f"{folder / DESCRIPTION}: {error}; it was damaged, or written for other plugins") from error
     weights, _ = store.load_params(folder / WEIGHTS)
     if isinstance(translator, nn.Module):
         try:
@@ -65,14 +65,21 @@ def _parts(description: Any, folder: Path) -> dict[str, ComponentConfig]:
     path = folder / DESCRIPTION
     if not isinstance(description, dict) or not isinstance(description.get("format"), int):
         raise StoreError(f"{path}: is no description of a translator")
-    if description["format"] > FORMAT:
-        raise StoreError(f"{path}: has format {description['format']}, this paramtrans reads up to {FORMAT}; update it")
+    if description["format"] != FORMAT:
+        raise StoreError(
+            f"{path}: has format {description['format']}, this paramtrans reads {FORMAT}; update paramtrans"
+        )
     try:
         return {key: ComponentConfig.model_validate(description.get(key)) for key in ("translator", "source", "target")}
     except ValidationError as error:
         raise store.Damaged(f"{path}: {error.errors()[0]['msg']}; it was damaged after it was written") from error
 
 
-def _adapter(part: ComponentConfig, components: Registry) -> BlockAdapter:
-    adapter: BlockAdapter = components.create("block_adapter", part.name, **part.options)
-    return adapter
+def _created(parts: dict[str, ComponentConfig], registry: Registry) -> Translator:
+    """The translator that the description names, with fresh weights."""
+    sides = (parts["source"], parts["target"])
+    source, target = (registry.create("block_adapter", side.name, **side.options) for side in sides)
+    part = parts["translator"]
+    with torch.random.fork_rng(devices=[]):  # fresh weights are overwritten; the caller's draws stay as they are
+        translator: Translator = registry.create("translator", part.name, source, target, **part.options)
+    return translator

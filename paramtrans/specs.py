@@ -85,6 +85,9 @@ class BlockSpec:
 
     tensors: tuple[TensorSpec, ...]
     symmetries: tuple[SymmetryGroup, ...] = ()
+    stream: tuple[SymmetryMember, ...] = ()
+    """Axes that run over the block's own channels, which enter and leave it. Permuting them together with the channels
+    of input and output leaves the function unchanged; former and latter have to follow."""
     token_width: int = 0
     """Natural number of values in a token (a convolution's kernel area); 0: the translator chooses."""
 
@@ -101,6 +104,10 @@ class BlockSpec:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(tensor.name for tensor in self.tensors)
+
+    def tensor(self, name: str) -> TensorSpec:
+        """The tensor called `name`; raises `KeyError`."""
+        return {tensor.name: tensor for tensor in self.tensors}[name]
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.modules.batchnorm import _NormBase
 
 from paramtrans.blocks import tensor_specs
 from paramtrans.hosts import split
+from paramtrans.specs import TensorKind
 
 if TYPE_CHECKING:
     from paramtrans.blocks import BlockAdapter
@@ -49,6 +51,17 @@ class Vmap:
         return outputs
 
 
+class Fastest:
+    """Lanes for float32 on the CPU, vmap for all else."""
+
+    def __init__(self, lanes: Stacked, reference: Vmap) -> None:
+        self.lanes, self.reference = lanes, reference
+
+    def __call__(self, params: Params, inputs: Tensor, training: bool = False) -> Tensor:
+        in_lanes = inputs.device.type == "cpu" and inputs.dtype == torch.float32
+        return (self.lanes if in_lanes else self.reference)(params, inputs, training)
+
+
 class Chain:
     """Former, block and latter run one after the other, each in its own fastest layout."""
 
@@ -82,6 +95,33 @@ def trained_names(module: nn.Module) -> set[str]:
     return {name for name, _ in module.named_parameters()}
 
 
+class LearnedStatistics:
+    """A stack whose running statistics may be predicted: outside training they get gradients too.
+
+    Normalisation layers do not differentiate their running statistics, so these are moved into weight and bias.
+    """
+
+    def __init__(self, run: Stacked, module: nn.Module) -> None:
+        self.run = run
+        norms = {name: child for name, child in module.named_modules() if isinstance(child, _NormBase)}
+        self.eps = {f"{name}.": norm.eps for name, norm in norms.items() if norm.affine and norm.track_running_stats}
+
+    def __call__(self, params: Params, inputs: Tensor, training: bool = False) -> Tensor:
+        predicted = any(params[f"{norm}running_var"].requires_grad for norm in self.eps)
+        return self.run(self._moved(params) if predicted and not training else params, inputs, training)
+
+    def _moved(self, params: Params) -> Params:
+        moved = dict(params)
+        for norm, eps in self.eps.items():
+            mean, variance = params[f"{norm}running_mean"], params[f"{norm}running_var"]
+            gain = params[f"{norm}weight"] * torch.rsqrt(variance + eps)
+            moved[f"{norm}weight"] = gain * (1 + eps) ** 0.5
+            moved[f"{norm}bias"] = params[f"{norm}bias"] - mean * gain
+            moved[f"{norm}running_mean"] = torch.zeros_like(mean)
+            moved[f"{norm}running_var"] = torch.ones_like(variance)
+        return moved
+
+
 class HostRunner:
     """Runs the hosts of one task, whole or part by part, with the source or the target block in the slot."""
 
@@ -111,12 +151,17 @@ class HostRunner:
 
 def block_stacked(adapter: BlockAdapter) -> Stacked:
     """The adapter's own layout where it brings one, else the fastest that fits its module."""
-    return adapter.stacked() or stacked(adapter.module())
+    module = adapter.module()
+    run = adapter.stacked() or stacked(module)
+    has_statistics = any(tensor.kind is TensorKind.NORM_VARIANCE for tensor in adapter.spec.tensors)
+    return LearnedStatistics(run, module) if has_statistics else run
 
 
 def stacked(module: nn.Module) -> Stacked:
-    """The fastest layout that runs this module."""
-    return Vmap(module)
+    """The fastest layout that runs this module: lanes on the CPU where all its layers can, else vmap."""
+    from paramtrans import lanes  # compiles kernels, so only when something is run
+
+    return Fastest(lanes.Lanes(module), Vmap(module)) if lanes.supports(module) else Vmap(module)
 
 
 def network_stacked(task: Task, block: BlockAdapter) -> Stacked:

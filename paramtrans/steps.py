@@ -68,7 +68,7 @@ def train_targets(
     trained = stacked.trained_names(target.module())
     _train(task, run, params, trained, options, step2_seeds, progress)
     for part, tensors in frozen.items():
-        if changed := [name for name, t in tensors.items() if not torch.equal(t, before[part][name])]:
+        if changed := [name for name, t in tensors.items() if not _same_bits(t, before[part][name])]:
             raise TrainingError(f"step 2 changed {part} ({', '.join(changed)}), which must stay frozen")
     return params_.join({"target": params_.detach(params)})
 
@@ -117,6 +117,11 @@ def batches_of(
             raw = split.inputs[chosen]
             raw = torch.stack([task.augment(own, g) for own, g in zip(raw, generators, strict=True)])
             yield task.to_input(raw.to(device)), split.labels[chosen].to(device)
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    """Bit for bit, so that a diverged host's NaN equals itself."""
+    return torch.equal(one.contiguous().view(torch.uint8), other.contiguous().view(torch.uint8))
 
 
 def _scheduler(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import safetensors
+import torch
+from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save
 
 from paramtrans.errors import StoreError
@@ -56,12 +59,42 @@ def read_json(path: Path) -> Any:
         raise Damaged(f"{path}: not valid JSON ({error}); it was damaged after it was written") from error
 
 
+def make_folder(folder: Path, otherwise: str) -> None:
+    """Make a folder if need be; raises `StoreError` where that cannot be, with what to do `otherwise`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be written: {error.strerror or error}; {otherwise}") from error
+
+
+@contextmanager
+def locked(folder: Path, otherwise: str, timeout: float = -1) -> Iterator[None]:
+    """Keeps other processes out of a folder, which is made if need be; waits `timeout` seconds for them, -1 for ever.
+
+    Raises `StoreError` where the folder cannot be written, with what to do `otherwise`, and filelock's `Timeout`.
+    """
+    make_folder(folder, otherwise)
+    try:
+        lock = FileLock(folder / ".lock", timeout=timeout)
+        lock.acquire()
+    except Timeout:
+        raise
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be written: {error.strerror or error}; {otherwise}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def save_params(path: Path, params: Params, record: Mapping[str, Any]) -> None:
     """Write parameters to `path` and `record`, with the checksum of the parameters, to `path` + `.json`, last.
 
     The record's presence says that the file before it is complete.
     """
-    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in params.items()})
+    content = save(
+        {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in params.items()}
+    )
     write_bytes(path, content)
     body = {**record, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     write_json(record_path(path), {**body, "record_sha256": _digest(body)})

@@ -28,7 +28,7 @@ class TokenLayout:
 
     def __init__(self, tensors: Sequence[TensorSpec], width: int) -> None:
         self.width = width
-        self.tensors = tuple(sorted(tensors, key=lambda tensor: len(tensor.shape) == 1))
+        self.tensors = tuple(sorted(tensors, key=lambda tensor: len(tensor.shape) <= 1))
         self.numel = sum(tensor.numel for tensor in tensors)
         self.count = math.ceil(self.numel / width)
         self._names = tuple(tensor.name for tensor in tensors)
@@ -38,12 +38,13 @@ class TokenLayout:
         import torch
         from torch.nn.functional import pad
 
-        flat = torch.cat([params[tensor.name].flatten(1) for tensor in self.tensors], dim=1)
+        stacks = [params[tensor.name] for tensor in self.tensors]
+        flat = torch.cat([stack.reshape(len(stack), -1) for stack in stacks], dim=1)
         padded = pad(flat, (0, self.count * self.width - self.numel))
         return padded.reshape(-1, self.count, self.width)
 
     def unpack(self, tokens: Tensor) -> Params:
         """Tokens `[models, count, width]` → stacked parameters, in the order the tensors were given."""
         pieces = tokens.flatten(1)[:, : self.numel].split([tensor.numel for tensor in self.tensors], dim=1)
-        found = {t.name: piece.unflatten(1, t.shape) for t, piece in zip(self.tensors, pieces, strict=True)}
+        found = {t.name: piece.reshape(-1, *t.shape) for t, piece in zip(self.tensors, pieces, strict=True)}
         return {name: found[name] for name in self._names}

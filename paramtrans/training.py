@@ -48,6 +48,7 @@ class Trainer:
         self.examples = max(objective.examples for _, objective in self.objectives)
         self.reading = parts.source.read(self.hosts.source)
         self.history = History()
+        translator.start(self.reading, self.hosts)
         self.best = {name: tensor.clone() for name, tensor in translator.state_dict().items()}
         self.optimizer = torch.optim.Adam(
             translator.parameters(), self.options.lr, weight_decay=self.options.weight_decay
@@ -55,7 +56,6 @@ class Trainer:
 
     def run(self, epoch_ended: Callable[[int, dict[str, float]], None]) -> History:
         """Train to the last epoch; the translator ends with the weights of its best evaluation."""
-        self.translator.start(self.reading)
         self._resume()
         earlier, started = self.history.seconds, time.monotonic()
         for epoch in range(len(self.history.epochs) + 1, self.options.epochs + 1):
@@ -93,7 +93,7 @@ class Trainer:
         with torch.random.fork_rng(devices=[self.parts.device] if self.parts.device.type == "cuda" else []):
             torch.manual_seed(seed)
             for chosen in self._order(generator):
-                losses.append(self._step(chosen, generator))
+                losses.append(self.step(chosen, generator))
         loss = torch.stack(losses).mean().item()
         if not math.isfinite(loss):
             raise TrainingError(
@@ -106,7 +106,8 @@ class Trainer:
         for start in range(0, len(order), self.options.batch_size):
             yield order[start : start + self.options.batch_size]
 
-    def _step(self, chosen: list[int], generator: torch.Generator) -> Tensor:
+    def step(self, chosen: list[int], generator: torch.Generator) -> Tensor:
+        """One optimiser step on the hosts at `chosen`; returns the loss, a scalar outside any graph."""
         batch = self._batch(self.hosts.pick(chosen), generator)
         reading = self._augment("source", take(self.reading, chosen), generator)
         predicted = self.translator(reading, batch.hosts)

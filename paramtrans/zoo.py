@@ -21,7 +21,7 @@ from paramtrans.config import Config
 from paramtrans.errors import TrainingError
 from paramtrans.hosts import Hosts, Params
 from paramtrans.parts import Parts
-from paramtrans.plugins import registry
+from paramtrans.plugins import components
 
 FORMAT = 1
 """Version of a zoo on disk: its shards, their records, and the meaning of its recipe."""
@@ -52,9 +52,10 @@ def shards(role: str, count: int, size: int) -> list[Shard]:
 class Zoo:
     """The hosts of one config, on disk. Zoos whose recipe is the same share a folder, whatever their sizes."""
 
-    def __init__(self, config: Config, cache: Path) -> None:
-        self.config = config
-        self.recipe = host_recipe(config)
+    def __init__(self, parts: Parts, cache: Path) -> None:
+        self.config = config = parts.config
+        self.stream = parts.task.stream()
+        self.recipe = host_recipe(config, parts.source.reading_options)
         self.dir = cache / "zoos" / digest(self.recipe)
         self.target_recipe = target_recipe(config)
         self.target_dir = self.dir / "targets" / digest(self.target_recipe)
@@ -94,18 +95,18 @@ class Zoo:
         """Jobs for the shards of a step that are absent, or damaged (which is logged), as JSON documents."""
         of_step = self.host_shards if step == 1 else self.target_shards
         wanted = [shard for role in ROLES for shard in of_step(role)]
-        return [self._job(step, shard) for shard in wanted if not self._is_whole(self._path(step, shard))]
+        return [self._job(step, shard) for shard in wanted if not self._is_whole(step, shard)]
 
     def load(self, role: str) -> Hosts:
         """The hosts of a role; with their trained targets where all of them have one. Diverged hosts are left out."""
-        parts = [store.load_params(self._path(1, shard)) for shard in self.host_shards(role)]
-        stacked = params_.concatenate([params for params, _ in parts])
-        numbers = tuple(seed for _, record in parts for seed in record["seeds"])
+        shards = self.host_shards(role)
+        stacked = params_.concatenate([self._shard(1, shard) for shard in shards])
+        numbers = tuple(seed for shard in shards for seed in self._seeds(shard))
         target = self._targets(role)
         if target is not None and params_.models(target) < len(numbers):
             target = None
         named = {part: params_.split(stacked, part) for part in ("former", "source", "latter")}
-        return self._finite(Hosts(**named, target=target, seeds=numbers), role)
+        return self._finite(Hosts(**named, target=target, seeds=numbers, stream=self.stream), role)
 
     def pairs(self) -> Hosts | None:
         """The training hosts that have a trained target; None without any."""
@@ -114,11 +115,11 @@ class Zoo:
             return None
         count = params_.models(target)
         used = [shard for shard in self.host_shards("train") if shard.start < count]
-        stacked = params_.concatenate([store.load_params(self._path(1, shard))[0] for shard in used])
+        stacked = params_.concatenate([self._shard(1, shard) for shard in used])
         named = {part: params_.split(stacked, part) for part in ("former", "source", "latter")}
         first = {part: params_.take(params, range(count)) for part, params in named.items()}
-        numbers = tuple(host_seed(self.config.zoo.seed, "train", i) for i in range(count))
-        return self._finite(Hosts(**first, target=target, seeds=numbers), "train")
+        numbers = tuple(seed for shard in used for seed in self._seeds(shard))[:count]
+        return self._finite(Hosts(**first, target=target, seeds=numbers, stream=self.stream), "train")
 
     def forget(self) -> None:
         """Delete the shards this config uses, so that they are trained afresh."""
@@ -128,33 +129,50 @@ class Zoo:
                 self._path(step, shard).unlink(missing_ok=True)
 
     def _targets(self, role: str) -> Params | None:
-        paths = [self._path(2, shard) for shard in self.target_shards(role)]
-        if not paths:
+        shards = self.target_shards(role)
+        if not shards:
             return None
-        return params_.split(params_.concatenate([store.load_params(path)[0] for path in paths]), "target")
+        return params_.split(params_.concatenate([self._shard(2, shard) for shard in shards]), "target")
 
     def _finite(self, hosts: Hosts, role: str) -> Hosts:
-        bad = ~torch.stack([t.flatten(1).isfinite().all(1) for p in hosts.parts().values() for t in p.values()]).all(0)
+        tensors = [t for params in hosts.parts().values() for t in params.values()]
+        bad = ~torch.stack([t.reshape(len(t), -1).isfinite().all(1) for t in tensors]).all(0)
         if bad.any():
             lost = [seed for seed, is_bad in zip(hosts.seeds, bad.tolist(), strict=True) if is_bad]
             logger.warning("%d %s host(s) diverged and are left out; seeds %s", len(lost), role, lost)
             hosts = hosts.pick((~bad).nonzero().flatten())
-        if len(hosts) < 2:
-            raise TrainingError(f"zoo: fewer than two {role} hosts have finite parameters; lower zoo.step1.lr")
+        if len(hosts) < (2 if role == "report" else 1):
+            count = "fewer than two" if role == "report" else "no"
+            raise TrainingError(f"zoo: {count} {role} hosts have finite parameters; lower zoo.step1.lr or zoo.step2.lr")
         return hosts
 
     def _path(self, step: int, shard: Shard) -> Path:
         return (self.dir / "hosts" if step == 1 else self.target_dir) / shard.file
 
-    def _is_whole(self, path: Path) -> bool:
-        if not store.record_path(path).exists():
+    def _is_whole(self, step: int, shard: Shard) -> bool:
+        """Whether a shard is there; a damaged one is reported, and counts as absent."""
+        if not store.record_path(self._path(step, shard)).exists():
             return False
         try:
-            store.load_params(path)
+            self._shard(step, shard)
         except store.Damaged as error:
             logger.warning("%s; it is trained again", error)
             return False
         return True
+
+    def _shard(self, step: int, shard: Shard) -> Params:
+        """The parameters of a shard; raises `Damaged` where the file is not this shard, whole."""
+        path = self._path(step, shard)
+        params, record = store.load_params(path)
+        expected = _identity(step, shard.role, shard.start, self._seeds(shard))
+        if different := [key for key, value in expected.items() if record.get(key) != value]:
+            raise store.Damaged(f"{path}: is another shard's file ({', '.join(different)} differ)")
+        if step == 2 and record.get("hosts_sha256") != store.load_record(self._hosts_file(shard)).get("sha256"):
+            raise store.Damaged(f"{path}: its targets were trained in other hosts than there are now")
+        return params
+
+    def _seeds(self, shard: Shard) -> list[int]:
+        return [host_seed(self.config.zoo.seed, shard.role, number) for number in range(shard.start, shard.stop)]
 
     def _job(self, step: int, shard: Shard) -> dict[str, Any]:
         return {
@@ -178,12 +196,13 @@ def host_seed(zoo_seed: int, role: str, number: int) -> int:
     return seeds.derive(zoo_seed, "host", role, number)
 
 
-def host_recipe(config: Config) -> dict[str, Any]:
+def host_recipe(config: Config, reading_options: frozenset[str] = frozenset()) -> dict[str, Any]:
     """All that decides what a host of step 1 becomes; zoos with equal recipes are one zoo."""
+    source = config.source.model_dump(mode="json")
     return {
         "format": FORMAT,
         "task": config.task.model_dump(mode="json"),
-        "source": config.source.model_dump(mode="json"),
+        "source": {key: value for key, value in source.items() if key not in reading_options},
         "step1": config.zoo.step1.model_dump(mode="json"),
         "seed": config.zoo.seed,
         "shard": config.zoo.shard,
@@ -199,10 +218,15 @@ def target_recipe(config: Config) -> dict[str, Any]:
     }
 
 
+def _identity(step: int, role: str, start: int, own: list[int]) -> dict[str, Any]:
+    """What a shard's record says of which shard it is."""
+    return {"format": FORMAT, "step": step, "role": role, "start": start, "seeds": own}
+
+
 @lru_cache(maxsize=1)
 def _parts(config: str) -> Parts:
     """The components that a job's config names, with their data ready; kept from one shard to the next."""
-    parts = Parts(Config.model_validate_json(config), registry())
+    parts = Parts(Config.model_validate_json(config), components())
     parts.task.prepare(cache_dir(parts.config.run.cache))
     return parts
 
@@ -217,11 +241,12 @@ def do_job(job: dict[str, Any], report: Report) -> None:
     parts = _parts(json.dumps(job["config"]))
     zoo, started = parts.config.zoo, time.monotonic()
     own = [host_seed(zoo.seed, job["role"], number) for number in range(job["start"], job["stop"])]
+    record = _identity(job["step"], job["role"], job["start"], own)
     if job["step"] == 1:
         params = steps.train_hosts(parts.task, parts.source, zoo.step1, own, parts.device, report)
     else:
-        whole, _ = store.load_params(Path(job["hosts"]))
+        whole, holder = store.load_params(Path(job["hosts"]))
         first = params_.take(whole, range(len(own)))
         params = steps.train_targets(parts.task, parts.target, first, zoo.step2, own, parts.device, report)
-    record = {"format": FORMAT, "step": job["step"], "role": job["role"], "start": job["start"], "seeds": own}
+        record["hosts_sha256"] = holder["sha256"]
     store.save_params(Path(job["file"]), params, {**record, "seconds": time.monotonic() - started})

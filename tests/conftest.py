@@ -1,10 +1,73 @@
-"""Every test has a cache of its own kind: data is unpacked once for all, zoos are made afresh."""
+"""Every test has a cache of its own, and plugins and settings as if the process had just started."""
 
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from paramtrans.config import Config
+    from paramtrans.plugins import Plugins
+
+SUPPORT = Path(__file__).parent / "support"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads only cost time, here and in subprocesses
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARAMTRANS_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def support() -> Path:
+    """Where the tiny task and its config stand."""
+    return SUPPORT
+
+
+@pytest.fixture
+def fresh_plugins() -> Iterator[Callable[[], Plugins]]:
+    """Makes this process's plugin manager anew, and leaves none behind."""
+    from paramtrans import plugins
+
+    def renew() -> Plugins:
+        plugins.plugins.cache_clear()
+        return plugins.plugins()
+
+    modules = set(sys.modules)
+    yield renew
+    plugins.plugins.cache_clear()
+    _forget_parts()
+    for name in {name for name in sys.modules if name.startswith("paramtrans_file_")} - modules:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def tiny_plugins(fresh_plugins: Callable[[], Plugins]) -> Plugins:
+    """This process's plugins, the tiny task among them."""
+    _forget_parts()
+    loaded = fresh_plugins()
+    loaded.load_file(SUPPORT / "tiny_task.py")
+    return loaded
+
+
+@pytest.fixture
+def tiny_config(tiny_plugins: Plugins, tmp_path: Path) -> Callable[..., Config]:
+    """Makes the tiny config, with `--set` settings; its run stands in the test's own folder."""
+    from paramtrans import config
+
+    def make(*settings: str, **run: Any) -> Config:
+        own = [f"run.dir={run.get('dir', tmp_path / 'run')}", "run.device=cpu"]
+        return config.load(SUPPORT / "tiny.toml", tiny_plugins.registry(), [*own, *settings])
+
+    return make
+
+
+def _forget_parts() -> None:
+    """A worker keeps the parts of its last job, and with them the data of another test."""
+    if zoo := sys.modules.get("paramtrans.zoo"):
+        zoo._parts.cache_clear()

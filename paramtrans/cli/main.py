@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from typing import Any
 
 import click
 
 import paramtrans
 from paramtrans.errors import ParamtransError
-from paramtrans.plugins import registry
+from paramtrans.plugins import components
 from paramtrans.registry import Entry
 
 
@@ -22,7 +23,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in self.list_commands(ctx):
             return None
-        command: click.Command = registry().load("command", name)
+        command: click.Command = components().load("command", name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -50,14 +51,14 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except ParamtransError as error:
         if "--debug" in arguments:
-            raise
+            traceback.print_exc()
         click.echo(f"error: {error}" if "\n" not in str(error) else str(error), err=True)
         return 2
     return status if isinstance(status, int) else 0
 
 
 def _entries() -> list[Entry]:
-    return registry().of_kind("command")
+    return components().of_kind("command")
 
 
 if __name__ == "__main__":

@@ -42,11 +42,12 @@ def run(
         plugins().load_file(file)
     reporter = Reporter() if quiet else ConsoleReporter(errors)
     resolved = config.load(path, plugins().registry(), settings)
-    this = Run(resolved, path.stem, reporter, plugins())
+    this = Run(resolved, path.stem, reporter, plugins(), where=str(path))
     if dry_run:
         from paramtrans import planning
 
-        planning.show(planning.plan(this), as_json)
+        plan = planning.plan(this)
+        click.echo(json.dumps(plan.as_dict()) if as_json else planning.describe(plan))
         return
     result = this.do(fresh)
     if as_json:

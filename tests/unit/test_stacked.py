@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from paramtrans import registry, stacked
+from paramtrans import components, stacked
 from paramtrans.blocks import tensor_specs
 
 MODELS, BATCH, CLASSES = 3, 8, 4
 
 
 def host(block: str, **options: int) -> Callable[[], nn.Module]:
-    adapter = registry().create("block_adapter", block, channels=4, **options)
+    adapter = components().create("block_adapter", block, channels=4, **options)
 
     def build() -> nn.Module:
         former = [nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]

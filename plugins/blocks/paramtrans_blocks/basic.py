@@ -39,6 +39,7 @@ class BasicBlock(BlockAdapter):
 
     Options: ClassVar[type[BlockOptions]] = BasicBlockOptions
     options: BasicBlockOptions
+    reading_options: ClassVar[frozenset[str]] = frozenset({"read"})
 
     @property
     def hidden(self) -> int:
@@ -59,18 +60,23 @@ class BasicBlock(BlockAdapter):
         members.append(SymmetryMember("conv2.weight", 1, -1))
         return (SymmetryGroup("hidden", self.hidden, tuple(members), rescale=True),)
 
+    def stream(self) -> tuple[SymmetryMember, ...]:
+        norm = (SymmetryMember(f"bn2.{name}", 0) for name in ("weight", "bias", "running_mean", "running_var"))
+        return (SymmetryMember("conv1.weight", 1), SymmetryMember("conv2.weight", 0), *norm)
+
     @property
     def reading(self) -> BlockSpec:
         if self.options.read == "all":
             return self.spec
         tensors = tuple(t for t in self.spec.tensors if t.kind is TensorKind.WEIGHT)
         groups = (hidden_group(self.hidden, bias=self.options.read == "folded"),)
+        stream = conv_stream(bias=self.options.read == "folded")
         if self.options.read == "folded":
             first, second = tensors
             biases = (TensorSpec("conv1.bias", (self.hidden,), TensorKind.BIAS),)
             biases += (TensorSpec("conv2.bias", (self.options.channels,), TensorKind.BIAS),)
             tensors = (first, biases[0], second, biases[1])
-        return BlockSpec(tensors, groups, self.token_width)
+        return BlockSpec(tensors, groups, stream, self.token_width)
 
     def read(self, params: Params) -> Params:
         if self.options.read == "all":
@@ -111,3 +117,9 @@ def hidden_group(hidden: int, bias: bool) -> SymmetryGroup:
     if bias:
         members.insert(1, SymmetryMember("conv1.bias", 0, 1))
     return SymmetryGroup("hidden", hidden, tuple(members), rescale=True)
+
+
+def conv_stream(bias: bool) -> tuple[SymmetryMember, ...]:
+    """The block's own channels in two convolutions."""
+    weights = (SymmetryMember("conv1.weight", 1), SymmetryMember("conv2.weight", 0))
+    return (*weights, SymmetryMember("conv2.bias", 0)) if bias else weights

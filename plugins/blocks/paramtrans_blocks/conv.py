@@ -9,8 +9,8 @@ from pydantic import PositiveInt, field_validator
 from torch import Tensor, nn
 
 from paramtrans.blocks import BlockAdapter, BlockOptions
-from paramtrans.specs import SymmetryGroup
-from paramtrans_blocks.basic import hidden_group, odd
+from paramtrans.specs import SymmetryGroup, SymmetryMember
+from paramtrans_blocks.basic import conv_stream, hidden_group, odd
 
 
 class ConvOptions(BlockOptions):
@@ -44,6 +44,9 @@ class Conv(BlockAdapter):
 
     def symmetries(self) -> tuple[SymmetryGroup, ...]:
         return (hidden_group(self.options.hidden, self.options.bias),)
+
+    def stream(self) -> tuple[SymmetryMember, ...]:
+        return conv_stream(self.options.bias)
 
 
 class ConvModule(nn.Module):

@@ -34,6 +34,9 @@ class MLP(BlockAdapter):
             SymmetryGroup("hidden", self.options.hidden, (*first, SymmetryMember("fc2.weight", 1, -1)), rescale=True),
         )
 
+    def stream(self) -> tuple[SymmetryMember, ...]:
+        return (SymmetryMember("fc1.weight", 1), SymmetryMember("fc2.weight", 0), SymmetryMember("fc2.bias", 0))
+
 
 class MLPModule(nn.Module):
     """`[batch, channels, h, w]` → the same shape."""

@@ -65,6 +65,10 @@ class GreyImages(Task):
             nn.Linear(channels * (SIDE // 4) ** 2, CLASSES),
         )
 
+    def stream(self) -> dict[str, int]:
+        norm = {f"former.1.{name}": 0 for name in ("weight", "bias", "running_mean", "running_var")}
+        return {"former.0.weight": 0, **norm, "latter.0.weight": 1}
+
     def prepare(self, cache: Path) -> None:
         train, test = self.read(cache)
         kept = len(train) - self.options.holdout
@@ -141,7 +145,8 @@ def _download(data: type, root: str | None, cache: Path, name: str) -> tuple[Spl
             if root is None
             else "task.root is not laid out as torchvision does"
         )
-        raise DataError(f"{name}: not found in {folder} and cannot be downloaded ({error}); {hint}") from error
+        reason = " ".join(str(error).split())
+        raise DataError(f"{name}: not found in {folder} and cannot be downloaded ({reason}); {hint}") from error
     return _grey(train), _grey(test)
 
 

@@ -67,7 +67,7 @@ class Functional(Objective):
 def _relative_error(found: Tensor, wanted: Tensor) -> Tensor:
     """Mean squared error of each host over the variance of its wanted features: `[models, batch, ...]` → `[models]`."""
     error = (found - wanted).flatten(1).square().mean(1)
-    return error / wanted.flatten(1).var(1).clamp_min(1e-8)
+    return error / wanted.flatten(1).var(1, correction=0).clamp_min(1e-8)
 
 
 def _divergence(found: Tensor, wanted: Tensor) -> Tensor:

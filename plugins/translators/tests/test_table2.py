@@ -2,7 +2,7 @@
 
 import pytest
 
-from paramtrans import registry
+from paramtrans import components
 
 # The paper prints these over 2**20 and truncated: 1.32, 2.61, 3.90 and 4.11 "M".
 TABLE2 = {"small": 1_385_965, "base": 2_741_293, "large": 4_096_621, "wide": 4_316_605}
@@ -10,11 +10,11 @@ TABLE2 = {"small": 1_385_965, "base": 2_741_293, "large": 4_096_621, "wide": 4_3
 
 @pytest.mark.parametrize(("size", "parameters"), TABLE2.items())
 def test_parameters(size: str, parameters: int) -> None:
-    components = registry()
-    source = components.create("block_adapter", "basic_block", channels=6, read="weights")
-    target = components.create("block_adapter", "conv", channels=6, hidden=3)
+    made = components()
+    source = made.create("block_adapter", "basic_block", channels=6, read="weights")
+    target = made.create("block_adapter", "conv", channels=6, hidden=3)
     for start in ("none", "template"):
-        translator = components.create("translator", "mixer", source, target, size=size, start=start)
+        translator = made.create("translator", "mixer", source, target, size=size, start=start)
         assert sum(p.numel() for p in translator.parameters()) == parameters
 
 

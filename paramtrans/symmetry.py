@@ -1,0 +1,50 @@
+"""Changes of a block's parameters that leave its function unchanged, applied from what adapters declare as data."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from paramtrans.hosts import Params, models
+from paramtrans.specs import BlockSpec, SymmetryGroup
+
+
+def permute(params: Params, group: SymmetryGroup, order: Tensor) -> Params:
+    """Reorder the group's units: `order` is `[models, size]`, unit i of the result is unit `order[:, i]` before."""
+    changed = dict(params)
+    for member in group.members:
+        tensor, axis = changed[member.tensor], member.axis + 1
+        index = order.to(tensor.device).view(_along(tensor, axis, group.size)).expand_as(tensor)
+        changed[member.tensor] = tensor.gather(axis, index)
+    return changed
+
+
+def rescale(params: Params, group: SymmetryGroup, factors: Tensor) -> Params:
+    """Multiply the group's units by positive `factors`, `[models, size]`; raises `ValueError` where it may not be.
+
+    Members with scale 1 (what feeds a unit) are multiplied, those with scale -1 (what reads it) divided.
+    """
+    if not group.rescale:
+        raise ValueError(f"group {group.name} may be permuted, but not rescaled")
+    changed = dict(params)
+    for member in group.members:
+        tensor, axis = changed[member.tensor], member.axis + 1
+        powers = factors.to(tensor) ** member.scale
+        changed[member.tensor] = tensor * powers.view(_along(tensor, axis, group.size))
+    return changed
+
+
+def random_orbit(params: Params, spec: BlockSpec, generator: torch.Generator, spread: float = 0.5) -> Params:
+    """Other parameters, same function: every group permuted at random, and rescaled by exp(spread · N(0, 1))."""
+    count = models(params)
+    for group in spec.symmetries:
+        order = torch.rand(count, group.size, generator=generator).argsort(dim=1)
+        params = permute(params, group, order)
+        if group.rescale:
+            params = rescale(params, group, torch.exp(spread * torch.randn(count, group.size, generator=generator)))
+    return params
+
+
+def _along(tensor: Tensor, axis: int, size: int) -> list[int]:
+    """Shape that spreads `[models, size]` values along one axis of a stacked tensor."""
+    return [len(tensor), *(size if i == axis else 1 for i in range(1, tensor.ndim))]

@@ -1,0 +1,211 @@
+"""A run's folder: one config, one process, and finished work that is not done again."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paramtrans import run, store
+from paramtrans.errors import StoreError
+from paramtrans.runfolder import FORMAT, RunFolder
+
+CONFIG: dict[str, Any] = {
+    "task": {"name": "tiny"},
+    "zoo": {"train": 3, "step1": {"lr": 0.1}},
+    "objectives": [{"name": "mse"}],
+    "run": {"dir": "a"},
+    "executor": {"name": "local"},
+}
+
+
+def folder(path: Path, **changes: Any) -> RunFolder:
+    return RunFolder(path, {**CONFIG, **changes})
+
+
+EVALUATION = {
+    "format": FORMAT,
+    **{name: {} for name in ("methods", "hosts", "translator", "zoo", "blocks", "break_even", "training")},
+}
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    path = tmp_path / "run"
+    path.mkdir()
+    own = folder(path)
+    own.seconds = {"training": 1.5}
+    store.write_json(own.file("evaluation.json"), EVALUATION)
+    own.write_record("finished", ["paramtrans 0.1.0"])
+    return path
+
+
+def refused(path: Path, **changes: Any) -> str:
+    with pytest.raises(StoreError) as caught:
+        folder(path, **changes).resume()
+    message = str(caught.value)
+    assert message.startswith(str(path)) and "\n" not in message
+    assert "--fresh" in message
+    return message
+
+
+def test_an_empty_folder_has_nothing_to_resume(tmp_path: Path) -> None:
+    assert folder(tmp_path).resume() is None
+
+
+def test_a_finished_run_gives_its_evaluation_and_its_times(finished: Path) -> None:
+    own = folder(finished)
+    assert own.resume() == EVALUATION
+    assert own.seconds == {"training": 1.5}
+
+
+def test_an_unfinished_run_gives_its_times_and_start_alone(finished: Path) -> None:
+    first = folder(finished)
+    first.started, first.seconds = "2020-01-01T00:00:00+00:00", {"zoo_step1": 2.0}
+    first.write_record("running", [])
+    again = folder(finished)
+    assert again.resume() is None
+    assert (again.seconds, again.started) == ({"zoo_step1": 2.0}, "2020-01-01T00:00:00+00:00")
+
+
+@pytest.mark.parametrize(
+    ("changes", "different"),
+    [
+        ({"zoo": {"train": 4, "step1": {"lr": 0.1}}}, "zoo.train"),
+        ({"zoo": {"train": 3, "step1": {"lr": 0.2}}}, "zoo.step1.lr"),
+        ({"zoo": {"train": 3, "step1": {"lr": 0.1, "momentum": 0.5}}}, "zoo.step1.momentum"),
+        ({"zoo": {"train": 4, "step1": {"lr": 0.2}}}, "zoo.step1.lr, zoo.train"),
+        ({"objectives": [{"name": "mse"}, {"name": "mse"}]}, "objectives"),
+        ({"task": {"name": "other"}}, "task.name"),
+        ({"extra": 1}, "extra"),
+    ],
+)
+def test_a_run_of_another_config_is_refused_naming_what_differs(finished: Path, changes, different: str) -> None:
+    assert f"(different: {different})" in refused(finished, **changes)
+
+
+@pytest.mark.parametrize("changes", [{"run": {"dir": "b"}}, {"executor": {"name": "ray"}}])
+def test_where_a_run_is_made_does_not_matter(finished: Path, changes: dict[str, Any]) -> None:
+    assert folder(finished, **changes).resume() == EVALUATION
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"3", b"null", b'"x"', b"{}", b"\xff", b'{"format": 1}', b"[" * 100_000],
+)
+def test_a_damaged_record_is_refused_with_what_to_do(finished: Path, content: bytes) -> None:
+    (finished / "run.json").write_bytes(content)
+    refused(finished)
+
+
+@pytest.mark.parametrize("edit", [{"config": 3}, {"config": None}, {"seconds": None}, {"seconds": [1]}])
+def test_a_record_with_wrong_parts_is_refused_with_what_to_do(finished: Path, edit: dict[str, Any]) -> None:
+    record = json.loads((finished / "run.json").read_text())
+    store.write_json(finished / "run.json", {**record, **edit})
+    refused(finished)
+
+
+@pytest.mark.parametrize("found", [FORMAT + 1, 0, "1", None])
+def test_an_unknown_format_is_refused_with_both_versions(finished: Path, found: Any) -> None:
+    record = json.loads((finished / "run.json").read_text())
+    store.write_json(finished / "run.json", {**record, "format": found})
+    message = refused(finished)
+    assert f"format {found}" in message and f"reads {FORMAT}" in message
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b"\xff", b"{}"], ids=repr)
+def test_a_finished_run_whose_evaluation_is_missing_or_damaged_is_never_answered_from(
+    finished: Path, content: bytes | None
+) -> None:
+    path = finished / "evaluation.json"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    try:
+        assert folder(finished).resume() is None  # evaluated again
+    except StoreError as error:
+        assert str(path) in str(error) and "--fresh" in str(error)
+
+
+def test_the_record_says_what_was_run_and_with_what(finished: Path) -> None:
+    record = json.loads((finished / "run.json").read_text())
+    assert record["config"] == CONFIG
+    assert record["format"] == FORMAT and record["status"] == "finished"
+    assert {"python", "paramtrans", "torch"} <= record["versions"].keys()
+    assert record["plugins"] == ["paramtrans 0.1.0"]
+
+
+def test_clearing_leaves_the_files_of_others(finished: Path) -> None:
+    own = folder(finished)
+    store.save_params(own.checkpoint, {}, {})
+    (finished / "notes.txt").write_text("mine")
+    own.clear()
+    assert [path.name for path in finished.iterdir()] == ["notes.txt"]
+    own.clear()
+
+
+def test_metrics_are_one_json_line_an_epoch(tmp_path: Path) -> None:
+    folder(tmp_path).write_metrics([{"loss": 0.5}, {"loss": 0.25, "select": 80.0}])
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25, "select": 80}]
+
+
+def test_a_folder_is_worked_in_by_one_process_at_a_time(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from paramtrans.runfolder import RunFolder\n"
+        "with RunFolder(Path(sys.argv[1]), {}).locked():\n"
+        "    print('locked', flush=True); sys.stdin.read()\n"
+    )
+    path = tmp_path / "run"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code, str(path)], text=True, env=dict(os.environ), **pipes) as other:
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(StoreError, match="another process works on this run") as caught, folder(path).locked():
+            pass
+        assert str(caught.value).startswith(str(path)) and "run.dir" in str(caught.value)
+        other.stdin.close()
+        assert other.wait(30) == 0
+    with folder(path).locked():
+        pass
+
+
+def test_a_lock_is_released_by_an_exception(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), folder(tmp_path).locked():
+        raise KeyboardInterrupt
+    with folder(tmp_path).locked():
+        pass
+
+
+def test_a_place_that_cannot_be_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(StoreError, match=r"cannot be written.*run\.dir") as caught, folder(path).locked():
+            pass
+        assert str(caught.value).startswith(str(path))
+
+
+# Whole runs
+
+
+def state(path: Path) -> dict[str, tuple[int, bytes]]:
+    files = [file for file in path.rglob("*") if file.is_file() and file.name != ".lock"]
+    return {str(file): (file.stat().st_mtime_ns, file.read_bytes()) for file in files}
+
+
+def test_a_finished_run_answers_without_touching_a_file(tiny_config, tiny_plugins, tmp_path: Path, monkeypatch) -> None:
+    first = run(tiny_config(), loaded=tiny_plugins)
+    before = state(tmp_path)
+    monkeypatch.setattr("paramtrans_executors.local.do_job", None)
+    again = run(tiny_config(), loaded=tiny_plugins)
+    assert again.as_dict() == first.as_dict()
+    assert state(tmp_path) == before
+    with pytest.raises(StoreError, match=r"different: training\.epochs"):
+        run(tiny_config("training.epochs=5"), loaded=tiny_plugins)
+    assert state(tmp_path) == before
+    # As above, in the words of a stranger: nothing is left that only a run in progress needs.
+    assert not list((tmp_path / "run").glob("checkpoint*"))
