@@ -9,7 +9,7 @@ demo: $(VENV)/installed
 	$(BIN)/paramtrans run examples/mnist_conv_to_attn.toml
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 # Style, types and import layers.
 check: $(VENV)/installed

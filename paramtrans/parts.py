@@ -89,8 +89,12 @@ class Parts:
         needing = [
             p.name for p, (_, o) in zip(self.config.objectives, self.objectives(), strict=True) if o.needs_targets
         ]
-        if needing and self.config.zoo.target_hosts == 0:
-            problems.append(f"{where}: zoo.pairs: 0, but objective {', '.join(needing)} needs trained targets")
+        zoo = self.config.zoo
+        if needing and zoo.target_hosts < zoo.train:
+            problems.append(
+                f"{where}: zoo.pairs: {zoo.target_hosts} of {zoo.train} training hosts, but objective "
+                f"{', '.join(needing)} needs a trained target in each; leave zoo.pairs out"
+            )
         try:
             self.translator(seed=0)
         except SpecMismatch as error:

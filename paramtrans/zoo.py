@@ -99,27 +99,12 @@ class Zoo:
 
     def load(self, role: str) -> Hosts:
         """The hosts of a role; with their trained targets where all of them have one. Diverged hosts are left out."""
-        shards = self.host_shards(role)
-        stacked = params_.concatenate([self._shard(1, shard) for shard in shards])
-        numbers = tuple(seed for shard in shards for seed in self._seeds(shard))
-        target = self._targets(role)
-        if target is not None and params_.models(target) < len(numbers):
-            target = None
-        named = {part: params_.split(stacked, part) for part in ("former", "source", "latter")}
-        return self._finite(Hosts(**named, target=target, seeds=numbers, stream=self.stream), role)
+        return self._stack(role, self.count(role))
 
     def pairs(self) -> Hosts | None:
         """The training hosts that have a trained target; None without any."""
-        target = self._targets("train")
-        if target is None:
-            return None
-        count = params_.models(target)
-        used = [shard for shard in self.host_shards("train") if shard.start < count]
-        stacked = params_.concatenate([self._shard(1, shard) for shard in used])
-        named = {part: params_.split(stacked, part) for part in ("former", "source", "latter")}
-        first = {part: params_.take(params, range(count)) for part, params in named.items()}
-        numbers = tuple(seed for shard in used for seed in self._seeds(shard))[:count]
-        return self._finite(Hosts(**first, target=target, seeds=numbers, stream=self.stream), "train")
+        count = self.config.zoo.target_hosts
+        return self._stack("train", count) if count else None
 
     def forget(self) -> None:
         """Delete the shards this config uses, so that they are trained afresh."""
@@ -128,11 +113,19 @@ class Zoo:
                 store.record_path(self._path(step, shard)).unlink(missing_ok=True)
                 self._path(step, shard).unlink(missing_ok=True)
 
-    def _targets(self, role: str) -> Params | None:
-        shards = self.target_shards(role)
-        if not shards:
-            return None
-        return params_.split(params_.concatenate([self._shard(2, shard) for shard in shards]), "target")
+    def _stack(self, role: str, count: int) -> Hosts:
+        """The first `count` hosts of a role."""
+        used = [shard for shard in self.host_shards(role) if shard.start < count]
+        whole = params_.concatenate([self._shard(1, shard) for shard in used])
+        former, source, latter = (
+            params_.take(params_.split(whole, part), range(count)) for part in ("former", "source", "latter")
+        )
+        targets = [shard for shard in self.target_shards(role) if shard.start < count]
+        target = None
+        if targets and targets[-1].stop >= count:
+            target = params_.split(params_.concatenate([self._shard(2, shard) for shard in targets]), "target")
+        numbers = tuple(seed for shard in used for seed in self._seeds(shard))[:count]
+        return self._finite(Hosts(former, source, latter, target, numbers, self.stream), role)
 
     def _finite(self, hosts: Hosts, role: str) -> Hosts:
         tensors = [t for params in hosts.parts().values() for t in params.values()]
