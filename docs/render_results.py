@@ -54,7 +54,8 @@ def section(name: str, result: dict[str, Any]) -> str:
     sizes = (
         f"Block: {source['parameters']} → {target['parameters']} parameters, "
         f"{source['flops']:,} → {target['flops']:,} FLOPs. "
-        f"Translator: `{result['translator']['name']}`, {result['translator']['parameters']:,} parameters. Hosts: {hosts}."
+        f"Translator: `{result['translator']['name']}`, {result['translator']['parameters']:,} parameters. "
+        f"Hosts: {hosts}."
     )
     pays = break_even(result["break_even"])
     times = f"{pays} Stages: {stages} (a stage that found its zoo done took almost none)."

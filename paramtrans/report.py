@@ -151,9 +151,8 @@ def _tiles(result: Mapping[str, Any]) -> Facts:
 
 
 def _hosts(result: Mapping[str, Any]) -> str:
-    zoo, seeds = result["zoo"], result["hosts"]["seeds"]
-    counts = ", ".join(f"{zoo[key]:,} to {key}" for key in ("train", "select", "report"))
-    return f"Hosts of the zoo: {counts}." + (f" Seeds of the report hosts: {_ranges(seeds)}." if seeds else "")
+    counts = ", ".join(f"{result['zoo'][key]:,} to {key}" for key in ("train", "select", "report"))
+    return f"Hosts of the zoo: {counts}. Seeds and accuracies of each report host are in evaluation.json."
 
 
 def _figures(
@@ -279,14 +278,6 @@ def _seconds(seconds: float) -> str:
     if seconds >= 10:
         return duration(seconds)
     return f"{seconds:.2f} s" if seconds >= 0.1 else f"{1000 * seconds:.3g} ms"
-
-
-def _ranges(numbers: Iterable[int]) -> str:
-    """Whole numbers in short: 3, 4, 5, 9 → '3–5, 9'."""
-    runs: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        runs[-1].append(number) if runs and number == runs[-1][-1] + 1 else runs.append([number])
-    return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
 def _moment(text: str) -> str:

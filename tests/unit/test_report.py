@@ -145,7 +145,7 @@ def test_page_is_complete_and_loads_nothing(tmp_path, result, run, history, maps
         "57,802,752",
         "17.6×",
         "12.346",
-        "3–5, 7",
+        "are in evaluation.json",
         "84.7%",
         "23 November 2025, 14:07 UTC",
     ):
