@@ -32,6 +32,7 @@ t-intervals over hosts. One translator seed.
 
 
 def main(folders: list[str]) -> None:
+    KEPT.mkdir(exist_ok=True)
     for folder in map(Path, folders):
         run = json.loads((folder / "run.json").read_text())
         evaluation = json.loads((folder / "evaluation.json").read_text())

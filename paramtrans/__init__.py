@@ -18,7 +18,18 @@ if TYPE_CHECKING:
     from paramtrans.learned import LearnedTranslator, TokenTranslator
     from paramtrans.options import BaseOptions
     from paramtrans.plugins import components
-    from paramtrans.protocols import Augmenter, Batch, Executor, Objective, Rival, RivalCase, Split, Task, Translator
+    from paramtrans.protocols import (
+        Augmenter,
+        Batch,
+        Executor,
+        Objective,
+        Rival,
+        RivalCase,
+        RunInfo,
+        Split,
+        Task,
+        Translator,
+    )
     from paramtrans.saving import load_translator, save_translator
     from paramtrans.specs import (
         BlockSpec,
@@ -52,6 +63,7 @@ _HOMES = {
     "Objective": "protocols",
     "Rival": "protocols",
     "RivalCase": "protocols",
+    "RunInfo": "protocols",
     "Split": "protocols",
     "Task": "protocols",
     "Translator": "protocols",

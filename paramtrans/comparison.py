@@ -44,8 +44,8 @@ class Comparison:
             self.accuracies = accuracies(runner, self.hosts, networks, test, self.parts.device, stage.advance)
 
     def result(self, history: dict[str, Any] | None, zoo_seconds: float, step2_seconds: float | None) -> dict[str, Any]:
-        """The content of `evaluation.json`. `step2_seconds` is the time of one trained target."""
-        parts, zoo = self.parts, self.parts.config.zoo
+        """What `evaluation.json` says, but for the numbers of hosts; `step2_seconds` is the time of one target."""
+        parts = self.parts
         costs = block_costs({"source": parts.source, "target": parts.target}, parts.task.slot, parts.device)
         training = history["seconds"] if history else 0.0
         per_host = self.translation_seconds / len(self.hosts)
@@ -57,7 +57,6 @@ class Comparison:
                 "accuracies": {method: values.tolist() for method, values in self.accuracies.items()},
             },
             "translator": {"name": parts.config.translator.name, "parameters": _parameters(self.translator)},
-            "zoo": {"train": zoo.train, "select": zoo.select, "report": len(self.hosts)},
             "blocks": {name: asdict(cost) for name, cost in costs.items()},
             "break_even": {
                 "models": None if step2_seconds is None else break_even(zoo_seconds, training, per_host, step2_seconds),

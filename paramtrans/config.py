@@ -17,6 +17,10 @@ from paramtrans.registry import Registry
 MAX_BYTES = 1_000_000
 """A config larger than this is refused unread."""
 
+ELSEWHERE = ("run", "executor")
+"""Parts of a config that say where a run is made, not what; they may differ when it goes on."""
+METHODS = ("source", "trained_target", "translated")
+"""Methods that are always reported; a rival may not take their names."""
 MAX_DEPTH = 20
 """Parts of a dotted path, at most."""
 SINGLE = {
@@ -133,7 +137,7 @@ class TrainingConfig(BaseOptions):
     """Largest norm of the whole gradient; none by default."""
     evaluate_every: PositiveInt = 25
     """Epochs between evaluations on the selection hosts; the last epoch is always evaluated."""
-    checkpoint_every: PositiveInt = 25
+    checkpoint_every: PositiveInt = 5
     """Epochs between points from which an interrupted training goes on."""
     seed: NonNegativeInt = 0
 
@@ -163,6 +167,10 @@ class Config(BaseOptions):
     evaluation: EvaluationConfig = EvaluationConfig()
     executor: ComponentConfig = ComponentConfig(name="local")
     run: RunConfig = RunConfig()
+
+    def identity(self) -> dict[str, Any]:
+        """What is run, without where."""
+        return {key: value for key, value in self.model_dump(mode="json").items() if key not in ELSEWHERE}
 
     def components(self) -> Iterable[tuple[str, str, ComponentConfig]]:
         """Every component of the config: (dotted path, kind, its part)."""
@@ -225,6 +233,11 @@ def validate(document: Mapping[str, Any], registry: Registry, where: str = "conf
             found += error.problems
         except ParamtransError as error:
             found.append(f"{where}: {path}.name: {error}")
+    names = [part.name for path, _, part in parts if path.startswith("evaluation.rivals.")]
+    found += [
+        f"{where}: evaluation.rivals: {name} is named twice, or is the name of another method"
+        for name in sorted({name for name in names if names.count(name) > 1 or name in METHODS})
+    ]
     if found:
         raise ConfigError(found)
     return _replace_options(config, resolved)

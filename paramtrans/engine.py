@@ -21,7 +21,9 @@ from paramtrans.protocols import RunInfo, Translator
 from paramtrans.runfolder import RunFolder
 from paramtrans.saving import save_translator
 from paramtrans.training import Trainer
-from paramtrans.zoo import Zoo
+from paramtrans.zoo import ROLES, Zoo
+
+CACHE_HINT = "set run.cache to another folder"
 
 
 @dataclass(frozen=True)
@@ -82,18 +84,19 @@ class Run:
     def do(self, fresh: bool) -> RunResult:
         """All stages, in order."""
         self.parts.check(self.where)
-        with self.folder.locked():
-            finished = None if fresh else self.folder.resume()
-            if finished is None:
-                finished = self._stages(fresh)
+        finished = None if fresh else self.folder.resume()
+        if finished is None:
+            with self.folder.locked():
+                finished = (None if fresh else self.folder.resume()) or self._stages(fresh)
         return RunResult(self.folder.path, self.folder.seconds, finished)
 
     def _stages(self, fresh: bool) -> dict[str, Any]:
-        store.make_folder(self.cache, "set run.cache to another folder")
+        store.make_folder(self.cache, CACHE_HINT)
         self.parts.task.prepare(self.cache)
         if fresh:
             self.folder.clear()
-            self.zoo.forget()
+            with store.locked(self.zoo.dir, CACHE_HINT):
+                self.zoo.forget()
         self._record("running")
         self.plugins.notify("paramtrans_run_started", run=self.info)
         for step in (1, 2):
@@ -105,6 +108,8 @@ class Run:
             comparison = Comparison(self.parts, translator, self.zoo.load("report"), self.zoo.pairs())
             comparison.run(self.reporter)
             result = comparison.result(history, self.zoo.seconds(), self.zoo.seconds_per_target())
+            result["zoo"] = {role: self.zoo.used(role) for role in ROLES}
+            result["diverged"] = self.zoo.diverged
         store.write_json(self.folder.file("evaluation.json"), result)
         with self._timed("report"):
             record = self._record("running")
@@ -119,7 +124,7 @@ class Run:
     def _train_zoo(self, step: int) -> None:
         """Train the shards of a step that are not there yet. Runs that share a zoo take turns."""
         folder, recipe = self.zoo.folder(step)
-        with store.locked(folder, "set run.cache to another folder"):
+        with store.locked(folder, CACHE_HINT):
             store.write_json(folder / "recipe.json", recipe)
             jobs = self.zoo.missing(step)
             if not jobs:
@@ -141,6 +146,8 @@ class Run:
             with self.reporter.stage("step 3: translator", self.config.training.epochs) as stage:
 
                 def epoch_ended(epoch: int, metrics: dict[str, float]) -> None:
+                    if stage.done == 0 and epoch > 1:
+                        stage.skipped = epoch - 1
                     select = f"  selection {metrics['select']:.1f}%" if "select" in metrics else ""
                     stage.advance(epoch - stage.done, f"loss {metrics['loss']:.4g}{select}")
                     self.plugins.notify("paramtrans_epoch_ended", run=self.info, epoch=epoch, metrics=metrics)

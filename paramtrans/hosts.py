@@ -56,6 +56,8 @@ class Hosts:
         import torch
 
         parts = join({"former": self.former, "latter": self.latter})
+        if not self.stream:
+            return torch.empty(len(self), 0, 0)
         channels = [parts[name].movedim(axis + 1, 1) for name, axis in sorted(self.stream.items())]
         return torch.cat([tensor.reshape(*tensor.shape[:2], -1) for tensor in channels], dim=2)
 

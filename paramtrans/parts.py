@@ -7,9 +7,12 @@ from typing import Any
 
 import torch
 
+from paramtrans import stacked
 from paramtrans.blocks import BlockAdapter, check_fit
 from paramtrans.config import Config
 from paramtrans.errors import ConfigError, SpecMismatch
+from paramtrans.hosts import Hosts, check, split
+from paramtrans.learned import LearnedTranslator
 from paramtrans.protocols import Augmenter, Executor, Objective, Rival, Task, Translator
 from paramtrans.registry import Registry
 from paramtrans.stacked import HostRunner
@@ -96,12 +99,26 @@ class Parts:
                 f"{', '.join(needing)} needs a trained target in each; leave zoo.pairs out"
             )
         try:
-            self.translator(seed=0)
+            self._try_translator()
         except SpecMismatch as error:
             problems.append(f"{where}: translator: {error}")
-        _ = self.device, self.executor, self.augmenters(), self.rivals()
+        try:
+            _ = self.device
+        except ConfigError as error:
+            problems += [f"{where}: {problem}" for problem in error.problems]
+        _ = self.executor, self.augmenters(), self.rivals()
         if problems:
             raise ConfigError(problems)
+
+    def _try_translator(self) -> None:
+        """Translate two untrained hosts, so that what does not fit is found before anything is trained."""
+        untrained = stacked.initial(lambda: stacked.network(self.task, self.source), [0, 1])
+        former, source, latter = (split(untrained, part) for part in ("former", "block", "latter"))
+        hosts = Hosts(former, source, latter, stream=self.task.stream())
+        translator = self.translator(seed=0)
+        if isinstance(translator, LearnedTranslator):
+            translator.start(self.source.read(source), hosts)
+        check(translator.translate(source, hosts), self.target.spec, self.config.translator.name)
 
     def _create(self, kind: str, part: Any, *args: Any) -> Any:
         return self._registry.create(kind, part.name, *args, **part.options)

@@ -28,7 +28,7 @@ PROBE_STEPS = 3
 
 @dataclass(frozen=True)
 class Plan:
-    """Estimates; `seconds` is for what is still to be done, on this machine as busy as it is now."""
+    """Estimates, for this machine as busy as it is now: hosts and targets still to train, and the whole of step 3."""
 
     run_dir: str
     zoo_dir: str
@@ -44,7 +44,7 @@ class Plan:
 
 
 def plan(run: Run) -> Plan:
-    """Look at what is cached, time a few steps of each kind, and add up. Keeps nothing."""
+    """Look at what is cached, time a few steps of each kind, and add up. Keeps nothing but the unpacked data."""
     parts, zoo = run.parts, run.zoo
     parts.check(run.where)
     parts.task.prepare(run.cache)

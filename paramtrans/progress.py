@@ -18,6 +18,8 @@ class Stage:
 
     def __init__(self, name: str, total: int) -> None:
         self.name, self.total, self.done = name, total, 0
+        self.skipped = 0
+        """Work that an earlier attempt did, in no time of this one."""
         self.started = time.monotonic()
 
     def advance(self, amount: int = 1, note: str = "") -> None:
@@ -49,8 +51,12 @@ class PlainStage(Stage):
         now = time.monotonic()
         if self.done < self.total and now - self._last >= LINE_EVERY:
             self._last = now
-            left = self.seconds / self.done * (self.total - self.done)
+            left = self.seconds / max(1, self.done - self.skipped) * (self.total - self.done)
             self._print(f"{self.done}/{self.total}, {duration(left)} left", note)
+
+    def __enter__(self) -> Self:
+        self._print(f"{self.done}/{self.total}")
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -102,9 +108,6 @@ class Reporter:
     def stage(self, name: str, total: int) -> Stage:
         return Stage(name, total)
 
-    def say(self, text: str) -> None:
-        """A line of its own."""
-
 
 class ConsoleReporter(Reporter):
     """Stages on a console: bars where it is a terminal, lines where it is not."""
@@ -114,9 +117,6 @@ class ConsoleReporter(Reporter):
 
     def stage(self, name: str, total: int) -> Stage:
         return (LiveStage if self._console.is_terminal else PlainStage)(name, total, self._console)
-
-    def say(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def duration(seconds: float) -> str:

@@ -114,6 +114,8 @@ def gap_closed(methods: Mapping[str, Any]) -> float | None:
 
 def break_even(costs: Mapping[str, Any]) -> str:
     """When translating has cost less time than training each target block."""
+    if costs["step2_seconds"] is None:
+        return "Step 2 was not run on the report hosts, so there is nothing to compare the cost with."
     zoo, training = _seconds(costs["zoo_seconds"]), _seconds(costs["training_seconds"])
     translation, step2 = _seconds(costs["translation_seconds"]), _seconds(costs["step2_seconds"])
     each = f"a translation takes {translation}, step 2 takes {step2}"

@@ -15,17 +15,16 @@ from filelock import Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from paramtrans import store
+from paramtrans.config import ELSEWHERE
 from paramtrans.errors import StoreError
 
 FORMAT = 1
 """Version of `run.json` and `evaluation.json`."""
 PACKAGES = ("paramtrans", "torch", "torchvision", "numpy", "safetensors", "pluggy", "pydantic")
-ELSEWHERE = ("run", "executor")
-"""Parts of a config that say where a run is made, not what; they may differ when it goes on."""
 
 
 class RunFolder:
-    """`run.json`, `metrics.jsonl`, `evaluation.json`, `report.html`, `translator/` and a checkpoint while training."""
+    """`run.json`, `metrics.jsonl`, `evaluation.json`, `report.html`, `translator/` and `checkpoint/` while training."""
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         self.path, self.config = path, config
@@ -53,7 +52,7 @@ class RunFolder:
         if different := sorted(_differences(_identity(record.config), _identity(self.config))):
             raise StoreError(
                 f"{self.path}: holds a run of another config (different: {', '.join(different[:5])}); "
-                "use --fresh to replace it, or set run.dir to another folder"
+                "set run.dir to another folder, or use --fresh to start over here, zoo included"
             )
         self.seconds, self.started = record.seconds, record.started
         if record.status != "finished":
@@ -61,18 +60,18 @@ class RunFolder:
         return self._read("evaluation.json", Evaluation).model_dump()
 
     def clear(self) -> None:
-        """Forget what earlier runs left; files of others stay."""
-        for name in ("run.json", "evaluation.json", "metrics.jsonl", "report.html"):
-            self.file(name).unlink(missing_ok=True)
-        self.drop_checkpoint()
+        """Forget what earlier runs left; files of others stay. `run.json`, which says whose they are, goes last."""
+        results = ("evaluation.json", "metrics.jsonl", "report.html")
+        for name in ("checkpoint", "translator", "tensorboard", *results, "run.json"):
+            store.remove(self.file(name))
 
     def drop_checkpoint(self) -> None:
-        for path in (self.checkpoint, store.record_path(self.checkpoint)):
-            path.unlink(missing_ok=True)
+        store.remove(self.checkpoint)
 
     @property
     def checkpoint(self) -> Path:
-        return self.file("checkpoint.safetensors")
+        """The folder from which an interrupted training goes on."""
+        return self.file("checkpoint")
 
     def file(self, name: str) -> Path:
         return self.path / name

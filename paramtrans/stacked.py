@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -14,7 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from paramtrans.blocks import tensor_specs
 from paramtrans.hosts import split
-from paramtrans.specs import TensorKind
+from paramtrans.specs import TensorKind, TensorSpec
 
 if TYPE_CHECKING:
     from paramtrans.blocks import BlockAdapter
@@ -95,6 +94,12 @@ def trained_names(module: nn.Module) -> set[str]:
     return {name for name, _ in module.named_parameters()}
 
 
+def network_specs(task: Task, block: BlockAdapter) -> tuple[TensorSpec, ...]:
+    """The tensors of a whole host with `block` in its slot."""
+    with torch.device("meta"):
+        return tensor_specs(network(task, block))
+
+
 class LearnedStatistics:
     """A stack whose running statistics may be predicted: outside training they get gradients too.
 
@@ -123,30 +128,17 @@ class LearnedStatistics:
 
 
 class HostRunner:
-    """Runs the hosts of one task, whole or part by part, with the source or the target block in the slot."""
+    """Runs the hosts of one task part by part: `former`, `source` or `target` block, `latter`, each stacked."""
 
     def __init__(self, task: Task, source: BlockAdapter, target: BlockAdapter) -> None:
-        self.task, self._source, self._target = task, source, target
-
-    @cached_property
-    def former(self) -> Stacked:
-        """Inputs → the slot's features."""
-        return stacked(self.task.former())
-
-    @cached_property
-    def latter(self) -> Stacked:
-        """The slot's features → outputs."""
-        return stacked(self.task.latter())
-
-    @cached_property
-    def source(self) -> Stacked:
-        """The source block alone."""
-        return block_stacked(self._source)
-
-    @cached_property
-    def target(self) -> Stacked:
-        """The target block alone."""
-        return block_stacked(self._target)
+        self.task = task
+        # Modules are built for their architecture alone; the numbers they are initialised with must not cost the
+        # caller any of his.
+        with torch.random.fork_rng(devices=[]):
+            self.former: Stacked = stacked(task.former())
+            self.source: Stacked = block_stacked(source)
+            self.target: Stacked = block_stacked(target)
+            self.latter: Stacked = stacked(task.latter())
 
 
 def block_stacked(adapter: BlockAdapter) -> Stacked:

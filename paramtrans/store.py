@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,6 +60,17 @@ def read_json(path: Path) -> Any:
         raise Damaged(f"{path}: not valid JSON ({error}); it was damaged after it was written") from error
 
 
+def remove(path: Path) -> None:
+    """Delete a file, or a folder with all in it, if it is there; raises `StoreError` where that is not allowed."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be deleted: {error.strerror or error}") from error
+
+
 def make_folder(folder: Path, otherwise: str) -> None:
     """Make a folder if need be; raises `StoreError` where that cannot be, with what to do `otherwise`."""
     try:
@@ -97,7 +109,7 @@ def save_params(path: Path, params: Params, record: Mapping[str, Any]) -> None:
     )
     write_bytes(path, content)
     body = {**record, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    write_json(record_path(path), {**body, "record_sha256": _digest(body)})
+    write_json(record_path(path), {**body, "record_sha256": digest(body)})
 
 
 def load_params(path: Path) -> tuple[Params, dict[str, Any]]:
@@ -109,7 +121,8 @@ def load_params(path: Path) -> tuple[Params, dict[str, Any]]:
             raise Damaged(f"{path}: {size:,} bytes, expected {record['bytes']:,}; it was cut off or replaced")
         if hashlib.sha256(path.read_bytes()).hexdigest() != record["sha256"]:
             raise Damaged(f"{path}: checksum differs from its record; it was changed after it was written")
-        return load_file(path), record
+        # Copies, because results of vector instructions depend on where tensors lie in memory, and files align nothing.
+        return {name: tensor.clone() for name, tensor in load_file(path).items()}, record
     except FileNotFoundError as error:
         raise Damaged(f"{path}: missing, though its record is there") from error
     except OSError as error:
@@ -121,7 +134,7 @@ def load_params(path: Path) -> tuple[Params, dict[str, Any]]:
 def load_record(path: Path) -> dict[str, Any]:
     """The record of a parameter file; raises `Damaged` where it does not carry its own checksum."""
     record = read_json(record_path(path))
-    if not isinstance(record, dict) or record.pop("record_sha256", None) != _digest(record):
+    if not isinstance(record, dict) or record.pop("record_sha256", None) != digest(record):
         raise Damaged(f"{record_path(path)}: its own checksum does not fit; it was changed after it was written")
     return record
 
@@ -131,5 +144,6 @@ def record_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def _digest(document: Mapping[str, Any]) -> str:
+def digest(document: Mapping[str, Any]) -> str:
+    """A name for a JSON document, the same for the same content."""
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

@@ -14,11 +14,15 @@ import torch
 from torch import Tensor
 
 from paramtrans import evaluation, seeds, store
-from paramtrans.errors import TrainingError
+from paramtrans.errors import StoreError, TrainingError
 from paramtrans.hosts import Hosts, Params, take
 from paramtrans.learned import LearnedTranslator
 from paramtrans.parts import Parts
 from paramtrans.protocols import Batch
+
+FORMAT = 1
+"""Version of a checkpoint."""
+SMALLEST_VARIANCE = 1e-4
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +40,7 @@ class History:
 
 
 class Trainer:
-    """Trains one learned translator on hosts; goes on where `checkpoint` was written before."""
+    """Trains one learned translator on hosts; goes on where the folder `checkpoint` holds one."""
 
     def __init__(
         self, parts: Parts, translator: LearnedTranslator, train: Hosts, select: Hosts, checkpoint: Path
@@ -132,7 +136,10 @@ class Trainer:
         for on, augmenter in self.augmenters:
             if on in (what, "both"):
                 params = augmenter(params, generator)
-        return params
+        spec = self.parts.source.reading if what == "source" else self.parts.target.spec
+        variances = {tensor.name for tensor in spec.tensors if tensor.positive}
+        # Masking and noise know nothing of signs.
+        return {name: t.clamp_min(SMALLEST_VARIANCE) if name in variances else t for name, t in params.items()}
 
     def _evaluate(self, epoch: int) -> float:
         """Mean accuracy of the translated selection hosts on images held out of training; keeps the best weights."""
@@ -147,20 +154,32 @@ class Trainer:
         return mean
 
     def _save(self) -> None:
+        """Write a new point to go on from, whole, before the one before it is dropped."""
         tensors = {f"now.{name}": t for name, t in self.translator.state_dict().items()}
         tensors |= {f"best.{name}": t for name, t in self.best.items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{name}": value for name, value in state.items()}
-        store.save_params(self.checkpoint, tensors, {"history": asdict(self.history)})
+        path = self.checkpoint / f"epoch-{len(self.history.epochs):07d}.safetensors"
+        store.save_params(path, tensors, {**self._identity(), "history": asdict(self.history)})
+        for other in set(self.checkpoint.glob("epoch-*")) - {path, store.record_path(path)}:
+            store.remove(other)
+
+    def _identity(self) -> dict[str, Any]:
+        return {"format": FORMAT, "config": store.digest(self.parts.config.identity())}
 
     def _resume(self) -> None:
-        if not store.record_path(self.checkpoint).exists():
-            return
-        try:
-            tensors, record = store.load_params(self.checkpoint)
-        except store.Damaged as error:
-            logger.warning("%s; training starts over", error)
-            return
+        """Take up the latest point that is whole and belongs to this config."""
+        for path in sorted(self.checkpoint.glob("epoch-*.safetensors"), reverse=True):
+            try:
+                tensors, record = store.load_params(path)
+            except StoreError as error:
+                logger.warning("%s; training goes on from an earlier point", error)
+                continue
+            if {key: record.get(key) for key in self._identity()} == self._identity():
+                self._restore(tensors, record)
+                return
+
+    def _restore(self, tensors: Params, record: dict[str, Any]) -> None:
         on_device = {name: t.to(self.parts.device) for name, t in tensors.items()}
         self.translator.load_state_dict(_below("now.", on_device))
         self.best = _below("best.", on_device)

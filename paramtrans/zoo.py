@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,13 +15,14 @@ from typing import Any
 import torch
 
 from paramtrans import hosts as params_
-from paramtrans import seeds, steps, store
+from paramtrans import seeds, stacked, steps, store
 from paramtrans.cache import cache_dir
 from paramtrans.config import Config
 from paramtrans.errors import TrainingError
 from paramtrans.hosts import Hosts, Params
 from paramtrans.parts import Parts
 from paramtrans.plugins import components
+from paramtrans.specs import TensorSpec
 
 FORMAT = 1
 """Version of a zoo on disk: its shards, their records, and the meaning of its recipe."""
@@ -55,9 +56,13 @@ class Zoo:
     def __init__(self, parts: Parts, cache: Path) -> None:
         self.config = config = parts.config
         self.stream = parts.task.stream()
-        self.recipe = host_recipe(config, parts.source.reading_options)
+        self.recipe = host_recipe(config, parts.source.reading_options) | _tensors(
+            stacked.network_specs(parts.task, parts.source)
+        )
         self.dir = cache / "zoos" / digest(self.recipe)
-        self.target_recipe = target_recipe(config)
+        self.target_recipe = target_recipe(config) | _tensors(parts.target.spec.tensors)
+        self.diverged: dict[str, list[int]] = {}
+        """Seeds of the hosts that were left out, by role."""
         self.target_dir = self.dir / "targets" / digest(self.target_recipe)
 
     def folder(self, step: int) -> tuple[Path, dict[str, Any]]:
@@ -78,6 +83,10 @@ class Zoo:
 
     def count(self, role: str) -> int:
         return int(getattr(self.config.zoo, role))
+
+    def used(self, role: str) -> int:
+        """Hosts of a role less those that were left out."""
+        return self.count(role) - len(self.diverged.get(role, []))
 
     def host_shards(self, role: str) -> list[Shard]:
         return shards(role, self.count(role), self.config.zoo.shard)
@@ -110,8 +119,8 @@ class Zoo:
         """Delete the shards this config uses, so that they are trained afresh."""
         for step, of_step in ((1, self.host_shards), (2, self.target_shards)):
             for shard in (shard for role in ROLES for shard in of_step(role)):
-                store.record_path(self._path(step, shard)).unlink(missing_ok=True)
-                self._path(step, shard).unlink(missing_ok=True)
+                store.remove(store.record_path(self._path(step, shard)))
+                store.remove(self._path(step, shard))
 
     def _stack(self, role: str, count: int) -> Hosts:
         """The first `count` hosts of a role."""
@@ -132,6 +141,7 @@ class Zoo:
         bad = ~torch.stack([t.reshape(len(t), -1).isfinite().all(1) for t in tensors]).all(0)
         if bad.any():
             lost = [seed for seed, is_bad in zip(hosts.seeds, bad.tolist(), strict=True) if is_bad]
+            self.diverged[role] = sorted({*self.diverged.get(role, []), *lost})
             logger.warning("%d %s host(s) diverged and are left out; seeds %s", len(lost), role, lost)
             hosts = hosts.pick((~bad).nonzero().flatten())
         if len(hosts) < (2 if role == "report" else 1):
@@ -160,8 +170,10 @@ class Zoo:
         expected = _identity(step, shard.role, shard.start, self._seeds(shard))
         if different := [key for key, value in expected.items() if record.get(key) != value]:
             raise store.Damaged(f"{path}: is another shard's file ({', '.join(different)} differ)")
-        if step == 2 and record.get("hosts_sha256") != store.load_record(self._hosts_file(shard)).get("sha256"):
-            raise store.Damaged(f"{path}: its targets were trained in other hosts than there are now")
+        if step == 2:
+            hosts, _ = store.load_params(self._hosts_file(shard))
+            if record.get("hosts_sha256") != hosts_digest(hosts, shard.stop - shard.start):
+                raise store.Damaged(f"{path}: its targets were trained in other hosts than there are now")
         return params
 
     def _seeds(self, shard: Shard) -> list[int]:
@@ -229,6 +241,19 @@ def digest(recipe: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def hosts_digest(hosts: Params, count: int) -> str:
+    """A checksum of the first `count` hosts of a shard, whatever others stand behind them."""
+    found = hashlib.sha256()
+    for name in sorted(hosts):
+        found.update(hosts[name][:count].contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def _tensors(specs: Iterable[TensorSpec]) -> dict[str, Any]:
+    """Part of a recipe: what the modules hold, so that one whose code was changed is another."""
+    return {"tensors": [[spec.name, list(spec.shape)] for spec in specs]}
+
+
 def do_job(job: dict[str, Any], report: Report) -> None:
     """Train one shard and write it. `report` is called with the number of steps done since its last call."""
     parts = _parts(json.dumps(job["config"]))
@@ -238,8 +263,8 @@ def do_job(job: dict[str, Any], report: Report) -> None:
     if job["step"] == 1:
         params = steps.train_hosts(parts.task, parts.source, zoo.step1, own, parts.device, report)
     else:
-        whole, holder = store.load_params(Path(job["hosts"]))
+        whole, _ = store.load_params(Path(job["hosts"]))
         first = params_.take(whole, range(len(own)))
         params = steps.train_targets(parts.task, parts.target, first, zoo.step2, own, parts.device, report)
-        record["hosts_sha256"] = holder["sha256"]
+        record["hosts_sha256"] = hosts_digest(whole, len(own))
     store.save_params(Path(job["file"]), params, {**record, "seconds": time.monotonic() - started})

@@ -40,17 +40,19 @@ def paramtrans_group(debug: bool) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 a defect of ours, 2 the user's mistake, 130 interrupted."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    given = sys.argv[1:] if arguments is None else arguments
+    arguments = [argument for argument in given if argument != "--debug"]
     try:
         status: Any = paramtrans_group.main(arguments, prog_name="paramtrans", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted; run the same command again to go on", err=True)
+        again = "run it again without --fresh" if "--fresh" in arguments else "run the same command again"
+        click.echo(f"interrupted; {again} to go on", err=True)
         return 130
     except ParamtransError as error:
-        if "--debug" in arguments:
+        if "--debug" in given:
             traceback.print_exc()
         click.echo(f"error: {error}" if "\n" not in str(error) else str(error), err=True)
         return 2

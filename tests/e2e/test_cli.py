@@ -187,7 +187,7 @@ def shards_done(shell: Shell, below: str) -> int:
 MOMENTS: dict[str, Callable[[Shell], bool]] = {
     "step 1": lambda shell: shards_done(shell, "hosts") == 1,
     "step 2": lambda shell: shards_done(shell, "targets/*") == 1,
-    "translator": lambda shell: (shell.path / "run" / "checkpoint.safetensors.json").exists(),
+    "translator": lambda shell: any((shell.path / "run" / "checkpoint").glob("epoch-*.safetensors.json")),
 }
 
 

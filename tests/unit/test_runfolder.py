@@ -142,7 +142,7 @@ def test_the_record_says_what_was_run_and_with_what(finished: Path) -> None:
 
 def test_clearing_leaves_the_files_of_others(finished: Path) -> None:
     own = folder(finished)
-    store.save_params(own.checkpoint, {}, {})
+    store.save_params(own.checkpoint / "epoch-0000001.safetensors", {}, {})
     (finished / "notes.txt").write_text("mine")
     own.clear()
     assert [path.name for path in finished.iterdir()] == ["notes.txt"]

@@ -23,7 +23,7 @@ from paramtrans.parts import Parts
 from paramtrans.plugins import components
 from paramtrans.seeds import derive
 from paramtrans.stacked import initial
-from paramtrans.zoo import ROLES, Zoo, do_job, host_seed, shards
+from paramtrans.zoo import ROLES, Zoo, do_job, host_seed, hosts_digest, shards
 
 Make = Callable[..., Config]
 
@@ -383,7 +383,9 @@ def poison(zoo: Zoo, role: str, number: int, step: int = 1) -> int:
         target = next(p for p in zoo.target_dir.glob(f"{role}-*.safetensors") if p.name == path.name)
         params, _ = store.load_params(target)
         kept = {k: v for k, v in store.load_record(target).items() if k not in ("bytes", "sha256")}
-        store.save_params(target, params, {**kept, "hosts_sha256": store.load_record(path)["sha256"]})
+        store.save_params(
+            target, params, {**kept, "hosts_sha256": hosts_digest(store.load_params(path)[0], len(record["seeds"]))}
+        )
     return int(record["seeds"][number % 3])
 
 

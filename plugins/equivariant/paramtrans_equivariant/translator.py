@@ -56,6 +56,11 @@ class Equivariant(LearnedTranslator):
     def __init__(self, options: EquivariantOptions, source: BlockAdapter, target: BlockAdapter) -> None:
         super().__init__(options, source, target)
         self.reads, self.writes = Grid(source.reading), Grid(target.spec)
+        if self.writes.channels not in (1, self.reads.channels):
+            raise SpecMismatch(
+                f"the source's stream has {self.reads.channels} channels, the target's {self.writes.channels}; "
+                "the equivariant translator needs both adapters to declare `stream` alike"
+            )
         self.keeps = options.base != "default" and self._can_keep(required=options.base == "kept")
         width, reads, writes = options.width, self.reads, self.writes
         self.embed = nn.ModuleDict({_key(g): Embed(reads.features(g), width) for g in reads.groups})

@@ -13,8 +13,14 @@ if TYPE_CHECKING:
 
 
 @hookimpl
+def paramtrans_run_started(run: RunInfo) -> None:
+    if (left := _writers.pop(str(run.dir), None)) is not None:  # of a run that failed in this process
+        left.close()
+
+
+@hookimpl
 def paramtrans_epoch_ended(run: RunInfo, epoch: int, metrics: dict[str, float]) -> None:
-    writer = _writer(run)
+    writer = _writer(run, first=epoch)
     for name, value in metrics.items():
         writer.add_scalar(f"training/{name}", value, epoch)
 
@@ -31,11 +37,11 @@ def paramtrans_run_finished(run: RunInfo, result: dict[str, Any]) -> None:
 _writers: dict[str, SummaryWriter] = {}
 
 
-def _writer(run: RunInfo) -> SummaryWriter:
-    """One writer for each run of this process; imported late, because TensorBoard is slow to import."""
-    from torch.utils.tensorboard import SummaryWriter
+def _writer(run: RunInfo, first: int = 0) -> SummaryWriter:
+    """One writer for each run of this process; what an interrupted one wrote from epoch `first` on is replaced."""
+    from torch.utils.tensorboard import SummaryWriter  # slow to import
 
     key = str(run.dir)
     if key not in _writers:
-        _writers[key] = SummaryWriter(str(run.dir / "tensorboard"))
+        _writers[key] = SummaryWriter(str(run.dir / "tensorboard"), purge_step=first)
     return _writers[key]
