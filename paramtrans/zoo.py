@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+import paramtrans
 from paramtrans import hosts as params_
 from paramtrans import seeds, stacked, steps, store
 from paramtrans.cache import cache_dir
@@ -267,4 +268,5 @@ def do_job(job: dict[str, Any], report: Report) -> None:
         first = params_.take(whole, range(len(own)))
         params = steps.train_targets(parts.task, parts.target, first, zoo.step2, own, parts.device, report)
         record["hosts_sha256"] = hosts_digest(whole, len(own))
-    store.save_params(Path(job["file"]), params, {**record, "seconds": time.monotonic() - started})
+    made_by = {"paramtrans": paramtrans.__version__, "torch": torch.__version__, "device": str(parts.device)}
+    store.save_params(Path(job["file"]), params, {**record, "seconds": time.monotonic() - started, "made_by": made_by})

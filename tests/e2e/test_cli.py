@@ -45,7 +45,7 @@ class Shell:
 
     def do(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         process = self.start(*arguments)
-        out, err = process.communicate(timeout=90)
+        out, err = process.communicate(timeout=300)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
@@ -171,12 +171,12 @@ def test_without_json_a_table_names_all_methods(undisturbed, inside) -> None:
 def interrupted(shell: Shell, when: Callable[[Shell], bool]) -> subprocess.CompletedProcess[str]:
     """Send SIGINT, as Ctrl-C does, as soon as `when` holds."""
     process = shell.start(*shell.arguments(), TINY_NAP="0.04")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not when(shell) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
     assert process.poll() is None, "it ended before it was interrupted"
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 

@@ -51,7 +51,7 @@ class Site:
             env={**os.environ, "PYTHONPATH": str(self.path)},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
         )
 

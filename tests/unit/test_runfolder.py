@@ -169,7 +169,7 @@ def test_a_folder_is_worked_in_by_one_process_at_a_time(tmp_path: Path) -> None:
             pass
         assert str(caught.value).startswith(str(path)) and "run.dir" in str(caught.value)
         other.stdin.close()
-        assert other.wait(30) == 0
+        assert other.wait(300) == 0
     with folder(path).locked():
         pass
 
