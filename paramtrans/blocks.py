@@ -53,7 +53,7 @@ class BlockAdapter(ABC):
     def stacked(self) -> Stacked | None:
         """A faster way to run many of these blocks at once than the defaults of `paramtrans.stacked`, or None.
 
-        It must equal `torch.func.vmap` over `module()`; the conformance checks hold it to that.
+        It must equal `torch.func.vmap` over `module()`; the tests hold every registered adapter to that.
         """
         return None
 
