@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from paramtrans.protocols import (
         Augmenter,
         Batch,
+        Context,
         Executor,
         Objective,
         Rival,
@@ -59,6 +60,7 @@ _HOMES = {
     "components": "plugins",
     "Augmenter": "protocols",
     "Batch": "protocols",
+    "Context": "protocols",
     "Executor": "protocols",
     "Objective": "protocols",
     "Rival": "protocols",

@@ -16,7 +16,7 @@ from paramtrans.evaluation import accuracies, block_costs, break_even, summarise
 from paramtrans.hosts import Hosts, Params
 from paramtrans.parts import Parts
 from paramtrans.progress import Reporter
-from paramtrans.protocols import RivalCase, Translator
+from paramtrans.protocols import Context, RivalCase, Translator
 
 IMAGES_SHOWN = 4
 
@@ -92,7 +92,7 @@ class Comparison:
     def _translated(self) -> Params:
         on_device = self.hosts.to(self.parts.device)
         started = time.monotonic()
-        blocks = self.translator.translate(on_device.source, on_device)
+        blocks = self.translator.translate(on_device.source, Context(on_device, self.parts.runner))
         self.translation_seconds = time.monotonic() - started
         blocks = {name: tensor.cpu() for name, tensor in blocks.items()}
         check_blocks(blocks, self.parts)

@@ -19,7 +19,7 @@ from paramtrans.tokens import TokenLayout
 
 if TYPE_CHECKING:
     from paramtrans.blocks import BlockAdapter
-    from paramtrans.hosts import Hosts
+    from paramtrans.protocols import Context
 
 
 class LearnedTranslator(Translator, nn.Module):
@@ -29,19 +29,19 @@ class LearnedTranslator(Translator, nn.Module):
         nn.Module.__init__(self)
         Translator.__init__(self, options, source, target)
 
-    def start(self, reading: Params, hosts: Hosts) -> None:
+    def start(self, reading: Params, context: Context) -> None:
         """Called once before training with all training hosts and what is read of their sources, to set statistics."""
 
     @abstractmethod
-    def forward(self, reading: Params, hosts: Hosts | None = None) -> Params:
+    def forward(self, reading: Params, context: Context | None = None) -> Params:
         """What `source.read` returned (possibly augmented) → target blocks, differentiable in the weights."""
 
     @torch.no_grad()
-    def translate(self, source: Params, hosts: Hosts | None = None) -> Params:
+    def translate(self, source: Params, context: Context | None = None) -> Params:
         was_training = self.training
         self.eval()
         try:
-            return self.forward(self.source.read(source), hosts)
+            return self.forward(self.source.read(source), context)
         finally:
             self.train(was_training)
 
@@ -92,7 +92,7 @@ class TokenTranslator(LearnedTranslator):
         Its last Linear or Conv1d must be the layer that writes.
         """
 
-    def start(self, reading: Params, hosts: Hosts) -> None:
+    def start(self, reading: Params, context: Context) -> None:
         if self.options.standardize:
             tokens = self.reads.pack(reading)
             self.mean.copy_(tokens.mean(0))
@@ -100,7 +100,7 @@ class TokenTranslator(LearnedTranslator):
             # Padding never varies; a deviation of 1 leaves it at zero.
             self.deviation.copy_(torch.where(deviation > 1e-8, deviation, 1))
 
-    def forward(self, reading: Params, hosts: Hosts | None = None) -> Params:
+    def forward(self, reading: Params, context: Context | None = None) -> Params:
         tokens = (self.reads.pack(reading) - self.mean) / self.deviation
         written = self.backbone(tokens)
         if self.options.start == "template":

@@ -13,7 +13,7 @@ from paramtrans.config import Config
 from paramtrans.errors import ConfigError, SpecMismatch
 from paramtrans.hosts import Hosts, check, split
 from paramtrans.learned import LearnedTranslator
-from paramtrans.protocols import Augmenter, Executor, Objective, Rival, Task, Translator
+from paramtrans.protocols import Augmenter, Context, Executor, Objective, Rival, Task, Translator
 from paramtrans.registry import Registry
 from paramtrans.stacked import HostRunner
 
@@ -114,11 +114,11 @@ class Parts:
         """Translate two untrained hosts, so that what does not fit is found before anything is trained."""
         untrained = stacked.initial(lambda: stacked.network(self.task, self.source), [0, 1])
         former, source, latter = (split(untrained, part) for part in ("former", "block", "latter"))
-        hosts = Hosts(former, source, latter, stream=self.task.stream())
+        context = Context(Hosts(former, source, latter, stream=self.task.stream()), self.runner)
         translator = self.translator(seed=0)
         if isinstance(translator, LearnedTranslator):
-            translator.start(self.source.read(source), hosts)
-        check(translator.translate(source, hosts), self.target.spec, self.config.translator.name)
+            translator.start(self.source.read(source), context)
+        check(translator.translate(source, context), self.target.spec, self.config.translator.name)
 
     def _create(self, kind: str, part: Any, *args: Any) -> Any:
         return self._registry.create(kind, part.name, *args, **part.options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from paramtrans.blocks import BlockAdapter
@@ -84,6 +84,26 @@ class Task(ABC):
         """Percent for each example, higher is better: `[models, batch, ...]`, `[batch]` → `[models, batch]`."""
 
 
+@dataclass(frozen=True)
+class Context:
+    """What stands around the blocks to be translated, for translators that look at it, in one order."""
+
+    hosts: Hosts
+    runner: HostRunner
+    inputs: Tensor | None = None
+    """Network inputs to compare what blocks compute on (probes): `[n, ...]`, the same for all hosts."""
+    start: Params | None = None
+    """Target blocks to improve on, where another translator went before."""
+    seed: int = 0
+    """For whatever is drawn at random."""
+
+    def pick(self, index: Sequence[int] | slice | Tensor) -> Context:
+        """The same for the hosts at `index`, in that order."""
+        chosen = range(len(self.hosts))[index] if isinstance(index, slice) else [int(i) for i in index]
+        start = None if self.start is None else {name: t[list(chosen)] for name, t in self.start.items()}
+        return replace(self, hosts=self.hosts.pick(chosen), start=start)
+
+
 class Translator(ABC):
     """Anything that maps source parameters to target parameters, for any pair of blocks it says it can."""
 
@@ -93,10 +113,10 @@ class Translator(ABC):
         self.options, self.source, self.target = options, source, target
 
     @abstractmethod
-    def translate(self, source: Params, hosts: Hosts | None = None) -> Params:
+    def translate(self, source: Params, context: Context | None = None) -> Params:
         """Target blocks for source blocks: tensors of `source.spec` → tensors of `target.spec`, model by model.
 
-        `hosts` holds the networks around the blocks, for translators that look at them.
+        Raises `SpecMismatch` where the translator needs more of the `context` than it is given.
         """
 
 

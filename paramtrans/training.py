@@ -18,7 +18,7 @@ from paramtrans.errors import StoreError, TrainingError
 from paramtrans.hosts import Hosts, Params, take
 from paramtrans.learned import LearnedTranslator
 from paramtrans.parts import Parts
-from paramtrans.protocols import Batch
+from paramtrans.protocols import Batch, Context
 
 FORMAT = 1
 """Version of a checkpoint."""
@@ -52,7 +52,7 @@ class Trainer:
         self.examples = max(objective.examples for _, objective in self.objectives)
         self.reading = parts.source.read(self.hosts.source)
         self.history = History()
-        translator.start(self.reading, self.hosts)
+        translator.start(self.reading, Context(self.hosts, parts.runner))
         self.best = {name: tensor.clone() for name, tensor in translator.state_dict().items()}
         self.optimizer = torch.optim.Adam(
             translator.parameters(), self.options.lr, weight_decay=self.options.weight_decay
@@ -114,7 +114,7 @@ class Trainer:
         """One optimiser step on the hosts at `chosen`; returns the loss, a scalar outside any graph."""
         batch = self._batch(self.hosts.pick(chosen), generator)
         reading = self._augment("source", take(self.reading, chosen), generator)
-        predicted = self.translator(reading, batch.hosts)
+        predicted = self.translator(reading, Context(batch.hosts, self.parts.runner))
         loss = torch.stack([weight * objective(predicted, batch) for weight, objective in self.objectives]).sum()
         self.optimizer.zero_grad()
         loss.backward()
@@ -145,7 +145,9 @@ class Trainer:
         """Mean accuracy of the translated selection hosts on images held out of training; keeps the best weights."""
         parts = self.parts
         hosts = self.select.to(parts.device)
-        blocks = {"translated": (parts.runner.target, self.translator.translate(hosts.source, hosts))}
+        blocks = {
+            "translated": (parts.runner.target, self.translator.translate(hosts.source, Context(hosts, parts.runner)))
+        }
         found = evaluation.accuracies(parts.runner, hosts, blocks, parts.task.split("holdout"), parts.device)
         mean = found["translated"].mean().item()
         if self.history.best_accuracy is None or mean > self.history.best_accuracy:

@@ -23,7 +23,7 @@ from paramtrans.config import ComponentConfig
 from paramtrans.errors import ConfigError
 from paramtrans.hosts import Hosts, Params
 from paramtrans.plugins import Plugins
-from paramtrans.protocols import Augmenter, Batch, Executor, Objective, Rival, RivalCase, Task, Translator
+from paramtrans.protocols import Augmenter, Batch, Context, Executor, Objective, Rival, RivalCase, Task, Translator
 from paramtrans.registry import Entry, Registry
 from paramtrans.specs import BlockSpec, FeatureSpec, SymmetryGroup
 from paramtrans.stacked import HostRunner, Vmap, block_stacked, initial, trained_names
@@ -395,17 +395,21 @@ def translator(name: str, source: BlockAdapter, target: BlockAdapter, seed: int 
     return made
 
 
+def context(made: Any, found: Hosts) -> Context:
+    return Context(found, HostRunner(Slot(Slot.Options()), made.source, made.target))
+
+
 def start(made: Any, found: Hosts) -> None:
-    made.start(made.source.read(found.source), found)
+    made.start(made.source.read(found.source), context(made, found))
 
 
 def forward(made: Any, found: Hosts) -> Params:
-    written: Params = made(made.source.read(found.source), found)
+    written: Params = made(made.source.read(found.source), context(made, found))
     return written
 
 
 def translate(made: Any, found: Hosts) -> Params:
-    written: Params = made.translate(found.source, found)
+    written: Params = made.translate(found.source, context(made, found))
     return written
 
 

@@ -12,9 +12,10 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from paramtrans.blocks import BlockAdapter
 from paramtrans.errors import SpecMismatch
-from paramtrans.hosts import Hosts, Params
+from paramtrans.hosts import Params
 from paramtrans.learned import LearnedTranslator, before_positive, positive, template
 from paramtrans.options import BaseOptions
+from paramtrans.protocols import Context
 from paramtrans.specs import TensorKind
 from paramtrans_equivariant.grid import Grid
 
@@ -78,19 +79,19 @@ class Equivariant(LearnedTranslator):
             self.register_buffer(_buffer("base", tensor.name), level)
             self.register_buffer(_buffer("scale", tensor.name), scale[tensor.name].mean())
 
-    def start(self, reading: Params, hosts: Hosts) -> None:
+    def start(self, reading: Params, context: Context) -> None:
         for group in self.reads.groups:
             self._embed(group).start(self.reads.read(reading, group))
         if self.embed_loose is not None:
             self.embed_loose.start(self.reads.read(reading, None))
         if self.embed_surroundings is not None:
-            self.embed_surroundings.start(self._surroundings(hosts))
+            self.embed_surroundings.start(self._surroundings(context))
         if self.keeps:
             for name in self.target.spec.names:
                 self.get_buffer(_buffer("scale", name)).copy_(reading[name].std())
 
-    def forward(self, reading: Params, hosts: Hosts | None = None) -> Params:
-        source = self._source_cells(reading, hosts)
+    def forward(self, reading: Params, context: Context | None = None) -> Params:
+        source = self._source_cells(reading, context)
         models, units = torch.arange(len(source))[:, None], source.shape[1]
         order = torch.cat([self.reads.strength(reading, g) for g in self.reads.groups], dim=1).argsort(
             dim=1, descending=True, stable=True
@@ -107,13 +108,13 @@ class Equivariant(LearnedTranslator):
         scale = self._for_each("scale")
         return positive({n: base[n] + scale[n] * change[n] for n in self.target.spec.names}, self.target.spec)
 
-    def _source_cells(self, reading: Params, hosts: Hosts | None) -> Tensor:
+    def _source_cells(self, reading: Params, context: Context | None) -> Tensor:
         """Embedded cells of all source units, `[models, units, channels, width]`."""
         cells = torch.cat([self._embed(g)(self.reads.read(reading, g)) for g in self.reads.groups], dim=1)
         if self.embed_loose is not None:
             cells = cells + self.embed_loose(self.reads.read(reading, None))
         if self.embed_surroundings is not None:
-            cells = cells + self.embed_surroundings(self._surroundings(hosts))[:, None]
+            cells = cells + self.embed_surroundings(self._surroundings(context))[:, None]
         return cells
 
     def _written(self, cells: Tensor) -> Params:
@@ -137,11 +138,11 @@ class Equivariant(LearnedTranslator):
         kept |= {place.tensor.name: reading[place.tensor.name] for place in self.writes.loose}
         return before_positive(kept, self.target.spec)
 
-    def _surroundings(self, hosts: Hosts | None) -> Tensor:
+    def _surroundings(self, context: Context | None) -> Tensor:
         """What stands around the slot, `[models, channels, values]`."""
-        if hosts is None:
-            raise SpecMismatch("this translator reads former and latter too; give it the hosts")
-        found = hosts.surroundings()
+        if context is None:
+            raise SpecMismatch("this translator reads former and latter too; give it a context with the hosts")
+        found = context.hosts.surroundings()
         if found.shape[2] != self.options.surroundings:
             raise SpecMismatch(
                 f"translator.surroundings is {self.options.surroundings}, but the task declares {found.shape[2]} values"
