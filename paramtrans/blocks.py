@@ -43,6 +43,14 @@ class BlockAdapter(ABC):
     reading_options: ClassVar[frozenset[str]] = frozenset()
     """Options that matter to `read` alone, so that zoos do not differ by them."""
 
+    rectified: ClassVar[bool] = False
+    """Whether the block ends in a ReLU of input plus branch. Its module then has a method `branch`: what is added to
+    the input, of the same shape."""
+
+    readout: ClassVar[str | None] = None
+    """Name of the Linear or convolution that ends the branch, where no normalisation stands behind it; translators may
+    solve for it. The module then has a method `features`: what enters it, `[batch, hidden, height, width]`."""
+
     def __init__(self, options: BlockOptions) -> None:
         self.options = options
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from paramtrans.blocks import BlockAdapter
+from paramtrans.errors import SpecMismatch
 from paramtrans.options import BaseOptions
 from paramtrans.specs import FeatureSpec
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
     from paramtrans.hosts import Hosts, Params
     from paramtrans.stacked import HostRunner
+
+PROBES_AT_ONCE = 64
+"""Probes go through hosts in pieces of this size, so that memory does not grow with them."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +89,22 @@ class Task(ABC):
 
 
 @dataclass(frozen=True)
+class Entering:
+    """Features that enter a slot on some probes, each `[models, batch, channels, height, width]`."""
+
+    reached: Tensor
+    """What the target block will be given, behind all that was translated before it."""
+    original: Tensor
+    """What the source block is given in the untouched network; the same as `reached` in a host."""
+
+
+@dataclass(frozen=True)
 class Context:
     """What stands around the blocks to be translated, for translators that look at it, in one order."""
 
-    hosts: Hosts
-    runner: HostRunner
+    hosts: Hosts | None = None
+    """The hosts whose source blocks are translated; None for the block of a whole network."""
+    runner: HostRunner | None = None
     inputs: Tensor | None = None
     """Network inputs to compare what blocks compute on (probes): `[n, ...]`, the same for all hosts."""
     start: Params | None = None
@@ -97,8 +112,18 @@ class Context:
     seed: int = 0
     """For whatever is drawn at random."""
 
+    def entering(self) -> Iterator[Entering]:
+        """What enters the slot on the probes, in pieces of bounded size; raises `SpecMismatch` where there are none."""
+        if self.hosts is None or self.runner is None or self.inputs is None:
+            raise SpecMismatch("this translator compares what blocks compute; give it a context with hosts and probes")
+        for piece in self.inputs.split(PROBES_AT_ONCE):
+            features = self.runner.former(self.hosts.former, piece.expand(len(self.hosts), *piece.shape))
+            yield Entering(features, features)
+
     def pick(self, index: Sequence[int] | slice | Tensor) -> Context:
         """The same for the hosts at `index`, in that order."""
+        if self.hosts is None:
+            raise SpecMismatch("a context without hosts has one model, and nothing to pick from")
         chosen = range(len(self.hosts))[index] if isinstance(index, slice) else [int(i) for i in index]
         start = None if self.start is None else {name: t[list(chosen)] for name, t in self.start.items()}
         return replace(self, hosts=self.hosts.pick(chosen), start=start)

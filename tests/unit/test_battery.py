@@ -175,6 +175,23 @@ def test_the_plugin_module_of_a_plugin_imports_no_torch(point: Any) -> None:
 
 
 @each_block
+def test_branch_and_readout_are_what_the_adapter_promises(name: str, options: dict[str, Any]) -> None:
+    adapter = block(name, **options)
+    params, inputs = randomised(adapter), features().double()
+    module = adapter.module().double().eval()
+    module.load_state_dict({name: tensor[0] for name, tensor in params.items()}, strict=False)
+    if adapter.rectified:
+        assert torch.equal(torch.relu(module.branch(inputs[0]) + inputs[0]), module(inputs[0]))
+    if adapter.readout is not None:
+        entered: list[Tensor] = []
+        module.get_submodule(adapter.readout).register_forward_hook(lambda _, given, __: entered.append(given[0]))
+        module(inputs[0])
+        read = module.features(inputs[0])
+        assert read.shape[0] == BATCH and read.shape[2:] == inputs.shape[3:]
+        assert torch.equal(entered[0], read) or torch.equal(entered[0], read.movedim(-3, -1))
+
+
+@each_block
 def test_the_specification_is_the_modules_state(name: str, options: dict[str, Any]) -> None:
     adapter = block(name, **options)
     state = {key: tuple(t.shape) for key, t in adapter.module().state_dict().items() if "num_batches" not in key}

@@ -24,6 +24,7 @@ class Attention(BlockAdapter):
 
     Options: ClassVar[type[BlockOptions]] = AttentionOptions
     options: AttentionOptions
+    readout: ClassVar[str | None] = "out"
 
     @property
     def hidden(self) -> int:
@@ -56,4 +57,9 @@ class AttentionModule(nn.Module):
         self.out = nn.Conv2d(hidden, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.out(self.attend(self.q(x), self.k(x), self.v(x)))
+        branch: Tensor = self.out(self.features(x))
+        return x + branch
+
+    def features(self, x: Tensor) -> Tensor:
+        mixed: Tensor = self.attend(self.q(x), self.k(x), self.v(x))
+        return mixed

@@ -40,6 +40,7 @@ class BasicBlock(BlockAdapter):
     Options: ClassVar[type[BlockOptions]] = BasicBlockOptions
     options: BasicBlockOptions
     reading_options: ClassVar[frozenset[str]] = frozenset({"read"})
+    rectified: ClassVar[bool] = True
 
     @property
     def hidden(self) -> int:
@@ -100,8 +101,11 @@ class BasicBlockModule(nn.Module):
         self.bn2 = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = torch.relu(self.bn1(self.conv1(x)))
-        return torch.relu(self.bn2(self.conv2(hidden)) + x)
+        return torch.relu(self.branch(x) + x)
+
+    def branch(self, x: Tensor) -> Tensor:
+        branch: Tensor = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
+        return branch
 
 
 def odd(kernel: int) -> int:

@@ -34,6 +34,8 @@ class Conv(BlockAdapter):
 
     Options: ClassVar[type[BlockOptions]] = ConvOptions
     options: ConvOptions
+    rectified: ClassVar[bool] = True
+    readout: ClassVar[str | None] = "conv2"
 
     @property
     def token_width(self) -> int:
@@ -58,4 +60,11 @@ class ConvModule(nn.Module):
         self.conv2 = nn.Conv2d(hidden, channels, kernel, padding=kernel // 2, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.conv2(torch.relu(self.conv1(x))) + x)
+        return torch.relu(self.branch(x) + x)
+
+    def branch(self, x: Tensor) -> Tensor:
+        branch: Tensor = self.conv2(self.features(x))
+        return branch
+
+    def features(self, x: Tensor) -> Tensor:
+        return torch.relu(self.conv1(x))

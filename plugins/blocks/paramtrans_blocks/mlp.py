@@ -24,6 +24,8 @@ class MLP(BlockAdapter):
 
     Options: ClassVar[type[BlockOptions]] = MLPOptions
     options: MLPOptions
+    rectified: ClassVar[bool] = True
+    readout: ClassVar[str | None] = "fc2"
 
     def module(self) -> nn.Module:
         return MLPModule(self.options.channels, self.options.hidden)
@@ -47,6 +49,11 @@ class MLPModule(nn.Module):
         self.fc2 = nn.Linear(hidden, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        positions = x.movedim(-3, -1)
-        mixed = self.fc2(torch.relu(self.fc1(positions)))
-        return torch.relu(mixed.movedim(-1, -3) + x)
+        return torch.relu(self.branch(x) + x)
+
+    def branch(self, x: Tensor) -> Tensor:
+        branch: Tensor = self.fc2(self.features(x).movedim(-3, -1))
+        return branch.movedim(-1, -3)
+
+    def features(self, x: Tensor) -> Tensor:
+        return torch.relu(self.fc1(x.movedim(-3, -1))).movedim(-1, -3)

@@ -140,7 +140,7 @@ class Equivariant(LearnedTranslator):
 
     def _surroundings(self, context: Context | None) -> Tensor:
         """What stands around the slot, `[models, channels, values]`."""
-        if context is None:
+        if context is None or context.hosts is None:
             raise SpecMismatch("this translator reads former and latter too; give it a context with the hosts")
         found = context.hosts.surroundings()
         if found.shape[2] != self.options.surroundings:
