@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +19,17 @@ from paramtrans import store
 from paramtrans.config import ELSEWHERE
 from paramtrans.errors import StoreError
 
-FORMAT = 1
-"""Version of `run.json` and `evaluation.json`."""
+FORMAT = 2
+"""Version of `run.json`. 1 was the same without checksums of itself and of the results."""
+EVALUATION_FORMAT = 1
+"""Version of `evaluation.json`."""
+RESULTS = ("translator", "tensorboard", "evaluation.json", "metrics.jsonl", "report.html")
+"""Files and folders that a run leaves."""
+OTHERWISE = "set run.dir to another folder"
+AGAIN = f"use --fresh to start over, or {OTHERWISE}"
 PACKAGES = ("paramtrans", "torch", "torchvision", "numpy", "safetensors", "pluggy", "pydantic")
+
+logger = logging.getLogger(__name__)
 
 
 class RunFolder:
@@ -34,9 +43,13 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other processes out of the folder; raises `StoreError` where one is in it, or it may not be written."""
+        """Keeps other processes out of the folder.
+
+        Raises `StoreError` where one is in it, it may not be written, or it holds what no run of ours left there.
+        """
         try:
-            with store.locked(self.path, "set run.dir to another folder", timeout=0):
+            with store.locked(self.path, OTHERWISE, timeout=0):
+                self._check_ours()
                 yield
         except Timeout as error:
             raise StoreError(f"{self.path}: another process works on this run; wait for it, or set run.dir") from error
@@ -48,7 +61,7 @@ class RunFolder:
         """
         if not self.file("run.json").exists():
             return None
-        record = self._read("run.json", Record)
+        record = self._read("run.json", Record, (1, FORMAT))
         if different := sorted(_differences(_identity(record.config), _identity(self.config))):
             raise StoreError(
                 f"{self.path}: holds a run of another config (different: {', '.join(different[:5])}); "
@@ -57,12 +70,12 @@ class RunFolder:
         self.seconds, self.started = record.seconds, record.started
         if record.status != "finished":
             return None
+        self._check_results(record.files)
         return self._read("evaluation.json", Evaluation).model_dump()
 
     def clear(self) -> None:
         """Forget what earlier runs left; files of others stay. `run.json`, which says whose they are, goes last."""
-        results = ("evaluation.json", "metrics.jsonl", "report.html")
-        for name in ("checkpoint", "translator", "tensorboard", *results, "run.json"):
+        for name in ("checkpoint", *RESULTS, "run.json"):
             store.remove(self.file(name))
 
     def drop_checkpoint(self) -> None:
@@ -92,26 +105,53 @@ class RunFolder:
             "seconds": self.seconds,
             "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
             "plugins": plugins,
+            "files": self._results() if status == "finished" else {},
         }
-        store.write_json(self.file("run.json"), record)
+        store.write_sealed(self.file("run.json"), record)
         return record
 
-    def _read(self, name: str, model: type[Checked]) -> Checked:
+    def _check_ours(self) -> None:
+        """Nothing is written through a link, and nothing of others is taken for a run's and overwritten."""
+        names = ("checkpoint", *RESULTS)
+        for name in (*names, "run.json"):
+            if self.file(name).is_symlink():
+                raise StoreError(f"{self.file(name)}: is a symbolic link, and might lead anywhere; {OTHERWISE}")
+        present = [name for name in names if self.file(name).exists()]
+        if present and not self.file("run.json").exists():
+            raise StoreError(f"{self.path}: holds {', '.join(present)}, but no run.json; {OTHERWISE}")
+
+    def _results(self) -> dict[str, str]:
+        """The checksum of each file of the results, by its path below the folder."""
+        roots = [self.file(name) for name in RESULTS]
+        files = [path for root in roots for path in ([root] if root.is_file() else root.rglob("*")) if path.is_file()]
+        return {path.relative_to(self.path).as_posix(): store.checksum(path) for path in sorted(files)}
+
+    def _check_results(self, recorded: dict[str, str]) -> None:
+        """Refuse a changed evaluation, from which the run answers; report any other result that was changed."""
+        found = self._results()
+        for name in sorted(name for name, checksum in recorded.items() if found.get(name) != checksum):
+            what = f"{self.file(name)}: " + ("was changed after it was written" if name in found else "is missing")
+            if name == "evaluation.json":
+                raise StoreError(f"{what}; {AGAIN}")
+            logger.warning("%s; the run answers without it", what)
+
+    def _read(self, name: str, model: type[Checked], formats: tuple[int, ...] = (EVALUATION_FORMAT,)) -> Checked:
         """A document of the folder; raises `StoreError` where it is not what this version writes."""
         path = self.file(name)
         if not path.exists():
-            raise StoreError(f"{path}: is missing; use --fresh to start over")
-        again = "use --fresh to start over, or set run.dir to another folder"
+            raise StoreError(f"{path}: is missing; {AGAIN}")
         try:
             document = store.read_json(path)
             found = document.get("format") if isinstance(document, dict) else None
-            if isinstance(document, dict) and found != FORMAT:
-                raise StoreError(f"{path}: has format {found}, this paramtrans reads {FORMAT}; {again}")
+            if isinstance(document, dict) and found not in formats:
+                raise StoreError(f"{path}: has format {found}, this paramtrans reads {formats[-1]}; {AGAIN}")
+            if name == "run.json" and not (found == 1 and store.SEAL not in document):
+                store.unsealed(path, document)
             return model.model_validate(document)
         except store.Damaged as error:
-            raise StoreError(f"{error}; {again}") from error
+            raise StoreError(f"{error}; {AGAIN}") from error
         except ValidationError as error:
-            raise StoreError(f"{path}: is not what was written there; {again}") from error
+            raise StoreError(f"{path}: is not what was written there; {AGAIN}") from error
 
 
 class Record(BaseModel):
@@ -122,6 +162,7 @@ class Record(BaseModel):
     started: str
     config: dict[str, Any]
     seconds: dict[str, float]
+    files: dict[str, str] = {}
 
 
 class Evaluation(BaseModel):

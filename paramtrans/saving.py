@@ -17,7 +17,8 @@ from paramtrans.plugins import components
 from paramtrans.protocols import Translator
 from paramtrans.registry import Registry
 
-FORMAT = 1
+FORMAT = 2
+"""Version of a saved translator. 1 was the same without checksums of the description and of the weights in it."""
 DESCRIPTION, WEIGHTS = "translator.json", "translator.safetensors"
 
 
@@ -33,8 +34,9 @@ def save_translator(
         "translator": {"name": name, **translator.options.model_dump(mode="json")},
         "source": source.model_dump(mode="json"),
         "target": target.model_dump(mode="json"),
+        "weights_sha256": store.load_record(folder / WEIGHTS)["sha256"],
     }
-    store.write_json(folder / DESCRIPTION, description)
+    store.write_sealed(folder / DESCRIPTION, description)
 
 
 def load_translator(folder: Path | str, registry: Registry | None = None) -> Translator:
@@ -45,13 +47,15 @@ def load_translator(folder: Path | str, registry: Registry | None = None) -> Tra
     """
     folder = Path(folder)
     registry = registry or components()
-    description = store.read_json(folder / DESCRIPTION)
-    parts = _parts(description, folder)
+    description = _description(folder / DESCRIPTION)
+    parts = _parts(description, folder / DESCRIPTION)
     try:
         translator = _created(parts, registry)
     except ConfigError as error:
         raise StoreError(f"{folder / DESCRIPTION}: {error}; it was damaged, or written for other plugins") from error
-    weights, _ = store.load_params(folder / WEIGHTS)
+    weights, record = store.load_params(folder / WEIGHTS)
+    if description.get("weights_sha256", record["sha256"]) != record["sha256"]:
+        raise StoreError(f"{folder / WEIGHTS}: belongs to another {DESCRIPTION} than the one beside it")
     if isinstance(translator, nn.Module):
         try:
             translator.load_state_dict(weights)
@@ -61,14 +65,20 @@ def load_translator(folder: Path | str, registry: Registry | None = None) -> Tra
     return translator
 
 
-def _parts(description: Any, folder: Path) -> dict[str, ComponentConfig]:
-    path = folder / DESCRIPTION
-    if not isinstance(description, dict) or not isinstance(description.get("format"), int):
+def _description(path: Path) -> dict[str, Any]:
+    """The description of a translator, held to its checksum where its format has one."""
+    description = store.read_json(path)
+    found = description.get("format") if isinstance(description, dict) else None
+    if type(found) is not int:
         raise StoreError(f"{path}: is no description of a translator")
-    if description["format"] != FORMAT:
-        raise StoreError(
-            f"{path}: has format {description['format']}, this paramtrans reads {FORMAT}; update paramtrans"
-        )
+    if found not in (1, FORMAT):
+        raise StoreError(f"{path}: has format {found}, this paramtrans reads {FORMAT}; update paramtrans")
+    if found == 1 and store.SEAL not in description:
+        return dict(description)
+    return store.unsealed(path, description)
+
+
+def _parts(description: dict[str, Any], path: Path) -> dict[str, ComponentConfig]:
     try:
         return {key: ComponentConfig.model_validate(description.get(key)) for key in ("translator", "source", "target")}
     except ValidationError as error:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,11 @@ from safetensors.torch import load_file, save
 
 from paramtrans.errors import StoreError
 from paramtrans.hosts import Params
+
+MAX_JSON = 2**28
+"""Bytes of a JSON document that are read at most; the accuracies of a million hosts take fewer."""
+SEAL = "record_sha256"
+"""Key of a document's checksum of itself."""
 
 
 class Damaged(StoreError):
@@ -50,14 +56,39 @@ def write_json(path: Path, document: Any) -> None:
     write_bytes(path, (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
 
 
+def write_sealed(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a JSON document with a checksum of itself, so that `unsealed` tells any change of it."""
+    body = json.loads(json.dumps(document))  # what will be read: lists for tuples, text for numbers as keys
+    write_json(path, {**body, SEAL: digest(body)})
+
+
+def unsealed(path: Path, document: Any) -> dict[str, Any]:
+    """A document without the checksum that `write_sealed` gave it; raises `Damaged` where that does not fit."""
+    body = dict(document) if isinstance(document, dict) else {}
+    if body.pop(SEAL, None) != digest(body):
+        raise Damaged(f"{path}: its own checksum does not fit; it was changed after it was written")
+    return body
+
+
 def read_json(path: Path) -> Any:
     """A JSON document of ours; raises `Damaged` where it is none."""
     try:
+        _check_regular(path, MAX_JSON)
         return json.loads(path.read_bytes())
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise Damaged(f"{path}: not valid JSON ({error}); it was damaged after it was written") from error
+
+
+def _check_regular(path: Path, at_most: int | None = None) -> int:
+    """The size of a file; raises `Damaged` for a pipe or device, whose content may never end, and one too large."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise Damaged(f"{path}: is no regular file")
+    if at_most is not None and found.st_size > at_most:
+        raise Damaged(f"{path}: {found.st_size:,} bytes, but no such file has more than {at_most:,}")
+    return found.st_size
 
 
 def remove(path: Path) -> None:
@@ -87,6 +118,8 @@ def locked(folder: Path, otherwise: str, timeout: float = -1) -> Iterator[None]:
     """
     make_folder(folder, otherwise)
     try:
+        if (folder / ".lock").is_symlink():
+            raise StoreError(f"{folder / '.lock'}: is a symbolic link, and might lead anywhere; {otherwise}")
         lock = FileLock(folder / ".lock", timeout=timeout)
         lock.acquire()
     except Timeout:
@@ -108,18 +141,17 @@ def save_params(path: Path, params: Params, record: Mapping[str, Any]) -> None:
         {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in params.items()}
     )
     write_bytes(path, content)
-    body = {**record, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    write_json(record_path(path), {**body, "record_sha256": digest(body)})
+    write_sealed(record_path(path), {**record, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()})
 
 
 def load_params(path: Path) -> tuple[Params, dict[str, Any]]:
     """What `save_params` wrote, with its record; raises `Damaged` (naming the file) where anything changed since."""
     record = load_record(path)
     try:
-        size = path.stat().st_size
+        size = _check_regular(path)
         if size != record["bytes"]:
             raise Damaged(f"{path}: {size:,} bytes, expected {record['bytes']:,}; it was cut off or replaced")
-        if hashlib.sha256(path.read_bytes()).hexdigest() != record["sha256"]:
+        if checksum(path) != record["sha256"]:
             raise Damaged(f"{path}: checksum differs from its record; it was changed after it was written")
         # Copies, because results of vector instructions depend on where tensors lie in memory, and files align nothing.
         return {name: tensor.clone() for name, tensor in load_file(path).items()}, record
@@ -133,15 +165,18 @@ def load_params(path: Path) -> tuple[Params, dict[str, Any]]:
 
 def load_record(path: Path) -> dict[str, Any]:
     """The record of a parameter file; raises `Damaged` where it does not carry its own checksum."""
-    record = read_json(record_path(path))
-    if not isinstance(record, dict) or record.pop("record_sha256", None) != digest(record):
-        raise Damaged(f"{record_path(path)}: its own checksum does not fit; it was changed after it was written")
-    return record
+    return unsealed(record_path(path), read_json(record_path(path)))
 
 
 def record_path(path: Path) -> Path:
     """Where the record of a parameter file stands."""
     return path.with_name(path.name + ".json")
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, which is not held in memory; raises `OSError`."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest(document: Mapping[str, Any]) -> str:

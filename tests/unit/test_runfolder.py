@@ -13,7 +13,7 @@ import pytest
 
 from paramtrans import run, store
 from paramtrans.errors import StoreError
-from paramtrans.runfolder import FORMAT, RunFolder
+from paramtrans.runfolder import EVALUATION_FORMAT, FORMAT, RunFolder
 
 CONFIG: dict[str, Any] = {
     "task": {"name": "tiny"},
@@ -29,7 +29,7 @@ def folder(path: Path, **changes: Any) -> RunFolder:
 
 
 EVALUATION = {
-    "format": FORMAT,
+    "format": EVALUATION_FORMAT,
     **{name: {} for name in ("methods", "hosts", "translator", "zoo", "blocks", "break_even", "training")},
 }
 
@@ -43,6 +43,10 @@ def finished(tmp_path: Path) -> Path:
     store.write_json(own.file("evaluation.json"), EVALUATION)
     own.write_record("finished", ["paramtrans 0.1.0"])
     return path
+
+
+def without_seal(document: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in document.items() if key != store.SEAL}
 
 
 def refused(path: Path, **changes: Any) -> str:
@@ -106,7 +110,7 @@ def test_a_damaged_record_is_refused_with_what_to_do(finished: Path, content: by
 @pytest.mark.parametrize("edit", [{"config": 3}, {"config": None}, {"seconds": None}, {"seconds": [1]}])
 def test_a_record_with_wrong_parts_is_refused_with_what_to_do(finished: Path, edit: dict[str, Any]) -> None:
     record = json.loads((finished / "run.json").read_text())
-    store.write_json(finished / "run.json", {**record, **edit})
+    store.write_sealed(finished / "run.json", {**without_seal(record), **edit})
     refused(finished)
 
 
@@ -138,6 +142,58 @@ def test_the_record_says_what_was_run_and_with_what(finished: Path) -> None:
     assert record["format"] == FORMAT and record["status"] == "finished"
     assert {"python", "paramtrans", "torch"} <= record["versions"].keys()
     assert record["plugins"] == ["paramtrans 0.1.0"]
+
+
+@pytest.mark.parametrize(
+    "edit", [{"status": "running"}, {"started": "x"}, {"seconds": {"training": 9.0}}, {"extra": 1}]
+)
+def test_an_edited_record_is_refused_though_it_is_well_formed(finished: Path, edit: dict[str, Any]) -> None:
+    record = json.loads((finished / "run.json").read_text())
+    store.write_json(finished / "run.json", {**record, **edit})
+    assert "checksum" in refused(finished)
+
+
+def test_a_record_of_the_first_format_has_no_checksum_and_is_read(finished: Path) -> None:
+    record = without_seal(json.loads((finished / "run.json").read_text()))
+    store.write_json(finished / "run.json", {**record, "format": 1, "files": {}})
+    assert folder(finished).resume() == EVALUATION
+
+
+def test_an_edited_evaluation_is_never_answered_from(finished: Path) -> None:
+    store.write_json(finished / "evaluation.json", {**EVALUATION, "methods": {"translated": {"mean": 100.0}}})
+    assert "evaluation.json: was changed" in refused(finished)
+
+
+@pytest.mark.parametrize("damage", ["change", "remove"])
+@pytest.mark.parametrize("name", ["metrics.jsonl", "report.html", "translator/translator.json", "tensorboard/events"])
+def test_a_result_that_was_damaged_is_named_and_the_run_answers_without_it(finished, caplog, name, damage) -> None:
+    own = folder(finished)
+    store.write_bytes(own.file(name), b"content")
+    own.write_record("finished", [])
+    assert folder(finished).resume() == EVALUATION and not caplog.records
+    own.file(name).write_bytes(b"contend") if damage == "change" else own.file(name).unlink()
+    assert folder(finished).resume() == EVALUATION
+    [warning] = caplog.records
+    assert str(own.file(name)) in warning.getMessage()
+
+
+@pytest.mark.parametrize("name", ["translator", "tensorboard", "checkpoint", "evaluation.json"])
+def test_files_of_others_are_never_taken_for_a_runs(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(StoreError, match=rf"holds {name}, but no run\.json.*run\.dir"), folder(tmp_path).locked():
+        pass
+    assert (tmp_path / name).is_dir()
+
+
+@pytest.mark.parametrize("name", ["translator", "tensorboard", "checkpoint", "run.json", "report.html", ".lock"])
+def test_nothing_is_written_through_a_link(finished: Path, tmp_path: Path, name: str) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("mine")
+    (finished / name).unlink(missing_ok=True)
+    (finished / name).symlink_to(outside)
+    with pytest.raises(StoreError, match="symbolic link") as caught, folder(finished).locked():
+        pass
+    assert str(finished / name) in str(caught.value) and outside.read_text() == "mine"
 
 
 def test_clearing_leaves_the_files_of_others(finished: Path) -> None:

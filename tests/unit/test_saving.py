@@ -60,7 +60,8 @@ def refused(folder: Path, named: str, registry: Registry | None = None) -> str:
 
 def edit(folder: Path, **changes: Any) -> None:
     description = json.loads((folder / DESCRIPTION).read_text())
-    store.write_json(folder / DESCRIPTION, {**description, **changes})
+    del description[store.SEAL]
+    store.write_sealed(folder / DESCRIPTION, {**description, **changes})
 
 
 @pytest.mark.parametrize("start", ["template", "none"])
@@ -144,6 +145,28 @@ def test_a_later_format_is_refused_with_both_versions(saved: Path, found: int) -
 def test_a_format_that_never_was_is_refused(saved: Path, found: int) -> None:
     edit(saved, format=found)
     refused(saved, DESCRIPTION)
+
+
+def test_a_description_that_was_edited_is_named_though_it_is_well_formed(saved: Path) -> None:
+    path = saved / DESCRIPTION
+    path.write_text(path.read_text().replace('"dropout": 0.5', '"dropout": 0.4'))
+    assert "checksum" in refused(saved, DESCRIPTION)
+
+
+def test_a_description_of_the_first_format_has_no_checksum_and_is_read(saved: Path) -> None:
+    description = json.loads((saved / DESCRIPTION).read_text())
+    del description[store.SEAL], description["weights_sha256"]
+    store.write_json(saved / DESCRIPTION, {**description, "format": 1})
+    load_translator(saved)
+
+
+def test_whole_weights_of_another_translator_of_the_same_shape_are_named(registry, saved: Path, tmp_path) -> None:
+    other = make(registry)
+    next(other.parameters()).data.add_(1)
+    save_translator(tmp_path / "other", other, "mlp", SOURCE, TARGET)
+    for name in (WEIGHTS, f"{WEIGHTS}.json"):
+        (saved / name).write_bytes((tmp_path / "other" / name).read_bytes())
+    assert "belongs to another" in refused(saved, WEIGHTS)
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "empty"])

@@ -407,3 +407,31 @@ def test_missing_json_is_an_error_of_the_store_but_no_damage(tmp_path: Path) -> 
 def test_json_is_utf8_that_people_can_read(tmp_path: Path) -> None:
     store.write_json(tmp_path / "x.json", {"a": [1, 2.5], "name": "zürich"})
     assert "zürich" in (tmp_path / "x.json").read_text(encoding="utf-8")
+
+
+def test_a_pipe_or_a_device_is_never_read(tmp_path: Path, saved: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    for name in ("pipe", "endless"):
+        with pytest.raises(Damaged, match="no regular file"):
+            store.read_json(tmp_path / name)
+    saved.unlink()
+    os.mkfifo(saved)
+    assert "no regular file" in damaged(saved)
+
+
+def test_json_without_end_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "x.json").open("wb") as file:
+        file.truncate(store.MAX_JSON + 1)
+    with pytest.raises(Damaged, match="bytes"):
+        store.read_json(tmp_path / "x.json")
+
+
+def test_a_sealed_document_comes_back_and_any_change_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    store.write_sealed(path, {"a": (1, 2.5), "names": {1: "one", 10: "ten", 9: "nine"}})
+    whole = store.read_json(path)
+    assert store.unsealed(path, whole) == {"a": [1, 2.5], "names": {"1": "one", "10": "ten", "9": "nine"}}
+    for other in ({**whole, "a": 3}, {k: v for k, v in whole.items() if k != store.SEAL}, [], None, {}):
+        with pytest.raises(Damaged, match="checksum"):
+            store.unsealed(path, other)
