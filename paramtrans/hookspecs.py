@@ -76,6 +76,14 @@ def paramtrans_rivals() -> list[Component]:
 
 
 @hookspec
+def paramtrans_probes() -> list[Component]:
+    """Inputs to compare on what blocks compute: subclasses of `paramtrans.Probes`.
+
+    Example: `[Component("tones", "Pure tones of random pitch", "my_package.probes:Tones")]`
+    """
+
+
+@hookspec
 def paramtrans_executors() -> list[Component]:
     """Places to train zoo shards: subclasses of `paramtrans.Executor`.
 

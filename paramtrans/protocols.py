@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pydantic import PositiveInt
+
 from paramtrans.blocks import BlockAdapter
 from paramtrans.errors import SpecMismatch
 from paramtrans.options import BaseOptions
@@ -107,6 +109,8 @@ class Context:
     runner: HostRunner | None = None
     inputs: Tensor | None = None
     """Network inputs to compare what blocks compute on (probes): `[n, ...]`, the same for all hosts."""
+    own_inputs: bool = False
+    """Whether each host has inputs of its own: `[models, n, ...]`."""
     start: Params | None = None
     """Target blocks to improve on, where another translator went before."""
     seed: int = 0
@@ -116,8 +120,9 @@ class Context:
         """What enters the slot on the probes, in pieces of bounded size; raises `SpecMismatch` where there are none."""
         if self.hosts is None or self.runner is None or self.inputs is None:
             raise SpecMismatch("this translator compares what blocks compute; give it a context with hosts and probes")
-        for piece in self.inputs.split(PROBES_AT_ONCE):
-            features = self.runner.former(self.hosts.former, piece.expand(len(self.hosts), *piece.shape))
+        inputs = self.inputs if self.own_inputs else self.inputs.expand(len(self.hosts), *self.inputs.shape)
+        for piece in inputs.split(PROBES_AT_ONCE, dim=1):
+            features = self.runner.former(self.hosts.former, piece)
             yield Entering(features, features)
 
     def pick(self, index: Sequence[int] | slice | Tensor) -> Context:
@@ -126,7 +131,8 @@ class Context:
             raise SpecMismatch("a context without hosts has one model, and nothing to pick from")
         chosen = range(len(self.hosts))[index] if isinstance(index, slice) else [int(i) for i in index]
         start = None if self.start is None else {name: t[list(chosen)] for name, t in self.start.items()}
-        return replace(self, hosts=self.hosts.pick(chosen), start=start)
+        inputs = self.inputs[list(chosen)] if self.own_inputs and self.inputs is not None else self.inputs
+        return replace(self, hosts=self.hosts.pick(chosen), inputs=inputs, start=start)
 
 
 class Translator(ABC):
@@ -214,6 +220,46 @@ class Rival(ABC):
     @abstractmethod
     def fill(self, case: RivalCase) -> Params:
         """Target blocks for `case.hosts`, in their order: tensors of `case.target.spec`, stacked."""
+
+
+class ProbeOptions(BaseOptions):
+    """What all probes share."""
+
+    count: PositiveInt = 64
+    """How many inputs."""
+
+
+@dataclass(frozen=True)
+class ProbeCase:
+    """What probes may look at: the shape of one network input, the task, the hosts, and where all chance comes from."""
+
+    shape: tuple[int, ...]
+    generator: torch.Generator
+    task: Task | None = None
+    hosts: Hosts | None = None
+    """The hosts whose blocks are compared."""
+    source: BlockAdapter | None = None
+    """The adapter of their source blocks."""
+
+
+class Probes(ABC):
+    """Network inputs on which translators compare what blocks compute."""
+
+    Options: ClassVar[type[BaseOptions]] = ProbeOptions
+    own_inputs: ClassVar[bool] = False
+    """Whether each host gets inputs of its own."""
+    real: ClassVar[bool] = False
+    """Whether they are examples of the task, which a user has to have."""
+
+    def __init__(self, options: ProbeOptions) -> None:
+        self.options = options
+
+    @abstractmethod
+    def draw(self, case: ProbeCase) -> Tensor:
+        """Network inputs `[count, *shape]`; with `own_inputs` `[models, count, *shape]`. A seed gives the same again.
+
+        Raises `SpecMismatch` where the case lacks what it needs, or the shape does not suit.
+        """
 
 
 class Executor(ABC):

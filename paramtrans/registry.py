@@ -19,6 +19,7 @@ KINDS = (
     "objective",
     "task",
     "rival",
+    "probe",
     "executor",
     "command",
 )

@@ -23,7 +23,20 @@ from paramtrans.config import ComponentConfig
 from paramtrans.errors import ConfigError
 from paramtrans.hosts import Hosts, Params
 from paramtrans.plugins import Plugins
-from paramtrans.protocols import Augmenter, Batch, Context, Executor, Objective, Rival, RivalCase, Task, Translator
+from paramtrans.protocols import (
+    Augmenter,
+    Batch,
+    Context,
+    Executor,
+    Objective,
+    ProbeCase,
+    Probes,
+    Rival,
+    RivalCase,
+    Split,
+    Task,
+    Translator,
+)
 from paramtrans.registry import Entry, Registry
 from paramtrans.specs import BlockSpec, FeatureSpec, SymmetryGroup
 from paramtrans.stacked import HostRunner, Vmap, block_stacked, initial, trained_names
@@ -69,12 +82,20 @@ RIVALS: dict[str, dict[str, Any]] = {
     "random_replacement": {},
     "greedy_replacement": {},
 }
+PROBES: dict[str, dict[str, Any]] = {
+    "images": {},
+    "noise": {},
+    "smooth": {},
+    "strokes": {},
+    "bn_statistics": {"steps": 3},
+}
 KNOWN = {
     "block_adapter": set(BLOCKS),
     "translator": set(SMALL),
     "augmenter": set(AUGMENTERS),
     "objective": set(OBJECTIVES),
     "rival": set(RIVALS),
+    "probe": set(PROBES),
 }
 BASES = {
     "block_adapter": BlockAdapter,
@@ -82,6 +103,7 @@ BASES = {
     "augmenter": Augmenter,
     "objective": Objective,
     "rival": Rival,
+    "probe": Probes,
     "task": Task,
     "executor": Executor,
 }
@@ -146,10 +168,10 @@ def test_components_are_of_their_kind_and_complete(entry: Entry) -> None:
 
 @entries(*BASES)
 def test_options_refuse_what_they_do_not_know(entry: Entry) -> None:
-    required = {**RIVALS, **AUGMENTERS, "conv": {"hidden": 2}, "mlp": {"hidden": 2}}.get(entry.name, {})
-    options = {"channels": CHANNELS, **required} if entry.kind == "block_adapter" else required
-    if entry.kind == "translator":
-        options = TRANSLATORS[entry.name]
+    kinds = {"augmenter": AUGMENTERS, "translator": TRANSLATORS, "rival": RIVALS, "probe": PROBES}
+    options = kinds.get(entry.kind, {}).get(entry.name, {})
+    if entry.kind == "block_adapter":
+        options = {"channels": CHANNELS, **BLOCKS[entry.name][0]}
     model = entry.resolve().Options
     assert model(**options).model_config["frozen"] is True
     with pytest.raises(ValidationError) as caught:
@@ -359,7 +381,7 @@ def test_sizes_that_make_no_block_are_refused(name: str, options: dict[str, Any]
 
 
 class Slot(Task):
-    """A host with a slot of four channels, without data."""
+    """A host with a slot of four channels, and a few random images."""
 
     slot = FeatureSpec(CHANNELS, 4, 4)
 
@@ -372,8 +394,9 @@ class Slot(Task):
     def stream(self) -> dict[str, int]:
         return {"former.0.weight": 0, "former.1.weight": 0, "former.1.bias": 0}
 
-    def split(self, name: str) -> Any:
-        raise NotImplementedError
+    def split(self, name: str) -> Split:
+        generator = torch.Generator().manual_seed(12)
+        return Split(torch.randint(256, (9, 1, 4, 4), generator=generator), torch.zeros(9, dtype=torch.long))
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         return (
@@ -695,6 +718,29 @@ def test_rivals_run_without_pairs_unless_they_say_that_they_need_them(name: str)
     if not rival.needs_pairs:
         filled = rival.fill(RivalCase(hosts(source, None, 4), None, source, target, 0))
         assert stacks.models(filled) == 4
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_probes_are_network_inputs_seeded_and_in_the_range_of_the_tasks_own(name: str) -> None:
+    source = block("basic_block")
+    probes = REGISTRY.create("probe", name, **{"count": 6, **PROBES[name]})
+    task, found = Slot(Slot.Options()), hosts(source, None)
+
+    def draw(seed: int) -> Tensor:
+        return probes.draw(ProbeCase((1, 4, 4), torch.Generator().manual_seed(seed), task, found, source))
+
+    torch.manual_seed(1)
+    one = draw(3)
+    torch.manual_seed(2)
+    assert torch.equal(one, draw(3)) and not torch.equal(one, draw(4))
+    assert one.shape == ((MODELS, 6, 1, 4, 4) if probes.own_inputs else (6, 1, 4, 4))
+    assert one.dtype == torch.float32 and not one.requires_grad and one.min() >= 0 and one.max() <= 1
+    assert probes.real == (name == "images")
+    made = Context(found, HostRunner(task, source, source), one, own_inputs=probes.own_inputs)
+    [entering] = made.entering()
+    assert entering.reached.shape == (MODELS, 6, CHANNELS, 4, 4)
+    [part] = made.pick([2, 0]).entering()
+    torch.testing.assert_close(part.reached, entering.reached[[2, 0]])
 
 
 def test_a_zero_block_passes_the_residual_alone() -> None:

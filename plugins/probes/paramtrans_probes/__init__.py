@@ -1,0 +1,1 @@
+"""Probes: unlabelled images of the task, and inputs made without any."""
