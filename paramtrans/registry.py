@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from paramtrans.errors import NameConflict, PluginLoadError, UnknownName
-from paramtrans.options import validate
 from paramtrans.specs import Component
 
 KINDS = (
@@ -85,6 +84,14 @@ class Registry:
             raise NameConflict(f'{kind} "{name}" is provided by {providers}; uninstall one, or rename one of them')
         return found[0]
 
+    def named(self, name: str) -> list[Entry]:
+        """The components of this name, of any kind; raises `UnknownName` where there is none."""
+        if found := [entry for entry in self if entry.name == name]:
+            return found
+        close = difflib.get_close_matches(name, {entry.name for entry in self}, n=1)
+        hint = f'did you mean "{close[0]}"?' if close else "paramtrans plugins lists what there is"
+        raise UnknownName(f'unknown component "{name}"; {hint}')
+
     def load(self, kind: str, name: str) -> Any:
         """The class (or command) of this kind and name."""
         return self.find(kind, name).resolve()
@@ -98,6 +105,8 @@ class Registry:
         >>> components().create("block_adapter", "mlp", channels=6, hidden=12).spec.parameters
         162
         """
+        from paramtrans.options import validate  # here, because pydantic takes longer to import than listing takes
+
         cls = self.load(kind, name)
         return cls(validate(cls.Options, options, f"{kind.replace('_', ' ')} {name}: "), *args)
 

@@ -1,48 +1,102 @@
-"""`paramtrans plugins`: every component, and who provides it."""
+"""`paramtrans plugins`: every component, and who provides it; and the options of one."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from paramtrans.plugins import plugins as loaded
+from paramtrans.cli.completion import component_names
+from paramtrans.cli.flags import json_flag, plugin_files, quiet_flag
+from paramtrans.plugins import components
+from paramtrans.registry import Entry
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="A list of objects instead of a table.")
-@click.option("--plugin", "files", multiple=True, type=click.Path(path_type=Path), help="Add a one-file plugin.")
-def plugins(as_json: bool, files: tuple[Path, ...]) -> None:
-    """List every component and who provides it. Plugins that cannot be loaded are named on standard error."""
-    for file in files:
-        loaded().load_file(file)
-    registry = loaded().registry()
-    rows = [
-        {
-            "kind": entry.kind,
-            "name": entry.name,
-            "summary": entry.component.summary,
-            "distribution": entry.provider.distribution,
-            "version": entry.provider.version,
-        }
-        for entry in registry
-    ]
+@click.argument("name", required=False, shell_complete=component_names)
+@plugin_files
+@json_flag
+@quiet_flag
+def plugins(name: str | None, as_json: bool, quiet: bool) -> None:
+    """List every component and who provides it, or the options of the one called NAME.
+
+    Plugins that cannot be loaded are named on standard error.
+    """
+    registry = components()
+    if name is None:
+        rows = [_row(entry) for entry in registry]
+    else:
+        rows = [_row(entry) | {"options": _options(entry)} for entry in registry.named(name)]
     if as_json:
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+    elif name is None:
+        _print(_table("kind name summary from", [[*_cells(row)] for row in rows]))
     else:
-        _print(rows)
-    for line in registry.not_loaded:
-        click.echo(f"not loaded: {line}", err=True)
+        for row in rows:
+            click.echo("  ".join(_cells(row)))
+            _print(_table("option type default meaning", _option_rows(row["options"])))
+    if not quiet:
+        for line in registry.not_loaded:
+            click.echo(f"not loaded: {line}", err=True)
 
 
-def _print(rows: list[dict[str, str]]) -> None:
-    from rich.console import Console
+def _row(entry: Entry) -> dict[str, Any]:
+    return {
+        "kind": entry.kind,
+        "name": entry.name,
+        "summary": entry.component.summary,
+        "distribution": entry.provider.distribution,
+        "version": entry.provider.version,
+    }
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    return [row["kind"], row["name"], row["summary"], f"{row['distribution']} {row['version']}".strip()]
+
+
+def _options(entry: Entry) -> dict[str, Any]:
+    """JSON Schema of a component's options; empty for a command, whose `--help` says it all."""
+    model = getattr(entry.resolve(), "Options", None)
+    return model.model_json_schema() if model else {}
+
+
+def _option_rows(schema: dict[str, Any]) -> list[list[str]]:
+    required = schema.get("required", [])
+    return [
+        [
+            name,
+            _type(option),
+            "required" if name in required else json.dumps(option.get("default")),
+            " ".join(option.get("description", "").split()),
+        ]
+        for name, option in schema.get("properties", {}).items()
+    ]
+
+
+def _type(option: dict[str, Any]) -> str:
+    if "anyOf" in option:
+        return " or ".join(_type(choice) for choice in option["anyOf"])
+    if "enum" in option:
+        return " or ".join(map(json.dumps, option["enum"]))
+    return str(option.get("type", "table"))
+
+
+def _table(columns: str, rows: list[list[str]]) -> Table:
     from rich.table import Table
 
     table = Table(box=None, header_style="bold")
-    for column in ("kind", "name", "summary", "from"):
+    for column in columns.split():
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(row["kind"], row["name"], row["summary"], f"{row['distribution']} {row['version']}".strip())
+        table.add_row(*row)
+    return table
+
+
+def _print(table: Table) -> None:
+    from rich.console import Console
+
     Console().print(table, markup=False)

@@ -26,6 +26,16 @@ class Commands(click.Group):
         command: click.Command = components().load("command", name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            if not args[0].startswith("-"):
+                components().find("command", args[0])  # its answer has near names, and plugins that were not loaded
+            raise error
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(entry.name, entry.component.summary) for entry in _entries()])

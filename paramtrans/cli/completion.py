@@ -1,0 +1,42 @@
+"""What a shell is told when Tab is pressed: names of components, paths inside a config, folders of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from paramtrans.plugins import components
+
+if TYPE_CHECKING:
+    import click
+
+
+def component_names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Names of all components that begin with `incomplete`."""
+    return sorted({entry.name for entry in components() if entry.name.startswith(incomplete)})
+
+
+def settings(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+    """For `--set`: dotted paths of the config, and behind `translator.name=` and the like the components there are."""
+    from click.shell_completion import CompletionItem
+
+    from paramtrans.config import SINGLE, Config
+
+    path, equals, typed = incomplete.partition("=")
+    if not equals:
+        return [CompletionItem(found) for found in _paths(Config) if found.startswith(path)]
+    part, _, last = path.rpartition(".")
+    if last != "name" or part not in SINGLE:
+        return []
+    names = (entry.name for entry in components().of_kind(SINGLE[part]))
+    return [CompletionItem(f"{path}={name}") for name in names if name.startswith(typed)]
+
+
+def _paths(model: Any, before: str = "") -> Iterator[str]:
+    """Every dotted path at which a model has a value."""
+    for name, field in model.model_fields.items():
+        below = field.annotation
+        if hasattr(below, "model_fields"):
+            yield from _paths(below, f"{before}{name}.")
+        else:
+            yield before + name

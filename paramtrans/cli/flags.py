@@ -1,0 +1,48 @@
+"""Options that several commands share, so that they mean the same everywhere."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from paramtrans.plugins import plugins
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def json_flag(command: Command) -> Command:
+    """`--json`: one JSON document on standard output instead of what people read; passed on as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON to standard output.")(command)
+
+
+def quiet_flag(command: Command) -> Command:
+    """`--quiet`: nothing on standard error but errors; passed on as `quiet`."""
+    return click.option("--quiet", is_flag=True, callback=_quieten, help="No progress and no warnings.")(command)
+
+
+def plugin_files(command: Command) -> Command:
+    """`--plugin FILE`, any number of times: loaded before the command begins."""
+    return click.option(
+        "--plugin",
+        multiple=True,
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        callback=_load,
+        expose_value=False,
+        help="Add a one-file plugin.",
+    )(command)
+
+
+def _quieten(context: click.Context, parameter: click.Parameter, value: bool) -> bool:
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.ERROR if value else logging.WARNING)
+    return value
+
+
+def _load(context: click.Context, parameter: click.Parameter, files: tuple[Path, ...]) -> None:
+    if not context.resilient_parsing:  # a shell that completes a line must not run what is on it
+        for file in files:
+            plugins().load_file(file)

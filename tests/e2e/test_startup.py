@@ -1,0 +1,69 @@
+"""The command line before it does anything: quick, and helpful with names."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from statistics import median
+
+import pytest
+
+from benchmarks import startup
+
+HEAVY = {"torch", "numpy", "pydantic", "matplotlib", "safetensors", "rich"}
+
+
+def test_help_and_plugins_come_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    seconds = startup.measure(repeats=7)
+    bare = median(seconds["python -c pass"])
+    with capsys.disabled():
+        print("".join(f"\n{name}: {median(found) / bare:.1f}× python -c pass" for name, found in seconds.items()))
+    # The best of several, because tests run beside each other.
+    assert all(min(found) < 0.3 for found in seconds.values()), seconds
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        f"import sys\nfrom paramtrans.cli.main import main\nmain(['--help'])\nsys.exit(str({HEAVY} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == "set()"
+
+
+def completed(line: str) -> list[str]:
+    """What bash is offered for the last word of a line."""
+    words = line.split(" ")
+    env = {"_PARAMTRANS_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+    command = [sys.executable, "-m", "paramtrans.cli.main"]
+    done = subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def test_a_shell_completes_commands_components_settings_and_files() -> None:
+    assert completed("paramtrans ru") == ["plain,run"]
+    assert completed("paramtrans plugins mix") == ["plain,mixer"]
+    assert completed("paramtrans run x.toml --set training.ba") == ["plain,training.batch_size"]
+    assert completed("paramtrans run x.toml --set source.name=basic") == ["plain,source.name=basic_block"]
+    assert completed("paramtrans run exa") == ["file,exa"]
+
+
+def test_completion_runs_no_plugin_file(tmp_path) -> None:
+    file = tmp_path / "file.py"
+    file.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    completed(f"paramtrans run x.toml --plugin {file} --set tra")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_unknown_command_is_answered_by_the_nearest() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "paramtrans.cli.main", "plugin"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and 'did you mean "plugins"?' in done.stderr
+
+
+def test_one_component_is_shown_with_its_options() -> None:
+    command = [sys.executable, "-m", "paramtrans.cli.main", "plugins", "noise"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert re.search(r"scale +number +\S+", done.stdout)
