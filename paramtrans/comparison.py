@@ -7,12 +7,12 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from paramtrans import hosts as stacks
 from paramtrans import seeds
 from paramtrans.errors import TrainingError
-from paramtrans.evaluation import accuracies, block_costs, break_even, summarise
+from paramtrans.evaluation import accuracies, block_costs, break_even, summarise, translator_costs
 from paramtrans.hosts import Hosts, Params
 from paramtrans.parts import Parts
 from paramtrans.progress import Reporter
@@ -56,7 +56,7 @@ class Comparison:
                 "seeds": list(self.hosts.seeds),
                 "accuracies": {method: values.tolist() for method, values in self.accuracies.items()},
             },
-            "translator": {"name": parts.config.translator.name, "parameters": _parameters(self.translator)},
+            "translator": {"name": parts.config.translator.name, **self._translator_costs()},
             "blocks": {name: asdict(cost) for name, cost in costs.items()},
             "break_even": {
                 "models": None if step2_seconds is None else break_even(zoo_seconds, training, per_host, step2_seconds),
@@ -71,6 +71,7 @@ class Comparison:
                 "epochs": len(history["epochs"]),
                 "best_epoch": history["best_epoch"],
                 "best_select": history["best_accuracy"],
+                "loss": history["epochs"][-1]["loss"],
             },
         }
 
@@ -98,6 +99,10 @@ class Comparison:
         check_blocks(blocks, self.parts)
         return blocks
 
+    def _translator_costs(self) -> dict[str, int]:
+        host = self.hosts.pick([0]).to(self.parts.device)
+        return translator_costs(self.translator, host.source, Context(host, self.parts.runner))
+
     def _rivals(self) -> dict[str, Params]:
         """Rivals that need pairs are left out where there are none."""
         parts = self.parts
@@ -120,7 +125,3 @@ def check_blocks(blocks: Params, parts: Parts) -> None:
             raise TrainingError(f"{name}: wrote values that are not finite to {tensor.name}; lower training.lr")
         if tensor.positive and not (values > 0).all():
             raise TrainingError(f"{name}: wrote values that are not positive to {tensor.name}, a variance")
-
-
-def _parameters(translator: Translator) -> int:
-    return sum(p.numel() for p in translator.parameters()) if isinstance(translator, nn.Module) else 0

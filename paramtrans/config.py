@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,18 +10,16 @@ from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveI
 
 from paramtrans import options
 from paramtrans.errors import ConfigError, ParamtransError
+from paramtrans.layering import override as override
+from paramtrans.layering import read as read
+from paramtrans.layering import settle
 from paramtrans.options import BaseOptions
 from paramtrans.registry import Registry
-
-MAX_BYTES = 1_000_000
-"""A config larger than this is refused unread."""
 
 ELSEWHERE = ("run", "executor")
 """Parts of a config that say where a run is made, not what; they may differ when it goes on."""
 METHODS = ("source", "trained_target", "translated")
 """Methods that are always reported; a rival may not take their names."""
-MAX_DEPTH = 20
-"""Parts of a dotted path, at most."""
 SINGLE = {
     "task": "task",
     "source": "block_adapter",
@@ -182,32 +179,11 @@ class Config(BaseOptions):
 
 def load(path: Path, registry: Registry, overrides: Sequence[str] = ()) -> Config:
     """Read, override (`a.b=value`) and validate a config file; raises `ConfigError` with every problem found."""
-    return validate(override(read(path), overrides), registry, where=str(path))
-
-
-def read(path: Path) -> dict[str, Any]:
-    """The file as a dictionary; raises `ConfigError` where there is none, or it is no TOML."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise ConfigError([f"{path}: larger than {MAX_BYTES:,} bytes; this is no config"])
-        return tomllib.loads(content.decode())
-    except OSError as error:
-        raise ConfigError([f"{path}: {error.strerror or error}; give the path of a TOML file"]) from error
-    except (ValueError, RecursionError) as error:  # broken TOML, text that is not UTF-8, numbers without end
-        raise ConfigError([f"{path}: not valid TOML: {error}"]) from error
-
-
-def override(document: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
-    """The document with `a.b.0.c=value` settings applied; values are TOML, and anything else is text."""
-    for setting in settings:
-        path, equals, text = setting.partition("=")
-        keys = path.split(".")
-        if not equals or not all(keys) or len(keys) > MAX_DEPTH:
-            raise ConfigError([f"--set {setting[:80]}: expected a.b=value"])
-        document = _with(document, keys, _value(text), setting)
-    return document
+    where = str(path)
+    document = settle(read(path), overrides, where)
+    if "sweep" in document:
+        raise ConfigError([f"{where}: sweep: this config is of several runs; give it to paramtrans run, or Sweep"])
+    return validate(document, registry, where)
 
 
 def validate(document: Mapping[str, Any], registry: Registry, where: str = "config") -> Config:
@@ -272,25 +248,3 @@ def _replace_options(config: Config, resolved: dict[str, dict[str, Any]]) -> Con
             part = part[int(key)] if isinstance(part, list) else part[key]
         part.update(own)
     return Config.model_validate(document)
-
-
-def _with(node: Any, keys: list[str], value: Any, setting: str) -> Any:
-    """A copy of `node` with the value at `keys` replaced."""
-    key, *rest = keys
-    if isinstance(node, list):
-        if not (key.isascii() and key.isdecimal() and len(key) < 8 and int(key) < len(node)):
-            raise ConfigError([f"--set {setting}: {key} is no place in a list of {len(node)}"])
-        index = int(key)
-        return [*node[:index], _with(node[index], rest, value, setting) if rest else value, *node[index + 1 :]]
-    if not isinstance(node, dict):
-        raise ConfigError([f"--set {setting}: there is nothing below the value {node!r}"])
-    return {**node, key: _with(node.get(key, {}), rest, value, setting) if rest else value}
-
-
-def _value(text: str) -> Any:
-    """A TOML value where the text is one, and nothing but one; else the text itself."""
-    try:
-        found = tomllib.loads(f"value = {text}")
-    except (ValueError, RecursionError):
-        return text
-    return found["value"] if list(found) == ["value"] else text

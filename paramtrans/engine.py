@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paramtrans import report, seeds, store
 from paramtrans.cache import cache_dir
@@ -22,6 +22,9 @@ from paramtrans.runfolder import RunFolder
 from paramtrans.saving import save_translator
 from paramtrans.training import Trainer
 from paramtrans.zoo import ROLES, Zoo
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 CACHE_HINT = "set run.cache to another folder"
 
@@ -41,6 +44,10 @@ class RunResult:
         """For each method: `mean`, `ci95`, `min`, `max` in percent, and `n` hosts."""
         methods: dict[str, dict[str, Any]] = self.evaluation["methods"]
         return methods
+
+    def table(self) -> Table:
+        """All methods, for a terminal."""
+        return report.table(self.evaluation)
 
     def as_dict(self) -> dict[str, Any]:
         """The object that `paramtrans run --json` prints."""
@@ -81,9 +88,13 @@ class Run:
         self.folder = RunFolder(path, config.model_dump(mode="json"))
         self.info = RunInfo(path, self.folder.config)
 
+    def check(self) -> None:
+        """Raise `ConfigError` with all that does not fit, before anything is trained."""
+        self.parts.check(self.where)
+
     def do(self, fresh: bool) -> RunResult:
         """All stages, in order."""
-        self.parts.check(self.where)
+        self.check()
         finished = None if fresh else self.folder.resume()
         if finished is None:
             with self.folder.locked():

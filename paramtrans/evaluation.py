@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from paramtrans.blocks import BlockAdapter
 from paramtrans.hosts import Hosts, Params, take
-from paramtrans.protocols import Split
+from paramtrans.protocols import Context, Split, Translator
 from paramtrans.specs import FeatureSpec
 from paramtrans.stacked import HostRunner, Stacked
 
@@ -109,6 +109,14 @@ def block_costs(
         name: BlockCost(adapter.spec.parameters, flops[name], 1000 * statistics.median(seconds[name][1:]))
         for name, adapter in adapters.items()
     }
+
+
+def translator_costs(translator: Translator, source: Params, context: Context) -> dict[str, int]:
+    """Trained values of a translator, and the floating-point operations of translating one block (a stack of one)."""
+    parameters = sum(p.numel() for p in translator.parameters()) if isinstance(translator, torch.nn.Module) else 0
+    with FlopCounterMode(display=False) as counter:
+        translator.translate(source, context)
+    return {"parameters": parameters, "flops": int(counter.get_total_flops())}
 
 
 def _flops(module: torch.nn.Module, inputs: Tensor) -> int:

@@ -64,7 +64,7 @@ STYLE: dict[str, Any] = {
 MOST_DOTS, MOST_IMAGES, BIN = 300, 8, 5
 
 
-def _styled(function: Callable[P, Any]) -> Callable[P, Any]:
+def styled(function: Callable[P, Any]) -> Callable[P, Any]:
     """Run a function in the report's style, whatever the user's own; theirs is back afterwards."""
 
     @functools.wraps(function)
@@ -94,7 +94,7 @@ def finite(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None and math.isfinite(value)]
 
 
-@_styled
+@styled
 def accuracies(result: Mapping[str, Any]) -> Figure:
     """Mean accuracy of every method with its 95% interval, hosts as faint dots behind."""
     from matplotlib.figure import Figure
@@ -104,7 +104,7 @@ def accuracies(result: Mapping[str, Any]) -> Figure:
     axes = figure.subplots()
     for row, name in enumerate(names):
         hosts = result["hosts"]["accuracies"].get(name, [])
-        _method(axes, row, result["methods"][name], hosts, COLOURS.get(name, GREY), name == "translated")
+        method_line(axes, row, result["methods"][name], hosts, COLOURS.get(name, GREY), name == "translated")
     axes.set_yticks(range(len(names)), [label(name) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlabel("accuracy, %")
@@ -116,7 +116,9 @@ def accuracies(result: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _method(axes: Axes, row: int, method: Mapping[str, Any], hosts: Iterable[float], colour: str, bold: bool) -> None:
+def method_line(
+    axes: Axes, row: int, method: Mapping[str, Any], hosts: Iterable[float], colour: str, bold: bool
+) -> None:
     dots = _thinned(finite(hosts))
     # Golden-ratio steps spread the dots evenly, and alike each time.
     heights = [row + 0.5 * (i * 0.618034 % 1 - 0.5) for i in range(len(dots))]
@@ -137,7 +139,7 @@ def _thinned(values: list[float]) -> list[float]:
     return [values[round(i * (len(values) - 1) / (MOST_DOTS - 1))] for i in range(MOST_DOTS)]
 
 
-@_styled
+@styled
 def training(history: Sequence[Mapping[str, Any]], best_epoch: int | None = None) -> Figure:
     """Loss, and below it the accuracy on the selection hosts where there is any; the chosen epoch is marked."""
     from matplotlib.figure import Figure
@@ -155,7 +157,7 @@ def training(history: Sequence[Mapping[str, Any]], best_epoch: int | None = None
         axes.set_ylabel(name)
         axes.grid()
         if key == "loss" and values and min(values) > 0 and max(values) > 20 * min(values):
-            _log_scale(axes)
+            log_scale(axes)
         if best_epoch:
             axes.axvline(best_epoch, color=ORANGE, linewidth=1.4, linestyle="--")
     if best_epoch:
@@ -165,7 +167,7 @@ def training(history: Sequence[Mapping[str, Any]], best_epoch: int | None = None
     return figure
 
 
-def _log_scale(axes: Axes) -> None:
+def log_scale(axes: Axes) -> None:
     """Ticks are plain numbers: powers would be mathematical text, which stays unparsed here."""
     from matplotlib.ticker import LogLocator, NullLocator
 
@@ -183,7 +185,7 @@ def _mark(axes: Axes, epoch: int, last: int) -> None:
     axes.annotate(text, (epoch, 1.0), offset, where, "offset points", ha=side, va="top", color=ORANGE)
 
 
-@_styled
+@styled
 def histogram(hosts: Mapping[str, Sequence[float]]) -> Figure:
     """How many hosts have which accuracy, in bins of 5%: random initialisation, translated, trained target."""
     from matplotlib.figure import Figure
@@ -209,7 +211,7 @@ def histogram(hosts: Mapping[str, Sequence[float]]) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def feature_maps(maps: Mapping[str, Tensor]) -> Figure:
     """Feature maps `[images, height, width]` by name: a column for each name, each map on its own scale."""
     from matplotlib.figure import Figure
@@ -234,7 +236,7 @@ def feature_maps(maps: Mapping[str, Tensor]) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def svg(figure: Figure, name: str, description: str) -> str:
     """The figure as an `<svg>` element for inside a page: `name` keeps its ids apart, `description` is read aloud.
 

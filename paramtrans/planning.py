@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,19 @@ import torch
 from paramtrans import steps
 from paramtrans.config import HostTraining
 from paramtrans.engine import Run
+from paramtrans.evaluation import translator_costs
 from paramtrans.hosts import Hosts, Params, split
 from paramtrans.learned import LearnedTranslator
 from paramtrans.progress import duration
+from paramtrans.protocols import Context
+from paramtrans.sweep import Sweep
 from paramtrans.training import Trainer
-from paramtrans.zoo import ROLES
+from paramtrans.zoo import ROLES, Zoo
 
 BYTES = 4
 """Of a float32."""
+PROBE_BATCH = 64
+"""Hosts in a timed step of the translator, at most; larger batches are taken to cost as much a host."""
 PROBE_STEPS = 3
 """Training steps that are timed, on a shard of the config's size, for the estimate."""
 
@@ -39,51 +45,135 @@ class Plan:
     disk_bytes: int
     memory_bytes: int
 
+    translator: dict[str, Any]
+    """Its name, parameters, and the FLOPs of one translation; parameters 0 for one that learns nothing."""
+
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def describe(self) -> str:
+        """A few lines for people."""
+        hosts = ", ".join(f"{self.hosts[role]} {role}" for role in ROLES)
+        return "\n".join(
+            [
+                f"run     {self.run_dir}",
+                f"zoo     {self.zoo_dir}",
+                f"hosts   {hosts}; {self.hosts['to_train']} still to train",
+                f"targets {self.targets_to_train} still to train",
+                f"learns  {_translator(self.translator)}",
+                *_totals(self.seconds, self.disk_bytes, self.memory_bytes),
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """The plans of a sweep's runs; hosts and targets that an earlier run of it trains are not counted again."""
+
+    sweep_dir: str
+    runs: list[Plan]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "seconds": self.seconds, "zoos": len({run.zoo_dir for run in self.runs})}
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Of all runs, by stage."""
+        return {name: round(sum(run.seconds[name] for run in self.runs), 1) for name in self.runs[0].seconds}
+
+    def describe(self) -> str:
+        """A few lines for people."""
+        zoos = {run.zoo_dir: run for run in self.runs}
+        hosts, targets = (
+            sum(run.hosts["to_train"] for run in self.runs),
+            sum(run.targets_to_train for run in self.runs),
+        )
+        disk = sum(max(run.disk_bytes for run in self.runs if run.zoo_dir == zoo) for zoo in zoos)
+        return "\n".join(
+            [
+                f"sweep   {self.sweep_dir}: {len(self.runs)} runs, {_many(len(zoos), 'zoo')}",
+                *(f"zoo     {zoo}" for zoo in zoos),
+                f"hosts   {hosts:,} still to train",
+                f"targets {targets:,} still to train",
+                *(f"run     {Path(run.run_dir).name}: {_translator(run.translator)}" for run in self.runs),
+                *_totals(self.seconds, disk, max(run.memory_bytes for run in self.runs)),
+            ]
+        )
 
 
 def plan(run: Run) -> Plan:
     """Look at what is cached, time a few steps of each kind, and add up. Keeps nothing but the unpacked data."""
-    parts, zoo = run.parts, run.zoo
-    parts.check(run.where)
-    parts.task.prepare(run.cache)
-    counts = {role: zoo.count(role) for role in ROLES}
-    missing = {step: sum(job["stop"] - job["start"] for job in zoo.missing(step)) for step in (1, 2)}
-    probe = Probe(run, min(run.config.zoo.shard, max(counts.values())))
-    targets = sum(shard.stop - shard.start for role in ROLES for shard in zoo.target_shards(role))
-    disk = BYTES * (sum(counts.values()) * probe.host_values() + targets * parts.target.spec.numel)
-    seconds = {
-        "zoo_step1": probe.step1() * missing[1] / probe.count,
-        "zoo_step2": probe.step2() * missing[2] / probe.count,
-        "training": probe.training(),
-    }
-    return Plan(
-        run_dir=str(run.folder.path),
-        zoo_dir=str(zoo.dir),
-        hosts={**counts, "to_train": missing[1]},
-        targets_to_train=missing[2],
-        seconds={name: round(value, 1) for name, value in seconds.items()},
-        disk_bytes=disk,
-        memory_bytes=_peak_memory(parts.device) + disk,
-    )
+    return Planner().plan(run)
 
 
-def describe(plan: Plan) -> str:
-    """A plan as a few lines for people."""
-    hosts = ", ".join(f"{plan.hosts[role]} {role}" for role in ("train", "select", "report"))
-    stages = ", ".join(f"{name} {duration(value)}" for name, value in plan.seconds.items())
-    return "\n".join(
-        [
-            f"run     {plan.run_dir}",
-            f"zoo     {plan.zoo_dir}",
-            f"hosts   {hosts}; {plan.hosts['to_train']} still to train",
-            f"targets {plan.targets_to_train} still to train",
-            f"time    about {duration(sum(plan.seconds.values()))} ({stages}), without evaluation",
-            f"disk    {plan.disk_bytes / 2**20:.1f} MiB for the zoo",
-            f"memory  about {plan.memory_bytes / 2**30:.1f} GiB",
-        ]
-    )
+def plan_sweep(sweep: Sweep) -> SweepPlan:
+    """The same for each run of a sweep; zoos that several of them share are timed once."""
+    sweep.check()
+    planner = Planner()
+    return SweepPlan(str(sweep.folder), [planner.plan(run) for run in sweep.runs])
+
+
+class Planner:
+    """Remembers which shards earlier plans count, and how long a host or target of each zoo takes."""
+
+    def __init__(self) -> None:
+        self.counted: set[str] = set()
+        self.each: dict[Path, float] = {}
+        """Seconds of one host, or target, by the folder of its shards."""
+
+    def plan(self, run: Run) -> Plan:
+        parts, zoo = run.parts, run.zoo
+        run.check()
+        parts.task.prepare(run.cache)
+        counts = {role: zoo.count(role) for role in ROLES}
+        probe = Probe(run, min(run.config.zoo.shard, max(counts.values())))
+        missing = {step: self._missing(zoo, step) for step in (1, 2)}
+        targets = sum(shard.stop - shard.start for role in ROLES for shard in zoo.target_shards(role))
+        disk = BYTES * (sum(counts.values()) * probe.host_values() + targets * parts.target.spec.numel)
+        seconds = {
+            "zoo_step1": missing[1] and missing[1] * self._each(zoo.dir, probe.step1, probe.count),
+            "zoo_step2": missing[2] and missing[2] * self._each(zoo.target_dir, probe.step2, probe.count),
+            "training": probe.training(),
+        }
+        return Plan(
+            run_dir=str(run.folder.path),
+            zoo_dir=str(zoo.dir),
+            hosts={**counts, "to_train": missing[1]},
+            targets_to_train=missing[2],
+            seconds={name: round(value, 1) for name, value in seconds.items()},
+            disk_bytes=disk,
+            memory_bytes=_peak_memory(parts.device) + probe.step_bytes + disk,
+            translator=probe.translator(),
+        )
+
+    def _missing(self, zoo: Zoo, step: int) -> int:
+        jobs = [job for job in zoo.missing(step) if job["file"] not in self.counted]
+        self.counted |= {job["file"] for job in jobs}
+        return sum(job["stop"] - job["start"] for job in jobs)
+
+    def _each(self, folder: Path, measure: Callable[[], float], count: int) -> float:
+        if folder not in self.each:
+            self.each[folder] = measure() / count
+        return self.each[folder]
+
+
+def _translator(found: dict[str, Any]) -> str:
+    if not found["parameters"]:
+        return f"nothing ({found['name']})"
+    return f"{found['name']}, {found['parameters']:,} parameters, {found['flops']:,} FLOPs for one translation"
+
+
+def _totals(seconds: dict[str, float], disk: int, memory: int) -> list[str]:
+    stages = ", ".join(f"{name} {duration(value)}" for name, value in seconds.items())
+    return [
+        f"time    about {duration(sum(seconds.values()))} ({stages}), without evaluation",
+        f"disk    {disk / 2**20:.1f} MiB for the zoo",
+        f"memory  about {memory / 2**30:.1f} GiB",
+    ]
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 class Probe:
@@ -94,6 +184,8 @@ class Probe:
         self.examples = len(run.parts.task.split("train"))
         self.seeds = list(range(count))
         self.hosts = self._hosts(_short(run.config.zoo.step1, 1))
+        self.step_bytes = 0
+        """What a step of the translator at the config's batch size holds beyond the timed one."""
 
     def host_values(self) -> int:
         """Numbers kept of one host."""
@@ -114,20 +206,32 @@ class Probe:
         translator = self.parts.translator(seed=0)
         if not isinstance(translator, LearnedTranslator):
             return 0.0
-        parts = {part: split(self.hosts, part) for part in ("former", "source", "latter")}
-        parts["target"] = split(self._targets(_short(self.config.zoo.step2, 1)), "target")
-        stream = self.parts.task.stream()
-        hosts = Hosts(parts["former"], parts["source"], parts["latter"], parts["target"], tuple(self.seeds), stream)
         training = self.config.training
-        trainer = Trainer(self.parts, translator, hosts, hosts, Path())
-        chosen = [i % self.count for i in range(min(training.batch_size, self.config.zoo.train))]
-        generator = torch.Generator().manual_seed(0)
+        trainer = Trainer(self.parts, translator, self.stack, self.stack, Path())
+        batch = min(training.batch_size, self.config.zoo.train)
+        chosen = [i % self.count for i in range(min(batch, PROBE_BATCH))]
+        generator, before = torch.Generator().manual_seed(0), _peak_memory(self.parts.device)
         trainer.step(chosen, generator)
         started = time.monotonic()
         for _ in range(PROBE_STEPS):
             trainer.step(chosen, generator)
-        per_step = (time.monotonic() - started) / PROBE_STEPS
-        return per_step * training.epochs * -(-self.config.zoo.train // training.batch_size)
+        per_host = (time.monotonic() - started) / PROBE_STEPS / len(chosen)
+        self.step_bytes = (_peak_memory(self.parts.device) - before) * (batch - len(chosen)) // len(chosen)
+        return per_host * training.epochs * self.config.zoo.train
+
+    def translator(self) -> dict[str, Any]:
+        """Name, parameters, and FLOPs for one block."""
+        host = self.stack.pick([0])
+        costs = translator_costs(self.parts.translator(seed=0), host.source, Context(host, self.parts.runner))
+        return {"name": self.config.translator.name, **costs}
+
+    @cached_property
+    def stack(self) -> Hosts:
+        """Barely trained hosts with their targets."""
+        parts = {part: split(self.hosts, part) for part in ("former", "source", "latter")}
+        target = split(self._targets(_short(self.config.zoo.step2, 1)), "target")
+        stream = self.parts.task.stream()
+        return Hosts(parts["former"], parts["source"], parts["latter"], target, tuple(self.seeds), stream)
 
     def _hosts(self, options: HostTraining) -> Params:
         return steps.train_hosts(self.parts.task, self.parts.source, options, self.seeds, self.parts.device)

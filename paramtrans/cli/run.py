@@ -33,22 +33,26 @@ def run(path: Path, settings: tuple[str, ...], fresh: bool, dry_run: bool, as_js
     """
     from rich.console import Console
 
-    from paramtrans import config, planning, report
+    from paramtrans import config, planning
     from paramtrans.engine import Run
     from paramtrans.plugins import plugins
     from paramtrans.progress import ConsoleReporter, Reporter
+    from paramtrans.sweep import Sweep, is_sweep
 
     reporter = Reporter() if quiet else ConsoleReporter(Console(stderr=True))
-    resolved = config.load(path, plugins().registry(), settings)
-    this = Run(resolved, path.stem, reporter, plugins(), where=str(path))
+    this: Run | Sweep
+    if is_sweep(path):
+        this = Sweep(path, settings, reporter, plugins())
+    else:
+        this = Run(config.load(path, plugins().registry(), settings), path.stem, reporter, plugins(), where=str(path))
     if dry_run:
-        plan = planning.plan(this)
-        click.echo(json.dumps(plan.as_dict()) if as_json else planning.describe(plan))
+        plan = planning.plan_sweep(this) if isinstance(this, Sweep) else planning.plan(this)
+        click.echo(json.dumps(plan.as_dict()) if as_json else plan.describe())
         return
     result = this.do(fresh)
     if as_json:
         click.echo(json.dumps(result.as_dict(), ensure_ascii=False))
     else:
         console = Console()
-        console.print(report.table(result.evaluation))
+        console.print(result.table())
         console.print(f"report: {result.dir / 'report.html'}", highlight=False, soft_wrap=True)
