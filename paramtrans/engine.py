@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paramtrans import report, seeds, store
+from paramtrans import memory, report, seeds, store
 from paramtrans.cache import cache_dir
 from paramtrans.comparison import Comparison
 from paramtrans.config import Config
@@ -90,7 +90,8 @@ class Run:
 
     def check(self) -> None:
         """Raise `ConfigError` with all that does not fit, before anything is trained."""
-        self.parts.check(self.where)
+        with memory.told(self.where):
+            self.parts.check(self.where)
 
     def do(self, fresh: bool) -> RunResult:
         """All stages, in order."""
@@ -174,7 +175,8 @@ class Run:
         """Adds a stage's time to what earlier attempts at it took."""
         earlier, started = self.folder.seconds.get(stage, 0.0), time.monotonic()
         try:
-            yield
+            with memory.told(stage):
+                yield
         finally:
             self.folder.seconds[stage] = round(earlier + time.monotonic() - started, 3)
             self._record("running")

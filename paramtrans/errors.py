@@ -49,5 +49,9 @@ class DataError(ParamtransError):
     """A data set that is missing, damaged, or cannot be fetched."""
 
 
+class OutOfMemory(ParamtransError):
+    """More memory was needed than there is."""
+
+
 class TrainingError(ParamtransError):
     """Training that left the finite numbers or cannot go on."""

@@ -23,7 +23,7 @@ from paramtrans_equivariant.grid import Grid
 class EquivariantOptions(BaseOptions):
     """Sizes, what is read beside the block, and the block whose change is learned."""
 
-    layers: PositiveInt = 3
+    layers: PositiveInt = Field(3, le=1000)
     width: PositiveInt = 64
     """Values of a cell inside the translator."""
     heads: PositiveInt = 4

@@ -15,7 +15,7 @@ from paramtrans.learned import TokenOptions, TokenTranslator
 class AttentionOptions(TokenOptions):
     """Sizes of an attention translator."""
 
-    layers: PositiveInt = 4
+    layers: PositiveInt = Field(4, le=1000)
     width: PositiveInt = 128
     heads: PositiveInt = 4
     feedforward: PositiveInt = 256

@@ -14,7 +14,7 @@ from paramtrans.learned import TokenOptions, TokenTranslator
 class ConvOptions(TokenOptions):
     """Sizes of a convolution translator."""
 
-    layers: PositiveInt = 4
+    layers: PositiveInt = Field(4, le=1000)
     width: PositiveInt = 128
     """Channels."""
     kernel: PositiveInt = 5

@@ -24,7 +24,7 @@ class MixerOptions(TokenOptions):
 
     size: Literal["small", "base", "large", "wide"] | None = None
     """A row of Table 2; sets the four numbers below."""
-    layers: PositiveInt = 8
+    layers: PositiveInt = Field(8, le=1000)
     width: PositiveInt = 128
     """Values of a token inside the Mixer."""
     token_width: PositiveInt = 256

@@ -14,7 +14,7 @@ from paramtrans.learned import TokenOptions, TokenTranslator
 class MLPOptions(TokenOptions):
     """Sizes of an MLP translator."""
 
-    layers: NonNegativeInt = 2
+    layers: NonNegativeInt = Field(2, le=1000)
     """Hidden layers."""
     width: PositiveInt = 512
     """Units of each."""

@@ -1,0 +1,26 @@
+"""Running out of memory, told in words: where, and what would need less."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from paramtrans.errors import OutOfMemory
+
+SIGNS = ("can't allocate memory", "out of memory", "not enough memory", "overflow")
+"""What torch's messages say where a tensor is larger than memory, or than any memory."""
+
+
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """Turns running out of memory into `OutOfMemory`, beginning with `what`."""
+    try:
+        yield
+    except (MemoryError, OverflowError, RuntimeError, TypeError) as error:
+        text = (str(error).splitlines() or [""])[0]
+        if isinstance(error, RuntimeError | TypeError) and not any(sign in text.lower() for sign in SIGNS):
+            raise
+        raise OutOfMemory(
+            f"{what}: not enough memory{f' ({text})' if text else ''}; lower zoo.shard, training.batch_size, or the "
+            "sizes of task, blocks and translator; what was finished is kept"
+        ) from error

@@ -1,0 +1,32 @@
+"""Running out of memory is told with the place; nothing else is mistaken for it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from paramtrans import memory
+from paramtrans.errors import OutOfMemory
+
+HUGE = {
+    "more than there is": lambda: torch.empty(2**50),
+    "more than can be": lambda: torch.empty(2**40, 2**40),
+    "more than numbers": lambda: torch.nn.Linear(10**30, 1),
+    "of the language": lambda: bytearray(2**60),
+}
+
+
+@pytest.mark.parametrize("allocate", HUGE.values(), ids=HUGE.keys())
+def test_too_much_memory_is_told_with_the_place_and_what_to_do(allocate) -> None:
+    with (
+        pytest.raises(OutOfMemory, match=r"^training: not enough memory.*training\.batch_size"),
+        memory.told("training"),
+    ):
+        allocate()
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    for error in (RuntimeError("shape mismatch"), ValueError("x")):
+        with pytest.raises(type(error)) as caught, memory.told("training"):
+            raise error
+        assert caught.value is error
