@@ -87,7 +87,7 @@ class Plugins:
                 provider = self._providers[implementation.plugin_name]
                 try:
                     entries += [_entry(kind, component, provider) for component in implementation.function()]
-                except Exception as error:
+                except (Exception, SystemExit) as error:
                     failures.append(f"{provider}, hook paramtrans_{kind}s ({type(error).__name__}: {error})")
         return Registry(entries, [*self.not_loaded, *failures])
 
@@ -97,7 +97,7 @@ class Plugins:
             wanted = {name: arguments[name] for name in implementation.argnames}
             try:
                 implementation.function(**wanted)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 provider = self._providers[implementation.plugin_name]
                 raise PluginLoadError(f"{provider}, hook {hook}: {type(error).__name__}: {error}") from error
 

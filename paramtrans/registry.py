@@ -53,7 +53,7 @@ class Entry:
         module, _, attribute = self.component.target.partition(":")
         try:
             return getattr(importlib.import_module(module), attribute)
-        except Exception as error:  # a plugin may raise anything at import
+        except (Exception, SystemExit) as error:  # a plugin may raise anything at import
             raise PluginLoadError(
                 f'{self.kind} "{self.name}" of {self.provider} cannot be loaded from {self.component.target}: '
                 f"{type(error).__name__}: {error}"

@@ -114,17 +114,22 @@ def test_lifecycle_hooks_are_called_in_order_with_what_they_promise(tiny_plugins
     assert finished["result"]["methods"] == promised["methods"]
 
 
-def test_a_lifecycle_hook_that_raises_is_named_with_its_provider(tiny_plugins, tiny_config) -> None:
+@pytest.mark.parametrize(
+    "error", [ValueError("no room"), SystemExit("no room")], ids=lambda error: type(error).__name__
+)
+def test_a_lifecycle_hook_that_raises_is_named_with_its_provider(tiny_plugins, tiny_config, error) -> None:
     from paramtrans import run
     from paramtrans.errors import PluginLoadError
 
     class Broken:
         @hookspecs.hookimpl
         def paramtrans_run_started(self):
-            raise ValueError("no room")
+            raise error
 
     tiny_plugins.register(Broken(), Provider("acme", "2.1"))
-    with pytest.raises(PluginLoadError, match=r"acme 2\.1, hook paramtrans_run_started: ValueError: no room"):
+    with pytest.raises(
+        PluginLoadError, match=rf"acme 2\.1, hook paramtrans_run_started: {type(error).__name__}: no room"
+    ):
         run(tiny_config(), loaded=tiny_plugins)
 
 
