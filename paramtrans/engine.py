@@ -107,8 +107,7 @@ class Run:
         self.parts.task.prepare(self.cache)
         if fresh:
             self.folder.clear()
-            with store.locked(self.zoo.dir, CACHE_HINT):
-                self.zoo.forget()
+            self.folder.outdated = self.zoo.newest()
         self._record("running")
         self.plugins.notify("paramtrans_run_started", run=self.info)
         for step in (1, 2):
@@ -135,10 +134,11 @@ class Run:
 
     def _train_zoo(self, step: int) -> None:
         """Train the shards of a step that are not there yet. Runs that share a zoo take turns."""
-        folder, recipe = self.zoo.folder(step)
+        folder, _ = self.zoo.folder(step)
         with store.locked(folder, CACHE_HINT):
-            store.write_json(folder / "recipe.json", recipe)
-            jobs = self.zoo.missing(step)
+            store.tidy(folder, folder / "hosts")
+            self.zoo.write_recipe(step)
+            jobs = self.zoo.missing(step, self.folder.outdated)
             if not jobs:
                 return
             training = self.config.zoo.step1 if step == 1 else self.config.zoo.step2

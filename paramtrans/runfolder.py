@@ -39,6 +39,8 @@ class RunFolder:
         self.path, self.config = path, config
         self.seconds: dict[str, float] = {}
         """Wall-clock time of each stage, over all interruptions."""
+        self.outdated = 0
+        """Shards of the zoo that are no newer are trained again (`--fresh`); 0: none."""
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
 
     @contextmanager
@@ -50,6 +52,7 @@ class RunFolder:
         try:
             with store.locked(self.path, OTHERWISE, timeout=0):
                 self._check_ours()
+                store.tidy(self.path, self.checkpoint, self.file("translator"))
                 yield
         except Timeout as error:
             raise StoreError(f"{self.path}: another process works on this run; wait for it, or set run.dir") from error
@@ -67,7 +70,7 @@ class RunFolder:
                 f"{self.path}: holds a run of another config (different: {', '.join(different[:5])}); "
                 "set run.dir to another folder, or use --fresh to start over here, zoo included"
             )
-        self.seconds, self.started = record.seconds, record.started
+        self.seconds, self.started, self.outdated = record.seconds, record.started, record.outdated
         if record.status != "finished":
             return None
         self._check_results(record.files)
@@ -103,6 +106,7 @@ class RunFolder:
             "started": self.started,
             "config": self.config,
             "seconds": self.seconds,
+            "outdated": self.outdated,
             "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
             "plugins": plugins,
             "files": self._results() if status == "finished" else {},
@@ -162,6 +166,7 @@ class Record(BaseModel):
     started: str
     config: dict[str, Any]
     seconds: dict[str, float]
+    outdated: int = 0
     files: dict[str, str] = {}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,8 @@ from paramtrans.hosts import Params
 
 MAX_JSON = 2**28
 """Bytes of a JSON document that are read at most; the accuracies of a million hosts take fewer."""
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}")
+"""Names of files that are being written."""
 SEAL = "record_sha256"
 """Key of a document's checksum of itself."""
 
@@ -108,6 +111,14 @@ def make_folder(folder: Path, otherwise: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"{folder}: cannot be written: {error.strerror or error}; {otherwise}") from error
+
+
+def tidy(*folders: Path) -> None:
+    """Delete what a killed process had begun to write in folders that no other process writes in now."""
+    for folder in folders:
+        for path in folder.glob(".*"):
+            if TEMPORARY.fullmatch(path.name):
+                remove(path)
 
 
 @contextmanager

@@ -70,6 +70,18 @@ class Zoo:
         """Where the shards of a step stand, and the recipe that made them."""
         return (self.dir, self.recipe) if step == 1 else (self.target_dir, self.target_recipe)
 
+    def write_recipe(self, step: int) -> None:
+        """Say in words, beside the shards, what made them; a file that says something else is reported and replaced."""
+        folder, recipe = self.folder(step)
+        path = folder / "recipe.json"
+        try:
+            same = not path.exists() or store.digest(store.read_json(path)) == store.digest(recipe)
+        except store.Damaged:
+            same = False
+        if not same:
+            logger.warning("%s: was changed after it was written; it is written again", path)
+        store.write_json(path, recipe)
+
     def seconds(self) -> float:
         """What the hosts and pairs that the translator learns from took to train, whenever that was."""
         paths = [self._path(1, shard) for role in ("train", "select") for shard in self.host_shards(role)]
@@ -101,11 +113,14 @@ class Zoo:
         }[role]
         return shards(role, count, self.config.zoo.shard)
 
-    def missing(self, step: int) -> list[dict[str, Any]]:
-        """Jobs for the shards of a step that are absent, or damaged (which is logged), as JSON documents."""
+    def missing(self, step: int, outdated: int = 0) -> list[dict[str, Any]]:
+        """Jobs for the shards of a step that are absent, or damaged (which is logged), as JSON documents.
+
+        Shards that were there when `newest` returned `outdated` count as absent too.
+        """
         of_step = self.host_shards if step == 1 else self.target_shards
         wanted = [shard for role in ROLES for shard in of_step(role)]
-        return [self._job(step, shard) for shard in wanted if not self._is_whole(step, shard)]
+        return [self._job(step, shard) for shard in wanted if not self._is_whole(step, shard, outdated)]
 
     def load(self, role: str) -> Hosts:
         """The hosts of a role; with their trained targets where all of them have one. Diverged hosts are left out."""
@@ -116,12 +131,11 @@ class Zoo:
         count = self.config.zoo.target_hosts
         return self._stack("train", count) if count else None
 
-    def forget(self) -> None:
-        """Delete the shards this config uses, so that they are trained afresh."""
-        for step, of_step in ((1, self.host_shards), (2, self.target_shards)):
-            for shard in (shard for role in ROLES for shard in of_step(role)):
-                store.remove(store.record_path(self._path(step, shard)))
-                store.remove(self._path(step, shard))
+    def newest(self) -> int:
+        """When the last of this config's shards was written, as files tell time; 0 where there is none."""
+        steps_ = ((1, self.host_shards), (2, self.target_shards))
+        paths = [self._path(step, shard) for step, of_step in steps_ for role in ROLES for shard in of_step(role)]
+        return max((_written(path) for path in paths), default=0)
 
     def _stack(self, role: str, count: int) -> Hosts:
         """The first `count` hosts of a role."""
@@ -153,9 +167,12 @@ class Zoo:
     def _path(self, step: int, shard: Shard) -> Path:
         return (self.dir / "hosts" if step == 1 else self.target_dir) / shard.file
 
-    def _is_whole(self, step: int, shard: Shard) -> bool:
+    def _is_whole(self, step: int, shard: Shard, outdated: int = 0) -> bool:
         """Whether a shard is there; a damaged one is reported, and counts as absent."""
-        if not store.record_path(self._path(step, shard)).exists():
+        path = self._path(step, shard)
+        if _written(path) <= outdated:
+            if path.exists() and not outdated:
+                logger.warning("%s: has no record, so it was never finished; it is trained again", path)
             return False
         try:
             self._shard(step, shard)
@@ -195,6 +212,14 @@ class Zoo:
         """The step-1 file that holds a shard's hosts; a step-2 shard may end before it."""
         holder = next(s for s in self.host_shards(shard.role) if s.start == shard.start)
         return self._path(1, holder)
+
+
+def _written(path: Path) -> int:
+    """When a shard was finished, in nanoseconds as files tell time; 0 where it was not."""
+    try:
+        return store.record_path(path).stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def host_seed(zoo_seed: int, role: str, number: int) -> int:

@@ -435,3 +435,16 @@ def test_a_sealed_document_comes_back_and_any_change_is_noticed(tmp_path: Path) 
     for other in ({**whole, "a": 3}, {k: v for k, v in whole.items() if k != store.SEAL}, [], None, {}):
         with pytest.raises(Damaged, match="checksum"):
             store.unsealed(path, other)
+
+
+def test_what_a_killed_process_had_begun_is_tidied_away_and_nothing_else(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(Path, "unlink", lambda *args, **options: None)  # as if there had been no time to clean up
+    fail_at(monkeypatch, "replace", KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        store.write_bytes(tmp_path / "x.safetensors", b"half")
+    monkeypatch.undo()
+    for name in (".lock", ".notes.txt", "x.json"):
+        (tmp_path / name).touch()
+    assert len(names(tmp_path)) == 4
+    store.tidy(tmp_path, tmp_path / "none")
+    assert names(tmp_path) == [".lock", ".notes.txt", "x.json"]

@@ -218,8 +218,7 @@ def test_a_job_is_json_reports_all_its_steps_and_gives_the_same_bits_again(tiny_
             do_job(json.loads(json.dumps(job)), reported.append)
             assert sum(reported) == length
     before = files(zoo)
-    zoo.forget()
-    assert files(zoo) == {}
+    shutil.rmtree(zoo.dir)
     train(tiny_config())
     assert files(zoo) == before
 
@@ -285,11 +284,39 @@ def test_no_pairs_are_none(tiny_config: Make) -> None:
     assert zoo.seconds_per_target() is None
 
 
-def test_forgetting_leaves_the_shards_of_larger_zoos(tiny_config: Make) -> None:
-    large, _ = train(tiny_config("zoo.train=9"))
-    zoo_of(tiny_config()).forget()
-    assert [name for name in files(large) if "train-0000006" in name and name.startswith("hosts")]
-    assert not [name for name in files(large) if "train-0000000" in name]
+def test_starting_over_trains_each_shard_again_once_and_takes_none_away_from_others(tiny_config: Make) -> None:
+    """Another process may be reading the zoo, so shards are replaced, never deleted."""
+    zoo, jobs = train(tiny_config())
+    outdated = zoo.newest()
+    assert outdated > 0 and zoo.missing(1) == []
+    left = len(jobs)
+    for step in (1, 2):
+        for job in zoo.missing(step, outdated):
+            assert zoo.missing(1) == zoo.missing(2) == []
+            do_job(job, lambda count: None)
+            left -= 1
+    assert left == 0 and zoo.missing(1, outdated) == zoo.missing(2, outdated) == []
+
+
+def test_starting_over_leaves_the_shards_of_larger_zoos_alone(tiny_config: Make) -> None:
+    train(tiny_config("zoo.train=9"))
+    small = zoo_of(tiny_config())
+    assert {job["stop"] for job in small.missing(1, small.newest())} == {2, 3, 6}
+
+
+@pytest.mark.parametrize("step", [1, 2])
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff"], ids=repr)
+def test_a_damaged_recipe_is_reported_and_written_again(tiny_config: Make, caplog, step: int, content: bytes) -> None:
+    zoo = zoo_of(tiny_config())
+    zoo.write_recipe(step)
+    path = zoo.folder(step)[0] / "recipe.json"
+    whole = path.read_bytes()
+    zoo.write_recipe(step)
+    assert not caplog.records
+    path.write_bytes(content)
+    zoo.write_recipe(step)
+    [warning] = caplog.records
+    assert str(path) in warning.getMessage() and path.read_bytes() == whole
 
 
 # Damage
@@ -351,13 +378,14 @@ def test_a_shard_swapped_whole_with_another_is_noticed(tiny_config: Make, step: 
     assert [job["file"] for job in zoo.missing(step)] == [str(path)]
 
 
-def test_a_shard_without_record_was_never_finished_and_is_made_again_in_silence(tiny_config, caplog) -> None:
+def test_a_shard_without_record_is_reported_and_made_again(tiny_config, caplog) -> None:
     zoo, jobs = train(tiny_config())
     before = files(zoo)
     store.record_path(Path(jobs[0]["file"])).unlink()
     _, again = train(tiny_config())
     assert [job["file"] for job in again] == [jobs[0]["file"]]
-    assert not caplog.records and files(zoo) == before
+    [warning] = caplog.records
+    assert jobs[0]["file"] in warning.getMessage() and files(zoo) == before
 
 
 def test_a_run_over_a_damaged_zoo_gives_the_same_methods(tiny_config, tiny_plugins, tmp_path, caplog) -> None:
