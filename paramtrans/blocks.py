@@ -10,7 +10,7 @@ from pydantic import PositiveInt
 
 from paramtrans.errors import SpecMismatch
 from paramtrans.options import BaseOptions
-from paramtrans.specs import BlockSpec, FeatureSpec, SymmetryGroup, SymmetryMember, TensorKind, TensorSpec
+from paramtrans.specs import BlockSpec, FeatureSpec, Reader, SymmetryGroup, SymmetryMember, TensorKind, TensorSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,7 +45,10 @@ class BlockAdapter(ABC):
 
     rectified: ClassVar[bool] = False
     """Whether the block ends in a ReLU of input plus branch. Its module then has a method `branch`: what is added to
-    the input, of the same shape."""
+    the input, of the same shape; and `skip`, where not the input itself but something made of it is added to."""
+
+    channels_last: ClassVar[bool] = False
+    """Whether features are `[batch, ..., channels]`, as in transformers, and not `[batch, channels, height, width]`."""
 
     readout: ClassVar[str | None] = None
     """Name of the Linear or convolution that ends the branch, where no normalisation stands behind it; translators may
@@ -68,6 +71,17 @@ class BlockAdapter(ABC):
     def symmetries(self) -> tuple[SymmetryGroup, ...]:
         """Changes of the parameters that leave the function unchanged, as data; none unless declared."""
         return ()
+
+    def readers(self) -> tuple[Reader, ...]:
+        """Layers that read hidden units, in the order in which features pass them; the last one ends the branch."""
+        return () if self.readout is None else (Reader(self.readout),)
+
+    def units(self, reader: Reader) -> SymmetryGroup | None:
+        """The hidden units that a reader reads; None where no symmetry group is declared for them."""
+        read = [
+            g for g in self.spec.symmetries for m in g.members if (m.tensor, m.axis) == (f"{reader.layer}.weight", 1)
+        ]
+        return read[0] if read else None
 
     def stream(self) -> tuple[SymmetryMember, ...]:
         """Axes that run over the channels entering and leaving the block; none unless declared."""

@@ -80,6 +80,16 @@ class SymmetryGroup:
 
 
 @dataclass(frozen=True)
+class Reader:
+    """A Linear or convolution of a block that reads hidden units; translators may solve for it."""
+
+    layer: str
+    """Its name. The units it reads are those of the symmetry group that runs over axis 1 of its weight."""
+    norm: str | None = None
+    """Name of the BatchNorm between it and the next units or the end of the branch, where there is one."""
+
+
+@dataclass(frozen=True)
 class BlockSpec:
     """The tensors of one kind of block at fixed sizes, in `state_dict` order, and the symmetries among them."""
 

@@ -6,6 +6,7 @@ import itertools
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
@@ -20,7 +21,7 @@ from paramtrans import hosts as stacks
 from paramtrans import load_translator, save_translator
 from paramtrans.blocks import BlockAdapter
 from paramtrans.config import ComponentConfig
-from paramtrans.errors import ConfigError
+from paramtrans.errors import ConfigError, SpecMismatch
 from paramtrans.hosts import Hosts, Params
 from paramtrans.plugins import Plugins
 from paramtrans.protocols import (
@@ -70,7 +71,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "attention": {"layers": 1, "width": 8, "heads": 2, "feedforward": 8},
     "conv": {"layers": 1, "width": 8, "kernel": 3},
 }
-TRANSLATORS = {entry.name: SMALL.get(entry.name, {}) for entry in REGISTRY.of_kind("translator")}
+FIXED: dict[str, dict[str, Any]] = {"refit": {}}
+"""Translators that learn nothing beforehand."""
+TRANSLATORS = {e.name: SMALL.get(e.name, {}) for e in REGISTRY.of_kind("translator") if e.name not in FIXED}
 AUGMENTERS: dict[str, dict[str, Any]] = {"mask": {"share": 0.3}, "noise": {"scale": 0.1}}
 OBJECTIVES: dict[str, list[dict[str, Any]]] = {
     "mse": [{}],
@@ -91,7 +94,7 @@ PROBES: dict[str, dict[str, Any]] = {
 }
 KNOWN = {
     "block_adapter": set(BLOCKS),
-    "translator": set(SMALL),
+    "translator": set(SMALL) | set(FIXED),
     "augmenter": set(AUGMENTERS),
     "objective": set(OBJECTIVES),
     "rival": set(RIVALS),
@@ -109,6 +112,7 @@ BASES = {
 }
 CASES = [(name, options) for name, some in BLOCKS.items() for options in some]
 each_block = pytest.mark.parametrize(("name", "options"), CASES, ids=str)
+each_fixed_translator = pytest.mark.parametrize("name", FIXED)
 each_translator = pytest.mark.parametrize("name", TRANSLATORS)
 each_token_translator = pytest.mark.parametrize(
     "name", [name for name in TRANSLATORS if "start" in REGISTRY.load("translator", name).Options.model_fields]
@@ -168,7 +172,7 @@ def test_components_are_of_their_kind_and_complete(entry: Entry) -> None:
 
 @entries(*BASES)
 def test_options_refuse_what_they_do_not_know(entry: Entry) -> None:
-    kinds = {"augmenter": AUGMENTERS, "translator": TRANSLATORS, "rival": RIVALS, "probe": PROBES}
+    kinds = {"augmenter": AUGMENTERS, "translator": TRANSLATORS | FIXED, "rival": RIVALS, "probe": PROBES}
     options = kinds.get(entry.kind, {}).get(entry.name, {})
     if entry.kind == "block_adapter":
         options = {"channels": CHANNELS, **BLOCKS[entry.name][0]}
@@ -567,6 +571,65 @@ def test_a_saved_translator_has_the_same_state_and_translations(name: str, targe
     assert all(torch.equal(tensor, loaded.state_dict()[key]) for key, tensor in made.state_dict().items())
     one, other = translate(made, found), translate(loaded, found)
     assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@each_fixed_translator
+def test_fixed_translators_write_every_pair_of_blocks(name: str) -> None:
+    for (source_name, source_options), (target_name, target_options) in PAIRS:
+        source, target = block(source_name, **source_options), block(target_name, **target_options)
+        found = hosts(source, None)
+        before = {key: tensor.clone() for key, tensor in found.source.items()}
+        written = probed(name, source, target, found)
+        where = f"{source_name} {source_options} → {target_name} {target_options}"
+        stacks.check(written, target.spec, where)
+        assert all(tensor.isfinite().all() for tensor in written.values()), where
+        assert all((written[t.name] > 0).all() for t in target.spec.tensors if t.positive), where
+        assert all(torch.equal(found.source[key], before[key]) for key in before), where
+
+
+@each_fixed_translator
+@pytest.mark.parametrize("target", ["conv", "mlp"])
+def test_fixed_translators_treat_each_model_alone_and_always_alike(name: str, target: str) -> None:
+    source, adapter = block("basic_block", hidden=3), block(target, **BLOCKS[target][0])
+    found = hosts(source, None, 6)
+    torch.manual_seed(1)
+    whole = probed(name, source, adapter, found)
+    torch.manual_seed(2)
+    again, some = probed(name, source, adapter, found), probed(name, source, adapter, found.pick([4, 1]))
+    for key, tensor in whole.items():
+        assert torch.equal(tensor, again[key])
+        torch.testing.assert_close(some[key], tensor[[4, 1]], rtol=1e-4, atol=1e-4)
+
+
+@each_fixed_translator
+def test_fixed_translators_need_probes_and_say_so(name: str) -> None:
+    source, target = block("basic_block"), block("conv", hidden=2)
+    made = REGISTRY.create("translator", name, source, target, **FIXED[name])
+    found = hosts(source, None)
+    for lacking in (None, context(made, found)):
+        with pytest.raises(SpecMismatch, match=r"give it a context with .*probes"):
+            made.translate(found.source, lacking)
+
+
+@each_fixed_translator
+def test_fixed_translators_are_saved(name: str, tmp_path: Any) -> None:
+    source, target = block("basic_block"), block("conv", hidden=2)
+    made = REGISTRY.create("translator", name, source, target, **FIXED[name])
+    described = [
+        ComponentConfig.model_validate({"name": n, **a.options.model_dump(mode="json")})
+        for n, a in (("basic_block", source), ("conv", target))
+    ]
+    save_translator(tmp_path, made, name, *described)
+    loaded = load_translator(tmp_path)
+    assert type(loaded) is type(made) and loaded.options == made.options
+
+
+def probed(name: str, source: BlockAdapter, target: BlockAdapter, found: Hosts) -> Params:
+    """What a translator makes of the hosts' blocks by means of a dozen images."""
+    made = REGISTRY.create("translator", name, source, target, **FIXED[name])
+    images = torch.rand(12, 1, 4, 4, generator=torch.Generator().manual_seed(13))
+    written: Params = made.translate(found.source, replace(context(made, found), inputs=images))
+    return written
 
 
 # Augmenters

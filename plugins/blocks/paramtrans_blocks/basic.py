@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from paramtrans.blocks import BlockAdapter, BlockOptions
 from paramtrans.hosts import Params, split
-from paramtrans.specs import BlockSpec, SymmetryGroup, SymmetryMember, TensorKind, TensorSpec
+from paramtrans.specs import BlockSpec, Reader, SymmetryGroup, SymmetryMember, TensorKind, TensorSpec
 from paramtrans_blocks.folding import fold
 
 
@@ -60,6 +60,9 @@ class BasicBlock(BlockAdapter):
         members += [SymmetryMember(f"bn1.{name}", 0) for name in ("running_mean", "running_var")]
         members.append(SymmetryMember("conv2.weight", 1, -1))
         return (SymmetryGroup("hidden", self.hidden, tuple(members), rescale=True),)
+
+    def readers(self) -> tuple[Reader, ...]:
+        return (Reader("conv2", norm="bn2"),)
 
     def stream(self) -> tuple[SymmetryMember, ...]:
         norm = (SymmetryMember(f"bn2.{name}", 0) for name in ("weight", "bias", "running_mean", "running_var"))

@@ -1,0 +1,142 @@
+"""Second moments of what a layer reads and what it should give, and the ridge regression they are enough for.
+
+All in double precision; their size does not grow with the number of examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import unfold
+
+from paramtrans.errors import SpecMismatch
+
+View: TypeAlias = "Callable[[Moments], Moments]"
+
+VALUES_AT_ONCE = 2**23
+"""Values of one piece of the equations: 64 MiB in double precision."""
+RIDGES = tuple(10.0**power for power in range(-5, 3))
+"""What is tried where the ridge is chosen on held-out probes."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sums of products over rows; `Moments.of` adds a constant one as the last value read."""
+
+    gram: Tensor
+    """Read with read: `[models, values, values]`."""
+    cross: Tensor
+    """Read with wanted: `[models, values, outputs]`."""
+    power: Tensor
+    """Each wanted output with itself: `[models, outputs]`."""
+
+    @classmethod
+    def of(cls, read: Tensor, wanted: Tensor) -> Moments:
+        """Of rows `[models, rows, values]` and `[models, rows, outputs]`."""
+        read, wanted = read.double(), wanted.double()
+        read = torch.cat([read, torch.ones_like(read[..., :1])], dim=-1)
+        return cls(read.mT @ read, read.mT @ wanted, wanted.square().sum(1))
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(self.gram + other.gram, self.cross + other.cross, self.power + other.power)
+
+    def centred(self) -> Moments:
+        """With all means taken out, and so without the constant: for a layer that has a bias."""
+        count = self.gram[:, -1:, -1:]
+        mean = self.gram[:, :-1, -1:] / count
+        return Moments(
+            self.gram[:, :-1, :-1] - mean * self.gram[:, -1:, :-1],
+            self.cross[:, :-1] - mean * self.cross[:, -1:],
+            self.power - self.cross[:, -1].square() / count[:, 0],
+        )
+
+    def plain(self) -> Moments:
+        """Without the constant: for a layer that has no bias."""
+        return Moments(self.gram[:, :-1, :-1], self.cross[:, :-1], self.power)
+
+    def constant(self, weights: Tensor) -> Tensor:
+        """The bias that goes best with weights `[models, values, outputs]`: `[models, outputs]`."""
+        return (self.cross[:, -1] - (self.gram[:, -1:, :-1] @ weights)[:, 0]) / self.gram[:, -1, -1:]
+
+    def error(self, weights: Tensor) -> Tensor:
+        """Squared error of weights `[models, values, outputs]`, each output relative to its power: `[models]`."""
+        left = (weights * (self.gram @ weights - 2 * self.cross)).sum(1) + self.power
+        return (left / self.power.clamp_min(torch.finfo(left.dtype).tiny)).sum(1)
+
+    def penalty(self) -> Tensor:
+        """What a ridge of one adds to the diagonal: each value's mean square, a little of the mean for dead ones."""
+        diagonal = self.gram.diagonal(dim1=1, dim2=2)
+        return (diagonal + 1e-6 * diagonal.mean(1, keepdim=True)).clamp_min(1e-12)
+
+    def ridge(self, start: Tensor, strength: Tensor) -> Tensor:
+        """Weights `[models, values, outputs]` of least squared error, pulled towards `start` by `strength` `[models]`.
+
+        The pull is relative to the mean square of each value, so that rescaling hidden units changes nothing.
+        """
+        # Without any ridge two equal units would make the equations singular.
+        pull = self.penalty() * strength.clamp_min(1e-9)[:, None]
+        change: Tensor = torch.linalg.solve(self.gram + torch.diag_embed(pull), self.cross - self.gram @ start)
+        return start + change
+
+
+class Halves:
+    """Moments of every other example apart, so that a fit on one half can be judged on the other."""
+
+    def __init__(self) -> None:
+        self._halves: list[Moments] = []
+        self._examples = 0
+
+    def add(self, layer: nn.Module, entered: Tensor, wanted: Tensor) -> None:
+        """`entered` is what enters the layer, `[models, n, ...]`; `wanted` has the shape of what leaves it."""
+        for half in range(2):
+            # Whole examples, because neighbouring positions of one say nearly the same.
+            some = [tensor[:, (half + self._examples) % 2 :: 2] for tensor in (entered, wanted)]
+            for read, goal in rows(layer, *some) if some[0].shape[1] else ():
+                self._add(half, Moments.of(read, goal))
+        self._examples += entered.shape[1]
+
+    def total(self) -> Moments:
+        """Of all examples; raises `SpecMismatch` where there were none."""
+        if not self._halves:
+            raise SpecMismatch("there are no probes to compare blocks on; give at least one")
+        return self._halves[0] if len(self._halves) == 1 else self._halves[0] + self._halves[1]
+
+    def ridge(self, view: View, start: Tensor) -> Tensor:
+        """The strength among `RIDGES` that does best on the half it was not fitted on, for each model: `[models]`."""
+        if len(self._halves) < 2:
+            return start.new_full((len(start),), RIDGES[len(RIDGES) // 2])
+        one, other = (view(half) for half in self._halves)
+        errors = []
+        for strength in RIDGES:
+            each = start.new_full((len(start),), strength)
+            errors.append(other.error(one.ridge(start, each)) + one.error(other.ridge(start, each)))
+        best = torch.stack(errors).argmin(0)
+        return torch.tensor(RIDGES, dtype=start.dtype, device=start.device)[best]
+
+    def _add(self, half: int, found: Moments) -> None:
+        if half < len(self._halves):
+            self._halves[half] += found
+        else:
+            self._halves.append(found)
+
+
+def rows(layer: nn.Module, entered: Tensor, wanted: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """What each output of a layer reads and should be, in pieces: `[models, rows, values]`, `[models, rows, outputs]`.
+
+    Values run unit by unit: a convolution reads its whole kernel of one unit, then of the next.
+    """
+    if isinstance(layer, nn.Linear):
+        yield entered.flatten(1, -2), wanted.flatten(1, -2)
+        return
+    assert isinstance(layer, nn.Conv2d)
+    kernel, padding = layer.kernel_size, layer.padding
+    assert isinstance(padding, tuple)
+    values = len(entered) * kernel[0] * kernel[1] * entered.shape[2] * wanted[0, 0, 0].numel()
+    at_once = max(1, VALUES_AT_ONCE // values)
+    for some, goal in zip(entered.split(at_once, dim=1), wanted.split(at_once, dim=1), strict=True):
+        patches = unfold(some.flatten(0, 1), kernel, layer.dilation, padding, layer.stride)
+        yield patches.mT.reshape(len(entered), -1, patches.shape[1]), goal.flatten(3).mT.flatten(1, 2)

@@ -1,0 +1,66 @@
+"""A target of the source's family: the same tensors, with fewer of the source's hidden units."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from paramtrans.blocks import BlockAdapter
+from paramtrans.hosts import Params
+from paramtrans.specs import BlockSpec, SymmetryGroup, TensorKind
+
+
+class Cut:
+    """Takes hidden units of source blocks over into target blocks."""
+
+    def __init__(self, source: BlockAdapter, target: BlockAdapter) -> None:
+        self.source, self.target = source, target
+        self.raw = target.spec.names == source.spec.names
+        """Whether the target takes the source's tensors as they are, normalisation and all, or what `read` makes."""
+        self.view: BlockSpec = source.spec if self.raw else source.reading
+        self.groups = {group.name: group for group in self.view.symmetries}
+        self.sizes = {group.name: group.size for group in target.spec.symmetries}
+
+    @property
+    def possible(self) -> bool:
+        """Whether the target's tensors are all the source's, but for the numbers of hidden units."""
+        smaller = all(n in self.groups and size <= self.groups[n].size for n, size in self.sizes.items())
+        return smaller and set(self.target.spec.names) <= set(self.view.names) and self._shapes() == self._wanted()
+
+    def __call__(self, source: Params, kept: dict[str, Tensor]) -> Params:
+        """The target with the units `kept`, group by group `[models, units]`."""
+        params = source if self.raw else self.source.read(source)
+        for name, chosen in kept.items():
+            params = take_units(params, self.groups[name], chosen)
+        return {name: params[name] for name in self.target.spec.names}
+
+    def strongest(self, source: Params, name: str) -> Tensor:
+        """The units of a group whose weights have the largest product of norms, `[models, units]`, in order."""
+        params = source if self.raw else self.source.read(source)
+        group, kinds = self.groups[name], {tensor.name: tensor.kind for tensor in self.view.tensors}
+        members = [m for m in group.members if kinds[m.tensor] is TensorKind.WEIGHT]
+        norms = [params[m.tensor].movedim(m.axis + 1, 1).flatten(2).norm(dim=2) for m in members]
+        strength = torch.stack(norms).prod(0)
+        return strength.argsort(dim=1, descending=True, stable=True)[:, : self.sizes[name]].sort(dim=1).values
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the target's tensors in the view, with the sizes of its groups."""
+        shapes = {tensor.name: list(tensor.shape) for tensor in self.view.tensors}
+        for name, size in self.sizes.items():
+            for member in self.groups[name].members:
+                shapes[member.tensor][member.axis] = size
+        return {name: tuple(shapes[name]) for name in self.target.spec.names}
+
+    def _wanted(self) -> dict[str, tuple[int, ...]]:
+        return {tensor.name: tensor.shape for tensor in self.target.spec.tensors}
+
+
+def take_units(params: Params, group: SymmetryGroup, kept: Tensor) -> Params:
+    """Every tensor of the group with the units `kept` `[models, units]` alone."""
+    changed = dict(params)
+    for member in group.members:
+        if member.tensor in changed:
+            tensor, axis = changed[member.tensor], member.axis
+            pairs = zip(tensor, kept.to(tensor.device), strict=True)
+            changed[member.tensor] = torch.stack([one.index_select(axis, chosen) for one, chosen in pairs])
+    return changed

@@ -1,0 +1,98 @@
+"""The refit: a block cut down to its most useful hidden units, and solved so that it does what it did."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import NonNegativeFloat
+from torch import Tensor
+
+from paramtrans import hosts as stacks
+from paramtrans.blocks import BlockAdapter
+from paramtrans.errors import SpecMismatch
+from paramtrans.hosts import Params
+from paramtrans.options import BaseOptions
+from paramtrans.protocols import Context, Translator
+from paramtrans.readout import Readout
+from paramtrans.specs import Reader
+from paramtrans.stacked import initial
+from paramtrans_refit.choose import by_elimination
+from paramtrans_refit.cut import Cut
+
+
+class RefitOptions(BaseOptions):
+    """How units are chosen, and how firmly what reads them is held."""
+
+    units: Literal["error", "norm"] = "error"
+    """Which hidden units stay. `error`: those without which the solved block would be worst, one after the other taken
+    out. `norm`: those with the largest product of weight norms."""
+    ridge: NonNegativeFloat | None = None
+    """How strongly the solution is pulled to the source's own weights, relative to the mean square of what each weight
+    reads; by default what does best on held-out probes, for each model and layer."""
+
+
+class Refit(Translator):
+    """Keeps hidden units of the source and solves for the layers that read them, in order, by least squares on probes.
+
+    Works where source and target are of one family. A target of another one keeps its tensors of `context.start`
+    (or, without, of a default initialisation) but for the layers solved for.
+    """
+
+    Options: ClassVar[type[BaseOptions]] = RefitOptions
+    options: RefitOptions
+
+    def __init__(self, options: RefitOptions, source: BlockAdapter, target: BlockAdapter) -> None:
+        super().__init__(options, source, target)
+        self.readout = Readout(source, target)
+        self.cut = Cut(source, target)
+        self.whole = Readout(source, source) if self.cut.possible and source.readers() else None
+
+    @torch.no_grad()
+    def translate(self, source: Params, context: Context | None = None) -> Params:
+        if context is None:
+            raise SpecMismatch("the refit compares what blocks compute; give it a context with probes")
+        params, kept = self._start(source, context)
+        params = self.readout.awake(params)
+        if not kept:  # nothing but the last layer has anything to be compared with
+            return self._solved(len(self.readout.readers) - 1, params, source, context, None)
+        last = len(self.readout.readers) - 1
+        for index in range(last + 1):
+            behind = None if index == last else kept[self._read(self.target, self.readout.readers[index + 1])]
+            params = self._solved(index, params, source, context, behind)
+        return params
+
+    def _solved(self, index: int, params: Params, source: Params, context: Context, behind: Tensor | None) -> Params:
+        moments = self.readout.moments(index, params, source, context, behind)
+        return self.readout.solve(index, params, moments, self.options.ridge)
+
+    def _start(self, source: Params, context: Context) -> tuple[Params, dict[str, Tensor]]:
+        """The target before anything is solved for, and the units it took from the source, group by group."""
+        if context.start is not None:
+            return context.start, {}
+        if self.cut.possible:
+            kept = {name: self._chosen(name, source, context) for name in self.cut.sizes}
+            return self.cut(source, kept), kept
+        fresh = initial(self.target.module, [context.seed])
+        device = next(iter(source.values())).device
+        count = stacks.models(source)
+        return {name: tensor.to(device).expand(count, *tensor.shape[1:]) for name, tensor in fresh.items()}, {}
+
+    def _chosen(self, name: str, source: Params, context: Context) -> Tensor:
+        """The units of a group that stay, `[models, units]`."""
+        read = [] if self.whole is None else [self._read(self.source, r) for r in self.whole.readers]
+        units, keep = self.cut.groups[name].size, self.cut.sizes[name]
+        if self.whole is None or self.options.units == "norm" or name not in read or keep == units:
+            return self.cut.strongest(source, name)
+        index, awake = read.index(name), self.whole.awake(source)
+        behind = read[index + 1] if index + 1 < len(read) else None
+        every = None if behind is None else torch.arange(self.cut.groups[behind].size)
+        every = None if every is None else every.expand(stacks.models(source), -1)
+        moments = self.whole.moments(index, awake, source, context, every)
+        return by_elimination(self.whole.missed(index, awake, moments), units, keep)
+
+    @staticmethod
+    def _read(adapter: BlockAdapter, reader: Reader) -> str:
+        """Name of the group of units that a reader reads."""
+        group = adapter.units(reader)
+        return "" if group is None else group.name
