@@ -102,12 +102,17 @@ class Run:
                 finished = (None if fresh else self.folder.resume()) or self._stages(fresh)
         return RunResult(self.folder.path, self.folder.seconds, finished)
 
+    def start_over(self) -> None:
+        """Forget what the run's folder holds and all shards there are now, also over interruptions to come."""
+        self.folder.clear()
+        self.folder.outdated = self.zoo.newest()
+        self._record("running")
+
     def _stages(self, fresh: bool) -> dict[str, Any]:
         store.make_folder(self.cache, CACHE_HINT)
         self.parts.task.prepare(self.cache)
         if fresh:
-            self.folder.clear()
-            self.folder.outdated = self.zoo.newest()
+            self.start_over()
         self._record("running")
         self.plugins.notify("paramtrans_run_started", run=self.info)
         for step in (1, 2):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from paramtrans import config, layering, options, store, sweepreport
-from paramtrans.engine import CACHE_HINT, Run, RunResult
+from paramtrans.engine import Run, RunResult
 from paramtrans.errors import ConfigError
 from paramtrans.options import BaseOptions
 from paramtrans.plugins import Plugins
@@ -135,9 +135,7 @@ class Sweep:
         """Start over: every run's results, and each zoo once."""
         for run in self.runs:
             with run.folder.locked():
-                run.folder.clear()
-            with store.locked(run.zoo.dir, CACHE_HINT):
-                run.zoo.forget()
+                run.start_over()
 
     def _write(self, rows: list[Row]) -> None:
         store.write_json(self.folder / "sweep.json", {"format": FORMAT, "name": self.name, "runs": rows})
