@@ -64,7 +64,7 @@ class RunFolder:
         """
         if not self.file("run.json").exists():
             return None
-        record = self._read("run.json", Record, (1, FORMAT))
+        record = read_record(self.file("run.json"), AGAIN)
         if different := sorted(_differences(_identity(record.config), _identity(self.config))):
             raise StoreError(
                 f"{self.path}: holds a run of another config (different: {', '.join(different[:5])}); "
@@ -74,7 +74,8 @@ class RunFolder:
         if record.status != "finished":
             return None
         self._check_results(record.files)
-        return self._read("evaluation.json", Evaluation).model_dump()
+        path = self.file("evaluation.json")
+        return _checked(path, _document(path, (EVALUATION_FORMAT,), AGAIN), Evaluation, AGAIN).model_dump()
 
     def clear(self) -> None:
         """Forget what earlier runs left; files of others stay. `run.json`, which says whose they are, goes last."""
@@ -107,7 +108,7 @@ class RunFolder:
             "config": self.config,
             "seconds": self.seconds,
             "outdated": self.outdated,
-            "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+            "versions": versions(),
             "plugins": plugins,
             "files": self._results() if status == "finished" else {},
         }
@@ -139,34 +140,19 @@ class RunFolder:
                 raise StoreError(f"{what}; {AGAIN}")
             logger.warning("%s; the run answers without it", what)
 
-    def _read(self, name: str, model: type[Checked], formats: tuple[int, ...] = (EVALUATION_FORMAT,)) -> Checked:
-        """A document of the folder; raises `StoreError` where it is not what this version writes."""
-        path = self.file(name)
-        if not path.exists():
-            raise StoreError(f"{path}: is missing; {AGAIN}")
-        try:
-            document = store.read_json(path)
-            found = document.get("format") if isinstance(document, dict) else None
-            if isinstance(document, dict) and found not in formats:
-                raise StoreError(f"{path}: has format {found}, this paramtrans reads {formats[-1]}; {AGAIN}")
-            if name == "run.json" and not (found == 1 and store.SEAL not in document):
-                store.unsealed(path, document)
-            return model.model_validate(document)
-        except store.Damaged as error:
-            raise StoreError(f"{error}; {AGAIN}") from error
-        except ValidationError as error:
-            raise StoreError(f"{path}: is not what was written there; {AGAIN}") from error
-
 
 class Record(BaseModel):
-    """What is needed of `run.json` to take up a run."""
+    """What is needed of `run.json` to take up a run, or to make it again."""
 
     format: int
+    name: str = "run"
     status: str
     started: str
     config: dict[str, Any]
     seconds: dict[str, float]
     outdated: int = 0
+    versions: dict[str, str] = {}
+    plugins: list[str] = []
     files: dict[str, str] = {}
 
 
@@ -185,6 +171,47 @@ class Evaluation(BaseModel):
 
 
 Checked = TypeVar("Checked", bound=BaseModel)
+
+
+def read_record(path: Path, otherwise: str) -> Record:
+    """`run.json`, held to its checksum where its format has one.
+
+    Raises `StoreError` where it is not what was written, or of a later version; `otherwise` is what to do then.
+    """
+    document = _document(path, (1, FORMAT), otherwise)
+    try:
+        if document.get("format") == FORMAT or store.SEAL in document:
+            document = store.unsealed(path, document)
+    except store.Damaged as error:
+        raise StoreError(f"{error}; {otherwise}") from error
+    return _checked(path, document, Record, otherwise)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on, as they are here."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+
+
+def _document(path: Path, formats: tuple[int, ...], otherwise: str) -> dict[str, Any]:
+    """A JSON object of one of these formats."""
+    if not path.exists():
+        raise StoreError(f"{path}: is missing; {otherwise}")
+    try:
+        document = store.read_json(path)
+    except store.Damaged as error:
+        raise StoreError(f"{error}; {otherwise}") from error
+    if not isinstance(document, dict):
+        raise StoreError(f"{path}: is not what was written there; {otherwise}")
+    if (found := document.get("format")) not in formats:
+        raise StoreError(f"{path}: has format {found}, this paramtrans reads {formats[-1]}; {otherwise}")
+    return document
+
+
+def _checked(path: Path, document: dict[str, Any], model: type[Checked], otherwise: str) -> Checked:
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        raise StoreError(f"{path}: is not what was written there; {otherwise}") from error
 
 
 def _identity(config: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from paramtrans.cli.flags import json_flag, plugin_files, quiet_flag
 
 
 @click.command()
-@click.argument("path", metavar="CONFIG", type=click.Path(path_type=Path))
+@click.argument("path", metavar="[CONFIG]", required=False, type=click.Path(path_type=Path))
+@click.option("--from", "record", metavar="RUN.JSON", type=click.Path(path_type=Path), help="Make a run again.")
 @click.option(
     "--set",
     "settings",
@@ -26,14 +27,23 @@ from paramtrans.cli.flags import json_flag, plugin_files, quiet_flag
 @click.option("--dry-run", is_flag=True, help="Print the plan, and start nothing.")
 @json_flag
 @quiet_flag
-def run(path: Path, settings: tuple[str, ...], fresh: bool, dry_run: bool, as_json: bool, quiet: bool) -> None:
+def run(
+    path: Path | None,
+    record: Path | None,
+    settings: tuple[str, ...],
+    fresh: bool,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
     """Run a config: train the zoo, train the translator, compare it with its rivals, write a report.
 
-    A run that was interrupted goes on; a finished one answers at once.
+    A run that was interrupted goes on; a finished one answers at once. `--from` takes the `run.json` of a finished run
+    in place of a config, and makes it again in runs/NAME-again.
     """
     from rich.console import Console
 
-    from paramtrans import config, planning
+    from paramtrans import config, planning, repeat
     from paramtrans.engine import Run
     from paramtrans.plugins import plugins
     from paramtrans.progress import ConsoleReporter, Reporter
@@ -41,7 +51,11 @@ def run(path: Path, settings: tuple[str, ...], fresh: bool, dry_run: bool, as_js
 
     reporter = Reporter() if quiet else ConsoleReporter(Console(stderr=True))
     this: Run | Sweep
-    if is_sweep(path):
+    if path is None or record is not None:
+        if record is None or path is not None:
+            raise click.UsageError("give either a config or --from RUN.JSON")
+        this = repeat.again(record, settings, reporter, plugins())
+    elif is_sweep(path):
         this = Sweep(path, settings, reporter, plugins())
     else:
         this = Run(config.load(path, plugins().registry(), settings), path.stem, reporter, plugins(), where=str(path))
