@@ -1,4 +1,4 @@
-"""The translator beside its rivals, on the report hosts and the test images."""
+"""All methods side by side, on the report hosts and the test images."""
 
 from __future__ import annotations
 
@@ -12,59 +12,54 @@ from torch import Tensor
 from paramtrans import hosts as stacks
 from paramtrans import seeds
 from paramtrans.errors import TrainingError
-from paramtrans.evaluation import accuracies, block_costs, break_even, summarise, translator_costs
+from paramtrans.evaluation import accuracies, block_costs, break_even, place, summarise, translator_costs
 from paramtrans.hosts import Hosts, Params
+from paramtrans.methods import Filled, Method
 from paramtrans.parts import Parts
 from paramtrans.progress import Reporter
 from paramtrans.protocols import Context, RivalCase, Translator
+from paramtrans.specs import BlockSpec
 
 IMAGES_SHOWN = 4
 
 
 class Comparison:
-    """All methods on the same hosts. `zoo_seconds` and `step2_seconds` are what the zoo's shards took."""
+    """All methods on the same hosts, the run's own translator first."""
 
-    def __init__(self, parts: Parts, translator: Translator, hosts: Hosts, pairs: Hosts | None) -> None:
+    def __init__(self, parts: Parts, translator: Translator | None, hosts: Hosts, pairs: Hosts | None) -> None:
         self.parts, self.translator, self.hosts, self.pairs = parts, translator, hosts, pairs
         self.accuracies: dict[str, Tensor] = {}
-        self.blocks: dict[str, Params] = {}
-        self.translation_seconds = 0.0
+        self.filled: dict[str, Filled] = {}
 
-    def run(self, reporter: Reporter) -> None:
-        """Fill every host's slot by every method, and measure."""
-        self.blocks = {"translated": self._translated()}
-        if self.hosts.target is not None:
-            self.blocks["trained_target"] = self.hosts.target
-        self.blocks |= self._rivals()
+    def run(self, reporter: Reporter, seconds_per_target: float | None) -> None:
+        """Fill every host's slot by every method, and measure. `seconds_per_target` is what step 2 took for a host."""
         runner = self.parts.runner
+        self._translate(reporter)
+        if self.hosts.target is not None:
+            examples = len(runner.task.split("train"))
+            self.filled["trained_target"] = Filled(self.hosts.target, seconds_per_target, examples)
+        self._rivals()
         networks = {"source": (runner.source, self.hosts.source)}
-        networks |= {method: (runner.target, block) for method, block in self.blocks.items()}
+        networks |= {method: (runner.target, filled.blocks) for method, filled in self.filled.items()}
         test = runner.task.split("test")
         with reporter.stage(f"evaluation: {len(networks)} methods", len(self.hosts)) as stage:
             self.accuracies = accuracies(runner, self.hosts, networks, test, self.parts.device, stage.advance)
 
-    def result(self, history: dict[str, Any] | None, zoo_seconds: float, step2_seconds: float | None) -> dict[str, Any]:
-        """What `evaluation.json` says, but for the numbers of hosts; `step2_seconds` is the time of one target."""
+    def result(self, history: dict[str, Any] | None, zoo_seconds: float) -> dict[str, Any]:
+        """What `evaluation.json` says, but for the numbers of hosts; `zoo_seconds` is what the zoo's shards took."""
         parts = self.parts
         costs = block_costs({"source": parts.source, "target": parts.target}, parts.task.slot, parts.device)
-        training = history["seconds"] if history else 0.0
-        per_host = self.translation_seconds / len(self.hosts)
         return {
             "format": 1,
-            "methods": {method: summarise(values).as_dict() for method, values in self.accuracies.items()},
+            "methods": self._summaries(),
+            "baseline": self._baseline(),
             "hosts": {
                 "seeds": list(self.hosts.seeds),
                 "accuracies": {method: values.tolist() for method, values in self.accuracies.items()},
             },
-            "translator": {"name": parts.config.translator.name, **self._translator_costs()},
+            "translator": self._own(),
             "blocks": {name: asdict(cost) for name, cost in costs.items()},
-            "break_even": {
-                "models": None if step2_seconds is None else break_even(zoo_seconds, training, per_host, step2_seconds),
-                "zoo_seconds": zoo_seconds,
-                "training_seconds": training,
-                "translation_seconds": per_host,
-                "step2_seconds": step2_seconds,
-            },
+            "break_even": None if self.translator is None else self._pays(history, zoo_seconds),
             "training": None
             if history is None
             else {
@@ -85,43 +80,86 @@ class Comparison:
         former = runner.former(hosts.former, inputs)
         maps = {"input": inputs, "former": former, "source": runner.source(hosts.source, former)}
         for method in ("trained_target", "random_init", "random_replacement", "translated"):
-            if method in self.blocks:
-                block = {name: t.to(parts.device) for name, t in stacks.take(self.blocks[method], [0]).items()}
+            if method in self.filled:
+                first = stacks.take(self.filled[method].blocks, [0])
+                block = {name: t.to(parts.device) for name, t in first.items()}
                 maps[method] = runner.target(block, former)
         return {name: values[0].mean(dim=1).cpu() for name, values in maps.items()}
 
-    def _translated(self) -> Params:
-        on_device = self.hosts.to(self.parts.device)
-        started = time.monotonic()
-        blocks = self.translator.translate(on_device.source, Context(on_device, self.parts.runner))
-        self.translation_seconds = time.monotonic() - started
-        blocks = {name: tensor.cpu() for name, tensor in blocks.items()}
-        check_blocks(blocks, self.parts)
-        return blocks
+    def _translate(self, reporter: Reporter) -> None:
+        """The run's own translator, and the methods beside it."""
+        parts, on_device = self.parts, self.hosts.to(self.parts.device)
+        methods = {} if self.translator is None else {"translated": Method([self.translator], None)}
+        methods |= parts.methods()
+        seed = seeds.derive(parts.config.evaluation.seed, "methods")
+        with reporter.stage(f"translation: {len(methods)} methods", len(methods)) as stage:
+            for label, method in methods.items():
+                start = self.filled["translated"] if label in parts.going_on else None
+                filled = method.fill(on_device, parts.runner, seed, start)
+                check_blocks(filled.blocks, parts.target.spec, label)
+                self.filled[label] = filled
+                stage.advance(1, label)
+        self.filled = {label: filled.to("cpu") for label, filled in self.filled.items()}
 
-    def _translator_costs(self) -> dict[str, int]:
-        host = self.hosts.pick([0]).to(self.parts.device)
-        return translator_costs(self.translator, host.source, Context(host, self.parts.runner))
-
-    def _rivals(self) -> dict[str, Params]:
+    def _rivals(self) -> None:
         """Rivals that need pairs are left out where there are none."""
         parts = self.parts
         seed = seeds.derive(parts.config.evaluation.seed, "rivals")
         case = RivalCase(self.hosts, self.pairs, parts.source, parts.target, seed)
-        rivals = {name: rival for name, rival in parts.rivals().items() if self.pairs or not rival.needs_pairs}
-        filled = {name: rival.fill(case) for name, rival in rivals.items()}
-        for name, block in filled.items():
-            stacks.check(block, parts.target.spec, f"rival {name}")
-        return filled
+        for name, rival in parts.rivals().items():
+            if self.pairs or not rival.needs_pairs:
+                started = time.monotonic()
+                blocks = rival.fill(case)
+                stacks.check(blocks, parts.target.spec, f"rival {name}")
+                self.filled[name] = Filled(blocks, (time.monotonic() - started) / len(self.hosts))
+
+    def _summaries(self) -> dict[str, dict[str, Any]]:
+        """Each method's accuracy, its difference to the baseline host by host, and what it took."""
+        summaries = {method: summarise(values).as_dict() for method, values in self.accuracies.items()}
+        baseline = self._baseline()
+        for method, summary in summaries.items():
+            summary["gap_closed"] = place(summaries, method)
+            if baseline is not None and baseline != method:
+                difference = summarise(self.accuracies[method] - self.accuracies[baseline])
+                summary["difference"] = {"mean": difference.mean, "ci95": list(difference.ci95)}
+            if filled := self.filled.get(method):
+                summary |= {"seconds_per_host": filled.seconds, "images": filled.images}
+        return summaries
+
+    def _baseline(self) -> str | None:
+        """The method that all are compared with; None where it is not among them."""
+        name = self.parts.config.evaluation.baseline or "translated"
+        return name if name in self.accuracies else None
+
+    def _own(self) -> dict[str, Any] | None:
+        """The run's own translator, in a few words."""
+        if self.translator is None or self.parts.config.translator is None:
+            return None
+        host = self.hosts.pick([0]).to(self.parts.device)
+        costs = translator_costs(self.translator, host.source, Context(host, self.parts.runner))
+        return {"name": self.parts.config.translator.name, **costs}
+
+    def _pays(self, history: dict[str, Any] | None, zoo_seconds: float) -> dict[str, Any]:
+        """What the run's own translator cost, and after how many models it has paid."""
+        training = history["seconds"] if history else 0.0
+        translation = self.filled["translated"].seconds
+        assert translation is not None
+        step2 = self.filled["trained_target"].seconds if "trained_target" in self.filled else None
+        return {
+            "models": None if step2 is None else break_even(zoo_seconds, training, translation, step2),
+            "zoo_seconds": zoo_seconds,
+            "training_seconds": training,
+            "translation_seconds": translation,
+            "step2_seconds": step2,
+        }
 
 
-def check_blocks(blocks: Params, parts: Parts) -> None:
-    """Raise unless the translator wrote every tensor of the target, finite, and positive where it must be."""
-    name = f"translator {parts.config.translator.name}"
-    stacks.check(blocks, parts.target.spec, name)
-    for tensor in parts.target.spec.tensors:
+def check_blocks(blocks: Params, spec: BlockSpec, method: str) -> None:
+    """Raise unless a method wrote every tensor of the target, finite, and positive where it must be."""
+    stacks.check(blocks, spec, method)
+    for tensor in spec.tensors:
         values = blocks[tensor.name]
         if not values.isfinite().all():
-            raise TrainingError(f"{name}: wrote values that are not finite to {tensor.name}; lower training.lr")
+            raise TrainingError(f"{method}: wrote values that are not finite to {tensor.name}; lower its learning rate")
         if tensor.positive and not (values > 0).all():
-            raise TrainingError(f"{name}: wrote values that are not positive to {tensor.name}, a variance")
+            raise TrainingError(f"{method}: wrote values that are not positive to {tensor.name}, a variance")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
 
-from paramtrans import options
+from paramtrans import coherence, options
 from paramtrans.errors import ConfigError, ParamtransError
 from paramtrans.layering import override as override
 from paramtrans.layering import read as read
@@ -18,8 +18,6 @@ from paramtrans.registry import Registry
 
 ELSEWHERE = ("run", "executor")
 """Parts of a config that say where a run is made, not what; they may differ when it goes on."""
-METHODS = ("source", "trained_target", "translated")
-"""Methods that are always reported; a rival may not take their names."""
 SINGLE = {
     "task": "task",
     "source": "block_adapter",
@@ -57,6 +55,19 @@ class ObjectiveConfig(ComponentConfig):
     """An objective, and its share of the total loss."""
 
     weight: PositiveFloat = 1.0
+
+
+class MethodConfig(BaseOptions):
+    """One more way to fill the slot, reported beside the run's own translator."""
+
+    label: str = Field(min_length=1, max_length=40)
+    """What tables call it."""
+    translator: ComponentConfig | None = None
+    """One that need not be trained; left out: the run's own translator, for `then` to go on from."""
+    then: tuple[ComponentConfig, ...] = ()
+    """Translators that go on from what the one before wrote."""
+    probes: ComponentConfig | None = None
+    """Inputs for those that compare what blocks compute."""
 
 
 class RunConfig(BaseOptions):
@@ -97,9 +108,9 @@ class HostTraining(BaseOptions):
 class ZooConfig(BaseOptions):
     """How many hosts, and how they are made. The three sets never share a host."""
 
-    train: PositiveInt = Field(le=10_000_000)
-    """Hosts the translator learns from."""
-    select: PositiveInt = Field(le=1_000_000)
+    train: NonNegativeInt = Field(0, le=10_000_000)
+    """Hosts the translator learns from; none for one that does not learn."""
+    select: NonNegativeInt = Field(0, le=1_000_000)
     """Hosts on which its best epoch is chosen, with images held out of the training set."""
     report: int = Field(ge=2, le=1_000_000)
     """Hosts on which all methods are reported, with the test images."""
@@ -145,6 +156,10 @@ class EvaluationConfig(BaseOptions):
     rivals: tuple[ComponentConfig, ...] = tuple(
         ComponentConfig(name=name) for name in ("zero_block", "random_init", "random_replacement", "greedy_replacement")
     )
+    methods: tuple[MethodConfig, ...] = ()
+    """Translators beside the run's own, each with probes of its own and others that go on from it."""
+    baseline: str | None = None
+    """The method that all are compared with, host by host; by default the run's own translator."""
     trained_target: bool = True
     """Whether step 2 is run on the report hosts, for the upper bound."""
     seed: NonNegativeInt = 0
@@ -157,10 +172,12 @@ class Config(BaseOptions):
     source: ComponentConfig
     target: ComponentConfig
     zoo: ZooConfig
-    translator: ComponentConfig
-    objectives: tuple[ObjectiveConfig, ...] = Field(min_length=1)
+    translator: ComponentConfig | None = None
+    """The run's own translator, which may learn; without one, `evaluation.methods` are compared alone."""
+    objectives: tuple[ObjectiveConfig, ...] = ()
+    """What it is trained on; needed where it learns, as `training`, `zoo.train` and `zoo.select` are."""
     augmenters: tuple[AugmenterConfig, ...] = ()
-    training: TrainingConfig
+    training: TrainingConfig | None = None
     evaluation: EvaluationConfig = EvaluationConfig()
     executor: ComponentConfig = ComponentConfig(name="local")
     run: RunConfig = RunConfig()
@@ -171,10 +188,16 @@ class Config(BaseOptions):
 
     def components(self) -> Iterable[tuple[str, str, ComponentConfig]]:
         """Every component of the config: (dotted path, kind, its part)."""
-        yield from ((path, kind, getattr(self, path)) for path, kind in SINGLE.items())
+        single = ((path, kind, getattr(self, path)) for path, kind in SINGLE.items())
+        yield from (part for part in single if part[2] is not None)
         yield from ((f"objectives.{i}", "objective", part) for i, part in enumerate(self.objectives))
         yield from ((f"augmenters.{i}", "augmenter", part) for i, part in enumerate(self.augmenters))
         yield from ((f"evaluation.rivals.{i}", "rival", part) for i, part in enumerate(self.evaluation.rivals))
+        for i, method in enumerate(self.evaluation.methods):
+            own = [(f"then.{j}", "translator", part) for j, part in enumerate(method.then)]
+            own += [("translator", "translator", method.translator)] if method.translator else []
+            own += [("probes", "probe", method.probes)] if method.probes else []
+            yield from ((f"evaluation.methods.{i}.{place}", kind, part) for place, kind, part in own)
 
 
 def load(path: Path, registry: Registry, overrides: Sequence[str] = ()) -> Config:
@@ -192,6 +215,7 @@ def validate(document: Mapping[str, Any], registry: Registry, where: str = "conf
     Every component's options are validated by its own model and completed by its defaults.
     """
     found: list[str] = []
+    config: Config | None = None
     try:
         config = options.validate(Config, document, f"{where}: ")
         parts = list(config.components())
@@ -199,45 +223,56 @@ def validate(document: Mapping[str, Any], registry: Registry, where: str = "conf
         found += error.problems
         parts = list(_well_formed(document)) if isinstance(document, dict) else []
     resolved: dict[str, dict[str, Any]] = {}
+    classes: dict[str, Any] = {}
     for path, kind, part in parts:
         try:
-            model = registry.load(kind, part.name).Options
+            classes[path] = registry.load(kind, part.name)
             beside = type(part).model_fields.keys() - {"name"}
-            own = options.validate(model, part.options, f"{where}: {path}", beside)
+            own = options.validate(classes[path].Options, part.options, f"{where}: {path}", beside)
             resolved[path] = own.model_dump(mode="json")
         except ConfigError as error:
             found += error.problems
         except ParamtransError as error:
             found.append(f"{where}: {path}.name: {error}")
-    names = [part.name for path, _, part in parts if path.startswith("evaluation.rivals.")]
-    found += [
-        f"{where}: evaluation.rivals: {name} is named twice, or is the name of another method"
-        for name in sorted({name for name in names if names.count(name) > 1 or name in METHODS})
-    ]
+    if config is not None:
+        found += [f"{where}: {problem}" for problem in coherence.problems(config, classes)]
     if found:
         raise ConfigError(found)
+    assert config is not None  # or there were mistakes
     return _replace_options(config, resolved)
 
 
 def _well_formed(document: Mapping[str, Any]) -> Iterator[tuple[str, str, ComponentConfig]]:
     """The components of a document that is not a config as a whole, as far as they are components."""
     evaluation = document.get("evaluation")
-    rivals = evaluation.get("rivals") if isinstance(evaluation, dict) else None
+    evaluation = evaluation if isinstance(evaluation, dict) else {}
     several = (
         ("objectives", "objective", ObjectiveConfig, document.get("objectives")),
         ("augmenters", "augmenter", AugmenterConfig, document.get("augmenters")),
-        ("evaluation.rivals", "rival", ComponentConfig, rivals),
+        ("evaluation.rivals", "rival", ComponentConfig, evaluation.get("rivals")),
     )
     candidates = [(path, kind, ComponentConfig, document.get(path)) for path, kind in SINGLE.items()]
     for path, kind, model, values in several:
         if isinstance(values, list):
             candidates += [(f"{path}.{i}", kind, model, value) for i, value in enumerate(values)]
+    methods = evaluation.get("methods")
+    for i, method in enumerate(methods if isinstance(methods, list) else []):
+        if isinstance(method, dict):
+            candidates += _of_method(f"evaluation.methods.{i}", method)
     for path, kind, model, value in candidates:
         if value is not None:
             try:
                 yield path, kind, model.model_validate(value)
             except (ValidationError, RecursionError):
                 continue  # told already, with the rest of the frame
+
+
+def _of_method(path: str, method: Mapping[str, Any]) -> Iterator[tuple[str, str, type[ComponentConfig], Any]]:
+    for place, kind in (("translator", "translator"), ("probes", "probe")):
+        yield f"{path}.{place}", kind, ComponentConfig, method.get(place)
+    then = method.get("then")
+    for j, value in enumerate(then if isinstance(then, list) else []):
+        yield f"{path}.then.{j}", "translator", ComponentConfig, value
 
 
 def _replace_options(config: Config, resolved: dict[str, dict[str, Any]]) -> Config:

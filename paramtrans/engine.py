@@ -122,8 +122,8 @@ class Run:
             translator, history = self._train_translator()
         with self._timed("evaluation"):
             comparison = Comparison(self.parts, translator, self.zoo.load("report"), self.zoo.pairs())
-            comparison.run(self.reporter)
-            result = comparison.result(history, self.zoo.seconds(), self.zoo.seconds_per_target())
+            comparison.run(self.reporter, self.zoo.seconds_per_target())
+            result = comparison.result(history, self.zoo.seconds())
             result["zoo"] = {role: self.zoo.used(role) for role in ROLES}
             result["diverged"] = self.zoo.diverged
         store.write_json(self.folder.file("evaluation.json"), result)
@@ -153,27 +153,32 @@ class Run:
             with self.reporter.stage(what, steps) as stage:
                 self.parts.executor.run(jobs, stage.advance)
 
-    def _train_translator(self) -> tuple[Translator, dict[str, Any] | None]:
-        """Step 3, with its history; a translator that learns nothing has none."""
-        translator = self.parts.translator(seeds.derive(self.config.training.seed, "translator"))
-        history = None
-        if isinstance(translator, LearnedTranslator):
-            train, select = self.zoo.load("train"), self.zoo.load("select")
-            trainer = Trainer(self.parts, translator, train, select, self.folder.checkpoint)
-            with self.reporter.stage("step 3: translator", self.config.training.epochs) as stage:
-
-                def epoch_ended(epoch: int, metrics: dict[str, float]) -> None:
-                    if stage.done == 0 and epoch > 1:
-                        stage.skipped = epoch - 1
-                    select = f"  selection {metrics['select']:.1f}%" if "select" in metrics else ""
-                    stage.advance(epoch - stage.done, f"loss {metrics['loss']:.4g}{select}")
-                    self.plugins.notify("paramtrans_epoch_ended", run=self.info, epoch=epoch, metrics=metrics)
-
-                history = asdict(trainer.run(epoch_ended))
-            self.folder.write_metrics(history["epochs"])
+    def _train_translator(self) -> tuple[Translator | None, dict[str, Any] | None]:
+        """Step 3: the run's own translator, if it has one, and its history, if it learned."""
+        if self.config.translator is None:
+            return None, None
+        seed = self.config.training.seed if self.config.training else 0
+        translator = self.parts.translator(seeds.derive(seed, "translator"))
+        history = self._learn(translator) if isinstance(translator, LearnedTranslator) else None
         names = self.config.translator.name, self.config.source, self.config.target
         save_translator(self.folder.file("translator"), translator, *names)
         return translator, history
+
+    def _learn(self, translator: LearnedTranslator) -> dict[str, Any]:
+        train, select = self.zoo.load("train"), self.zoo.load("select")
+        trainer = Trainer(self.parts, translator, train, select, self.folder.checkpoint)
+        with self.reporter.stage("step 3: translator", trainer.options.epochs) as stage:
+
+            def epoch_ended(epoch: int, metrics: dict[str, float]) -> None:
+                if stage.done == 0 and epoch > 1:
+                    stage.skipped = epoch - 1
+                select = f"  selection {metrics['select']:.1f}%" if "select" in metrics else ""
+                stage.advance(epoch - stage.done, f"loss {metrics['loss']:.4g}{select}")
+                self.plugins.notify("paramtrans_epoch_ended", run=self.info, epoch=epoch, metrics=metrics)
+
+            history = asdict(trainer.run(epoch_ended))
+        self.folder.write_metrics(history["epochs"])
+        return history
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

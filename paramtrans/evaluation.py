@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -75,6 +76,18 @@ def accuracies(
             scores[name].append(total / len(split))
         progress(len(chosen))
     return {name: torch.cat(parts) for name, parts in scores.items()}
+
+
+def place(methods: Mapping[str, Mapping[str, Any]], name: str) -> float | None:
+    """A method's place between random initialisation (0) and the trained target (1) by their means; None without a gap.
+
+    `methods` are summaries by name, of the same hosts.
+    """
+    low, mean, high = (methods.get(each, {}).get("mean") for each in ("random_init", name, "trained_target"))
+    if low is None or mean is None or high is None or not high > low or not math.isfinite(mean):
+        return None
+    share: float = (mean - low) / (high - low)
+    return share
 
 
 def _on(params: Params, device: torch.device | str) -> Params:

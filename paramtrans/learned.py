@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 class LearnedTranslator(Translator, nn.Module):
     """A translator with weights of its own. Subclasses implement `forward` on what the source adapter reads."""
 
+    learns: ClassVar[bool] = True
+
     def __init__(self, options: BaseOptions, source: BlockAdapter, target: BlockAdapter) -> None:
         nn.Module.__init__(self)
         Translator.__init__(self, options, source, target)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -69,8 +69,12 @@ def _message(finding: Any, model: type[BaseModel], also_known: Iterable[str]) ->
 def _fields(model: Any, place: Iterable[int | str]) -> list[str]:
     """Names of the options at a place inside a model."""
     for key in place:
+        if isinstance(key, int):  # a place in a list, whose items the model already is
+            continue
         field = getattr(model, "model_fields", {}).get(key)
         if field is None:
             return []
-        model = field.annotation
+        # `Model | None` and `tuple[Model, ...]` are looked into.
+        inner = (field.annotation, *get_args(field.annotation))
+        model = next((each for each in inner if hasattr(each, "model_fields")), field.annotation)
     return list(getattr(model, "model_fields", {}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -9,10 +10,11 @@ import torch
 
 from paramtrans import stacked
 from paramtrans.blocks import BlockAdapter, check_fit
-from paramtrans.config import Config
+from paramtrans.config import Config, MethodConfig
 from paramtrans.errors import ConfigError, SpecMismatch
-from paramtrans.hosts import Hosts, check, split
+from paramtrans.hosts import Hosts, split
 from paramtrans.learned import LearnedTranslator
+from paramtrans.methods import Method
 from paramtrans.protocols import Augmenter, Context, Executor, Objective, Rival, Task, Translator
 from paramtrans.registry import Registry
 from paramtrans.stacked import HostRunner
@@ -61,7 +63,7 @@ class Parts:
             raise ConfigError([f'run.device: "{name}" cannot be used: {reason}; use "auto" or "cpu"']) from error
 
     def translator(self, seed: int) -> Translator:
-        """A new translator, its weights drawn from `seed`."""
+        """The run's own translator, new, its weights drawn from `seed`."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             translator: Translator = self._create("translator", self.config.translator, self.source, self.target)
@@ -78,6 +80,20 @@ class Parts:
     def rivals(self) -> dict[str, Rival]:
         """The rivals by name."""
         return {p.name: self._create("rival", p) for p in self.config.evaluation.rivals}
+
+    def methods(self) -> dict[str, Method]:
+        """The methods beside the run's own translator, by label."""
+        return {part.label: self._method(part) for part in self.config.evaluation.methods}
+
+    @property
+    def going_on(self) -> set[str]:
+        """Labels of the methods that go on from what the run's own translator wrote."""
+        return {part.label for part in self.config.evaluation.methods if part.translator is None}
+
+    def _method(self, part: MethodConfig) -> Method:
+        chain = [part.translator, *part.then] if part.translator else part.then
+        translators = [self._create("translator", each, self.source, self.target) for each in chain]
+        return Method(translators, self._create("probe", part.probes) if part.probes else None)
 
     def check(self, where: str) -> None:
         """Create everything and see that shapes fit; raises `ConfigError` with all that does not."""
@@ -98,10 +114,7 @@ class Parts:
                 f"{where}: zoo.pairs: {zoo.target_hosts} of {zoo.train} training hosts, but objective "
                 f"{', '.join(needing)} needs a trained target in each; leave zoo.pairs out"
             )
-        try:
-            self._try_translator()
-        except SpecMismatch as error:
-            problems.append(f"{where}: translator: {error}")
+        problems += [f"{where}: {problem}" for problem in self._untranslatable()]
         try:
             _ = self.device
         except ConfigError as error:
@@ -110,15 +123,26 @@ class Parts:
         if problems:
             raise ConfigError(problems)
 
-    def _try_translator(self) -> None:
-        """Translate two untrained hosts, so that what does not fit is found before anything is trained."""
+    def _untranslatable(self) -> Iterator[str]:
+        """What no method can do to two untrained hosts, so that it is found before anything is trained."""
         untrained = stacked.initial(lambda: stacked.network(self.task, self.source), [0, 1])
         former, source, latter = (split(untrained, part) for part in ("former", "block", "latter"))
-        context = Context(Hosts(former, source, latter, stream=self.task.stream()), self.runner)
-        translator = self.translator(seed=0)
-        if isinstance(translator, LearnedTranslator):
-            translator.start(self.source.read(source), context)
-        check(translator.translate(source, context), self.target.spec, self.config.translator.name)
+        hosts = Hosts(former, source, latter, stream=self.task.stream())
+        if self.config.translator is not None:
+            try:
+                translator = self.translator(seed=0)
+                if isinstance(translator, LearnedTranslator):
+                    translator.start(self.source.read(source), Context(hosts, self.runner))
+                Method([translator], None).check(hosts, self.runner)
+            except SpecMismatch as error:
+                yield f"translator: {error}"
+        for i, part in enumerate(self.config.evaluation.methods):
+            try:
+                method = self._method(part)
+                if part.translator is not None:
+                    method.check(hosts, self.runner)
+            except SpecMismatch as error:
+                yield f"evaluation.methods.{i}: {error}"
 
     def _create(self, kind: str, part: Any, *args: Any) -> Any:
         return self._registry.create(kind, part.name, *args, **part.options)

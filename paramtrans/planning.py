@@ -45,7 +45,7 @@ class Plan:
     disk_bytes: int
     memory_bytes: int
 
-    translator: dict[str, Any]
+    translator: dict[str, Any] | None
     """Its name, parameters, and the FLOPs of one translation; parameters 0 for one that learns nothing."""
 
     def as_dict(self) -> dict[str, Any]:
@@ -157,7 +157,9 @@ class Planner:
         return self.each[folder]
 
 
-def _translator(found: dict[str, Any]) -> str:
+def _translator(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "nothing; the methods need no training"
     if not found["parameters"]:
         return f"nothing ({found['name']})"
     return f"{found['name']}, {found['parameters']:,} parameters, {found['flops']:,} FLOPs for one translation"
@@ -203,10 +205,10 @@ class Probe:
 
     def training(self) -> float:
         """Seconds of step 3."""
-        translator = self.parts.translator(seed=0)
-        if not isinstance(translator, LearnedTranslator):
-            return 0.0
         training = self.config.training
+        translator = self.parts.translator(seed=0) if self.config.translator else None
+        if not isinstance(translator, LearnedTranslator) or training is None:
+            return 0.0
         trainer = Trainer(self.parts, translator, self.stack, self.stack, Path())
         batch = min(training.batch_size, self.config.zoo.train)
         chosen = [i % self.count for i in range(min(batch, PROBE_BATCH))]
@@ -219,8 +221,10 @@ class Probe:
         self.step_bytes = (_peak_memory(self.parts.device) - before) * (batch - len(chosen)) // len(chosen)
         return per_host * training.epochs * self.config.zoo.train
 
-    def translator(self) -> dict[str, Any]:
-        """Name, parameters, and FLOPs for one block."""
+    def translator(self) -> dict[str, Any] | None:
+        """Name, parameters, and FLOPs for one block, of the run's own translator."""
+        if self.config.translator is None:
+            return None
         host = self.stack.pick([0])
         costs = translator_costs(self.parts.translator(seed=0), host.source, Context(host, self.parts.runner))
         return {"name": self.config.translator.name, **costs}

@@ -136,9 +136,16 @@ class Context:
 
 
 class Translator(ABC):
-    """Anything that maps source parameters to target parameters, for any pair of blocks it says it can."""
+    """Anything that maps source parameters to target parameters, for any pair of blocks it says it can.
+
+    The constructor raises `SpecMismatch` for a pair it cannot translate.
+    """
 
     Options: ClassVar[type[BaseOptions]] = BaseOptions
+    learns: ClassVar[bool] = False
+    """Whether it has to be trained on a zoo before it translates."""
+    needs_probes: ClassVar[bool] = False
+    """Whether it compares what blocks compute, and so needs a context with probes."""
 
     def __init__(self, options: BaseOptions, source: BlockAdapter, target: BlockAdapter) -> None:
         self.options, self.source, self.target = options, source, target

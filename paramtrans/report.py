@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from paramtrans import figures, store
+from paramtrans.evaluation import place
 from paramtrans.figures import finite, label, ordered
 from paramtrans.progress import duration
 
@@ -106,14 +107,13 @@ def _gap_sentence(methods: Mapping[str, Any]) -> list[str]:
 
 def gap_closed(methods: Mapping[str, Any]) -> float | None:
     """The translated block's place between random initialisation (0) and trained target (1); None without a gap."""
-    means = finite(methods[name]["mean"] for name in GAP if name in methods)
-    if len(means) < 3 or means[2] <= means[0]:
-        return None
-    return (means[1] - means[0]) / (means[2] - means[0])
+    return place(methods, "translated")
 
 
-def break_even(costs: Mapping[str, Any]) -> str:
+def break_even(costs: Mapping[str, Any] | None) -> str:
     """When translating has cost less time than training each target block."""
+    if costs is None:
+        return "The run has no translator of its own, so nothing has to be paid off."
     if costs["step2_seconds"] is None:
         return "Step 2 was not run on the report hosts, so there is nothing to compare the cost with."
     zoo, training = _seconds(costs["zoo_seconds"]), _seconds(costs["training_seconds"])
@@ -195,6 +195,8 @@ def _costs(blocks: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def _training(result: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> Facts:
     translator, training = result["translator"], result["training"]
+    if translator is None:
+        return [("translator", "none of the run's own")]
     facts = [("translator", str(translator["name"])), ("its parameters", f"{translator['parameters']:,}")]
     if training is None:
         return [*facts, ("training", "none needed")]

@@ -163,10 +163,10 @@ class Evaluation(BaseModel):
     format: int
     methods: dict[str, dict[str, Any]]
     hosts: dict[str, Any]
-    translator: dict[str, Any]
+    translator: dict[str, Any] | None
     zoo: dict[str, int]
     blocks: dict[str, dict[str, Any]]
-    break_even: dict[str, Any]
+    break_even: dict[str, Any] | None
     training: dict[str, Any] | None
 
 
@@ -219,11 +219,11 @@ def _identity(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _differences(one: Any, other: Any, path: str = "") -> Iterator[str]:
-    """Dotted paths at which two configs differ."""
+    """Dotted paths at which two configs differ; what is empty counts as absent, so that options may be added."""
     if isinstance(one, dict) and isinstance(other, dict):
         for key in one.keys() | other.keys():
             yield from _differences(one.get(key), other.get(key), f"{path}.{key}" if path else str(key))
-    elif one != other:
+    elif (one or other) and one != other:
         yield path
 
 

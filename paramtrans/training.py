@@ -46,6 +46,7 @@ class Trainer:
         self, parts: Parts, translator: LearnedTranslator, train: Hosts, select: Hosts, checkpoint: Path
     ) -> None:
         self.parts, self.translator, self.checkpoint = parts, translator.to(parts.device), checkpoint
+        assert parts.config.training is not None  # required where a translator learns
         self.options = parts.config.training
         self.hosts, self.select = train.to(parts.device), select
         self.objectives, self.augmenters = parts.objectives(), parts.augmenters()

@@ -54,6 +54,68 @@ def one(registry: Registry, *settings: str) -> str:
     return problem
 
 
+# Parts that must fit each other
+
+
+STROKES = 'probes={name="strokes", count=8}'
+METHODS = (
+    f'evaluation.methods=[{{label="a", translator="matching", {STROKES}}}, {{label="b", then=["matching"], {STROKES}}}]'
+)
+
+
+def test_methods_are_resolved_with_their_defaults(registry) -> None:
+    found = config.validate(changed(METHODS), registry)
+    first, second = found.evaluation.methods
+    assert first.translator.options["steps"] == 300 and first.probes.options["count"] == 8
+    assert second.translator is None and second.then[0].options["lr"] == 0.02
+    assert config.validate(found.model_dump(mode="json"), registry) == found
+
+
+def test_a_run_without_a_translator_of_its_own_needs_no_training(registry) -> None:
+    found = document()
+    for part in ("translator", "objectives", "augmenters", "training"):
+        del found[part]
+    del found["zoo"]["train"], found["zoo"]["select"]
+    methods = f'evaluation.methods=[{{label="a", translator="matching", {STROKES}}}]'
+    assert config.validate(config.override(found, [methods]), registry).zoo.train == 0
+    [problem] = problems(registry, found)
+    assert problem == "x.toml: translator: required, but not given; name one, or list some as [[evaluation.methods]]"
+    goes_on = f'evaluation.methods=[{{label="a", then=["matching"], {STROKES}}}]'
+    [problem] = problems(registry, config.override(found, [goes_on]))
+    assert problem.startswith("x.toml: evaluation.methods.0: has no translator to go on from")
+
+
+def test_a_learned_translator_without_hosts_to_learn_from_names_all_that_is_missing(registry) -> None:
+    found = changed("zoo.train=0", "zoo.select=0", "objectives=[]")
+    del found["training"]
+    assert problems(registry, found) == [
+        f"x.toml: {path}: required, but not given; mixer learns"
+        for path in ("zoo.train", "zoo.select", "objectives", "training")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("setting", "match"),
+    [
+        ('translator="matching"', r"translator: matching needs probes; move it"),
+        (
+            'evaluation.methods=[{label="a", translator="matching"}]',
+            r"methods\.0\.probes: required, but not given; match",
+        ),
+        ('evaluation.methods=[{label="a", translator="mlp"}]', r"methods\.0\.translator: mlp learns"),
+        ('evaluation.methods=[{label="a"}]', r"methods\.0: names no translator"),
+        (f'evaluation.methods=[{{label="translated", then=["matching"], {STROKES}}}]', "translated is named twice, or"),
+        (f'evaluation.methods=[{{label="zero_block", then=["matching"], {STROKES}}}]', "zero_block is named twice, or"),
+        ('evaluation.baseline="refit"', r"evaluation\.baseline: refit is no method; known: source, trained_target"),
+        (f'evaluation.methods=[{{labl="a", then=["matching"], {STROKES}}}]', 'did you mean "label"'),
+        ('evaluation.methods=[{label="a", translator="matching", probes={name="stroke"}}]', 'did you mean "strokes"'),
+        (f'evaluation.methods=[{{label="a", then=[{{name="matching", step=3}}], {STROKES}}}]', 'did you mean "steps"'),
+    ],
+)
+def test_methods_that_cannot_be_are_told_with_their_place(registry, setting: str, match: str) -> None:
+    assert any(re.search(match, problem) for problem in problems(registry, changed(setting)))
+
+
 # Reading
 
 
@@ -122,7 +184,7 @@ def test_an_empty_file_names_everything_required(registry, tmp_path: Path) -> No
     path.touch()
     with pytest.raises(ConfigError) as caught:
         config.load(path, registry)
-    required = ["task", "source", "target", "zoo", "translator", "objectives", "training"]
+    required = ["task", "source", "target", "zoo"]
     assert list(caught.value.problems) == [f"{path}: {name}: required, but not given" for name in required]
 
 

@@ -10,6 +10,7 @@ import pytest
 from paramtrans.config import Config
 from paramtrans.engine import Run, run
 from paramtrans.errors import ConfigError
+from paramtrans.evaluation import place
 from paramtrans.plugins import Plugins
 from paramtrans.progress import Reporter
 from paramtrans.training import Trainer
@@ -37,6 +38,73 @@ def test_a_translator_that_does_not_fit_the_host_is_told_before_anything_is_trai
 def test_rivals_of_one_name_are_refused(tiny_config: Make, rivals: list[str]) -> None:
     with pytest.raises(ConfigError, match=r"evaluation\.rivals"):
         tiny_config(f"evaluation.rivals={rivals}")
+
+
+STROKES = 'probes={name="strokes", count=8}'
+MATCHING = '{name="matching", steps=3}'
+
+
+def test_methods_stand_beside_the_translator_with_what_they_took(tiny_config: Make, tiny_plugins: Plugins) -> None:
+    images = 'probes={name="images", count=6}'
+    methods = [
+        f'{{label="without an image", translator={MATCHING}, {STROKES}}}',
+        f'{{label="translated, then matched", then=[{MATCHING}], {images}}}',
+    ]
+    result = run(tiny_config(f"evaluation.methods=[{', '.join(methods)}]"), loaded=tiny_plugins)
+    own, free, chain = (result.methods[name] for name in ("translated", "without an image", "translated, then matched"))
+    assert (own["images"], free["images"], chain["images"]) == (0, 0, 6)
+    assert chain["seconds_per_host"] > own["seconds_per_host"] > 0
+    assert result.methods["trained_target"]["images"] == 96
+    assert all(found["gap_closed"] == place(result.methods, name) for name, found in result.methods.items())
+    accuracies = result.evaluation["hosts"]["accuracies"]
+    each = [a - b for a, b in zip(accuracies["translated, then matched"], accuracies["translated"], strict=True)]
+    assert chain["difference"]["mean"] == pytest.approx(sum(each) / len(each))
+    assert result.evaluation["baseline"] == "translated" and "difference" not in own
+    assert "translated, then matched" in (result.dir / "report.html").read_text()
+
+
+def test_a_methods_place_is_between_random_initialisation_and_the_trained_target() -> None:
+    means = {"random_init": 20.0, "trained_target": 80.0, "a": 65.0, "b": 95.0}
+    methods = {name: {"mean": mean} for name, mean in means.items()}
+    assert [place(methods, name) for name in means] == [0.0, 1.0, 0.75, 1.25]
+    assert place(methods | {"trained_target": {"mean": 20.0}}, "a") is None
+    assert place({"a": {"mean": 1.0}}, "a") is None
+
+
+def test_methods_alone_need_neither_training_hosts_nor_a_translator(
+    tiny_config: Make, tiny_plugins: Plugins, tmp_path: Path
+) -> None:
+    from paramtrans import config
+
+    document = tiny_config().model_dump(mode="json")
+    for part in ("translator", "objectives", "augmenters", "training"):
+        del document[part]
+    del document["zoo"]["train"], document["zoo"]["select"]
+    methods = [f'{{label="matched", translator={MATCHING}, {STROKES}}}']
+    settings = [f"evaluation.methods=[{', '.join(methods)}]", 'evaluation.baseline="zero_block"']
+    alone = config.validate(config.override(document, settings), tiny_plugins.registry())
+    result = run(alone, loaded=tiny_plugins)
+    assert result.methods.keys() == {"source", "trained_target", "matched", "zero_block", "random_init"}
+    assert result.evaluation["translator"] is None and not (result.dir / "translator").exists()
+    assert set(result.methods["matched"]["difference"]) == {"mean", "ci95"}
+    assert "none of the run" in (result.dir / "report.html").read_text()
+    assert run(alone, loaded=tiny_plugins).methods == result.methods
+
+
+def test_a_chain_that_does_not_fit_is_told_before_anything_is_trained(
+    tiny_config: Make, tiny_plugins: Plugins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from paramtrans_matching.translator import Matching
+
+    from paramtrans.errors import SpecMismatch
+
+    def refuse(self: Matching, *args: object) -> None:
+        raise SpecMismatch("no such pair")
+
+    monkeypatch.setattr(Zoo, "missing", lambda self, step: pytest.fail("too late"))
+    monkeypatch.setattr(Matching, "__init__", refuse)
+    with pytest.raises(ConfigError, match=r"evaluation\.methods\.0: no such pair"):
+        run(tiny_config(f'evaluation.methods=[{{label="a", then=["matching"], {STROKES}}}]'), loaded=tiny_plugins)
 
 
 def trainer(config: Config, loaded: Plugins) -> Trainer:

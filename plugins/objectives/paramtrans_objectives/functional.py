@@ -7,8 +7,8 @@ from typing import ClassVar, Self
 import torch
 from pydantic import NonNegativeFloat, PositiveInt, model_validator
 from torch import Tensor
-from torch.nn.functional import kl_div, log_softmax
 
+from paramtrans.distances import divergence, relative_error
 from paramtrans.hosts import Params
 from paramtrans.options import BaseOptions
 from paramtrans.protocols import Batch, Objective
@@ -52,25 +52,13 @@ class Functional(Objective):
         found = runner.target(predicted, features)
         loss = features.new_zeros(())
         if options.features:
-            loss = loss + options.features * _relative_error(found, wanted).mean()
+            loss = loss + options.features * relative_error(found, wanted).mean()
         if options.outputs or options.task:
             outputs = runner.latter(hosts.latter, found)
             if options.outputs:
                 with torch.no_grad():
                     wanted_outputs = runner.latter(hosts.latter, wanted)
-                loss = loss + options.outputs * _divergence(outputs, wanted_outputs).mean()
+                loss = loss + options.outputs * divergence(outputs, wanted_outputs).mean()
             if options.task:
                 loss = loss + options.task * runner.task.loss(outputs, batch.labels).mean()
         return loss
-
-
-def _relative_error(found: Tensor, wanted: Tensor) -> Tensor:
-    """Mean squared error of each host over the variance of its wanted features: `[models, batch, ...]` → `[models]`."""
-    error = (found - wanted).flatten(1).square().mean(1)
-    return error / wanted.flatten(1).var(1, correction=0).clamp_min(1e-8)
-
-
-def _divergence(found: Tensor, wanted: Tensor) -> Tensor:
-    """KL divergence of each host from the wanted output probabilities: `[models, batch, classes]` → `[models]`."""
-    logs = (log_softmax(found, -1), log_softmax(wanted, -1))
-    return kl_div(*logs, reduction="none", log_target=True).sum(-1).mean(1)

@@ -41,6 +41,7 @@ class Refit(Translator):
 
     Options: ClassVar[type[BaseOptions]] = RefitOptions
     options: RefitOptions
+    needs_probes: ClassVar[bool] = True
 
     def __init__(self, options: RefitOptions, source: BlockAdapter, target: BlockAdapter) -> None:
         super().__init__(options, source, target)

@@ -1,0 +1,1 @@
+"""Feature matching: target blocks fitted to what source blocks compute on probes."""

@@ -1,0 +1,156 @@
+"""Feature matching: a few hundred stacked optimiser steps on all of the target's parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import torch
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from torch import Tensor
+
+from paramtrans import hosts as stacks
+from paramtrans import seeds
+from paramtrans.blocks import BlockAdapter
+from paramtrans.distances import divergence, relative_error
+from paramtrans.errors import SpecMismatch
+from paramtrans.hosts import Params
+from paramtrans.options import BaseOptions
+from paramtrans.protocols import Context, Translator
+from paramtrans.stacked import block_stacked
+from paramtrans_matching.start import awake, fresh
+
+Latter = Callable[[Tensor], Tensor] | None
+"""What follows the slot, as a function of features; None where outputs are not matched."""
+
+MODELS_AT_ONCE = 16
+"""What blocks compute on all probes is kept for so many models at a time."""
+
+
+class MatchingOptions(BaseOptions):
+    """How long and what is matched."""
+
+    steps: PositiveInt = 300
+    """Adam steps."""
+    lr: PositiveFloat = 0.02
+    """Learning rate at the start; it falls to zero along a cosine."""
+    batch: PositiveInt = 64
+    """Probes in a step, other ones in each until all have had their turn."""
+    features: NonNegativeFloat = 1.0
+    """Share of the squared error to what the source block computes, relative to its variance."""
+    outputs: NonNegativeFloat = 0.0
+    """Share of the Kullback-Leibler divergence from the source network's output probabilities: distillation."""
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not (self.features or self.outputs):
+            raise ValueError("features and outputs are both 0; give one of them a share")
+        return self
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What enters the target blocks, and what they and the hosts should make of it, `[models, n, ...]` each."""
+
+    entering: Tensor
+    features: Tensor
+    outputs: Tensor | None
+
+
+class Matching(Translator):
+    """Starts from the context's `start`, else from a default initialisation; takes and writes any family.
+
+    No model ends worse than it started, by what is matched on all probes.
+    """
+
+    Options: ClassVar[type[BaseOptions]] = MatchingOptions
+    options: MatchingOptions
+    needs_probes: ClassVar[bool] = True
+
+    def __init__(self, options: MatchingOptions, source: BlockAdapter, target: BlockAdapter) -> None:
+        super().__init__(options, source, target)
+        self.run_source, self.run_target = block_stacked(source), block_stacked(target)
+        self.trained = [tensor.name for tensor in target.spec.tensors if tensor.trained]
+
+    def translate(self, source: Params, context: Context | None = None) -> Params:
+        if context is None:
+            raise SpecMismatch("matching compares what blocks compute; give it a context with probes")
+        if context.hosts is None:
+            return self._match(source, context)
+        pieces = torch.arange(len(context.hosts)).split(MODELS_AT_ONCE)
+        return stacks.concatenate([self._match(stacks.take(source, p.tolist()), context.pick(p)) for p in pieces])
+
+    def _match(self, source: Params, context: Context) -> Params:
+        goal = self._goal(source, context)
+        latter = self._latter(context)
+        start = self._start(context, goal)
+        params = {name: t.clone().requires_grad_(name in self.trained) for name, t in start.items()}
+        optimizer = torch.optim.Adam([params[name] for name in self.trained], lr=self.options.lr)
+        batches = _batches(goal.entering.shape[1], self.options.batch, context.seed)
+        with torch.enable_grad():
+            for step in range(self.options.steps):
+                optimizer.param_groups[0]["lr"] = (
+                    0.5 * self.options.lr * (1 + math.cos(math.pi * step / self.options.steps))
+                )
+                optimizer.zero_grad()
+                # The sum keeps the models independent of each other.
+                self._distance(params, goal, latter, next(batches)).sum().backward()
+                optimizer.step()
+        return self._better(stacks.detach(params), start, goal, latter)
+
+    @torch.no_grad()
+    def _goal(self, source: Params, context: Context) -> Goal:
+        entering = list(context.entering())
+        features = torch.cat([self.run_source(source, piece.original) for piece in entering], dim=1)
+        latter = self._latter(context)
+        outputs = None if latter is None else latter(features)
+        return Goal(torch.cat([piece.reached for piece in entering], dim=1), features, outputs)
+
+    @torch.no_grad()
+    def _start(self, context: Context, goal: Goal) -> Params:
+        start = context.start
+        if start is None:
+            made = fresh(self.target, context, len(goal.entering))
+            start = {name: tensor.to(goal.entering.device) for name, tensor in made.items()}
+        return awake(self.target, start, goal.entering, context)
+
+    def _latter(self, context: Context) -> Latter:
+        if not self.options.outputs:
+            return None
+        if context.hosts is None or context.runner is None:
+            raise SpecMismatch("matching.outputs: the outputs are those of hosts; give a context with hosts, or set 0")
+        run, params = context.runner.latter, context.hosts.latter
+        return lambda features: run(params, features)
+
+    def _distance(self, params: Params, goal: Goal, latter: Latter, chosen: Tensor) -> Tensor:
+        """What is matched, on some of the probes: `[models]`."""
+        found = self.run_target(params, goal.entering[:, chosen])
+        distance = found.new_zeros(len(found))
+        if self.options.features:
+            distance = distance + self.options.features * relative_error(found, goal.features[:, chosen])
+        if latter is not None and goal.outputs is not None:
+            distance = distance + self.options.outputs * divergence(latter(found), goal.outputs[:, chosen])
+        return distance
+
+    @torch.no_grad()
+    def _better(self, matched: Params, start: Params, goal: Goal, latter: Latter) -> Params:
+        """Model by model what was matched, or what it started from where that is nearer (or the steps diverged)."""
+        everything = torch.arange(goal.entering.shape[1]).split(self.options.batch)
+
+        def total(params: Params) -> Tensor:
+            return sum(len(piece) * self._distance(params, goal, latter, piece) for piece in everything)  # type: ignore[return-value]
+
+        worse = ~(total(matched) <= total(start))
+        return {
+            name: torch.where(worse.view(-1, *[1] * (tensor.ndim - 1)), start[name], tensor)
+            for name, tensor in matched.items()
+        }
+
+
+def _batches(count: int, size: int, seed: int) -> Iterator[Tensor]:
+    """Endless batches of probe numbers, each probe once a round, in an order drawn from `seed`."""
+    generator = torch.Generator().manual_seed(seeds.derive(seed, "matching"))
+    while True:
+        yield from torch.randperm(count, generator=generator).split(size)

@@ -1,0 +1,126 @@
+"""Feature matching does what it says: nearer to the source, never further, with every unit awake."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from paramtrans_matching.start import awake
+from torch import Tensor, nn
+
+from paramtrans import BlockAdapter, Context, FeatureSpec, Hosts, Split, Task, components
+from paramtrans.distances import divergence, relative_error
+from paramtrans.errors import SpecMismatch
+from paramtrans.hosts import Params
+from paramtrans.stacked import HostRunner, initial
+
+
+class Slot(Task):
+    """A host around a slot of four channels, without data."""
+
+    slot = FeatureSpec(4, 6, 6)
+
+    def former(self) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU())
+
+    def latter(self) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(144, 3))
+
+    def split(self, name: str) -> Split:
+        raise NotImplementedError
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def score(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+MODELS = 3
+TASK = Slot(Slot.Options())
+
+
+def adapter(name: str, **options: object) -> BlockAdapter:
+    made: BlockAdapter = components().create("block_adapter", name, channels=4, **options)
+    return made
+
+
+SOURCE = adapter("basic_block")
+TARGETS = {"conv": adapter("conv", hidden=3), "mlp": adapter("mlp", hidden=6), "attention": adapter("attention")}
+
+
+def context(target: BlockAdapter, count: int = 24, **more: object) -> Context:
+    seeds = range(MODELS)
+    hosts = Hosts(initial(TASK.former, seeds), initial(SOURCE.module, seeds), initial(TASK.latter, seeds))
+    inputs = torch.rand(count, 1, 6, 6, generator=torch.Generator().manual_seed(3))
+    return Context(hosts, HostRunner(TASK, SOURCE, target), inputs, **more)  # type: ignore[arg-type]
+
+
+def errors(target: BlockAdapter, blocks: Params, given: Context) -> tuple[Tensor, Tensor]:
+    """Of features and of outputs, on the probes, `[models]` each."""
+    runner, hosts = given.runner, given.hosts
+    assert runner is not None and hosts is not None
+    [entering] = given.entering()
+    wanted, found = runner.source(hosts.source, entering.original), runner.target(blocks, entering.reached)
+    outputs = runner.latter(hosts.latter, found), runner.latter(hosts.latter, wanted)
+    return relative_error(found, wanted), divergence(*outputs)
+
+
+def match(target: BlockAdapter, given: Context, **options: object) -> Params:
+    made = components().create("translator", "matching", SOURCE, target, **options)
+    assert given.hosts is not None
+    written: Params = made.translate(given.hosts.source, given)
+    return written
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_features_come_nearer_from_a_given_start(name: str) -> None:
+    target = TARGETS[name]
+    start = initial(target.module, range(10, 10 + MODELS))
+    given = context(target, start=start)
+    before, _ = errors(target, start, given)
+    after, _ = errors(target, match(target, given, steps=80, batch=8), given)
+    assert (after < 0.7 * before).all()
+
+
+def test_matching_outputs_is_distillation() -> None:
+    target = TARGETS["conv"]
+    given = context(target, start=initial(target.module, range(10, 10 + MODELS)))
+    features, outputs = (
+        errors(target, match(target, given, steps=60, **share), given)
+        for share in ({"features": 1}, {"features": 0, "outputs": 1})
+    )
+    assert (outputs[1] < features[1]).all() and (features[0] < outputs[0]).all()
+
+
+def test_a_rate_that_diverges_leaves_the_start() -> None:
+    target = TARGETS["conv"]
+    start = initial(target.module, range(10, 10 + MODELS))
+    written = match(target, context(target, start=start), steps=3, lr=1e30)
+    assert all(torch.equal(written[name], start[name]) for name in start)
+
+
+def test_silent_units_are_woken_and_the_others_left_alone() -> None:
+    target = TARGETS["conv"]
+    params = initial(target.module, range(MODELS))
+    params["conv1.weight"][1, 2] = -params["conv1.weight"][1, 2].abs()  # behind positive inputs
+    params["conv1.weight"][2] = 0
+    entering = torch.rand(MODELS, 5, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+    woken = awake(target, params, entering, Context())
+    assert torch.equal(woken["conv2.weight"], params["conv2.weight"])
+    assert torch.equal(woken["conv1.weight"][0], params["conv1.weight"][0])
+    assert torch.equal(woken["conv1.weight"][1, :2], params["conv1.weight"][1, :2])
+    heard = torch.stack([torch.conv2d(x, w, padding=1) for x, w in zip(entering, woken["conv1.weight"], strict=True)])
+    assert (heard.relu().amax((1, 3, 4)) > 0).all()
+
+
+def test_without_a_start_it_begins_at_default_blocks_of_its_seed() -> None:
+    target = TARGETS["mlp"]
+    one, same, other = (match(target, context(target, seed=seed), steps=1) for seed in (1, 1, 2))
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not torch.equal(one["fc1.weight"], other["fc1.weight"])
+
+
+def test_without_probes_it_says_what_it_needs() -> None:
+    made = components().create("translator", "matching", SOURCE, TARGETS["conv"])
+    with pytest.raises(SpecMismatch, match="probes"):
+        made.translate(initial(SOURCE.module, [0]))
