@@ -18,6 +18,7 @@ from paramtrans.specs import TensorKind, TensorSpec
 if TYPE_CHECKING:
     from paramtrans.blocks import BlockAdapter
     from paramtrans.hosts import Params
+    from paramtrans.lanes import Lanes
     from paramtrans.protocols import Task
 
 
@@ -39,8 +40,10 @@ class Vmap:
     def __init__(self, module: nn.Module) -> None:
         self.module = module
 
-    def __call__(self, params: Params, inputs: Tensor, training: bool = False) -> Tensor:
-        self.module.train(training)
+    def __call__(self, params: Params, inputs: Tensor, training: bool | None = False) -> Tensor:
+        """`training` None: each layer follows its own flag."""
+        if training is not None:
+            self.module.train(training)
 
         def one(params: Params, inputs: Tensor) -> Tensor:
             output: Tensor = functional_call(self.module, params, (inputs,))
@@ -53,10 +56,11 @@ class Vmap:
 class Fastest:
     """Lanes for float32 on the CPU, vmap for all else."""
 
-    def __init__(self, lanes: Stacked, reference: Vmap) -> None:
+    def __init__(self, lanes: Lanes, reference: Vmap) -> None:
         self.lanes, self.reference = lanes, reference
 
-    def __call__(self, params: Params, inputs: Tensor, training: bool = False) -> Tensor:
+    def __call__(self, params: Params, inputs: Tensor, training: bool | None = False) -> Tensor:
+        """`training` None: each layer follows its own flag."""
         in_lanes = inputs.device.type == "cpu" and inputs.dtype == torch.float32
         return (self.lanes if in_lanes else self.reference)(params, inputs, training)
 
@@ -64,13 +68,24 @@ class Fastest:
 class Chain:
     """Former, block and latter run one after the other, each in its own fastest layout."""
 
-    def __init__(self, parts: dict[str, Stacked]) -> None:
-        self.parts = parts
+    def __init__(self, parts: dict[str, Stacked], frozen: frozenset[str] = frozenset()) -> None:
+        self.parts, self.frozen = parts, frozen
 
     def __call__(self, params: Params, inputs: Tensor, training: bool = False) -> Tensor:
+        """The `frozen` parts are never in training."""
         for name, part in self.parts.items():
-            inputs = part(split(params, name), inputs, training)
+            inputs = part(split(params, name), inputs, training and name not in self.frozen)
         return inputs
+
+
+class OwnFlags:
+    """A module in which each layer trains or not by its own flag, whatever `training` says."""
+
+    def __init__(self, run: Fastest | Vmap) -> None:
+        self.run = run
+
+    def __call__(self, params: Params, inputs: Tensor, training: bool = False) -> Tensor:
+        return self.run(params, inputs, None)
 
 
 def network(task: Task, block: BlockAdapter) -> nn.Sequential:
@@ -85,7 +100,8 @@ def initial(build: Callable[[], nn.Module], seeds: Sequence[int], device: torch.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             module = build()
-        states.append({spec.name: module.state_dict()[spec.name] for spec in tensor_specs(module)})
+            state = module.state_dict()
+        states.append({spec.name: state[spec.name] for spec in tensor_specs(module)})
     return {name: torch.stack([state[name] for state in states]).to(device) for name in states[0]}
 
 
@@ -149,15 +165,20 @@ def block_stacked(adapter: BlockAdapter) -> Stacked:
     return LearnedStatistics(run, module) if has_statistics else run
 
 
-def stacked(module: nn.Module) -> Stacked:
+def stacked(module: nn.Module) -> Fastest | Vmap:
     """The fastest layout that runs this module: lanes on the CPU where all its layers can, else vmap."""
     from paramtrans import lanes  # compiles kernels, so only when something is run
 
     return Fastest(lanes.Lanes(module), Vmap(module)) if lanes.supports(module) else Vmap(module)
 
 
-def network_stacked(task: Task, block: BlockAdapter) -> Stacked:
-    """Whole hosts, in one piece where one layout runs all of them."""
-    if own := block.stacked():
-        return Chain({"former": stacked(task.former()), "block": own, "latter": stacked(task.latter())})
-    return stacked(network(task, block))
+def network_stacked(task: Task, block: BlockAdapter, frozen: frozenset[str] = frozenset()) -> Stacked:
+    """Whole hosts, in one piece where lanes run all of them; the `frozen` parts are never in training."""
+    module = network(task, block)
+    whole = stacked(module)
+    if block.stacked() or isinstance(whole, Vmap):
+        parts = {"former": stacked(task.former()), "block": block_stacked(block), "latter": stacked(task.latter())}
+        return Chain(parts, frozen)
+    for name, part in module.named_children():
+        part.train(name not in frozen)
+    return OwnFlags(whole) if frozen else whole

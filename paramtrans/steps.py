@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from paramtrans.config import HostTraining
     from paramtrans.protocols import Split, Task
 
+FROZEN = frozenset({"former", "latter"})
+"""What step 2 leaves alone."""
+
 
 def train_hosts(
     task: Task,
@@ -51,26 +54,23 @@ def train_targets(
     tensor is not what it was, bit for bit.
     """
     step2_seeds = [seeds.derive(seed, "step2") for seed in host_seeds]
-    frozen = {part: {k: v.to(device) for k, v in params_.split(hosts, part).items()} for part in ("former", "latter")}
-    before = {part: {name: t.clone() for name, t in tensors.items()} for part, tensors in frozen.items()}
-    params = stacked.initial(target.module, step2_seeds, device)
-    former, block, latter = (
-        stacked.stacked(task.former()),
-        stacked.block_stacked(target),
-        stacked.stacked(task.latter()),
+    frozen = {name: tensor.to(device) for name, tensor in hosts.items() if name.partition(".")[0] in FROZEN}
+    before = {name: tensor.clone() for name, tensor in frozen.items()}
+    params = params_.join({"block": stacked.initial(target.module, step2_seeds, device)})
+    network = stacked.network_stacked(task, target, FROZEN)
+    trained = {f"block.{name}" for name in stacked.trained_names(target.module())}
+    _train(
+        task,
+        lambda inputs: network(frozen | params, inputs, training=True),
+        params,
+        trained,
+        options,
+        step2_seeds,
+        progress,
     )
-
-    def run(inputs: Tensor) -> Tensor:
-        with torch.no_grad():
-            features = former(frozen["former"], inputs)
-        return latter(frozen["latter"], block(params, features, training=True))
-
-    trained = stacked.trained_names(target.module())
-    _train(task, run, params, trained, options, step2_seeds, progress)
-    for part, tensors in frozen.items():
-        if changed := [name for name, t in tensors.items() if not _same_bits(t, before[part][name])]:
-            raise TrainingError(f"step 2 changed {part} ({', '.join(changed)}), which must stay frozen")
-    return params_.join({"target": params_.detach(params)})
+    if changed := [name for name, tensor in frozen.items() if not _same_bits(tensor, before[name])]:
+        raise TrainingError(f"step 2 changed {', '.join(changed)}, which must stay frozen")
+    return params_.join({"target": params_.detach(params_.split(params, "block"))})
 
 
 def _train(
