@@ -34,6 +34,15 @@ def rescale(params: Params, group: SymmetryGroup, factors: Tensor) -> Params:
     return changed
 
 
+def balance(params: Params, spec: BlockSpec) -> Params:
+    """The same function in a form that rescaling does not change: what feeds a unit is as large as what reads it."""
+    for group in spec.symmetries:
+        if group.rescale:
+            feeding, reading = (_unit_norms(params, group, scale) for scale in (1, -1))
+            params = rescale(params, group, torch.sqrt(reading / feeding))
+    return params
+
+
 def random_orbit(params: Params, spec: BlockSpec, generator: torch.Generator, spread: float = 0.5) -> Params:
     """Other parameters, same function: every group permuted at random, and rescaled by exp(spread · N(0, 1))."""
     count = models(params)
@@ -43,6 +52,13 @@ def random_orbit(params: Params, spec: BlockSpec, generator: torch.Generator, sp
         if group.rescale:
             params = rescale(params, group, torch.exp(spread * torch.randn(count, group.size, generator=generator)))
     return params
+
+
+def _unit_norms(params: Params, group: SymmetryGroup, scale: int) -> Tensor:
+    """Norm of all that a rescaling by a changes by a**scale, for each unit: `[models, size]`, never zero."""
+    moved = [params[m.tensor].movedim(m.axis + 1, 1) for m in group.members if m.scale == scale]
+    values = torch.cat([tensor.reshape(*tensor.shape[:2], -1) for tensor in moved], dim=2)
+    return values.square().sum(2).sqrt().clamp_min(1e-6)
 
 
 def _along(tensor: Tensor, axis: int, size: int) -> list[int]:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import ClassVar, Literal, Self
 
 import torch
-from einops import rearrange
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
 from paramtrans.blocks import BlockAdapter
 from paramtrans.errors import SpecMismatch
@@ -17,13 +15,17 @@ from paramtrans.learned import LearnedTranslator, before_positive, positive, tem
 from paramtrans.options import BaseOptions
 from paramtrans.protocols import Context
 from paramtrans.specs import TensorKind
+from paramtrans.symmetry import balance
 from paramtrans_equivariant.grid import Grid
+from paramtrans_equivariant.layers import AxialLayer, Embed, Ranks
+from paramtrans_equivariant.probing import Errors, OwnProbes, Readout, Seen
 
 
 class EquivariantOptions(BaseOptions):
     """Sizes, what is read beside the block, and the block whose change is learned."""
 
     layers: PositiveInt = Field(3, le=1000)
+    """Layers of attention in each round."""
     width: PositiveInt = 64
     """Values of a cell inside the translator."""
     heads: PositiveInt = 4
@@ -35,20 +37,34 @@ class EquivariantOptions(BaseOptions):
     """What the output is added to. `kept`: the strongest units of the source, where both blocks are of one family; the
     output is zero at first. `default`: each tensor's mean in a default initialisation, so that the output starts as
     a default initialisation does. `auto`: `kept` where it is possible."""
+    probes: NonNegativeInt = 0
+    """Network inputs that the translator has as weights of its own, noise at first. The target's last layer, where its
+    adapter names one as `readout`, is then not predicted but solved for on them, by ridge regression."""
+    input: tuple[PositiveInt, ...] = ()
+    """Shape of a network input, such as [1, 28, 28]; needed with `probes`."""
+    ridge: PositiveFloat = 1e-3
+    """Strength of that regression's ridge, relative to the mean square of what is read."""
+    rounds: PositiveInt = Field(1, le=100)
+    """How often the block is written. From the second time on the translator also reads the block so far, and the
+    gradient of its error on the probes. More than one needs `probes`."""
 
     @model_validator(mode="after")
-    def _divides(self) -> Self:
+    def _fits(self) -> Self:
         if self.width % self.heads:
             raise ValueError("width must be a multiple of heads")
+        if self.probes and not self.input:
+            raise ValueError("probes need input, the shape of a network input")
+        if self.rounds > 1 and not self.probes:
+            raise ValueError("more than one of rounds needs probes")
         return self
 
 
 class Equivariant(LearnedTranslator):
     """Every cell of the source and of the target is a token; attention runs along units, then along channels.
 
-    Permuting the source's hidden units changes nothing; permuting the channels of the residual stream (and of former
-    and latter with them) permutes those of the target alike. Target units are told apart by a learned query each, added
-    to a unit of the source, the strongest first.
+    Permuting or rescaling the source's hidden units changes nothing; permuting the channels of the residual stream (and
+    of former and latter with them) permutes those of the target alike. No weight depends on the numbers of units:
+    target units are told apart by their rank, and begin as units of the source, the strongest first.
     """
 
     Options: ClassVar[type[BaseOptions]] = EquivariantOptions
@@ -63,15 +79,17 @@ class Equivariant(LearnedTranslator):
                 "the equivariant translator needs both adapters to declare `stream` alike"
             )
         self.keeps = options.base != "default" and self._can_keep(required=options.base == "kept")
-        width, reads, writes = options.width, self.reads, self.writes
+        width, reads = options.width, self.reads
         self.embed = nn.ModuleDict({_key(g): Embed(reads.features(g), width) for g in reads.groups})
         self.embed_loose = Embed(reads.features(None), width) if reads.loose else None
         self.embed_surroundings = Embed(options.surroundings, width) if options.surroundings else None
-        self.queries = nn.ParameterDict({_key(g): torch.randn(n, width) for g, n in writes.units.items()})
-        self.layers = nn.ModuleList(AxialLayer(options) for _ in range(options.layers))
-        self.norm = nn.LayerNorm(width)
-        self.write = nn.ModuleDict({_key(g): self._head(g) for g in writes.groups})
-        self.write_loose = self._head(None) if writes.loose else None
+        self.ranks = nn.ModuleDict({_key(g): Ranks(width) for g in self.writes.groups})
+        self.rounds = nn.ModuleList(
+            Round(options, self.writes, first=i == 0, silent=self.keeps) for i in range(options.rounds)
+        )
+        self.probes = OwnProbes(options.probes, options.input, source) if options.probes else None
+        self.readout = Readout(target, options.ridge) if options.probes and target.readout else None
+        self.errors = Errors(target) if options.rounds > 1 else None
         base, scale = template(target, seed=0)
         for tensor in target.spec.tensors:
             # One number for all units and channels, so that it takes no side among them.
@@ -80,6 +98,7 @@ class Equivariant(LearnedTranslator):
             self.register_buffer(_buffer("scale", tensor.name), scale[tensor.name].mean())
 
     def start(self, reading: Params, context: Context) -> None:
+        reading = balance(reading, self.source.reading)
         for group in self.reads.groups:
             self._embed(group).start(self.reads.read(reading, group))
         if self.embed_loose is not None:
@@ -91,22 +110,35 @@ class Equivariant(LearnedTranslator):
                 self.get_buffer(_buffer("scale", name)).copy_(reading[name].std())
 
     def forward(self, reading: Params, context: Context | None = None) -> Params:
-        source = self._source_cells(reading, context)
-        models, units = torch.arange(len(source))[:, None], source.shape[1]
+        reading = balance(reading, self.source.reading)
+        seen = self._seen(context)
         order = torch.cat([self.reads.strength(reading, g) for g in self.reads.groups], dim=1).argsort(
             dim=1, descending=True, stable=True
         )
-        target = [
-            source[models, order[:, torch.arange(len(query)) % units]] + query[:, None]
-            for query in self.queries.values()
-        ]
-        cells = torch.cat([source, *target], dim=1)
-        for layer in self.layers:
-            cells = layer(cells)
-        change = self._written(self.norm(cells[:, units:]))
-        base = self._kept(reading, order) if self.keeps else self._for_each("base")
+        source = self._source_cells(reading, context)
+        target = self._target_cells(source, order)
+        block = self._kept(reading, order) if self.keeps else self._for_each("base", len(source))
         scale = self._for_each("scale")
-        return positive({n: base[n] + scale[n] * change[n] for n in self.target.spec.names}, self.target.spec)
+        for turn in self.rounds:
+            assert isinstance(turn, Round)
+            if self.errors is not None and seen is not None and not turn.first:
+                scaled = {name: block[name] / scale[name] for name in block}
+                target = target + turn.read(scaled, self.errors(block, seen))
+            source, target = turn(source, target)
+            change = turn.write(target)
+            block = {name: block[name] + scale[name] * change[name] for name in block}
+            if self.readout is not None and seen is not None:
+                block = self.readout(block, seen)
+        return positive(block, self.target.spec)
+
+    def _seen(self, context: Context | None) -> Seen | None:
+        """What the slot sees on the translator's own probes, if it has any."""
+        if self.probes is None:
+            return None
+        if context is None or context.hosts is None:
+            raise SpecMismatch("this translator runs probes of its own; give it a context with hosts and a runner")
+        seen: Seen = self.probes(context.hosts.source, context)
+        return seen
 
     def _source_cells(self, reading: Params, context: Context | None) -> Tensor:
         """Embedded cells of all source units, `[models, units, channels, width]`."""
@@ -117,20 +149,19 @@ class Equivariant(LearnedTranslator):
             cells = cells + self.embed_surroundings(self._surroundings(context))[:, None]
         return cells
 
-    def _written(self, cells: Tensor) -> Params:
-        """The target units' cells, `[models, units, channels, width]`, as a change of the target's tensors."""
-        parts = cells.split(list(self.writes.units.values()), dim=1)
-        change: Params = {}
-        for group, part in zip(self.writes.units, parts, strict=True):
-            change |= self.writes.write(self.write[_key(group)](part), group)
-        if self.write_loose is not None:
-            change |= self.writes.write(self.write_loose(cells.mean(1, keepdim=True)), None)
-        return change
+    def _target_cells(self, source: Tensor, order: Tensor) -> Tensor:
+        """Cells of all target units as they begin: the source's in the given order, with each one's rank."""
+        models, units = torch.arange(len(source), device=source.device)[:, None], source.shape[1]
+        cells = []
+        for group, count in self.writes.units.items():
+            chosen = order[:, torch.arange(count, device=order.device) % units]
+            cells.append(source[models, chosen] + self.ranks[_key(group)](count)[:, None])
+        return torch.cat(cells, dim=1)
 
     def _kept(self, reading: Params, order: Tensor) -> Params:
         """The source's strongest units, as a target block (before `positive`)."""
         (group, count), *_ = self.writes.units.items()
-        models = torch.arange(len(order))[:, None]
+        models = torch.arange(len(order), device=order.device)[:, None]
         kept = {}
         for place in self.writes.groups[group]:
             name = place.tensor.name
@@ -154,16 +185,12 @@ class Equivariant(LearnedTranslator):
         assert isinstance(embed, Embed)
         return embed
 
-    def _for_each(self, what: str) -> Params:
-        return {name: self.get_buffer(_buffer(what, name)) for name in self.target.spec.names}
-
-    def _head(self, group: str | None) -> nn.Linear:
-        """Writes a group's cells; nothing at first where the base is a working block."""
-        head = nn.Linear(self.options.width, self.writes.features(group))
-        if self.keeps:
-            nn.init.zeros_(head.weight)
-            nn.init.zeros_(head.bias)
-        return head
+    def _for_each(self, what: str, models: int | None = None) -> Params:
+        """A number for each tensor of the target, or tensors of that number for so many models."""
+        numbers = {name: self.get_buffer(_buffer(what, name)) for name in self.target.spec.names}
+        if models is None:
+            return numbers
+        return {t.name: numbers[t.name].expand(models, *t.shape) for t in self.target.spec.tensors}
 
     def _can_keep(self, required: bool) -> bool:
         """Whether the target's tensors are the source's but for the number of units."""
@@ -175,75 +202,50 @@ class Equivariant(LearnedTranslator):
         return fits
 
 
-class Embed(nn.Module):
-    """Standardises values by what they were over the training hosts, then embeds: `[..., values]` → `[..., width]`.
+class Round(nn.Module):
+    """Attention over source and target cells together, and the writing of a change of the target."""
 
-    Mean and deviation are taken over hosts, units and channels alike, so that equivariance is kept.
-    """
-
-    mean: Tensor
-    deviation: Tensor
-
-    def __init__(self, values: int, width: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(values, width)
-        self.register_buffer("mean", torch.zeros(values))
-        self.register_buffer("deviation", torch.ones(values))
-
-    def start(self, values: Tensor) -> None:
-        flat = values.flatten(0, -2)
-        self.mean.copy_(flat.mean(0))
-        self.deviation.copy_(flat.std(0).clamp_min(1e-8))
-
-    def forward(self, values: Tensor) -> Tensor:
-        embedded: Tensor = self.linear((values - self.mean) / self.deviation)
-        return embedded
-
-
-class AxialLayer(nn.Module):
-    """Attention among the units of each channel, among the channels of each unit, then an MLP on each cell.
-
-    `[models, units, channels, width]` → the same shape.
-    """
-
-    def __init__(self, options: EquivariantOptions) -> None:
+    def __init__(self, options: EquivariantOptions, writes: Grid, first: bool, silent: bool) -> None:
         super().__init__()
         width = options.width
-        self.among_units = SelfAttention(options)
-        self.among_channels = SelfAttention(options)
-        self.mlp = nn.Sequential(
-            nn.LayerNorm(width),
-            nn.Linear(width, 2 * width),
-            nn.GELU(),
-            nn.Linear(2 * width, width),
-            nn.Dropout(options.dropout),
-        )
+        self.writes, self.first = writes, first
+        self.layers = nn.ModuleList(AxialLayer(width, options.heads, options.dropout) for _ in range(options.layers))
+        self.norm = nn.LayerNorm(width)
+        sizes = {_key(group): writes.features(group) for group in writes.groups}
+        self.heads = nn.ModuleDict({key: nn.Linear(width, size) for key, size in sizes.items()})
+        self.head_loose = nn.Linear(width, writes.features(None)) if writes.loose else None
+        self.embed = None if first else nn.ModuleDict({key: nn.Linear(2 * n, width) for key, n in sizes.items()})
+        if silent or not first:
+            # A working block is there already, and training starts at it.
+            for head in [*self.heads.values(), self.head_loose]:
+                if isinstance(head, nn.Linear):
+                    nn.init.zeros_(head.weight)
+                    nn.init.zeros_(head.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.among_units(x.transpose(1, 2)).transpose(1, 2)
-        x = x + self.among_channels(x)
-        return x + self.mlp(x)
+    def forward(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Cells `[models, units, channels, width]` → the same."""
+        cells = torch.cat([source, target], dim=1)
+        for layer in self.layers:
+            cells = layer(cells)
+        return cells[:, : source.shape[1]], cells[:, source.shape[1] :]
 
+    def read(self, block: Params, errors: Params) -> Tensor:
+        """The target so far and what is wrong with it, embedded: `[models, units, channels, width]`."""
+        assert self.embed is not None
+        cells = []
+        for group in self.writes.groups:
+            values = torch.cat([self.writes.read(block, group), self.writes.read(errors, group)], dim=-1)
+            cells.append(self.embed[_key(group)](values))
+        return torch.cat(cells, dim=1)
 
-class SelfAttention(nn.Module):
-    """Pre-norm attention along the last axis but one: `[..., length, width]` → the same shape."""
-
-    def __init__(self, options: EquivariantOptions) -> None:
-        super().__init__()
-        self.heads = options.heads
-        self.norm = nn.LayerNorm(options.width)
-        self.qkv = nn.Linear(options.width, 3 * options.width)
-        self.out = nn.Sequential(nn.Linear(options.width, options.width), nn.Dropout(options.dropout))
-
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = rearrange(
-            self.qkv(self.norm(x)),
-            "... length (three heads width) -> three ... heads length width",
-            three=3,
-            heads=self.heads,
-        )
-        mixed = scaled_dot_product_attention(q, k, v)
-        return self.out(rearrange(mixed, "... heads length width -> ... length (heads width)"))
+    def write(self, target: Tensor) -> Params:
+        """The target units' cells as a change of the target's tensors."""
+        cells, change = self.norm(target), {}
+        for group, part in zip(self.writes.units, cells.split(list(self.writes.units.values()), dim=1), strict=True):
+            change |= self.writes.write(self.heads[_key(group)](part), group)
+        if self.head_loose is not None:
+            change |= self.writes.write(self.head_loose(cells.mean(1, keepdim=True)), None)
+        return change
 
 
 def _key(group: str) -> str:

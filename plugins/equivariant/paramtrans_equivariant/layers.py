@@ -1,0 +1,97 @@
+"""What the equivariant translator is made of: values to cells, and attention along both axes of a grid of cells."""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+RANKS = 8
+"""Sines and cosines that tell a unit's rank."""
+
+
+class Embed(nn.Module):
+    """Standardises values by what they were over the training hosts, then embeds: `[..., values]` → `[..., width]`.
+
+    Mean and deviation are taken over hosts, units and channels alike, so that equivariance is kept.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, values: int, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(values, width)
+        self.register_buffer("mean", torch.zeros(values))
+        self.register_buffer("deviation", torch.ones(values))
+
+    def start(self, values: Tensor) -> None:
+        flat = values.flatten(0, -2)
+        self.mean.copy_(flat.mean(0))
+        self.deviation.copy_(flat.std(0).clamp_min(1e-8))
+
+    def forward(self, values: Tensor) -> Tensor:
+        embedded: Tensor = self.linear((values - self.mean) / self.deviation)
+        return embedded
+
+
+class Ranks(nn.Module):
+    """Tells the units of a group apart, and how many they are: count → `[count, width]`, for any count."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(2 * RANKS + 2, width), nn.GELU(), nn.Linear(width, width))
+
+    def forward(self, count: int) -> Tensor:
+        first = self.mlp[0].weight
+        ranks = torch.arange(count, device=first.device, dtype=first.dtype)[:, None]
+        angles = ranks * torch.pi * 2.0 ** -torch.arange(RANKS, device=first.device)
+        size = torch.full_like(ranks, count)
+        told: Tensor = self.mlp(torch.cat([angles.sin(), angles.cos(), ranks / size, size.log()], dim=1))
+        return told
+
+
+class AxialLayer(nn.Module):
+    """Attention among the units of each channel, among the channels of each unit, then an MLP on each cell.
+
+    `[models, units, channels, width]` → the same shape.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.among_units = SelfAttention(width, heads, dropout)
+        self.among_channels = SelfAttention(width, heads, dropout)
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, 2 * width),
+            nn.GELU(),
+            nn.Linear(2 * width, width),
+            nn.Dropout(dropout),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.among_units(x.transpose(1, 2)).transpose(1, 2)
+        x = x + self.among_channels(x)
+        return x + self.mlp(x)
+
+
+class SelfAttention(nn.Module):
+    """Pre-norm attention along the last axis but one: `[..., length, width]` → the same shape."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Sequential(nn.Linear(width, width), nn.Dropout(dropout))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = rearrange(
+            self.qkv(self.norm(x)),
+            "... length (three heads width) -> three ... heads length width",
+            three=3,
+            heads=self.heads,
+        )
+        mixed = scaled_dot_product_attention(q, k, v)
+        return self.out(rearrange(mixed, "... heads length width -> ... length (heads width)"))
