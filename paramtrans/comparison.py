@@ -41,7 +41,7 @@ class Comparison:
         self._rivals()
         networks = {"source": (runner.source, self.hosts.source)}
         networks |= {method: (runner.target, filled.blocks) for method, filled in self.filled.items()}
-        test = runner.task.split("test")
+        test = runner.task.split("holdout" if self.parts.config.evaluation.holdout else "test")
         with reporter.stage(f"evaluation: {len(networks)} methods", len(self.hosts)) as stage:
             self.accuracies = accuracies(runner, self.hosts, networks, test, self.parts.device, stage.advance)
 

@@ -114,6 +114,9 @@ class ZooConfig(BaseOptions):
     """Hosts on which its best epoch is chosen, with images held out of the training set."""
     report: int = Field(ge=2, le=1_000_000)
     """Hosts on which all methods are reported, with the test images."""
+    report_from: str | None = None
+    """A safetensors file of finished hosts to report on, instead of training some: `former.*`, `source.*`, `latter.*`,
+    and `target.*` where they have one, first axis the host. Relative to the config file."""
     pairs: NonNegativeInt | None = Field(None, le=10_000_000)
     """How many of the training hosts also get a trained target (step 2); all of them by default."""
     seed: NonNegativeInt = 0
@@ -160,6 +163,8 @@ class EvaluationConfig(BaseOptions):
     """Translators beside the run's own, each with probes of its own and others that go on from it."""
     baseline: str | None = None
     """The method that all are compared with, host by host; by default the run's own translator."""
+    holdout: bool = False
+    """Whether accuracies are on images held out of training, not on the test images: for choosing among methods."""
     trained_target: bool = True
     """Whether step 2 is run on the report hosts, for the upper bound."""
     seed: NonNegativeInt = 0
@@ -206,6 +211,9 @@ def load(path: Path, registry: Registry, overrides: Sequence[str] = ()) -> Confi
     document = settle(read(path), overrides, where)
     if "sweep" in document:
         raise ConfigError([f"{where}: sweep: this config is of several runs; give it to paramtrans run, or Sweep"])
+    zoo = document.get("zoo")
+    if isinstance(zoo, dict) and isinstance(given := zoo.get("report_from"), str):
+        document = {**document, "zoo": {**zoo, "report_from": str(path.parent / given)}}
     return validate(document, registry, where)
 
 

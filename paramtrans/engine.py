@@ -92,6 +92,7 @@ class Run:
         """Raise `ConfigError` with all that does not fit, before anything is trained."""
         with memory.told(self.where):
             self.parts.check(self.where)
+            _ = self.zoo.given
 
     def do(self, fresh: bool) -> RunResult:
         """All stages, in order."""

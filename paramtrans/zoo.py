@@ -7,8 +7,8 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from paramtrans import seeds, stacked, steps, store
 from paramtrans.cache import cache_dir
 from paramtrans.config import Config
 from paramtrans.errors import TrainingError
+from paramtrans.hostfile import HostFile
 from paramtrans.hosts import Hosts, Params
 from paramtrans.parts import Parts
 from paramtrans.plugins import components
@@ -65,6 +66,22 @@ class Zoo:
         self.diverged: dict[str, list[int]] = {}
         """Seeds of the hosts that were left out, by role."""
         self.target_dir = self.dir / "targets" / digest(self.target_recipe)
+        self.parts = parts
+
+    @cached_property
+    def given(self) -> HostFile | None:
+        """The report hosts, where they are not trained but given; raises `StoreError` where they do not fit."""
+        if self.config.zoo.report_from is None:
+            return None
+        given = HostFile(Path(self.config.zoo.report_from))
+        specs = stacked.network_specs(self.parts.task, self.parts.source)
+        given.check([replace(spec, name=_in_host(spec.name)) for spec in specs], self.count("report"))
+        return given
+
+    @cached_property
+    def given_targets(self) -> bool:
+        """Whether the given report hosts have trained targets of the config's kind, so that step 2 has been done."""
+        return self.given is not None and self.given.has_targets(self.parts.target.spec.tensors)
 
     def folder(self, step: int) -> tuple[Path, dict[str, Any]]:
         """Where the shards of a step stand, and the recipe that made them."""
@@ -89,7 +106,9 @@ class Zoo:
         return float(sum(store.load_record(path)["seconds"] for path in paths))
 
     def seconds_per_target(self) -> float | None:
-        """What step 2 took for one report host; None where it was not run."""
+        """What step 2 took for one report host; None where it was not run here."""
+        if self.given_targets:
+            return None
         records = [store.load_record(self._path(2, shard)) for shard in self.target_shards("report")]
         hosts = sum(len(record["seeds"]) for record in records)
         return sum(record["seconds"] for record in records) / hosts if hosts else None
@@ -165,7 +184,10 @@ class Zoo:
         return hosts
 
     def _path(self, step: int, shard: Shard) -> Path:
-        return (self.dir / "hosts" if step == 1 else self.target_dir) / shard.file
+        folder = self.dir / "hosts" if step == 1 else self.target_dir
+        if shard.role == "report" and self.given is not None:
+            folder = folder / self.given.digest[:16]
+        return folder / shard.file
 
     def _is_whole(self, step: int, shard: Shard, outdated: int = 0) -> bool:
         """Whether a shard is there; a damaged one is reported, and counts as absent."""
@@ -205,6 +227,7 @@ class Zoo:
             "stop": shard.stop,
             "hosts": str(self._hosts_file(shard)),
             "file": str(self._path(step, shard)),
+            "given": shard.role == "report" and (self.given is not None if step == 1 else self.given_targets),
             "config": self.config.model_dump(mode="json"),
         }
 
@@ -262,6 +285,11 @@ def _parts(config: str) -> Parts:
     return parts
 
 
+def _in_host(name: str) -> str:
+    """A tensor's name in a host's file: the block in the slot is the source."""
+    return name.replace("block.", "source.", 1) if name.startswith("block.") else name
+
+
 def digest(recipe: dict[str, Any]) -> str:
     """A recipe's name on disk."""
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
@@ -286,12 +314,18 @@ def do_job(job: dict[str, Any], report: Report) -> None:
     zoo, started = parts.config.zoo, time.monotonic()
     own = [host_seed(zoo.seed, job["role"], number) for number in range(job["start"], job["stop"])]
     record = _identity(job["step"], job["role"], job["start"], own)
-    if job["step"] == 1:
+    file = HostFile(Path(zoo.report_from)) if job["given"] and zoo.report_from else None
+    if job["step"] == 1 and file:
+        params = file.hosts(job["start"], job["stop"])
+    elif job["step"] == 1:
         params = steps.train_hosts(parts.task, parts.source, zoo.step1, own, parts.device, report)
     else:
         whole, _ = store.load_params(Path(job["hosts"]))
         first = params_.take(whole, range(len(own)))
-        params = steps.train_targets(parts.task, parts.target, first, zoo.step2, own, parts.device, report)
         record["hosts_sha256"] = hosts_digest(whole, len(own))
+        if file:
+            params = file.targets(job["start"], job["stop"])
+        else:
+            params = steps.train_targets(parts.task, parts.target, first, zoo.step2, own, parts.device, report)
     made_by = {"paramtrans": paramtrans.__version__, "torch": torch.__version__, "device": str(parts.device)}
     store.save_params(Path(job["file"]), params, {**record, "seconds": time.monotonic() - started, "made_by": made_by})

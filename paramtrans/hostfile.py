@@ -1,0 +1,76 @@
+"""Finished hosts from a safetensors file of the user's: `former.*`, `source.*`, `latter.*`, perhaps `target.*`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import safetensors
+import torch
+from safetensors.torch import load
+
+from paramtrans.errors import StoreError
+from paramtrans.hosts import Params, split, take
+from paramtrans.specs import TensorSpec
+
+MAX_BYTES = 4 * 2**30
+"""A larger file is refused unread."""
+
+
+class HostFile:
+    """Stacked parameters of hosts trained elsewhere, the first axis of each tensor the host.
+
+    Raises `StoreError` where there is no such file, it is no safetensors file, or it does not hold whole hosts.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            if path.stat().st_size > MAX_BYTES:
+                raise StoreError(f"{path}: larger than {MAX_BYTES:,} bytes; cut it into files of fewer hosts")
+            content = path.read_bytes()
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be read: {error.strerror or error}; give the path of a file") from error
+        self.digest = hashlib.sha256(content).hexdigest()
+        try:
+            self.tensors: Params = load(content)
+        except safetensors.SafetensorError as error:
+            raise StoreError(f"{path}: not a safetensors file ({error})") from error
+
+    @property
+    def count(self) -> int:
+        """How many hosts there are."""
+        first = next(iter(self.tensors.values()), torch.empty(0))
+        return len(first) if first.ndim else 0
+
+    def hosts(self, start: int, stop: int) -> Params:
+        """`former.*`, `source.*` and `latter.*` of some hosts."""
+        whole = {name: tensor for name, tensor in self.tensors.items() if not name.startswith("target.")}
+        return take(whole, range(start, stop))
+
+    def targets(self, start: int, stop: int) -> Params:
+        """`target.*` of some hosts."""
+        whole = {name: tensor for name, tensor in self.tensors.items() if name.startswith("target.")}
+        return take(whole, range(start, stop))
+
+    def has_targets(self, specs: Iterable[TensorSpec]) -> bool:
+        """Whether each host comes with a trained target of this kind."""
+        found = {name: tuple(tensor.shape[1:]) for name, tensor in split(self.tensors, "target").items()}
+        return bool(found) and found == {spec.name: spec.shape for spec in specs}
+
+    def check(self, specs: Iterable[TensorSpec], count: int) -> None:
+        """Raise `StoreError` unless it holds `count` hosts of these tensors (of `former.*`, `source.*`, `latter.*`)."""
+        expected = {spec.name: spec.shape for spec in specs}
+        found = {name: tensor for name, tensor in self.tensors.items() if not name.startswith("target.")}
+        if missing := sorted(expected.keys() - found.keys()):
+            raise StoreError(f"{self.path}: lacks {', '.join(missing)}; name tensors as the hosts of this config do")
+        if extra := sorted(found.keys() - expected.keys()):
+            raise StoreError(f"{self.path}: holds {', '.join(extra)}, which the hosts of this config do not have")
+        for name, tensor in self.tensors.items():
+            shape = (self.count, *expected[name]) if name in expected else (self.count, *tensor.shape[1:])
+            if tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
+                kind = f"{tensor.dtype} of shape {list(tensor.shape)}"
+                raise StoreError(f"{self.path}: {name} is {kind}, expected torch.float32 of shape {list(shape)}")
+        if count > self.count:
+            raise StoreError(f"{self.path}: has {self.count} hosts; zoo.report asks for {count}")

@@ -1,0 +1,100 @@
+"""Report hosts from a file: whole ones are taken as they are, anything else is told with what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from paramtrans import steps, store
+from paramtrans.config import Config
+from paramtrans.engine import run
+from paramtrans.errors import StoreError
+from paramtrans.plugins import Plugins
+
+Make = Callable[..., Config]
+ALONE = ("zoo.pairs=0", "training.epochs=1", 'evaluation.rivals=["zero_block"]')
+
+
+@pytest.fixture
+def finished(tiny_config: Make, tiny_plugins: Plugins, tmp_path: Path) -> dict[str, torch.Tensor]:
+    """The report hosts of a run, with their targets, as another would have written them."""
+    result = run(tiny_config(*ALONE, dir=tmp_path / "first"), loaded=tiny_plugins)
+    [hosts] = (tmp_path / "cache").glob("zoos/*/hosts/report-*.safetensors")
+    [targets] = (tmp_path / "cache").glob("zoos/*/targets/*/report-*.safetensors")
+    assert result.methods["source"]["n"] == 3
+    return store.load_params(hosts)[0] | store.load_params(targets)[0]
+
+
+def test_hosts_of_a_file_are_reported_as_those_that_were_trained(
+    finished: dict[str, torch.Tensor], tiny_config: Make, tiny_plugins: Plugins, tmp_path: Path
+) -> None:
+    save_file(finished, tmp_path / "hosts.safetensors")
+    given = tiny_config(*ALONE, f"zoo.report_from={tmp_path / 'hosts.safetensors'}", dir=tmp_path / "second")
+    found = run(given, loaded=tiny_plugins)
+    own = run(tiny_config(*ALONE, dir=tmp_path / "first"), loaded=tiny_plugins)
+    for method in ("source", "trained_target", "zero_block", "translated"):
+        assert found.evaluation["hosts"]["accuracies"][method] == own.evaluation["hosts"]["accuracies"][method]
+    assert found.methods["trained_target"]["seconds_per_host"] is None
+
+
+def test_targets_are_trained_where_the_file_has_none_of_this_kind(
+    finished: dict[str, torch.Tensor],
+    tiny_config: Make,
+    tiny_plugins: Plugins,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    save_file({k: t for k, t in finished.items() if not k.startswith("target.")}, tmp_path / "hosts.safetensors")
+    given = tiny_config(*ALONE, f"zoo.report_from={tmp_path / 'hosts.safetensors'}", dir=tmp_path / "second")
+    monkeypatch.setattr(steps, "train_hosts", lambda *args: pytest.fail("all hosts are there"))
+    found = run(given, loaded=tiny_plugins)
+    own = run(tiny_config(*ALONE, dir=tmp_path / "first"), loaded=tiny_plugins)
+    target = "trained_target"
+    assert found.evaluation["hosts"]["accuracies"][target] == own.evaluation["hosts"]["accuracies"][target]
+
+
+CHANGES: dict[str, tuple[Callable[[dict[str, torch.Tensor]], object], str]] = {
+    "a tensor less": (lambda t: t.pop("former.0.weight"), "lacks former.0.weight"),
+    "a tensor more": (lambda t: t.update(extra=torch.zeros(3)), "holds extra, which"),
+    "another shape": (
+        lambda t: t.update({"latter.1.bias": torch.zeros(3, 7)}),
+        r"latter\.1\.bias is torch\.float32 of sh",
+    ),
+    "another type": (lambda t: t.update({"latter.1.bias": torch.zeros(3, 4).double()}), r"is torch\.float64 of shape"),
+    "hosts that differ in number": (lambda t: t.update({"target.x": torch.zeros(2, 7)}), r"target\.x is"),
+    "too few hosts": (lambda t: t.update({k: v[:2] for k, v in t.items()}), "has 2 hosts; zoo.report asks for 3"),
+    "no host": (lambda t: t.clear(), "lacks"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_file_that_does_not_fit_is_told_before_anything_is_trained(
+    change: str,
+    finished: dict[str, torch.Tensor],
+    tiny_config: Make,
+    tiny_plugins: Plugins,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    how, match = CHANGES[change]
+    how(finished)
+    save_file(finished, tmp_path / "hosts.safetensors")
+    monkeypatch.setattr("paramtrans.zoo.do_job", lambda *args: pytest.fail("too late"))
+    given = tiny_config(*ALONE, f"zoo.report_from={tmp_path / 'hosts.safetensors'}", dir=tmp_path / "second")
+    with pytest.raises(StoreError, match=rf"hosts\.safetensors: .*{match}"):
+        run(given, loaded=tiny_plugins)
+    assert not (tmp_path / "second").exists()
+
+
+@pytest.mark.parametrize(("content", "match"), [(None, "cannot be read"), (b"{}", "not a safetensors file")])
+def test_what_is_no_host_file_is_told(
+    content: bytes | None, match: str, tiny_config: Make, tiny_plugins: Plugins, tmp_path: Path
+) -> None:
+    if content is not None:
+        (tmp_path / "hosts.safetensors").write_bytes(content)
+    with pytest.raises(StoreError, match=match):
+        run(tiny_config(*ALONE, f"zoo.report_from={tmp_path / 'hosts.safetensors'}"), loaded=tiny_plugins)
