@@ -13,9 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from paramtrans.figures import label, ordered
 from paramtrans.progress import duration
-from paramtrans.report import break_even, headline
+from paramtrans.report import break_even, headline, markdown_table
 
 DOCS = Path(__file__).parent
 KEPT = DOCS / "results"
@@ -42,7 +41,7 @@ def main(folders: list[str]) -> None:
     sections = [INTRODUCTION, *(section(name, result) for name, result in runs.items())]
     (DOCS / "results.md").write_text("\n".join(sections))
     readme = DOCS.parent / "README.md"
-    shown = f"{BEGIN}\n{table(runs['mnist_conv_to_attn'])}\n{END}"
+    shown = f"{BEGIN}\n{markdown_table(runs['mnist_conv_to_attn'])}\n{END}"
     text = re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: shown, readme.read_text(), flags=re.DOTALL)
     readme.write_text(text)
 
@@ -60,18 +59,7 @@ def section(name: str, result: dict[str, Any]) -> str:
     )
     pays = break_even(result["break_even"])
     times = f"{pays} Stages: {stages} (a stage that found its zoo done took almost none)."
-    return "\n\n".join([f"## {name}", " ".join(headline(result)), table(result), sizes, times, ""])
-
-
-def table(result: dict[str, Any]) -> str:
-    """All methods, as Markdown."""
-    rows = ["| method | mean % | 95% interval | min | max | hosts |", "| --- | --- | --- | --- | --- | --- |"]
-    for name in ordered(result["methods"]):
-        found = result["methods"][name]
-        low, high = found["ci95"]
-        numbers = [f"{found['mean']:.1f}", f"{low:.1f} – {high:.1f}", f"{found['min']:.1f}", f"{found['max']:.1f}"]
-        rows.append(f"| {' | '.join([label(name), *numbers, str(found['n'])])} |")
-    return "\n".join(rows)
+    return "\n\n".join([f"## {name}", " ".join(headline(result)), markdown_table(result), sizes, times, ""])
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from paramtrans.learned import LearnedTranslator, TokenTranslator
     from paramtrans.options import BaseOptions
     from paramtrans.plugins import components
+    from paramtrans.pretrained import PretrainedTranslator
     from paramtrans.protocols import (
         Augmenter,
         Batch,
@@ -61,6 +62,7 @@ _HOMES = {
     "TokenTranslator": "learned",
     "BaseOptions": "options",
     "components": "plugins",
+    "PretrainedTranslator": "pretrained",
     "Augmenter": "protocols",
     "Batch": "protocols",
     "Context": "protocols",

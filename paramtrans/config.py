@@ -120,6 +120,8 @@ class ZooConfig(BaseOptions):
     pairs: NonNegativeInt | None = Field(None, le=10_000_000)
     """How many of the training hosts also get a trained target (step 2); all of them by default."""
     seed: NonNegativeInt = 0
+    origin: str | None = Field(None, max_length=200)
+    """Name of a zoo that was trained elsewhere and enters by `paramtrans zoo import`; none: hosts are trained here."""
     shard: PositiveInt = Field(16, le=4096)
     """Hosts trained at once, and kept in one file."""
     step1: HostTraining

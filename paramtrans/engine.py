@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paramtrans import memory, report, seeds, store
+from paramtrans import card, memory, report, seeds, store
 from paramtrans.cache import cache_dir
 from paramtrans.comparison import Comparison
 from paramtrans.config import Config
@@ -132,6 +132,7 @@ class Run:
             record = self._record("running")
             epochs = [{"epoch": n, **metrics} for n, metrics in enumerate(history["epochs"] if history else [], 1)]
             report.write(self.folder.path, result, record, epochs, comparison.feature_maps())
+            card.write(self.folder.file("translator"), card.of_run(record, result))
         finished = RunResult(self.folder.path, self.folder.seconds, result)
         self.plugins.notify("paramtrans_run_finished", run=self.info, result=finished.as_dict())
         self._record("finished")

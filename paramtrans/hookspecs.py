@@ -92,6 +92,14 @@ def paramtrans_executors() -> list[Component]:
 
 
 @hookspec
+def paramtrans_pretrained_translators() -> list[Component]:
+    """Translators ready to use: folders (`pathlib.Path`) that `save_pretrained` wrote, loaded by name.
+
+    Example: `[Component("digits", "Digits, conv to MLP", "my_package.folders:DIGITS")]`
+    """
+
+
+@hookspec
 def paramtrans_commands() -> list[Component]:
     """Subcommands of `paramtrans`: `click.Command` objects, imported when called.
 

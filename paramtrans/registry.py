@@ -20,6 +20,7 @@ KINDS = (
     "rival",
     "probe",
     "executor",
+    "pretrained_translator",
     "command",
 )
 """Kinds of components; the hook of each is `paramtrans_<kind>s`."""
@@ -91,6 +92,13 @@ class Registry:
         close = difflib.get_close_matches(name, {entry.name for entry in self}, n=1)
         hint = f'did you mean "{close[0]}"?' if close else "paramtrans plugins lists what there is"
         raise UnknownName(f'unknown component "{name}"; {hint}')
+
+    def name_of(self, kind: str, cls: type) -> str:
+        """The name under which a class is announced; raises `UnknownName` where it is not."""
+        for entry in self.of_kind(kind):
+            if entry.component.target == f"{cls.__module__}:{cls.__qualname__}":
+                return entry.name
+        raise UnknownName(f"no plugin announces {cls.__module__}:{cls.__qualname__} as a {kind.replace('_', ' ')}")
 
     def load(self, kind: str, name: str) -> Any:
         """The class (or command) of this kind and name."""

@@ -51,27 +51,48 @@ def write(
     maps: Mapping[str, Tensor],
 ) -> Path:
     """Write the page of a run to its folder; returns the page's path."""
-    templates = FileSystemLoader(Path(__file__).parent / "templates")
-    environment = Environment(
-        loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    page = environment.get_template(f"{PAGE}.jinja").render(
-        run=run,
-        started=_moment(str(run["started"])),
-        headline=headline(result),
-        tiles=_tiles(result),
-        methods=_methods(result),
-        hosts=_hosts(result),
-        figures=_figures(result, history, maps),
-        costs=_costs(result["blocks"]),
-        break_even=break_even(result["break_even"]),
-        training=_training(result, history),
-        stages=_stages(run["seconds"]),
-        config=toml(run["config"]),
+    page = (
+        environment()
+        .get_template(f"{PAGE}.jinja")
+        .render(
+            run=run,
+            started=_moment(str(run["started"])),
+            headline=headline(result),
+            tiles=_tiles(result),
+            methods=_methods(result),
+            hosts=_hosts(result),
+            figures=_figures(result, history, maps),
+            costs=_costs(result["blocks"]),
+            break_even=break_even(result["break_even"]),
+            training=_training(result, history),
+            stages=_stages(run["seconds"]),
+            config=toml(run["config"]),
+        )
     )
     path = folder / PAGE
     store.write_bytes(path, page.encode("utf-8", errors="replace"))
     return path
+
+
+def environment() -> Environment:
+    """The templates; what is put into HTML is escaped."""
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=lambda name: bool(name) and ".html" in str(name),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def markdown_table(result: Mapping[str, Any]) -> str:
+    """Accuracies of all methods, in Markdown."""
+    lines = ["| method | mean % | 95% interval | min | max | hosts |", "| --- | --- | --- | --- | --- | --- |"]
+    for row in _methods(result):
+        cells = (row[key] for key in ("label", "mean", "interval", "min", "max", "n"))
+        lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
+    return "\n".join(lines)
 
 
 def headline(result: Mapping[str, Any]) -> list[str]:

@@ -40,13 +40,16 @@ def save_translator(
 
 
 def load_translator(folder: Path | str, registry: Registry | None = None) -> Translator:
-    """A translator from its folder, ready to translate; raises `StoreError` where the folder is damaged or too new.
+    """A translator from its folder, a run's folder, or by the name of one that a plugin brings; ready to translate.
 
-    >>> translator = load_translator("runs/mnist_conv_to_conv/translator")  # doctest: +SKIP
+    Raises `StoreError` where the folder is missing, damaged or too new.
+
+    >>> translator = load_translator("runs/mnist_conv_to_conv")  # doctest: +SKIP
+    >>> translator = load_translator("mnist_conv_to_conv")  # doctest: +SKIP
     >>> target_blocks = translator.translate(source_blocks)  # doctest: +SKIP
     """
-    folder = Path(folder)
     registry = registry or components()
+    folder = find_translator(folder, registry)
     description = _description(folder / DESCRIPTION)
     parts = _parts(description, folder / DESCRIPTION)
     try:
@@ -60,9 +63,29 @@ def load_translator(folder: Path | str, registry: Registry | None = None) -> Tra
         try:
             translator.load_state_dict(weights)
         except RuntimeError as error:
-            raise StoreError(f"{folder / WEIGHTS}: does not fit {DESCRIPTION} beside it: {error}") from error
+            reason = " ".join(str(error).split())[:300]
+            raise StoreError(f"{folder / WEIGHTS}: does not fit {DESCRIPTION} beside it: {reason}") from error
         translator.eval()
     return translator
+
+
+def find_translator(name: Path | str, registry: Registry) -> Path:
+    """The folder of a translator: itself, that of a run, or a pretrained one's by name; dashes may be underscores."""
+    folder = Path(name)
+    for candidate in (folder, folder / "translator"):
+        if (candidate / DESCRIPTION).exists():
+            return candidate
+    known = {entry.name: entry for entry in registry.of_kind("pretrained_translator")}
+    if entry := known.get(str(name).replace("-", "_")):
+        return Path(registry.load(entry.kind, entry.name))
+    offered = f"pretrained translators are {', '.join(sorted(known))}" if known else "no plugin brings pretrained ones"
+    raise StoreError(f"{folder / DESCRIPTION}: there is none; give a translator's folder or a run's ({offered})")
+
+
+def name_of(kind: str, component: Any, registry: Registry) -> ComponentConfig:
+    """How a config would name a component that exists; raises `UnknownName` where no plugin announces its class."""
+    options = component.options.model_dump(mode="json")
+    return ComponentConfig.model_validate({"name": registry.name_of(kind, type(component)), **options})
 
 
 def _description(path: Path) -> dict[str, Any]:

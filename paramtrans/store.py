@@ -158,14 +158,19 @@ def save_params(path: Path, params: Params, record: Mapping[str, Any]) -> None:
 def load_params(path: Path) -> tuple[Params, dict[str, Any]]:
     """What `save_params` wrote, with its record; raises `Damaged` (naming the file) where anything changed since."""
     record = load_record(path)
+    return read_params(path, record), record
+
+
+def read_params(path: Path, record: Mapping[str, Any]) -> Params:
+    """The parameters in a file whose `record` is kept elsewhere; raises `Damaged` where they differ from it."""
     try:
         size = _check_regular(path)
-        if size != record["bytes"]:
-            raise Damaged(f"{path}: {size:,} bytes, expected {record['bytes']:,}; it was cut off or replaced")
-        if checksum(path) != record["sha256"]:
+        if size != record.get("bytes"):
+            raise Damaged(f"{path}: {size:,} bytes, expected {record.get('bytes')}; it was cut off or replaced")
+        if checksum(path) != record.get("sha256"):
             raise Damaged(f"{path}: checksum differs from its record; it was changed after it was written")
         # Copies, because results of vector instructions depend on where tensors lie in memory, and files align nothing.
-        return {name: tensor.clone() for name, tensor in load_file(path).items()}, record
+        return {name: tensor.clone() for name, tensor in load_file(path).items()}
     except FileNotFoundError as error:
         raise Damaged(f"{path}: missing, though its record is there") from error
     except OSError as error:

@@ -19,7 +19,7 @@ from paramtrans import hosts as params_
 from paramtrans import seeds, stacked, steps, store
 from paramtrans.cache import cache_dir
 from paramtrans.config import Config
-from paramtrans.errors import TrainingError
+from paramtrans.errors import StoreError, TrainingError
 from paramtrans.hostfile import HostFile
 from paramtrans.hosts import Hosts, Params
 from paramtrans.parts import Parts
@@ -62,6 +62,7 @@ class Zoo:
             stacked.network_specs(parts.task, parts.source)
         )
         self.dir = cache / "zoos" / digest(self.recipe)
+        self.parts = parts
         self.target_recipe = target_recipe(config) | _tensors(parts.target.spec.tensors)
         self.diverged: dict[str, list[int]] = {}
         """Seeds of the hosts that were left out, by role."""
@@ -139,7 +140,13 @@ class Zoo:
         """
         of_step = self.host_shards if step == 1 else self.target_shards
         wanted = [shard for role in ROLES for shard in of_step(role)]
-        return [self._job(step, shard) for shard in wanted if not self._is_whole(step, shard, outdated)]
+        absent = [shard for shard in wanted if not self._is_whole(step, shard, outdated)]
+        if absent and step == 1 and self.config.zoo.origin:
+            raise StoreError(
+                f"zoo.origin: {len(absent)} shards of {self.config.zoo.origin} are not in the cache, and hosts from "
+                "elsewhere cannot be trained here; run paramtrans zoo import FOLDER CONFIG"
+            )
+        return [self._job(step, shard) for shard in absent]
 
     def load(self, role: str) -> Hosts:
         """The hosts of a role; with their trained targets where all of them have one. Diverged hosts are left out."""
@@ -155,6 +162,14 @@ class Zoo:
         steps_ = ((1, self.host_shards), (2, self.target_shards))
         paths = [self._path(step, shard) for step, of_step in steps_ for role in ROLES for shard in of_step(role)]
         return max((_written(path) for path in paths), default=0)
+
+    def put(self, step: int, shard: Shard, params: Params, made_by: dict[str, str]) -> None:
+        """Write a shard that was made elsewhere, as `do_job` writes those made here."""
+        record = _identity(step, shard.role, shard.start, self._seeds(shard))
+        if step == 2:
+            hosts, _ = store.load_params(self._hosts_file(shard))
+            record["hosts_sha256"] = hosts_digest(hosts, shard.stop - shard.start)
+        store.save_params(self._path(step, shard), params, {**record, "seconds": 0.0, "made_by": made_by})
 
     def _stack(self, role: str, count: int) -> Hosts:
         """The first `count` hosts of a role."""
@@ -260,6 +275,7 @@ def host_recipe(config: Config, reading_options: frozenset[str] = frozenset()) -
         "step1": config.zoo.step1.model_dump(mode="json"),
         "seed": config.zoo.seed,
         "shard": config.zoo.shard,
+        **({"origin": config.zoo.origin} if config.zoo.origin else {}),
     }
 
 

@@ -8,5 +8,6 @@ from paramtrans.specs import Component
 def paramtrans_commands() -> list[Component]:
     return [
         Component("run", "Run a config: zoo, translator, table, report.", "paramtrans.cli.run:run"),
+        Component("zoo", "Look into zoos; take them out and in as safetensors.", "paramtrans.cli.zoo:zoo"),
         Component("plugins", "List every component and who provides it.", "paramtrans.cli.list_plugins:plugins"),
     ]

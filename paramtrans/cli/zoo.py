@@ -1,0 +1,221 @@
+"""`paramtrans zoo`: what is in a zoo, and zoos that leave and enter."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from paramtrans.cli.completion import settings as completed
+from paramtrans.cli.flags import json_flag, plugin_files, quiet_flag
+
+if TYPE_CHECKING:
+    from paramtrans.exchange import Contents
+    from paramtrans.zoo import Zoo
+
+cache_option = click.option("--cache", metavar="FOLDER", help="The cache; by default as for `paramtrans run`.")
+set_option = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="A.B=VALUE",
+    shell_complete=completed,
+    help="Override one value of the config.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def zoo() -> None:
+    """Look into zoos, and take them out and in as plain safetensors files with an index.
+
+    ZOO is a folder, the name of one in the cache (its first letters will do), or a config, whose zoo is meant.
+    """
+
+
+@zoo.command()
+@click.argument("name", metavar="[ZOO]", required=False)
+@click.option("--verify", is_flag=True, help="Read every file, and check it.")
+@plugin_files
+@cache_option
+@json_flag
+@quiet_flag
+def inspect(name: str | None, verify: bool, cache: str | None, as_json: bool, quiet: bool) -> None:
+    """Say what is in a zoo: task, blocks, hosts, tensors. Without ZOO, list those in the cache."""
+    from paramtrans import exchange
+
+    found = [_contents(name, cache)] if name else _cached(cache)
+    if verify:
+        with _stage(quiet, "checking", sum(len(each.files) for each in found)) as advance:
+            for each in found:
+                for file in each.files:
+                    each.load(file)
+                    advance(1)
+    summaries = [exchange.summary(each) for each in found]
+    if as_json:
+        click.echo(json.dumps(summaries[0] if name else summaries, ensure_ascii=False))
+    elif name:
+        click.echo(_described(summaries[0]) + ("\nevery file is whole" if verify else ""))
+    else:
+        click.echo("\n".join(map(_line, summaries)) or "the cache holds no zoo")
+
+
+@zoo.command()
+@click.argument("name", metavar="ZOO")
+@click.argument("out", type=click.Path(path_type=Path))
+@plugin_files
+@cache_option
+@json_flag
+@quiet_flag
+def export(name: str, out: Path, cache: str | None, as_json: bool, quiet: bool) -> None:
+    """Copy a zoo to the new folder OUT: safetensors files, and index.json with recipes, seeds and checksums."""
+    from paramtrans import exchange
+
+    found = _contents(name, cache)
+    with _stage(quiet, "export", len(found.files)) as advance:
+        exchange.export(found, out, advance)
+    _told({"folder": str(out), "files": len(found.files)}, f"{len(found.files)} files in {out}", as_json)
+
+
+@zoo.command("import")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("config", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--names", type=click.Path(path_type=Path), help="JSON: for each part, our name of a tensor → the file's."
+)
+@set_option
+@plugin_files
+@cache_option
+@json_flag
+@quiet_flag
+def enter(
+    folder: Path,
+    config: Path | None,
+    names: Path | None,
+    settings: tuple[str, ...],
+    cache: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Put a zoo into the cache, from an exported folder or from one in the layout of the paper's published zoos.
+
+    The latter (inputs/, labels/, backup_begin/ and backup_last/ with a .pth file for each model) needs a CONFIG with
+    the same task and blocks, whose zoo.origin names it: --set zoo.origin=published.
+    """
+    from paramtrans import exchange, published
+    from paramtrans.cache import cache_dir
+
+    if published.is_published(folder):
+        if config is None:
+            raise click.UsageError("a published zoo needs a CONFIG that says which task and blocks it is of")
+        made = _zoo_of(config, settings, cache)
+        count = 2 * sum(
+            len(made.host_shards(role)) + len(made.target_shards(role)) for role in ("train", "select", "report")
+        )
+        with _stage(quiet, "import", count) as advance:
+            got = published.enter(made, folder, _names(names), advance)
+        told = ", ".join(f"{number} {role}" for role, number in got.items())
+        _told({"folder": str(made.dir), "hosts": got}, f"{told}: now in {made.dir}", as_json)
+        return
+    found = exchange.contents(folder)
+    with _stage(quiet, "import", 2 * len(found.files)) as advance:
+        where = exchange.enter(found, cache_dir(cache), advance)
+    _told({"folder": str(where), "files": len(found.files)}, f"{len(found.files)} files: now in {where}", as_json)
+
+
+def _contents(name: str, cache: str | None) -> Contents:
+    """The zoo that a folder, a config or the first letters of a name in the cache stand for."""
+    from paramtrans import exchange
+    from paramtrans.errors import StoreError
+
+    path = Path(name)
+    if path.is_dir():
+        return exchange.contents(path)
+    if path.suffix == ".toml":
+        return exchange.contents(_zoo_of(path, (), cache).dir)
+    found = [each for each in _cached(cache) if each.folder.name.startswith(name)]
+    if len(found) != 1:
+        known = ", ".join(each.folder.name for each in _cached(cache)) or "none"
+        raise StoreError(
+            f'zoo "{name}": {len(found)} in the cache begin so (there: {known}); name a folder or a config'
+        )
+    return found[0]
+
+
+def _cached(cache: str | None) -> list[Contents]:
+    from paramtrans import exchange
+    from paramtrans.cache import cache_dir
+
+    return [exchange.contents(path.parent) for path in sorted((cache_dir(cache) / "zoos").glob("*/recipe.json"))]
+
+
+def _zoo_of(path: Path, settings: tuple[str, ...], cache: str | None) -> Zoo:
+    from paramtrans import config
+    from paramtrans.cache import cache_dir
+    from paramtrans.parts import Parts
+    from paramtrans.plugins import components
+    from paramtrans.zoo import Zoo
+
+    resolved = config.load(path, components(), settings)
+    return Zoo(Parts(resolved, components()), cache_dir(cache or resolved.run.cache))
+
+
+def _names(path: Path | None) -> dict[str, dict[str, str]]:
+    """The table of names, checked."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from paramtrans import store
+    from paramtrans.errors import StoreError
+
+    try:
+        return TypeAdapter(dict[str, dict[str, str]]).validate_python(store.read_json(path) if path else {})
+    except ValidationError as error:
+        raise StoreError(f'{path}: expected {{"source": {{"our name": "its name"}}}}, for each part') from error
+
+
+def _stage(quiet: bool, name: str, total: int) -> Any:
+    """A stage whose value in `with` is the function that advances it."""
+    from contextlib import contextmanager
+
+    from rich.console import Console
+
+    from paramtrans.progress import ConsoleReporter, Reporter
+
+    @contextmanager
+    def advancing() -> Any:
+        reporter = Reporter() if quiet else ConsoleReporter(Console(stderr=True))
+        with reporter.stage(name, total) as stage:
+            yield stage.advance
+
+    return advancing()
+
+
+def _told(document: dict[str, Any], sentence: str, as_json: bool) -> None:
+    click.echo(json.dumps(document, ensure_ascii=False) if as_json else sentence)
+
+
+def _component(part: dict[str, Any]) -> str:
+    options = ", ".join(
+        f"{key} = {json.dumps(value)}" for key, value in part.items() if key != "name" and value is not None
+    )
+    return f"{part['name']} ({options})" if options else str(part["name"])
+
+
+def _line(summary: dict[str, Any]) -> str:
+    hosts = ", ".join(f"{count} {role}" for role, count in summary["hosts"].items())
+    return f"{summary['name']}  {_component(summary['task'])}, {_component(summary['source'])}: {hosts}"
+
+
+def _described(summary: dict[str, Any]) -> str:
+    rows = [
+        ("zoo", summary["name"]),
+        ("folder", summary["folder"]),
+        ("task", _component(summary["task"])),
+        ("source block", _component(summary["source"])),
+        ("hosts", ", ".join(f"{count:,} {role}" for role, count in summary["hosts"].items())),
+        *((f"target {t['name']}", f"{_component(t['target'])}: {t['hosts']:,} hosts") for t in summary["targets"]),
+        ("size", f"{summary['files']:,} files, {summary['bytes']:,} bytes, trained in {summary['seconds']:,.0f} s"),
+        *((name, str(shape)) for name, shape in summary["tensors"].items()),
+    ]
+    return "\n".join(f"{what:<24} {said}" for what, said in rows)

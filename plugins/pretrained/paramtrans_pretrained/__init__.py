@@ -1,0 +1,1 @@
+"""Small translators that were trained on the MNIST example, to use at once."""

@@ -1,0 +1,91 @@
+"""Pretrained translators: loaded by name, saved as the field saves, with a card that repeats what was measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from paramtrans import PretrainedTranslator, card, load_translator, store
+from paramtrans.errors import ParamtransError, StoreError
+from paramtrans.plugins import components
+from paramtrans.stacked import initial
+
+NAMES = [entry.name for entry in components().of_kind("pretrained_translator")]
+GOLDEN = Path(__file__).parents[1] / "golden" / "run"
+
+
+@pytest.fixture
+def known() -> card.Card:
+    """The card of the golden run."""
+    record, evaluation = (json.loads((GOLDEN / name).read_text()) for name in ("run.json", "evaluation.json"))
+    return card.of_run(record, evaluation)
+
+
+@pytest.fixture
+def ours(known: card.Card) -> PretrainedTranslator:
+    """A small translator with a card."""
+    return PretrainedTranslator(load_translator(GOLDEN), known)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_translator_translates_at_once(name: str) -> None:
+    translator = load_translator(name.replace("_", "-"))
+    blocks = translator.translate(initial(translator.source.module, [1, 2]))
+    assert list(blocks) == list(translator.target.spec.names)
+    assert all(len(tensor) == 2 and tensor.isfinite().all() for tensor in blocks.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_translator_is_small_and_says_what_it_is_worth(name: str) -> None:
+    folder = components().load("pretrained_translator", name)
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 1_000_000
+    known = PretrainedTranslator.from_pretrained(name).card
+    assert known is not None and known.name == name and known.config["task"]["name"] == "mnist"
+    methods = known.results["methods"]
+    assert methods["translated"]["mean"] > methods["zero_block"]["mean"]
+    page = (folder / "README.md").read_text()
+    assert f"{methods['translated']['mean']:.1f}" in page and page == card.page(known)
+
+
+def test_saving_and_loading_changes_nothing(ours: PretrainedTranslator, tmp_path: Path) -> None:
+    ours.save_pretrained(tmp_path / "saved")
+    theirs = PretrainedTranslator.from_pretrained(str(tmp_path / "saved"))
+    blocks = initial(ours.source.module, [1, 2])
+    one, other = ours.translate(blocks), theirs.translate(blocks)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert theirs.card == ours.card
+
+
+def test_a_card_is_found_in_its_folder_and_only_there(known: card.Card, tmp_path: Path) -> None:
+    card.write(tmp_path, known)
+    assert card.read(tmp_path) == known
+    assert card.read(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"\x80\x04cos\n", b'{"format": 1, "name": "x"}', b"{" * 9])
+def test_a_damaged_card_is_refused(ours: PretrainedTranslator, tmp_path: Path, content: bytes) -> None:
+    ours.save_pretrained(tmp_path)
+    (tmp_path / card.CARD).write_bytes(content)
+    with pytest.raises(store.Damaged, match=r"card\.json"):
+        PretrainedTranslator.from_pretrained(tmp_path)
+
+
+def test_names_in_a_card_are_data(known: card.Card) -> None:
+    nasty = "[click](javascript:x)\n# <script>`"
+    page = card.page(known.model_copy(update={"name": nasty, "plugins": [nasty]}))
+    assert "<script>" not in page.replace("\\<script\\>", "") and "\n# <" not in page and "[click](" not in page
+
+
+def test_what_is_not_there_is_answered_with_what_there_is() -> None:
+    with pytest.raises(StoreError, match=r"mnist_conv_to_nothing/translator\.json.*pretrained"):
+        PretrainedTranslator.from_pretrained("mnist_conv_to_nothing")
+
+
+def test_a_translator_of_no_plugin_cannot_be_saved_by_name(ours: PretrainedTranslator, tmp_path: Path) -> None:
+    ours.translator.__class__ = type("Unknown", (type(ours.translator),), {})
+    with pytest.raises(ParamtransError, match="no plugin announces"):
+        ours.save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
