@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import PositiveInt
 
 from paramtrans.errors import SpecMismatch
-from paramtrans.options import BaseOptions
+from paramtrans.options import BaseOptions, Configurable
 from paramtrans.specs import BlockSpec, FeatureSpec, Reader, SymmetryGroup, SymmetryMember, TensorKind, TensorSpec
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class BlockOptions(BaseOptions):
     """Channels of the features that enter and leave the block; must equal the slot's."""
 
 
-class BlockAdapter(ABC):
+class BlockAdapter(Configurable, ABC):
     """One kind of block at given sizes. A plugin implements `Options` and `module`; the rest has a default.
 
     >>> import torch

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar, get_args
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, TypeAlias, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -16,6 +16,18 @@ class BaseOptions(BaseModel):
     """Options of one component. An unknown option is an error, never ignored; values do not change after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+Trials: TypeAlias = Sequence[Mapping[str, Any]]
+
+
+class Configurable:
+    """The base of every kind of component: which options it takes, and some to try it with."""
+
+    Options: ClassVar[type[BaseOptions]] = BaseOptions
+    trials: ClassVar[Trials] = ({},)
+    """Options that tests and `paramtrans check` try it with: small sizes, each way of working once. None at all where
+    it cannot be tried without help, such as a download."""
 
 
 Model = TypeVar("Model", bound=BaseOptions)

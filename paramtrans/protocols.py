@@ -11,7 +11,7 @@ from pydantic import PositiveInt
 
 from paramtrans.blocks import BlockAdapter
 from paramtrans.errors import SpecMismatch
-from paramtrans.options import BaseOptions
+from paramtrans.options import BaseOptions, Configurable
 from paramtrans.specs import FeatureSpec
 
 if TYPE_CHECKING:
@@ -38,17 +38,16 @@ class Split:
         return len(self.labels)
 
 
-class Task(ABC):
+class Task(Configurable, ABC):
     """A host's former and latter blocks, the data it is trained on, and how its outputs are scored."""
 
-    Options: ClassVar[type[BaseOptions]] = BaseOptions
     slot: FeatureSpec
     """Features where the source or target block stands."""
 
     def __init__(self, options: BaseOptions) -> None:
         self.options = options
 
-    def prepare(self, cache: Path) -> None:  # noqa: B027 - optional
+    def prepare(self, cache: Path) -> None:
         """Make the data ready for `split`, keeping files below `cache`; raise `DataError` where it cannot be.
 
         Called once in each process before anything else that needs data.
@@ -135,13 +134,12 @@ class Context:
         return replace(self, hosts=self.hosts.pick(chosen), inputs=inputs, start=start)
 
 
-class Translator(ABC):
+class Translator(Configurable, ABC):
     """Anything that maps source parameters to target parameters, for any pair of blocks it says it can.
 
     The constructor raises `SpecMismatch` for a pair it cannot translate.
     """
 
-    Options: ClassVar[type[BaseOptions]] = BaseOptions
     learns: ClassVar[bool] = False
     """Whether it has to be trained on a zoo before it translates."""
     needs_probes: ClassVar[bool] = False
@@ -158,10 +156,8 @@ class Translator(ABC):
         """
 
 
-class Augmenter(ABC):
+class Augmenter(Configurable, ABC):
     """A random change of parameters during translator training; it never changes its input in place."""
-
-    Options: ClassVar[type[BaseOptions]] = BaseOptions
 
     def __init__(self, options: BaseOptions) -> None:
         self.options = options
@@ -183,10 +179,9 @@ class Batch:
     labels: Tensor | None
 
 
-class Objective(ABC):
+class Objective(Configurable, ABC):
     """What a translator is trained on."""
 
-    Options: ClassVar[type[BaseOptions]] = BaseOptions
     needs_targets: ClassVar[bool] = False
     """Whether it compares with trained targets, and so needs step 2 on the training hosts."""
 
@@ -214,10 +209,9 @@ class RivalCase:
     seed: int
 
 
-class Rival(ABC):
+class Rival(Configurable, ABC):
     """A way to fill the target block without the translator, reported beside it."""
 
-    Options: ClassVar[type[BaseOptions]] = BaseOptions
     needs_pairs: ClassVar[bool] = False
     """Whether it draws on training hosts with trained targets."""
 
@@ -249,7 +243,7 @@ class ProbeCase:
     """The adapter of their source blocks."""
 
 
-class Probes(ABC):
+class Probes(Configurable, ABC):
     """Network inputs on which translators compare what blocks compute."""
 
     Options: ClassVar[type[BaseOptions]] = ProbeOptions
@@ -269,10 +263,8 @@ class Probes(ABC):
         """
 
 
-class Executor(ABC):
+class Executor(Configurable, ABC):
     """Where the shards of a zoo are trained. A job is a JSON document; doing one twice writes the same shard."""
-
-    Options: ClassVar[type[BaseOptions]] = BaseOptions
 
     def __init__(self, options: BaseOptions) -> None:
         self.options = options

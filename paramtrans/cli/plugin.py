@@ -10,4 +10,5 @@ def paramtrans_commands() -> list[Component]:
         Component("run", "Run a config: zoo, translator, table, report.", "paramtrans.cli.run:run"),
         Component("zoo", "Look into zoos; take them out and in as safetensors.", "paramtrans.cli.zoo:zoo"),
         Component("plugins", "List every component and who provides it.", "paramtrans.cli.list_plugins:plugins"),
+        Component("check", "Check a component against what its kind promises.", "paramtrans.cli.check:check"),
     ]

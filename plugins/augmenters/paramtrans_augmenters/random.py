@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from paramtrans.hosts import Params
-from paramtrans.options import BaseOptions
+from paramtrans.options import BaseOptions, Trials
 from paramtrans.protocols import Augmenter
 
 
@@ -25,6 +25,7 @@ class Mask(Augmenter):
 
     Options: ClassVar[type[BaseOptions]] = MaskOptions
     options: MaskOptions
+    trials: ClassVar[Trials] = ({"share": 0.3},)
 
     def __call__(self, params: Params, generator: torch.Generator) -> Params:
         return {name: tensor * (_uniform(tensor, generator) >= self.options.share) for name, tensor in params.items()}
@@ -42,6 +43,7 @@ class Noise(Augmenter):
 
     Options: ClassVar[type[BaseOptions]] = NoiseOptions
     options: NoiseOptions
+    trials: ClassVar[Trials] = ({"scale": 0.1},)
 
     def __call__(self, params: Params, generator: torch.Generator) -> Params:
         return {name: tensor + self.options.scale * _normal(tensor, generator) for name, tensor in params.items()}

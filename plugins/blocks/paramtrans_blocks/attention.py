@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from paramtrans.blocks import BlockAdapter, BlockOptions
 from paramtrans.layers import SpatialAttention
+from paramtrans.options import Trials
 from paramtrans.specs import SymmetryGroup, SymmetryMember
 
 
@@ -24,6 +25,7 @@ class Attention(BlockAdapter):
 
     Options: ClassVar[type[BlockOptions]] = AttentionOptions
     options: AttentionOptions
+    trials: ClassVar[Trials] = ({}, {"hidden": 3})
     readout: ClassVar[str | None] = "out"
 
     @property

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from paramtrans.blocks import BlockAdapter, BlockOptions
 from paramtrans.hosts import Params, split
+from paramtrans.options import Trials
 from paramtrans.specs import BlockSpec, Reader, SymmetryGroup, SymmetryMember, TensorKind, TensorSpec
 from paramtrans_blocks.folding import fold
 
@@ -39,6 +40,12 @@ class BasicBlock(BlockAdapter):
 
     Options: ClassVar[type[BlockOptions]] = BasicBlockOptions
     options: BasicBlockOptions
+    trials: ClassVar[Trials] = (
+        {},
+        {"hidden": 2, "kernel": 1},
+        {"hidden": 7, "kernel": 5, "read": "weights"},
+        {"hidden": 3, "read": "all"},
+    )
     reading_options: ClassVar[frozenset[str]] = frozenset({"read"})
     rectified: ClassVar[bool] = True
 

@@ -9,6 +9,7 @@ from pydantic import PositiveInt, field_validator
 from torch import Tensor, nn
 
 from paramtrans.blocks import BlockAdapter, BlockOptions
+from paramtrans.options import Trials
 from paramtrans.specs import SymmetryGroup, SymmetryMember
 from paramtrans_blocks.basic import conv_stream, hidden_group, odd
 
@@ -34,6 +35,7 @@ class Conv(BlockAdapter):
 
     Options: ClassVar[type[BlockOptions]] = ConvOptions
     options: ConvOptions
+    trials: ClassVar[Trials] = ({"hidden": 2}, {"hidden": 1, "kernel": 5}, {"hidden": 5, "kernel": 1, "bias": True})
     rectified: ClassVar[bool] = True
     readout: ClassVar[str | None] = "conv2"
 

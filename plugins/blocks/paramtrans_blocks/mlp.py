@@ -9,6 +9,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from paramtrans.blocks import BlockAdapter, BlockOptions
+from paramtrans.options import Trials
 from paramtrans.specs import SymmetryGroup, SymmetryMember
 
 
@@ -24,6 +25,7 @@ class MLP(BlockAdapter):
 
     Options: ClassVar[type[BlockOptions]] = MLPOptions
     options: MLPOptions
+    trials: ClassVar[Trials] = ({"hidden": 9}, {"hidden": 1})
     rectified: ClassVar[bool] = True
     readout: ClassVar[str | None] = "fc2"
 

@@ -12,7 +12,7 @@ from paramtrans.blocks import BlockAdapter
 from paramtrans.errors import SpecMismatch
 from paramtrans.hosts import Params
 from paramtrans.learned import LearnedTranslator, before_positive, positive, template
-from paramtrans.options import BaseOptions
+from paramtrans.options import BaseOptions, Trials
 from paramtrans.protocols import Context
 from paramtrans.specs import TensorKind
 from paramtrans.symmetry import balance
@@ -29,7 +29,9 @@ class EquivariantOptions(BaseOptions):
     width: PositiveInt = 64
     """Values of a cell inside the translator."""
     heads: PositiveInt = 4
+    """Attention heads."""
     dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of values that a layer drops in training."""
     surroundings: NonNegativeInt = 0
     """Values read of former and latter for each channel, as many as the task declares in `stream` (25 for `mnist`);
     0: the block alone is read."""
@@ -69,6 +71,7 @@ class Equivariant(LearnedTranslator):
 
     Options: ClassVar[type[BaseOptions]] = EquivariantOptions
     options: EquivariantOptions
+    trials: ClassVar[Trials] = ({"layers": 1, "width": 8, "heads": 2, "dropout": 0.5},)
 
     def __init__(self, options: EquivariantOptions, source: BlockAdapter, target: BlockAdapter) -> None:
         super().__init__(options, source, target)

@@ -17,7 +17,7 @@ from paramtrans.blocks import BlockAdapter
 from paramtrans.distances import divergence, relative_error
 from paramtrans.errors import SpecMismatch
 from paramtrans.hosts import Params
-from paramtrans.options import BaseOptions
+from paramtrans.options import BaseOptions, Trials
 from paramtrans.protocols import Context, Translator
 from paramtrans.stacked import block_stacked
 from paramtrans_matching.start import awake, fresh
@@ -67,6 +67,7 @@ class Matching(Translator):
 
     Options: ClassVar[type[BaseOptions]] = MatchingOptions
     options: MatchingOptions
+    trials: ClassVar[Trials] = ({"steps": 3, "batch": 4},)
     needs_probes: ClassVar[bool] = True
 
     def __init__(self, options: MatchingOptions, source: BlockAdapter, target: BlockAdapter) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
 from paramtrans.errors import DataError
-from paramtrans.options import BaseOptions
+from paramtrans.options import BaseOptions, Trials
 from paramtrans.protocols import Split, Task
 from paramtrans.specs import FeatureSpec
 from paramtrans_mnist import shipped
@@ -108,6 +108,8 @@ class GreyImages(Task):
 class MNIST(GreyImages):
     """60,000 and 10,000 handwritten digits, shipped with this plugin."""
 
+    trials: ClassVar[Trials] = ({}, {"flip": True})
+
     def read(self, cache: Path) -> tuple[Split, Split]:
         from torchvision.datasets import MNIST as Data
 
@@ -119,6 +121,8 @@ class MNIST(GreyImages):
 class FashionMNIST(GreyImages):
     """60,000 and 10,000 articles of clothing, downloaded on first use."""
 
+    trials: ClassVar[Trials] = ()
+
     def read(self, cache: Path) -> tuple[Split, Split]:
         from torchvision.datasets import FashionMNIST as Data
 
@@ -127,6 +131,8 @@ class FashionMNIST(GreyImages):
 
 class USPS(GreyImages):
     """7,291 and 2,007 handwritten digits of 16×16, enlarged to 28×28, downloaded on first use."""
+
+    trials: ClassVar[Trials] = ()
 
     def read(self, cache: Path) -> tuple[Split, Split]:
         from torchvision.datasets import USPS as Data

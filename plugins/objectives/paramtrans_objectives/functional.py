@@ -10,7 +10,7 @@ from torch import Tensor
 
 from paramtrans.distances import divergence, relative_error
 from paramtrans.hosts import Params
-from paramtrans.options import BaseOptions
+from paramtrans.options import BaseOptions, Trials
 from paramtrans.protocols import Batch, Objective
 
 
@@ -38,6 +38,12 @@ class Functional(Objective):
 
     Options: ClassVar[type[BaseOptions]] = FunctionalOptions
     options: FunctionalOptions
+    trials: ClassVar[Trials] = (
+        {},
+        {"features": 0, "outputs": 1},
+        {"features": 0, "task": 1},
+        {"outputs": 0.5, "task": 0.5},
+    )
 
     @property
     def examples(self) -> int:

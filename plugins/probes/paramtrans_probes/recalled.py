@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from paramtrans.errors import SpecMismatch
 from paramtrans.hosts import Params, join
-from paramtrans.options import BaseOptions
+from paramtrans.options import BaseOptions, Trials
 from paramtrans.protocols import ProbeCase, ProbeOptions, Probes
 from paramtrans.stacked import network
 from paramtrans_probes.synthetic import Smooth, SmoothOptions
@@ -37,6 +37,7 @@ class Recalled(Probes):
 
     Options: ClassVar[type[BaseOptions]] = RecalledOptions
     options: RecalledOptions
+    trials: ClassVar[Trials] = ({"steps": 3, "count": 6},)
     own_inputs: ClassVar[bool] = True
 
     def draw(self, case: ProbeCase) -> Tensor:

@@ -10,17 +10,22 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from paramtrans.learned import TokenOptions, TokenTranslator
+from paramtrans.options import Trials
 
 
 class AttentionOptions(TokenOptions):
     """Sizes of an attention translator."""
 
     layers: PositiveInt = Field(4, le=1000)
+    """Transformer layers."""
     width: PositiveInt = 128
+    """Values of a token inside the translator."""
     heads: PositiveInt = 4
+    """Attention heads."""
     feedforward: PositiveInt = 256
     """Hidden units of each layer's MLP."""
     dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of values that a layer drops in training."""
 
     @model_validator(mode="after")
     def _divides(self) -> Self:
@@ -34,6 +39,10 @@ class Attention(TokenTranslator):
 
     Options: ClassVar[type[TokenOptions]] = AttentionOptions
     options: AttentionOptions
+    trials: ClassVar[Trials] = (
+        {"layers": 1, "width": 8, "heads": 2, "feedforward": 8, "dropout": 0.5},
+        {"layers": 1, "width": 8, "heads": 2, "feedforward": 8, "start": "none"},
+    )
 
     def build(self, source: tuple[int, int], target: tuple[int, int]) -> nn.Module:
         options = self.options

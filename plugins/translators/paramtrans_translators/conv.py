@@ -9,17 +9,20 @@ from pydantic import Field, PositiveInt, field_validator
 from torch import Tensor, nn
 
 from paramtrans.learned import TokenOptions, TokenTranslator
+from paramtrans.options import Trials
 
 
 class ConvOptions(TokenOptions):
     """Sizes of a convolution translator."""
 
     layers: PositiveInt = Field(4, le=1000)
+    """Convolution layers."""
     width: PositiveInt = 128
     """Channels."""
     kernel: PositiveInt = 5
     """Tokens a convolution sees, odd."""
     dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of values that a layer drops in training."""
 
     @field_validator("kernel")
     @classmethod
@@ -34,6 +37,10 @@ class Conv(TokenTranslator):
 
     Options: ClassVar[type[TokenOptions]] = ConvOptions
     options: ConvOptions
+    trials: ClassVar[Trials] = (
+        {"layers": 1, "width": 8, "kernel": 3, "dropout": 0.5},
+        {"layers": 1, "width": 8, "kernel": 3, "start": "none"},
+    )
 
     def build(self, source: tuple[int, int], target: tuple[int, int]) -> nn.Module:
         options = self.options

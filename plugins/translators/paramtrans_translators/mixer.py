@@ -9,6 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from paramtrans.learned import TokenOptions, TokenTranslator
+from paramtrans.options import Trials
 
 SIZES = {
     "small": {"layers": 8, "width": 128, "token_width": 256, "channel_width": 512},
@@ -25,6 +26,7 @@ class MixerOptions(TokenOptions):
     size: Literal["small", "base", "large", "wide"] | None = None
     """A row of Table 2; sets the four numbers below."""
     layers: PositiveInt = Field(8, le=1000)
+    """Mixer layers."""
     width: PositiveInt = 128
     """Values of a token inside the Mixer."""
     token_width: PositiveInt = 256
@@ -32,6 +34,7 @@ class MixerOptions(TokenOptions):
     channel_width: PositiveInt = 512
     """Hidden units of the MLP across a token's values (the paper's D_C)."""
     dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of values that a layer drops in training."""
 
     @model_validator(mode="before")
     @classmethod
@@ -50,6 +53,10 @@ class Mixer(TokenTranslator):
 
     Options: ClassVar[type[TokenOptions]] = MixerOptions
     options: MixerOptions
+    trials: ClassVar[Trials] = (
+        {"layers": 2, "width": 8, "token_width": 8, "channel_width": 8, "dropout": 0.5},
+        {"layers": 1, "width": 8, "token_width": 8, "channel_width": 8, "start": "none"},
+    )
 
     def build(self, source: tuple[int, int], target: tuple[int, int]) -> nn.Module:
         options = self.options

@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import nn
 
 from paramtrans.learned import TokenOptions, TokenTranslator
+from paramtrans.options import Trials
 
 
 class MLPOptions(TokenOptions):
@@ -19,6 +20,7 @@ class MLPOptions(TokenOptions):
     width: PositiveInt = 512
     """Units of each."""
     dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of values that a layer drops in training."""
 
 
 class MLP(TokenTranslator):
@@ -26,6 +28,7 @@ class MLP(TokenTranslator):
 
     Options: ClassVar[type[TokenOptions]] = MLPOptions
     options: MLPOptions
+    trials: ClassVar[Trials] = ({"layers": 1, "width": 8, "dropout": 0.5}, {"layers": 1, "width": 8, "start": "none"})
 
     def build(self, source: tuple[int, int], target: tuple[int, int]) -> nn.Module:
         options = self.options

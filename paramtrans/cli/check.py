@@ -1,0 +1,67 @@
+"""`paramtrans check`: the conformance kit from the shell."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from itertools import groupby
+
+import click
+
+from paramtrans import config
+from paramtrans.cli.completion import component_names
+from paramtrans.cli.flags import json_flag, plugin_files, quiet_flag
+from paramtrans.errors import ConfigError
+from paramtrans.registry import KINDS
+from paramtrans.testing import Result, results, subjects
+
+
+@click.command()
+@click.argument("name", shell_complete=component_names)
+@click.option("--kind", type=click.Choice(KINDS), help="Only the component of this kind, where several share a name.")
+@click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Try it with this value of an option.")
+@plugin_files
+@json_flag
+@quiet_flag
+def check(name: str, kind: str | None, settings: tuple[str, ...], as_json: bool, quiet: bool) -> int:
+    """Check that a component, or all components of a distribution, do what their kinds promise.
+
+    A line for each check. Exit status: 0 where all hold, 1 where one does not, 2 where there is no such name.
+    """
+    found = subjects(name, kind=kind, options=_options(settings))
+    made = []
+    if as_json:
+        made = list(results(found))
+        click.echo(json.dumps([result.as_dict() for result in made], indent=2, ensure_ascii=False, default=str))
+    else:
+        made = _told(results(found), quiet)
+        failed = sum(not result.passed for result in made)
+        click.echo(f"{len(made)} checks, {f'{failed} failed' if failed else 'all passed'}")
+    return int(not all(result.passed for result in made))
+
+
+def _options(settings: tuple[str, ...]) -> dict[str, object]:
+    document = config.override({}, settings)
+    if nested := [key for key, value in document.items() if isinstance(value, dict) and f"{key}." in "".join(settings)]:
+        raise ConfigError([f"--set {nested[0]}: options stand alone here, such as --set hidden=3"])
+    return document
+
+
+def _told(found: Iterable[Result], quiet: bool) -> list[Result]:
+    """Print each result as it comes, under its component and options; with `quiet` failures alone."""
+    made: list[Result] = []
+    for (kind, name, options), group in groupby(found, lambda r: (r.kind, r.name, json.dumps(r.options, default=str))):
+        title = " ".join([kind, name, *(f"{key}={value}" for key, value in json.loads(options).items())])
+        shown = False
+        for result in group:
+            made.append(result)
+            if quiet and result.passed:
+                continue
+            if not shown:
+                click.secho(title, bold=True)
+                shown = True
+            mark = click.style("ok  ", fg="green") if result.passed else click.style("FAIL", fg="red")
+            click.echo(f"  {mark}  {result.check}: {result.says}")
+            if not result.passed:
+                click.echo(f"        {result.message}")
+    return made

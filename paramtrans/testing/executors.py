@@ -1,0 +1,105 @@
+"""Checks of executors, on two shards of a zoo that takes a second to train."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from paramtrans import config, store
+from paramtrans.errors import DataError, ParamtransError, StoreError
+from paramtrans.parts import Parts
+from paramtrans.registry import Registry
+from paramtrans.testing.checks import CheckFailed, Subject, check, expect, named
+from paramtrans.testing.samples import trials
+from paramtrans.zoo import Zoo, do_job
+
+STEPS = 2
+
+
+def _task(registry: Registry) -> tuple[str, dict[str, Any], int]:
+    """A task whose data is at hand, with its options, and its slot's channels."""
+    for entry in registry.of_kind("task"):
+        for options in trials(entry.resolve(), "task"):
+            return entry.name, options, registry.create("task", entry.name, **options).slot.channels
+    raise DataError("no task that can be tried without help; name one that has `trials`")
+
+
+def _config(registry: Registry, folder: Path) -> config.Config:
+    """A zoo of two hosts, a shard each."""
+    task, options, channels = _task(registry)
+    block = registry.of_kind("block_adapter")[0]
+    adapter = {"name": block.name, **trials(block.resolve(), "block_adapter")[0], "channels": channels}
+    length = {"steps": STEPS, "batch_size": 4}
+    document = {
+        "task": {"name": task, **options},
+        "source": adapter,
+        "target": adapter,
+        "zoo": {"train": 1, "select": 1, "report": 2, "pairs": 1, "shard": 1, "step1": length, "step2": length},
+        "translator": registry.of_kind("translator")[0].name,
+        "objectives": [registry.of_kind("objective")[0].name],
+        "training": {"epochs": 1},
+        "run": {"cache": str(folder / "cache"), "device": "cpu"},
+    }
+    return config.validate(document, registry)
+
+
+@contextmanager
+def _jobs(subject: Subject) -> Iterator[list[dict[str, Any]]]:
+    """Two jobs that are not done, in a folder that goes away."""
+    with TemporaryDirectory() as folder:
+        parts = Parts(_config(subject.registry, Path(folder)), subject.registry)
+        yield Zoo(parts, Path(folder)).missing(step=1)[:2]
+
+
+def _digest(job: dict[str, Any]) -> str | None:
+    """Of the parameters in a job's file; None where there is none."""
+    try:
+        params, _ = store.load_params(Path(job["file"]))
+    except StoreError:
+        return None
+    return hashlib.sha256(b"".join(t.numpy().tobytes() for t in params.values())).hexdigest()
+
+
+@check("executor")
+def does_every_job(subject: Subject) -> None:
+    """It writes every shard, bit for bit what `do_job` writes in this process; a second time too."""
+    with _jobs(subject) as jobs:
+        for job in jobs:
+            do_job(job, lambda steps: None)
+        wanted = [_digest(job) for job in jobs]
+        for job in jobs:
+            store.remove(Path(job["file"]))
+            store.remove(store.record_path(Path(job["file"])))
+        for time in ("first", "second"):
+            subject.create().run(jobs, lambda steps: None)
+            found = [_digest(job) for job in jobs]
+            wrong = [Path(j["file"]).name for j, a, b in zip(jobs, wanted, found, strict=True) if a != b]
+            expect(not wrong, f"every shard the {time} time", f"{named(wrong)} missing or another")
+
+
+@check("executor")
+def tells_how_far_it_is(subject: Subject) -> None:
+    """`progress` is told every step of every job, and nothing where there are no jobs."""
+    told: list[int] = []
+    with _jobs(subject) as jobs:
+        subject.create().run([], told.append)
+        expect(not told, "no steps without jobs", told)
+        subject.create().run(jobs, told.append)
+    expect(sum(told) == STEPS * len(jobs), f"{STEPS * len(jobs)} steps", sum(told))
+
+
+@check("executor")
+def tells_what_fails(subject: Subject) -> None:
+    """A job that cannot be done raises the error that `do_job` raises, or another that says it."""
+    with _jobs(subject) as jobs:
+        job = {**jobs[0], "step": 2, "hosts": str(Path(jobs[0]["hosts"]).with_name("no-such-shard"))}
+        try:
+            subject.create().run([job], lambda steps: None)
+        except ParamtransError as error:
+            expect("no-such-shard" in str(error), "an error that names the file", str(error))
+        else:
+            raise CheckFailed("expected an error for a job that cannot be done; found none")

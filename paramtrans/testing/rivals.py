@@ -1,0 +1,64 @@
+"""Checks of rivals."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from paramtrans import hosts as stacks
+from paramtrans.hosts import Params
+from paramtrans.protocols import RivalCase
+from paramtrans.testing.checks import Subject, check, differing, drawing, expect, named
+from paramtrans.testing.samples import own, partners, rival_case, source_of, untouched
+
+
+def _filled(subject: Subject, case: RivalCase, draws: int = 0) -> Params:
+    pairs = None if case.pairs is None else own(case.pairs)
+    with drawing(draws):
+        filled: Params = subject.create().fill(replace(case, hosts=own(case.hosts), pairs=pairs))
+    return filled
+
+
+@check("rival")
+def fills_every_slot(subject: Subject) -> None:
+    """Every host gets a target block: its tensors, finite, variances above zero."""
+    for target in partners(subject):
+        case = rival_case(source_of(subject), target)
+        filled = _filled(subject, case)
+        stacks.check(filled, target.spec, type(target).__name__)
+        expect(stacks.models(filled) == len(case.hosts), f"{len(case.hosts)} blocks", stacks.models(filled))
+        for tensor in target.spec.tensors:
+            found = filled[tensor.name]
+            expect(bool(found.isfinite().all()), f"finite values in {tensor.name}", "others")
+            expect(found.dtype == torch.float32, f"{tensor.name} in float32", found.dtype)
+            if tensor.positive:
+                expect(bool((found > 0).all()), f"values above zero in {tensor.name}", float(found.min()))
+
+
+@check("rival")
+def same_case_same_blocks(subject: Subject) -> None:
+    """The case and its seed decide; torch's own random numbers do not."""
+    for target in partners(subject):
+        case = rival_case(source_of(subject), target)
+        wrong = differing(_filled(subject, case, draws=1), _filled(subject, case, draws=2))
+        expect(not wrong, "the same blocks again", f"{named(wrong)} differ")
+
+
+@check("rival")
+def filling_leaves_no_trace(subject: Subject) -> None:
+    """Hosts and pairs stay as they were."""
+    case = rival_case(source_of(subject), partners(subject)[-1])
+    given = replace(case, hosts=own(case.hosts), pairs=own(case.pairs) if case.pairs else None)
+    subject.create().fill(given)
+    untouched(given.hosts, case.hosts)
+    if given.pairs is not None and case.pairs is not None:
+        untouched(given.pairs, case.pairs)
+
+
+@check("rival", when=lambda subject: not subject.cls.needs_pairs)
+def does_without_pairs(subject: Subject) -> None:
+    """It fills slots without training pairs, unless it says `needs_pairs`."""
+    case = rival_case(source_of(subject), partners(subject)[-1], pairs=False)
+    filled = _filled(subject, case)
+    expect(len(next(iter(filled.values()))) == len(case.hosts), f"{len(case.hosts)} blocks", "another number")

@@ -1,0 +1,184 @@
+"""What checks are made on: small blocks, a task with random images, hosts around them, and batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from typing import Any, ClassVar
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from paramtrans.blocks import BlockAdapter
+from paramtrans.hosts import Hosts, Params
+from paramtrans.options import BaseOptions
+from paramtrans.protocols import Batch, Context, RivalCase, Split, Task
+from paramtrans.registry import Entry
+from paramtrans.specs import FeatureSpec
+from paramtrans.stacked import HostRunner, initial
+from paramtrans.testing.checks import Subject, copied, differing, expect, named
+
+CHANNELS, MODELS, BATCH = 4, 3, 5
+SIDE, CLASSES = 4, 3
+"""Of the sample task's slot, and of its outputs."""
+
+
+class SlotOptions(BaseOptions):
+    """Size of the slot."""
+
+    channels: PositiveInt = CHANNELS
+    """Channels of the slot's features."""
+
+
+class Slot(Task):
+    """A small host with random images, for blocks of any kind."""
+
+    Options: ClassVar[type[BaseOptions]] = SlotOptions
+    options: SlotOptions
+
+    def __init__(self, options: SlotOptions) -> None:
+        super().__init__(options)
+        self.slot = FeatureSpec(options.channels, SIDE, SIDE)
+
+    def former(self) -> nn.Module:
+        channels = self.options.channels
+        return nn.Sequential(nn.Conv2d(1, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU())
+
+    def latter(self) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(self.options.channels * SIDE**2, CLASSES))
+
+    def stream(self) -> dict[str, int]:
+        return {"former.0.weight": 0, "former.1.weight": 0, "former.1.bias": 0}
+
+    def split(self, name: str) -> Split:
+        generator = torch.Generator().manual_seed(len(name))
+        inputs = torch.randint(256, (4 * BATCH, 1, SIDE, SIDE), generator=generator)
+        return Split(inputs.to(torch.uint8), torch.randint(CLASSES, (4 * BATCH,), generator=generator))
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        losses = nn.functional.cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="none")
+        return losses.view(labels.shape).mean(1)
+
+    def score(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return 100.0 * (outputs.argmax(-1) == labels)
+
+
+def trials(cls: Any, kind: str, given: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """The options to try a component with: its own `trials`, or `given` ones over the first of them."""
+    own = [dict(options) for options in cls.trials]
+    if given:
+        own = [{**(own[0] if own else {}), **given}]
+    if kind == "block_adapter":
+        own = [{"channels": CHANNELS, **options} for options in own]
+    return own
+
+
+def randomised(adapter: BlockAdapter, count: int = MODELS, seed: int = 0) -> Params:
+    """Blocks whose normalisation, statistics too, is far from its defaults."""
+    params = initial(adapter.module, range(seed, seed + count))
+    generator = torch.Generator().manual_seed(seed)
+    for tensor in adapter.spec.tensors:
+        if tensor.kind.startswith("norm"):
+            noise = torch.rand(params[tensor.name].shape, generator=generator)
+            params[tensor.name] = noise + 0.5 if tensor.kind in ("norm_weight", "norm_variance") else noise - 0.5
+    return params
+
+
+def features(count: int = MODELS, channels: int = CHANNELS, size: tuple[int, int] = (6, 5)) -> Tensor:
+    """What enters a block: `[models, batch, channels, *size]`."""
+    return torch.randn(count, BATCH, channels, *size, generator=torch.Generator().manual_seed(9))
+
+
+def entering(adapter: BlockAdapter, size: tuple[int, int] = (6, 5)) -> Tensor:
+    """What enters these blocks, with the channels where the adapter has them."""
+    found = features(MODELS, adapter.options.channels, size)
+    return found.movedim(2, -1) if adapter.channels_last else found
+
+
+def evaluate(adapter: BlockAdapter, params: Params, inputs: Tensor) -> Tensor:
+    """One plain module after the other, in eval mode and double precision."""
+    module = adapter.module().double().eval()
+    double = {name: tensor.double() for name, tensor in params.items()}
+    single = ({name: tensor[i] for name, tensor in double.items()} for i in range(len(inputs)))
+    return torch.stack([functional_call(module, s, (x,)) for s, x in zip(single, inputs.double(), strict=True)])
+
+
+@cache
+def _around(seeds: tuple[int, ...], channels: int) -> tuple[Params, Params]:
+    """Former and latter blocks."""
+    task = Slot(SlotOptions(channels=channels))
+    return initial(task.former, seeds), initial(task.latter, seeds)
+
+
+def hosts(source: BlockAdapter, target: BlockAdapter | None, count: int = MODELS, seed: int = 0) -> Hosts:
+    """Hosts of the sample task with a source block in each, and a trained target where an adapter is given."""
+    seeds, channels = tuple(range(seed, seed + count)), source.options.channels
+    trained = None if target is None else randomised(target, count, seed + 50)
+    former, latter = (dict(params) for params in _around(seeds, channels))
+    return Hosts(former, randomised(source, count, seed), latter, trained, seeds, Slot(SlotOptions()).stream())
+
+
+def runner(source: BlockAdapter, target: BlockAdapter) -> HostRunner:
+    """Runs the sample task's hosts."""
+    return HostRunner(Slot(SlotOptions(channels=source.options.channels)), source, target)
+
+
+def context(found: Hosts, source: BlockAdapter, target: BlockAdapter) -> Context:
+    """All that a translator may look at, probes too."""
+    probes = torch.rand(2 * BATCH, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(8))
+    start = randomised(target, len(found), seed=30)
+    return Context(found, runner(source, target), probes, start=start)
+
+
+def batch(found: Hosts) -> Batch:
+    """Inputs and labels for each host, and its trained target where there is one."""
+    generator = torch.Generator().manual_seed(2)
+    inputs = torch.rand(len(found), BATCH, 1, SIDE, SIDE, generator=generator)
+    return Batch(found, found.target, inputs, torch.randint(CLASSES, (len(found), BATCH), generator=generator))
+
+
+def rival_case(source: BlockAdapter, target: BlockAdapter, seed: int = 0, pairs: bool = True) -> RivalCase:
+    """Four hosts to fill, and six training pairs unless a rival is to do without."""
+    return RivalCase(hosts(source, None, 4, seed=20), hosts(source, target, 6) if pairs else None, source, target, seed)
+
+
+def neighbours(subject: Subject) -> list[Entry]:
+    """Block adapters to try a component with: paramtrans' own, and those of the component's distribution."""
+    near = {"paramtrans", subject.entry.provider.distribution}
+    return [e for e in subject.registry.of_kind("block_adapter") if e.provider.distribution in near]
+
+
+def partners(subject: Subject, every_trial: bool = False) -> list[BlockAdapter]:
+    """The blocks of these adapters, in their first trial or in all; each is made once."""
+
+    def make() -> list[list[BlockAdapter]]:
+        return [
+            [subject.registry.create("block_adapter", entry.name, **options) for options in some]
+            for entry in neighbours(subject)
+            for some in [trials(entry.resolve(), "block_adapter")]
+        ]
+
+    found = subject.once("partners", make)
+    chosen = [adapter for some in found for adapter in (some if every_trial else some[:1])]
+    return [adapter for adapter in chosen if adapter.options.channels == CHANNELS]
+
+
+def source_of(subject: Subject) -> BlockAdapter:
+    """The block that is translated, compared or changed where one is enough."""
+    return partners(subject)[0]
+
+
+def own(found: Hosts) -> Hosts:
+    """The same hosts in memory of their own."""
+    parts: dict[str, Any] = {part: copied(params) for part, params in found.parts().items()}
+    return replace(found, **parts)
+
+
+def untouched(found: Hosts, before: Hosts) -> None:
+    """Raise `CheckFailed` where hosts are not what they were."""
+    parts = before.parts()
+    changed = [f"{part}.{n}" for part, params in found.parts().items() for n in differing(params, parts[part])]
+    expect(not changed, "the hosts untouched", f"{named(changed)} changed")

@@ -1,0 +1,149 @@
+"""Which checks are made of which component, and what came of them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from paramtrans.errors import UnknownName
+from paramtrans.plugins import ENTRY_POINTS, components
+from paramtrans.registry import Entry, Provider, Registry
+from paramtrans.specs import Component
+from paramtrans.testing import (  # noqa: F401 - each brings its checks
+    augmenters,
+    blocks,
+    every,
+    executors,
+    objectives,
+    probes,
+    rivals,
+    symmetries,
+    tasks,
+    translators,
+)
+from paramtrans.testing.checks import CHECKS, Check, CheckFailed, Subject
+from paramtrans.testing.samples import trials
+
+GATES = (every.right_kind, every.can_be_built)
+"""Where one of these fails, the other checks would say nothing of their own."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one check found."""
+
+    kind: str
+    name: str
+    options: dict[str, Any]
+    check: str
+    says: str
+    """The promise that was checked."""
+    passed: bool
+    message: str
+    """Where it failed: what was expected and what was found."""
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def subjects(
+    name: str, registry: Registry | None = None, kind: str | None = None, options: Mapping[str, Any] | None = None
+) -> list[Subject]:
+    """All that a component's name, or a distribution's, stands for, with each set of options to try it with.
+
+    `kind` narrows it, `options` stand over the component's own `trials`. Raises `UnknownName`.
+    """
+    registry, wanted = registry or components(), _canonical(name)
+    entries = [e for e in registry if kind in (None, e.kind) and _canonical(e.provider.distribution) == wanted]
+    plugins = _plugins(name) if entries and kind is None else []
+    if not entries:
+        entries = [e for e in registry.named(name) if kind in (None, e.kind)]
+        if not entries:
+            raise UnknownName(f'there is a component "{name}", but no {kind} of that name')
+    found = [Subject(entry, {}, registry) for entry in plugins]
+    for entry in entries:
+        if entry.kind in every.BASES:
+            found += [Subject(entry, some, registry) for some in _trials(entry, options)]
+    if not found:
+        raise UnknownName(f'"{name}" is a command; there are no checks for those')
+    return found
+
+
+def _trials(entry: Entry, options: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """What a component is tried with; nothing where it has to be left alone; `{}` where its class has no `trials`."""
+    cls = entry.resolve()
+    return trials(cls, entry.kind, options) if hasattr(cls, "trials") else [{}]
+
+
+def _canonical(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def _plugins(distribution: str) -> list[Entry]:
+    """The modules that a distribution announces as plugins."""
+    try:
+        found = importlib.metadata.distribution(distribution)
+    except importlib.metadata.PackageNotFoundError:  # a file given by --plugin, which nothing has to list quickly
+        return []
+    points = found.entry_points.select(group=ENTRY_POINTS)
+    provider = Provider(found.metadata["Name"], found.version)
+    return [Entry("plugin", Component(point.name, "", point.value), provider) for point in points]
+
+
+def checks(subject: Subject) -> list[Check]:
+    """The checks of a subject, in order; those that fail at the door alone, where there are such."""
+    if subject.kind != "plugin":
+        for gate in GATES:
+            try:
+                gate(subject)
+            except CheckFailed:
+                return [gate]
+    applying = [one for one in CHECKS if one.applies(subject)]
+    return sorted(applying, key=lambda one: one.run.__module__ != every.__name__)
+
+
+def results(found: Iterable[Subject]) -> Iterator[Result]:
+    """Make every check of every subject, one after the other."""
+    for subject in found:
+        for one in checks(subject):
+            started, message = time.perf_counter(), ""
+            try:
+                one(subject)
+            except CheckFailed as error:
+                message = error.reason
+            yield Result(
+                subject.kind,
+                subject.name,
+                dict(subject.options),
+                one.name,
+                one.says,
+                not message,
+                message,
+                time.perf_counter() - started,
+            )
+
+
+def conformance(*names: str, registry: Registry | None = None, kind: str | None = None) -> Callable[..., None]:
+    """A pytest test of everything these components or distributions promise, a case for each check.
+
+    The whole test file of a plugin:
+
+        from paramtrans.testing import conformance
+
+        test_conformance = conformance("my-distribution")
+    """
+    import pytest
+
+    found = [subject for name in names for subject in subjects(name, registry, kind)]
+    cases = [pytest.param(one, s, id=f"{s.title}-{one.name}") for s in found for one in checks(s)]
+
+    @pytest.mark.parametrize(("made", "subject"), cases)
+    def test_conformance(made: Check, subject: Subject) -> None:
+        made(subject)
+
+    return test_conformance

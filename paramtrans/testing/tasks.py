@@ -1,0 +1,115 @@
+"""Checks of tasks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from paramtrans.cache import cache_dir
+from paramtrans.hosts import join
+from paramtrans.protocols import Task
+from paramtrans.stacked import initial
+from paramtrans.testing.checks import Subject, check, drawing, expect, named
+
+SPLITS = ("train", "holdout", "test")
+MODELS, BATCH = 2, 6
+
+
+def ready(subject: Subject) -> Task:
+    """The task with its data ready; raises `DataError` where it cannot be."""
+
+    def make() -> Task:
+        task: Task = subject.create()
+        task.prepare(cache_dir(None))
+        return task
+
+    return subject.once("task", make)
+
+
+def _outputs(task: Task) -> tuple[Tensor, Tensor]:
+    """Outputs `[models, batch, …]` of new hosts on training examples, the slot passed through; and the labels."""
+    some = task.split("train")
+    raw, labels = some.inputs[:BATCH], some.labels[:BATCH]
+    outputs = []
+    for seed in range(MODELS):
+        with drawing(seed):
+            former, latter = task.former().train(), task.latter().train()
+        outputs.append(latter(former(task.to_input(raw))))
+    return torch.stack(outputs), labels
+
+
+@check("task")
+def splits_are_whole(subject: Subject) -> None:
+    """`train`, `holdout` and `test` have an input for every label, and inputs of one shape and type."""
+    task = ready(subject)
+    splits = {name: task.split(name) for name in SPLITS}
+    for name, some in splits.items():
+        expect(len(some.inputs) == len(some.labels) > 0, f"as many inputs as labels in {name}", len(some.inputs))
+        expect(some.labels.ndim == 1 and not some.labels.is_floating_point(), "class numbers [n]", some.labels.dtype)
+    kinds = {(some.inputs.shape[1:], some.inputs.dtype) for some in splits.values()}
+    expect(len(kinds) == 1, "inputs of one shape and type in all splits", kinds)
+
+
+@check("task")
+def former_fits_the_slot(subject: Subject) -> None:
+    """Raw inputs become finite float inputs, which the former maps to features of the slot's shape."""
+    task = ready(subject)
+    inputs = task.to_input(task.split("train").inputs[:BATCH])
+    expect(inputs.dtype == torch.float32 and bool(inputs.isfinite().all()), "finite float32 inputs", inputs.dtype)
+    features = task.former()(inputs)
+    expect(tuple(features.shape) == (BATCH, *task.slot.shape), f"[{BATCH}, {task.slot}]", list(features.shape))
+
+
+@check("task")
+def losses_are_each_models_own(subject: Subject) -> None:
+    """`loss` gives a finite number for each model, which depends on that model's outputs alone, differentiably."""
+    task = ready(subject)
+    outputs, labels = _outputs(task)
+    leaf = outputs.detach().requires_grad_()
+    losses = task.loss(leaf, labels.expand(MODELS, -1))
+    expect(tuple(losses.shape) == (MODELS,), f"shape [{MODELS}]", list(losses.shape))
+    expect(bool(losses.isfinite().all()), "finite losses", losses.tolist())
+    [gradient] = torch.autograd.grad(losses[0], leaf)
+    reached = [bool(part.any()) for part in gradient]
+    expect(reached == [True] + [False] * (MODELS - 1), "a gradient in the first model's outputs alone", reached)
+
+
+@check("task")
+def scores_are_percent(subject: Subject) -> None:
+    """`score` gives each example of each model a number from 0 to 100."""
+    task = ready(subject)
+    outputs, labels = _outputs(task)
+    scores = task.score(outputs.detach(), labels)
+    expect(tuple(scores.shape) == (MODELS, BATCH), f"shape [{MODELS}, {BATCH}]", list(scores.shape))
+    inside = bool(((scores >= 0) & (scores <= 100)).all())
+    expect(inside, "numbers from 0 to 100", [float(scores.min()), float(scores.max())])
+
+
+@check("task")
+def augmentation_draws_from_its_generator(subject: Subject) -> None:
+    """`augment` keeps shape and type, leaves its input alone, and gives the same from the same generator."""
+    task = ready(subject)
+    raw = task.split("train").inputs[:BATCH]
+    found = []
+    for draws in (1, 2):
+        given = raw.clone()
+        with drawing(draws):
+            found.append(task.augment(given, torch.Generator().manual_seed(3)))
+        expect(torch.equal(given, raw), "its input untouched", "changed in place")
+    expect(found[0].shape == raw.shape and found[0].dtype == raw.dtype, "the same shape and type", found[0].shape)
+    expect(torch.equal(*found), "the same from the same generator", "another change")
+
+
+@check("task", when=lambda subject: bool(subject.create().stream()))
+def stream_is_the_slots_channels(subject: Subject) -> None:
+    """`stream` names tensors of former and latter, with axes as long as the slot has channels."""
+    task: Task = subject.create()
+    parts = {"former": initial(task.former, [0]), "latter": initial(task.latter, [0])}
+    shapes = {name: tuple(tensor.shape[1:]) for name, tensor in join(parts).items()}
+    channels = task.slot.channels
+    wrong = [
+        f"{name} axis {axis}"
+        for name, axis in task.stream().items()
+        if name not in shapes or not 0 <= axis < len(shapes[name]) or shapes[name][axis] != channels
+    ]
+    expect(not wrong, f"axes of {channels} channels", named(wrong))

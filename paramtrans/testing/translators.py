@@ -1,0 +1,264 @@
+"""Checks of translators, on every pair of blocks that they say they can translate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from paramtrans import hosts as stacks
+from paramtrans.blocks import BlockAdapter
+from paramtrans.config import ComponentConfig
+from paramtrans.errors import SpecMismatch
+from paramtrans.hosts import Hosts, Params
+from paramtrans.learned import LearnedTranslator, TokenTranslator
+from paramtrans.protocols import Context
+from paramtrans.saving import load_translator, save_translator
+from paramtrans.testing.checks import Subject, check, copied, differing, drawing, expect, named
+from paramtrans.testing.samples import context, hosts, neighbours, own, partners, randomised, untouched
+
+TOLERANCE = 1e-4
+"""Of the largest value: how far rounding may carry a solution when other models stand beside it."""
+SEVERAL = 3
+"""Pairs that the slower checks are made on."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Source and target blocks, with a translator between them as it is somewhere in training."""
+
+    translator: Any
+    hosts: Hosts
+    context: Context
+
+    def __str__(self) -> str:
+        return f"{_told(self.translator.source)} → {_told(self.translator.target)}"
+
+    @property
+    def source(self) -> BlockAdapter:
+        adapter: BlockAdapter = self.translator.source
+        return adapter
+
+    @property
+    def target(self) -> BlockAdapter:
+        adapter: BlockAdapter = self.translator.target
+        return adapter
+
+
+def _told(adapter: BlockAdapter) -> str:
+    return f"{type(adapter).__name__}({adapter.options})"
+
+
+def built(subject: Subject, source: BlockAdapter, target: BlockAdapter, seed: int = 0, count: int = 3) -> Pair:
+    """A translator whose statistics are set and whose weights have left their start, which may be a mere template."""
+    found, started_on = hosts(source, None, count), hosts(source, None, 8)
+    with drawing(seed):
+        made = subject.create(source, target)
+        if isinstance(made, LearnedTranslator):
+            made.start(source.read(copied(started_on.source)), context(started_on, source, target))
+            for parameter in made.parameters():
+                parameter.data.add_(0.1 * torch.randn(parameter.shape))
+            made.eval()
+    return Pair(made, found, context(found, source, target))
+
+
+def translated(pair: Pair, index: tuple[int, ...] = (0, 1, 2), seed: int = 0) -> Params:
+    """Its translation of the hosts at `index`; what it draws of torch's own random numbers begins at `seed`."""
+    around = surroundings(pair, index)
+    assert around.hosts is not None
+    with drawing(seed):
+        written: Params = pair.translator.translate(copied(around.hosts.source), around)
+    return written
+
+
+def surroundings(pair: Pair, index: tuple[int, ...] = (0, 1, 2)) -> Context:
+    """The context of some hosts, in memory of its own."""
+    return replace(pair.context, hosts=own(pair.hosts)).pick(index)
+
+
+def _attempts(subject: Subject) -> tuple[list[Pair], dict[str, str]]:
+    """The pairs it translates, and what it answers to the others."""
+    every, first = partners(subject, every_trial=True), partners(subject)
+    wanted = [(s, t) for s in first for t in first]
+    wanted += [(s, first[0]) for s in every] + [(first[0], t) for t in every]
+    taken: list[Pair] = []
+    answers: dict[str, str] = {}
+    for source, target in dict.fromkeys(wanted):
+        try:
+            pair = built(subject, source, target)
+            translated(pair)
+            taken.append(pair)
+        except Exception as error:  # which kind it is, `refuses_clearly` looks at
+            answers[f"{_told(source)} → {_told(target)}"] = f"{type(error).__name__}: {error}"
+    return taken, answers
+
+
+def pairs(subject: Subject) -> list[Pair]:
+    """All pairs of blocks that it translates."""
+    taken, _ = subject.once("attempts", lambda: _attempts(subject))
+    return taken
+
+
+def some_pairs(subject: Subject) -> list[Pair]:
+    """A few of them, spread over all."""
+    taken = pairs(subject)
+    return taken[:: max(1, -(-len(taken) // SEVERAL))]
+
+
+def _is_learned(subject: Subject) -> bool:
+    return issubclass(subject.cls, LearnedTranslator)
+
+
+@check("translator")
+def refuses_clearly(subject: Subject) -> None:
+    """It translates some pair of blocks, and answers to any other with `SpecMismatch`."""
+    taken, answers = subject.once("attempts", lambda: _attempts(subject))
+    unclear = {pair: said for pair, said in answers.items() if not said.startswith(SpecMismatch.__name__)}
+    expect(not unclear, "SpecMismatch for blocks it cannot translate", next(iter(unclear.items()), None))
+    expect(bool(taken), "some pair of blocks that it translates", f"none: {next(iter(answers.items()), None)}")
+
+
+@check("translator")
+def writes_what_is_declared(subject: Subject) -> None:
+    """It writes the tensors of the target: names, shapes, float32, finite, variances above zero."""
+    for pair in pairs(subject):
+        written = translated(pair)
+        stacks.check(written, pair.target.spec, str(pair))
+        for tensor in pair.target.spec.tensors:
+            found = written[tensor.name]
+            expect(found.dtype == torch.float32, f"{pair}: {tensor.name} in float32", found.dtype)
+            expect(bool(found.isfinite().all()), f"{pair}: finite values in {tensor.name}", "others")
+            if tensor.positive:
+                expect(bool((found > 0).all()), f"{pair}: values above zero in {tensor.name}", float(found.min()))
+
+
+@check("translator")
+def asks_for_probes(subject: Subject) -> None:
+    """It does without probes, or says `needs_probes` and answers with `SpecMismatch` where there are none."""
+    for pair in some_pairs(subject):
+        around = replace(surroundings(pair), inputs=None)
+        assert around.hosts is not None
+        refused = ""
+        with drawing(0):
+            try:
+                pair.translator.translate(around.hosts.source, around)
+            except SpecMismatch as error:
+                refused = str(error)
+        if subject.cls.needs_probes:
+            expect(bool(refused), f"{pair}: SpecMismatch without probes", "a translation")
+        else:
+            expect(not refused, f"{pair}: a translation without probes", refused)
+
+
+@check("translator", when=_is_learned)
+def gradients_reach_every_input(subject: Subject) -> None:
+    """What it writes has a finite gradient, not zero, in all it reads of the source and in each of its weights."""
+    for pair in pairs(subject):
+        made = pair.translator
+        reading = {n: t.requires_grad_() for n, t in made.source.read(copied(pair.hosts.source)).items()}
+        made.zero_grad()
+        written = made(reading, pair.context)
+        generator = torch.Generator().manual_seed(6)
+        torch.stack([(t * torch.randn(t.shape, generator=generator)).sum() for t in written.values()]).sum().backward()
+        missed = [n for n, t in (*reading.items(), *made.named_parameters()) if not _reached(t.grad)]
+        made.zero_grad()
+        expect(not missed, f"{pair}: a finite gradient everywhere", f"none in {named(missed)}")
+
+
+def _reached(gradient: Tensor | None) -> bool:
+    return gradient is not None and bool(gradient.any()) and bool(gradient.isfinite().all())
+
+
+@check("translator")
+def models_are_independent(subject: Subject) -> None:
+    """A model's translation does not depend on the others it is stacked with, nor on their order."""
+    for pair in some_pairs(subject):
+        whole, part = translated(pair), translated(pair, (2, 0))
+        for name, tensor in part.items():
+            wanted = whole[name][[2, 0]]
+            error = float((tensor - wanted).abs().max()) / float(wanted.abs().max().clamp_min(1e-3))
+            expect(error <= TOLERANCE, f"{pair}: the same {name} in another stack", f"{error:.2g} of the largest apart")
+
+
+@check("translator")
+def same_seed_same_translation(subject: Subject) -> None:
+    """A translation depends on nothing but the blocks; a new translator on nothing but the seed it is drawn from."""
+    for pair in some_pairs(subject):
+        one, again = translated(pair, seed=1), translated(pair, seed=2)
+        expect(not differing(one, again), f"{pair}: the same translation twice", named(differing(one, again)))
+        made = pair.translator
+        fresh = [translated(built(subject, pair.source, pair.target, seed=5), seed=3) for _ in range(2)]
+        expect(not differing(*fresh), f"{pair}: the same from the same seed", named(differing(*fresh)))
+        if isinstance(made, nn.Module) and any(True for _ in made.parameters()):
+            other = translated(built(subject, pair.source, pair.target, seed=6), seed=3)
+            expect(bool(differing(fresh[0], other)), f"{pair}: another translation from another seed", "the same")
+
+
+@check("translator")
+def translating_leaves_no_trace(subject: Subject) -> None:
+    """The source blocks, the hosts and the translator's mode stay as they were; no gradient is kept."""
+    for pair in some_pairs(subject):
+        made, source, around = pair.translator, copied(pair.hosts.source), surroundings(pair)
+        if isinstance(made, nn.Module):
+            made.train()
+        with drawing(0):
+            written = made.translate(source, around)
+        changed = differing(source, pair.hosts.source)
+        expect(not changed, f"{pair}: the source blocks untouched", f"{named(changed)} changed")
+        assert around.hosts is not None
+        untouched(around.hosts, pair.hosts)
+        if isinstance(made, nn.Module):
+            expect(made.training, f"{pair}: the translator still in training mode", "in eval mode")
+            made.eval()
+        kept = [name for name, tensor in written.items() if tensor.requires_grad]
+        expect(not kept, f"{pair}: tensors without a graph", f"a graph behind {named(kept)}")
+
+
+@check("translator")
+def saved_and_loaded_it_is_the_same(subject: Subject) -> None:
+    """Written as safetensors and JSON and read again, it has the same state and translates alike, bit for bit."""
+    for pair in some_pairs(subject):
+        made = pair.translator
+        with TemporaryDirectory() as folder:
+            place = Path(folder) / "translator"
+            save_translator(place, made, subject.name, *(_described(subject, a) for a in (made.source, made.target)))
+            loaded = load_translator(place, subject.registry)
+        one, other = translated(pair), translated(replace(pair, translator=loaded))
+        expect(not differing(one, other), f"{pair}: the same translation", f"{named(differing(one, other))} differ")
+
+
+def _described(subject: Subject, adapter: BlockAdapter) -> ComponentConfig:
+    """How an adapter is made, as a config says it."""
+    name = next(entry.name for entry in neighbours(subject) if entry.resolve() is type(adapter))
+    return ComponentConfig.model_validate({"name": name, **adapter.options.model_dump(mode="json")})
+
+
+@check("translator", when=_is_learned)
+def sources_that_never_vary_do_no_harm(subject: Subject) -> None:
+    """Started on constant blocks, or on one alone, it writes finite values."""
+    for pair in some_pairs(subject):
+        made, source = pair.translator, pair.translator.source
+        constant = {name: torch.ones_like(t) for name, t in pair.hosts.source.items()}
+        still = replace(pair, hosts=replace(pair.hosts, source=constant))
+        for what, given, index in (("constant blocks", still, (0, 1, 2)), ("one block", pair, (0,))):
+            fresh, around = built(subject, source, made.target).translator, surroundings(given, index)
+            assert around.hosts is not None
+            fresh.start(source.read(copied(around.hosts.source)), around)
+            written = translated(replace(given, translator=fresh), index)
+            wrong = [name for name, tensor in written.items() if not tensor.isfinite().all()]
+            expect(not wrong, f"{pair}: finite values, started on {what}", f"others in {named(wrong)}")
+
+
+@check("translator", when=lambda subject: issubclass(subject.cls, TokenTranslator))
+def tokens_are_the_blocks(subject: Subject) -> None:
+    """Its tokens hold every value of the block it reads and of the block it writes, bit for bit."""
+    for pair in pairs(subject):
+        made = pair.translator
+        reading = made.source.read(copied(pair.hosts.source))
+        for layout, block in ((made.reads, reading), (made.writes, randomised(made.target))):
+            lost = differing(layout.unpack(layout.pack(block)), block)
+            expect(not lost, f"{pair}: every value there and back", f"{named(lost)} changed")
