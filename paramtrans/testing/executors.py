@@ -12,7 +12,7 @@ from typing import Any
 from paramtrans import config, store
 from paramtrans.errors import DataError, ParamtransError, StoreError
 from paramtrans.parts import Parts
-from paramtrans.registry import Registry
+from paramtrans.registry import Entry, Registry
 from paramtrans.testing.checks import CheckFailed, Subject, check, expect, named
 from paramtrans.testing.samples import trials
 from paramtrans.zoo import Zoo, do_job
@@ -20,9 +20,14 @@ from paramtrans.zoo import Zoo, do_job
 STEPS = 2
 
 
+def _ours(registry: Registry, kind: str) -> list[Entry]:
+    """Components that come with paramtrans, which any process that trains shards has."""
+    return [entry for entry in registry.of_kind(kind) if entry.provider.distribution == "paramtrans"]
+
+
 def _task(registry: Registry) -> tuple[str, dict[str, Any], int]:
     """A task whose data is at hand, with its options, and its slot's channels."""
-    for entry in registry.of_kind("task"):
+    for entry in _ours(registry, "task"):
         for options in trials(entry.resolve(), "task"):
             return entry.name, options, registry.create("task", entry.name, **options).slot.channels
     raise DataError("no task that can be tried without help; name one that has `trials`")
@@ -31,7 +36,7 @@ def _task(registry: Registry) -> tuple[str, dict[str, Any], int]:
 def _config(registry: Registry, folder: Path) -> config.Config:
     """A zoo of two hosts, a shard each."""
     task, options, channels = _task(registry)
-    block = registry.of_kind("block_adapter")[0]
+    block = _ours(registry, "block_adapter")[0]
     adapter = {"name": block.name, **trials(block.resolve(), "block_adapter")[0], "channels": channels}
     length = {"steps": STEPS, "batch_size": 4}
     document = {
@@ -39,8 +44,8 @@ def _config(registry: Registry, folder: Path) -> config.Config:
         "source": adapter,
         "target": adapter,
         "zoo": {"train": 1, "select": 1, "report": 2, "pairs": 1, "shard": 1, "step1": length, "step2": length},
-        "translator": registry.of_kind("translator")[0].name,
-        "objectives": [registry.of_kind("objective")[0].name],
+        "translator": _ours(registry, "translator")[0].name,
+        "objectives": [_ours(registry, "objective")[0].name],
         "training": {"epochs": 1},
         "run": {"cache": str(folder / "cache"), "device": "cpu"},
     }

@@ -133,7 +133,9 @@ def writes_what_is_declared(subject: Subject) -> None:
             expect(found.dtype == torch.float32, f"{pair}: {tensor.name} in float32", found.dtype)
             expect(bool(found.isfinite().all()), f"{pair}: finite values in {tensor.name}", "others")
             if tensor.positive:
-                expect(bool((found > 0).all()), f"{pair}: values above zero in {tensor.name}", float(found.min()))
+                expect(
+                    bool((found > 0).all()), f"{pair}: values above zero in {tensor.name}", float(found.detach().min())
+                )
 
 
 @check("translator")

@@ -1,0 +1,181 @@
+"""Translators that each break one promise. `sound_translator` breaks none, and the others are changes of it."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from paramtrans import Component, LearnedTranslator, TokenTranslator, hookimpl
+from paramtrans.learned import TokenOptions
+from paramtrans.tokens import TokenLayout
+
+BROKEN: dict[str, str] = {}
+"""Names of classes, each with the check that must fail, and no other."""
+
+
+def breaks(check: str) -> Any:
+    """Registers a class as one that fails `check` alone."""
+
+    def named(cls: type) -> type:
+        BROKEN[cls.__name__] = check
+        return cls
+
+    return named
+
+
+class Sound(TokenTranslator):
+    """One linear layer from all tokens to all tokens."""
+
+    Options: ClassVar[type[TokenOptions]] = TokenOptions
+
+    def build(self, source: tuple[int, int], target: tuple[int, int]) -> nn.Module:
+        sizes = source[0] * source[1], target[0] * target[1]
+        return nn.Sequential(nn.Flatten(1), nn.Linear(*sizes), nn.Unflatten(1, target))
+
+
+@breaks("refuses_clearly")
+class FailsUnclearly(Sound):
+    def __init__(self, options: Any, source: Any, target: Any) -> None:
+        super().__init__(options, source, target)
+        if type(source) is not type(target):
+            raise ValueError("no")
+
+
+@breaks("writes_what_is_declared")
+class WrongShapes(Sound):
+    def forward(self, reading: Any, context: Any = None) -> Any:
+        return {name: tensor.flatten(1) for name, tensor in super().forward(reading, context).items()}
+
+
+@breaks("writes_what_is_declared")
+class NegativeVariance(Sound):
+    def forward(self, reading: Any, context: Any = None) -> Any:
+        return {name: -t if "var" in name else t for name, t in super().forward(reading, context).items()}
+
+
+@breaks("gradients_reach_every_input")
+class DetachedInput(Sound):
+    def forward(self, reading: Any, context: Any = None) -> Any:
+        return super().forward({name: tensor.detach() for name, tensor in reading.items()}, context)
+
+
+@breaks("gradients_reach_every_input")
+class UnusedWeight(Sound):
+    def __init__(self, options: Any, source: Any, target: Any) -> None:
+        super().__init__(options, source, target)
+        self.unused = nn.Parameter(torch.zeros(3))
+
+
+@breaks("models_are_independent")
+class BatchDependent(Sound):
+    def forward(self, reading: Any, context: Any = None) -> Any:
+        return super().forward({name: t - 0.1 * t.mean(0) for name, t in reading.items()}, context)
+
+
+@breaks("same_seed_same_translation")
+class NotDeterministic(Sound):
+    def forward(self, reading: Any, context: Any = None) -> Any:
+        return super().forward({name: t * (1 + torch.rand(())) for name, t in reading.items()}, context)
+
+
+@breaks("translating_leaves_no_trace")
+class InPlace(Sound):
+    def translate(self, source: Any, context: Any = None) -> Any:
+        next(iter(source.values())).mul_(2)
+        return super().translate(source, context)
+
+
+@breaks("translating_leaves_no_trace")
+class KeepsTheGraph(Sound):
+    def translate(self, source: Any, context: Any = None) -> Any:
+        return self.forward(self.source.read(source), context)
+
+
+@breaks("translating_leaves_no_trace")
+class LeavesTraining(Sound):
+    def translate(self, source: Any, context: Any = None) -> Any:
+        self.eval()
+        return super().translate(source, context)
+
+
+@breaks("saved_and_loaded_it_is_the_same")
+class ForgetsStatistics(Sound):
+    """What `start` found is kept outside the state."""
+
+    def start(self, reading: Any, context: Any) -> None:
+        self.spread = 1 + self.reads.pack(reading).abs().mean()
+
+    def forward(self, reading: Any, context: Any = None) -> Any:
+        spread = getattr(self, "spread", 1.0)
+        return super().forward({name: tensor / spread for name, tensor in reading.items()}, context)
+
+
+@breaks("sources_that_never_vary_do_no_harm")
+class DividesByNothing(Sound):
+    def start(self, reading: Any, context: Any) -> None:
+        tokens = self.reads.pack(reading)
+        self.mean.copy_(tokens.mean(0))
+        spread = tokens.std((0, 2), correction=0)[:, None]
+        self.deviation.copy_(torch.where(spread.expand_as(self.deviation) == 0, 0, spread))
+
+
+class Truncated(TokenLayout):
+    """Rounds down where it should round up, so that the last values are lost."""
+
+    def pack(self, params: Any) -> Tensor:
+        tokens = super().pack(params).clone()
+        tokens[:, -1] = 0
+        return tokens
+
+
+@breaks("tokens_are_the_blocks")
+class TokensLost(Sound):
+    """Reads what it is given, but by tokens that are not all of it."""
+
+    def __init__(self, options: Any, source: Any, target: Any) -> None:
+        super().__init__(options, source, target)
+        self.whole, self.reads = self.reads, Truncated(source.reading.tensors, self.reads.width)
+
+    def start(self, reading: Any, context: Any) -> None:
+        self.mean.copy_(self.whole.pack(reading).mean(0))
+
+    def forward(self, reading: Any, context: Any = None) -> Any:
+        lost, self.reads = self.reads, self.whole
+        try:
+            return super().forward(reading, context)
+        finally:
+            self.reads = lost
+
+
+@breaks("asks_for_probes")
+class NeedsProbesSilently(Sound):
+    def translate(self, source: Any, context: Any = None) -> Any:
+        for _ in context.entering():
+            break
+        return super().translate(source, context)
+
+
+@breaks("asks_for_probes")
+class NeedsNone(Sound):
+    needs_probes: ClassVar[bool] = True
+
+
+@breaks("right_kind")
+class HalfDone(LearnedTranslator):
+    """`forward` is missing."""
+
+
+@breaks("unknown_options_are_refused")
+class OptionsIgnored(Sound):
+    class Options(TokenOptions):
+        """Anything goes."""
+
+        model_config: ClassVar[Any] = {**TokenOptions.model_config, "extra": "ignore"}
+
+
+@hookimpl
+def paramtrans_translators() -> list[Component]:
+    names = ["Sound", *BROKEN]
+    return [Component(f"{name}Translator", "for tests", f"{__name__}:{name}") for name in names]

@@ -1,0 +1,111 @@
+"""The kit finds what is broken: each broken component fails the one check meant for it, and a sound one fails none."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from paramtrans.errors import UnknownName
+from paramtrans.plugins import Plugins
+from paramtrans.registry import Entry, Provider, Registry
+from paramtrans.specs import Component
+from paramtrans.testing import CHECKS, checks, results, subjects
+from paramtrans.testing.checks import Subject
+
+FILES = {name: Path(__file__).parent / "broken" / f"{name}.py" for name in ("blocks", "translators", "others")}
+SUFFIX = {"blocks": "Block", "translators": "Translator", "others": ""}
+
+
+@cache
+def loaded(file: str) -> tuple[Registry, dict[str, str]]:
+    """The registry with one file of broken components in it, and what each of them breaks."""
+    plugins = Plugins()
+    plugins.load_entry_points()
+    plugins.load_file(FILES[file])
+    registry = plugins.registry()
+    module = next(entry for entry in registry if entry.name.startswith("Sound")).resolve().__module__
+    return registry, sys.modules[module].BROKEN
+
+
+def failing(file: str, name: str) -> dict[str, str]:
+    """The checks that a component fails, with what they say."""
+    registry, _ = loaded(file)
+    found = subjects(f"{name}{SUFFIX[file]}", registry)
+    return {result.check: result.message for result in results(found) if not result.passed}
+
+
+CASES = [(file, name, check) for file in FILES for name, check in loaded(file)[1].items()]
+SOUND = [
+    (file, e.name.removesuffix(SUFFIX[file])) for file in FILES for e in loaded(file)[0] if e.name.startswith("Sound")
+]
+
+
+@pytest.mark.parametrize(("file", "name", "check"), CASES)
+def test_a_broken_component_fails_exactly_the_check_meant_for_it(file: str, name: str, check: str) -> None:
+    found = failing(file, name)
+    assert list(found) == [check], found
+    assert "expected" in found[check] and "; found" in found[check]
+
+
+@pytest.mark.parametrize(("file", "name"), SOUND)
+def test_a_sound_component_fails_none(file: str, name: str) -> None:
+    assert failing(file, name) == {}
+
+
+def test_every_check_is_shown_to_find_something() -> None:
+    shown = {check for _, _, check in CASES} | {"imports_without_torch"}
+    assert {check.name for check in CHECKS} - shown == set()
+
+
+def test_every_kind_has_a_sound_component_that_passes() -> None:
+    kinds = {entry.kind for file, name in SOUND for entry in loaded(file)[0].named(f"{name}{SUFFIX[file]}")}
+    assert kinds == {kind for check in CHECKS for kind in check.kinds} - {"plugin"}
+
+
+@pytest.mark.parametrize(
+    ("code", "message"), [("import torch\n", "torch"), ("import no_such_module\n", "no_such_module")]
+)
+def test_a_plugin_that_imports_torch_or_fails_is_found(tmp_path, monkeypatch, code: str, message: str) -> None:
+    (tmp_path / "heavy_plugin.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    entry = Entry("plugin", Component("heavy", "", "heavy_plugin"), Provider("heavy", "1"))
+    [result] = results([Subject(entry, {}, Registry())])
+    assert not result.passed and result.check == "imports_without_torch" and message in result.message
+
+
+def test_unknown_names_are_answered() -> None:
+    registry, _ = loaded("blocks")
+    with pytest.raises(UnknownName, match='unknown component "soundblock"; did you mean "SoundBlock"'):
+        subjects("soundblock", registry)
+    with pytest.raises(UnknownName, match="no task of that name"):
+        subjects("SoundBlock", registry, kind="task")
+    with pytest.raises(UnknownName, match="is a command"):
+        subjects("plugins", registry)
+
+
+def test_given_options_stand_over_the_components_own() -> None:
+    [subject] = subjects("SoundBlock", loaded("blocks")[0], options={"hidden": 3})
+    assert (
+        subject.options == {"channels": 4, "hidden": 3}
+        and subject.title == "block_adapter-SoundBlock-channels=4,hidden=3"
+    )
+    assert subject.create().options.hidden == 3
+
+
+def test_a_check_is_a_plain_function_of_a_subject() -> None:
+    [subject] = subjects("WrongSymmetryBlock", loaded("blocks")[0])
+    [check] = [check for check in checks(subject) if check.name == "symmetries_leave_the_function"]
+    with pytest.raises(
+        AssertionError, match=r"block_adapter-WrongSymmetryBlock-channels=4: symmetries_leave_the_function: "
+    ):
+        check(subject)
+
+
+def test_the_kit_needs_no_pytest_to_be_imported() -> None:
+    code = "import sys; sys.modules['pytest'] = None; import paramtrans.testing"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
