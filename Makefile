@@ -3,13 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lock clean
+.PHONY: demo test bench check lock clean
 
 demo: $(VENV)/installed
 	$(BIN)/paramtrans run examples/mnist_conv_to_attn.toml
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n auto
+
+# Ratios against what one would do instead, into docs/results/ and docs/benchmarks.md; QUICK=1 takes under five minutes.
+bench: $(VENV)/installed
+	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
+	$(BIN)/python docs/render_benchmarks.py
 
 # Style, types and import layers.
 check: $(VENV)/installed

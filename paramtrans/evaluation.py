@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from paramtrans.blocks import BlockAdapter
-from paramtrans.hosts import Hosts, Params, take
+from paramtrans.hosts import Hosts, Params, join, take
 from paramtrans.protocols import Context, Split, Translator
 from paramtrans.specs import FeatureSpec
 from paramtrans.stacked import HostRunner, Stacked
@@ -57,20 +57,26 @@ def accuracies(
 ) -> dict[str, Tensor]:
     """Score of each host on a whole split, with each of several blocks in its slot: name → `[hosts]`, percent, float64.
 
-    `blocks` gives for each name how the block is run, and its parameters, stacked in the order of the hosts. What
-    enters the slot is computed once for all of them. `progress` is called with numbers of hosts done.
+    `blocks` gives for each name how the block is run, and its parameters, stacked in the order of the hosts.
+    `progress` is called with numbers of hosts done.
     """
     scores: dict[str, list[Tensor]] = {name: [] for name in blocks}
+    whole = {name: runner.in_one_piece(block) for name, (block, _) in blocks.items()}
     for chosen in torch.arange(len(hosts)).split(HOSTS_AT_ONCE):
         some = hosts.pick(chosen).to(device)
+        around = join({"former": some.former, "latter": some.latter})
         own = {name: _on(take(params, chosen.tolist()), device) for name, (_, params) in blocks.items()}
         totals = {name: torch.zeros(len(chosen), dtype=torch.float64) for name in blocks}
         for start in range(0, len(split), EXAMPLES_AT_ONCE):
             inputs = runner.task.to_input(split.inputs[start : start + EXAMPLES_AT_ONCE].to(device))
             labels = split.labels[start : start + EXAMPLES_AT_ONCE].to(device)
-            features = runner.former(some.former, inputs.expand(len(chosen), *inputs.shape))
+            entering = inputs.expand(len(chosen), *inputs.shape)
+            features = runner.former(some.former, entering) if None in whole.values() else entering
             for name, (block, _) in blocks.items():
-                outputs = runner.latter(some.latter, block(own[name], features))
+                if in_one_piece := whole[name]:
+                    outputs = in_one_piece(around | join({"block": own[name]}), entering)
+                else:
+                    outputs = runner.latter(some.latter, block(own[name], features))
                 totals[name] += runner.task.score(outputs, labels).double().sum(1).cpu()
         for name, total in totals.items():
             scores[name].append(total / len(split))

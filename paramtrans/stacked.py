@@ -155,6 +155,12 @@ class HostRunner:
             self.source: Stacked = block_stacked(source)
             self.target: Stacked = block_stacked(target)
             self.latter: Stacked = stacked(task.latter())
+            self._whole = [(self.source, network_stacked(task, source)), (self.target, network_stacked(task, target))]
+
+    def in_one_piece(self, block: Stacked) -> Stacked | None:
+        """Whole hosts with the source or target block, where one layout runs all of them: that saves the ways in and
+        out between the parts. Parameters are joined as `former.*`, `block.*` and `latter.*`."""
+        return next((whole for own, whole in self._whole if own is block and not isinstance(whole, Chain)), None)
 
 
 def block_stacked(adapter: BlockAdapter) -> Stacked:

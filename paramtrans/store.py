@@ -163,20 +163,28 @@ def load_params(path: Path) -> tuple[Params, dict[str, Any]]:
 
 def read_params(path: Path, record: Mapping[str, Any]) -> Params:
     """The parameters in a file whose `record` is kept elsewhere; raises `Damaged` where they differ from it."""
+    verify(path, record)
+    try:
+        # Copies, because results of vector instructions depend on where tensors lie in memory, and files align nothing.
+        return {name: tensor.clone() for name, tensor in load_file(path).items()}
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except safetensors.SafetensorError as error:
+        raise Damaged(f"{path}: not a safetensors file ({error})") from error
+
+
+def verify(path: Path, record: Mapping[str, Any]) -> None:
+    """Raises `Damaged` where a file has another size or checksum than its `record` says."""
     try:
         size = _check_regular(path)
         if size != record.get("bytes"):
             raise Damaged(f"{path}: {size:,} bytes, expected {record.get('bytes')}; it was cut off or replaced")
         if checksum(path) != record.get("sha256"):
             raise Damaged(f"{path}: checksum differs from its record; it was changed after it was written")
-        # Copies, because results of vector instructions depend on where tensors lie in memory, and files align nothing.
-        return {name: tensor.clone() for name, tensor in load_file(path).items()}
     except FileNotFoundError as error:
         raise Damaged(f"{path}: missing, though its record is there") from error
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except safetensors.SafetensorError as error:
-        raise Damaged(f"{path}: not a safetensors file ({error})") from error
 
 
 def load_record(path: Path) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from paramtrans.hostfile import HostFile
 from paramtrans.hosts import Hosts, Params
 from paramtrans.parts import Parts
 from paramtrans.plugins import components
+from paramtrans.shards import Shards
 from paramtrans.specs import TensorSpec
 
 FORMAT = 1
@@ -157,6 +158,12 @@ class Zoo:
         count = self.config.zoo.target_hosts
         return self._stack("train", count) if count else None
 
+    def reader(self, step: int, role: str, prefixes: tuple[str, ...] = ("",)) -> Shards:
+        """The hosts (step 1) or targets (step 2) of a role as they are on disk, diverged ones too, for more than fit in
+        memory: `zoo.reader(1, "train", ("source.",)).take([5, 2])`."""
+        of_step = self.host_shards if step == 1 else self.target_shards
+        return Shards([self._path(step, shard) for shard in of_step(role)], prefixes)
+
     def newest(self) -> int:
         """When the last of this config's shards was written, as files tell time; 0 where there is none."""
         steps_ = ((1, self.host_shards), (2, self.target_shards))
@@ -174,16 +181,25 @@ class Zoo:
     def _stack(self, role: str, count: int) -> Hosts:
         """The first `count` hosts of a role."""
         used = [shard for shard in self.host_shards(role) if shard.start < count]
-        whole = params_.concatenate([self._shard(1, shard) for shard in used])
-        former, source, latter = (
-            params_.take(params_.split(whole, part), range(count)) for part in ("former", "source", "latter")
-        )
+        whole = self._first(1, used, count)
+        former, source, latter = (params_.split(whole, part) for part in ("former", "source", "latter"))
         targets = [shard for shard in self.target_shards(role) if shard.start < count]
         target = None
         if targets and targets[-1].stop >= count:
-            target = params_.split(params_.concatenate([self._shard(2, shard) for shard in targets]), "target")
+            target = params_.split(self._first(2, targets, count), "target")
         numbers = tuple(seed for shard in used for seed in self._seeds(shard))[:count]
         return self._finite(Hosts(former, source, latter, target, numbers, self.stream), role)
+
+    def _first(self, step: int, used: list[Shard], count: int) -> Params:
+        """The first `count` models of some shards; each shard is held only while it is copied."""
+        whole: Params = {}
+        for shard in used:
+            params = self._shard(step, shard)
+            whole = whole or {name: tensor.new_empty(count, *tensor.shape[1:]) for name, tensor in params.items()}
+            for name, tensor in params.items():
+                own = whole[name][shard.start : shard.stop]
+                own.copy_(tensor[: len(own)])
+        return whole
 
     def _finite(self, hosts: Hosts, role: str) -> Hosts:
         tensors = [t for params in hosts.parts().values() for t in params.values()]

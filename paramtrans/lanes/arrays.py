@@ -102,6 +102,10 @@ class Memory:
 
 def _enter(stacked: Tensor, memory: Memory) -> Tensor:
     models, size = len(stacked), stacked[0].numel()
+    if models > 1 and stacked.stride(0) == 0:  # the same inputs for all models
+        groups = -(-models // LANES)
+        same = stacked.detach()[0].unsqueeze(-1).expand(groups, *stacked.shape[1:], LANES)
+        return memory.empty(*same.shape).copy_(same)
     source = stacked.detach().contiguous()
     lanes = memory.empty(-(-models // LANES), *stacked.shape[1:], LANES)
     if models % LANES:

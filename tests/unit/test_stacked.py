@@ -9,6 +9,10 @@ from torch.nn.functional import cross_entropy
 
 from paramtrans import components, stacked
 from paramtrans.blocks import tensor_specs
+from paramtrans.config import Config
+from paramtrans.hosts import split
+from paramtrans.parts import Parts
+from paramtrans.stacked import initial, network
 
 MODELS, BATCH, CLASSES = 3, 8, 4
 
@@ -92,3 +96,19 @@ def test_five_steps(name: str) -> None:
     for i, module in enumerate(modules):
         for spec in tensor_specs(module):
             assert torch.allclose(params[spec.name][i], module.state_dict()[spec.name], rtol=1e-3, atol=1e-5), spec.name
+
+
+def test_hosts_in_one_piece_compute_what_their_parts_do(tiny_config: Callable[..., Config]) -> None:
+    parts = Parts(tiny_config(), components())
+    whole = initial(lambda: network(parts.task, parts.source), [1, 2, 3])
+    inputs = torch.rand(5, 1, 8, 8)
+    run, in_one_piece = parts.runner, parts.runner.in_one_piece(parts.runner.source)
+    assert in_one_piece is not None
+    for given in (inputs.expand(3, *inputs.shape), torch.rand(3, 5, 1, 8, 8)):  # the same for all hosts, and their own
+        features = run.source(split(whole, "block"), run.former(split(whole, "former"), given))
+        assert torch.equal(in_one_piece(whole, given), run.latter(split(whole, "latter"), features))
+
+
+def test_blocks_that_lanes_do_not_run_are_not_run_in_one_piece(tiny_config: Callable[..., Config]) -> None:
+    parts = Parts(tiny_config('target={ name = "mlp", channels = 4, hidden = 4 }'), components())
+    assert parts.runner.in_one_piece(parts.runner.target) is None

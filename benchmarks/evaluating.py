@@ -1,0 +1,43 @@
+"""Many hosts evaluated at once against one host at a time in plain PyTorch."""
+
+from __future__ import annotations
+
+import torch
+from torch.func import functional_call
+
+from benchmarks.setting import Setting
+from benchmarks.turns import Row, rate, row, take_turns
+from paramtrans import evaluation
+from paramtrans.hosts import join
+from paramtrans.protocols import Split
+
+
+def rows(setting: Setting) -> list[Row]:
+    """The same accuracies of the same hosts, in model-images a second."""
+    parts, size = setting.parts, setting.size
+    hosts, test = setting.hosts(size.hosts), parts.task.split("test")
+    images = Split(test.inputs[: size.images], test.labels[: size.images])
+    blocks = {"source": (parts.runner.source, hosts.source)}
+    host = setting.host().eval()
+    params = join({"former": hosts.former, "block": hosts.source, "latter": hosts.latter})
+
+    def ours() -> torch.Tensor:
+        return evaluation.accuracies(parts.runner, hosts, blocks, images)["source"]
+
+    @torch.no_grad()
+    def theirs(batch: int = 500) -> torch.Tensor:
+        scores = []
+        for number in range(len(hosts)):
+            own = {name: tensor[number] for name, tensor in params.items()}
+            hits = 0.0
+            for start in range(0, len(images), batch):
+                outputs = functional_call(host, own, (parts.task.to_input(images.inputs[start : start + batch]),))
+                hits += parts.task.score(outputs[None], images.labels[start : start + batch]).sum().item()
+            scores.append(hits / len(images))
+        return torch.tensor(scores, dtype=torch.float64)
+
+    torch.testing.assert_close(ours(), theirs(), atol=0.1, rtol=0)
+    amount = len(hosts) * len(images)
+    found = take_turns({"ours": lambda: rate(amount, ours), "theirs": lambda: rate(amount, theirs)}, size.rounds)
+    name = f"evaluating {len(hosts)} hosts on {len(images):,} images"
+    return [row(name, "one host at a time", "model-images/s", found["ours"], found["theirs"])]

@@ -1,0 +1,76 @@
+"""The paper's host on MNIST, with random flips, batches of 128, SGD: what every training contestant trains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from paramtrans import components, config, stacked
+from paramtrans.cache import cache_dir
+from paramtrans.config import HostTraining
+from paramtrans.hosts import Hosts, split
+from paramtrans.parts import Parts
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "mnist_conv_to_conv.toml"
+BATCH = 128
+
+
+@dataclass(frozen=True)
+class Size:
+    """How long everything is measured."""
+
+    rounds: int
+    steps: int
+    """Training steps in a turn."""
+    hosts: int
+    """Hosts evaluated in a turn."""
+    images: int
+    """Test images they are evaluated on."""
+    pairs: int
+    """Pairs that are read."""
+
+
+FULL = Size(rounds=7, steps=40, hosts=100, images=10_000, pairs=10_000)
+QUICK = Size(rounds=3, steps=20, hosts=32, images=10_000, pairs=10_000)
+PICO = Size(rounds=1, steps=1, hosts=2, images=100, pairs=16)
+
+
+class Setting:
+    """The config's components, with the data ready."""
+
+    def __init__(self, size: Size) -> None:
+        self.size = size
+        registry = components()
+        document = config.override(config.read(EXAMPLE), ["run.device=cpu", "translator.name=mixer"])
+        document["translator"] = {"name": "mixer", "layers": 8}
+        document["objectives"] = [{"name": "mse"}]
+        document["source"]["read"] = "weights"
+        document["zoo"].pop("pairs", None)
+        self.parts = Parts(config.validate(document, registry), registry)
+        self.cache = cache_dir(None)
+        self.parts.task.prepare(self.cache)
+
+    @cached_property
+    def training(self) -> HostTraining:
+        """One turn of the paper's training."""
+        return HostTraining(steps=self.size.steps, batch_size=BATCH, lr=0.01, momentum=0.9)
+
+    def seeds(self, count: int) -> list[int]:
+        return list(range(count))
+
+    def host(self) -> nn.Module:
+        """One whole host, as plain PyTorch."""
+        torch.manual_seed(0)
+        return stacked.network(self.parts.task, self.parts.source)
+
+    def hosts(self, count: int) -> Hosts:
+        """Untrained hosts, each with a target block, in the order of their seeds."""
+        parts = self.parts
+        whole = stacked.initial(lambda: stacked.network(parts.task, parts.source), self.seeds(count))
+        target = stacked.initial(parts.target.module, self.seeds(count))
+        former, source, latter = (split(whole, part) for part in ("former", "block", "latter"))
+        return Hosts(former, source, latter, target, tuple(self.seeds(count)), parts.task.stream())

@@ -1,0 +1,83 @@
+"""Contestants measured in turns, so that a busy machine is busy for all of them."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+Turn = Callable[[], float]
+"""Does some work; returns its rate, amount per second of wall-clock time."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: higher is better, medians over all rounds."""
+
+    name: str
+    against: str
+    ratio: float
+    spread: float
+    """The largest ratio of any round less the smallest."""
+    unit: str
+    ours: float
+    theirs: float
+    device: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def rate(amount: float, work: Callable[[], object]) -> float:
+    """Amount per second of wall-clock time."""
+    started = time.perf_counter()
+    work()
+    return amount / (time.perf_counter() - started)
+
+
+def take_turns(contestants: Mapping[str, Turn], rounds: int) -> dict[str, list[float]]:
+    """The rates of every contestant in every round; one round more comes first and does not count."""
+    rates: dict[str, list[float]] = {name: [] for name in contestants}
+    names = list(contestants)
+    for number in range(rounds + 1):
+        for name in names if number % 2 else reversed(names):
+            found = contestants[name]()
+            if number > 0:
+                rates[name].append(found)
+    return rates
+
+
+def row(name: str, against: str, unit: str, ours: list[float], theirs: list[float]) -> Row:
+    """Two contestants' rates of the same rounds, compared."""
+    ratios = [own / other for own, other in zip(ours, theirs, strict=True)]
+    return Row(
+        name,
+        against,
+        round(statistics.median(ratios), 3),
+        round(max(ratios) - min(ratios), 3),
+        unit,
+        float(f"{statistics.median(ours):.4g}"),
+        float(f"{statistics.median(theirs):.4g}"),
+        device(),
+    )
+
+
+def device() -> str:
+    """The machine, in words."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{_processor()}, {torch.get_num_threads()} threads"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

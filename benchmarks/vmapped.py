@@ -1,0 +1,35 @@
+"""As many hosts at once through `torch.func.vmap`, otherwise trained as ours are."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import torch
+
+from benchmarks.setting import BATCH, Setting
+from benchmarks.turns import rate
+from paramtrans import stacked, steps
+
+
+class Vmapped:
+    """The same models on the same batches, with the same optimiser."""
+
+    def __init__(self, setting: Setting, hosts: int) -> None:
+        self.setting, self.hosts = setting, hosts
+        parts = setting.parts
+        self.network = stacked.Vmap(setting.host())
+        self.params = stacked.initial(setting.host, setting.seeds(hosts))
+        leaves = [self.params[name].requires_grad_() for name in stacked.trained_names(setting.host())]
+        self.optimizer = torch.optim.SGD(leaves, 0.01, 0.9)
+        self.batches = steps.batches_of(parts.task, parts.task.split("train"), setting.seeds(hosts), BATCH)
+
+    def __call__(self) -> float:
+        """Model-images per second over a turn."""
+        return rate(self.hosts * self.setting.size.steps * BATCH, self._train)
+
+    def _train(self) -> None:
+        for inputs, labels in islice(self.batches, self.setting.size.steps):
+            self.optimizer.zero_grad()
+            outputs = self.network(self.params, inputs, training=True)
+            self.setting.parts.task.loss(outputs, labels).sum().backward()
+            self.optimizer.step()

@@ -1,0 +1,24 @@
+"""Every benchmark runs, made so small that its numbers say nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FIELDS = {"name", "against", "ratio", "spread", "unit", "ours", "theirs", "device"}
+
+
+def test_every_row_is_measured_and_written(tmp_path: Path) -> None:
+    out = tmp_path / "benchmarks.json"
+    command = [sys.executable, "-m", "benchmarks", "--pico", "--out", str(out)]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert finished.returncode == 0, finished.stderr
+    rows = json.loads(out.read_text())
+    assert len(rows) == 8 and len({(row["name"], row["against"]) for row in rows}) == 8
+    for row in rows:
+        assert row.keys() == FIELDS
+        assert row["ours"] > 0 and row["theirs"] > 0
+        assert abs(row["ratio"] / (row["ours"] / row["theirs"]) - 1) < 0.02  # one round: the medians are its rates
