@@ -11,4 +11,5 @@ def paramtrans_commands() -> list[Component]:
         Component("zoo", "Look into zoos; take them out and in as safetensors.", "paramtrans.cli.zoo:zoo"),
         Component("plugins", "List every component and who provides it.", "paramtrans.cli.list_plugins:plugins"),
         Component("check", "Check a component against what its kind promises.", "paramtrans.cli.check:check"),
+        Component("new", "Write the beginning of a plugin.", "paramtrans.cli.new:new"),
     ]

@@ -196,7 +196,7 @@ def close(found: Tensor, wanted: Tensor, what: str, among: float = 1e-3) -> None
     expect(found.shape == wanted.shape, f"{what} of shape {list(wanted.shape)}", list(found.shape))
     error = float((found.detach().double() - wanted.detach().double()).abs().max())
     largest = max(float(wanted.detach().abs().max()), among)
-    expect(error <= TOLERANCE * largest, f"{what} as computed plainly", f"a difference of {error:.2g} in {largest:.2g}")
+    expect(error <= TOLERANCE * largest, f"{what} to be the same", f"a difference of {error:.2g} in {largest:.2g}")
 
 
 @check("block_adapter", when=lambda subject: subject.create().rectified)

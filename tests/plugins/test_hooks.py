@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,6 +41,13 @@ def test_every_hook_has_a_summary_and_an_example(name: str) -> None:
     example = rest.partition("Example: `")[2]
     assert example, f"{name} has no line `Example: …`"
     assert ("Component(" if not inspect.signature(HOOKS[name]).parameters else f"def {name}(") in example
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_every_hook_has_a_row_in_the_table_of_the_docs(name: str) -> None:
+    table = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text().partition("## Hooks")[2]
+    rows = [line for line in table.splitlines() if line.startswith("| ") and f"`{name}`" in line.split("|")[1]]
+    assert len(rows) == 1 and all(cell.strip() for cell in rows[0].split("|")[1:-1])
 
 
 @pytest.mark.parametrize("name", [name for name in HOOKS if inspect.signature(HOOKS[name]).parameters])

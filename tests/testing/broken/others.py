@@ -192,6 +192,9 @@ class WrongSlot(Slot):
     def former(self) -> Any:
         return torch.nn.Sequential(super().former(), torch.nn.Flatten(2), torch.nn.Unflatten(2, (8, 2)))
 
+    def stream(self) -> dict[str, int]:
+        return {}
+
 
 @breaks("losses_are_each_models_own")
 class SharedLoss(Slot):

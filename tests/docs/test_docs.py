@@ -1,0 +1,147 @@
+"""The code of the docs is run: files are written, commands are called, and what they print is what the page shows.
+
+A page is read from top to bottom in one folder. What its blocks mean:
+
+- any language with `title="FILE"`: the file; with `replace="PATTERN"` as well: what the pattern becomes in it;
+- `console`: commands behind `$`, and what they print; a line `...` stands for any lines;
+- `python` without a title: run, and what it prints is compared with the `text` block behind it, if there is one;
+- anything else is left alone.
+
+`DOCS_WRITE=1 pytest tests/docs` writes transcripts anew.
+"""
+
+from __future__ import annotations
+
+import doctest
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FENCE = re.compile(r"^```(?P<language>\w*)(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
+WRITE = os.environ.get("DOCS_WRITE") == "1"
+RUN = ["docs/tutorial.md"]
+"""Pages that are run whole, each with its own folder."""
+
+
+@dataclass
+class Page:
+    """A page while it is run: its folder, and what it shows once it is true."""
+
+    folder: Path
+    site: Path
+    shown: list[str] = field(default_factory=list)
+
+    def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Python in the page's folder, which is importable as after an editable installation."""
+        self.site.mkdir(exist_ok=True)
+        path = os.pathsep.join([str(self.folder), str(self.site)])
+        return subprocess.run(
+            [sys.executable, *arguments],
+            env={**os.environ, "PYTHONPATH": path, "COLUMNS": "110", "NO_COLOR": "1"},
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=500,
+            check=False,
+        )
+
+    def command(self, line: str) -> str:
+        """What a command of a transcript prints."""
+        program, *arguments = shlex.split(line)
+        if line.startswith("pip install --editable"):
+            quiet = ("--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--target", str(self.site))
+            done = self.python("-m", "pip", "install", *quiet, arguments[-1])
+            assert done.returncode == 0, done.stderr
+            return ""
+        module = {"paramtrans": "paramtrans.cli.main", "pytest": "pytest", "python": ""}[program]
+        done = self.python(*(["-m", module] if module else []), *arguments)
+        assert "Traceback" not in done.stderr, done.stderr
+        return _steady(done.stdout + done.stderr)
+
+    def write(self, info: dict[str, str], body: str) -> None:
+        """A file of the page, or a change of it."""
+        path = self.folder / info["title"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if pattern := info.get("replace"):
+            changed, count = re.subn(pattern.replace('\\"', '"'), body.strip(), path.read_text())
+            assert count, f"{pattern} is not in {info['title']}"
+            body = changed
+        path.write_text(body)
+        os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + 10**9 * len(self.shown)))
+
+
+def _steady(printed: str) -> str:
+    """Without what differs from one run to the next."""
+    printed = re.sub(r"in \d+\.\d+s( \(\d+:\d\d:\d\d\))?", "in 9.99s", printed)
+    return "\n".join(line.rstrip() for line in printed.rstrip().splitlines())
+
+
+def _transcript(page: Page, body: str) -> str:
+    """The same commands with what they print; where the page leaves lines out rightly, it goes on doing so."""
+    found = []
+    for command, wanted in re.findall(r"^\$ ([^\n]*)\n(.*?)(?=^\$ |\Z)", body, re.MULTILINE | re.DOTALL):
+        printed = page.command(command)
+        given = printed + "\n" if printed else ""
+        same = doctest.OutputChecker().check_output(wanted, given, doctest.ELLIPSIS)
+        found.append(f"$ {command}\n{wanted if same else given}")
+    return "".join(found)
+
+
+def run(page: Page, text: str) -> str:
+    """The page as it would be if all it shows were what is printed."""
+    printed: list[str] = []
+
+    def block(match: re.Match[str]) -> str:
+        language, info, body = match["language"], _info(match["info"]), match["body"]
+        if "title" in info:
+            page.write(info, body)
+        elif language == "console":
+            body = _transcript(page, body)
+        elif language == "python":
+            done = page.python("-c", body)
+            assert done.returncode == 0, done.stderr
+            printed.append(done.stdout)
+        elif language == "text" and printed:
+            body = printed.pop()
+        page.shown.append(language)
+        return f"```{language}{match['info']}\n{body}```"
+
+    return FENCE.sub(block, text)
+
+
+def _info(text: str) -> dict[str, str]:
+    return dict(re.findall(r'(\w+)="((?:\\"|[^"])*)"', text))
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_a_page_shows_what_its_code_does(name: str, tmp_path: Path) -> None:
+    text = (ROOT / name).read_text()
+    folder = tmp_path / "page"
+    folder.mkdir()
+    found = run(Page(folder, tmp_path / "site"), text)
+    if WRITE:
+        (ROOT / name).write_text(found)
+    assert found == text
+
+
+CODE = [
+    pytest.param(language, info, body, id=f"{path.relative_to(ROOT).as_posix()}-{number}")
+    for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
+    for number, (language, info, body) in enumerate(FENCE.findall(path.read_text()))
+    if language in ("python", "toml", "json") and "replace=" not in info
+]
+
+
+@pytest.mark.parametrize(("language", "info", "body"), CODE)
+def test_every_block_of_code_is_well_formed(language: str, info: str, body: str) -> None:
+    import json
+    import tomllib
+
+    {"python": lambda text: compile(text, "<docs>", "exec"), "toml": tomllib.loads, "json": json.loads}[language](body)

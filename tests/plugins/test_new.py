@@ -1,0 +1,108 @@
+"""`paramtrans new plugin`: what it writes is installed beside this environment, passes its tests, and is checked."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from paramtrans.errors import ConfigError, StoreError
+from paramtrans.scaffold import new_plugin
+
+FILES = {
+    "README.md",
+    "pyproject.toml",
+    "acme_blocks/__init__.py",
+    "acme_blocks/plugin.py",
+    "acme_blocks/block.py",
+    "acme_blocks/translator.py",
+    "acme_blocks/augmenter.py",
+    "tests/test_conformance.py",
+}
+
+
+def python(*arguments: str | Path, site: Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Python in a process that sees what is installed in `site`, beside this environment."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(site)},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+
+
+def test_a_new_plugin_is_installed_passes_its_own_tests_and_is_checked(tmp_path: Path) -> None:
+    made = python("-m", "paramtrans.cli.main", "new", "plugin", "acme-blocks", site=tmp_path, cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    folder, site = tmp_path / "acme-blocks", tmp_path / "site"
+    assert set(made.stdout.split()) == {str(Path("acme-blocks") / file) for file in FILES}
+    assert {str(p.relative_to(folder).as_posix()) for p in folder.rglob("*") if p.is_file()} == FILES
+    pip = (
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--no-build-isolation",
+        "--target",
+        site,
+        folder,
+    )
+    installed = python(*pip, site=tmp_path, cwd=tmp_path)
+    assert installed.returncode == 0, installed.stderr
+    tests = python("-m", "pytest", "-q", "-p", "no:cacheprovider", folder / "tests", site=site, cwd=folder)
+    assert tests.returncode == 0 and " passed" in tests.stdout, tests.stdout
+    checked = python("-m", "paramtrans.cli.main", "check", "acme-blocks", site=site, cwd=tmp_path)
+    assert checked.returncode == 0 and checked.stdout.endswith("checks, all passed\n"), checked.stdout
+    assert len((folder / "tests" / "test_conformance.py").read_text().splitlines()) <= 12
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("Acme", "lower-case"),
+        ("acme blocks", "lower-case"),
+        ("../acme", "lower-case"),
+        ("", "lower-case"),
+        ("1st", "lower-case"),
+        ("a" * 99, "lower-case"),
+        ("acmé", "lower-case"),
+        ("class", "word of Python"),
+        ("paramtrans", "is installed"),
+        ("json", "Python has a module"),
+        ("paramtrans-blocks", "Python has a module"),
+    ],
+)
+def test_names_that_cannot_be_or_are_taken_are_refused(tmp_path: Path, name: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        new_plugin(name, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_there_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "acme").mkdir()
+    with pytest.raises(StoreError, match="is there already"):
+        new_plugin("acme", tmp_path)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "acme"]
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="cannot be written: No such file"):
+        new_plugin("acme", tmp_path / "nowhere")
+
+
+def test_nothing_half_written_stays_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, *arguments: object, **options: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(StoreError, match="No space left"):
+        new_plugin("acme", tmp_path)
+    assert list(tmp_path.iterdir()) == []
