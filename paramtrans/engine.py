@@ -132,7 +132,8 @@ class Run:
             record = self._record("running")
             epochs = [{"epoch": n, **metrics} for n, metrics in enumerate(history["epochs"] if history else [], 1)]
             report.write(self.folder.path, result, record, epochs, comparison.feature_maps())
-            card.write(self.folder.file("translator"), card.of_run(record, result))
+            if translator is not None:
+                card.write(self.folder.file("translator"), card.of_run(record, result))
         finished = RunResult(self.folder.path, self.folder.seconds, result)
         self.plugins.notify("paramtrans_run_finished", run=self.info, result=finished.as_dict())
         self._record("finished")

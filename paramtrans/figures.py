@@ -182,7 +182,7 @@ def _mark(axes: Axes, epoch: int, last: int) -> None:
     offset, side = ((-6, -4), "right") if epoch > 0.6 * last else ((6, -4), "left")
     where = axes.get_xaxis_transform()
     text = f"chosen: epoch {epoch:,}"
-    axes.annotate(text, (epoch, 1.0), offset, where, "offset points", ha=side, va="top", color=ORANGE)
+    axes.annotate(text, (epoch, 1.0), offset, where, "offset points", ha=side, va="top", color=INK)
 
 
 @styled

@@ -144,8 +144,7 @@ def enter(zoo: Zoo, folder: Path, names: Names, progress: Callable[[int], None] 
         progress(1)
     with store.locked(zoo.dir, "choose another cache"):
         for job in jobs:
-            where, recipe = zoo.folder(job.step)
-            store.write_json(where / "recipe.json", recipe)
+            zoo.write_recipe(job.step)
             zoo.put(job.step, job.shard, _stacked(zoo, folder, job, names), {"imported": zoo.config.zoo.origin})
             progress(1)
     return {**wanted, "targets": sum(len(job.models) for job in jobs if job.step == 2)}

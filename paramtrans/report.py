@@ -103,7 +103,7 @@ def headline(result: Mapping[str, Any]) -> list[str]:
     translated = methods["translated"]
     first = f"Translated blocks reach {_percent(translated['mean'])}"
     if len(finite(translated["ci95"])) == 2:
-        first += f" (95% interval {_interval(translated['ci95'])})"
+        first += f" (95% interval {interval(translated['ci95'])})"
     first += f" on {_plural(translated['n'], 'report host')}"
     others = [f"the source network has {_percent(methods['source']['mean'])}"] if "source" in methods else []
     rivals = [name for name in ordered(methods) if name not in NOT_RIVALS and finite([methods[name]["mean"]])]
@@ -152,10 +152,10 @@ def _methods(result: Mapping[str, Any]) -> list[dict[str, str]]:
         {
             "name": name,
             "label": label(name),
-            "mean": _number(method["mean"]),
-            "interval": _interval(method["ci95"]),
-            "min": _number(method["min"]),
-            "max": _number(method["max"]),
+            "mean": number(method["mean"]),
+            "interval": interval(method["ci95"]),
+            "min": number(method["min"]),
+            "max": number(method["max"]),
             "n": f"{method['n']:,}",
         }
         for name, method in ((name, result["methods"][name]) for name in ordered(result["methods"]))
@@ -209,7 +209,7 @@ def _costs(blocks: Mapping[str, Any]) -> list[dict[str, str]]:
     for key, name in (("parameters", "parameters"), ("flops", "FLOPs for one example"), ("latency_ms", "latency, ms")):
         before, after = (blocks[block][key] for block in ("source", "target"))
         digits = 3 if key == "latency_ms" else 0
-        shown = {"before": _number(before, digits), "after": _number(after, digits), "ratio": _ratio(before, after)}
+        shown = {"before": number(before, digits), "after": number(after, digits), "ratio": _ratio(before, after)}
         rows.append({"name": name, **shown})
     return rows
 
@@ -274,7 +274,7 @@ def _toml_value(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=str).replace("\x7f", "\\u007f")
 
 
-def _number(value: float | None, digits: int = 1) -> str:
+def number(value: float | None, digits: int = 1) -> str:
     return f"{value:,.{digits}f}" if finite([value]) else "–"
 
 
@@ -282,8 +282,8 @@ def _percent(value: float | None) -> str:
     return f"{value:.1f}%" if finite([value]) else "–"
 
 
-def _interval(ends: Sequence[float | None]) -> str:
-    return "–".join(map(_number, ends)) if len(finite(ends)) == 2 else "–"
+def interval(ends: Sequence[float | None]) -> str:
+    return "–".join(map(number, ends)) if len(finite(ends)) == 2 else "–"
 
 
 def _span(values: Iterable[float | None]) -> str:

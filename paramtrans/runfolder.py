@@ -141,6 +141,19 @@ class RunFolder:
             logger.warning("%s; the run answers without it", what)
 
 
+def read_finished(folder: Path) -> tuple[Record, dict[str, Any]]:
+    """The record and the evaluation of a finished run; raises `StoreError` where there is none in the folder."""
+    otherwise = "give the folder of a finished run"
+    record = read_record(folder / "run.json", otherwise)
+    path = folder / "evaluation.json"
+    if record.status != "finished":
+        raise StoreError(f"{folder}: the run is not finished; {otherwise}")
+    if record.files and store.checksum(path) != record.files.get(path.name):
+        raise StoreError(f"{path}: was changed after it was written; {otherwise}")
+    document = _document(path, (EVALUATION_FORMAT,), otherwise)
+    return record, _checked(path, document, Evaluation, otherwise).model_dump()
+
+
 class Record(BaseModel):
     """What is needed of `run.json` to take up a run, or to make it again."""
 

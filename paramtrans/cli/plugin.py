@@ -8,6 +8,7 @@ from paramtrans.specs import Component
 def paramtrans_commands() -> list[Component]:
     return [
         Component("run", "Run a config: zoo, translator, table, report.", "paramtrans.cli.run:run"),
+        Component("compare", "Put finished runs side by side.", "paramtrans.cli.compare:compare"),
         Component("zoo", "Look into zoos; take them out and in as safetensors.", "paramtrans.cli.zoo:zoo"),
         Component("plugins", "List every component and who provides it.", "paramtrans.cli.list_plugins:plugins"),
         Component("check", "Check a component against what its kind promises.", "paramtrans.cli.check:check"),

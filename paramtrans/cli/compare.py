@@ -1,0 +1,33 @@
+"""`paramtrans compare`: finished runs side by side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from paramtrans.cli.flags import json_flag, quiet_flag
+
+
+@click.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path, file_okay=False))
+@click.option("--html", type=click.Path(path_type=Path), help="Also write a page to look at.")
+@json_flag
+@quiet_flag
+def compare(runs: tuple[Path, ...], html: Path | None, as_json: bool, quiet: bool) -> None:
+    """Put finished runs side by side: accuracies, what differs in their configs and versions. RUN is a run's folder."""
+    from rich.console import Console
+
+    from paramtrans import sidebyside
+
+    found = sidebyside.compare(sidebyside.read(runs))
+    if html is not None:
+        sidebyside.write(html, found)
+    if as_json:
+        click.echo(json.dumps(found, ensure_ascii=False))
+    else:
+        console = Console()
+        console.print(sidebyside.tables(found))
+        if html is not None:
+            console.print(f"page: {html}", highlight=False, soft_wrap=True)
