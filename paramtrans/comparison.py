@@ -11,6 +11,7 @@ from torch import Tensor
 
 from paramtrans import hosts as stacks
 from paramtrans import seeds
+from paramtrans.diagnosis import Diagnosis
 from paramtrans.errors import TrainingError
 from paramtrans.evaluation import accuracies, block_costs, break_even, place, summarise, translator_costs
 from paramtrans.hosts import Hosts, Params
@@ -20,7 +21,7 @@ from paramtrans.progress import Reporter
 from paramtrans.protocols import Context, RivalCase, Translator
 from paramtrans.specs import BlockSpec
 
-IMAGES_SHOWN = 4
+IMAGES_SHOWN, IMAGES_DIAGNOSED = 4, 256
 
 
 class Comparison:
@@ -58,6 +59,7 @@ class Comparison:
                 "accuracies": {method: values.tolist() for method, values in self.accuracies.items()},
             },
             "translator": self._own(),
+            "diagnosis": self._diagnosis(),
             "blocks": {name: asdict(cost) for name, cost in costs.items()},
             "break_even": None if self.translator is None else self._pays(history, zoo_seconds),
             "training": None
@@ -125,6 +127,19 @@ class Comparison:
             if filled := self.filled.get(method):
                 summary |= {"seconds_per_host": filled.seconds, "images": filled.images}
         return summaries
+
+    def _diagnosis(self) -> dict[str, Any]:
+        """What is to be said of each method's blocks, on unlabelled training images."""
+        parts = self.parts
+        images = parts.task.split("train").inputs[:IMAGES_DIAGNOSED].to(parts.device)
+        inputs = parts.task.to_input(images)
+        diagnosis = Diagnosis(parts.runner, parts.target, self.hosts.to(parts.device), inputs)
+        trained = self.pairs.target if self.pairs else None
+        methods = {
+            method: diagnosis.of(filled.blocks, self.accuracies["source"] - self.accuracies[method], trained)
+            for method, filled in self.filled.items()
+        }
+        return {"images": len(images), "methods": methods}
 
     def _baseline(self) -> str | None:
         """The method that all are compared with; None where it is not among them."""

@@ -10,6 +10,9 @@ def paramtrans_commands() -> list[Component]:
         Component("run", "Run a config: zoo, translator, table, report.", "paramtrans.cli.run:run"),
         Component("compare", "Put finished runs side by side.", "paramtrans.cli.compare:compare"),
         Component("zoo", "Look into zoos; take them out and in as safetensors.", "paramtrans.cli.zoo:zoo"),
+        Component(
+            "diagnose", "Say why the blocks of a run are as good as they are.", "paramtrans.cli.diagnose:diagnose"
+        ),
         Component("plugins", "List every component and who provides it.", "paramtrans.cli.list_plugins:plugins"),
         Component("check", "Check a component against what its kind promises.", "paramtrans.cli.check:check"),
         Component("new", "Write the beginning of a plugin.", "paramtrans.cli.new:new"),

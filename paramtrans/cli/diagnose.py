@@ -1,0 +1,63 @@
+"""`paramtrans diagnose`: why the blocks of a run are as good as they are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from paramtrans.cli.flags import json_flag
+
+WORST = 5
+
+
+@click.command()
+@click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+@json_flag
+def diagnose(folder: Path, as_json: bool) -> None:
+    """Say why the translated blocks of a finished run are as good as they are, method by method.
+
+    Unit cosine: how alike hidden units are (1: all are one). Silent units: share that never fires. Feature error: of
+    what the block computes, relative to its variance. Divergence: of the network's output probabilities. Nearest
+    pair: distance to the nearest trained target (0: a copy; 1: as far as these are from each other). ρ: rank
+    correlation of the lack of confidence, which needs no label, with the accuracy that was lost.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from paramtrans import store
+    from paramtrans.diagnosis import describe
+    from paramtrans.errors import StoreError
+    from paramtrans.figures import label
+
+    path = folder / "evaluation.json"
+    if not path.exists():
+        raise StoreError(f"{path}: is missing; give the folder of a finished run")
+    evaluation = store.read_json(path)
+    section = evaluation.get("diagnosis") if isinstance(evaluation, dict) else None
+    if section is None:
+        raise StoreError(
+            f"{path}: has no diagnosis, for an earlier paramtrans wrote it; use run --fresh to make it anew"
+        )
+    if as_json:
+        click.echo(json.dumps(section, ensure_ascii=False))
+        return
+    heading, *rows = describe(section)
+    table = Table(title=f"On {section['images']} training images, without their labels", title_justify="left")
+    for number, column in enumerate(heading):
+        table.add_column(column, justify="right" if number else "left", no_wrap=not number)
+    for method, *values in rows:
+        table.add_row(Text(label(method)), *values)
+    Console().print(table)
+    _worst(section, evaluation)
+
+
+def _worst(section: dict[str, object], evaluation: dict[str, object]) -> None:
+    """Name the hosts whose blocks of the run's own translator deserve the least trust."""
+    methods, hosts = section["methods"], evaluation["hosts"]
+    assert isinstance(methods, dict) and isinstance(hosts, dict)
+    if own := methods.get("translated"):
+        ranked = sorted(zip(own["confidence"], hosts["seeds"], strict=True))[:WORST]
+        click.echo("least confidence: " + ", ".join(f"host {seed} ({value:.2f})" for value, seed in ranked))
