@@ -38,7 +38,7 @@ def balance(params: Params, spec: BlockSpec) -> Params:
     """The same function in a form that rescaling does not change: what feeds a unit is as large as what reads it."""
     for group in spec.symmetries:
         if group.rescale:
-            feeding, reading = (_unit_norms(params, group, scale) for scale in (1, -1))
+            feeding, reading = (unit_norms(params, group, scale) for scale in (1, -1))
             params = rescale(params, group, torch.sqrt(reading / feeding))
     return params
 
@@ -54,7 +54,7 @@ def random_orbit(params: Params, spec: BlockSpec, generator: torch.Generator, sp
     return params
 
 
-def _unit_norms(params: Params, group: SymmetryGroup, scale: int) -> Tensor:
+def unit_norms(params: Params, group: SymmetryGroup, scale: int) -> Tensor:
     """Norm of all that a rescaling by a changes by a**scale, for each unit: `[models, size]`, never zero."""
     moved = [params[m.tensor].movedim(m.axis + 1, 1) for m in group.members if m.scale == scale]
     values = torch.cat([tensor.reshape(*tensor.shape[:2], -1) for tensor in moved], dim=2)

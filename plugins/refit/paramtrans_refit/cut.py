@@ -27,21 +27,28 @@ class Cut:
         smaller = all(n in self.groups and size <= self.groups[n].size for n, size in self.sizes.items())
         return smaller and set(self.target.spec.names) <= set(self.view.names) and self._shapes() == self._wanted()
 
+    def seen(self, source: Params) -> Params:
+        """The source's tensors of which the target's are made."""
+        return source if self.raw else self.source.read(source)
+
     def __call__(self, source: Params, kept: dict[str, Tensor]) -> Params:
         """The target with the units `kept`, group by group `[models, units]`."""
-        params = source if self.raw else self.source.read(source)
+        params = self.seen(source)
         for name, chosen in kept.items():
             params = take_units(params, self.groups[name], chosen)
         return {name: params[name] for name in self.target.spec.names}
 
     def strongest(self, source: Params, name: str) -> Tensor:
         """The units of a group whose weights have the largest product of norms, `[models, units]`, in order."""
-        params = source if self.raw else self.source.read(source)
-        group, kinds = self.groups[name], {tensor.name: tensor.kind for tensor in self.view.tensors}
+        ranked = self.ranked(self.seen(source), self.groups[name])
+        return ranked[:, : self.sizes[name]].sort(dim=1).values
+
+    def ranked(self, params: Params, group: SymmetryGroup) -> Tensor:
+        """All units of a group, that with the largest product of norms of its weights first: `[models, size]`."""
+        kinds = {tensor.name: tensor.kind for tensor in self.view.tensors}
         members = [m for m in group.members if kinds[m.tensor] is TensorKind.WEIGHT]
         norms = [params[m.tensor].movedim(m.axis + 1, 1).flatten(2).norm(dim=2) for m in members]
-        strength = torch.stack(norms).prod(0)
-        return strength.argsort(dim=1, descending=True, stable=True)[:, : self.sizes[name]].sort(dim=1).values
+        return torch.stack(norms).prod(0).argsort(dim=1, descending=True, stable=True)
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the target's tensors in the view, with the sizes of its groups."""

@@ -1,0 +1,125 @@
+"""Closed forms that look at nothing but the parameters: hidden units kept, or merged into fewer."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from paramtrans import symmetry
+from paramtrans.blocks import BlockAdapter
+from paramtrans.errors import SpecMismatch
+from paramtrans.hosts import Params, models
+from paramtrans.options import BaseOptions
+from paramtrans.protocols import Context, Translator
+from paramtrans.specs import SymmetryGroup
+from paramtrans_refit.cut import Cut, take_units
+
+
+class Closed(Translator):
+    """A target of the source's family with fewer hidden units, made from what the source adapter reads.
+
+    Tensors that the target does not have, such as biases, are left out. Raises `SpecMismatch` for another family.
+    """
+
+    def __init__(self, options: BaseOptions, source: BlockAdapter, target: BlockAdapter) -> None:
+        super().__init__(options, source, target)
+        self.cut = Cut(source, target)
+        if not self.cut.possible:
+            raise SpecMismatch(
+                "writes blocks of the source's own family, with no more hidden units; try refit or matching"
+            )
+
+    @torch.no_grad()
+    def translate(self, source: Params, context: Context | None = None) -> Params:
+        params = self.cut.seen(source)
+        for name in self.cut.sizes:
+            params = self.fewer(params, self.cut.groups[name], self.cut.sizes[name])
+        return {name: params[name].clone() for name in self.target.spec.names}
+
+    @abstractmethod
+    def fewer(self, params: Params, group: SymmetryGroup, count: int) -> Params:
+        """The same block with `count` units in a group."""
+
+
+class Prune(Closed):
+    """Keeps the hidden units whose weights have the largest product of norms."""
+
+    def fewer(self, params: Params, group: SymmetryGroup, count: int) -> Params:
+        return take_units(params, group, self.cut.ranked(params, group)[:, :count].sort(dim=1).values)
+
+
+class Select(Closed):
+    """Keeps hidden units at even distances, whatever they do (weight selection, arXiv 2311.18823)."""
+
+    def fewer(self, params: Params, group: SymmetryGroup, count: int) -> Params:
+        kept = torch.arange(count) * group.size // count
+        return take_units(params, group, kept.expand(models(params), -1))
+
+
+class MergeOptions(BaseOptions):
+    """How long clusters are sought."""
+
+    rounds: PositiveInt = 20
+    """Rounds of k-means."""
+
+
+class Merge(Closed):
+    """Merges hidden units that are fed alike: k-means over what feeds them (model folding, ICLR 2025).
+
+    Units are scaled to be fed by vectors of norm one, where that changes nothing. A merged unit is fed by the mean of
+    its cluster, each unit weighted by its strength, and what reads it is the sum of what reads them.
+    """
+
+    Options: ClassVar[type[BaseOptions]] = MergeOptions
+    options: MergeOptions
+
+    def fewer(self, params: Params, group: SymmetryGroup, count: int) -> Params:
+        if group.rescale:
+            params = symmetry.rescale(params, group, 1 / symmetry.unit_norms(params, group, 1))
+            strength = symmetry.unit_norms(params, group, -1)
+        else:
+            strength = torch.ones(models(params), group.size)
+        fed = [_by_unit(params[m.tensor], m.axis).flatten(2) for m in group.members if m.scale >= 0]
+        share = clusters(torch.cat(fed, dim=2), strength, count, self.options.rounds)
+        mean = share * strength[:, None] / (share * strength[:, None]).sum(2, keepdim=True)
+        changed = dict(params)
+        for member in group.members:
+            units = _by_unit(changed[member.tensor], member.axis)
+            mixed = (share if member.scale < 0 else mean) @ units.flatten(2)
+            written = mixed.view(len(units), count, *units.shape[2:-1])
+            changed[member.tensor] = written.movedim(1, member.axis + 1)
+        return changed
+
+
+def _by_unit(tensor: Tensor, axis: int) -> Tensor:
+    """A stacked tensor with its units first, and an axis of one value last: `[models, units, ..., 1]`."""
+    return tensor.movedim(axis + 1, 1).unsqueeze(-1)
+
+
+def clusters(points: Tensor, weights: Tensor, count: int, rounds: int) -> Tensor:
+    """Weighted k-means of `[models, n, values]`: which points belong to which cluster, `[models, count, n]` of 0 and 1.
+
+    It starts at the heaviest point and those furthest from all before, so that nothing is drawn at random; no cluster
+    is ever empty.
+    """
+    rows = torch.arange(len(points))
+    chosen = [weights.argmax(1)]
+    for _ in range(count - 1):
+        reached = torch.cdist(points, points[rows[:, None], torch.stack(chosen, dim=1)]).amin(2) * weights
+        reached[rows[:, None], torch.stack(chosen, dim=1)] = -1
+        chosen.append(reached.argmax(1))
+    centres = points[rows[:, None], torch.stack(chosen, dim=1)]
+    best: Tensor = one_hot(torch.stack(chosen, dim=1), points.shape[1]).to(points)
+    for _ in range(rounds):
+        share = one_hot(torch.cdist(points, centres).argmin(2), count).to(points).mT
+        full = share.sum(2, keepdim=True) > 0
+        if not full.all():
+            break
+        best, heavy = share, share * weights[:, None]
+        centres = heavy @ points / heavy.sum(2, keepdim=True).clamp_min(1e-12)
+    return best
