@@ -169,6 +169,9 @@ class EvaluationConfig(BaseOptions):
     """Whether accuracies are on images held out of training, not on the test images: for choosing among methods."""
     trained_target: bool = True
     """Whether step 2 is run on the report hosts, for the upper bound."""
+    paper_way: bool = False
+    """Whether each evaluation during training also looks at the report hosts and the test images. The best of them is
+    what the paper prints; it is reported beside the honest figure, and never selects anything."""
     seed: NonNegativeInt = 0
 
 

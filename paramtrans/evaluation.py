@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from scipy.stats import t as student
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from paramtrans.blocks import BlockAdapter
@@ -133,8 +134,13 @@ def block_costs(
 def translator_costs(translator: Translator, source: Params, context: Context) -> dict[str, int]:
     """Trained values of a translator, and the floating-point operations of translating one block (a stack of one)."""
     parameters = sum(p.numel() for p in translator.parameters()) if isinstance(translator, torch.nn.Module) else 0
-    with FlopCounterMode(display=False) as counter:
-        translator.translate(source, context)
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # fused transformer layers are not counted
+    try:
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            translator.translate(source, context)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
     return {"parameters": parameters, "flops": int(counter.get_total_flops())}
 
 

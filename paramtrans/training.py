@@ -142,15 +142,17 @@ class Trainer:
         # Masking and noise know nothing of signs.
         return {name: t.clamp_min(SMALLEST_VARIANCE) if name in variances else t for name, t in params.items()}
 
+    def accuracy(self, hosts: Hosts, split: str) -> float:
+        """Mean accuracy of hosts as translated now, on a split of the task."""
+        parts, hosts = self.parts, hosts.to(self.parts.device)
+        translated = self.translator.translate(hosts.source, Context(hosts, parts.runner))
+        blocks = {"translated": (parts.runner.target, translated)}
+        found = evaluation.accuracies(parts.runner, hosts, blocks, parts.task.split(split), parts.device)
+        return found["translated"].mean().item()
+
     def _evaluate(self, epoch: int) -> float:
-        """Mean accuracy of the translated selection hosts on images held out of training; keeps the best weights."""
-        parts = self.parts
-        hosts = self.select.to(parts.device)
-        blocks = {
-            "translated": (parts.runner.target, self.translator.translate(hosts.source, Context(hosts, parts.runner)))
-        }
-        found = evaluation.accuracies(parts.runner, hosts, blocks, parts.task.split("holdout"), parts.device)
-        mean = found["translated"].mean().item()
+        """Accuracy of the selection hosts on images held out of training; keeps the best weights."""
+        mean = self.accuracy(self.select, "holdout")
         if self.history.best_accuracy is None or mean > self.history.best_accuracy:
             self.history.best_accuracy, self.history.best_epoch = mean, epoch
             self.best = {name: tensor.clone() for name, tensor in self.translator.state_dict().items()}

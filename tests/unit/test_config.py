@@ -19,7 +19,11 @@ from paramtrans.plugins import Plugins
 from paramtrans.registry import Registry
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = sorted(path for path in (ROOT / "examples").rglob("*.toml") if path.name != "pyproject.toml")
+EXAMPLES = sorted(
+    path
+    for path in (ROOT / "examples").rglob("*.toml")
+    if path.name != "pyproject.toml" and path.parent.name != "paper"
+)
 TINY = ROOT / "tests" / "support" / "tiny.toml"
 
 

@@ -1,0 +1,74 @@
+"""Every experiment of the paper runs from its file, at pico scale, on real MNIST, and ends with its table or figure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paramtrans import config, layering
+from paramtrans.engine import Run
+from paramtrans.plugins import Plugins
+from paramtrans.progress import Reporter
+from paramtrans.sweep import Sweep, is_sweep
+
+PAPER = Path(__file__).parents[2] / "examples" / "paper"
+FILES = sorted(PAPER.glob("*.toml"))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for all, as they share their zoos."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def made(path: Path, loaded: Plugins, *settings: str) -> Run | Sweep:
+    if is_sweep(path):
+        return Sweep(path, settings, Reporter(), loaded)
+    return Run(config.load(path, loaded.registry(), settings), path.stem, Reporter(), loaded)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_it_runs(path: Path, fresh_plugins: Callable[[], Plugins], cache: Path, tmp_path: Path) -> None:
+    settings = ("scale=pico", "run.device=cpu", f"run.cache={cache}", f"run.dir={tmp_path / 'run'}")
+    made(path, fresh_plugins(), *settings).do(fresh=False)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "<table>" in page and "<svg" in page
+    for result in results(tmp_path / "run"):
+        assert result["paper_way"] is None or 0 <= result["paper_way"]["best"] <= 100
+        assert all(0 <= found["mean"] <= 100 for found in result["methods"].values())
+
+
+def results(folder: Path) -> list[dict[str, Any]]:
+    if (folder / "sweep.json").exists():
+        runs: list[dict[str, Any]] = json.loads((folder / "sweep.json").read_text())["runs"]
+        return runs
+    return [json.loads((folder / "evaluation.json").read_text())]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_its_options_are_sound_at_the_larger_scales(path: Path, fresh_plugins: Callable[[], Plugins]) -> None:
+    loaded = fresh_plugins()
+    for scale in ("full", "small"):
+        made(path, loaded, f"scale={scale}")
+
+
+def test_the_full_scale_has_the_papers_numbers(fresh_plugins: Callable[[], Plugins]) -> None:
+    """300,000 pairs, SGD of 10 epochs at 0.01, batch 4,096, and the sizes of Table 2 with four rates of dropout."""
+    sweep = made(PAPER / "table3.toml", fresh_plugins(), "scale=full")
+    assert isinstance(sweep, Sweep)
+    assert [member.name for member in sweep.members[::4]] == ["small-0.0", "base-0.0", "large-0.0", "wide-0.0"]
+    for run in sweep.runs:
+        zoo, training = run.config.zoo, run.config.training
+        assert (zoo.train, zoo.report, training.epochs, training.batch_size) == (300_000, 100, 300, 4096)
+        assert all(step.epochs == 10 and step.lr == 0.01 and step.batch_size == 128 for step in (zoo.step1, zoo.step2))
+        assert run.config.task.options["flip"] is True and run.config.source.options["read"] == "weights"
+        assert training.lr == 1e-3 and training.schedule == "cosine" and training.weight_decay == 0
+
+
+def test_each_scale_is_offered_by_every_file() -> None:
+    for path in FILES:
+        assert layering.read(path)["scales"].keys() == {"full", "small", "pico"}, path
