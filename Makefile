@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test bench check lock clean
+.PHONY: demo test bench check docs lock clean
 
 demo: $(VENV)/installed
 	$(BIN)/paramtrans run examples/mnist_conv_to_attn.toml
@@ -23,6 +23,10 @@ check: $(VENV)/installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The documentation site, in site/.
+docs: $(VENV)/installed
+	$(BIN)/mkdocs build --strict --quiet
+
 $(VENV)/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
@@ -35,4 +39,4 @@ lock:
 		--no-emit-index-url --no-header --no-annotate --constraint constraints.txt --output-file requirements.lock
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) build dist site

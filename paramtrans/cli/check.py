@@ -12,13 +12,15 @@ from paramtrans import config
 from paramtrans.cli.completion import component_names
 from paramtrans.cli.flags import json_flag, plugin_files, quiet_flag
 from paramtrans.errors import ConfigError
-from paramtrans.registry import KINDS
 from paramtrans.testing import Result, results, subjects
+from paramtrans.testing.every import BASES
 
 
 @click.command()
 @click.argument("name", shell_complete=component_names)
-@click.option("--kind", type=click.Choice(KINDS), help="Only the component of this kind, where several share a name.")
+@click.option(
+    "--kind", type=click.Choice(list(BASES)), help="Only the component of this kind, where several share a name."
+)
 @click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Try it with this value of an option.")
 @plugin_files
 @json_flag

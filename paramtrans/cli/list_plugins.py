@@ -38,7 +38,7 @@ def plugins(name: str | None, as_json: bool, quiet: bool) -> None:
     else:
         for row in rows:
             click.echo("  ".join(_cells(row)))
-            _print(_table("option type default meaning", _option_rows(row["options"])))
+            _print(_table("option type default meaning", option_rows(row["options"])))
     if not quiet:
         for line in registry.not_loaded:
             click.echo(f"not loaded: {line}", err=True)
@@ -64,7 +64,8 @@ def _options(entry: Entry) -> dict[str, Any]:
     return model.model_json_schema() if model else {}
 
 
-def _option_rows(schema: dict[str, Any]) -> list[list[str]]:
+def option_rows(schema: dict[str, Any]) -> list[list[str]]:
+    """Name, type, default and meaning of each option, from the JSON Schema of a model."""
     required = schema.get("required", [])
     return [
         [

@@ -2,7 +2,7 @@
 
 A page is read from top to bottom in one folder. What its blocks mean:
 
-- any language with `title="FILE"`: the file; with `replace="PATTERN"` as well: what the pattern becomes in it;
+- any language with `title="FILE"`: the file, or behind a comment `in place of lines with: TEXT` a part of it;
 - `console`: commands behind `$`, and what they print; a line `...` stands for any lines;
 - `python` without a title: run, and what it prints is compared with the `text` block behind it, if there is one;
 - anything else is left alone.
@@ -13,18 +13,25 @@ A page is read from top to bottom in one folder. What its blocks mean:
 from __future__ import annotations
 
 import doctest
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+import textwrap
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FENCE = re.compile(r"^```(?P<language>\w*)(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(
+    r"^(?P<before><!-- in place of lines with: (?P<place>.*?) -->\n)?"
+    r"```(?P<language>\w*)(?P<info>[^\n]*)\n(?P<body>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
 WRITE = os.environ.get("DOCS_WRITE") == "1"
 RUN = ["docs/tutorial.md"]
 """Pages that are run whole, each with its own folder."""
@@ -65,14 +72,15 @@ class Page:
         assert "Traceback" not in done.stderr, done.stderr
         return _steady(done.stdout + done.stderr)
 
-    def write(self, info: dict[str, str], body: str) -> None:
+    def write(self, info: dict[str, str], body: str, place: str | None) -> None:
         """A file of the page, or a change of it."""
         path = self.folder / info["title"]
         path.parent.mkdir(parents=True, exist_ok=True)
-        if pattern := info.get("replace"):
-            changed, count = re.subn(pattern.replace('\\"', '"'), body.strip(), path.read_text())
-            assert count, f"{pattern} is not in {info['title']}"
-            body = changed
+        if place:
+            lines = path.read_text().splitlines(keepends=True)
+            [first, *_] = there = [i for i, line in enumerate(lines) if line.strip().startswith(place)]
+            lines[first : there[-1] + 1] = [body]
+            body = "".join(lines)
         path.write_text(body)
         os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + 10**9 * len(self.shown)))
 
@@ -101,7 +109,7 @@ def run(page: Page, text: str) -> str:
     def block(match: re.Match[str]) -> str:
         language, info, body = match["language"], _info(match["info"]), match["body"]
         if "title" in info:
-            page.write(info, body)
+            page.write(info, body, match["place"])
         elif language == "console":
             body = _transcript(page, body)
         elif language == "python":
@@ -111,7 +119,7 @@ def run(page: Page, text: str) -> str:
         elif language == "text" and printed:
             body = printed.pop()
         page.shown.append(language)
-        return f"```{language}{match['info']}\n{body}```"
+        return f"{match['before'] or ''}```{language}{match['info']}\n{body}```"
 
     return FENCE.sub(block, text)
 
@@ -134,14 +142,14 @@ def test_a_page_shows_what_its_code_does(name: str, tmp_path: Path) -> None:
 CODE = [
     pytest.param(language, info, body, id=f"{path.relative_to(ROOT).as_posix()}-{number}")
     for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
-    for number, (language, info, body) in enumerate(FENCE.findall(path.read_text()))
-    if language in ("python", "toml", "json") and "replace=" not in info
+    for number, (_, _, language, info, body) in enumerate(FENCE.findall(path.read_text()))
+    if language in ("python", "toml", "json")
 ]
 
 
 @pytest.mark.parametrize(("language", "info", "body"), CODE)
 def test_every_block_of_code_is_well_formed(language: str, info: str, body: str) -> None:
-    import json
-    import tomllib
-
-    {"python": lambda text: compile(text, "<docs>", "exec"), "toml": tomllib.loads, "json": json.loads}[language](body)
+    if language == "python":
+        compile(textwrap.dedent(body), "<docs>", "exec")
+    else:
+        {"toml": tomllib.loads, "json": json.loads}[language](body)
