@@ -35,8 +35,8 @@ def main() -> None:
         for row in GROUPS[name](setting):
             rows.append(row)
             print(f"{row.name:46} {row.ratio:7.2f}× ± {row.spread / 2:.2f}   against {row.against}", flush=True)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps([row.as_dict() for row in rows], indent=1, ensure_ascii=False) + "\n")
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps([row.as_dict() for row in rows], indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ class Plugins:
         self._manager.add_hookspecs(hookspecs)
         self._providers: dict[str, Provider] = {}
         self.not_loaded: list[str] = []
+        self.files: list[Path] = []
+        """One-file plugins, for processes that are to have the same ones."""
 
     def load_entry_points(self) -> None:
         """Load every plugin that an installed distribution announces under `[project.entry-points.paramtrans]`."""
@@ -61,6 +63,7 @@ class Plugins:
         try:
             spec.loader.exec_module(module)
             self.register(module, Provider(str(path), ""))
+            self.files.append(path.resolve())
         except (Exception, SystemExit) as error:
             del sys.modules[module.__name__]
             raise PluginLoadError(f"--plugin {path}: {type(error).__name__}: {error}") from error

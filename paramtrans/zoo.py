@@ -17,13 +17,12 @@ import torch
 import paramtrans
 from paramtrans import hosts as params_
 from paramtrans import seeds, stacked, steps, store
-from paramtrans.cache import cache_dir
 from paramtrans.config import Config
 from paramtrans.errors import StoreError, TrainingError
 from paramtrans.hostfile import HostFile
 from paramtrans.hosts import Hosts, Params
 from paramtrans.parts import Parts
-from paramtrans.plugins import components
+from paramtrans.plugins import components, plugins
 from paramtrans.shards import Shards
 from paramtrans.specs import TensorSpec
 
@@ -58,7 +57,7 @@ class Zoo:
 
     def __init__(self, parts: Parts, cache: Path) -> None:
         self.config = config = parts.config
-        self.stream = parts.task.stream()
+        self.stream, self.cache = parts.task.stream(), cache.absolute()
         self.recipe = host_recipe(config, parts.source.reading_options) | _tensors(
             stacked.network_specs(parts.task, parts.source)
         )
@@ -256,8 +255,10 @@ class Zoo:
             "role": shard.role,
             "start": shard.start,
             "stop": shard.stop,
-            "hosts": str(self._hosts_file(shard)),
-            "file": str(self._path(step, shard)),
+            "hosts": str(self._hosts_file(shard).absolute()),
+            "file": str(self._path(step, shard).absolute()),
+            "cache": str(self.cache),
+            "plugins": [str(file) for file in plugins().files],
             "given": shard.role == "report" and (self.given is not None if step == 1 else self.given_targets),
             "config": self.config.model_dump(mode="json"),
         }
@@ -310,10 +311,10 @@ def _identity(step: int, role: str, start: int, own: list[int]) -> dict[str, Any
 
 
 @lru_cache(maxsize=1)
-def _parts(config: str) -> Parts:
+def _parts(config: str, cache: Path) -> Parts:
     """The components that a job's config names, with their data ready; kept from one shard to the next."""
     parts = Parts(Config.model_validate_json(config), components())
-    parts.task.prepare(cache_dir(parts.config.run.cache))
+    parts.task.prepare(cache)
     return parts
 
 
@@ -342,7 +343,9 @@ def _tensors(specs: Iterable[TensorSpec]) -> dict[str, Any]:
 
 def do_job(job: dict[str, Any], report: Report) -> None:
     """Train one shard and write it. `report` is called with the number of steps done since its last call."""
-    parts = _parts(json.dumps(job["config"]))
+    for file in job["plugins"]:
+        plugins().load_file(Path(file))
+    parts = _parts(json.dumps(job["config"]), Path(job["cache"]))
     zoo, started = parts.config.zoo, time.monotonic()
     own = [host_seed(zoo.seed, job["role"], number) for number in range(job["start"], job["stop"])]
     record = _identity(job["step"], job["role"], job["start"], own)

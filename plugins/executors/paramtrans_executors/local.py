@@ -1,17 +1,103 @@
-"""Shards one after the other in this process; each uses all of the machine's cores."""
+"""Shards on this machine: one after the other in this process, or several processes at once."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 from collections.abc import Callable, Sequence
-from typing import Any
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.queues import Queue, SimpleQueue
+from typing import Any, ClassVar
 
+import torch
+from pydantic import Field, PositiveInt
+
+from paramtrans.errors import TrainingError
+from paramtrans.options import BaseOptions
 from paramtrans.protocols import Executor
 from paramtrans.zoo import do_job
 
+PATIENCE = 0.2
+"""Seconds between looks at what the processes have done."""
+
+
+class LocalOptions(BaseOptions):
+    """How the machine is shared out."""
+
+    processes: PositiveInt = Field(1, le=1024)
+    """Shards trained at once, each in a process of its own that keeps to its share of the cores. One means this
+    process, with all cores."""
+
 
 class Local(Executor):
-    """Trains shards in order."""
+    """Trains shards on this machine."""
+
+    Options: ClassVar[type[BaseOptions]] = LocalOptions
+    options: LocalOptions
 
     def run(self, jobs: Sequence[dict[str, Any]], progress: Callable[[int], None]) -> None:
+        processes = min(self.options.processes, len(jobs))
+        if processes > 1:
+            _spread(jobs, progress, processes)
+            return
         for job in jobs:
             do_job(job, progress)
+
+
+def _spread(jobs: Sequence[dict[str, Any]], progress: Callable[[int], None], processes: int) -> None:
+    """Raises the error of the first shard that fails, and `TrainingError` where a process is killed."""
+    context = multiprocessing.get_context("spawn")  # a forked process has lost its threads
+    shares: SimpleQueue[list[int]] = context.SimpleQueue()
+    for share in _shares(processes):
+        shares.put(share)
+    steps: Queue[int] = context.Queue()
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(processes, context, _begin, (shares, steps))
+    try:
+        pending = {pool.submit(_do, job) for job in jobs}
+        while pending:
+            done, pending = wait(pending, PATIENCE, FIRST_COMPLETED)
+            for future in done:
+                future.result()
+            _report(steps, progress)
+    except BrokenProcessPool as error:
+        raise TrainingError(
+            "executor: a process was killed, perhaps for want of memory; run again, with fewer executor.processes"
+        ) from error
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+    _report(steps, progress)
+
+
+def _report(steps: Queue[int], progress: Callable[[int], None]) -> None:
+    while not steps.empty():
+        progress(steps.get())
+
+
+def _shares(processes: int) -> list[list[int]]:
+    """The cores of each process; empty where the system does not say which there are."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    return [cores[number::processes] or cores[number % len(cores or [0]) :][:1] for number in range(processes)]
+
+
+_steps: Queue[int] | None = None
+
+
+def _begin(shares: SimpleQueue[list[int]], steps: Queue[int]) -> None:
+    """In a new process: take a share of the cores, and leave interrupts to the process that started this one."""
+    global _steps
+    _steps = steps
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cores = shares.get()
+    if cores:
+        os.sched_setaffinity(0, cores)
+    torch.set_num_threads(max(1, len(cores)))
+
+
+def _do(job: dict[str, Any]) -> None:
+    assert _steps is not None
+    do_job(job, _steps.put)

@@ -5,4 +5,10 @@ from paramtrans import Component, hookimpl
 
 @hookimpl
 def paramtrans_executors() -> list[Component]:
-    return [Component("local", "one shard after the other, in this process", "paramtrans_executors.local:Local")]
+    return [
+        Component(
+            "local",
+            "on this machine, in one process or several",
+            "paramtrans_executors.local:Local",
+        )
+    ]

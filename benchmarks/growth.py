@@ -1,0 +1,66 @@
+"""Cost and memory of a zoo of 1×, 4× and 16× the hosts.
+
+python -m benchmarks.growth [--steps 20] [--out FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.setting import EXAMPLE
+from paramtrans import components, config
+from paramtrans.cache import cache_dir
+from paramtrans.parts import Parts
+from paramtrans.zoo import Zoo
+
+HOSTS = (16, 64, 256)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--out", type=Path, default=Path("docs/results/scale_growth.json"))
+    options = parser.parse_args()
+    train(HOSTS[0], 1)  # compiles kernels
+    rows = [train(count, options.steps) for count in HOSTS]
+    text = (
+        f"Steps 1 and 2 of real zoos, written to disk, {options.steps} steps of batch 128 each. Written by "
+        "`python -m benchmarks.growth`. Processor time is counted, not wall-clock, so that other work on the machine "
+        "counts less; memory is the largest the process has held, which grows through the table if it grows at all."
+    )
+    options.out.write_text(json.dumps({"title": "Cost and memory", "text": text, "rows": rows}, indent=1) + "\n")
+
+
+def train(hosts: int, steps: int) -> dict[str, Any]:
+    """Train a zoo of that many training hosts and pairs; what it cost."""
+    registry = components()
+    settings = [f"zoo.train={hosts}", f"zoo.pairs={hosts}", f"zoo.step1.steps={steps}", f"zoo.step2.steps={steps}"]
+    document = config.override(config.read(EXAMPLE), [*settings, "run.device=cpu"])
+    parts = Parts(config.validate(document, registry), registry)
+    parts.task.prepare(cache_dir(None))
+    with tempfile.TemporaryDirectory() as folder:
+        zoo = Zoo(parts, Path(folder))
+        started = time.process_time()
+        for step in (1, 2):
+            jobs = [job for job in zoo.missing(step) if job["role"] == "train"]
+            parts.executor.run([{**job, "cache": str(cache_dir(None))} for job in jobs], lambda steps: None)
+        spent = time.process_time() - started
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    row = {
+        "hosts": hosts,
+        "processor seconds": f"{spent:.1f}",
+        "seconds a host": f"{spent / hosts:.4f}",
+        "memory": f"{memory / 1e6:.0f} MB",
+    }
+    print(json.dumps(row), flush=True)
+    return row
+
+
+if __name__ == "__main__":
+    main()

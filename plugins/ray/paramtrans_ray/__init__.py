@@ -1,0 +1,1 @@
+"""Zoo shards trained on many machines, by Ray."""

@@ -1,0 +1,68 @@
+"""Several processes train the very zoo that one does, report all steps, and pass on what goes wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from paramtrans_executors.local import _shares
+
+from paramtrans.config import Config
+from paramtrans.errors import ParamtransError, TrainingError
+from paramtrans.parts import Parts
+from paramtrans.plugins import components
+from paramtrans.zoo import Zoo
+
+Make = Callable[..., Config]
+TWO = 'executor={ name = "local", processes = 2 }'
+
+
+def train(config: Config, cache: Path) -> tuple[Zoo, int]:
+    parts, done = Parts(config, components()), []
+    zoo = Zoo(parts, cache)
+    for step in (1, 2):
+        parts.executor.run(zoo.missing(step), done.append)
+        assert zoo.missing(step) == []
+    return zoo, sum(done)
+
+
+def test_two_processes_train_the_same_zoo_bit_for_bit(tiny_config: Make, tmp_path: Path) -> None:
+    one, steps = train(tiny_config(), tmp_path / "one")
+    two, other_steps = train(tiny_config(TWO), tmp_path / "two")
+    assert steps == other_steps
+    for role in ("train", "select", "report"):
+        mine, others = one.load(role).parts(), two.load(role).parts()
+        assert mine.keys() == others.keys()
+        assert all(torch.equal(t, others[part][name]) for part in mine for name, t in mine[part].items())
+
+
+def _jobs(config: Config, cache: Path) -> list[dict[str, Any]]:
+    return Zoo(Parts(config, components()), cache).missing(1)
+
+
+def test_an_error_in_a_process_is_the_run_s_error(tiny_config: Make, tmp_path: Path) -> None:
+    config = tiny_config(TWO)
+    jobs = [{**job, "plugins": ["/nowhere/plugin.py"]} for job in _jobs(config, tmp_path)]
+    with pytest.raises(ParamtransError, match="no such Python file"):
+        Parts(config, components()).executor.run(jobs, lambda steps: None)
+
+
+def test_a_process_that_is_killed_is_named(tiny_config: Make, tmp_path: Path) -> None:
+    deadly = tmp_path / "deadly.py"
+    deadly.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    config = tiny_config(TWO)
+    jobs = [{**job, "plugins": [str(deadly)]} for job in _jobs(config, tmp_path)]
+    with pytest.raises(TrainingError, match="process was killed"):
+        Parts(config, components()).executor.run(jobs, lambda steps: None)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system does not say which cores there are")
+@pytest.mark.parametrize("processes", [1, 2, 3, 7])
+def test_every_core_is_shared_out_and_every_process_has_one(processes: int) -> None:
+    shares = _shares(processes)
+    assert len(shares) == processes and all(shares)
+    assert {core for share in shares for core in share} == os.sched_getaffinity(0)
