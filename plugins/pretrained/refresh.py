@@ -1,6 +1,6 @@
 """Takes the translators of finished runs into the package, with their cards.
 
-python plugins/pretrained/refresh.py runs/mnist_conv_to_conv runs/mnist_conv_to_mlp runs/mnist_conv_to_attn
+python plugins/pretrained/refresh.py mnist_conv_to_conv=runs/learned_conv mnist_conv_to_mlp=runs/learned_mlp
 """
 
 from __future__ import annotations
@@ -8,15 +8,17 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from paramtrans import PretrainedTranslator, card, load_translator, store
+from paramtrans import PretrainedTranslator, card, load_translator, runfolder
 
 PACKAGE = Path(__file__).parent / "paramtrans_pretrained"
 
 
-def main(runs: list[str]) -> None:
-    for run in map(Path, runs):
-        known = card.of_run(store.read_json(run / "run.json"), store.read_json(run / "evaluation.json"))
-        PretrainedTranslator(load_translator(run), known).save_pretrained(PACKAGE / known.name)
+def main(named_runs: list[str]) -> None:
+    for named in named_runs:
+        name, _, folder = named.partition("=")
+        record, evaluation = runfolder.read_finished(Path(folder))
+        known = card.of_run(record.model_dump(), evaluation).model_copy(update={"name": name})
+        PretrainedTranslator(load_translator(folder), known).save_pretrained(PACKAGE / name)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from paramtrans import PretrainedTranslator, card, load_translator, store
+from paramtrans import Context, Hosts, PretrainedTranslator, card, load_translator, store
 from paramtrans.errors import ParamtransError, StoreError
+from paramtrans.hosts import split
 from paramtrans.plugins import components
-from paramtrans.stacked import initial
+from paramtrans.stacked import HostRunner, initial, network
 
 NAMES = [entry.name for entry in components().of_kind("pretrained_translator")]
 GOLDEN = Path(__file__).parents[1] / "golden" / "run"
@@ -32,8 +33,13 @@ def ours(known: card.Card) -> PretrainedTranslator:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shipped_translator_translates_at_once(name: str) -> None:
-    translator = load_translator(name.replace("_", "-"))
-    blocks = translator.translate(initial(translator.source.module, [1, 2]))
+    translator = PretrainedTranslator.from_pretrained(name.replace("_", "-"))
+    assert translator.card is not None
+    task = components().create("task", **translator.card.config["task"])
+    untrained = initial(lambda: network(task, translator.source), [1, 2])
+    former, source, latter = (split(untrained, part) for part in ("former", "block", "latter"))
+    runner = HostRunner(task, translator.source, translator.target)
+    blocks = translator.translate(source, Context(Hosts(former, source, latter, stream=task.stream()), runner))
     assert list(blocks) == list(translator.target.spec.names)
     assert all(len(tensor) == 2 and tensor.isfinite().all() for tensor in blocks.values())
 

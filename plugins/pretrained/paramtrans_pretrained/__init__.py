@@ -1,1 +1,1 @@
-"""Small translators that were trained on the MNIST example, to use at once."""
+"""A small translator that was trained on the MNIST example, to use at once."""

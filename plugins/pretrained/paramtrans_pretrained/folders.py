@@ -1,8 +1,7 @@
-"""Where the translators stand: written by `python plugins/pretrained/refresh.py`, from the runs of the examples."""
+"""Where the translator stands: written by `python plugins/pretrained/refresh.py`, from a run of `examples/quality/`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-HERE = Path(__file__).parent
-CONV, MLP, ATTENTION = (HERE / f"mnist_conv_to_{target}" for target in ("conv", "mlp", "attn"))
+CONV = Path(__file__).parent / "mnist_conv_to_conv"

@@ -5,4 +5,6 @@ from paramtrans import Component, hookimpl
 
 @hookimpl
 def paramtrans_pretrained_translators() -> list[Component]:
-    return []
+    return [
+        Component("mnist_conv_to_conv", "MNIST example: conv to smaller conv", "paramtrans_pretrained.folders:CONV"),
+    ]
