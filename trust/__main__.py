@@ -1,0 +1,42 @@
+"""`python -m trust [--full] [CHECK …]`: one JSON line a check; what did not hold goes to standard error."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from trust.all import CHECKS
+
+
+def main() -> int:
+    """Exit status 1 where a promise did not hold."""
+    parser = argparse.ArgumentParser(prog="python -m trust", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="CHECK", help=", ".join(check.name for check in CHECKS))
+    parser.add_argument("--full", action="store_true", help="the full counts, which take hours")
+    parser.add_argument("--trials", type=int, help="a count of one's own")
+    parser.add_argument("--seed", type=int, default=0, help="of the random moments, damages and documents")
+    chosen = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="trust-"))
+    broken = 0
+    try:
+        for check in CHECKS:
+            if chosen.names and check.name not in chosen.names:
+                continue
+            started = time.monotonic()
+            count = check.do(folder / check.name, chosen.trials or check.counts[1 + chosen.full], chosen.seed)
+            print(count.line(), flush=True)
+            print(f"{check.name}: {time.monotonic() - started:.0f} s", file=sys.stderr)
+            for line in count.broken:
+                print(f"  broken: {line}", file=sys.stderr)
+            broken += count.tried - count.held
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""A check: how often something was tried, and how often the promise held."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass
+class Count:
+    """What a check found so far."""
+
+    check: str
+    tried: int = 0
+    held: int = 0
+    broken: list[str] = field(default_factory=list)
+    """What did not hold, a line each."""
+    notes: list[str] = field(default_factory=list)
+    """What was not tried and why, and figures beside the two."""
+
+    def add(self, what: str, problems: list[str]) -> None:
+        """One trial, which held if there is no problem."""
+        self.tried += 1
+        self.held += not problems
+        self.broken += [f"{what}: {problem}" for problem in problems]
+
+    def line(self) -> str:
+        found: dict[str, object] = {"check": self.check, "tried": self.tried, "held": self.held}
+        if self.notes:
+            found["notes"] = self.notes
+        return json.dumps(found, ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where a check works, how often it tries, and its random numbers."""
+
+    folder: Path
+    trials: int
+    seed: int = 0
+
+    @property
+    def random(self) -> random.Random:
+        return random.Random(self.seed)
+
+
+@dataclass(frozen=True)
+class Check:
+    """A promise that can be tried; `counts` are the trials of a test, of `make trust` and of `make trust FULL=1`."""
+
+    name: str
+    run: Callable[[Setting, Count], None]
+    counts: tuple[int, int, int]
+
+    def do(self, folder: Path, trials: int, seed: int = 0) -> Count:
+        folder.mkdir(parents=True, exist_ok=True)
+        count = Count(self.name)
+        self.run(Setting(folder, trials, seed), count)
+        return count
