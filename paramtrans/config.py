@@ -28,6 +28,10 @@ SINGLE = {
 """The tables of a config that name one component, with its kind."""
 
 
+MAX_PARTS = 100
+"""Components of one kind in a list, at most."""
+
+
 class ComponentConfig(BaseOptions):
     """A component's name, and its options beside it; a bare string is a name without options."""
 
@@ -184,9 +188,9 @@ class Config(BaseOptions):
     zoo: ZooConfig
     translator: ComponentConfig | None = None
     """The run's own translator, which may learn; without one, `evaluation.methods` are compared alone."""
-    objectives: tuple[ObjectiveConfig, ...] = ()
+    objectives: tuple[ObjectiveConfig, ...] = Field((), max_length=MAX_PARTS)
     """What it is trained on; needed where it learns, as `training`, `zoo.train` and `zoo.select` are."""
-    augmenters: tuple[AugmenterConfig, ...] = ()
+    augmenters: tuple[AugmenterConfig, ...] = Field((), max_length=MAX_PARTS)
     training: TrainingConfig | None = None
     evaluation: EvaluationConfig = EvaluationConfig()
     executor: ComponentConfig = ComponentConfig(name="local")
@@ -267,9 +271,9 @@ def _well_formed(document: Mapping[str, Any]) -> Iterator[tuple[str, str, Compon
     candidates = [(path, kind, ComponentConfig, document.get(path)) for path, kind in SINGLE.items()]
     for path, kind, model, values in several:
         if isinstance(values, list):
-            candidates += [(f"{path}.{i}", kind, model, value) for i, value in enumerate(values)]
+            candidates += [(f"{path}.{i}", kind, model, value) for i, value in enumerate(values[:MAX_PARTS])]
     methods = evaluation.get("methods")
-    for i, method in enumerate(methods if isinstance(methods, list) else []):
+    for i, method in enumerate(methods[:MAX_PARTS] if isinstance(methods, list) else []):
         if isinstance(method, dict):
             candidates += _of_method(f"evaluation.methods.{i}", method)
     for path, kind, model, value in candidates:

@@ -83,7 +83,8 @@ class Run:
         """What messages about the config begin with: its file."""
         self.parts = Parts(config, loaded.registry())
         self.cache = cache_dir(config.run.cache)
-        self.zoo = Zoo(self.parts, self.cache)
+        with memory.told(where):
+            self.zoo = Zoo(self.parts, self.cache)
         path = Path(config.run.dir) if config.run.dir else Path("runs") / name
         self.folder = RunFolder(path, config.model_dump(mode="json"))
         self.info = RunInfo(path, self.folder.config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,8 +11,11 @@ from typing import Any
 
 from paramtrans.errors import ConfigError
 
-MAX_BYTES = 1_000_000
+MAX_BYTES = 100_000
 """A config larger than this is refused unread."""
+KEY_PARTS = 100
+DEEP_KEY = re.compile(rb"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){%d}""" % KEY_PARTS)
+"""A key that would take the parser minutes, as its time grows with the square of the parts."""
 MAX_DEPTH = 20
 """Parts of a dotted path, at most; tables deeper than that are replaced as a whole."""
 MAX_FILES = 10
@@ -40,6 +44,8 @@ def _toml(path: Path) -> dict[str, Any]:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise ConfigError([f"{path}: larger than {MAX_BYTES:,} bytes; this is no config"])
+        if DEEP_KEY.search(content):
+            raise ConfigError([f"{path}: a key of more than {KEY_PARTS} parts; this is no config"])
         return tomllib.loads(content.decode())
     except OSError as error:
         raise ConfigError([f"{path}: {error.strerror or error}; give the path of a TOML file"]) from error

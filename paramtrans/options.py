@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from paramtrans.errors import ConfigError
 
+MAX_SHOWN = 50
+"""Mistakes of one record that are told at most."""
+
 
 class BaseOptions(BaseModel):
     """Options of one component. An unknown option is an error, never ignored; values do not change after validation."""
@@ -50,6 +53,8 @@ def validate(model: type[Model], values: Mapping[str, Any], where: str, also_kno
 def problems(error: ValidationError, where: str, model: type[BaseModel], also_known: Iterable[str] = ()) -> list[str]:
     """Pydantic's findings, a line each: `where`, the dotted path, what is wrong, and a near name for an unknown one."""
     findings = error.errors()
+    more = [f"{where.removesuffix(': ')}: and {len(findings) - MAX_SHOWN:,} more"] if len(findings) > MAX_SHOWN else []
+    findings = findings[:MAX_SHOWN]
     places = [finding["loc"] for finding in findings]
     lines = []
     for finding in findings:
@@ -60,7 +65,7 @@ def problems(error: ValidationError, where: str, model: type[BaseModel], also_kn
         path = ".".join(map(str, place))
         place_of = f"{where}{path}" if where.endswith(": ") else f"{where}.{path}"
         lines.append(f"{place_of.rstrip('.: ')}: {_message(finding, model, also_known)}")
-    return lines
+    return lines + more
 
 
 def _message(finding: Any, model: type[BaseModel], also_known: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import nn
 
 import paramtrans
-from paramtrans import store
+from paramtrans import memory, store
 from paramtrans.config import ComponentConfig
 from paramtrans.errors import ConfigError, StoreError
 from paramtrans.plugins import components
@@ -53,10 +53,12 @@ def load_translator(folder: Path | str, registry: Registry | None = None) -> Tra
     description = _description(folder / DESCRIPTION)
     parts = _parts(description, folder / DESCRIPTION)
     try:
-        translator = _created(parts, registry)
+        with memory.told(f"{folder / DESCRIPTION}", "it asks for sizes that this machine cannot hold"):
+            translator = _created(parts, registry)
     except ConfigError as error:
         raise StoreError(f"{folder / DESCRIPTION}: {error}; it was damaged, or written for other plugins") from error
-    weights, record = store.load_params(folder / WEIGHTS)
+    state = translator.state_dict().values() if isinstance(translator, nn.Module) else ()
+    weights, record = store.load_params(folder / WEIGHTS, at_most=sum(tensor.nbytes for tensor in state))
     if description.get("weights_sha256", record["sha256"]) != record["sha256"]:
         raise StoreError(f"{folder / WEIGHTS}: belongs to another {DESCRIPTION} than the one beside it")
     if isinstance(translator, nn.Module):

@@ -26,6 +26,8 @@ MAX_JSON = 2**28
 """Bytes of a JSON document that are read at most; the accuracies of a million hosts take fewer."""
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}")
 """Names of files that are being written."""
+MAX_HEADER = 2**20
+"""Bytes of a parameter file beside its values, at most, where their number is known."""
 SEAL = "record_sha256"
 """Key of a document's checksum of itself."""
 
@@ -155,13 +157,16 @@ def save_params(path: Path, params: Params, record: Mapping[str, Any]) -> None:
     write_sealed(record_path(path), {**record, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()})
 
 
-def load_params(path: Path) -> tuple[Params, dict[str, Any]]:
-    """What `save_params` wrote, with its record; raises `Damaged` (naming the file) where anything changed since."""
+def load_params(path: Path, at_most: int | None = None) -> tuple[Params, dict[str, Any]]:
+    """What `save_params` wrote, with its record; raises `Damaged` (naming the file) where anything changed since.
+
+    A file with more than `at_most` bytes of values is not read.
+    """
     record = load_record(path)
-    return read_params(path, record), record
+    return read_params(path, record, at_most), record
 
 
-def read_params(path: Path, record: Mapping[str, Any]) -> Params:
+def read_params(path: Path, record: Mapping[str, Any], at_most: int | None = None) -> Params:
     """The parameters in a file whose `record` is kept elsewhere; raises `Damaged` where they differ from it."""
     verify(path, record)
     try:
@@ -176,7 +181,7 @@ def read_params(path: Path, record: Mapping[str, Any]) -> Params:
 def verify(path: Path, record: Mapping[str, Any]) -> None:
     """Raises `Damaged` where a file has another size or checksum than its `record` says."""
     try:
-        size = _check_regular(path)
+        size = _check_regular(path, None if at_most is None else at_most + MAX_HEADER)
         if size != record.get("bytes"):
             raise Damaged(f"{path}: {size:,} bytes, expected {record.get('bytes')}; it was cut off or replaced")
         if checksum(path) != record.get("sha256"):
@@ -188,8 +193,11 @@ def verify(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def load_record(path: Path) -> dict[str, Any]:
-    """The record of a parameter file; raises `Damaged` where it does not carry its own checksum."""
-    return unsealed(record_path(path), read_json(record_path(path)))
+    """The record of a parameter file; raises `Damaged` where it does not carry its own checksum, or is none."""
+    record = unsealed(record_path(path), read_json(record_path(path)))
+    if not (isinstance(record.get("bytes"), int) and isinstance(record.get("sha256"), str)):
+        raise Damaged(f"{record_path(path)}: is not the record of a parameter file")
+    return record
 
 
 def record_path(path: Path) -> Path:

@@ -174,7 +174,10 @@ class Trainer:
 
     def _resume(self) -> None:
         """Take up the latest point that is whole and belongs to this config."""
-        for path in sorted(self.checkpoint.glob("epoch-*.safetensors"), reverse=True):
+        found = {
+            path.with_name(path.name.removesuffix(".json")) for path in self.checkpoint.glob("epoch-*.safetensors*")
+        }
+        for path in sorted(found, reverse=True):
             try:
                 tensors, record = store.load_params(path)
             except StoreError as error:

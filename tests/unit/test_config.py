@@ -167,7 +167,7 @@ def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
     path = tmp_path / "huge.toml"
     with path.open("wb") as file:
         file.truncate(10**12)  # sparse: reading it would take all memory
-    with pytest.raises(ConfigError, match="larger than 1,000,000 bytes"):
+    with pytest.raises(ConfigError, match="larger than 100,000 bytes"):
         config.read(path)
 
 
@@ -581,3 +581,26 @@ def test_any_accepted_config_validates_again_to_itself(registry, data: st.DataOb
     ]
     found = config.validate(changed(*settings), registry)
     assert config.validate(found.model_dump(mode="json"), registry) == found
+
+
+@pytest.mark.parametrize("key", ["a." * 40_000 + "a", '"a" . ' * 9_000 + "a", "'a'." * 9_000 + "a"])
+def test_a_key_without_end_is_refused_before_it_is_read(tmp_path: Path, key: str) -> None:
+    (tmp_path / "x.toml").write_text(f"{key} = 1")
+    with pytest.raises(ConfigError, match="parts"):
+        config.read(tmp_path / "x.toml")
+
+
+@pytest.mark.parametrize("text", ["a = '" + "x" * 90_000 + "'", "# " + "a " * 40_000, 'a = "' + "1.5, " * 9_000 + '"'])
+def test_long_texts_are_no_long_keys(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.toml").write_text(text)
+    config.read(tmp_path / "x.toml")
+
+
+def test_a_thousand_mistakes_are_told_in_fifty_lines_and_a_number(registry) -> None:
+    found = problems(registry, {**document(), **{f"x{i}": 1 for i in range(1000)}})
+    assert len(found) == 51 and found[-1].endswith("and 950 more")
+
+
+def test_a_list_of_more_components_than_anyone_needs_is_refused_at_once(registry) -> None:
+    found = problems(registry, {**document(), "objectives": ["x"] * 20_000})
+    assert len(found) <= 101 and "objectives" in found[0]

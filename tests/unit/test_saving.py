@@ -11,7 +11,7 @@ import torch
 
 from paramtrans import load_translator, save_translator, store
 from paramtrans.config import ComponentConfig
-from paramtrans.errors import NameConflict, ParamtransError, StoreError, UnknownName
+from paramtrans.errors import NameConflict, OutOfMemory, ParamtransError, StoreError, UnknownName
 from paramtrans.plugins import Plugins
 from paramtrans.registry import Registry
 from paramtrans.saving import DESCRIPTION, FORMAT, WEIGHTS
@@ -200,4 +200,18 @@ def test_a_translator_of_a_plugin_that_is_not_there_is_an_unknown_name(saved: Pa
 def test_a_description_cannot_name_code(saved: Path) -> None:
     edit(saved, translator={"name": "os:system"})
     with pytest.raises((UnknownName, NameConflict)):
+        load_translator(saved)
+
+
+def test_weights_larger_than_the_description_says_are_not_read(saved: Path) -> None:
+    with (saved / WEIGHTS).open("r+b") as file:
+        file.truncate(2**40)  # takes no room on the disk
+    store.write_sealed(saved / f"{WEIGHTS}.json", {"format": FORMAT, "bytes": 2**40, "sha256": "0" * 64})
+    assert "no such file has more" in refused(saved, WEIGHTS)
+
+
+@pytest.mark.parametrize("key", ["source", "target"])
+def test_a_description_of_absurd_sizes_is_refused(saved: Path, key: str) -> None:
+    edit(saved, **{key: {"name": "conv", "channels": 4, "hidden": 10**18}})
+    with pytest.raises(OutOfMemory, match="asks for sizes"):
         load_translator(saved)

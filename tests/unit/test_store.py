@@ -409,6 +409,12 @@ def test_json_is_utf8_that_people_can_read(tmp_path: Path) -> None:
     assert "zürich" in (tmp_path / "x.json").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("other", [{}, {"bytes": "8", "sha256": "0"}, {"bytes": 8, "sha256": 0}], ids=str)
+def test_a_sealed_document_of_another_kind_is_no_record(saved: Path, other: dict[str, Any]) -> None:
+    store.write_sealed(store.record_path(saved), other)
+    damaged(saved, store.record_path(saved))
+
+
 def test_a_pipe_or_a_device_is_never_read(tmp_path: Path, saved: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "endless").symlink_to("/dev/zero")
