@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from trust import damage, extensions, hostile, kill, numerics
+from trust import damage, extensions, fuzz, hostile, kill, numerics, places, supply
 from trust.checks import Check
 
 CHECKS = (
-    Check("killed_at_any_moment", kill.killed_at_any_moment, (2, 10, 100)),
-    Check("any_damage", damage.any_damage, (8, 80, 1000)),
-    Check("hostile_configs", hostile.hostile_configs, (4, 100, 100)),
-    Check("hostile_files", hostile.hostile_files, (8, 100, 100)),
-    Check("divergence_stays_alone", numerics.divergence_stays_alone, (4, 16, 200)),
+    Check("killed_at_any_moment", kill.killed_at_any_moment, (1, 10, 100)),
+    Check("any_damage", damage.any_damage, (8, 100, 1000)),
+    Check("hostile_configs", hostile.hostile_configs, (3, 100, 100)),
+    Check("hostile_files", hostile.hostile_files, (6, 100, 100)),
+    Check("fuzzed_configs", fuzz.fuzzed_configs, (50, 500, 10_000)),
+    Check("fuzzed_parameters", fuzz.fuzzed_parameters, (100, 1000, 10_000)),
+    Check("full_disks", places.full_disks, (1, 6, 50)),
+    Check("places_that_may_not_be_written", places.places_that_may_not_be_written, (1, 5, 25)),
+    Check("too_little_memory", places.too_little_memory, (1, 5, 20)),
+    Check("two_processes", places.two_processes, (1, 4, 20)),
+    Check("divergence_stays_alone", numerics.divergence_stays_alone, (4, 40, 200)),
     Check("stacks_of_any_size", numerics.stacks_of_any_size, (4, 24, 240)),
-    Check("translators_must_be_finite", numerics.translators_must_be_finite, (4, 20, 200)),
-    Check("broken_hooks", extensions.broken_hooks, (2, 13, 52)),
-    Check("other_hook_versions", extensions.other_hook_versions, (2, 13, 13)),
+    Check("translators_must_be_finite", numerics.translators_must_be_finite, (4, 40, 200)),
+    Check("broken_hooks", extensions.broken_hooks, (1, 20, 80)),
+    Check("other_hook_versions", extensions.other_hook_versions, (1, 20, 20)),
+    Check("locked_dependencies", supply.locked_dependencies, (1, 1, 1)),
+    Check("known_vulnerabilities", supply.known_vulnerabilities, (0, 1, 1)),
+    Check("the_wheel_by_itself", supply.the_wheel_by_itself, (0, 1, 1)),
 )

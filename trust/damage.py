@@ -112,7 +112,9 @@ def _zoo(copy: Path, whole: Shell) -> list[str]:
         made.zoo.write_recipe(step)
         for job in made.zoo.missing(step):
             do_job(job, lambda steps: None)
-    names = [p.relative_to(whole.zoos) for p in whole.zoos.rglob("*") if p.suffix == ".safetensors" or "recipe" in p.name]
+    names = [
+        p.relative_to(whole.zoos) for p in whole.zoos.rglob("*") if p.suffix == ".safetensors" or "recipe" in p.name
+    ]
     return [f"{name} differs" for name in names if (copy / name).read_bytes() != (whole.zoos / name).read_bytes()]
 
 
@@ -151,7 +153,13 @@ def _trainer(whole: Shell) -> Callable[[Path], dict[str, Any]]:
     train, select = made.zoo.load("train"), made.zoo.load("select")
 
     def run(checkpoint: Path) -> dict[str, Any]:
-        trainer = Trainer(made.parts, made.parts.translator(seeds.derive(made.config.training.seed, "translator")), train, select, checkpoint)
+        trainer = Trainer(
+            made.parts,
+            made.parts.translator(seeds.derive(made.config.training.seed, "translator")),
+            train,
+            select,
+            checkpoint,
+        )
         trainer.run(lambda epoch, metrics: None)
         return dict(trainer.translator.state_dict())
 

@@ -110,7 +110,11 @@ def _texts() -> Iterator[Case]:
 def _sizes() -> Iterator[Case]:
     settings = [
         *(f"translator.{key}={size}" for key in ("width", "token_width", "layers") for size in (10**9, 10**30)),
-        *(f"target={{name='{name}', channels=4, hidden={size}}}" for name in ("conv", "mlp") for size in (10**9, 10**19)),
+        *(
+            f"target={{name='{name}', channels=4, hidden={size}}}"
+            for name in ("conv", "mlp")
+            for size in (10**9, 10**19)
+        ),
         *(f"target={{name='conv', channels=4, hidden=2, kernel={size}}}" for size in (10**9 + 1, 2**62 + 1)),
         *(f"zoo.{key}={size}" for key in ("train", "select", "report", "shard") for size in (10**8, 10**40)),
         *(f"zoo.step1.{key}={size}" for key in ("steps", "batch_size") for size in (10**10, 10**40)),
@@ -143,7 +147,10 @@ def _weights(whole: Shell) -> Iterator[Case]:
         "with overlaps": ({**one, "u": one["t"]}, None),
         "of objects": ({"t": {**one["t"], "dtype": "OBJECT"}}, None),
         "with a huge name": ({"x" * 900_000: one["t"]}, None),
-        "with many tensors": ({f"t{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(9999)}, None),
+        "with many tensors": (
+            {f"t{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(9999)},
+            None,
+        ),
         "with the right names and no values": (
             {name: {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for name in names},
             None,
@@ -171,9 +178,10 @@ def _documents(whole: Shell) -> Iterator[Case]:
     }
     for name, content in contents.items():
         yield f"a description of {name}", lambda folder, c=content: _described(folder, whole, c)
-        yield f"a run.json of {name}", lambda folder, c=content: [
-            *("run", "--from", _write(folder / "run.json", c), "--quiet")
-        ]
+        yield (
+            f"a run.json of {name}",
+            lambda folder, c=content: [*("run", "--from", _write(folder / "run.json", c), "--quiet")],
+        )
     for edit in (
         {"translator": {"name": "mlp", "width": 10**10, "layers": 2}},
         {"translator": {"name": "mlp", "width": 4, "layers": 10**9}},
@@ -183,7 +191,12 @@ def _documents(whole: Shell) -> Iterator[Case]:
         {"target": {"name": "conv", "channels": 4, "hidden": 10**18}},
     ):
         yield f"a description with {edit}", lambda folder, e=edit: _edited(folder, whole, e)
-    for edit in ({"config": {"zoo": {}}}, {"name": "../../outside/owned"}, {"name": "\x1b[31m"}, {"config": {"a": 10**400}}):
+    for edit in (
+        {"config": {"zoo": {}}},
+        {"name": "../../outside/owned"},
+        {"name": "\x1b[31m"},
+        {"config": {"a": 10**400}},
+    ):
         yield f"a run.json with {edit}"[:60], lambda folder, e=edit: _recorded(folder, whole, e)
 
 

@@ -34,7 +34,10 @@ def divergence_stays_alone(setting: Setting, count: Count) -> None:
     random = setting.random
     for trial in range(setting.trials):
         name = list(BLOCKS)[trial % len(BLOCKS)]
-        parts, seeds = _parts(source=BLOCKS[name]), list(range(100 * trial, 100 * trial + random.choice([2, 3, 16, 17])))
+        parts, seeds = (
+            _parts(source=BLOCKS[name]),
+            list(range(100 * trial, 100 * trial + random.choice([2, 3, 16, 17]))),
+        )
         good = steps.train_hosts(parts.task, parts.source, TRAINING, seeds)
         bad = random.randrange(len(seeds))
         value = random.choice([float("nan"), float("inf"), -float("inf"), 3e38])
