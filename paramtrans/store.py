@@ -163,10 +163,12 @@ def load_params(path: Path, at_most: int | None = None) -> tuple[Params, dict[st
     A file with more than `at_most` bytes of values is not read.
     """
     record = load_record(path)
-    return read_params(path, record, at_most), record
+    if at_most is not None and record["bytes"] > (most := at_most + MAX_HEADER):
+        raise Damaged(f"{path}: {record['bytes']:,} bytes, but no such file has more than {most:,}")
+    return read_params(path, record), record
 
 
-def read_params(path: Path, record: Mapping[str, Any], at_most: int | None = None) -> Params:
+def read_params(path: Path, record: Mapping[str, Any]) -> Params:
     """The parameters in a file whose `record` is kept elsewhere; raises `Damaged` where they differ from it."""
     verify(path, record)
     try:
@@ -181,7 +183,7 @@ def read_params(path: Path, record: Mapping[str, Any], at_most: int | None = Non
 def verify(path: Path, record: Mapping[str, Any]) -> None:
     """Raises `Damaged` where a file has another size or checksum than its `record` says."""
     try:
-        size = _check_regular(path, None if at_most is None else at_most + MAX_HEADER)
+        size = _check_regular(path)
         if size != record.get("bytes"):
             raise Damaged(f"{path}: {size:,} bytes, expected {record.get('bytes')}; it was cut off or replaced")
         if checksum(path) != record.get("sha256"):

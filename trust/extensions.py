@@ -22,7 +22,7 @@ OTHER_HOOKS = PLUGIN + "\nPARAMTRANS_HOOK_VERSION = 99\n"
 
 
 def broken_hooks(setting: Setting, count: Count) -> None:
-    """Each hook raises, in a plugin file given to a run; the message names file, hook and error, without a traceback."""
+    """Each hook raises, in a plugin file given to a run; the message names file, hook and error."""
     for trial in range(setting.trials):
         hook, error = HOOKS[trial % len(HOOKS)], ERRORS[trial // len(HOOKS) % len(ERRORS)]
         shell = Shell(setting.folder / f"trial-{trial}")

@@ -1,4 +1,4 @@
-"""Runs of the tiny task, each in a process of its own that is forked from this one, so that nothing is imported twice."""
+"""Runs of the tiny task, each in a fork of this process, so that nothing is imported twice."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -43,13 +44,12 @@ def locked_dependencies(setting: Setting, count: Count) -> None:
 
 def known_vulnerabilities(setting: Setting, count: Count) -> None:
     """`pip-audit` of the lock, where it is installed and reaches its index."""
-    audit = shutil.which("pip-audit", path=str(Path(sys.executable).parent)) or shutil.which("pip-audit")
-    if audit is None:
+    if importlib.util.find_spec("pip_audit") is None:
         count.notes.append("skipped: pip-audit is not installed")
         return
     done = subprocess.run(
         [
-            audit,
+            *(sys.executable, "-m", "pip_audit"),
             "--requirement",
             str(ROOT / "requirements.lock"),
             "--disable-pip",
