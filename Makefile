@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test bench check docs lock clean
+.PHONY: demo test bench check docs trust coverage lock clean
 
 demo: $(VENV)/installed
 	$(BIN)/paramtrans run examples/mnist_conv_to_attn.toml
@@ -32,6 +32,14 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
+
+# What docs/trust.md promises, tried: one JSON line a check. `make trust FULL=1` tries as often as the document says.
+trust: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m trust $(if $(FULL),--full)
+
+# Lines and branches that the tests run.
+coverage: $(VENV)/installed
+	$(BIN)/python -m pytest -n auto --cov --cov-report=term:skip-covered
 
 # Resolve the dependencies anew, for every platform, with hashes and without addresses. Needs uv.
 lock:

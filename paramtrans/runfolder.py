@@ -62,7 +62,7 @@ class RunFolder:
 
         Raises `StoreError` if the folder holds a run of another config, or of a later version of the format.
         """
-        if not self.file("run.json").exists():
+        if not store.exists(self.file("run.json")):
             return None
         record = read_record(self.file("run.json"), AGAIN)
         if different := sorted(_differences(_identity(record.config), _identity(self.config))):
@@ -207,7 +207,7 @@ def versions() -> dict[str, str]:
 
 def _document(path: Path, formats: tuple[int, ...], otherwise: str) -> dict[str, Any]:
     """A JSON object of one of these formats."""
-    if not path.exists():
+    if not store.exists(path):
         raise StoreError(f"{path}: is missing; {otherwise}")
     try:
         document = store.read_json(path)

@@ -96,6 +96,14 @@ def _check_regular(path: Path, at_most: int | None = None) -> int:
     return found.st_size
 
 
+def exists(path: Path) -> bool:
+    """Whether there is a file or folder; raises `StoreError` where that may not be known."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
 def remove(path: Path) -> None:
     """Delete a file, or a folder with all in it, if it is there; raises `StoreError` where that is not allowed."""
     try:

@@ -17,17 +17,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m trust", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="CHECK", help=", ".join(check.name for check in CHECKS))
     parser.add_argument("--full", action="store_true", help="the full counts, which take hours")
+    parser.add_argument("--few", action="store_true", help="the counts of the tests, which take a minute")
     parser.add_argument("--trials", type=int, help="a count of one's own")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments, damages and documents")
     chosen = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="trust-"))
+    folder.chmod(0o755)  # a check becomes another user
     broken = 0
     try:
         for check in CHECKS:
             if chosen.names and check.name not in chosen.names:
                 continue
             started = time.monotonic()
-            count = check.do(folder / check.name, chosen.trials or check.counts[1 + chosen.full], chosen.seed)
+            count = check.do(
+                folder / check.name, chosen.trials or check.counts[0 if chosen.few else 1 + chosen.full], chosen.seed
+            )
             print(count.line(), flush=True)
             print(f"{check.name}: {time.monotonic() - started:.0f} s", file=sys.stderr)
             for line in count.broken:

@@ -162,6 +162,12 @@ def undisturbed(folder: Path) -> tuple[Shell, dict[str, Any]]:
     return shell, dict(json.loads(out.getvalue()))
 
 
+def numbers(result: dict[str, Any]) -> dict[str, Any]:
+    """The methods of what a run printed, without the times they took."""
+    methods: dict[str, dict[str, Any]] = result["methods"]
+    return {name: {k: v for k, v in found.items() if "seconds" not in k} for name, found in methods.items()}
+
+
 def parameters(folder: Path) -> dict[str, bytes]:
     """All parameter files below a folder, by path below it."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.safetensors"))}

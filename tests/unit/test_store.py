@@ -454,3 +454,13 @@ def test_what_a_killed_process_had_begun_is_tidied_away_and_nothing_else(tmp_pat
     assert len(names(tmp_path)) == 4
     store.tidy(tmp_path, tmp_path / "none")
     assert names(tmp_path) == [".lock", ".notes.txt", "x.json"]
+
+
+def test_a_place_that_may_not_be_looked_at_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", forbidden)
+    with pytest.raises(StoreError, match="cannot be read: Permission denied") as caught:
+        store.exists(tmp_path / "x")
+    assert str(tmp_path / "x") in str(caught.value)

@@ -1,0 +1,58 @@
+"""Every promise of docs/trust.md, tried a few times; `make trust` tries oftener."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CHECKS = (
+    "killed_at_any_moment",
+    "any_damage",
+    "hostile_files",
+    "fuzzed_configs",
+    "fuzzed_parameters",
+    "divergence_stays_alone",
+    "stacks_of_any_size",
+    "translators_must_be_finite",
+    "other_hook_versions",
+)
+
+
+@pytest.fixture(scope="module")
+def counts() -> dict[str, tuple[int, int]]:
+    """How often each check tried, and how often the promise held. In a process of its own, as it forks."""
+    done = subprocess.run(
+        [sys.executable, "-m", "trust", "--few", *CHECKS],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=1200,
+    )
+    assert done.returncode in (0, 1), done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    print(done.stderr)
+    return {line["check"]: (line["tried"], line["held"]) for line in found}
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_the_promise_holds(counts: dict[str, tuple[int, int]], check: str) -> None:
+    tried, held = counts[check]
+    assert tried > 0 and held == tried
+
+
+def test_every_check_is_in_the_document_and_here_or_in_make_trust() -> None:
+    sys.path.insert(0, str(ROOT))
+    try:
+        from trust.all import CHECKS as everything
+    finally:
+        sys.path.remove(str(ROOT))
+    document = (ROOT / "docs" / "trust.md").read_text()
+    assert {check.name for check in everything} >= set(CHECKS)
+    assert [check.name for check in everything if f"`{check.name}`" not in document] == []
