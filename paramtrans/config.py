@@ -156,6 +156,9 @@ class TrainingConfig(BaseOptions):
     """Epochs between evaluations on the selection hosts; the last epoch is always evaluated."""
     checkpoint_every: PositiveInt = 5
     """Epochs between points from which an interrupted training goes on."""
+    sizes: tuple[dict[str, Any], ...] = ()
+    """Further sizes of the target block to train on, a step at a time and drawn at random, the target's own among them:
+    options laid over its own, such as `[{hidden = 2}, {hidden = 4}]`. For translators that take blocks of any size."""
     seed: NonNegativeInt = 0
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from paramtrans import seeds
+from paramtrans.errors import SpecMismatch
 from paramtrans.hosts import Params
 from paramtrans.options import BaseOptions
 from paramtrans.protocols import Translator
@@ -37,6 +38,13 @@ class LearnedTranslator(Translator, nn.Module):
     @abstractmethod
     def forward(self, reading: Params, context: Context | None = None) -> Params:
         """What `source.read` returned (possibly augmented) → target blocks, differentiable in the weights."""
+
+    def resized(self, source: BlockAdapter, target: BlockAdapter) -> Self:
+        """The same translator, sharing its weights, for blocks of these families at other sizes.
+
+        Raises `SpecMismatch` where the weights fit one size alone, as they do unless a subclass knows better.
+        """
+        raise SpecMismatch(f"{type(self).__name__} translates blocks of one size; train another for other sizes")
 
     @torch.no_grad()
     def translate(self, source: Params, context: Context | None = None) -> Params:

@@ -69,9 +69,17 @@ class Parts:
             translator: Translator = self._create("translator", self.config.translator, self.source, self.target)
         return translator
 
-    def objectives(self) -> list[tuple[float, Objective]]:
-        """Each objective with its weight."""
-        return [(p.weight, self._create("objective", p, self.runner)) for p in self.config.objectives]
+    def objectives(self, runner: HostRunner | None = None) -> list[tuple[float, Objective]]:
+        """Each objective with its weight, for the run's own blocks or those of another runner."""
+        return [(p.weight, self._create("objective", p, runner or self.runner)) for p in self.config.objectives]
+
+    def sizes(self) -> Iterator[BlockAdapter]:
+        """The target block at the further sizes that the translator is trained on."""
+        target = self.config.target
+        for options in self.config.training.sizes if self.config.training else ():
+            adapter: BlockAdapter = self._registry.create("block_adapter", target.name, **target.options | options)
+            check_fit("target block", adapter, self.task.slot)
+            yield adapter
 
     def augmenters(self) -> list[tuple[str, Augmenter]]:
         """Each augmenter with what it changes: `source`, `target` or `both`."""
@@ -133,6 +141,7 @@ class Parts:
                 translator = self.translator(seed=0)
                 if isinstance(translator, LearnedTranslator):
                     translator.start(self.source.read(source), Context(hosts, self.runner))
+                    yield from self._unfit_sizes(translator)
                 Method([translator], None).check(hosts, self.runner)
             except SpecMismatch as error:
                 yield f"translator: {error}"
@@ -143,6 +152,21 @@ class Parts:
                     method.check(hosts, self.runner)
             except SpecMismatch as error:
                 yield f"evaluation.methods.{i}: {error}"
+
+    def _unfit_sizes(self, translator: LearnedTranslator) -> Iterator[str]:
+        """What hinders training on further sizes of the target block."""
+        found, needing = (
+            [],
+            [p.name for (_, o), p in zip(self.objectives(), self.config.objectives, strict=True) if o.needs_targets],
+        )
+        try:
+            found = [translator.resized(self.source, target) for target in self.sizes()]
+        except ConfigError as error:
+            yield from (f"training.sizes: {problem}" for problem in error.problems)
+        except SpecMismatch as error:
+            yield f"training.sizes: {error}"
+        if found and needing:
+            yield f"training.sizes: objective {', '.join(needing)} needs a trained target, which other sizes have not"
 
     def _create(self, kind: str, part: Any, *args: Any) -> Any:
         return self._registry.create(kind, part.name, *args, **part.options)

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from paramtrans.errors import StoreError, TrainingError
 from paramtrans.hosts import Hosts, Params, take
 from paramtrans.learned import LearnedTranslator
 from paramtrans.parts import Parts
-from paramtrans.protocols import Batch, Context
+from paramtrans.protocols import Batch, Context, Objective
+from paramtrans.stacked import HostRunner
 
 FORMAT = 1
 """Version of a checkpoint."""
@@ -39,6 +40,15 @@ class History:
     """Wall-clock time of training, over all interruptions."""
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """One size of the target block: the translator at that size, and what judges it there."""
+
+    translator: LearnedTranslator
+    runner: HostRunner
+    objectives: list[tuple[float, Objective]]
+
+
 class Trainer:
     """Trains one learned translator on hosts; goes on where the folder `checkpoint` holds one."""
 
@@ -49,8 +59,13 @@ class Trainer:
         assert parts.config.training is not None  # required where a translator learns
         self.options = parts.config.training
         self.hosts, self.select = train.to(parts.device), select
-        self.objectives, self.augmenters = parts.objectives(), parts.augmenters()
-        self.examples = max(objective.examples for _, objective in self.objectives)
+        self.augmenters = parts.augmenters()
+        self.lessons = [Lesson(translator, parts.runner, parts.objectives())]
+        for target in parts.sizes():
+            runner = HostRunner(parts.task, parts.source, target)
+            resized = translator.resized(parts.source, target)
+            self.lessons.append(Lesson(resized, runner, parts.objectives(runner)))
+        self.examples = max(objective.examples for _, objective in self.lessons[0].objectives)
         self.reading = parts.source.read(self.hosts.source)
         self.history = History()
         translator.start(self.reading, Context(self.hosts, parts.runner))
@@ -113,10 +128,14 @@ class Trainer:
 
     def step(self, chosen: list[int], generator: torch.Generator) -> Tensor:
         """One optimiser step on the hosts at `chosen`; returns the loss, a scalar outside any graph."""
+        number = int(torch.randint(len(self.lessons), (), generator=generator)) if len(self.lessons) > 1 else 0
+        lesson = self.lessons[number]
         batch = self._batch(self.hosts.pick(chosen), generator)
+        if number:
+            batch = replace(batch, target=None)  # trained targets are of the target's own size
         reading = self._augment("source", take(self.reading, chosen), generator)
-        predicted = self.translator(reading, Context(batch.hosts, self.parts.runner))
-        loss = torch.stack([weight * objective(predicted, batch) for weight, objective in self.objectives]).sum()
+        predicted = lesson.translator(reading, Context(batch.hosts, lesson.runner))
+        loss = torch.stack([weight * objective(predicted, batch) for weight, objective in lesson.objectives]).sum()
         self.optimizer.zero_grad()
         loss.backward()
         if self.options.clip is not None:

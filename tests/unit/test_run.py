@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from paramtrans.config import Config
 from paramtrans.engine import Run, run
@@ -150,3 +151,50 @@ def test_a_checkpoint_of_another_config_is_not_used(tiny_config: Make, tiny_plug
     seen: list[int] = []
     trainer(tiny_config("training.seed=1"), tiny_plugins).run(lambda epoch, metrics: seen.append(epoch))
     assert seen == [1, 2, 3, 4]
+
+
+SIZES = (
+    'translator={name="equivariant", layers=1, width=8, heads=2, probes=2, input=[1, 8, 8], rounds=2}',
+    'objectives=[{name="functional", examples=4}]',
+    "training.sizes=[{hidden=1}, {hidden=3}]",
+)
+
+
+def test_training_on_several_sizes_goes_on_exactly_where_it_stopped(
+    tiny_config: Make, tiny_plugins: Plugins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(*SIZES)
+    run(config, loaded=tiny_plugins)  # for its zoo
+    whole = trainer(config, tiny_plugins)
+    assert [lesson.translator.target.spec.numel for lesson in whole.lessons] == [144, 72, 216]
+    expected = whole.run(lambda epoch, metrics: None)
+    for path in whole.checkpoint.iterdir():
+        path.unlink()
+
+    def stop(epoch: int, metrics: dict[str, float]) -> None:
+        if epoch == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer(config, tiny_plugins).run(stop)
+    again = trainer(config, tiny_plugins)
+    found = again.run(lambda epoch, metrics: None)
+    assert len(again.history.epochs) == len(expected.epochs) and found.epochs == expected.epochs
+    weights = again.translator.state_dict()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in whole.translator.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (["training.sizes=[{hidden=1}]"], r"training\.sizes: Mixer translates blocks of one size"),
+        ([*SIZES, "training.sizes=[{hiden=1}]"], r"training\.sizes: .*hiden"),
+        ([*SIZES, "training.sizes=[{channels=3}]"], r"training\.sizes: channels: target block has 3"),
+        ([*SIZES, 'objectives=[{name="mse"}]'], r"training\.sizes: objective mse needs a trained target"),
+    ],
+)
+def test_sizes_that_cannot_be_trained_on_are_told(
+    tiny_config: Make, tiny_plugins: Plugins, settings: list[str], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        run(tiny_config(*settings), loaded=tiny_plugins)

@@ -13,7 +13,7 @@ from paramtrans.errors import SpecMismatch
 from paramtrans.hosts import Params
 from paramtrans.learned import positive
 from paramtrans.protocols import Context
-from paramtrans.stacked import Vmap, block_stacked
+from paramtrans.stacked import Stacked, Vmap, block_stacked
 
 GAIN = 10.0
 """Probes are learned this much faster than weights; Adam moves both by its rate."""
@@ -33,22 +33,21 @@ class Seen:
 class OwnProbes(nn.Module):
     """Network inputs that are weights of a translator: they begin as smooth noise, and are learned with the rest."""
 
-    def __init__(self, count: int, shape: tuple[int, ...], source: BlockAdapter) -> None:
+    def __init__(self, count: int, shape: tuple[int, ...]) -> None:
         super().__init__()
         self.inputs = nn.Parameter(_smooth(count, shape) / GAIN)
-        self._source = block_stacked(source)
 
-    def forward(self, source: Params, context: Context) -> Seen:
+    def forward(self, source: Stacked, context: Context | None) -> Seen:
         """Runs former and source blocks; raises `SpecMismatch` where the context has no network, or of other inputs."""
         probes = GAIN * self.inputs
-        if context.hosts is None or context.runner is None:
+        if context is None or context.hosts is None or context.runner is None:
             raise SpecMismatch("this translator runs probes of its own; give it a context with hosts and a runner")
         models = len(context.hosts)
         try:
             features = context.runner.former(context.hosts.former, probes.expand(models, *probes.shape))
         except RuntimeError as error:
             raise SpecMismatch(f"translator.input: the hosts cannot take {list(probes.shape[1:])}: {error}") from error
-        return Seen(features, self._source(source, features))
+        return Seen(features, source(context.hosts.source, features))
 
 
 class Readout:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -15,6 +16,7 @@ from paramtrans.learned import LearnedTranslator, before_positive, positive, tem
 from paramtrans.options import BaseOptions, Trials
 from paramtrans.protocols import Context
 from paramtrans.specs import TensorKind
+from paramtrans.stacked import block_stacked
 from paramtrans.symmetry import balance
 from paramtrans_equivariant.grid import Grid
 from paramtrans_equivariant.layers import AxialLayer, Embed, Ranks
@@ -75,13 +77,7 @@ class Equivariant(LearnedTranslator):
 
     def __init__(self, options: EquivariantOptions, source: BlockAdapter, target: BlockAdapter) -> None:
         super().__init__(options, source, target)
-        self.reads, self.writes = Grid(source.reading), Grid(target.spec)
-        if self.writes.channels not in (1, self.reads.channels):
-            raise SpecMismatch(
-                f"the source's stream has {self.reads.channels} channels, the target's {self.writes.channels}; "
-                "the equivariant translator needs both adapters to declare `stream` alike"
-            )
-        self.keeps = options.base != "default" and self._can_keep(required=options.base == "kept")
+        self._fit(source, target)
         width, reads = options.width, self.reads
         self.embed = nn.ModuleDict({_key(g): Embed(reads.features(g), width) for g in reads.groups})
         self.embed_loose = Embed(reads.features(None), width) if reads.loose else None
@@ -90,15 +86,35 @@ class Equivariant(LearnedTranslator):
         self.rounds = nn.ModuleList(
             Round(options, self.writes, first=i == 0, silent=self.keeps) for i in range(options.rounds)
         )
-        self.probes = OwnProbes(options.probes, options.input, source) if options.probes else None
-        self.readout = Readout(target, options.ridge) if options.probes and target.readout else None
-        self.errors = Errors(target) if options.rounds > 1 else None
+        self.probes = OwnProbes(options.probes, options.input) if options.probes else None
         base, scale = template(target, seed=0)
         for tensor in target.spec.tensors:
             # One number for all units and channels, so that it takes no side among them.
             level = torch.zeros(()) if tensor.kind is TensorKind.WEIGHT else base[tensor.name].mean()
             self.register_buffer(_buffer("base", tensor.name), level)
             self.register_buffer(_buffer("scale", tensor.name), scale[tensor.name].mean())
+
+    def _fit(self, source: BlockAdapter, target: BlockAdapter) -> None:
+        """Set all that depends on the sizes of the blocks; no weight does."""
+        self.source, self.target = source, target
+        self.reads, self.writes = Grid(source.reading), Grid(target.spec)
+        if self.writes.channels not in (1, self.reads.channels):
+            raise SpecMismatch(
+                f"the source's stream has {self.reads.channels} channels, the target's {self.writes.channels}; "
+                "the equivariant translator needs both adapters to declare `stream` alike"
+            )
+        self.keeps = self.options.base != "default" and self._can_keep(required=self.options.base == "kept")
+        self.run_source = block_stacked(source)
+        self.readout = Readout(target, self.options.ridge) if self.options.probes and target.readout else None
+        self.errors = Errors(target) if self.options.rounds > 1 else None
+
+    def resized(self, source: BlockAdapter, target: BlockAdapter) -> Self:
+        other = copy(self)  # its modules are these
+        other._fit(source, target)
+        for what, one, grid in (("source", self.reads, other.reads), ("target", self.writes, other.writes)):
+            if one.kinds() != grid.kinds():
+                raise SpecMismatch(f"the {what} block is of another family than the one the translator was made for")
+        return other
 
     def start(self, reading: Params, context: Context) -> None:
         reading = balance(reading, self.source.reading)
@@ -126,9 +142,9 @@ class Equivariant(LearnedTranslator):
             assert isinstance(turn, Round)
             if self.errors is not None and seen is not None and not turn.first:
                 scaled = {name: block[name] / scale[name] for name in block}
-                target = target + turn.read(scaled, self.errors(block, seen))
+                target = target + turn.read(self.writes, scaled, self.errors(block, seen))
             source, target = turn(source, target)
-            change = turn.write(target)
+            change = turn.write(self.writes, target)
             block = {name: block[name] + scale[name] * change[name] for name in block}
             if self.readout is not None and seen is not None:
                 block = self.readout(block, seen)
@@ -138,9 +154,7 @@ class Equivariant(LearnedTranslator):
         """What the slot sees on the translator's own probes, if it has any."""
         if self.probes is None:
             return None
-        if context is None or context.hosts is None:
-            raise SpecMismatch("this translator runs probes of its own; give it a context with hosts and a runner")
-        seen: Seen = self.probes(context.hosts.source, context)
+        seen: Seen = self.probes(self.run_source, context)
         return seen
 
     def _source_cells(self, reading: Params, context: Context | None) -> Tensor:
@@ -162,13 +176,14 @@ class Equivariant(LearnedTranslator):
         return torch.cat(cells, dim=1)
 
     def _kept(self, reading: Params, order: Tensor) -> Params:
-        """The source's strongest units, as a target block (before `positive`)."""
+        """The source's strongest units, some of them twice in a wider target, as a block (before `positive`)."""
         (group, count), *_ = self.writes.units.items()
         models = torch.arange(len(order), device=order.device)[:, None]
+        chosen = order[:, torch.arange(count, device=order.device) % order.shape[1]]
         kept = {}
         for place in self.writes.groups[group]:
             name = place.tensor.name
-            kept[name] = place.tensor_of(self.reads.place(name).cells(reading[name])[models, order[:, :count]])
+            kept[name] = place.tensor_of(self.reads.place(name).cells(reading[name])[models, chosen])
         kept |= {place.tensor.name: reading[place.tensor.name] for place in self.writes.loose}
         return before_positive(kept, self.target.spec)
 
@@ -197,11 +212,9 @@ class Equivariant(LearnedTranslator):
 
     def _can_keep(self, required: bool) -> bool:
         """Whether the target's tensors are the source's but for the number of units."""
-        (group, count), *more = self.writes.units.items()
-        same_family = self.writes.kinds() <= self.reads.kinds()
-        fits = not more and same_family and count <= self.reads.units[group]
+        fits = len(self.writes.units) == 1 and self.writes.kinds() <= self.reads.kinds()
         if required and not fits:
-            raise SpecMismatch('base = "kept" needs a target of the source\'s family with no more units; use "default"')
+            raise SpecMismatch('base = "kept" needs a target of the source\'s family; use "default"')
         return fits
 
 
@@ -211,7 +224,7 @@ class Round(nn.Module):
     def __init__(self, options: EquivariantOptions, writes: Grid, first: bool, silent: bool) -> None:
         super().__init__()
         width = options.width
-        self.writes, self.first = writes, first
+        self.first = first
         self.layers = nn.ModuleList(AxialLayer(width, options.heads, options.dropout) for _ in range(options.layers))
         self.norm = nn.LayerNorm(width)
         sizes = {_key(group): writes.features(group) for group in writes.groups}
@@ -232,22 +245,22 @@ class Round(nn.Module):
             cells = layer(cells)
         return cells[:, : source.shape[1]], cells[:, source.shape[1] :]
 
-    def read(self, block: Params, errors: Params) -> Tensor:
+    def read(self, writes: Grid, block: Params, errors: Params) -> Tensor:
         """The target so far and what is wrong with it, embedded: `[models, units, channels, width]`."""
         assert self.embed is not None
         cells = []
-        for group in self.writes.groups:
-            values = torch.cat([self.writes.read(block, group), self.writes.read(errors, group)], dim=-1)
+        for group in writes.groups:
+            values = torch.cat([writes.read(block, group), writes.read(errors, group)], dim=-1)
             cells.append(self.embed[_key(group)](values))
         return torch.cat(cells, dim=1)
 
-    def write(self, target: Tensor) -> Params:
+    def write(self, writes: Grid, target: Tensor) -> Params:
         """The target units' cells as a change of the target's tensors."""
         cells, change = self.norm(target), {}
-        for group, part in zip(self.writes.units, cells.split(list(self.writes.units.values()), dim=1), strict=True):
-            change |= self.writes.write(self.heads[_key(group)](part), group)
+        for group, part in zip(writes.units, cells.split(list(writes.units.values()), dim=1), strict=True):
+            change |= writes.write(self.heads[_key(group)](part), group)
         if self.head_loose is not None:
-            change |= self.writes.write(self.head_loose(cells.mean(1, keepdim=True)), None)
+            change |= writes.write(self.head_loose(cells.mean(1, keepdim=True)), None)
         return change
 
 

@@ -122,15 +122,17 @@ def test_permuting_the_channels_of_the_host_permutes_those_of_the_target(name: s
 
 @pytest.mark.parametrize("name", ["conv", "mlp", "basic_block"])
 def test_one_set_of_weights_reads_and_writes_blocks_of_any_width(name: str) -> None:
-    made = translator(adapter(name, hidden=2), **OWN)
-    found = hosts()
+    made, found = translator(adapter(name, hidden=2), **OWN), hosts()
     for hidden in (1, 3, 4, 9):
         target = adapter(name, hidden=hidden)
-        other = translator(target, seed=1, **{**OWN, "base": "default" if name != "mlp" and hidden > 4 else "auto"})
-        other.load_state_dict(made.state_dict())
-        written = other.translate(found.source, context(target, found))
+        resized = made.resized(SOURCE, target)
+        fresh = translator(target, seed=1, **OWN)
+        fresh.load_state_dict(made.state_dict())
+        written, wanted = (each.translate(found.source, context(target, found)) for each in (resized, fresh))
         assert [tuple(t.shape[1:]) for t in written.values()] == [t.shape for t in target.spec.tensors]
-        assert all(t.isfinite().all() for t in written.values())
+        assert all(t.isfinite().all() and torch.equal(t, wanted[key]) for key, t in written.items())
+    assert all(one is other for one, other in zip(made.parameters(), resized.parameters(), strict=True))
+    assert made.translate(found.source, context(made.target, found))  # and it keeps its own size
 
 
 def test_balancing_keeps_the_function_and_undoes_rescaling() -> None:

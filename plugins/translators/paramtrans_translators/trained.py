@@ -1,0 +1,52 @@
+"""A translator that another run has trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+
+from paramtrans import load_translator
+from paramtrans.blocks import BlockAdapter
+from paramtrans.errors import ConfigError, SpecMismatch, StoreError
+from paramtrans.hosts import Params
+from paramtrans.learned import LearnedTranslator
+from paramtrans.options import BaseOptions, Trials
+from paramtrans.protocols import Context, Translator
+
+
+class TrainedOptions(BaseOptions):
+    """Where it is."""
+
+    trials: ClassVar[Trials] = ()
+    """It needs a run that is finished."""
+
+    folder: str = Field(min_length=1)
+    """The run's folder, or that of a translator alone."""
+
+
+class Trained(Translator):
+    """Loads a translator, and fits it to blocks of other sizes where it can."""
+
+    Options: ClassVar[type[BaseOptions]] = TrainedOptions
+
+    def __init__(self, options: TrainedOptions, source: BlockAdapter, target: BlockAdapter) -> None:
+        super().__init__(options, source, target)
+        folder = Path(options.folder)
+        below = folder / "translator"
+        try:
+            self.translator = load_translator(below if below.is_dir() else folder)
+        except StoreError as error:
+            raise ConfigError([f"folder: {error}"]) from error
+        if not _alike(self.translator, source, target):
+            if not isinstance(self.translator, LearnedTranslator):
+                raise SpecMismatch(f"the translator in {folder} was made for other blocks")
+            self.translator = self.translator.resized(source, target)
+
+    def translate(self, source: Params, context: Context | None = None) -> Params:
+        return self.translator.translate(source, context)
+
+
+def _alike(translator: Translator, source: BlockAdapter, target: BlockAdapter) -> bool:
+    return translator.source.reading == source.reading and translator.target.spec == target.spec
