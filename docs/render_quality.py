@@ -55,13 +55,14 @@ def rows_of(run: dict[str, Any], evaluation: dict[str, Any]) -> list[dict[str, A
     """What one run says of each method."""
     config = run["config"]
     goes_on = {method["label"] for method in config["evaluation"]["methods"] if method["translator"] is None}
+    zoos = {method["label"]: zoo_of(method) for method in config["evaluation"]["methods"]}
     shared = {"experiment": run["name"], "protocol": protocol(config), "target": target(config["target"])}
     return [
         {
             **shared,
             "method": method,
             "images": found.get("images", 0),
-            "zoo_hosts": evaluation["zoo"]["train"] if method in {*FROM_THE_ZOO, *goes_on} else 0,
+            "zoo_hosts": evaluation["zoo"]["train"] if method in {*FROM_THE_ZOO, *goes_on} else zoos.get(method, 0),
             "report_hosts": found["n"],
             "mean": round(found["mean"], 3),
             "ci95": [round(end, 3) for end in found["ci95"]],
@@ -72,6 +73,15 @@ def rows_of(run: dict[str, Any], evaluation: dict[str, Any]) -> list[dict[str, A
         }
         for method, found in evaluation["methods"].items()
     ]
+
+
+def zoo_of(method: dict[str, Any]) -> int:
+    """Hosts that a method's translator learned from, where it comes from another run."""
+    translator = method["translator"] or {}
+    if translator.get("name") != "trained":
+        return 0
+    found = json.loads((Path(translator["folder"]) / "evaluation.json").read_text())
+    return int(found["zoo"]["train"])
 
 
 def protocol(config: dict[str, Any]) -> str:

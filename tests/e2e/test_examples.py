@@ -12,6 +12,7 @@ import pytest
 from paramtrans import config
 from paramtrans.engine import run
 from paramtrans.plugins import Plugins
+from paramtrans.sweep import expand, is_sweep
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PICO = (
@@ -28,17 +29,30 @@ PICO = (
 )
 
 
-@pytest.mark.parametrize(
-    "path",
-    # The paper's have a test of their own.
-    sorted(p for p in EXAMPLES.rglob("*.toml") if p.name != "pyproject.toml" and p.parent.name != "paper"),
-    ids=lambda path: path.stem,
-)
+# The paper's have a test of their own.
+CONFIGS = sorted(p for p in EXAMPLES.rglob("*.toml") if p.name != "pyproject.toml" and p.parent.name != "paper")
+
+
+@pytest.mark.parametrize("path", [path for path in CONFIGS if is_sweep(path)], ids=lambda path: path.stem)
+def test_every_run_of_a_sweep_is_a_config(path: Path, fresh_plugins: Callable[[], Plugins]) -> None:
+    members = expand(config.read(path), [], str(path))
+    assert len(members) > 1
+    assert all(config.validate(member.document, fresh_plugins().registry()) for member in members)
+
+
+@pytest.mark.parametrize("path", [path for path in CONFIGS if not is_sweep(path)], ids=lambda path: path.stem)
 def test_it_runs(path: Path, fresh_plugins: Callable[[], Plugins], tmp_path: Path) -> None:
     loaded = fresh_plugins()
     for plugin in path.parent.glob("*.py"):
         loaded.load_file(plugin)
-    resolved = config.load(path, loaded.registry(), [*PICO, f"run.dir={tmp_path / 'run'}"])
+    settings = [*PICO, f"run.dir={tmp_path / 'run'}"]
+    for i, method in enumerate(config.read(path).get("evaluation", {}).get("methods", [])):
+        if "folder" in (method["translator"] if isinstance(method.get("translator"), dict) else {}):
+            before = tmp_path / "before"  # what this config says to run first
+            first = EXAMPLES / "quality" / f"{Path(method['translator']['folder']).name}.toml"
+            run(config.load(first, loaded.registry(), [*PICO, f"run.dir={before}"]), loaded=loaded)
+            settings.append(f"evaluation.methods.{i}.translator.folder={before}")
+    resolved = config.load(path, loaded.registry(), settings)
     result = run(config.validate(short(resolved.model_dump(mode="json")), loaded.registry()), loaded=loaded)
     expected = {"source", "trained_target", *(part.name for part in resolved.evaluation.rivals)}
     expected |= {method.label for method in resolved.evaluation.methods} | (
