@@ -45,6 +45,8 @@ if TYPE_CHECKING:
         TensorKind,
         TensorSpec,
     )
+    from paramtrans.translated import load_translated, save_translated
+    from paramtrans.translation import translate
 
 __version__ = "0.1.0"
 
@@ -79,6 +81,9 @@ _HOMES = {
     "Translator": "protocols",
     "load_translator": "saving",
     "save_translator": "saving",
+    "load_translated": "translated",
+    "save_translated": "translated",
+    "translate": "translation",
     "BlockSpec": "specs",
     "Component": "specs",
     "FeatureSpec": "specs",

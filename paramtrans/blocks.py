@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import PositiveInt
 
@@ -24,6 +26,19 @@ class BlockOptions(BaseOptions):
 
     channels: PositiveInt
     """Channels of the features that enter and leave the block; must equal the slot's."""
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """A block that stands in an existing module, as an adapter sees it."""
+
+    options: Mapping[str, Any]
+    """The adapter's options."""
+    layers: Mapping[str, str]
+    """Layers of the adapter's module, each with the path of the layer in the existing one that it is. What enters the
+    first enters the block; what leaves the last reader, or the normalisation behind it, is the branch."""
+    whole: bool = False
+    """Whether the existing module gives just what the adapter's does; else its code goes on with the branch."""
 
 
 class BlockAdapter(Configurable, ABC):
@@ -86,6 +101,18 @@ class BlockAdapter(Configurable, ABC):
     def stream(self) -> tuple[SymmetryMember, ...]:
         """Axes that run over the channels entering and leaving the block; none unless declared."""
         return ()
+
+    @classmethod
+    def recognise(cls, module: nn.Module) -> Sequence[Recognised]:
+        """Blocks of this kind among the layers of an existing module, for whole networks; none unless overridden.
+
+        Names and layers may be taken at their word: what a block computes is compared with `module()` afterwards.
+        """
+        return ()
+
+    def narrowed(self, sizes: Mapping[str, int]) -> BlockAdapter:
+        """The same kind of block with other numbers of hidden units, given by group; the others stay."""
+        raise SpecMismatch(f"{type(self).__name__} does not say how it is made with fewer hidden units (`narrowed`)")
 
     @property
     def token_width(self) -> int:

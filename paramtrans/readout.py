@@ -67,6 +67,10 @@ class Readout:
         self.readers = target.readers()
         if not self.readers:
             raise SpecMismatch("the target's adapter names no layer that reads hidden units, so none can be solved for")
+        if source.channels_last != target.channels_last:
+            raise SpecMismatch(
+                "one block has its channels in the last axis, the other in the second: they cannot change places"
+            )
         module, names = target.module(), tuple(reader.layer for reader in self.readers)
         self.layers = {name: _solvable(module, name) for name in names}
         self.eps = {r.norm: _norm(module, r.norm).eps for r in self.readers if r.norm is not None}

@@ -10,5 +10,7 @@ def paramtrans_block_adapters() -> list[Component]:
         Component("basic_block", "ResNet BasicBlock: two convolutions with BatchNorm", f"{package}.basic:BasicBlock"),
         Component("conv", "two convolutions without normalisation", f"{package}.conv:Conv"),
         Component("mlp", "channel MLP at each position", f"{package}.mlp:MLP"),
+        Component("conv_chain", "convolutions of ResNet, MobileNet and VGG blocks", f"{package}.conv_chain:ConvChain"),
+        Component("linear_chain", "MLPs and transformer feed-forward", f"{package}.linear_chain:LinearChain"),
         Component("attention", "single-head self-attention over positions", f"{package}.attention:Attention"),
     ]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from paramtrans.moments import Moments
+from paramtrans.moments import Moments, factor
 
 RIDGE = 1e-4
 """Relative to the mean square of each value; what two nearly equal units differ in is noise."""
+VALUES_FOR_ONE = 1024
+"""Where a reader has more values than this, several units go at once, so that the cost stays that of its solution."""
 
 
 def by_elimination(moments: Moments, units: int, keep: int) -> Tensor:
@@ -18,35 +20,48 @@ def by_elimination(moments: Moments, units: int, keep: int) -> Tensor:
     Surgeon's measure, for a group of weights). `moments` are of values unit by unit, as many for each.
     """
     count, size = len(moments.gram), moments.gram.shape[1] // units
-    inverse = torch.linalg.inv(moments.gram + torch.diag_embed(RIDGE * moments.penalty()))
+    inverse = torch.cholesky_inverse(factor(moments.gram, RIDGE * moments.penalty()))
     weights = inverse @ moments.cross
-    rows = torch.arange(count, device=inverse.device)
-    left = torch.ones(count, units, dtype=torch.bool, device=inverse.device)
-    for _ in range(units - keep):
-        blocks = _diagonal_blocks(inverse, size)
-        per_unit = weights.view(count, units, size, -1)
-        missed = (per_unit * torch.linalg.solve(blocks, per_unit)).sum((2, 3)).masked_fill(~left, torch.inf)
-        worst = missed.argmin(1)
-        left[rows, worst] = False
-        values = worst[:, None] * size + torch.arange(size, device=worst.device)
-        column = inverse.gather(2, values[:, None].expand(-1, inverse.shape[1], -1))
-        solved = torch.linalg.solve(blocks[rows, worst], torch.cat([column.mT, per_unit[rows, worst]], dim=2))
-        inverse = inverse - column @ solved[:, :, : inverse.shape[1]]
-        weights = weights - column @ solved[:, :, inverse.shape[1] :]
-        # What is gone must not be zero by rounding alone, for its block is still solved with.
-        inverse = _identity_at(inverse, values)
-        weights = weights.scatter(1, values[..., None].expand(-1, -1, weights.shape[2]), 0.0)
-    return left.nonzero()[:, 1].view(count, keep)
+    left = torch.arange(units, device=inverse.device).expand(count, -1)
+    while (here := left.shape[1]) > keep:
+        per_unit = weights.view(count, here, size, -1)
+        missed = (per_unit * torch.linalg.solve(_diagonal_blocks(inverse, size), per_unit)).sum((2, 3))
+        going = min(here - keep, max(1, here * size // VALUES_FOR_ONE))
+        order = missed.argsort(dim=1)
+        gone, stays = _values(order[:, :going], size), _values(order[:, going:].sort(dim=1).values, size)
+        left = left.gather(1, order[:, going:].sort(dim=1).values)
+        inverse, weights = _without(inverse, weights, gone, stays)
+    return left
+
+
+def by_contribution(moments: Moments, weights: Tensor, units: int, keep: int) -> Tensor:
+    """The units whose values times `weights` `[models, values, outputs]` vary most, each alone: `[models, keep]`."""
+    square = moments.gram.diagonal(dim1=1, dim2=2) * weights.square().sum(2)
+    share = square.view(len(square), units, -1).sum(2)
+    return share.argsort(dim=1, descending=True, stable=True)[:, :keep].sort(dim=1).values
+
+
+def _without(inverse: Tensor, weights: Tensor, gone: Tensor, stays: Tensor) -> tuple[Tensor, Tensor]:
+    """Inverse and solution of the equations that are left when the values `gone` `[models, n]` are taken out."""
+    columns = inverse.gather(2, gone[:, None].expand(-1, inverse.shape[1], -1))
+    among, beside = _rows(columns, gone), _rows(columns, stays)
+    solved = torch.linalg.solve(among, torch.cat([beside.mT, _rows(weights, gone)], dim=2))
+    kept = _rows(inverse, stays).gather(2, stays[:, None].expand(-1, stays.shape[1], -1))
+    split = beside.shape[1]
+    return kept.baddbmm_(beside, solved[..., :split], alpha=-1), _rows(weights, stays) - beside @ solved[..., split:]
+
+
+def _rows(matrix: Tensor, index: Tensor) -> Tensor:
+    """The rows at `index` `[models, n]` of each matrix."""
+    return matrix.gather(1, index[..., None].expand(-1, -1, matrix.shape[2]))
+
+
+def _values(units: Tensor, size: int) -> Tensor:
+    """The values of units `[models, n]`: `[models, n * size]`."""
+    return (units[..., None] * size + torch.arange(size, device=units.device)).flatten(1)
 
 
 def _diagonal_blocks(matrix: Tensor, size: int) -> Tensor:
     """`[models, n, n]` → `[models, n / size, size, size]`."""
     units = matrix.shape[1] // size
-    return matrix.view(len(matrix), units, size, units, size).diagonal(dim1=1, dim2=3).movedim(-1, 1)
-
-
-def _identity_at(matrix: Tensor, values: Tensor) -> Tensor:
-    """The same with rows and columns `values` `[models, size]` of the identity."""
-    for one, gone in zip(matrix, values, strict=True):
-        one[gone], one[:, gone], one[gone, gone] = 0.0, 0.0, 1.0
-    return matrix
+    return matrix.reshape(len(matrix), units, size, units, size).diagonal(dim1=1, dim2=3).movedim(-1, 1)

@@ -17,16 +17,17 @@ from paramtrans.protocols import Context, Translator
 from paramtrans.readout import Readout
 from paramtrans.specs import Reader
 from paramtrans.stacked import initial
-from paramtrans_refit.choose import by_elimination
+from paramtrans_refit.choose import by_contribution, by_elimination
 from paramtrans_refit.cut import Cut
 
 
 class RefitOptions(BaseOptions):
     """How units are chosen, and how firmly what reads them is held."""
 
-    units: Literal["error", "norm"] = "error"
+    units: Literal["error", "activation", "norm"] = "error"
     """Which hidden units stay. `error`: those without which the solved block would be worst, one after the other taken
-    out. `norm`: those with the largest product of weight norms."""
+    out. `activation`: those whose contributions on the probes have the largest mean square. `norm`: those with the
+    largest product of weight norms."""
     ridge: NonNegativeFloat | None = None
     """How strongly the solution is pulled to the source's own weights, relative to the mean square of what each weight
     reads; by default what does best on held-out probes, for each model and layer."""
@@ -90,7 +91,11 @@ class Refit(Translator):
         every = None if behind is None else torch.arange(self.cut.groups[behind].size)
         every = None if every is None else every.expand(stacks.models(source), -1)
         moments = self.whole.moments(index, awake, source, context, every)
-        return by_elimination(self.whole.missed(index, awake, moments), units, keep)
+        found = self.whole.missed(index, awake, moments)
+        if self.options.units == "activation":
+            layer = awake[f"{self.whole.readers[index].layer}.weight"]
+            return by_contribution(found, layer.flatten(2).mT.to(found.gram), units, keep)
+        return by_elimination(found, units, keep)
 
     @staticmethod
     def _read(adapter: BlockAdapter, reader: Reader) -> str:

@@ -1,0 +1,112 @@
+"""What enters a block of a network: the network run up to there, and its features kept in bounded memory."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from paramtrans.errors import SpecMismatch
+from paramtrans.protocols import PROBES_AT_ONCE, Context, Entering
+
+Inputs: TypeAlias = "Tensor | Mapping[str, Any] | list[Any] | tuple[Any, ...]"
+"""What a network is called with: a tensor, keyword arguments, or a list whose first item it is, as loaders give."""
+
+BYTES_IN_MEMORY = 2**28
+"""Features beyond this size wait in a temporary file."""
+
+
+class _Reached(BaseException):
+    """Ends a forward pass; no `except Exception` of a network's own code may catch it."""
+
+
+class Spool:
+    """Tensors in order, read as often as wanted; in memory up to a limit, in temporary files beyond."""
+
+    def __init__(self, limit: int = BYTES_IN_MEMORY) -> None:
+        self._left, self._held = limit, list[Tensor | Path]()
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def add(self, tensor: Tensor) -> None:
+        """Keep a tensor behind those before it."""
+        self._left -= tensor.nbytes
+        if self._left >= 0:
+            self._held.append(tensor.clone())
+            return
+        self._folder = self._folder or tempfile.TemporaryDirectory(prefix="paramtrans-")
+        path = Path(self._folder.name) / f"{len(self._held)}.safetensors"
+        save_file({"features": tensor.contiguous().cpu()}, path)
+        self._held.append(path)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for held in self._held:
+            yield held if isinstance(held, Tensor) else load_file(held)["features"]
+
+
+@dataclass(frozen=True)
+class NetworkContext(Context):
+    """What stands around one block of a network: what enters it, behind translated blocks and in the untouched network.
+
+    Both hold batches of `[n, ...]`, in the same order; `reached` and `original` may be the same.
+    """
+
+    reached: Spool | None = field(default=None, kw_only=True)
+    original: Spool | None = field(default=None, kw_only=True)
+    device: torch.device | None = field(default=None, kw_only=True)
+
+    def entering(self) -> Iterator[Entering]:
+        if self.reached is None or self.original is None:
+            raise SpecMismatch("this translator compares what blocks compute; give it a context with inputs (probes)")
+        for reached, original in zip(self.reached, self.original, strict=True):
+            pairs = zip(reached.split(PROBES_AT_ONCE), original.split(PROBES_AT_ONCE), strict=True)
+            for one, other in pairs:
+                yield Entering(one[None].to(self.device), other[None].to(self.device))
+
+
+@torch.no_grad()
+def entering(network: nn.Module, path: str, batches: Iterable[Inputs]) -> Spool:
+    """What enters the layer at `path` for each batch; the network is run up to there and no further."""
+    spool = Spool()
+
+    def stop(_: nn.Module, given: tuple[Any, ...]) -> None:
+        spool.add(given[0].detach())
+        raise _Reached
+
+    handle = network.get_submodule(path).register_forward_pre_hook(stop)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        for batch in batches:
+            try:
+                call(network, batch)
+            except _Reached:
+                continue
+            raise SpecMismatch(f"{path} is not reached by every calibration batch, so it cannot be translated")
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        handle.remove()
+    return spool
+
+
+def call(network: nn.Module, batch: Inputs) -> Any:
+    """The network's output for a batch."""
+    device = next((p.device for p in network.parameters()), torch.device("cpu"))
+    if isinstance(batch, Mapping):
+        return network(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()})
+    first = batch if isinstance(batch, Tensor) else batch[0]
+    return network(first.to(device))
+
+
+def first_examples(batch: Inputs, count: int) -> Inputs:
+    """A batch of the first few examples of another."""
+    if isinstance(batch, Tensor):
+        return batch[:count]
+    if isinstance(batch, Mapping):
+        return {k: v[:count] if isinstance(v, Tensor) and v.ndim else v for k, v in batch.items()}
+    return batch[0][:count]  # type: ignore[no-any-return]

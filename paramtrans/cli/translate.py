@@ -1,0 +1,175 @@
+"""`paramtrans translate` and `paramtrans inspect`: a user's own network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from paramtrans.cli.flags import json_flag, plugin_files, quiet_flag
+from paramtrans.errors import ConfigError, DataError
+
+MODEL = click.argument("model", metavar="MODEL", type=click.Path(path_type=Path))
+ARCHITECTURE = click.option(
+    "--arch", "architecture", required=True, metavar="torchvision:NAME|FILE.py:FACTORY", help="What makes the network."
+)
+BLOCKS = click.option("--blocks", default="*", metavar="PATTERN", help="Paths of blocks, with * and between commas.")
+DATA = click.option(
+    "--calibrate",
+    "data",
+    metavar="DATA",
+    type=click.Path(path_type=Path),
+    help="Unlabelled inputs: .npy, or .safetensors with one tensor, or with several named as the network's arguments.",
+)
+BATCH = 32
+"""Calibration inputs that go through the network at once."""
+
+
+@click.command()
+@MODEL
+@ARCHITECTURE
+@BLOCKS
+@DATA
+@plugin_files
+@json_flag
+def inspect(model: Path, architecture: str, blocks: str, data: Path | None, as_json: bool) -> None:
+    """List the blocks of a network that can be translated, with adapters, sizes and parameters.
+
+    With --calibrate, blocks are run, and held to what their adapters say that they compute.
+    """
+    from paramtrans.network import find_blocks, parameters, survey
+    from paramtrans.plugins import components
+
+    registry = components()
+    network = _network(model, architecture)
+    found = find_blocks(network, registry, blocks)
+    refused = dict(survey(network, found, read_inputs(data)[0]).refused) if data else {}
+    rows: list[dict[str, Any]] = [
+        {
+            "path": block.path,
+            "adapter": block.kind,
+            "hidden": list(block.sizes.values()),
+            "parameters": block.adapter.spec.parameters,
+            "refused": refused.get(block.path),
+        }
+        for block in found
+    ]
+    fixed = [entry.name for entry in registry.of_kind("translator") if not entry.resolve().learns]
+    if as_json:
+        total = parameters(network)
+        click.echo(json.dumps({"parameters": total, "blocks": rows, "translators": fixed}, ensure_ascii=False))
+        return
+    for row in rows:
+        hidden = "×".join(map(str, row["hidden"]))
+        note = f"  not to be translated: {row['refused']}" if row["refused"] else ""
+        click.echo(f"{row['path'] or '.':<32} {row['adapter']:<14} hidden {hidden:<12} {row['parameters']:>12,}{note}")
+    click.echo(f"{len(rows)} blocks with {sum(r['parameters'] for r in rows):,} of {parameters(network):,} parameters")
+    click.echo(f"translators that need no training: {', '.join(fixed)}")
+
+
+@click.command()
+@MODEL
+@ARCHITECTURE
+@click.option("--with", "translator", default="refit", show_default=True, help="A translator, or a folder of one.")
+@click.option("--option", "settings", multiple=True, metavar="NAME=VALUE", help="An option of the translator.")
+@BLOCKS
+@click.option("--ratio", type=float, help="Share of the hidden units that stay; 0.5 by default.")
+@click.option("--parameters", "budget", type=int, help="Instead of --ratio: parameters that the network may have.")
+@click.option("--independent", is_flag=True, help="Translate each block as if it were the only one.")
+@DATA
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Where the small network goes.")
+@plugin_files
+@quiet_flag
+@json_flag
+def translate(
+    model: Path,
+    architecture: str,
+    translator: str,
+    settings: tuple[str, ...],
+    blocks: str,
+    ratio: float | None,
+    budget: int | None,
+    independent: bool,
+    data: Path | None,
+    output: Path,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Translate the blocks of a network to smaller ones; write its parameters, and beside them how to rebuild it."""
+    from rich.console import Console
+
+    from paramtrans.network import costs
+    from paramtrans.progress import ConsoleReporter, Reporter
+    from paramtrans.translated import save_translated
+    from paramtrans.translation import translate as translate_network
+    from paramtrans.widths import Budget
+
+    if ratio is not None and budget is not None:
+        raise ConfigError(["--ratio and --parameters: give one of them"])
+    if output.suffix != ".safetensors":
+        raise ConfigError([f"-o {output}: must end in .safetensors"])
+    network = _network(model, architecture)
+    batches = read_inputs(data) if data else []
+    small = translate_network(
+        network,
+        Path(translator) if Path(translator).is_dir() else translator,
+        ratio=0.5 if ratio is None else ratio,
+        widths=None if budget is None else Budget(budget),
+        blocks=blocks,
+        calibrate=batches,
+        options=dict(map(_setting, settings)),
+        sequential=not independent,
+        reporter=Reporter() if quiet else ConsoleReporter(Console(stderr=True)),
+    )
+    save_translated(small, output, architecture)
+    before, after = (costs(one, batches[0] if batches else None) for one in (network, small))
+    if as_json:
+        click.echo(json.dumps({"output": str(output), "before": before, "after": after}))
+        return
+    for name, value in before.items():
+        click.echo(f"{name:<12} {value:>16,} → {after[name]:>16,}  ({after[name] / max(1, value):.0%})")
+    click.echo(f"{output}: rebuild it by paramtrans.load_translated")
+
+
+def read_inputs(path: Path) -> list[Any]:
+    """Calibration inputs in batches; raises `DataError` where the file is not what it should be."""
+    import numpy
+    import torch
+
+    from paramtrans.models import read_parameters
+
+    if path.suffix == ".npy":
+        try:
+            whole: Any = torch.from_numpy(numpy.load(path, allow_pickle=False))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: cannot be read as an array of numbers: {error}") from error
+    elif path.suffix == ".safetensors":
+        found = read_parameters(path)
+        whole = next(iter(found.values())) if len(found) == 1 else found
+    else:
+        raise DataError(f"{path}: calibration inputs are .npy or .safetensors")
+    sizes = {len(t) if t.ndim else 0 for t in (whole.values() if isinstance(whole, dict) else [whole])}
+    if len(sizes) != 1 or not min(sizes):
+        raise DataError(f"{path}: all tensors need a first axis of the same length, one entry for each example")
+    pieces = range(0, sizes.pop(), BATCH)
+    if isinstance(whole, dict):
+        return [{name: tensor[i : i + BATCH] for name, tensor in whole.items()} for i in pieces]
+    return [whole[i : i + BATCH] for i in pieces]
+
+
+def _network(model: Path, architecture: str) -> Any:
+    from paramtrans import models
+
+    return models.with_parameters(models.build(architecture), model).eval()
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError([f"--option {text}: expected NAME=VALUE"])
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value

@@ -1,0 +1,116 @@
+"""Networks from outside: an architecture by name, and parameters from a file that nobody vouches for."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from paramtrans.errors import ConfigError, StoreError
+
+ARCHITECTURES = "torchvision:NAME or FILE.py:FACTORY"
+
+
+def build(architecture: str, files: bool = True) -> nn.Module:
+    """A fresh network: `torchvision:resnet18`, `torchvision:resnet18?num_classes=10`, `nets.py:factory`.
+
+    A file is run as Python, so only a person may name one; `files` says whether one does. Raises `ConfigError`.
+    """
+    return _factory(architecture, files)()
+
+
+def with_parameters(network: nn.Module, path: Path) -> nn.Module:
+    """The network with the parameters of a file; raises `StoreError` where they are not all of its own."""
+    state = read_parameters(path)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:4]] or [str(error)]
+        raise StoreError(f"{path}: does not fit the architecture: {' '.join(lines)}") from error
+    return network
+
+
+def read_parameters(path: Path) -> dict[str, Tensor]:
+    """Parameters by name, from safetensors or a torch checkpoint; nothing in the file is ever run.
+
+    Raises `StoreError` where the file is missing, damaged, or holds anything but tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise StoreError(f"{path}: not a safetensors file ({error})") from error
+    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, AttributeError) as error:
+        raise StoreError(
+            f"{path}: cannot be read as a checkpoint of tensors alone; other objects are refused, because loading them "
+            "runs code; save `model.state_dict()` as safetensors"
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            found = found[key]
+    if not isinstance(found, Mapping) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
+        raise StoreError(f"{path}: holds no dictionary of tensors; save `model.state_dict()`")
+    return dict(found)
+
+
+def _factory(architecture: str, files: bool) -> Callable[[], nn.Module]:
+    place, _, name = architecture.rpartition(":")
+    name, _, query = name.partition("?")
+    arguments = {key: _value(value) for key, value in parse_qsl(query)}
+    if place == "torchvision":
+        return lambda: _called(_torchvision(name), arguments, architecture)
+    if not place or not files:
+        allowed = ARCHITECTURES if files else "torchvision:NAME"
+        raise ConfigError([f"architecture {architecture!r}: expected {allowed}"])
+    path = Path(place)
+    spec = importlib.util.spec_from_file_location(f"paramtrans_architecture_{path.stem}", path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise ConfigError([f"architecture {architecture!r}: no such Python file: {path}"])
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise ConfigError([f"architecture {architecture!r}: {path}: {type(error).__name__}: {error}"]) from error
+    factory = getattr(module, name, None)
+    if not callable(factory):
+        raise ConfigError([f"architecture {architecture!r}: {path} has no function {name!r} that makes a network"])
+    return lambda: _called(factory, arguments, architecture)
+
+
+def _torchvision(name: str) -> Callable[..., Any]:
+    from torchvision import models
+
+    if name not in models.list_models():
+        raise ConfigError([f"architecture: torchvision.models.list_models() has no {name!r}"])
+    builder: Callable[..., Any] = models.get_model_builder(name)
+    return builder
+
+
+def _called(factory: Callable[..., Any], arguments: dict[str, Any], architecture: str) -> nn.Module:
+    try:
+        network = factory(**arguments)
+    except Exception as error:
+        raise ConfigError([f"architecture {architecture!r}: {type(error).__name__}: {error}"]) from error
+    if not isinstance(network, nn.Module):
+        raise ConfigError([f"architecture {architecture!r}: gave {type(network).__name__}, not an nn.Module"])
+    return network
+
+
+def _value(text: str) -> Any:
+    """An argument as JSON where it is some, else as text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,197 @@
+"""Blocks inside an existing network: found by the adapters that know them, held to what they compute, replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from paramtrans.blocks import BlockAdapter
+from paramtrans.capture import Inputs, call, first_examples
+from paramtrans.hosts import Params
+from paramtrans.registry import Registry
+
+TOLERANCE = 1e-3
+"""Largest difference, relative to the largest value, between what a block gives and what its adapter says."""
+
+
+@dataclass(frozen=True)
+class NetworkBlock:
+    """A block of a network: where it is, and which adapter knows it."""
+
+    path: str
+    """Dotted path of the module that holds it; empty for the network itself."""
+    kind: str
+    """The adapter's name."""
+    adapter: BlockAdapter
+    layers: Mapping[str, str]
+    """Layers of the adapter's module, each with its path from the network."""
+    whole: bool
+    """Whether the module at `path` gives just what the adapter's module does."""
+
+    @property
+    def entrance(self) -> str:
+        """Path of the layer that features enter the block through."""
+        return next(iter(self.layers.values()))
+
+    @property
+    def exit(self) -> str | None:
+        """Path of the layer that the branch leaves through, where the adapter names the block's readers."""
+        readers = self.adapter.readers()
+        return self.layers[readers[-1].norm or readers[-1].layer] if readers else None
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Hidden units of each group."""
+        return {group.name: group.size for group in self.adapter.spec.symmetries}
+
+    def params(self, network: nn.Module) -> Params:
+        """The block's tensors in a network, stacked as one model."""
+        state: dict[str, Tensor] = {}
+        for layer, path in self.layers.items():
+            own = network.get_submodule(path).state_dict()
+            state |= {f"{layer}.{name}": tensor.detach()[None] for name, tensor in own.items()}
+        return {name: state[name] for name in self.adapter.spec.names}
+
+    def replace(self, network: nn.Module, adapter: BlockAdapter, params: Params | None) -> None:
+        """Put the layers of another adapter's module in their places, with its tensors `params` if given."""
+        fresh = adapter.module().train(network.training)
+        if params is not None:
+            fresh.load_state_dict({name: tensor[0] for name, tensor in params.items()}, strict=False)
+        for layer, path in self.layers.items():
+            before, after = network.get_submodule(path), fresh.get_submodule(layer)
+            for parameter in before.parameters():
+                after.to(parameter)
+                break
+            network.set_submodule(path, after)
+
+
+def find_blocks(network: nn.Module, registry: Registry, pattern: str = "*") -> list[NetworkBlock]:
+    """Blocks that an adapter recognises and whose path matches; of blocks inside each other, the outermost."""
+    found: list[NetworkBlock] = []
+    taken: set[str] = set()
+    adapters = [(entry.name, entry.resolve()) for entry in registry.of_kind("block_adapter")]
+    for path, module in network.named_modules():
+        for name, adapter in adapters:
+            for known in adapter.recognise(module):
+                layers = {layer: f"{path}.{place}".strip(".") for layer, place in known.layers.items()}
+                if taken.isdisjoint(layers.values()):
+                    taken.update(layers.values())
+                    made = registry.create("block_adapter", name, **known.options)
+                    found.append(NetworkBlock(path, name, made, layers, known.whole))
+    return [block for block in found if matches(block.path, pattern)]
+
+
+def matches(path: str, pattern: str) -> bool:
+    """Whether one of the patterns, between commas, is for this path; `*` stands for anything."""
+    return any(fnmatchcase(path, one.strip()) for one in pattern.split(","))
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a look at a running network says of its blocks."""
+
+    blocks: tuple[NetworkBlock, ...]
+    """In the order in which features reach them."""
+    refused: Mapping[str, str]
+    """Paths of those that cannot be translated, each with the reason."""
+
+
+@torch.no_grad()
+def survey(network: nn.Module, blocks: list[NetworkBlock], batch: Inputs) -> Survey:
+    """Run the network on a few examples and hold every block to what its adapter computes.
+
+    The network should be in eval mode.
+    """
+    seen: dict[str, list[tuple[Any, Any]]] = {}
+    order: list[str] = []
+
+    def look_at(path: str) -> Any:
+        def look(_: nn.Module, given: tuple[Any, ...], left: Any) -> None:
+            order.append(path)
+            # Copies, because what follows may work in place.
+            both = [t.clone() if isinstance(t, Tensor) else None for t in (given[0] if given else None, left)]
+            seen.setdefault(path, []).append((both[0], both[1]))
+
+        return look
+
+    wanted = {path for b in blocks for path in (b.entrance, b.exit, b.path if b.whole else None) if path is not None}
+    handles = [network.get_submodule(path).register_forward_hook(look_at(path)) for path in sorted(wanted)]
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # it passes by the layers of a transformer
+    try:
+        call(network, first_examples(batch, 2))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for handle in handles:
+            handle.remove()
+    shared = _shared(network)
+    reasons = {block.path: _reason(block, network, seen, shared) for block in blocks}
+    fit = [block for block in blocks if reasons[block.path] is None]
+    fit.sort(key=lambda block: order.index(block.entrance))
+    return Survey(tuple(fit), {path: reason for path, reason in reasons.items() if reason is not None})
+
+
+def _reason(
+    block: NetworkBlock, network: nn.Module, seen: Mapping[str, list[tuple[Any, Any]]], shared: set[int]
+) -> str | None:
+    """Why a block cannot be translated, or None."""
+    times = len(seen.get(block.entrance, ()))
+    if times != 1:
+        return f"it is passed {times} times in a run of the network, not once"
+    if any(id(p) in shared for path in block.layers.values() for p in network.get_submodule(path).parameters()):
+        return "it shares parameters with another part of the network"
+    entered = seen[block.entrance][0][0]
+    if not isinstance(entered, Tensor):
+        return "what enters it is no tensor"
+    module = block.adapter.module().eval().to(entered)
+    module.load_state_dict({name: tensor[0] for name, tensor in block.params(network).items()}, strict=False)
+    if block.exit is not None:
+        branch = getattr(module, "branch", module)
+        if len(seen.get(block.exit, ())) != 1 or not _alike(branch(entered), seen[block.exit][0][1]):
+            return f"between its layers it computes something else than {block.kind} does"
+    if block.whole and not _alike(module(entered), seen[block.path][0][1]):
+        return f"it computes something else than {block.kind} does"
+    return None
+
+
+def _alike(found: Tensor, wanted: Any) -> bool:
+    if not isinstance(wanted, Tensor) or found.shape != wanted.shape:
+        return False
+    # Half-precision numbers carry three digits, and a block adds many of them.
+    rough = 1.0 if wanted.dtype in (torch.float32, torch.float64) else 30.0
+    error = (found.float() - wanted.float()).abs().max()
+    return bool(error <= rough * TOLERANCE * wanted.float().abs().max().clamp_min(1e-6))
+
+
+def _shared(network: nn.Module) -> set[int]:
+    """Parameters that stand in more than one place."""
+    once: set[int] = set()
+    twice: set[int] = set()
+    for _, parameter in network.named_parameters(remove_duplicate=False):
+        (twice if id(parameter) in once else once).add(id(parameter))
+    return twice
+
+
+def parameters(network: nn.Module) -> int:
+    """Trained values in a network."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+@torch.no_grad()
+def costs(network: nn.Module, batch: Inputs | None) -> dict[str, int]:
+    """Parameters, bytes of all tensors and, for one example of a batch, floating-point operations."""
+    found = {
+        "parameters": parameters(network),
+        "bytes": sum(tensor.nbytes for tensor in network.state_dict().values()),
+    }
+    if batch is not None:
+        with FlopCounterMode(display=False) as counter:
+            call(network, first_examples(batch, 1))
+        found["flops"] = int(counter.get_total_flops())
+    return found

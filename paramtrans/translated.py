@@ -1,0 +1,118 @@
+"""Translated networks on disk: parameters in safetensors, and a JSON record that says how to rebuild the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from torch import nn
+
+import paramtrans
+from paramtrans import models, store
+from paramtrans.errors import ConfigError, StoreError
+from paramtrans.network import NetworkBlock
+from paramtrans.options import BaseOptions
+from paramtrans.plugins import components
+from paramtrans.registry import Registry
+
+FORMAT = 1
+"""Version of a translated network on disk."""
+ATTRIBUTE = "paramtrans_blocks"
+"""Where a translated network keeps what was replaced in it."""
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """One block of a translated network: where it stands, and what stood there and stands there now."""
+
+    path: str
+    kind: str
+    layers: Mapping[str, str]
+    source: Mapping[str, Any]
+    """Options of the adapter for what stood there."""
+    target: Mapping[str, Any]
+    """Options of the same adapter for what stands there now."""
+
+
+class _Block(BaseOptions):
+    """`Replaced`, as it is read from a file."""
+
+    path: str
+    kind: str
+    layers: dict[str, str]
+    source: dict[str, Any]
+    target: dict[str, Any]
+
+
+class _Record(BaseOptions):
+    """What stands beside the parameters."""
+
+    format: int
+    paramtrans: str
+    architecture: str | None
+    blocks: tuple[_Block, ...]
+    bytes: int
+    sha256: str
+
+
+def save_translated(network: nn.Module, path: Path | str, architecture: str | None = None) -> None:
+    """Write what `translate` returned to `path` (safetensors) and `path` + `.json`, for `load_translated`.
+
+    `architecture` says what the untranslated network is made by: `torchvision:resnet18` or `FILE.py:FACTORY`.
+    """
+    replaced = getattr(network, ATTRIBUTE, None)
+    if replaced is None:
+        raise StoreError("this network was not made by paramtrans.translate, so there is nothing to rebuild it from")
+    record = {
+        "format": FORMAT,
+        "paramtrans": paramtrans.__version__,
+        "architecture": architecture,
+        "blocks": [asdict(block) for block in replaced],
+    }
+    store.save_params(Path(path), dict(network.state_dict()), record)
+
+
+def load_translated(
+    path: Path | str, network: nn.Module | str | None = None, registry: Registry | None = None
+) -> nn.Module:
+    """A translated network from its file, in eval mode; raises `StoreError` where it is damaged or does not fit.
+
+    `network` is a fresh untranslated one, or says what makes it. It may be left out for architectures of torchvision;
+    a Python file is run only where the caller names it.
+
+    >>> small = load_translated("small.safetensors")  # doctest: +SKIP
+    """
+    path, registry = Path(path), registry or components()
+    params, raw = store.load_params(path)
+    place = store.record_path(path)
+    try:
+        record = _Record.model_validate(raw)
+    except ValidationError as error:
+        raise StoreError(f"{place}: is no record of a translated network: {error.errors()[0]['msg']}") from error
+    if record.format != FORMAT:
+        raise StoreError(f"{place}: has format {record.format}, this paramtrans reads {FORMAT}; update paramtrans")
+    whole = _untranslated(record, network, place)
+    try:
+        for block in record.blocks:
+            sides = (block.source, block.target)
+            source, target = (registry.create("block_adapter", block.kind, **side) for side in sides)
+            NetworkBlock(block.path, block.kind, source, block.layers, False).replace(whole, target, None)
+        whole.load_state_dict(params)
+    except (ConfigError, AttributeError, RuntimeError) as error:
+        raise StoreError(f"{path}: does not fit the network it is to be put into: {error}") from error
+    setattr(whole, ATTRIBUTE, tuple(Replaced(**block.model_dump()) for block in record.blocks))
+    return whole.eval()
+
+
+def _untranslated(record: _Record, network: nn.Module | str | None, place: Path) -> nn.Module:
+    if isinstance(network, nn.Module):
+        return network
+    if network is not None:
+        return models.build(network)
+    if record.architecture is None or not record.architecture.startswith("torchvision:"):
+        made_by = f" (it was {record.architecture})" if record.architecture else ""
+        raise StoreError(f"{place}: say what makes the untranslated network{made_by}; no file named here is ever run")
+    return models.build(record.architecture, files=False)

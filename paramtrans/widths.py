@@ -1,0 +1,81 @@
+"""Rules for how many hidden units each block of a network keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import nn
+
+from paramtrans.capture import Inputs
+from paramtrans.errors import SpecMismatch
+from paramtrans.network import NetworkBlock, matches, parameters
+
+Chosen = dict[str, dict[str, int]]
+"""For each block's path, the size of each group of its hidden units."""
+
+
+class Widths(Protocol):
+    """A rule."""
+
+    def __call__(self, network: nn.Module, blocks: Sequence[NetworkBlock], batches: Iterable[Inputs]) -> Chosen:
+        """Sizes of all groups of all blocks; a block that keeps its sizes is left as it is."""
+        ...
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A share of what it was: one for all blocks, or by pattern of their paths (all of it where none matches)."""
+
+    ratio: float | Mapping[str, float]
+
+    def __call__(self, network: nn.Module, blocks: Sequence[NetworkBlock], batches: Iterable[Inputs]) -> Chosen:
+        return {block.path: self.sizes(block) for block in blocks}
+
+    def sizes(self, block: NetworkBlock) -> dict[str, int]:
+        """The sizes of one block's groups; at least one unit of each."""
+        rules = self.ratio if isinstance(self.ratio, Mapping) else {"*": self.ratio}
+        ratio = next((value for pattern, value in rules.items() if matches(block.path, pattern)), 1.0)
+        if not 0 < ratio <= 1:
+            raise SpecMismatch(f"ratio: {ratio} is no share of the hidden units; give a number above 0, up to 1")
+        return {name: max(1, round(size * ratio)) for name, size in block.sizes.items()}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The largest ratio, the same for all blocks, with which the network has no more than so many parameters."""
+
+    parameters: int
+
+    def __call__(self, network: nn.Module, blocks: Sequence[NetworkBlock], batches: Iterable[Inputs]) -> Chosen:
+        whole = parameters(network)
+
+        def size(ratio: float) -> int:
+            return whole - sum(saved(block, Ratio(ratio).sizes(block)) for block in blocks)
+
+        ratio = largest(lambda share: size(share) <= self.parameters)
+        if ratio is None:
+            raise SpecMismatch(
+                f"a network of {self.parameters:,} parameters cannot be made of this one: with one unit in every block "
+                f"{size(1e-9):,} are left"
+            )
+        return Ratio(ratio)(network, blocks, batches)
+
+
+def saved(block: NetworkBlock, sizes: Mapping[str, int]) -> int:
+    """Parameters that a block has fewer of with these sizes."""
+    return block.adapter.spec.parameters - block.adapter.narrowed(sizes).spec.parameters
+
+
+def largest(fits: Callable[[float], bool], steps: int = 30) -> float | None:
+    """The largest share up to 1 that fits, by bisection; None where nothing above 0 does."""
+    low, high = 1e-9, 1.0
+    if fits(high):
+        return high
+    if not fits(low):
+        return None
+    for _ in range(steps):
+        middle = (low + high) / 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low

@@ -1,0 +1,207 @@
+"""Convolutions one after the other, with or without a skip around them: ResNet, MobileNet and VGG blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from torch import Tensor, nn
+
+from paramtrans.blocks import BlockAdapter, BlockOptions, Recognised
+from paramtrans.options import BaseOptions, Trials
+from paramtrans.specs import Reader, SymmetryGroup, SymmetryMember
+from paramtrans_blocks import recognise
+from paramtrans_blocks.activations import MAKERS, Activation
+
+
+class Pool(BaseOptions):
+    """A pooling layer behind a step."""
+
+    kind: Literal["max", "average"]
+    """Which."""
+    kernel: PositiveInt
+    """Kernel side."""
+    stride: PositiveInt
+    """Step."""
+    padding: NonNegativeInt = 0
+    """Zeros around."""
+
+
+class Step(BaseOptions):
+    """One convolution and what follows it."""
+
+    kernel: PositiveInt = 3
+    """Kernel side."""
+    stride: PositiveInt = 1
+    """Step."""
+    padding: NonNegativeInt = 1
+    """Zeros around."""
+    dilation: PositiveInt = 1
+    """Distance of the values under the kernel."""
+    depthwise: bool = False
+    """Whether each channel is convolved alone; the channels then stay the same units."""
+    bias: bool = False
+    """Whether the convolution has a bias."""
+    norm: PositiveFloat | None = 1e-5
+    """The `eps` of the BatchNorm behind it; None: no normalisation."""
+    activation: Activation | None = "relu"
+    """Behind both; none behind the last step, whose sum with the skip `final` goes for."""
+    pool: Pool | None = None
+    """Behind the activation."""
+
+
+class ConvChainOptions(BlockOptions):
+    """Sizes and steps of a chain."""
+
+    out: PositiveInt | None = None
+    """Channels that leave the block; as many as enter it by default."""
+    hidden: tuple[PositiveInt, ...] = Field(min_length=1)
+    """Channels behind each step that is not depthwise, but for the last."""
+    steps: tuple[Step, ...] = (Step(), Step(activation=None))
+    """The convolutions in order; by default those of a ResNet BasicBlock."""
+    skip: Literal["none", "identity", "projection"] = "identity"
+    """What is added to the branch: nothing, the input, or a 1×1 convolution of it with BatchNorm."""
+    skip_stride: PositiveInt = 1
+    """Step of the projection."""
+    final: Literal["relu"] | None = "relu"
+    """Activation of the sum."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        dense = [step for step in self.steps if not step.depthwise]
+        if not dense or self.steps[-1].depthwise or len(dense) != len(self.hidden) + 1:
+            raise ValueError("needs one step that is not depthwise for each of `hidden`, and such a one at the end")
+        if self.skip == "identity" and self.out not in (None, self.channels):
+            raise ValueError("a skip that is the identity needs as many channels out as in")
+        return self
+
+
+class ConvChain(BlockAdapter):
+    """conv, BatchNorm, activation, conv, … + skip, activation; each but the last conv's channels are hidden units.
+
+    Recognised: torchvision's BasicBlock, Bottleneck and InvertedResidual, and runs of convolutions in a `Sequential`.
+    """
+
+    Options: ClassVar[type[BlockOptions]] = ConvChainOptions
+    options: ConvChainOptions
+    trials: ClassVar[Trials] = (
+        {"hidden": [3]},
+        {
+            "hidden": [3, 2],
+            "steps": [{}, {"kernel": 1, "padding": 0, "norm": None, "bias": True}, {"activation": None}],
+        },
+        {
+            "hidden": [5],
+            "steps": [
+                {"kernel": 1, "padding": 0},
+                {"depthwise": True},
+                {"kernel": 1, "padding": 0, "activation": None},
+            ],
+            "final": None,
+        },
+    )
+
+    @property
+    def rectified(self) -> bool:  # type: ignore[override]
+        return self.options.final == "relu"
+
+    @property
+    def token_width(self) -> int:
+        return self.options.steps[0].kernel ** 2
+
+    @classmethod
+    def recognise(cls, module: nn.Module) -> list[Recognised]:
+        return recognise.conv_chains(module)
+
+    def narrowed(self, sizes: Mapping[str, int]) -> BlockAdapter:
+        hidden = tuple(sizes.get(f"hidden{i}", size) for i, size in enumerate(self.options.hidden, 1))
+        return type(self)(self.options.model_copy(update={"hidden": hidden}))
+
+    def module(self) -> nn.Module:
+        return ConvChainModule(self.options)
+
+    def readers(self) -> tuple[Reader, ...]:
+        _, *reading = self._dense()
+        return tuple(Reader(f"conv{i}", f"bn{i}" if self.options.steps[i - 1].norm else None) for i in reading)
+
+    def symmetries(self) -> tuple[SymmetryGroup, ...]:
+        rescale = all(step.activation in ("relu", None) for step in self.options.steps[:-1])
+        groups = []
+        for at, size in enumerate(self.options.hidden):
+            first, reader = list(self._dense())[at : at + 2]
+            members = list(self._made_by(first, 1))
+            # A depthwise convolution of a unit takes its scale back, so that all behind it stays.
+            for i in range(first + 1, reader):
+                members += self._made_by(i, 0, weight=-1 if i == first + 1 else 0)
+            members.append(SymmetryMember(f"conv{reader}.weight", 1, -1 if reader == first + 1 else 0))
+            groups.append(SymmetryGroup(f"hidden{at + 1}", size, tuple(members), rescale=rescale))
+        return tuple(groups)
+
+    def stream(self) -> tuple[SymmetryMember, ...]:
+        if self.options.skip != "identity" or self.options.steps[0].depthwise:
+            return ()
+        last = len(self.options.steps)
+        return (SymmetryMember("conv1.weight", 1), *(SymmetryMember(m.tensor, 0) for m in self._made_by(last, 0)))
+
+    def _dense(self) -> Iterator[int]:
+        """Numbers, from 1, of the steps that are not depthwise."""
+        return (i for i, step in enumerate(self.options.steps, 1) if not step.depthwise)
+
+    def _made_by(self, number: int, scale: int, weight: int | None = None) -> Iterator[SymmetryMember]:
+        """Tensors of a step that run over the channels it writes; what makes a unit larger gets `scale`."""
+        step = self.options.steps[number - 1]
+        own = 0 if step.norm else scale
+        yield SymmetryMember(f"conv{number}.weight", 0, own if weight is None else weight)
+        if step.bias:
+            yield SymmetryMember(f"conv{number}.bias", 0, own)
+        if step.norm:
+            yield from (SymmetryMember(f"bn{number}.{name}", 0, scale) for name in ("weight", "bias"))
+            yield from (SymmetryMember(f"bn{number}.{name}", 0) for name in ("running_mean", "running_var"))
+
+
+class ConvChainModule(nn.Module):
+    """`[batch, channels, h, w]` → `[batch, out, h', w']`."""
+
+    def __init__(self, options: ConvChainOptions) -> None:
+        super().__init__()
+        self.steps, self.adds = options.steps, options.skip
+        widths, channels = [*options.hidden, options.out or options.channels], options.channels
+        for number, step in enumerate(options.steps, 1):
+            out = channels if step.depthwise else widths.pop(0)
+            groups = channels if step.depthwise else 1
+            conv = nn.Conv2d(
+                channels, out, step.kernel, step.stride, step.padding, step.dilation, groups, bias=step.bias
+            )
+            self.add_module(f"conv{number}", conv)
+            self.add_module(f"bn{number}", nn.BatchNorm2d(out, step.norm) if step.norm else nn.Identity())
+            self.add_module(f"then{number}", _behind(step))
+            channels = out
+        if options.skip == "projection":
+            project = nn.Conv2d(options.channels, channels, 1, options.skip_stride, bias=False)
+            self.downsample = nn.Sequential(project, nn.BatchNorm2d(channels))
+        self.final = MAKERS[options.final]() if options.final else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.final(self.branch(x) + self.skip(x))
+        return found
+
+    def branch(self, x: Tensor) -> Tensor:
+        for number in range(1, len(self.steps) + 1):
+            for name in ("conv", "bn", "then"):
+                x = self.get_submodule(f"{name}{number}")(x)
+        return x
+
+    def skip(self, x: Tensor) -> Tensor:
+        if self.adds == "none":
+            return x.new_zeros(())
+        return x if self.adds == "identity" else self.downsample(x)
+
+
+def _behind(step: Step) -> nn.Module:
+    """Activation and pooling of a step."""
+    layers = [MAKERS[step.activation]()] if step.activation else []
+    if step.pool is not None:
+        kind = nn.MaxPool2d if step.pool.kind == "max" else nn.AvgPool2d
+        layers.append(kind(step.pool.kernel, step.pool.stride, step.pool.padding))
+    return nn.Sequential(*layers)

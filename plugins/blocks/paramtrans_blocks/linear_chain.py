@@ -1,0 +1,109 @@
+"""Linear layers one after the other: plain MLPs, and the feed-forward blocks of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from torch import Tensor, nn
+
+from paramtrans.blocks import BlockAdapter, BlockOptions, Recognised
+from paramtrans.options import Trials
+from paramtrans.specs import Reader, SymmetryGroup, SymmetryMember
+from paramtrans_blocks import recognise
+from paramtrans_blocks.activations import MAKERS, Activation
+
+
+class LinearChainOptions(BlockOptions):
+    """Sizes of a chain."""
+
+    out: PositiveInt | None = None
+    """Values that leave the block; as many as enter it by default."""
+    hidden: tuple[PositiveInt, ...] = Field(min_length=1)
+    """Units of each layer but the last."""
+    activation: Activation = "relu"
+    """Between the layers."""
+    bias: bool = True
+    """Whether the layers have biases."""
+    skip: Literal["none", "identity"] = "identity"
+    """What is added to the branch: nothing, or the input."""
+    norm: PositiveFloat | None = None
+    """The `eps` of a LayerNorm before the first layer, inside the skip; None: no normalisation."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.skip == "identity" and self.out not in (None, self.channels):
+            raise ValueError("a skip that is the identity needs as many values out as in")
+        return self
+
+
+class LinearChain(BlockAdapter):
+    """[LayerNorm,] Linear, activation, Linear, … [+ input], on the last axis: `[batch, ..., channels]`.
+
+    Recognised: `Sequential`s of Linear layers (torchvision's MLPBlock too), pairs called fc1 and fc2, and the
+    feed-forward blocks of `nn.TransformerEncoderLayer`, torchvision's ViT and BERT.
+    """
+
+    Options: ClassVar[type[BlockOptions]] = LinearChainOptions
+    options: LinearChainOptions
+    trials: ClassVar[Trials] = ({"hidden": [5], "norm": 1e-6}, {"hidden": [3, 4], "activation": "gelu", "skip": "none"})
+    channels_last: ClassVar[bool] = True
+
+    @classmethod
+    def recognise(cls, module: nn.Module) -> list[Recognised]:
+        return recognise.linear_chains(module)
+
+    def narrowed(self, sizes: Mapping[str, int]) -> BlockAdapter:
+        hidden = tuple(sizes.get(f"hidden{i}", size) for i, size in enumerate(self.options.hidden, 1))
+        return type(self)(self.options.model_copy(update={"hidden": hidden}))
+
+    def module(self) -> nn.Module:
+        return LinearChainModule(self.options)
+
+    def readers(self) -> tuple[Reader, ...]:
+        return tuple(Reader(f"fc{i}") for i in range(2, len(self.options.hidden) + 2))
+
+    def symmetries(self) -> tuple[SymmetryGroup, ...]:
+        rescale, groups = self.options.activation == "relu", []
+        for i, size in enumerate(self.options.hidden, 1):
+            members = [SymmetryMember(f"fc{i}.weight", 0, 1), SymmetryMember(f"fc{i + 1}.weight", 1, -1)]
+            if self.options.bias:
+                members.append(SymmetryMember(f"fc{i}.bias", 0, 1))
+            groups.append(SymmetryGroup(f"hidden{i}", size, tuple(members), rescale=rescale))
+        return tuple(groups)
+
+    def stream(self) -> tuple[SymmetryMember, ...]:
+        if self.options.skip == "none":
+            return ()
+        last = len(self.options.hidden) + 1
+        members = [SymmetryMember("fc1.weight", 1), SymmetryMember(f"fc{last}.weight", 0)]
+        members += [SymmetryMember(f"fc{last}.bias", 0)] if self.options.bias else []
+        members += [SymmetryMember(f"norm.{name}", 0) for name in ("weight", "bias") if self.options.norm]
+        return tuple(members)
+
+
+class LinearChainModule(nn.Module):
+    """`[batch, ..., channels]` → `[batch, ..., out]`."""
+
+    def __init__(self, options: LinearChainOptions) -> None:
+        super().__init__()
+        self.adds = options.skip
+        self.norm = nn.LayerNorm(options.channels, options.norm) if options.norm else nn.Identity()
+        widths = [options.channels, *options.hidden, options.out or options.channels]
+        self.count = len(widths) - 1
+        for i in range(self.count):
+            self.add_module(f"fc{i + 1}", nn.Linear(widths[i], widths[i + 1], bias=options.bias))
+        self.activation = MAKERS[options.activation]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.branch(x) + self.skip(x)
+
+    def branch(self, x: Tensor) -> Tensor:
+        x = self.get_submodule("fc1")(self.norm(x))
+        for i in range(2, self.count + 1):
+            x = self.get_submodule(f"fc{i}")(self.activation(x))
+        return x
+
+    def skip(self, x: Tensor) -> Tensor:
+        return x if self.adds == "identity" else x.new_zeros(())

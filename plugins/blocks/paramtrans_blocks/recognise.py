@@ -1,0 +1,227 @@
+"""What existing modules are, by their layers and names; whether they compute what that says is measured afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from paramtrans.blocks import Recognised
+from paramtrans_blocks.activations import activation_name
+
+PASSED = (nn.Dropout, nn.Dropout2d, nn.Identity)
+"""Layers that do nothing outside training."""
+Leaf = tuple[str, nn.Module]
+
+
+def conv_chains(module: nn.Module) -> list[Recognised]:
+    """Blocks in which convolutions follow each other."""
+    if isinstance(module, nn.Sequential):
+        return [found for run in _runs(module) if (found := _chain(run, "none", None)) is not None]
+    if isinstance(getattr(module, "use_res_connect", None), bool) and isinstance(
+        getattr(module, "conv", None), nn.Module
+    ):
+        leaves = [(f"conv.{path}", leaf) for path, leaf in _leaves(module.conv)]  # type: ignore[arg-type]
+        found = _chain(leaves, "identity" if module.use_res_connect else "none", None, whole=True)
+        return [found] if found else []
+    return _resnet(module)
+
+
+def linear_chains(module: nn.Module) -> list[Recognised]:
+    """Blocks in which Linear layers follow each other on the last axis."""
+    if isinstance(module, nn.Sequential):
+        return [found for run in _runs(module) if (found := _mlp(run)) is not None]
+    for names, act, norm, skip in FEED_FORWARD:
+        layers = [_at(module, name) for name in names]
+        activation = activation_name(_at(module, act))
+        if all(isinstance(layer, nn.Linear) for layer in layers) and activation:
+            before = _at(module, norm)
+            # A norm of that name stands before the layers only in blocks that say so, or whose own place it is.
+            first = before if norm and getattr(module, "norm_first", True) else None
+            found = _feed_forward(names, layers, activation, (norm, first), skip)
+            return [found] if found else []
+    return []
+
+
+FEED_FORWARD: tuple[tuple[tuple[str, str], str, str, str], ...] = (
+    (("linear1", "linear2"), "activation", "norm2", "identity"),  # nn.TransformerEncoderLayer
+    (("mlp.0", "mlp.3"), "mlp.1", "ln_2", "identity"),  # torchvision's EncoderBlock
+    (
+        ("intermediate.dense", "output.dense"),
+        "intermediate.intermediate_act_fn",
+        "layernorm_after",
+        "identity",
+    ),  # BERT, ViT
+    (("fc1", "fc2"), "act", "", "none"),
+    (("fc1", "fc2"), "activation_fn", "", "none"),
+    (("fc1", "fc2"), "activation", "", "none"),
+)
+"""Names of the two layers, of the activation and of a LayerNorm before them, and what is added to what they give."""
+
+
+def _resnet(module: nn.Module) -> list[Recognised]:
+    """torchvision's BasicBlock and Bottleneck, or what is built like them."""
+    names = [name for name, _ in module.named_children()]
+    count = sum(1 for i in (1, 2, 3) if f"conv{i}" in names and f"bn{i}" in names)
+    if count < 2 or not isinstance(getattr(module, "relu", None), nn.ReLU) or "downsample" not in dir(module):
+        return []
+    if set(names) - {"relu", "downsample", *(f"{kind}{i}" for kind in ("conv", "bn") for i in range(1, count + 1))}:
+        return []
+    leaves: list[Leaf] = []
+    for i in range(1, count + 1):
+        leaves += [(f"{kind}{i}", module.get_submodule(f"{kind}{i}")) for kind in ("conv", "bn")]
+        leaves += [("relu", nn.ReLU())] if i < count else []
+    down = module.downsample
+    found = _chain(leaves, "identity" if down is None else "projection", "relu", down, whole=True)
+    return [found] if found else []
+
+
+def _chain(
+    leaves: list[Leaf], skip: str, final: str | None, down: Any = None, whole: bool = False
+) -> Recognised | None:
+    """A chain of all these leaves up to its last dense convolution; None where they are no such chain."""
+    steps: list[dict[str, Any]] = []
+    layers: dict[str, str] = {}
+    sizes: list[int] = []
+    for path, leaf in leaves:
+        if isinstance(leaf, nn.Conv2d):
+            step = _step(leaf)
+            if step is None:
+                return None
+            steps.append(step)
+            sizes += [] if step["depthwise"] else [leaf.out_channels]
+            layers[f"conv{len(steps)}"] = path
+        elif not steps or not _behind(leaf, steps[-1]):
+            return None
+        elif isinstance(leaf, nn.BatchNorm2d):
+            layers[f"bn{len(steps)}"] = path
+    while steps and steps[-1]["depthwise"]:
+        layers.pop(f"bn{len(steps)}", None), layers.pop(f"conv{len(steps)}")
+        steps.pop()
+    if len(sizes) < 2 or not steps:
+        return None
+    if not whole:  # what follows the sum of the last convolution is left to the network
+        steps[-1] |= {"activation": None, "pool": None}
+    first = next(leaf for _, leaf in leaves if isinstance(leaf, nn.Conv2d))
+    options = {"channels": first.in_channels, "hidden": sizes[:-1], "out": sizes[-1], "steps": steps, "skip": skip}
+    if skip == "projection":
+        if not _projects(down):
+            return None
+        layers |= {"downsample.0": "downsample.0", "downsample.1": "downsample.1"}
+        options["skip_stride"] = down[0].stride[0]
+    return Recognised(options | {"final": final}, layers, whole)
+
+
+def _step(conv: nn.Conv2d) -> dict[str, Any] | None:
+    """A convolution as a step, without what follows; None unless square, zero-padded and dense or depthwise."""
+    depthwise = conv.groups > 1 and conv.groups == conv.in_channels == conv.out_channels
+    sizes = [conv.kernel_size, conv.stride, conv.padding, conv.dilation]
+    if any(isinstance(size, str) or len(set(size)) > 1 for size in sizes) or conv.padding_mode != "zeros":
+        return None
+    if conv.groups > 1 and not depthwise:
+        return None
+    kernel, stride, padding, dilation = (int(size[0]) for size in sizes)
+    named = {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation}
+    return {
+        **named,
+        "depthwise": depthwise,
+        "bias": conv.bias is not None,
+        "norm": None,
+        "activation": None,
+        "pool": None,
+    }
+
+
+def _behind(leaf: nn.Module, step: dict[str, Any]) -> bool:
+    """Whether a layer may follow in this step; notes it there."""
+    plain = not step["activation"] and not step["pool"]
+    if isinstance(leaf, PASSED):
+        return True
+    if isinstance(leaf, nn.BatchNorm2d):
+        fits = plain and not step["norm"] and leaf.affine and leaf.track_running_stats
+        step["norm"] = leaf.eps
+        return fits
+    if (activation := activation_name(leaf)) is not None:
+        fits = plain
+        step["activation"] = activation
+        return fits
+    if isinstance(leaf, nn.MaxPool2d | nn.AvgPool2d) and not step["pool"] and not leaf.ceil_mode:
+        sizes = (leaf.kernel_size, leaf.stride, leaf.padding)
+        if all(isinstance(size, int) for size in sizes):
+            kind = "max" if isinstance(leaf, nn.MaxPool2d) else "average"
+            step["pool"] = dict(zip(("kernel", "stride", "padding"), sizes, strict=True), kind=kind)
+            return True
+    return False
+
+
+def _projects(down: Any) -> bool:
+    """Whether a downsample path is a 1×1 convolution with BatchNorm."""
+    if not isinstance(down, nn.Sequential) or len(down) != 2 or not isinstance(down[0], nn.Conv2d):
+        return False
+    conv, norm = down[0], down[1]
+    square = len(set(conv.stride)) == 1 and conv.kernel_size == (1, 1) and conv.padding == (0, 0) and conv.groups == 1
+    return square and conv.bias is None and isinstance(norm, nn.BatchNorm2d) and norm.track_running_stats
+
+
+def _mlp(leaves: list[Leaf]) -> Recognised | None:
+    """A chain of Linear layers with one kind of activation between them."""
+    linears = [(path, leaf) for path, leaf in leaves if isinstance(leaf, nn.Linear)]
+    if len(linears) < 2 or not isinstance(leaves[0][1], nn.Linear):
+        return None
+    paths = [path for path, _ in leaves]
+    between = leaves[: paths.index(linears[-1][0])]
+    kinds = [activation_name(leaf) for _, leaf in between if not isinstance(leaf, (nn.Linear, *PASSED))]
+    alternate = [isinstance(leaf, nn.Linear) for _, leaf in between if not isinstance(leaf, PASSED)]
+    if len(set(kinds)) != 1 or kinds[0] is None or alternate != [True, False] * (len(linears) - 1):
+        return None
+    names, layers = zip(*linears, strict=True)
+    return _feed_forward(names, list(layers), kinds[0], ("", None), "none")
+
+
+def _feed_forward(
+    names: tuple[str, ...], layers: list[Any], activation: str, norm: tuple[str, Any], skip: str
+) -> Recognised | None:
+    biases = {layer.bias is not None for layer in layers}
+    sizes = [layers[0].in_features, *(layer.out_features for layer in layers)]
+    if len(biases) > 1 or (skip == "identity" and sizes[0] != sizes[-1]):
+        return None
+    options = {"channels": sizes[0], "hidden": sizes[1:-1], "out": sizes[-1], "activation": activation}
+    mapped = {f"fc{i}": name for i, name in enumerate(names, 1)}
+    if isinstance(norm[1], nn.LayerNorm):
+        options["norm"] = norm[1].eps
+        mapped = {"norm": norm[0], **mapped}
+    return Recognised(options | {"bias": biases.pop(), "skip": skip}, mapped)
+
+
+def _runs(module: nn.Sequential) -> Iterator[list[Leaf]]:
+    """Leaves of a Sequential, cut at layers that are not known; each run begins with a layer of weights."""
+    run: list[Leaf] = []
+    kinds = (nn.Conv2d, nn.Linear)
+    for path, leaf in _leaves(module):
+        same = not run or not isinstance(leaf, kinds) or type(leaf) is type(run[0][1])
+        known = isinstance(leaf, (*kinds, *PASSED, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d)) or activation_name(leaf)
+        if run and (not known or not same):
+            yield run
+            run = []
+        if known and (run or isinstance(leaf, kinds)):
+            run.append((path, leaf))
+    if run:
+        yield run
+
+
+def _leaves(module: nn.Module, prefix: str = "") -> Iterator[Leaf]:
+    """Layers of nested Sequentials in order; a module of another kind is one leaf."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.Sequential):
+            yield from _leaves(child, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", child
+
+
+def _at(module: nn.Module, path: str) -> Any:
+    """What stands at a dotted path, or None."""
+    found: Any = module
+    for name in path.split(".") if path else ["\0"]:
+        found = getattr(found, name, None)
+    return found

@@ -1,0 +1,191 @@
+"""Whole networks: translated from Python and from the shell, saved, rebuilt, and refused where they should be."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+import paramtrans
+from paramtrans.capture import NetworkContext, Spool, entering
+from paramtrans.cli.main import main
+from paramtrans.errors import SpecMismatch, StoreError
+from paramtrans.widths import Budget
+
+NETS = """
+import torch
+from torch import nn
+from torchvision.models.resnet import BasicBlock
+
+def small(classes=4):
+    return nn.Sequential(nn.Conv2d(3, 8, 3), BasicBlock(8, 8), BasicBlock(8, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                         nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, classes))
+"""
+
+
+@pytest.fixture
+def nets(tmp_path: Path) -> Path:
+    path = tmp_path / "nets.py"
+    path.write_text(NETS)
+    return path
+
+
+@pytest.fixture
+def network(nets: Path) -> nn.Module:
+    """With hidden units half of which are copies of the others, so that half of them are enough."""
+    from paramtrans.models import build
+
+    torch.manual_seed(0)
+    made = build(f"{nets}:small")
+    for block in (made[1], made[2]):
+        for tensor in (block.bn1.weight, block.bn1.bias, block.bn2.bias):
+            tensor.data.uniform_(0.5, 1.5)
+        for tensor in (block.conv1.weight, block.bn1.weight, block.bn1.bias):
+            tensor.data[4:] = tensor.data[:4]
+    made[5].weight.data[8:], made[5].bias.data[8:] = made[5].weight.data[:8], made[5].bias.data[:8]
+    return made.eval()
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(24, 3, 9, 9, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_network_that_half_of_its_units_are_enough_for_keeps_its_function(network: nn.Module, images: Tensor) -> None:
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    small = paramtrans.translate(network, ratio=0.5, calibrate=images.split(10))
+    assert [block.path for block in small.paramtrans_blocks] == ["1", "2", ""]
+    assert small[1].conv1.out_channels == 4 and small[5].out_features == 8 and not small.training
+    torch.testing.assert_close(small(images), network(images), rtol=1e-2, atol=1e-3)
+    assert all(torch.equal(network.state_dict()[name], before[name]) for name in before)
+
+
+def test_later_blocks_make_up_for_what_earlier_ones_changed(network: nn.Module, images: Tensor) -> None:
+    torch.manual_seed(3)
+    for block in (network[1], network[2]):
+        block.conv1.weight.data.normal_()
+    errors = {}
+    for sequential in (True, False):
+        small = paramtrans.translate(network, ratio=0.25, calibrate=[images], blocks="1,2", sequential=sequential)
+        errors[sequential] = (small[:3](images) - network[:3](images)).square().mean().item()
+    assert errors[True] < errors[False]
+
+
+def test_pruning_needs_no_inputs_and_a_ratio_may_depend_on_the_path(network: nn.Module) -> None:
+    small = paramtrans.translate(network, "prune", ratio={"1": 0.25, "2": 0.5})
+    assert (small[1].conv1.out_channels, small[2].conv1.out_channels, small[5].out_features) == (2, 4, 16)
+
+
+def test_a_budget_is_kept_and_used(network: nn.Module) -> None:
+    whole = sum(p.numel() for p in network.parameters())
+    small = paramtrans.translate(network, "prune", widths=Budget(whole // 2))
+    assert 0.4 * whole < sum(p.numel() for p in small.parameters()) <= whole // 2
+    with pytest.raises(SpecMismatch, match="cannot be made of this one"):
+        paramtrans.translate(network, "prune", widths=Budget(10))
+
+
+def test_what_cannot_be_done_is_refused(network: nn.Module, images: Tensor) -> None:
+    for problem, arguments in {
+        'no block whose path matches "layer9"': {"blocks": "layer9"},
+        "has to be trained first": {"translator": "mixer"},
+        "no share of the hidden units": {"ratio": 1.5},
+        "context with": {"calibrate": ()},
+    }.items():
+        with pytest.raises(SpecMismatch, match=problem):
+            paramtrans.translate(network, **{"calibrate": [images], **arguments})
+
+
+def test_features_wait_in_files_beyond_the_limit(network: nn.Module, images: Tensor) -> None:
+    spool = Spool(limit=images[:10].nbytes)
+    for piece in images.split(10):
+        spool.add(piece)
+    assert torch.equal(torch.cat(list(spool)), images) and torch.equal(torch.cat(list(spool)), images)
+    kept = entering(network, "1.conv1", images.split(10))
+    [first, *_] = NetworkContext(reached=kept, original=kept).entering()
+    torch.testing.assert_close(first.reached[0], network[0](images[:10]))
+
+
+def shell(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[int, str, str]:
+    status = main([str(argument) for argument in arguments])
+    out = capsys.readouterr()
+    return status, out.out, out.err
+
+
+def test_from_the_shell_and_back(
+    network: nn.Module, nets: Path, images: Tensor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, data, output = tmp_path / "model.safetensors", tmp_path / "images.npy", tmp_path / "small.safetensors"
+    save_file(network.state_dict(), model)
+    numpy.save(data, images.numpy())
+    status, out, _ = shell(capsys, "inspect", model, "--arch", f"{nets}:small", "--calibrate", data, "--json")
+    seen = json.loads(out)
+    assert status == 0 and [(b["path"], b["hidden"]) for b in seen["blocks"] if not b["refused"]] == [
+        ("", [16]),
+        ("1", [8]),
+        ("2", [8]),
+    ]
+    arguments = ("translate", model, "--arch", f"{nets}:small", "--calibrate", data, "-o", output, "--json")
+    status, out, err = shell(capsys, *arguments)
+    result = json.loads(out)
+    assert status == 0 and result["after"]["parameters"] < result["before"]["parameters"], err
+    assert result["after"]["flops"] < result["before"]["flops"] and "translating 3 blocks" in err
+    small = paramtrans.load_translated(output, f"{nets}:small")
+    torch.testing.assert_close(small(images), network(images), rtol=1e-2, atol=1e-3)
+    with pytest.raises(StoreError, match="no file named here is ever run"):
+        paramtrans.load_translated(output)
+
+
+class Hostile:
+    def __reduce__(self) -> Any:
+        return (exec, ("raise SystemExit('a checkpoint was run')",))
+
+
+def test_a_hostile_checkpoint_is_refused_and_nothing_is_written(
+    nets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain, torchs, output = tmp_path / "plain.pt", tmp_path / "torch.pth", tmp_path / "small.safetensors"
+    plain.write_bytes(pickle.dumps({"weight": Hostile()}))
+    torch.save({"weight": Hostile()}, torchs)
+    for model in (plain, torchs):
+        status, _, err = shell(capsys, "translate", model, "--arch", f"{nets}:small", "-o", output)
+        assert status == 2 and "other objects are refused" in err and len(err.splitlines()) <= 2
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "problem"),
+    [
+        ("resnet18", "expected torchvision:NAME or FILE.py:FACTORY"),
+        ("torchvision:resnet1", "has no 'resnet1'"),
+        ("missing.py:small", "no such Python file"),
+        ("NETS:nothing", "has no function 'nothing'"),
+        ("NETS:small?classes=x", "TypeError"),
+        ("NETS:small?classes=5", "does not fit the architecture"),
+    ],
+)
+def test_a_wrong_architecture_is_named(
+    architecture: str, problem: str, network: nn.Module, nets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_file(network.state_dict(), tmp_path / "model.safetensors")
+    wanted = architecture.replace("NETS", str(nets))
+    status, _, err = shell(capsys, "inspect", tmp_path / "model.safetensors", "--arch", wanted)
+    assert status == 2 and problem in err and "Traceback" not in err
+
+
+def test_a_damaged_or_foreign_record_is_refused(network: nn.Module, nets: Path, tmp_path: Path) -> None:
+    small = paramtrans.translate(network, "prune")
+    path = tmp_path / "small.safetensors"
+    paramtrans.save_translated(small, path, f"{nets}:small")
+    record = Path(f"{path}.json")
+    record.write_text(record.read_text().replace('"conv_chain"', '"conv"'))
+    with pytest.raises(StoreError, match="checksum"):
+        paramtrans.load_translated(path, f"{nets}:small")
+    with pytest.raises(StoreError, match=r"not made by paramtrans\.translate"):
+        paramtrans.save_translated(network, path)
