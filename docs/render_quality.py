@@ -2,8 +2,9 @@
 
     python docs/render_quality.py runs/light_conv runs/paper_conv …
 
-Each run's rows replace those of the same experiment and method; other rows stay. Without arguments the page is rendered
-from the rows there are.
+An experiment is called as its run's folder, that is as its TOML file. A run's rows replace those of the same experiment
+and method; other rows stay, so that several runs with `--set evaluation.methods=[…]` may fill one table. Without
+arguments the page is rendered from the rows there are.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def main(folders: list[str]) -> None:
     for folder in map(Path, folders):
         run = json.loads((folder / "run.json").read_text())
         evaluation = json.loads((folder / "evaluation.json").read_text())
-        rows |= {key(row): row for row in rows_of(run, evaluation)}
+        rows |= {key(row): row for row in rows_of(folder.name, run, evaluation)}
     kept = sorted(rows.values(), key=lambda row: (row["experiment"], -row["mean"]))
     KEPT.write_text("[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in kept) + "\n]\n")
     PAGE.write_text(page(kept))
@@ -52,12 +53,12 @@ def key(row: dict[str, Any]) -> tuple[str, str]:
     return row["experiment"], row["method"]
 
 
-def rows_of(run: dict[str, Any], evaluation: dict[str, Any]) -> list[dict[str, Any]]:
+def rows_of(name: str, run: dict[str, Any], evaluation: dict[str, Any]) -> list[dict[str, Any]]:
     """What one run says of each method."""
     config = run["config"]
     goes_on = {method["label"] for method in config["evaluation"]["methods"] if method["translator"] is None}
     zoos = {method["label"]: zoo_of(method) for method in config["evaluation"]["methods"]}
-    shared = {"experiment": run["name"], "protocol": protocol(config), "target": target(config["target"])}
+    shared = {"experiment": name, "protocol": protocol(config), "target": target(config["target"])}
     return [
         {
             **shared,

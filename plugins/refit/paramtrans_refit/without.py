@@ -113,13 +113,14 @@ def clusters(points: Tensor, weights: Tensor, count: int, rounds: int) -> Tensor
         reached = torch.cdist(points, points[rows[:, None], torch.stack(chosen, dim=1)]).amin(2) * weights
         reached[rows[:, None], torch.stack(chosen, dim=1)] = -1
         chosen.append(reached.argmax(1))
-    centres = points[rows[:, None], torch.stack(chosen, dim=1)]
-    best: Tensor = one_hot(torch.stack(chosen, dim=1), points.shape[1]).to(points)
+    own = torch.stack(chosen, dim=1)
+    nearest = torch.cdist(points, points[rows[:, None], own]).argmin(2)
+    nearest = nearest.scatter(1, own, torch.arange(count).expand_as(own))
+    best: Tensor = one_hot(nearest, count).to(points).mT
     for _ in range(rounds):
-        share = one_hot(torch.cdist(points, centres).argmin(2), count).to(points).mT
-        full = share.sum(2, keepdim=True) > 0
-        if not full.all():
-            break
-        best, heavy = share, share * weights[:, None]
+        heavy = best * weights[:, None]
         centres = heavy @ points / heavy.sum(2, keepdim=True).clamp_min(1e-12)
+        share = one_hot(torch.cdist(points, centres).argmin(2), count).to(points).mT
+        whole = (share.sum(2) > 0).all(1)[:, None, None]
+        best = torch.where(whole, share, best)
     return best

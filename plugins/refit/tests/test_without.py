@@ -69,7 +69,7 @@ def test_clusters_are_those_one_sees_and_none_is_empty() -> None:
     together = share.mT @ share
     assert torch.equal(together, (seen[:, :, None] == seen[:, None]).float())
     same = clusters(torch.zeros(2, 5, 3), torch.ones(2, 5), 3, rounds=5)
-    assert (same.sum(2) > 0).all()
+    assert (same.sum(2) > 0).all() and (same.sum(1) == 1).all()
 
 
 @pytest.mark.parametrize("name", ["prune", "select", "merge"])
