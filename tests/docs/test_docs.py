@@ -2,7 +2,7 @@
 
 A page is read from top to bottom in one folder. What its blocks mean:
 
-- any language with `title="FILE"`: the file, or behind a comment `in place of lines with: TEXT` a part of it;
+- code with `title="FILE"`: the file, or behind `<!-- in place of: TEXT -->` the statement in it that begins so;
 - `console`: commands behind `$`, and what they print; a line `...` stands for any lines;
 - `python` without a title: run, and what it prints is compared with the `text` block behind it, if there is one;
 - anything else is left alone.
@@ -28,7 +28,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(
-    r"^(?P<before><!-- in place of lines with: (?P<place>.*?) -->\n)?"
+    r"^(?P<before><!-- in place of: (?P<place>.*?) -->\n)?"
     r"```(?P<language>\w*)(?P<info>[^\n]*)\n(?P<body>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
@@ -77,12 +77,17 @@ class Page:
         path = self.folder / info["title"]
         path.parent.mkdir(parents=True, exist_ok=True)
         if place:
-            lines = path.read_text().splitlines(keepends=True)
-            [first, *_] = there = [i for i, line in enumerate(lines) if line.strip().startswith(place)]
-            lines[first : there[-1] + 1] = [body]
-            body = "".join(lines)
+            body = _replaced(path.read_text(), place, body)
         path.write_text(body)
         os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + 10**9 * len(self.shown)))
+
+
+def _replaced(text: str, place: str, body: str) -> str:
+    """The text with another statement where one begins with `place` and ends in a bracket below its first letter."""
+    pattern = re.compile(rf"^( *){re.escape(place)}.*?^\1\)\n", re.MULTILINE | re.DOTALL)
+    found, count = pattern.subn(lambda match: textwrap.indent(body, match[1]), text)
+    assert count == 1, f"{count} statements begin with {place}"
+    return found
 
 
 def _steady(printed: str) -> str:
