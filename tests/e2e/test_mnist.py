@@ -14,7 +14,7 @@ import pytest
 import torch
 from paramtrans_mnist import shipped
 
-from paramtrans.errors import DataError
+from paramtrans.errors import ConfigError, DataError
 from paramtrans.plugins import Plugins
 from paramtrans.protocols import Task
 
@@ -147,6 +147,34 @@ def test_batches_are_augmented_by_each_hosts_seed_whatever_hosts_stand_beside_it
     both, _ = next(batches_of(flipping, split, [3, 4], 16))
     alone, _ = next(batches_of(flipping, split, [4], 16))
     assert torch.equal(both[1], alone[0]) and not torch.equal(both[0], both[1])
+
+
+# The small digits
+
+
+def test_the_small_digits_are_shipped_whole_and_enlarged(tmp_path: Path) -> None:
+    digits = task("digits")
+    digits.prepare(tmp_path)
+    splits = {name: digits.split(name) for name in ("train", "holdout", "test")}
+    assert {name: len(split) for name, split in splits.items()} == {"train": 1100, "holdout": 197, "test": 500}
+    labels = torch.cat([split.labels for split in splits.values()])
+    assert torch.bincount(labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+    assert labels[:10].tolist() == list(range(10))
+    raw, _ = shipped.digits()
+    assert raw.max() == 16 and splits["train"].inputs.shape == (1100, 28, 28)
+    brightness = splits["train"].inputs.double().mean((1, 2)) / 255
+    assert (brightness - raw[:1100].double().mean((1, 2)) / 16).abs().max() < 0.02
+    assert digits.slot == task().slot and not list(tmp_path.iterdir())
+
+
+def test_a_damaged_or_another_copy_of_the_digits_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="shipped; leave it out"):
+        task("digits", root="mine")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / shipped.DIGITS).write_bytes(gzip.compress(b"1,2,3"))
+    monkeypatch.setattr(shipped, "files", lambda name: tmp_path)
+    with pytest.raises(DataError, match=r"digits\.csv\.gz is damaged; install again"):
+        task("digits").prepare(tmp_path)
 
 
 # The user's own copy

@@ -1,11 +1,16 @@
-"""The MNIST files in this package: unpacked into the cache once, and checked."""
+"""The data in this package: MNIST, unpacked into the cache once, and the small digits; both checked."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
 from importlib.resources import files
+from io import BytesIO
 from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from paramtrans.errors import DataError
 from paramtrans.store import write_bytes
@@ -17,6 +22,7 @@ MD5 = {
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
 """Of the files as torchvision reads them, uncompressed."""
+DIGITS, DIGITS_MD5 = "digits.csv.gz", "9b335364a7bfd63947c7480a5bd51f2d"
 
 
 def extract(root: Path) -> Path:
@@ -30,6 +36,19 @@ def extract(root: Path) -> Path:
             except (OSError, EOFError) as error:
                 raise DataError(f"mnist: the shipped {name}.gz cannot be unpacked ({error}); install again") from error
     return root
+
+
+def digits() -> tuple[Tensor, Tensor]:
+    """The small digits: bytes `[1797, 8, 8]` from 0 to 16, and labels `[1797]`; `DataError` if damaged."""
+    packed = files("paramtrans_mnist").joinpath("data", DIGITS)
+    try:
+        content = packed.read_bytes()
+    except OSError as error:
+        raise DataError(f"digits: the shipped {DIGITS} cannot be read ({error}); install again") from error
+    if _md5(content) != DIGITS_MD5:
+        raise DataError(f"digits: the shipped {DIGITS} is damaged; install again")
+    rows = torch.from_numpy(np.loadtxt(BytesIO(gzip.decompress(content)), delimiter=",", dtype=np.uint8))
+    return rows[:, :-1].reshape(-1, 8, 8), rows[:, -1].long()
 
 
 def check(root: Path) -> None:
