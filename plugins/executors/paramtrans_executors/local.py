@@ -15,7 +15,7 @@ import torch
 from pydantic import Field, PositiveInt
 
 from paramtrans.errors import TrainingError
-from paramtrans.options import BaseOptions
+from paramtrans.options import BaseOptions, Trials
 from paramtrans.protocols import Executor
 from paramtrans.zoo import do_job
 
@@ -36,6 +36,7 @@ class Local(Executor):
 
     Options: ClassVar[type[BaseOptions]] = LocalOptions
     options: LocalOptions
+    trials: ClassVar[Trials] = ({}, {"processes": 2})
 
     def run(self, jobs: Sequence[dict[str, Any]], progress: Callable[[int], None]) -> None:
         processes = min(self.options.processes, len(jobs))

@@ -10,7 +10,7 @@ import torch
 from pydantic import NonNegativeInt, PositiveInt
 
 from paramtrans.errors import ConfigError, ParamtransError, TrainingError
-from paramtrans.options import BaseOptions
+from paramtrans.options import BaseOptions, Trials
 from paramtrans.protocols import Executor
 from paramtrans.zoo import do_job
 
@@ -34,6 +34,8 @@ class Ray(Executor):
 
     Options: ClassVar[type[BaseOptions]] = RayOptions
     options: RayOptions
+    trials: ClassVar[Trials] = ()
+    """It needs Ray, and a cluster that answers."""
 
     def run(self, jobs: Sequence[dict[str, Any]], progress: Callable[[int], None]) -> None:
         ray = _ray()

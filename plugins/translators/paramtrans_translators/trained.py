@@ -19,9 +19,6 @@ from paramtrans.protocols import Context, Translator
 class TrainedOptions(BaseOptions):
     """Where it is."""
 
-    trials: ClassVar[Trials] = ()
-    """It needs a run that is finished."""
-
     folder: str = Field(min_length=1)
     """The run's folder, or that of a translator alone."""
 
@@ -30,6 +27,8 @@ class Trained(Translator):
     """Loads a translator, and fits it to blocks of other sizes where it can."""
 
     Options: ClassVar[type[BaseOptions]] = TrainedOptions
+    trials: ClassVar[Trials] = ()
+    """It needs a run that is finished."""
 
     def __init__(self, options: TrainedOptions, source: BlockAdapter, target: BlockAdapter) -> None:
         super().__init__(options, source, target)
