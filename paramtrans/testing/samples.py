@@ -77,13 +77,15 @@ def trials(cls: Any, kind: str, given: Mapping[str, Any] | None = None) -> list[
 
 
 def randomised(adapter: BlockAdapter, count: int = MODELS, seed: int = 0) -> Params:
-    """Blocks whose normalisation, statistics too, is far from its defaults."""
+    """Blocks far from their defaults: normalisation, statistics too, and whatever else begins as a constant."""
     params = initial(adapter.module, range(seed, seed + count))
     generator = torch.Generator().manual_seed(seed)
     for tensor in adapter.spec.tensors:
         if tensor.kind.startswith("norm"):
             noise = torch.rand(params[tensor.name].shape, generator=generator)
             params[tensor.name] = noise + 0.5 if tensor.kind in ("norm_weight", "norm_variance") else noise - 0.5
+        elif (params[tensor.name] == params[tensor.name].flatten()[0]).all():
+            params[tensor.name] = params[tensor.name] + torch.rand(params[tensor.name].shape, generator=generator) - 0.5
     return params
 
 
