@@ -124,6 +124,7 @@ class DigitsOptions(ImageOptions):
     """As for the others; the data are always the shipped ones."""
 
     holdout: NonNegativeInt = 197
+    """Training images kept out of training, for selection."""
 
     @field_validator("root")
     @classmethod
