@@ -182,7 +182,7 @@ def test_a_target_that_can_do_what_the_source_does_is_made_to() -> None:
         .double()
     )
     written = made.translate(found.source, context(target, found))
-    seen = made.probes(found.source, context(target, found))
+    seen = made.probes(made.run_source, context(target, found))
     error = (function(target, written, seen.entering) - seen.wanted).abs().max()
     assert error < 0.01 * (seen.wanted - seen.entering).abs().max()
 
