@@ -69,7 +69,7 @@ def rows_of(name: str, run: dict[str, Any], evaluation: dict[str, Any]) -> list[
             "mean": round(found["mean"], 3),
             "ci95": [round(end, 3) for end in found["ci95"]],
             "gap_closed": None if found["gap_closed"] is None else round(found["gap_closed"], 4),
-            "seconds_per_host": found.get("seconds_per_host"),
+            "seconds_per_host": evaluation.get("seconds_per_host", {}).get(method, found.get("seconds_per_host")),
             "difference": found.get("difference"),
             "baseline": evaluation["baseline"],
         }

@@ -163,9 +163,9 @@ def undisturbed(folder: Path) -> tuple[Shell, dict[str, Any]]:
 
 
 def numbers(result: dict[str, Any]) -> dict[str, Any]:
-    """The methods of what a run printed, without the times they took."""
-    methods: dict[str, dict[str, Any]] = result["methods"]
-    return {name: {k: v for k, v in found.items() if "seconds" not in k} for name, found in methods.items()}
+    """The methods of what a run printed."""
+    methods: dict[str, Any] = result["methods"]
+    return methods
 
 
 def parameters(folder: Path) -> dict[str, bytes]:

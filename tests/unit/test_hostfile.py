@@ -38,7 +38,7 @@ def test_hosts_of_a_file_are_reported_as_those_that_were_trained(
     own = run(tiny_config(*ALONE, dir=tmp_path / "first"), loaded=tiny_plugins)
     for method in ("source", "trained_target", "zero_block", "translated"):
         assert found.evaluation["hosts"]["accuracies"][method] == own.evaluation["hosts"]["accuracies"][method]
-    assert found.methods["trained_target"]["seconds_per_host"] is None
+    assert found.evaluation["seconds_per_host"]["trained_target"] is None
 
 
 def test_targets_are_trained_where_the_file_has_none_of_this_kind(
