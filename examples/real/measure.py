@@ -1,0 +1,70 @@
+"""What these examples compare, and what they measure in one form: rows of `docs/results/real.json`."""
+
+from __future__ import annotations
+
+import json
+import resource
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from scipy.stats import t as student
+from torch import Tensor
+
+REFITS: dict[str, tuple[str, dict[str, Any]]] = {
+    "refit": ("refit", {}),
+    "least squares on the strongest units": ("refit", {"units": "norm", "ridge": 1e-3}),
+    "activation-weighted pruning, means corrected": ("refit", {"units": "activation", "ridge": 1e9}),
+}
+"""Methods that look at unlabelled inputs, each with its translator and options."""
+MAGNITUDE: dict[str, tuple[str, dict[str, Any]]] = {"magnitude pruning": ("prune", {})}
+"""The method that looks at the parameters alone."""
+
+
+def peak_mib() -> float:
+    """Largest memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One number, and what it is of."""
+
+    model: str
+    method: str
+    images_or_sentences: int
+    width: float
+    metric: str
+    value: float
+    ci95: tuple[float, float] | None
+    parameters: int
+    flops: int
+    """For one example; a multiply-add is two."""
+    seconds: float | None
+    """For translating one network, on one core that other programs may share."""
+    peak_mib: float = field(default_factory=peak_mib)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def append(path: Path, rows: Sequence[Measured]) -> None:
+    """Put rows behind those of a file, in the place of earlier ones of the same model, method, size and metric."""
+    old = json.loads(path.read_text()) if path.exists() else []
+    key = ("model", "method", "images_or_sentences", "width", "metric")
+    new = [row.as_dict() for row in rows]
+    replaced = {tuple(row[name] for name in key) for row in new}
+    kept = [row for row in old if tuple(row[name] for name in key) not in replaced]
+    path.write_text(json.dumps([*kept, *new], indent=1, ensure_ascii=False) + "\n")
+
+
+def interval(values: Tensor | Sequence[float]) -> tuple[float, tuple[float, float] | None]:
+    """Mean and 95% t-interval."""
+    values = torch.as_tensor(values, dtype=torch.float64)
+    mean, n = values.mean().item(), len(values)
+    if n < 2:
+        return mean, None
+    half = float(student.ppf(0.975, n - 1)) * values.std().item() / n**0.5
+    return mean, (mean - half, mean + half)

