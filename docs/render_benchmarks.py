@@ -11,11 +11,12 @@ RESULTS = DOCS / "results"
 
 INTRODUCTION = """# Speed
 
-Written by `make bench`, not by hand. Every contestant runs in turn in the same process on the same machine ({device}),
-forwards and backwards through the list, after a round that does not count; a ratio is the median of the ratios of all
-rounds, its spread the largest less the smallest: a wide one says that the machine was busy with other things. Hosts
-are the paper's: 6 channels, MNIST with random flips, batches of 128, SGD. Ours is measured with everything a shard
-needs, building its hosts included; rivals are measured without their set-up.
+Written by `docs/render_benchmarks.py` from what `python -m benchmarks` measured. Every contestant runs in turn in the
+same process on the same machine ({device}), forwards and backwards through the list, after a round that does not
+count; a ratio is the median of the ratios of all rounds, its spread the largest less the smallest: a wide one says
+that the machine was busy with other things. Hosts are the paper's: 6 channels, MNIST with random flips, batches of
+128, SGD. Ours is measured with everything a shard needs, building its hosts included; rivals are measured without
+their set-up.
 `benchmarks/` holds the rivals, one a file.
 """
 HEAD = """| | against | ratio | spread | ours | theirs | unit |

@@ -77,7 +77,10 @@ def translators_must_be_finite(setting: Setting, count: Count) -> None:
         tensor.view(-1)[random.randrange(tensor.numel())] = random.choice([float("nan"), float("inf")])
         blocks = translator.translate(stacked.initial(parts.source.module, [1, 2]))
         finite = all(t.isfinite().all() for t in blocks.values())
-        count.add(f"weights of translator {trial}", _stopped(lambda b=blocks, p=parts: check_blocks(b, p), finite))
+        count.add(
+            f"weights of translator {trial}",
+            _stopped(lambda b=blocks, p=parts: check_blocks(b, p.target.spec, "translator"), finite),
+        )
 
 
 def _stopped(do: Callable[[], object], finite: bool) -> list[str]:
