@@ -24,6 +24,8 @@ BLOCKS: list[tuple[str, dict[str, Any]]] = [
     ("mlp", {"channels": 1, "hidden": 1}),
     ("attention", {"channels": 6}),
     ("attention", {"channels": 4, "hidden": 3}),
+    ("conv_chain", {"channels": 4, "hidden": [3]}),
+    ("linear_chain", {"channels": 4, "hidden": [5]}),
 ]
 
 
