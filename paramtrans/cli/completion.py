@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from paramtrans.plugins import components
 
@@ -35,8 +36,8 @@ def settings(context: click.Context, parameter: click.Parameter, incomplete: str
 def _paths(model: Any, before: str = "") -> Iterator[str]:
     """Every dotted path at which a model has a value."""
     for name, field in model.model_fields.items():
-        below = field.annotation
-        if hasattr(below, "model_fields"):
-            yield from _paths(below, f"{before}{name}.")
+        below = [part for part in get_args(field.annotation) or [field.annotation] if hasattr(part, "model_fields")]
+        if below and get_origin(field.annotation) in (None, UnionType):  # a section, or one that may be left out
+            yield from _paths(below[0], f"{before}{name}.")
         else:
             yield before + name

@@ -54,7 +54,8 @@ def test_it_runs(path: Path, fresh_plugins: Callable[[], Plugins], tmp_path: Pat
             settings.append(f"evaluation.methods.{i}.translator.folder={before}")
     resolved = config.load(path, loaded.registry(), settings)
     result = run(config.validate(short(resolved.model_dump(mode="json")), loaded.registry()), loaded=loaded)
-    expected = {"source", "trained_target", *(part.name for part in resolved.evaluation.rivals)}
+    expected = {"source", *(part.name for part in resolved.evaluation.rivals)}
+    expected |= {"trained_target"} if resolved.evaluation.trained_target else set()
     expected |= {method.label for method in resolved.evaluation.methods} | (
         {"translated"} if resolved.translator else set()
     )
