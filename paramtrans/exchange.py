@@ -15,7 +15,7 @@ import paramtrans
 from paramtrans import store
 from paramtrans.errors import StoreError
 from paramtrans.hosts import Params
-from paramtrans.zoo import digest, hosts_digest
+from paramtrans.recipes import digest, hosts_digest
 
 FORMAT = 1
 INDEX = "index.json"

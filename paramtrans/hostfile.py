@@ -74,3 +74,8 @@ class HostFile:
                 raise StoreError(f"{self.path}: {name} is {kind}, expected torch.float32 of shape {list(shape)}")
         if count > self.count:
             raise StoreError(f"{self.path}: has {self.count} hosts; zoo.report asks for {count}")
+
+
+def name_in_file(name: str) -> str:
+    """A tensor's name in a file of hosts: the block in the slot is the source."""
+    return name.replace("block.", "source.", 1) if name.startswith("block.") else name

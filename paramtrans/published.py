@@ -22,8 +22,9 @@ from paramtrans import store
 from paramtrans.blocks import tensor_specs
 from paramtrans.errors import StoreError
 from paramtrans.hosts import Params, join
+from paramtrans.recipes import Shard
 from paramtrans.specs import TensorSpec
-from paramtrans.zoo import ROLES, Shard, Zoo
+from paramtrans.zoo import ROLES, Zoo
 
 FOLDERS = {"former": "backup_begin", "source": "inputs", "latter": "backup_last", "target": "labels"}
 HOST = ("former", "source", "latter")

@@ -215,6 +215,14 @@ def record_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
+def written(path: Path) -> int:
+    """When a parameter file was finished, in nanoseconds as files tell time; 0 where it was not."""
+    try:
+        return record_path(path).stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
 def checksum(path: Path) -> str:
     """SHA-256 of a file, which is not held in memory; raises `OSError`."""
     with path.open("rb") as file:

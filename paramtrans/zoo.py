@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,40 +15,30 @@ import torch
 
 import paramtrans
 from paramtrans import hosts as params_
-from paramtrans import seeds, stacked, steps, store
+from paramtrans import stacked, steps, store
 from paramtrans.config import Config
 from paramtrans.errors import StoreError, TrainingError
-from paramtrans.hostfile import HostFile
+from paramtrans.hostfile import HostFile, name_in_file
 from paramtrans.hosts import Hosts, Params
 from paramtrans.parts import Parts
 from paramtrans.plugins import components, plugins
+from paramtrans.recipes import (
+    Shard,
+    digest,
+    host_recipe,
+    host_seed,
+    hosts_digest,
+    identity,
+    shards,
+    target_recipe,
+    tensors,
+)
 from paramtrans.shards import Shards
-from paramtrans.specs import TensorSpec
 
-FORMAT = 1
-"""Version of a zoo on disk: its shards, their records, and the meaning of its recipe."""
 ROLES = ("train", "select", "report")
 
 logger = logging.getLogger(__name__)
 Report = Callable[[int], None]
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Hosts `start` to `stop` of one role; one file for step 1 and one for step 2."""
-
-    role: str
-    start: int
-    stop: int
-
-    @property
-    def file(self) -> str:
-        return f"{self.role}-{self.start:07d}-{self.stop:07d}.safetensors"
-
-
-def shards(role: str, count: int, size: int) -> list[Shard]:
-    """`count` hosts of a role, cut into shards of `size`."""
-    return [Shard(role, start, min(start + size, count)) for start in range(0, count, size)]
 
 
 class Zoo:
@@ -58,12 +47,11 @@ class Zoo:
     def __init__(self, parts: Parts, cache: Path) -> None:
         self.config = config = parts.config
         self.stream, self.cache = parts.task.stream(), cache.absolute()
-        self.recipe = host_recipe(config, parts.source.reading_options) | _tensors(
+        self.recipe = host_recipe(config, parts.source.reading_options) | tensors(
             stacked.network_specs(parts.task, parts.source)
         )
         self.dir = cache / "zoos" / digest(self.recipe)
-        self.parts = parts
-        self.target_recipe = target_recipe(config) | _tensors(parts.target.spec.tensors)
+        self.target_recipe = target_recipe(config) | tensors(parts.target.spec.tensors)
         self.diverged: dict[str, list[int]] = {}
         """Seeds of the hosts that were left out, by role."""
         self.target_dir = self.dir / "targets" / digest(self.target_recipe)
@@ -76,7 +64,7 @@ class Zoo:
             return None
         given = HostFile(Path(self.config.zoo.report_from))
         specs = stacked.network_specs(self.parts.task, self.parts.source)
-        given.check([replace(spec, name=_in_host(spec.name)) for spec in specs], self.count("report"))
+        given.check([replace(spec, name=name_in_file(spec.name)) for spec in specs], self.count("report"))
         return given
 
     @cached_property
@@ -167,11 +155,11 @@ class Zoo:
         """When the last of this config's shards was written, as files tell time; 0 where there is none."""
         steps_ = ((1, self.host_shards), (2, self.target_shards))
         paths = [self._path(step, shard) for step, of_step in steps_ for role in ROLES for shard in of_step(role)]
-        return max((_written(path) for path in paths), default=0)
+        return max((store.written(path) for path in paths), default=0)
 
     def put(self, step: int, shard: Shard, params: Params, made_by: dict[str, str]) -> None:
         """Write a shard that was made elsewhere, as `do_job` writes those made here."""
-        record = _identity(step, shard.role, shard.start, self._seeds(shard))
+        record = identity(step, shard.role, shard.start, self._seeds(shard))
         if step == 2:
             hosts, _ = store.load_params(self._hosts_file(shard))
             record["hosts_sha256"] = hosts_digest(hosts, shard.stop - shard.start)
@@ -222,7 +210,7 @@ class Zoo:
     def _is_whole(self, step: int, shard: Shard, outdated: int = 0) -> bool:
         """Whether a shard is there; a damaged one is reported, and counts as absent."""
         path = self._path(step, shard)
-        if _written(path) <= outdated:
+        if store.written(path) <= outdated:
             if path.exists() and not outdated:
                 logger.warning("%s: has no record, so it was never finished; it is trained again", path)
             return False
@@ -237,7 +225,7 @@ class Zoo:
         """The parameters of a shard; raises `Damaged` where the file is not this shard, whole."""
         path = self._path(step, shard)
         params, record = store.load_params(path)
-        expected = _identity(step, shard.role, shard.start, self._seeds(shard))
+        expected = identity(step, shard.role, shard.start, self._seeds(shard))
         if different := [key for key, value in expected.items() if record.get(key) != value]:
             raise store.Damaged(f"{path}: is another shard's file ({', '.join(different)} differ)")
         if step == 2:
@@ -269,76 +257,12 @@ class Zoo:
         return self._path(1, holder)
 
 
-def _written(path: Path) -> int:
-    """When a shard was finished, in nanoseconds as files tell time; 0 where it was not."""
-    try:
-        return store.record_path(path).stat().st_mtime_ns
-    except FileNotFoundError:
-        return 0
-
-
-def host_seed(zoo_seed: int, role: str, number: int) -> int:
-    """The seed of one host: its initial parameters, the order of its images, and their augmentation."""
-    return seeds.derive(zoo_seed, "host", role, number)
-
-
-def host_recipe(config: Config, reading_options: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """All that decides what a host of step 1 becomes; zoos with equal recipes are one zoo."""
-    source = config.source.model_dump(mode="json")
-    return {
-        "format": FORMAT,
-        "task": config.task.model_dump(mode="json"),
-        "source": {key: value for key, value in source.items() if key not in reading_options},
-        "step1": config.zoo.step1.model_dump(mode="json"),
-        "seed": config.zoo.seed,
-        "shard": config.zoo.shard,
-        **({"origin": config.zoo.origin} if config.zoo.origin else {}),
-    }
-
-
-def target_recipe(config: Config) -> dict[str, Any]:
-    """All that decides what a trained target of step 2 becomes, given its host."""
-    return {
-        "format": FORMAT,
-        "target": config.target.model_dump(mode="json"),
-        "step2": config.zoo.step2.model_dump(mode="json"),
-    }
-
-
-def _identity(step: int, role: str, start: int, own: list[int]) -> dict[str, Any]:
-    """What a shard's record says of which shard it is."""
-    return {"format": FORMAT, "step": step, "role": role, "start": start, "seeds": own}
-
-
 @lru_cache(maxsize=1)
 def _parts(config: str, cache: Path) -> Parts:
     """The components that a job's config names, with their data ready; kept from one shard to the next."""
     parts = Parts(Config.model_validate_json(config), components())
     parts.task.prepare(cache)
     return parts
-
-
-def _in_host(name: str) -> str:
-    """A tensor's name in a host's file: the block in the slot is the source."""
-    return name.replace("block.", "source.", 1) if name.startswith("block.") else name
-
-
-def digest(recipe: dict[str, Any]) -> str:
-    """A recipe's name on disk."""
-    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def hosts_digest(hosts: Params, count: int) -> str:
-    """A checksum of the first `count` hosts of a shard, whatever others stand behind them."""
-    found = hashlib.sha256()
-    for name in sorted(hosts):
-        found.update(hosts[name][:count].contiguous().numpy().tobytes())
-    return found.hexdigest()
-
-
-def _tensors(specs: Iterable[TensorSpec]) -> dict[str, Any]:
-    """Part of a recipe: what the modules hold, so that one whose code was changed is another."""
-    return {"tensors": [[spec.name, list(spec.shape)] for spec in specs]}
 
 
 def do_job(job: dict[str, Any], report: Report) -> None:
@@ -348,7 +272,7 @@ def do_job(job: dict[str, Any], report: Report) -> None:
     parts = _parts(json.dumps(job["config"]), Path(job["cache"]))
     zoo, started = parts.config.zoo, time.monotonic()
     own = [host_seed(zoo.seed, job["role"], number) for number in range(job["start"], job["stop"])]
-    record = _identity(job["step"], job["role"], job["start"], own)
+    record = identity(job["step"], job["role"], job["start"], own)
     file = HostFile(Path(zoo.report_from)) if job["given"] and zoo.report_from else None
     if job["step"] == 1 and file:
         params = file.hosts(job["start"], job["stop"])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from trust import damage, extensions, fuzz, hostile, kill, numerics, places, supply
+from trust import damage, extensions, fuzz, hostile, hostilefiles, kill, numerics, places, supply
 from trust.checks import Check
 
 CHECKS = (
     Check("killed_at_any_moment", kill.killed_at_any_moment, (1, 10, 100)),
     Check("any_damage", damage.any_damage, (8, 100, 1000)),
     Check("hostile_configs", hostile.hostile_configs, (3, 100, 100)),
-    Check("hostile_files", hostile.hostile_files, (6, 100, 100)),
+    Check("hostile_files", hostilefiles.hostile_files, (6, 100, 100)),
     Check("fuzzed_configs", fuzz.fuzzed_configs, (50, 500, 10_000)),
     Check("fuzzed_parameters", fuzz.fuzzed_parameters, (100, 1000, 10_000)),
     Check("full_disks", places.full_disks, (1, 6, 50)),

@@ -15,7 +15,7 @@ import torch
 
 from paramtrans import exchange, store
 from paramtrans.cli.main import main
-from paramtrans.zoo import hosts_digest
+from paramtrans.recipes import hosts_digest
 
 SUPPORT = Path(__file__).parents[1] / "support"
 TINY = (str(SUPPORT / "tiny.toml"), "--plugin", str(SUPPORT / "tiny_task.py"))

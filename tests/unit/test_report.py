@@ -17,6 +17,7 @@ import torch
 from rich.console import Console
 
 from paramtrans import figures, report
+from paramtrans.toml import toml
 
 NASTY = "</text><script>alert('$x_1$')</script>\x00\ud800 & \"quotes\""
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -275,7 +276,7 @@ def test_config_is_the_same_after_toml():
         "none": [],
         "limit": math.inf,
     }
-    assert tomllib.loads(report.toml({**copy.deepcopy(config), "unset": None})) == config
+    assert tomllib.loads(toml({**copy.deepcopy(config), "unset": None})) == config
 
 
 def test_table_has_the_fixed_order_and_marks_translated(result):

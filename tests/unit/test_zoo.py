@@ -21,9 +21,10 @@ from paramtrans.evaluation import accuracies
 from paramtrans.hosts import Hosts, Params
 from paramtrans.parts import Parts
 from paramtrans.plugins import components
+from paramtrans.recipes import host_seed, hosts_digest, shards
 from paramtrans.seeds import derive
 from paramtrans.stacked import initial
-from paramtrans.zoo import ROLES, Zoo, do_job, host_seed, hosts_digest, shards
+from paramtrans.zoo import ROLES, Zoo, do_job
 
 Make = Callable[..., Config]
 
