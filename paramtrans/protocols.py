@@ -76,9 +76,26 @@ class Task(Configurable, ABC):
         """Raw inputs as the network takes them, in float; by default bytes become [0, 1]."""
         return raw.float() / 255
 
-    def augment(self, raw: Tensor, generator: torch.Generator) -> Tensor:
-        """Random changes of one host's training batch `[batch, *shape]`; none by default."""
+    def draws(self, count: int, generator: torch.Generator) -> Tensor:
+        """All that is drawn to augment `count` examples of one host, `[count, ...]`; nothing by default.
+
+        Drawing for two batches at once must give what drawing for one and then the other does: an epoch's are drawn
+        in one go.
+        """
+        import torch
+
+        return torch.empty(count, 0)
+
+    def augmented(self, raw: Tensor, drawn: Tensor) -> Tensor:
+        """Training examples `[..., *shape]` changed by what was drawn for each, `[..., ...]`, on any device."""
         return raw
+
+    def augment(self, raw: Tensor, generator: torch.Generator) -> Tensor:
+        """Random changes of one host's training batch `[batch, *shape]`.
+
+        A task may override this alone; it is then called for each host and batch, on the CPU, which is slower.
+        """
+        return self.augmented(raw, self.draws(len(raw), generator))
 
     @abstractmethod
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:

@@ -100,6 +100,21 @@ def augmentation_draws_from_its_generator(subject: Subject) -> None:
     expect(torch.equal(*found), "the same from the same generator", "another change")
 
 
+@check("task")
+def augmentation_can_be_drawn_ahead(subject: Subject) -> None:
+    """`draws` for two batches at once gives what it gives one after the other; `augmented` takes hosts side by side."""
+    task, count = ready(subject), BATCH // 2
+    one, other = torch.Generator().manual_seed(3), torch.Generator().manual_seed(3)
+    whole = task.draws(BATCH, one)
+    parts = torch.cat([task.draws(count, other), task.draws(count, other)])
+    expect(len(whole) == BATCH, f"something for each of {BATCH} examples", len(whole))
+    expect(torch.equal(whole, parts), "the same for two batches at once", "other numbers")
+    raw = task.split("train").inputs[:BATCH]
+    alone = task.augmented(raw, whole)
+    beside = task.augmented(torch.stack([raw, raw]), torch.stack([whole, whole]))
+    expect(torch.equal(beside, torch.stack([alone, alone])), "each host's examples changed as alone", "otherwise")
+
+
 @check("task", when=lambda subject: bool(subject.create().stream()))
 def stream_is_the_slots_channels(subject: Subject) -> None:
     """`stream` names tensors of former and latter, with axes as long as the slot has channels."""

@@ -149,6 +149,27 @@ def test_batches_are_augmented_by_each_hosts_seed_whatever_hosts_stand_beside_it
     assert torch.equal(both[1], alone[0]) and not torch.equal(both[0], both[1])
 
 
+def test_an_epoch_drawn_in_one_go_is_what_its_batches_drew_one_by_one(prepared: tuple[Path, Task]) -> None:
+    from paramtrans.steps import batches_of
+
+    class DrawsItself(type(task())):  # type: ignore[misc]
+        """As a third party's task that overrides `augment` alone."""
+
+        def augment(self, raw: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+            flipped: torch.Tensor = self.augmented(raw, self.draws(len(raw), generator))
+            return flipped
+
+    cache, _ = prepared
+    at_once = task(flip=True, holdout=59_900)
+    one_by_one = DrawsItself(at_once.options)
+    for each in (at_once, one_by_one):
+        each.prepare(cache)
+    found, wanted = (batches_of(each, each.split("train"), [3, 4, 5], 16) for each in (at_once, one_by_one))
+    for _ in range(15):  # two epochs of 100 images, with the short last batches
+        for own, other in zip(next(found), next(wanted), strict=True):
+            assert torch.equal(own, other)
+
+
 # The small digits
 
 

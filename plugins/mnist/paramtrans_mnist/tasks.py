@@ -94,11 +94,14 @@ class GreyImages(Task):
         """`[..., 28, 28]` bytes → `[..., 1, 28, 28]` in [0, 1], not normalised."""
         return raw.unsqueeze(-3).float() / 255
 
-    def augment(self, raw: Tensor, generator: torch.Generator) -> Tensor:
+    def draws(self, count: int, generator: torch.Generator) -> Tensor:
+        """Whether each image is mirrored."""
         if not self.options.flip:
-            return raw
-        flipped = torch.rand(len(raw), generator=generator) < 0.5
-        return torch.where(flipped[:, None, None], raw.flip(-1), raw)
+            return super().draws(count, generator)
+        return torch.rand(count, generator=generator) < 0.5
+
+    def augmented(self, raw: Tensor, drawn: Tensor) -> Tensor:
+        return torch.where(drawn[..., None, None], raw.flip(-1), raw) if self.options.flip else raw
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         return cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape).mean(1)

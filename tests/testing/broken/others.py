@@ -214,6 +214,14 @@ class UnseededAugmentation(Slot):
         return torch.randint_like(raw, 256)
 
 
+@breaks("augmentation_can_be_drawn_ahead")
+class DrawsByBatch(Slot):
+    """Draws one number for a whole batch."""
+
+    def draws(self, count: int, generator: Any) -> Tensor:
+        return torch.rand(1, generator=generator).expand(count)
+
+
 @breaks("stream_is_the_slots_channels")
 class WrongStream(Slot):
     def stream(self) -> dict[str, int]:
