@@ -62,8 +62,15 @@ class BlockAdapter(Configurable, ABC):
     """Whether the block ends in a ReLU of input plus branch. Its module then has a method `branch`: what is added to
     the input, of the same shape; and `skip`, where not the input itself but something made of it is added to."""
 
+    closing: ClassVar[str | None] = None
+    """Name of the LayerNorm that the sum of input and branch passes in the end (post-norm transformers), if one does.
+    The module then has the methods `branch` and `skip` too."""
+
     channels_last: ClassVar[bool] = False
     """Whether features are `[batch, ..., channels]`, as in transformers, and not `[batch, channels, height, width]`."""
+
+    positionwise: ClassVar[bool] = False
+    """With `channels_last`: whether each position is computed alone, so that positions may serve as examples."""
 
     readout: ClassVar[str | None] = None
     """Name of the Linear or convolution that ends the branch, where no normalisation stands behind it; translators may

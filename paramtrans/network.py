@@ -46,6 +46,11 @@ class NetworkBlock:
         return self.layers[readers[-1].norm or readers[-1].layer] if readers else None
 
     @property
+    def closing(self) -> str | None:
+        """Path of the normalisation that the sum passes in the end, where the block has one."""
+        return None if self.adapter.closing is None else self.layers[self.adapter.closing]
+
+    @property
     def sizes(self) -> dict[str, int]:
         """Hidden units of each group."""
         return {group.name: group.size for group in self.adapter.spec.symmetries}
@@ -120,7 +125,8 @@ def survey(network: nn.Module, blocks: list[NetworkBlock], batch: Inputs) -> Sur
 
         return look
 
-    wanted = {path for b in blocks for path in (b.entrance, b.exit, b.path if b.whole else None) if path is not None}
+    looked_at = [path for b in blocks for path in (b.entrance, b.exit, b.closing, b.path if b.whole else None)]
+    wanted = {path for path in looked_at if path is not None}
     handles = [network.get_submodule(path).register_forward_hook(look_at(path)) for path in sorted(wanted)]
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # it passes by the layers of a transformer
@@ -155,7 +161,8 @@ def _reason(
         branch = getattr(module, "branch", module)
         if len(seen.get(block.exit, ())) != 1 or not _alike(branch(entered), seen[block.exit][0][1]):
             return f"between its layers it computes something else than {block.kind} does"
-    if block.whole and not _alike(module(entered), seen[block.path][0][1]):
+    ends = [path for path in (block.closing, block.path if block.whole else None) if path is not None]
+    if any(len(seen.get(path, ())) != 1 or not _alike(module(entered), seen[path][0][1]) for path in ends):
         return f"it computes something else than {block.kind} does"
     return None
 

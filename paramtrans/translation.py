@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from paramtrans import hosts as stacks
+from paramtrans import seeds
 from paramtrans.blocks import BlockAdapter
 from paramtrans.capture import Inputs, NetworkContext, entering
 from paramtrans.errors import SpecMismatch
@@ -25,6 +26,8 @@ from paramtrans.translated import ATTRIBUTE, Replaced
 from paramtrans.widths import Ratio, Widths
 
 Sizes = Mapping[str, int]
+Maker = Callable[[BlockAdapter, BlockAdapter], Translator]
+"""Makes the translator for a pair of blocks."""
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +41,7 @@ def translate(
     blocks: str = "*",
     calibrate: Iterable[Inputs] = (),
     options: Mapping[str, Any] | None = None,
+    then: Mapping[str, Mapping[str, Any]] | None = None,
     sequential: bool = True,
     seed: int = 0,
     reporter: Reporter | None = None,
@@ -45,13 +49,15 @@ def translate(
 ) -> nn.Module:
     """A smaller network: a copy of `module` in which blocks are replaced by what a translator makes of them.
 
-    `translator` names one, with its `options`, or is the folder of a saved one. Each hidden width becomes `ratio` of
-    what it was, all blocks alike or by pattern of their paths, or is chosen by `widths`. `blocks` are patterns of
-    paths, between commas. `calibrate` are unlabelled inputs, in batches that can be gone through more than once:
-    tensors, dictionaries of keyword arguments, or lists whose first item is the input. With `sequential`, every block
-    makes up for what those before it changed; else each is translated as if it were the only one.
+    `translator` names one, with its `options`, or is the folder of a saved one; those in `then`, each with its options,
+    go on from what it wrote for a block before the next block has its turn. Each hidden width becomes `ratio` of what
+    it was, all blocks alike or by pattern of their paths, or is chosen by `widths`. `blocks` are patterns of paths,
+    between commas. `calibrate` are unlabelled inputs, in batches that can be gone through more than once: tensors,
+    dictionaries of keyword arguments, or lists whose first item is the input. With `sequential`, every block makes up
+    for what those before it changed; else each is translated as if it were the only one.
 
     >>> smaller = translate(network, ratio=0.5, calibrate=images.split(64))  # doctest: +SKIP
+    >>> smaller = translate(network, calibrate=images.split(64), then={"matching": {"lr": 1e-3}})  # doctest: +SKIP
     """
     registry, reporter = registry or components(), reporter or Reporter()
     batches: Iterable[Inputs] = list(calibrate) if isinstance(calibrate, Iterator) else calibrate
@@ -59,7 +65,8 @@ def translate(
     looked = look(original, blocks, batches, registry)
     for path, reason in looked.refused.items():
         log.warning("%s stays as it is: %s", path or "the network", reason)
-    make = _maker(translator, dict(options or {}), registry)
+    chain = [(translator, options or {}), *(then or {}).items()]
+    makers = [_maker(each, dict(own), registry) for each, own in chain]
     chosen = (widths or Ratio(ratio))(original, looked.blocks, batches)
     small = copy.deepcopy(original)
     replaced: list[Replaced] = []
@@ -68,7 +75,7 @@ def translate(
             sizes = chosen[block.path]
             if sizes != block.sizes:
                 before = small if sequential and replaced else original
-                replaced.append(_translate_block(block, sizes, make, (original, before, small), batches, seed))
+                replaced.append(_translate_block(block, sizes, makers, (original, before, small), batches, seed))
             stage.advance(note=block.path)
     small.train(module.training)
     setattr(small, ATTRIBUTE, (*getattr(module, ATTRIBUTE, ()), *replaced))
@@ -95,7 +102,7 @@ def look(network: nn.Module, pattern: str, batches: Iterable[Inputs], registry: 
 def _translate_block(
     block: NetworkBlock,
     sizes: Sizes,
-    make: Callable[[BlockAdapter, BlockAdapter], Translator],
+    makers: Sequence[Maker],
     networks: tuple[nn.Module, nn.Module, nn.Module],
     batches: Iterable[Inputs],
     seed: int,
@@ -110,10 +117,12 @@ def _translate_block(
         kept = entering(original, block.entrance, batches)
         reached = kept if before is original else entering(before, block.entrance, batches)
         context = replace(context, original=kept, reached=reached)
-    try:
-        params = make(block.adapter, target).translate(source, context)
-    except SpecMismatch as error:
-        raise SpecMismatch(f"{block.path or 'the network'}: {error}") from error
+    for number, make in enumerate(makers):
+        try:
+            params = make(block.adapter, target).translate(source, context)
+        except SpecMismatch as error:
+            raise SpecMismatch(f"{block.path or 'the network'}: {error}") from error
+        context = replace(context, start=params, seed=seeds.derive(seed, "translator", number + 1))
     stacks.check(params, target.spec, f"what the translator wrote for {block.path}")
     if not all(tensor.isfinite().all() for tensor in params.values()):
         raise SpecMismatch(f"{block.path}: the translator wrote values that are not finite; look at the inputs")
@@ -122,10 +131,8 @@ def _translate_block(
     return Replaced(block.path, block.kind, dict(block.layers), *options)
 
 
-def _maker(
-    translator: str | Path, options: dict[str, Any], registry: Registry
-) -> Callable[[BlockAdapter, BlockAdapter], Translator]:
-    """Makes the translator for each pair of blocks."""
+def _maker(translator: str | Path, options: dict[str, Any], registry: Registry) -> Maker:
+    """For a name, or the folder of a saved translator."""
     if isinstance(translator, Path) or "/" in translator:
         saved = load_translator(translator, registry)
 

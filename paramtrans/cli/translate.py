@@ -73,7 +73,14 @@ def inspect(model: Path, architecture: str, blocks: str, data: Path | None, as_j
 @MODEL
 @ARCHITECTURE
 @click.option("--with", "translator", default="refit", show_default=True, help="A translator, or a folder of one.")
-@click.option("--option", "settings", multiple=True, metavar="NAME=VALUE", help="An option of the translator.")
+@click.option("--then", multiple=True, metavar="NAME", help="A translator that goes on from what the last one wrote.")
+@click.option(
+    "--option",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="An option of the translator; of one that goes on: TRANSLATOR.NAME=VALUE.",
+)
 @BLOCKS
 @click.option("--ratio", type=float, help="Share of the hidden units that stay; 0.5 by default.")
 @click.option("--parameters", "budget", type=int, help="Instead of --ratio: parameters that the network may have.")
@@ -87,6 +94,7 @@ def translate(
     model: Path,
     architecture: str,
     translator: str,
+    then: tuple[str, ...],
     settings: tuple[str, ...],
     blocks: str,
     ratio: float | None,
@@ -110,6 +118,7 @@ def translate(
         raise ConfigError(["--ratio and --parameters: give one of them"])
     if output.suffix != ".safetensors":
         raise ConfigError([f"-o {output}: must end in .safetensors"])
+    options, going_on = _settings(settings, then)
     network = _network(model, architecture)
     batches = read_inputs(data) if data else []
     small = translate_network(
@@ -119,7 +128,8 @@ def translate(
         widths=None if budget is None else Budget(budget),
         blocks=blocks,
         calibrate=batches,
-        options=dict(map(_setting, settings)),
+        options=options,
+        then=going_on,
         sequential=not independent,
         reporter=Reporter() if quiet else ConsoleReporter(Console(stderr=True)),
     )
@@ -163,6 +173,18 @@ def _network(model: Path, architecture: str) -> Any:
     from paramtrans import models
 
     return models.with_parameters(models.build(architecture), model).eval()
+
+
+def _settings(texts: tuple[str, ...], then: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Options of the first translator, and of each that goes on."""
+    first: dict[str, Any] = {}
+    behind: dict[str, dict[str, Any]] = {name: {} for name in then}
+    for name, value in map(_setting, texts):
+        translator, dot, own = name.partition(".")
+        if dot and translator not in behind:
+            raise ConfigError([f"--option {name}: {translator} is none of the translators that --then names"])
+        (behind[translator] if dot else first)[own if dot else name] = value
+    return first, behind
 
 
 def _setting(text: str) -> tuple[str, Any]:

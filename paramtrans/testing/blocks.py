@@ -209,6 +209,28 @@ def branch_is_what_is_added(subject: Subject) -> None:
     close(torch.relu(module.branch(inputs) + skipped), module(inputs), "relu(branch + input)")
 
 
+@check("block_adapter", when=lambda subject: subject.create().closing is not None)
+def closing_ends_the_block(subject: Subject) -> None:
+    """The block is the LayerNorm that `closing` names, of `branch` plus the input, or plus `skip` of the input."""
+    adapter = subject.create()
+    inputs = entering(adapter)[0].double()
+    module: Any = _loaded(adapter, randomised(adapter), 0).double().eval()
+    norm = dict(module.named_modules()).get(adapter.closing or "")
+    expect(isinstance(norm, nn.LayerNorm), f"a LayerNorm called {adapter.closing}", type(norm).__name__)
+    skipped = module.skip(inputs) if hasattr(module, "skip") else inputs
+    close(norm(module.branch(inputs) + skipped), module(inputs), "the normalised sum")
+
+
+@check("block_adapter", when=lambda subject: subject.create().positionwise)
+def positions_are_computed_alone(subject: Subject) -> None:
+    """With `positionwise`, channels are last and what leaves a position depends on nothing but what enters there."""
+    adapter = subject.create()
+    expect(adapter.channels_last, "channels in the last axis", "others")
+    inputs = entering(adapter)[0].double()
+    module = _loaded(adapter, randomised(adapter), 0).double().eval()
+    close(module(inputs.flatten(0, -2)), module(inputs).flatten(0, -2), "each position's features")
+
+
 @check("block_adapter", when=lambda subject: bool(subject.create().readers()))
 def readers_read_what_is_declared(subject: Subject) -> None:
     """`readers` name layers, and BatchNorms, of the module; `features` is what enters the `readout`."""

@@ -30,6 +30,8 @@ class LinearChainOptions(BlockOptions):
     """What is added to the branch: nothing, or the input."""
     norm: PositiveFloat | None = None
     """The `eps` of a LayerNorm before the first layer, inside the skip; None: no normalisation."""
+    closing: PositiveFloat | None = None
+    """The `eps` of a LayerNorm of the sum, as in post-norm transformers; None: no normalisation."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -39,7 +41,7 @@ class LinearChainOptions(BlockOptions):
 
 
 class LinearChain(BlockAdapter):
-    """[LayerNorm,] Linear, activation, Linear, … [+ input], on the last axis: `[batch, ..., channels]`.
+    """[LayerNorm,] Linear, activation, Linear, … [+ input] [, LayerNorm], on the last axis: `[batch, ..., channels]`.
 
     Recognised: `Sequential`s of Linear layers (torchvision's MLPBlock too), pairs called fc1 and fc2, and the
     feed-forward blocks of `nn.TransformerEncoderLayer`, torchvision's ViT and BERT.
@@ -47,8 +49,17 @@ class LinearChain(BlockAdapter):
 
     Options: ClassVar[type[BlockOptions]] = LinearChainOptions
     options: LinearChainOptions
-    trials: ClassVar[Trials] = ({"hidden": [5], "norm": 1e-6}, {"hidden": [3, 4], "activation": "gelu", "skip": "none"})
+    trials: ClassVar[Trials] = (
+        {"hidden": [5], "norm": 1e-6},
+        {"hidden": [3, 4], "activation": "gelu", "skip": "none"},
+        {"hidden": [3], "activation": "gelu", "closing": 1e-6},
+    )
     channels_last: ClassVar[bool] = True
+    positionwise: ClassVar[bool] = True
+
+    @property
+    def closing(self) -> str | None:  # type: ignore[override]
+        return "closing" if self.options.closing else None
 
     @classmethod
     def recognise(cls, module: nn.Module) -> list[Recognised]:
@@ -79,7 +90,8 @@ class LinearChain(BlockAdapter):
         last = len(self.options.hidden) + 1
         members = [SymmetryMember("fc1.weight", 1), SymmetryMember(f"fc{last}.weight", 0)]
         members += [SymmetryMember(f"fc{last}.bias", 0)] if self.options.bias else []
-        members += [SymmetryMember(f"norm.{name}", 0) for name in ("weight", "bias") if self.options.norm]
+        norms = [name for name in ("norm", "closing") if getattr(self.options, name)]
+        members += [SymmetryMember(f"{norm}.{name}", 0) for norm in norms for name in ("weight", "bias")]
         return tuple(members)
 
 
@@ -95,9 +107,11 @@ class LinearChainModule(nn.Module):
         for i in range(self.count):
             self.add_module(f"fc{i + 1}", nn.Linear(widths[i], widths[i + 1], bias=options.bias))
         self.activation = MAKERS[options.activation]()
+        self.closing = nn.LayerNorm(widths[-1], options.closing) if options.closing else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.branch(x) + self.skip(x)
+        found: Tensor = self.closing(self.branch(x) + self.skip(x))
+        return found
 
     def branch(self, x: Tensor) -> Tensor:
         x = self.get_submodule("fc1")(self.norm(x))

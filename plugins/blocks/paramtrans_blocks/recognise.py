@@ -32,32 +32,33 @@ def linear_chains(module: nn.Module) -> list[Recognised]:
     """Blocks in which Linear layers follow each other on the last axis."""
     if isinstance(module, nn.Sequential):
         return [found for run in _runs(module) if (found := _mlp(run)) is not None]
-    for names, act, norm, skip in FEED_FORWARD:
+    for names, act, (before, behind), skip in FEED_FORWARD:
         layers = [_at(module, name) for name in names]
         activation = activation_name(_at(module, act))
         if all(isinstance(layer, nn.Linear) for layer in layers) and activation:
-            before = _at(module, norm)
-            # A norm of that name stands before the layers only in blocks that say so, or whose own place it is.
-            first = before if norm and getattr(module, "norm_first", True) else None
-            found = _feed_forward(names, layers, activation, (norm, first), skip)
+            # nn.TransformerEncoderLayer has one norm, which stands before the layers or behind the sum, as it says.
+            says = getattr(module, "norm_first", None)
+            norms = {"norm": "" if says is False else before, "closing": "" if says is True else behind}
+            found = _feed_forward(names, layers, activation, {n: (at, _at(module, at)) for n, at in norms.items()}, skip)
             return [found] if found else []
     return []
 
 
-FEED_FORWARD: tuple[tuple[tuple[str, str], str, str, str], ...] = (
-    (("linear1", "linear2"), "activation", "norm2", "identity"),  # nn.TransformerEncoderLayer
-    (("mlp.0", "mlp.3"), "mlp.1", "ln_2", "identity"),  # torchvision's EncoderBlock
+FEED_FORWARD: tuple[tuple[tuple[str, str], str, tuple[str, str], str], ...] = (
+    (("linear1", "linear2"), "activation", ("norm2", "norm2"), "identity"),  # nn.TransformerEncoderLayer
+    (("mlp.0", "mlp.3"), "mlp.1", ("ln_2", ""), "identity"),  # torchvision's EncoderBlock
     (
         ("intermediate.dense", "output.dense"),
         "intermediate.intermediate_act_fn",
-        "layernorm_after",
+        ("layernorm_after", "output.LayerNorm"),
         "identity",
-    ),  # BERT, ViT
-    (("fc1", "fc2"), "act", "", "none"),
-    (("fc1", "fc2"), "activation_fn", "", "none"),
-    (("fc1", "fc2"), "activation", "", "none"),
+    ),  # ViT, BERT
+    (("fc1", "fc2"), "act", ("", ""), "none"),
+    (("fc1", "fc2"), "activation_fn", ("", ""), "none"),
+    (("fc1", "fc2"), "activation", ("", ""), "none"),
 )
-"""Names of the two layers, of the activation and of a LayerNorm before them, and what is added to what they give."""
+"""Names of the two layers, of the activation, of a LayerNorm before them and of one behind the sum, and what is added
+to what they give."""
 
 
 def _resnet(module: nn.Module) -> list[Recognised]:
@@ -176,11 +177,11 @@ def _mlp(leaves: list[Leaf]) -> Recognised | None:
     if len(set(kinds)) != 1 or kinds[0] is None or alternate != [True, False] * (len(linears) - 1):
         return None
     names, layers = zip(*linears, strict=True)
-    return _feed_forward(names, list(layers), kinds[0], ("", None), "none")
+    return _feed_forward(names, list(layers), kinds[0], {}, "none")
 
 
 def _feed_forward(
-    names: tuple[str, ...], layers: list[Any], activation: str, norm: tuple[str, Any], skip: str
+    names: tuple[str, ...], layers: list[Any], activation: str, norms: dict[str, tuple[str, Any]], skip: str
 ) -> Recognised | None:
     biases = {layer.bias is not None for layer in layers}
     sizes = [layers[0].in_features, *(layer.out_features for layer in layers)]
@@ -188,9 +189,10 @@ def _feed_forward(
         return None
     options = {"channels": sizes[0], "hidden": sizes[1:-1], "out": sizes[-1], "activation": activation}
     mapped = {f"fc{i}": name for i, name in enumerate(names, 1)}
-    if isinstance(norm[1], nn.LayerNorm):
-        options["norm"] = norm[1].eps
-        mapped = {"norm": norm[0], **mapped}
+    for name, (path, norm) in norms.items():
+        if isinstance(norm, nn.LayerNorm):
+            options[name] = norm.eps
+            mapped = {"norm": path, **mapped} if name == "norm" else {**mapped, name: path}
     return Recognised(options | {"bias": biases.pop(), "skip": skip}, mapped)
 
 

@@ -37,7 +37,7 @@ class MatchingOptions(BaseOptions):
     lr: PositiveFloat = 0.02
     """Learning rate at the start; it falls to zero along a cosine."""
     batch: PositiveInt = 64
-    """Probes in a step, other ones in each until all have had their turn."""
+    """Probes in a step (positions, for blocks that compute each alone), others in each until all have had their turn."""
     features: NonNegativeFloat = 1.0
     """Share of the squared error to what the source block computes, relative to its variance."""
     outputs: NonNegativeFloat = 0.0
@@ -103,11 +103,19 @@ class Matching(Translator):
 
     @torch.no_grad()
     def _goal(self, source: Params, context: Context) -> Goal:
-        entering = list(context.entering())
-        features = torch.cat([self.run_source(source, piece.original) for piece in entering], dim=1)
-        latter = self._latter(context)
-        outputs = None if latter is None else latter(features)
-        return Goal(torch.cat([piece.reached for piece in entering], dim=1), features, outputs)
+        latter, reached, given = self._latter(context), list[Tensor](), list[Tensor]()
+        for piece in context.entering():
+            reached.append(self._examples(piece.reached))
+            given.append(self._examples(self.run_source(source, piece.original)))
+        if len({tensor.shape[2:] for tensor in reached}) != 1:
+            raise SpecMismatch("matching takes probes of one size, and at least one; these are of several, or none")
+        features = torch.cat(given, dim=1)
+        return Goal(torch.cat(reached, dim=1), features, None if latter is None else latter(features))
+
+    def _examples(self, features: Tensor) -> Tensor:
+        """`[models, examples, ...]`, where positions are examples if both blocks compute each alone."""
+        alone = self.source.positionwise and self.target.positionwise and not self.options.outputs
+        return features.flatten(1, -2) if alone else features
 
     @torch.no_grad()
     def _start(self, context: Context, goal: Goal) -> Params:

@@ -257,6 +257,17 @@ class NotRectified(Sound):
             return torch.relu(0.5 * self.branch(x) + x)
 
 
+@breaks("closing_ends_the_block")
+class ClosesWithout(Sound):
+    closing = "norm"
+    rectified = False
+
+
+@breaks("positions_are_computed_alone")
+class NoPositions(Sound):
+    positionwise = True
+
+
 @breaks("readers_read_what_is_declared")
 class OtherFeatures(Sound):
     class Module(Module):
