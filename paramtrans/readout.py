@@ -76,7 +76,7 @@ class Readout:
         self.eps = {r.norm: _norm(module, r.norm).eps for r in self.readers if r.norm is not None}
         if (source.closing is None) != (target.closing is None):
             raise SpecMismatch("one block ends in a normalisation, the other does not; the readout is not solved for")
-        # Where both end in a ReLU or a normalisation, what enters it is compared; else what the source gives in the end.
+        # Where both end in a ReLU or a LayerNorm, what enters it is compared; else what the source gives in the end.
         whole, alike = source.module(), target.closing is not None or (source.rectified and target.rectified)
         shared = tuple(reader.layer for reader in source.readers() if reader.layer in names)
         self._source = Taps(whole, shared, _summed(whole) if alike else None)
@@ -179,7 +179,7 @@ def _summed(block: nn.Module) -> Callable[[Tensor], Tensor]:
     """A block's method for the sum of its input, passed on by `skip` where it has one, and its branch."""
     branch, skip = (getattr(block, name, None) for name in ("branch", "skip"))
     if branch is None:
-        raise SpecMismatch(f"{type(block).__name__} has no method `branch`, which its adapter's `rectified` or `closing` promises")
+        raise SpecMismatch(f"{type(block).__name__} has no method `branch`, which its adapter promises")
     if skip is None:
         return lambda x: branch(x) + x
     return lambda x: branch(x) + skip(x)

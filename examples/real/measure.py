@@ -7,20 +7,27 @@ import resource
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from scipy.stats import t as student
 from torch import Tensor
 
-REFITS: dict[str, tuple[str, dict[str, Any]]] = {
-    "refit": ("refit", {}),
-    "least squares on the strongest units": ("refit", {"units": "norm", "ridge": 1e-3}),
-    "activation-weighted pruning, means corrected": ("refit", {"units": "activation", "ridge": 1e9}),
+Method: TypeAlias = "dict[str, Any]"
+"""What `paramtrans.translate` is called with, beside the network, the inputs and the ratio."""
+CALIBRATED: dict[str, Method] = {
+    "refit": {},
+    "least squares on the strongest units": {"options": {"units": "norm", "ridge": 1e-3}},
+    "activation-weighted pruning, means corrected": {"options": {"units": "activation", "ridge": 1e9}},
 }
-"""Methods that look at unlabelled inputs, each with its translator and options."""
-MAGNITUDE: dict[str, tuple[str, dict[str, Any]]] = {"magnitude pruning": ("prune", {})}
-"""The method that looks at the parameters alone."""
+"""Methods that look at unlabelled inputs."""
+ALONE: dict[str, Method] = {"magnitude pruning": {"translator": "prune"}, "folding": {"translator": "merge"}}
+"""Methods that look at the parameters alone."""
+
+
+def matched(batch: int) -> dict[str, Method]:
+    """The refit and, from there, feature matching on `batch` examples at a time."""
+    return {"refit, then feature matching": {"then": {"matching": {"steps": 300, "lr": 1e-3, "batch": batch}}}}
 
 
 def peak_mib() -> float:

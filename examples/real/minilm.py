@@ -19,14 +19,18 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from measure import MAGNITUDE, REFITS, Measured, append, interval
+from measure import ALONE, CALIBRATED, Measured, append, interval, matched
+from rich.console import Console
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 import paramtrans
 from paramtrans.network import costs
+from paramtrans.progress import ConsoleReporter
 
 CALIBRATION, TEST, LONGEST, BATCH = 1500, 500, 48, 50
+METHODS = matched(batch=2048) | CALIBRATED | ALONE
+"""The batch is of tokens."""
 
 
 def minilm() -> nn.Module:
@@ -129,16 +133,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, help="append rows to this JSON file")
     parser.add_argument("--sentences", type=int, default=CALIBRATION, help="how many to calibrate on")
+    parser.add_argument("--select", action="store_true", help="test on sentences for calibration that are left over")
+    parser.add_argument("--method", action="append", choices=METHODS, help="one of the methods; all by default")
     options = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     network = minilm()
     calibration, test = sentences()
-    calibrate, held_out = batches(calibration[: options.sentences]), batches(test)
+    left = calibration[options.sentences :] if options.select else test
+    if not left:
+        raise SystemExit("--select: no sentence is left over; give --sentences a smaller number")
+    calibrate, held_out = batches(calibration[: options.sentences]), batches(left)
     wanted = embeddings(network, held_out)
     rows = []
-    for method, (translator, chosen) in (REFITS | MAGNITUDE).items():
+    for method in options.method or METHODS:
         started = time.monotonic()
-        small = paramtrans.translate(network, translator, ratio=0.5, calibrate=calibrate, options=chosen)
+        reporter = ConsoleReporter(Console(stderr=True))
+        small = paramtrans.translate(network, ratio=0.5, calibrate=calibrate, reporter=reporter, **METHODS[method])
         seconds = time.monotonic() - started
         cost = costs(small, held_out[len(held_out) // 2])
         for metric, values in scores(embeddings(small, held_out), wanted).items():
@@ -150,7 +160,7 @@ def main() -> None:
                 )
             )  # fmt: skip
             print(json.dumps(rows[-1].as_dict()), flush=True)
-    if options.output:
+    if options.output and not options.select:
         append(options.output, rows)
 
 

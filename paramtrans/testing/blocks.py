@@ -215,7 +215,7 @@ def closing_ends_the_block(subject: Subject) -> None:
     adapter = subject.create()
     inputs = entering(adapter)[0].double()
     module: Any = _loaded(adapter, randomised(adapter), 0).double().eval()
-    norm = dict(module.named_modules()).get(adapter.closing or "")
+    norm: Any = dict(module.named_modules()).get(adapter.closing or "")
     expect(isinstance(norm, nn.LayerNorm), f"a LayerNorm called {adapter.closing}", type(norm).__name__)
     skipped = module.skip(inputs) if hasattr(module, "skip") else inputs
     close(norm(module.branch(inputs) + skipped), module(inputs), "the normalised sum")

@@ -78,6 +78,36 @@ def test_later_blocks_make_up_for_what_earlier_ones_changed(network: nn.Module, 
     assert errors[True] < errors[False]
 
 
+class PostNorm(nn.Module):
+    """The feed-forward part of a BERT layer, by its names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.intermediate, self.output = nn.Module(), nn.Module()
+        self.intermediate.dense, self.intermediate.intermediate_act_fn = nn.Linear(6, 16), nn.GELU()
+        self.output.dense, self.output.LayerNorm = nn.Linear(16, 6), nn.LayerNorm(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.intermediate.intermediate_act_fn(self.intermediate.dense(x))
+        found: Tensor = self.output.LayerNorm(self.output.dense(hidden) + x)
+        return found
+
+
+def test_a_translator_goes_on_from_another_and_batches_may_differ_in_length() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(PostNorm(), PostNorm()).eval()
+    sentences = [torch.randn(8, length, 6) for length in (3, 5, 9)]
+    matching = {"matching": {"steps": 60, "lr": 0.01, "batch": 32}}
+    unseen = torch.randn(50, 4, 6)
+    refit = paramtrans.translate(network, ratio=0.25, calibrate=sentences)
+    both = paramtrans.translate(network, ratio=0.25, calibrate=sentences, then=matching)
+    errors = [(small(unseen) - network(unseen)).square().mean().item() for small in (refit, both)]
+    assert errors[1] < 0.9 * errors[0]
+    assert not torch.equal(both[0].output.LayerNorm.weight, network[0].output.LayerNorm.weight)
+    again = paramtrans.translate(network, ratio=0.25, calibrate=sentences, then=matching)
+    assert all(torch.equal(t, again.state_dict()[name]) for name, t in both.state_dict().items())
+
+
 def test_pruning_needs_no_inputs_and_a_ratio_may_depend_on_the_path(network: nn.Module) -> None:
     small = paramtrans.translate(network, "prune", ratio={"1": 0.25, "2": 0.5})
     assert (small[1].conv1.out_channels, small[2].conv1.out_channels, small[5].out_features) == (2, 4, 16)
@@ -97,6 +127,7 @@ def test_what_cannot_be_done_is_refused(network: nn.Module, images: Tensor) -> N
         "has to be trained first": {"translator": "mixer"},
         "no share of the hidden units": {"ratio": 1.5},
         "context with": {"calibrate": ()},
+        "probes of one size": {"then": {"matching": {}}, "calibrate": [images, images[..., :7, :7]], "blocks": "1"},
     }.items():
         with pytest.raises(SpecMismatch, match=problem):
             paramtrans.translate(network, **{"calibrate": [images], **arguments})
@@ -140,6 +171,24 @@ def test_from_the_shell_and_back(
     torch.testing.assert_close(small(images), network(images), rtol=1e-2, atol=1e-3)
     with pytest.raises(StoreError, match="no file named here is ever run"):
         paramtrans.load_translated(output)
+
+
+def test_options_of_translators_that_go_on_from_the_shell(
+    network: nn.Module, nets: Path, images: Tensor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, data, output = tmp_path / "model.safetensors", tmp_path / "images.npy", tmp_path / "small.safetensors"
+    save_file(network.state_dict(), model)
+    numpy.save(data, images.numpy())
+    arguments = ("translate", model, "--arch", f"{nets}:small", "--blocks", "1,2", "--calibrate", data, "-o", output)
+    arguments += ("--ratio", 0.25, "--option", "units=norm", "--option", "matching.steps=5", "--json")
+    status, _, err = shell(capsys, *arguments)
+    assert status == 2 and "matching is none of the translators that --then names" in err and not output.exists()
+    status, _, err = shell(capsys, *arguments, "--then", "matching")
+    assert status == 0, err
+    options: Any = {"options": {"units": "norm"}, "then": {"matching": {"steps": 5}}}
+    wanted = paramtrans.translate(network, blocks="1,2", ratio=0.25, calibrate=[images], **options)
+    small = paramtrans.load_translated(output, f"{nets}:small")
+    torch.testing.assert_close(small(images), wanted(images), rtol=1e-3, atol=1e-4)
 
 
 class Hostile:

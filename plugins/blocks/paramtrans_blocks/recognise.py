@@ -39,7 +39,8 @@ def linear_chains(module: nn.Module) -> list[Recognised]:
             # nn.TransformerEncoderLayer has one norm, which stands before the layers or behind the sum, as it says.
             says = getattr(module, "norm_first", None)
             norms = {"norm": "" if says is False else before, "closing": "" if says is True else behind}
-            found = _feed_forward(names, layers, activation, {n: (at, _at(module, at)) for n, at in norms.items()}, skip)
+            placed = {name: (place, _at(module, place)) for name, place in norms.items()}
+            found = _feed_forward(names, layers, activation, placed, skip)
             return [found] if found else []
     return []
 

@@ -164,6 +164,25 @@ def test_a_block_that_computes_something_else_is_refused_with_the_reason() -> No
     assert "computes something else than linear_chain" in looked.refused["1"]
 
 
+@pytest.mark.parametrize(("name", "closing"), [("bert", "output.LayerNorm"), ("encoder, norm last", "norm2")])
+def test_a_normalisation_behind_the_sum_belongs_to_the_block_and_is_held_to_what_it_gives(
+    name: str, closing: str
+) -> None:
+    network, inputs = built(name)
+    [block] = blocks(network, inputs)
+    assert block.closing == closing
+    [before] = blocks(*built("encoder, norm first"))
+    assert before.closing is None and before.layers["norm"] == "norm2"
+
+    class Scaled(nn.LayerNorm):
+        def forward(self, input: Tensor) -> Tensor:
+            return 2 * super().forward(input)
+
+    network.set_submodule(closing, Scaled(6))
+    looked = survey(network.eval(), find_blocks(network, REGISTRY), inputs)
+    assert not looked.blocks and "computes something else" in looked.refused[""]
+
+
 def test_a_block_that_is_passed_twice_or_shares_parameters_is_refused() -> None:
     one = Feedforward()
     twice = nn.Sequential(one, one, Feedforward())

@@ -37,7 +37,8 @@ class MatchingOptions(BaseOptions):
     lr: PositiveFloat = 0.02
     """Learning rate at the start; it falls to zero along a cosine."""
     batch: PositiveInt = 64
-    """Probes in a step (positions, for blocks that compute each alone), others in each until all have had their turn."""
+    """Probes in a step, other ones in each until all have had their turn; of blocks that compute each position alone,
+    positions."""
     features: NonNegativeFloat = 1.0
     """Share of the squared error to what the source block computes, relative to its variance."""
     outputs: NonNegativeFloat = 0.0
