@@ -102,6 +102,14 @@ class TrainingConfig(BaseOptions):
     """Epochs over which the rate first rises linearly."""
     clip: PositiveFloat | None = None
     """Largest norm of the whole gradient; none by default."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """What the translator computes in while it learns. `bf16`: products in bfloat16 (autocast); weights, the hosts that
+    its blocks are tried in, and evaluation stay in float32."""
+    compile: bool = False
+    """Whether training goes through `torch.compile`, which needs a C++ compiler on the CPU; hosts are not compiled."""
+    accumulate: PositiveInt = Field(1, le=1_000_000)
+    """Slices that the hosts of a step go through one after the other, for less memory. The step is the same but for
+    rounding, and for what the translator draws itself, as dropout does."""
     evaluate_every: PositiveInt = 25
     """Epochs between evaluations on the selection hosts; the last epoch is always evaluated."""
     checkpoint_every: PositiveInt = 5

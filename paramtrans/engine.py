@@ -9,10 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paramtrans import card, memory, report, seeds, store
+import torch
+
+from paramtrans import card, group, memory, report, seeds, store
 from paramtrans.cache import cache_dir
 from paramtrans.comparison import Comparison
 from paramtrans.config import Config
+from paramtrans.errors import StoreError
 from paramtrans.learned import LearnedTranslator
 from paramtrans.parts import Parts
 from paramtrans.plugins import Plugins, plugins
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 CACHE_HINT = "set run.cache to another folder"
+CALLS = ("train", "done")
+"""What the process that leads a group tells the others."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,8 @@ def run(
 ) -> RunResult:
     """Do what a config says, or go on where an earlier run of it stopped, or answer from its folder if it is finished.
 
-    `name` is the folder below `runs/` where the config gives none. `fresh` starts over, zoo included.
+    `name` is the folder below `runs/` where the config gives none. `fresh` starts over, zoo included. Processes that
+    torchrun started train the translator together, and each gets the result.
 
     >>> from paramtrans import config, plugins, run  # doctest: +SKIP
     >>> result = run(config.load(Path("examples/mnist_conv_to_conv.toml"), plugins.components()))  # doctest: +SKIP
@@ -79,6 +85,7 @@ class Run:
 
     def __init__(self, config: Config, name: str, reporter: Reporter, loaded: Plugins, where: str = "config") -> None:
         self.config, self.reporter, self.plugins = config, reporter, loaded
+        self.group = group.joined()
         self.where = where
         """What messages about the config begin with: its file."""
         self.parts = Parts(config, loaded.registry())
@@ -98,10 +105,32 @@ class Run:
     def do(self, fresh: bool) -> RunResult:
         """All stages, in order."""
         self.check()
+        if not self.group.leads:
+            return self._train_along()
         finished = None if fresh else self.folder.resume()
         if finished is None:
             with self.folder.locked():
                 finished = (None if fresh else self.folder.resume()) or self._stages(fresh)
+        self._call("done")
+        return RunResult(self.folder.path, self.folder.seconds, finished)
+
+    def _call(self, what: str) -> str:
+        """Tell the other processes of the group what comes next; in these, hear it."""
+        word = torch.tensor(CALLS.index(what) if self.group.leads else 0)
+        return CALLS[int(self.group.follow(word))]
+
+    def _train_along(self) -> RunResult:
+        """In a process that does not lead: train the translator with the one that does, which does all the rest."""
+        while self._call("") != "done":
+            self.parts.task.prepare(self.cache)
+            translator = self._new_translator()
+            assert isinstance(translator, LearnedTranslator)
+            self._trainer(translator).run(lambda epoch, metrics: None)
+        finished = self.folder.resume()
+        if finished is None:
+            raise StoreError(
+                f"{self.folder.path}: the run is not here; set run.dir to a folder that all machines share"
+            )
         return RunResult(self.folder.path, self.folder.seconds, finished)
 
     def start_over(self) -> None:
@@ -162,17 +191,24 @@ class Run:
         """Step 3: the run's own translator, if it has one, and its history, if it learned."""
         if self.config.translator is None:
             return None, None
-        seed = self.config.training.seed if self.config.training else 0
-        translator = self.parts.translator(seeds.derive(seed, "translator"))
+        translator = self._new_translator()
         history = self._learn(translator) if isinstance(translator, LearnedTranslator) else None
         names = self.config.translator.name, self.config.source, self.config.target
         save_translator(self.folder.file("translator"), translator, *names)
         return translator, history
 
-    def _learn(self, translator: LearnedTranslator) -> dict[str, Any]:
+    def _new_translator(self) -> Translator:
+        seed = self.config.training.seed if self.config.training else 0
+        return self.parts.translator(seeds.derive(seed, "translator"))
+
+    def _trainer(self, translator: LearnedTranslator) -> Trainer:
         train, select = self.zoo.load("train"), self.zoo.load("select")
+        return Trainer(self.parts, translator, train, select, self.folder.checkpoint, self.group)
+
+    def _learn(self, translator: LearnedTranslator) -> dict[str, Any]:
+        self._call("train")
         peeking = self.zoo.load("report") if self.config.evaluation.paper_way else None
-        trainer = Trainer(self.parts, translator, train, select, self.folder.checkpoint)
+        trainer = self._trainer(translator)
         with self.reporter.stage("step 3: translator", trainer.options.epochs) as stage:
 
             def epoch_ended(epoch: int, metrics: dict[str, float]) -> None:

@@ -212,7 +212,10 @@ class Objective(Configurable, ABC):
 
     @abstractmethod
     def __call__(self, predicted: Params, batch: Batch) -> Tensor:
-        """The loss of the predicted target blocks (`[models, *shape]` each): a scalar to be minimised."""
+        """The loss of the predicted target blocks (`[models, *shape]` each): a scalar to be minimised.
+
+        It must be a mean over the models, so that a step may be computed in slices, and by several processes.
+        """
 
 
 @dataclass(frozen=True)

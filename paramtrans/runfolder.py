@@ -16,7 +16,7 @@ from filelock import Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from paramtrans import store
-from paramtrans.config import ELSEWHERE
+from paramtrans.config import ELSEWHERE, Config
 from paramtrans.errors import StoreError
 
 FORMAT = 2
@@ -65,7 +65,7 @@ class RunFolder:
         if not store.exists(self.file("run.json")):
             return None
         record = read_record(self.file("run.json"), AGAIN)
-        if different := sorted(_differences(_identity(record.config), _identity(self.config))):
+        if different := sorted(_differences(_identity(_completed(record.config)), _identity(self.config))):
             raise StoreError(
                 f"{self.path}: holds a run of another config (different: {', '.join(different[:5])}); "
                 "set run.dir to another folder, or use --fresh to start over here, zoo included"
@@ -225,6 +225,14 @@ def _checked(path: Path, document: dict[str, Any], model: type[Checked], otherwi
         return model.model_validate(document)
     except ValidationError as error:
         raise StoreError(f"{path}: is not what was written there; {otherwise}") from error
+
+
+def _completed(config: dict[str, Any]) -> dict[str, Any]:
+    """A config that was written by an earlier version, with the defaults of what was added since."""
+    try:
+        return Config.model_validate(config).model_dump(mode="json")
+    except ValidationError:
+        return config
 
 
 def _identity(config: dict[str, Any]) -> dict[str, Any]:

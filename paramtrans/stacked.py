@@ -49,7 +49,9 @@ class Vmap:
             output: Tensor = functional_call(self.module, params, (inputs,))
             return output
 
-        outputs: Tensor = vmap(one, randomness="different")(params, inputs)
+        # Networks compute in their own precision, whatever a translator that runs them computes in.
+        with torch.autocast(inputs.device.type, enabled=False):
+            outputs: Tensor = vmap(one, randomness="different")(params, inputs)
         return outputs
 
 

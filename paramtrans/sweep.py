@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from paramtrans import config, layering, options, store, sweepreport
+from paramtrans import config, group, layering, options, store, sweepreport
 from paramtrans.engine import Run, RunResult
 from paramtrans.errors import ConfigError
 from paramtrans.options import BaseOptions
@@ -106,7 +106,8 @@ class Sweep:
     def do(self, fresh: bool = False) -> SweepResult:
         """All runs in order; finished ones answer from their folders, and an interrupted one goes on."""
         self.check()
-        if fresh:
+        leads = group.joined().leads
+        if fresh and leads:
             self._forget()
         rows = []
         for number, (member, run) in enumerate(zip(self.members, self.runs, strict=True), 1):
@@ -114,7 +115,8 @@ class Sweep:
                 result = run.do(fresh=False)
                 stage.advance()
             rows.append(row(member, result))
-            self._write(rows)
+            if leads:
+                self._write(rows)
         return SweepResult(self.folder, self.name, rows, self.options)
 
     def _configs(self, loaded: Plugins) -> list[config.Config]:

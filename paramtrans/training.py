@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,9 @@ import torch
 from torch import Tensor
 
 from paramtrans import evaluation, seeds, store
-from paramtrans.errors import StoreError, TrainingError
+from paramtrans.checkpoint import Checkpoint
+from paramtrans.errors import ConfigError, TrainingError
+from paramtrans.group import Group, cut
 from paramtrans.hosts import Hosts, Params, take
 from paramtrans.learned import LearnedTranslator
 from paramtrans.parts import Parts
@@ -24,8 +25,6 @@ from paramtrans.stacked import HostRunner
 FORMAT = 1
 """Version of a checkpoint."""
 SMALLEST_VARIANCE = 1e-4
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -49,15 +48,39 @@ class Lesson:
     objectives: list[tuple[float, Objective]]
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """What chance gave one step, in the order of its hosts. All of it is drawn before hosts are shared out and cut into
+    slices, so that it is the same however that is done."""
+
+    hosts: list[int]
+    reading: Params
+    target: Params | None
+    examples: Tensor | None
+    """Numbers of training examples `[hosts, n]`; None unless an objective asks for some."""
+
+
 class Trainer:
-    """Trains one learned translator on hosts; goes on where the folder `checkpoint` holds one."""
+    """Trains one learned translator on hosts; goes on where the folder `checkpoint` holds one.
+
+    The processes of a `group` share out the hosts of every step. Their translators stay the same; the one that leads
+    evaluates and writes.
+    """
 
     def __init__(
-        self, parts: Parts, translator: LearnedTranslator, train: Hosts, select: Hosts, checkpoint: Path
+        self,
+        parts: Parts,
+        translator: LearnedTranslator,
+        train: Hosts,
+        select: Hosts,
+        checkpoint: Path,
+        group: Group | None = None,
     ) -> None:
-        self.parts, self.translator, self.checkpoint = parts, translator.to(parts.device), checkpoint
+        self.parts, self.translator = parts, translator.to(parts.device)
+        identity = {"format": FORMAT, "config": store.digest(parts.config.identity())}
+        self.checkpoint = Checkpoint(checkpoint, identity)
         assert parts.config.training is not None  # required where a translator learns
-        self.options = parts.config.training
+        self.options, self.group = parts.config.training, group or Group()
         self.hosts, self.select = train.to(parts.device), select
         self.augmenters = parts.augmenters()
         self.lessons = [Lesson(translator, parts.runner, parts.objectives())]
@@ -65,6 +88,9 @@ class Trainer:
             runner = HostRunner(parts.task, parts.source, target)
             resized = translator.resized(parts.source, target)
             self.lessons.append(Lesson(resized, runner, parts.objectives(runner)))
+        if self.options.compile:
+            for lesson in self.lessons:
+                lesson.translator.compile()
         self.examples = max(objective.examples for _, objective in self.lessons[0].objectives)
         self.reading = parts.source.read(self.hosts.source)
         self.history = History()
@@ -77,16 +103,17 @@ class Trainer:
     def run(self, epoch_ended: Callable[[int, dict[str, float]], None]) -> History:
         """Train to the last epoch; the translator ends with the weights of its best evaluation."""
         self._resume()
+        self._begin_together()
         earlier, started = self.history.seconds, time.monotonic()
         for epoch in range(len(self.history.epochs) + 1, self.options.epochs + 1):
             metrics = self._epoch(epoch)
             last = epoch == self.options.epochs
-            if last or epoch % self.options.evaluate_every == 0:
+            if self.group.leads and (last or epoch % self.options.evaluate_every == 0):
                 metrics["select"] = self._evaluate(epoch)
             self.history.epochs.append(metrics)
             self.history.seconds = earlier + time.monotonic() - started
             epoch_ended(epoch, metrics)
-            if last or epoch % self.options.checkpoint_every == 0:
+            if self.group.leads and (last or epoch % self.options.checkpoint_every == 0):
                 self._save()
         self.translator.load_state_dict(self.best)
         return self.history
@@ -111,7 +138,8 @@ class Trainer:
         self.translator.train()
         losses = []
         with torch.random.fork_rng(devices=[self.parts.device] if self.parts.device.type == "cuda" else []):
-            torch.manual_seed(seed)
+            # What a network draws inside, as dropout does, differs from process to process.
+            torch.manual_seed(seeds.derive(seed, "process", self.group.rank) if self.group.rank else seed)
             for chosen in self._order(generator):
                 losses.append(self.step(chosen, generator))
         loss = torch.stack(losses).mean().item()
@@ -129,28 +157,58 @@ class Trainer:
     def step(self, chosen: list[int], generator: torch.Generator) -> Tensor:
         """One optimiser step on the hosts at `chosen`; returns the loss, a scalar outside any graph."""
         number = int(torch.randint(len(self.lessons), (), generator=generator)) if len(self.lessons) > 1 else 0
-        lesson = self.lessons[number]
-        batch = self._batch(self.hosts.pick(chosen), generator)
-        if number:
-            batch = replace(batch, target=None)  # trained targets are of the target's own size
-        reading = self._augment("source", take(self.reading, chosen), generator)
-        predicted = lesson.translator(reading, Context(batch.hosts, lesson.runner))
-        loss = torch.stack([weight * objective(predicted, batch) for weight, objective in lesson.objectives]).sum()
+        drawn = self._draw(chosen, generator, targets=not number)  # trained targets are of the target's own size
         self.optimizer.zero_grad()
-        loss.backward()
+        share, loss = self.group.share(len(chosen)), torch.zeros((), device=self.parts.device)
+        for piece in cut(len(share), self.options.accumulate):
+            if piece:
+                loss += self._backward(self.lessons[number], drawn, share[piece.start : piece.stop])
+        self._add_up(loss)
         if self.options.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.translator.parameters(), self.options.clip)
         self.optimizer.step()
+        return loss
+
+    def _backward(self, lesson: Lesson, drawn: Drawn, share: range) -> Tensor:
+        """Add the gradients of a share of the hosts; returns their part of the mean loss over all of them."""
+        batch = self._batch(drawn, share)
+        reading = drawn.reading if len(share) == len(drawn.hosts) else take(drawn.reading, share)
+        context = Context(batch.hosts, lesson.runner)
+        with torch.autocast(self.parts.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"):
+            predicted = self._predicted(lesson.translator, reading, context)
+        predicted = {name: tensor.float() for name, tensor in predicted.items()}
+        losses = [weight * objective(predicted, batch) for weight, objective in lesson.objectives]
+        loss = torch.stack(losses).sum() * (len(share) / len(drawn.hosts))
+        loss.backward()
         return loss.detach()
 
-    def _batch(self, hosts: Hosts, generator: torch.Generator) -> Batch:
-        target = None if hosts.target is None else self._augment("target", hosts.target, generator)
-        if not self.examples:
-            return Batch(hosts, target, None, None)
+    def _add_up(self, loss: Tensor) -> None:
+        """Gradients and loss over the shares of all processes."""
+        if self.group.size > 1:
+            trained = [p for p in self.translator.parameters() if p.requires_grad]
+            for parameter in trained:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)  # a share may be empty
+            self.group.add([*(p.grad for p in trained if p.grad is not None), loss])
+
+    def _draw(self, chosen: list[int], generator: torch.Generator, targets: bool) -> Drawn:
+        target = None if self.hosts.target is None else take(self.hosts.target, chosen)
+        target = None if target is None else self._augment("target", target, generator)
+        examples = None
+        if self.examples:
+            count = len(self.parts.task.split("train"))
+            examples = torch.randint(count, (len(chosen), self.examples), generator=generator)
+        reading = self._augment("source", take(self.reading, chosen), generator)
+        return Drawn(chosen, reading, target if targets else None, examples)
+
+    def _batch(self, drawn: Drawn, share: range) -> Batch:
         task, device = self.parts.task, self.parts.device
-        split = task.split("train")
-        drawn = torch.randint(len(split), (len(hosts), self.examples), generator=generator)
-        return Batch(hosts, target, task.to_input(split.inputs[drawn].to(device)), split.labels[drawn].to(device))
+        hosts = self.hosts.pick(drawn.hosts[share.start : share.stop])
+        target = None if drawn.target is None else take(drawn.target, share)
+        if drawn.examples is None:
+            return Batch(hosts, target, None, None)
+        split, examples = task.split("train"), drawn.examples[share.start : share.stop]
+        return Batch(hosts, target, task.to_input(split.inputs[examples].to(device)), split.labels[examples].to(device))
 
     def _augment(self, what: str, params: Params, generator: torch.Generator) -> Params:
         for on, augmenter in self.augmenters:
@@ -177,36 +235,41 @@ class Trainer:
             self.best = {name: tensor.clone() for name, tensor in self.translator.state_dict().items()}
         return mean
 
+    def _begin_together(self) -> None:
+        """Take over the weights of the process that leads; raises `TrainingError` where it is at another epoch."""
+        for tensor in self.translator.state_dict().values():
+            self.group.follow(tensor)
+        here = torch.tensor([len(self.history.epochs), len(self.hosts)])
+        if not torch.equal(self.group.follow(here.clone()), here):
+            raise TrainingError(
+                "training: a process goes on from another point, or with other hosts, than the first one; "
+                "run.dir and run.cache must be folders that all machines share"
+            )
+
+    def _predicted(self, translator: LearnedTranslator, reading: Params, context: Context) -> Params:
+        """What the translator writes; raises `ConfigError` where it cannot be compiled."""
+        try:
+            predicted: Params = translator(reading, context)
+            return predicted
+        except RuntimeError as error:
+            if not (self.options.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))):
+                raise
+            reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            raise ConfigError([f"training.compile: torch.compile fails here: {reason}; set it to false"]) from error
+
     def _save(self) -> None:
-        """Write a new point to go on from, whole, before the one before it is dropped."""
         tensors = {f"now.{name}": t for name, t in self.translator.state_dict().items()}
         tensors |= {f"best.{name}": t for name, t in self.best.items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{name}": value for name, value in state.items()}
-        path = self.checkpoint / f"epoch-{len(self.history.epochs):07d}.safetensors"
-        store.save_params(path, tensors, {**self._identity(), "history": asdict(self.history)})
-        for other in set(self.checkpoint.glob("epoch-*")) - {path, store.record_path(path)}:
-            store.remove(other)
-
-    def _identity(self) -> dict[str, Any]:
-        return {"format": FORMAT, "config": store.digest(self.parts.config.identity())}
+        self.checkpoint.save(len(self.history.epochs), tensors, {"history": asdict(self.history)})
 
     def _resume(self) -> None:
-        """Take up the latest point that is whole and belongs to this config."""
-        found = {
-            path.with_name(path.name.removesuffix(".json")) for path in self.checkpoint.glob("epoch-*.safetensors*")
-        }
-        for path in sorted(found, reverse=True):
-            try:
-                tensors, record = store.load_params(path)
-            except StoreError as error:
-                logger.warning("%s; training goes on from an earlier point", error)
-                continue
-            if {key: record.get(key) for key in self._identity()} == self._identity():
-                self._restore(tensors, record)
-                return
-
-    def _restore(self, tensors: Params, record: dict[str, Any]) -> None:
+        """Take up the latest point there is."""
+        found = self.checkpoint.latest()
+        if found is None:
+            return
+        tensors, record = found
         on_device = {name: t.to(self.parts.device) for name, t in tensors.items()}
         self.translator.load_state_dict(_below("now.", on_device))
         self.best = _below("best.", on_device)

@@ -45,11 +45,13 @@ def run(
 
     from paramtrans import config, planning, repeat
     from paramtrans.engine import Run
+    from paramtrans.group import joined
     from paramtrans.plugins import plugins
     from paramtrans.progress import ConsoleReporter, Reporter
     from paramtrans.sweep import Sweep, is_sweep
 
-    reporter = Reporter() if quiet else ConsoleReporter(Console(stderr=True))
+    leads = joined().leads  # or another process, of those that torchrun started, tells what there is to tell
+    reporter = ConsoleReporter(Console(stderr=True)) if leads and not quiet else Reporter()
     this: Run | Sweep
     if path is None or record is not None:
         if record is None or path is not None:
@@ -60,10 +62,14 @@ def run(
     else:
         this = Run(config.load(path, plugins().registry(), settings), path.stem, reporter, plugins(), where=str(path))
     if dry_run:
+        if not leads:
+            return
         plan = planning.plan_sweep(this) if isinstance(this, Sweep) else planning.plan(this)
         click.echo(json.dumps(plan.as_dict()) if as_json else plan.describe())
         return
     result = this.do(fresh)
+    if not leads:
+        return
     if as_json:
         click.echo(json.dumps(result.as_dict(), ensure_ascii=False))
     else:

@@ -123,11 +123,11 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
     run(config, loaded=tiny_plugins)  # for its zoo
     first = trainer(config, tiny_plugins)
     expected = [dict(epoch) for epoch in first.run(lambda epoch, metrics: None).epochs]
-    [last] = first.checkpoint.glob("epoch-*.safetensors")
+    [last] = first.checkpoint.folder.glob("epoch-*.safetensors")
     assert last.name == "epoch-0000004.safetensors"
 
     again = trainer(config, tiny_plugins)
-    for path in again.checkpoint.iterdir():
+    for path in again.checkpoint.folder.iterdir():
         path.unlink()
     stopped = KeyboardInterrupt()
     monkeypatch.setattr("paramtrans.store.remove", lambda path: None)  # so that earlier points stay
@@ -138,7 +138,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
 
     with pytest.raises(KeyboardInterrupt):
         again.run(stop)
-    (again.checkpoint / "epoch-0000003.safetensors").write_bytes(b"cut off")
+    (again.checkpoint.folder / "epoch-0000003.safetensors").write_bytes(b"cut off")
     resumed = trainer(config, tiny_plugins)
     seen: list[int] = []
     history = resumed.run(lambda epoch, metrics: seen.append(epoch))
@@ -169,7 +169,7 @@ def test_training_on_several_sizes_goes_on_exactly_where_it_stopped(
     whole = trainer(config, tiny_plugins)
     assert [lesson.translator.target.spec.numel for lesson in whole.lessons] == [144, 72, 216]
     expected = whole.run(lambda epoch, metrics: None)
-    for path in whole.checkpoint.iterdir():
+    for path in whole.checkpoint.folder.iterdir():
         path.unlink()
 
     def stop(epoch: int, metrics: dict[str, float]) -> None:

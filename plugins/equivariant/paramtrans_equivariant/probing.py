@@ -67,6 +67,10 @@ class Readout:
 
     def __call__(self, params: Params, seen: Seen) -> Params:
         """The target with its readout solved for, so that the block does on the probes what the source does."""
+        with torch.autocast(seen.entering.device.type, enabled=False):  # moments in bfloat16 have no Cholesky factor
+            return self._solved_for(params, seen)
+
+    def _solved_for(self, params: Params, seen: Seen) -> Params:
         below = {f"block.{name}": tensor for name, tensor in params.items()}
         rows = self._rows(self._features(below, seen.entering))
         entering, wanted = _by_position(seen.entering), _by_position(seen.wanted)

@@ -1,0 +1,67 @@
+"""Processes that train one translator together, as torchrun starts them; alone, a process is a group of one."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+PATIENCE = timedelta(days=365)
+"""How long processes wait for the first one, which makes the zoo. torchrun ends all where one fails."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """`size` processes, of which this is number `rank`."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process makes the run; the others train the translator along, and write nothing."""
+        return self.rank == 0
+
+    def share(self, count: int) -> range:
+        """This process's part of `count` things. Parts differ by one at most, and may be empty."""
+        return cut(count, self.size)[self.rank]
+
+    def add(self, tensors: Sequence[Tensor]) -> None:
+        """Put the sum over all processes in place of each tensor; all are of one type, and in the same order."""
+        if self.size > 1:
+            whole = torch.cat([tensor.flatten() for tensor in tensors])
+            dist.all_reduce(whole)
+            for tensor, summed in zip(tensors, whole.split([t.numel() for t in tensors]), strict=True):
+                tensor.copy_(summed.view_as(tensor))
+
+    def follow(self, tensor: Tensor) -> Tensor:
+        """Put the values of the process that leads in place of this one's; returns the tensor."""
+        if self.size > 1:
+            dist.broadcast(tensor, src=0)
+        return tensor
+
+
+def cut(count: int, parts: int) -> list[range]:
+    """`count` things in order, cut into parts as even as may be."""
+    return [range(count * i // parts, count * (i + 1) // parts) for i in range(parts)]
+
+
+@cache
+def joined() -> Group:
+    """The group that torchrun started this process in, joined at the first call; a group of one without torchrun."""
+    if not (dist.is_available() and dist.is_torchelastic_launched()):
+        return Group()
+    # Where processes share a GPU, only gloo can add up what they found.
+    own_gpu = torch.cuda.is_available() and int(os.environ["LOCAL_WORLD_SIZE"]) <= torch.cuda.device_count()
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    dist.init_process_group("cpu:gloo,cuda:nccl" if own_gpu else "gloo", timeout=PATIENCE)
+    atexit.register(dist.destroy_process_group)
+    return Group(dist.get_rank(), dist.get_world_size())

@@ -1,0 +1,110 @@
+"""Options of training that change how a step is computed, not what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from paramtrans.config import Config
+from paramtrans.engine import Run
+from paramtrans.errors import ConfigError
+from paramtrans.group import cut
+from paramtrans.hosts import Params
+from paramtrans.learned import LearnedTranslator
+from paramtrans.plugins import Plugins
+from paramtrans.progress import Reporter
+from paramtrans.training import Trainer
+
+Make = Callable[..., Config]
+HOSTS = 6
+PLAIN = ("translator.dropout=0", f"zoo.train={HOSTS}", "training.batch_size=4")
+EQUIVARIANT = 'translator={name="equivariant", layers=1, width=8, heads=2, probes=2, input=[1, 8, 8], rounds=2}'
+
+
+@pytest.fixture
+def trained(tiny_config: Make, tiny_plugins: Plugins) -> Callable[..., tuple[list[float], Params]]:
+    """Losses and weights after four steps, of four hosts and of two, on barely trained hosts."""
+    from paramtrans.planning import Probe
+
+    def train(*settings: str) -> tuple[list[float], Params]:
+        made = Run(tiny_config(*PLAIN, *settings), "run", Reporter(), tiny_plugins)
+        made.parts.task.prepare(made.cache)
+        hosts = Probe(made, HOSTS).stack
+        trainer = Trainer(made.parts, made.parts.translator(0), hosts, hosts, Path())
+        trainer.translator.train()
+        generator = torch.Generator().manual_seed(0)
+        chosen = [[0, 1, 2, 3], [4, 5]]
+        losses = [trainer.step(chosen[number % 2], generator).item() for number in range(4)]
+        return losses, trainer.translator.state_dict()
+
+    return train
+
+
+def close(one: tuple[list[float], Params], other: tuple[list[float], Params], tolerance: float) -> None:
+    assert other[0] == pytest.approx(one[0], rel=tolerance)
+    for name, tensor in one[1].items():
+        torch.testing.assert_close(other[1][name], tensor, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("pieces", [2, 3, 100])
+@pytest.mark.parametrize("objective", ['{name="functional", examples=4}', '{name="mse"}'])
+def test_a_step_in_slices_is_the_same_step(trained: Any, pieces: int, objective: str) -> None:
+    objectives = f"objectives=[{objective}]"
+    close(trained(objectives), trained(objectives, f"training.accumulate={pieces}"), 1e-4)
+
+
+@pytest.mark.parametrize("translator", [None, EQUIVARIANT], ids=["mixer", "equivariant"])
+def test_bf16_is_the_same_but_for_rounding_and_keeps_weights_in_float32(trained: Any, translator: str | None) -> None:
+    settings = [translator] if translator else []
+    whole, half = trained(*settings), trained(*settings, 'training.precision="bf16"')
+    assert half[0] == pytest.approx(whole[0], rel=0.05)
+    assert half[0] != whole[0]
+    assert {tensor.dtype for tensor in half[1].values() if tensor.is_floating_point()} == {torch.float32}
+
+
+def test_a_compiled_translator_learns_the_same(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced as it always is; without the C++ compiler behind that, which takes minutes."""
+    real, compiled = nn.Module.compile, []
+    plain = trained()
+
+    def trace(self: nn.Module) -> None:
+        compiled.append(self)
+        real(self, backend="eager")
+
+    monkeypatch.setattr(nn.Module, "compile", trace)
+    close(plain, trained("training.compile=true"), 1e-4)
+    assert len(compiled) == 1
+
+
+def test_a_translator_that_cannot_be_compiled_is_told(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._dynamo.exc import TorchDynamoException
+
+    def fail(*args: object) -> None:
+        raise TorchDynamoException("no compiler\nand much more")
+
+    monkeypatch.setattr(nn.Module, "compile", lambda self: setattr(self, "_compiled_call_impl", fail))
+    with pytest.raises(
+        ConfigError, match=r"^training\.compile: torch\.compile fails here: no compiler; set it to false$"
+    ):
+        trained("training.compile=true")
+
+
+def test_an_error_of_the_translator_itself_stays_what_it_is(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: LearnedTranslator, *args: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr("paramtrans.learned.TokenTranslator.forward", fail)
+    with pytest.raises(RuntimeError, match="a defect"):
+        trained()
+
+
+@pytest.mark.parametrize(("count", "parts"), [(0, 2), (1, 2), (5, 2), (6, 3), (2, 5)])
+def test_shares_are_as_even_as_may_be_and_leave_nothing_out(count: int, parts: int) -> None:
+    shares = cut(count, parts)
+    assert [i for share in shares for i in share] == list(range(count))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
