@@ -30,6 +30,8 @@ class Comparison:
     def __init__(self, parts: Parts, translator: Translator | None, hosts: Hosts, pairs: Hosts | None) -> None:
         self.parts, self.translator, self.hosts, self.pairs = parts, translator, hosts, pairs
         self.accuracies: dict[str, Tensor] = {}
+        self.examples = 0
+        """On how many examples accuracies are measured."""
         self.filled: dict[str, Filled] = {}
 
     def run(self, reporter: Reporter, seconds_per_target: float | None) -> None:
@@ -42,7 +44,9 @@ class Comparison:
         self._rivals()
         networks = {"source": (runner.source, self.hosts.source)}
         networks |= {method: (runner.target, filled.blocks) for method, filled in self.filled.items()}
-        test = runner.task.split("holdout" if self.parts.config.evaluation.holdout else "test")
+        settings = self.parts.config.evaluation
+        test = runner.task.split("holdout" if settings.holdout else "test").first(settings.examples)
+        self.examples = len(test)
         with reporter.stage(f"evaluation: {len(networks)} methods", len(self.hosts)) as stage:
             self.accuracies = accuracies(runner, self.hosts, networks, test, self.parts.device, stage.advance)
 
@@ -59,6 +63,7 @@ class Comparison:
                 "seeds": list(self.hosts.seeds),
                 "accuracies": {method: values.tolist() for method, values in self.accuracies.items()},
             },
+            "examples": self.examples,
             "translator": self._own(),
             "diagnosis": self._diagnosis(),
             "blocks": {name: asdict(cost) for name, cost in costs.items()},

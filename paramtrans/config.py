@@ -132,6 +132,8 @@ class EvaluationConfig(BaseOptions):
     """The method that all are compared with, host by host; by default the run's own translator."""
     holdout: bool = False
     """Whether accuracies are on images held out of training, not on the test images: for choosing among methods."""
+    examples: PositiveInt | None = None
+    """How many examples at most accuracies are measured on, the first ones; all by default."""
     trained_target: bool = True
     """Whether step 2 is run on the report hosts, for the upper bound."""
     paper_way: bool = False

@@ -37,6 +37,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def first(self, count: int | None) -> Split:
+        """The first `count` examples; all where it is None."""
+        return Split(self.inputs[:count], self.labels[:count])
+
 
 class Task(Configurable, ABC):
     """A host's former and latter blocks, the data it is trained on, and how its outputs are scored."""

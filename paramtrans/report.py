@@ -58,6 +58,7 @@ def write(
             started=_moment(str(run["started"])),
             headline=headline(result),
             tiles=_tiles(result),
+            examples=_examples(result, run["config"]),
             methods=_methods(result),
             hosts=_hosts(result),
             figures=_figures(result, history, maps),
@@ -71,6 +72,12 @@ def write(
     path = folder / PAGE
     store.write_bytes(path, page.encode("utf-8", errors="replace"))
     return path
+
+
+def _examples(result: Mapping[str, Any], document: Mapping[str, Any]) -> str:
+    """What accuracies were measured on, in words; older results do not count it."""
+    kind = "examples held out of training" if document.get("evaluation", {}).get("holdout") else "test examples"
+    return f"{result['examples']:,} {kind}" if "examples" in result else f"the {kind}"
 
 
 def environment() -> Environment:

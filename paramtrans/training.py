@@ -224,7 +224,8 @@ class Trainer:
         parts, hosts = self.parts, hosts.to(self.parts.device)
         translated = self.translator.translate(hosts.source, Context(hosts, parts.runner))
         blocks = {"translated": (parts.runner.target, translated)}
-        found = evaluation.accuracies(parts.runner, hosts, blocks, parts.task.split(split), parts.device)
+        images = parts.task.split(split).first(parts.config.evaluation.examples)
+        found = evaluation.accuracies(parts.runner, hosts, blocks, images, parts.device)
         return found["translated"].mean().item()
 
     def _evaluate(self, epoch: int) -> float:

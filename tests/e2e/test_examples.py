@@ -25,6 +25,7 @@ PICO = (
     "zoo.step1.steps=2",
     "zoo.step2.steps=2",
     "training.epochs=1",
+    "evaluation.examples=500",
     "training.batch_size=4",
 )
 
