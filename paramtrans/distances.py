@@ -6,10 +6,17 @@ from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 
 
-def relative_error(found: Tensor, wanted: Tensor) -> Tensor:
-    """Mean squared error of each model over the variance of its wanted values: `[models, ...]` → `[models]`."""
-    error = (found - wanted).flatten(1).square().mean(1)
-    return error / wanted.flatten(1).var(1, correction=0).clamp_min(1e-8)
+def relative_error(found: Tensor, wanted: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean squared error of each model over the variance of its wanted values: `[models, ...]` → `[models]`.
+
+    With `weights`, of a shape that spreads over the values, each counts by its weight in both.
+    """
+    error = (found - wanted).square()
+    if weights is None:
+        return error.flatten(1).mean(1) / wanted.flatten(1).var(1, correction=0).clamp_min(1e-8)
+    mean = wanted.flatten(1).mean(1).view(-1, *[1] * (wanted.ndim - 1))
+    spread = (weights * (wanted - mean).square()).flatten(1).mean(1)
+    return (weights * error).flatten(1).mean(1) / spread.clamp_min(1e-8)
 
 
 def divergence(found: Tensor, wanted: Tensor) -> Tensor:

@@ -149,7 +149,7 @@ class HostRunner:
     """Runs the hosts of one task part by part: `former`, `source` or `target` block, `latter`, each stacked."""
 
     def __init__(self, task: Task, source: BlockAdapter, target: BlockAdapter) -> None:
-        self.task = task
+        self.task, self.target_spec = task, target.spec
         # Modules are built for their architecture alone; the numbers they are initialised with must not cost the
         # caller any of his.
         with torch.random.fork_rng(devices=[]):

@@ -144,6 +144,31 @@ def test_parameter_mse_is_zero_at_the_trained_target_and_needs_one() -> None:
         objective(dict(found.target), batch(hosts(source, None)))
 
 
+@pytest.mark.parametrize("name", ["conv", "mlp", "attention"])
+def test_matching_mse_is_blind_to_the_order_of_units_and_mse_is_not(name: str) -> None:
+    target = block(name, **({} if name == "attention" else {"hidden": 5}))
+    mse, matching = (REGISTRY.create("objective", each, runner(target, target)) for each in ("mse", "matching_mse"))
+    found = hosts(target, target)
+    moved = found.target
+    for seed, group in enumerate(target.spec.symmetries):
+        moved = permuted(moved, group, seed)
+    assert matching(moved, batch(found)) == 0 < mse(moved, batch(found))
+    other = randomised(target, MODELS, 77)
+    assert 0 < matching(other, batch(found)) <= mse(other, batch(found))
+
+
+def test_normalised_mse_does_not_know_how_large_a_tensor_is() -> None:
+    target = block("conv", hidden=3)
+    found, predicted = hosts(target, target), randomised(target, MODELS, 77)
+    for normalise in (True, False):
+        objective = REGISTRY.create("objective", "mse", runner(target, target), normalise=normalise)
+        large = {name: 1000 * tensor if name == "conv1.weight" else tensor for name, tensor in predicted.items()}
+        given = batch(found)
+        trained = given.target | {"conv1.weight": 1000 * given.target["conv1.weight"]}
+        before, after = objective(predicted, given), objective(large, replace(given, target=trained))
+        assert torch.isclose(before, after, rtol=1e-4) == normalise
+
+
 @pytest.mark.parametrize("name", [entry.name for entry in REGISTRY.of_kind("probe")])
 def test_probes_are_in_the_range_of_images_and_enter_every_slot(name: str) -> None:
     source = block("basic_block")

@@ -13,6 +13,7 @@ from paramtrans.errors import SpecMismatch
 from paramtrans.hosts import Params
 from paramtrans.learned import positive
 from paramtrans.protocols import Context
+from paramtrans.sensitivity import sensitivity
 from paramtrans.stacked import Stacked, Vmap, block_stacked
 
 GAIN = 10.0
@@ -28,13 +29,16 @@ class Seen:
     entering: Tensor
     wanted: Tensor
     """What the source block makes of what enters it."""
+    weights: Tensor
+    """What each value of a position counts, `[models, probes, 1, height, width]`."""
 
 
 class OwnProbes(nn.Module):
     """Network inputs that are weights of a translator: they begin as smooth noise, and are learned with the rest."""
 
-    def __init__(self, count: int, shape: tuple[int, ...]) -> None:
+    def __init__(self, count: int, shape: tuple[int, ...], weigh: bool) -> None:
         super().__init__()
+        self.weigh = weigh
         self.inputs = nn.Parameter(_smooth(count, shape) / GAIN)
 
     def forward(self, source: Stacked, context: Context | None) -> Seen:
@@ -47,7 +51,12 @@ class OwnProbes(nn.Module):
             features = context.runner.former(context.hosts.former, probes.expand(models, *probes.shape))
         except RuntimeError as error:
             raise SpecMismatch(f"translator.input: the hosts cannot take {list(probes.shape[1:])}: {error}") from error
-        return Seen(features, source(context.hosts.source, features))
+        wanted = source(context.hosts.source, features)
+        weights = torch.ones_like(features[:, :, :1])
+        if self.weigh:
+            by_value = sensitivity(context.runner.latter, context.hosts.latter, wanted)
+            weights = weights * by_value.mean(1, keepdim=True)[:, None]
+        return Seen(features, wanted, weights)
 
 
 class Readout:
@@ -75,13 +84,14 @@ class Readout:
         rows = self._rows(self._features(below, seen.entering))
         entering, wanted = _by_position(seen.entering), _by_position(seen.wanted)
         goal = wanted - entering
-        root = self._root(rows)
-        weights = _solved(root, rows, goal)
+        counted = rows * _by_position(seen.weights)
+        root = self._root(rows, counted)
+        weights = _solved(root, counted, goal)
         if self.target.rectified:
             for _ in range(PASSES - 1):
                 # Where the source gives zero, all that is below zero before the ReLU is as good.
                 below_zero = torch.minimum(rows @ weights, -entering)
-                weights = _solved(root, rows, torch.where(wanted > 0, goal, below_zero))
+                weights = _solved(root, counted, torch.where(wanted > 0, goal, below_zero))
         return params | self._tensors(weights, params)
 
     def _rows(self, features: Tensor) -> Tensor:
@@ -93,9 +103,9 @@ class Readout:
             rows = _by_position(features)
         return rows if self.layer.bias is None else torch.cat([rows, torch.ones_like(rows[..., :1])], dim=2)
 
-    def _root(self, rows: Tensor) -> Tensor:
+    def _root(self, rows: Tensor, counted: Tensor) -> Tensor:
         """Cholesky factor of the rows' second moments with the ridge: `[models, values, values]`."""
-        gram = rows.mT @ rows / rows.shape[1]
+        gram = counted.mT @ rows / rows.shape[1]
         # Where all units are dead, something must be left to divide by.
         ridge = (self.ridge * gram.diagonal(dim1=1, dim2=2).mean(1, keepdim=True)).clamp_min(1e-9)
         return torch.linalg.cholesky(gram + torch.diag_embed(ridge.expand(gram.shape[:2])))
@@ -119,7 +129,7 @@ class Errors:
         with torch.enable_grad():
             leaves = {name: tensor.detach().requires_grad_() for name, tensor in params.items()}
             found = self._run(positive(leaves, self.spec), seen.entering.detach())
-            error = (found - seen.wanted.detach()).flatten(1).square().mean(1).sum()
+            error = (seen.weights * (found - seen.wanted.detach()).square()).flatten(1).mean(1).sum()
             gradients = torch.autograd.grad(error, list(leaves.values()))
         return {name: _unit(gradient) for name, gradient in zip(leaves, gradients, strict=True)}
 

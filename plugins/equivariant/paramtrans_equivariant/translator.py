@@ -48,6 +48,8 @@ class EquivariantOptions(BaseOptions):
     """Shape of a network input, such as [1, 28, 28]; needed with `probes`."""
     ridge: PositiveFloat = 1e-3
     """Strength of that regression's ridge, relative to the mean square of what is read."""
+    weigh: bool = False
+    """Whether, on these probes, each position counts by how much the network's outputs depend on it."""
     rounds: PositiveInt = Field(1, le=100)
     """How often the block is written. From the second time on the translator also reads the block so far, and the
     gradient of its error on the probes. More than one needs `probes`."""
@@ -86,7 +88,7 @@ class Equivariant(LearnedTranslator):
         self.rounds = nn.ModuleList(
             Round(options, self.writes, first=i == 0, silent=self.keeps) for i in range(options.rounds)
         )
-        self.probes = OwnProbes(options.probes, options.input) if options.probes else None
+        self.probes = OwnProbes(options.probes, options.input, options.weigh) if options.probes else None
         base, scale = template(target, seed=0)
         for tensor in target.spec.tensors:
             # One number for all units and channels, so that it takes no side among them.

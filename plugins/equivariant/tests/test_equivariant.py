@@ -153,7 +153,7 @@ def test_the_readout_is_the_ridge_regression(name: str, options: dict[str, Any])
     entering = features()[:1] + 1
     wanted = entering + torch.rand_like(entering)  # positive everywhere, so that the ReLU hides nothing
     params = {key: t.double() for key, t in initial(target.module, [4]).items()}
-    solved = Readout(target, ridge=1e-9)(params, Seen(entering, wanted))
+    solved = Readout(target, ridge=1e-9)(params, Seen(entering, wanted, torch.ones(1, 1, 1, 1, 1)))
     module = target.module().double()
     module.load_state_dict({key: t[0] for key, t in solved.items()})
     weights = [
@@ -185,6 +185,21 @@ def test_a_target_that_can_do_what_the_source_does_is_made_to() -> None:
     seen = made.probes(made.run_source, context(target, found))
     error = (function(target, written, seen.entering) - seen.wanted).abs().max()
     assert error < 0.01 * (seen.wanted - seen.entering).abs().max()
+
+
+def test_positions_that_nothing_reads_are_left_out_of_the_regression() -> None:
+    target, found = adapter("conv", hidden=2), hosts()
+    found.latter["0.weight"][:] = 1
+    found.latter["2.weight"].view(MODELS, 3, 2, 6, 6)[..., 3:] = 0
+    worth = {}
+    for weigh in (True, False):
+        made = translator_with(target, probes=4, input=[1, 6, 6], weigh=weigh).double()
+        written = made.translate(found.source, context(target, found))
+        seen = made.probes(made.run_source, context(target, found))
+        error = (function(target, written, seen.entering) - seen.wanted)[..., :3].square().mean()
+        worth[weigh] = error
+        assert bool((seen.weights[..., 3:] == 0).all()) == weigh
+    assert worth[True] < worth[False]
 
 
 def test_probes_are_learned_and_need_a_host() -> None:

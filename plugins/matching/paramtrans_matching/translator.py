@@ -19,6 +19,7 @@ from paramtrans.errors import SpecMismatch
 from paramtrans.hosts import Params
 from paramtrans.options import BaseOptions, Trials
 from paramtrans.protocols import Context, Translator
+from paramtrans.sensitivity import sensitivity
 from paramtrans.stacked import block_stacked
 from paramtrans_matching.start import awake, fresh
 
@@ -43,6 +44,8 @@ class MatchingOptions(BaseOptions):
     """Share of the squared error to what the source block computes, relative to its variance."""
     outputs: NonNegativeFloat = 0.0
     """Share of the Kullback-Leibler divergence from the source network's output probabilities: distillation."""
+    weigh: bool = False
+    """Whether each feature counts by how much the network's outputs depend on it (measured in the source network)."""
 
     @model_validator(mode="after")
     def _something(self) -> Self:
@@ -58,6 +61,8 @@ class Goal:
     entering: Tensor
     features: Tensor
     outputs: Tensor | None
+    weights: Tensor | None
+    """What each feature counts, `[models, 1, ...]`; None: all alike."""
 
 
 class Matching(Translator):
@@ -111,11 +116,22 @@ class Matching(Translator):
         if len({tensor.shape[2:] for tensor in reached}) != 1:
             raise SpecMismatch("matching takes probes of one size, and at least one; these are of several, or none")
         features = torch.cat(given, dim=1)
-        return Goal(torch.cat(reached, dim=1), features, None if latter is None else latter(features))
+        outputs = None if latter is None else latter(features)
+        return Goal(torch.cat(reached, dim=1), features, outputs, self._weights(features, context))
+
+    def _weights(self, features: Tensor, context: Context) -> Tensor | None:
+        if not self.options.weigh:
+            return None
+        if context.hosts is None or context.runner is None:
+            raise SpecMismatch(
+                "matching.weigh: it is hosts whose outputs depend on features; give some, or leave it out"
+            )
+        return sensitivity(context.runner.latter, context.hosts.latter, features)[:, None]
 
     def _examples(self, features: Tensor) -> Tensor:
         """`[models, examples, ...]`, where positions are examples if both blocks compute each alone."""
-        alone = self.source.positionwise and self.target.positionwise and not self.options.outputs
+        whole = self.options.outputs or self.options.weigh  # then positions differ
+        alone = self.source.positionwise and self.target.positionwise and not whole
         return features.flatten(1, -2) if alone else features
 
     @torch.no_grad()
@@ -139,7 +155,7 @@ class Matching(Translator):
         found = self.run_target(params, goal.entering[:, chosen])
         distance = found.new_zeros(len(found))
         if self.options.features:
-            distance = distance + self.options.features * relative_error(found, goal.features[:, chosen])
+            distance = distance + self.options.features * relative_error(found, goal.features[:, chosen], goal.weights)
         if latter is not None and goal.outputs is not None:
             distance = distance + self.options.outputs * divergence(latter(found), goal.outputs[:, chosen])
         return distance

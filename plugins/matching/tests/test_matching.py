@@ -11,6 +11,7 @@ from paramtrans import BlockAdapter, Context, FeatureSpec, Hosts, Split, Task, c
 from paramtrans.distances import divergence, relative_error
 from paramtrans.errors import SpecMismatch
 from paramtrans.hosts import Params
+from paramtrans.sensitivity import sensitivity
 from paramtrans.stacked import HostRunner, initial
 
 
@@ -90,6 +91,22 @@ def test_matching_outputs_is_distillation() -> None:
         for share in ({"features": 1}, {"features": 0, "outputs": 1})
     )
     assert (outputs[1] < features[1]).all() and (features[0] < outputs[0]).all()
+
+
+def test_features_that_the_outputs_do_not_depend_on_count_for_nothing() -> None:
+    """Where the latter blocks read half of the positions, the block is better there than one matched everywhere."""
+    target = TARGETS["conv"]
+    given = context(target, start=initial(target.module, range(10, 10 + MODELS)))
+    assert given.hosts is not None and given.runner is not None
+    given.hosts.latter["1.weight"].view(MODELS, 3, 4, 6, 6)[..., 3:] = 0
+    [entering] = given.entering()
+    wanted = given.runner.source(given.hosts.source, entering.original)
+    weights = sensitivity(given.runner.latter, given.hosts.latter, wanted)
+    assert (weights[..., 3:] == 0).all() and torch.allclose(weights.flatten(1).mean(1), torch.ones(MODELS))
+    found = {weigh: match(target, given, steps=80, weigh=weigh) for weigh in (True, False)}
+    read = {k: given.runner.target(blocks, entering.reached)[..., :3] for k, blocks in found.items()}
+    better, worse = (relative_error(read[weigh], wanted[..., :3]) for weigh in (True, False))
+    assert (better < worse).all()
 
 
 def test_a_rate_that_diverges_leaves_the_start() -> None:

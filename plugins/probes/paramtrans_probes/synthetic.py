@@ -49,6 +49,10 @@ class StrokesOptions(ProbeOptions):
     """Mean width of the pen."""
     margin: float = Field(0.15, ge=0, lt=0.5)
     """Empty border in which no stroke has its corners."""
+    chained: bool = False
+    """Whether each stroke begins where the one before ended, as in handwriting."""
+    centred: bool = False
+    """Whether what was drawn is moved so that its centre of mass is the image's, as handwritten digits often are."""
 
 
 class Strokes(Probes):
@@ -68,7 +72,12 @@ class Strokes(Probes):
         count = int(torch.randint(1, options.strokes + 1, (), generator=generator))
         radius = 0.5 * options.width * side * (0.6 + 0.8 * torch.rand((), generator=generator))
         corners = options.margin + (1 - 2 * options.margin) * torch.rand(count, 4, 2, generator=generator)
-        points = (bezier(corners, 2 * side) * torch.tensor([height - 1.0, width - 1.0])).flatten(0, 1)
+        if options.chained:
+            corners[1:, 0] = corners[:-1, 3]
+        curves = bezier(corners, 2 * side)
+        if options.centred:
+            curves = curves + 0.5 - curves.mean((0, 1))
+        points = (curves * torch.tensor([height - 1.0, width - 1.0])).flatten(0, 1)
         rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
         pixels = torch.stack([rows, columns], dim=-1).flatten(0, 1).float()
         distance = torch.cdist(pixels, points).amin(1).view(height, width)

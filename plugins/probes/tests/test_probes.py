@@ -55,6 +55,19 @@ def test_images_are_different_training_images_and_all_of_them_where_there_are_fe
     assert sorted((255 * image.max()).round().item() for image in everything) == list(range(10))
 
 
+def test_strokes_are_centred_and_chained_where_they_are_asked_to_be() -> None:
+    shape, places = (1, 28, 28), torch.arange(28.0)
+
+    def off(**options: object) -> float:
+        """Mean distance of the centre of mass from the image's centre, in pixels, along an axis."""
+        mass = probes("strokes", count=20, strokes=2, **options).draw(case(shape))[:, 0].sum(1)
+        return float(((mass * places).sum(1) / mass.sum(1) - 13.5).abs().mean())
+
+    assert off(centred=True) < 1 < off()
+    one, other = (probes("strokes", count=20, chained=chained).draw(case(shape)) for chained in (True, False))
+    assert one.shape == other.shape and not torch.equal(one, other)
+
+
 @pytest.mark.parametrize(("name", "match"), [("images", "without one"), ("bn_statistics", "hosts, task and source")])
 def test_probes_say_what_they_lack(name: str, match: str) -> None:
     with pytest.raises(SpecMismatch, match=match):
