@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from paramtrans.errors import SpecMismatch
+from paramtrans import memory
+from paramtrans.errors import DataError, ParamtransError, SpecMismatch
 from paramtrans.protocols import PROBES_AT_ONCE, Context, Entering
 
 Inputs: TypeAlias = "Tensor | Mapping[str, Any] | list[Any] | tuple[Any, ...]"
@@ -95,12 +96,50 @@ def entering(network: nn.Module, path: str, batches: Iterable[Inputs]) -> Spool:
 
 
 def call(network: nn.Module, batch: Inputs) -> Any:
-    """The network's output for a batch."""
+    """The network's output for a batch; raises `DataError` where it does not take it."""
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
-    if isinstance(batch, Mapping):
-        return network(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()})
-    first = batch if isinstance(batch, Tensor) else batch[0]
-    return network(first.to(device))
+    first, named = _arguments(batch)
+    try:
+        with memory.told("running the network", "give smaller batches of calibration inputs"):
+            return network(
+                *(tensor.to(device) for tensor in first),
+                **{k: v.to(device) if isinstance(v, Tensor) else v for k, v in named.items()},
+            )
+    except ParamtransError:
+        raise
+    except Exception as error:
+        what = ", ".join([*map(_described, first), *(f"{name} {_described(one)}" for name, one in named.items())])
+        reason = str(error).partition("\n")[0]
+        raise DataError(
+            f"the network does not take the calibration inputs ({what}): {type(error).__name__}: {reason}"
+        ) from error
+
+
+def in_batches(given: Iterable[Inputs] | Tensor | Mapping[str, Any]) -> Iterable[Inputs]:
+    """Calibration inputs that can be gone through again and again; a tensor or a dictionary is one batch.
+
+    Raises `DataError` for what is no batches of examples, or gives others each time.
+    """
+    if isinstance(given, Tensor | Mapping):
+        return in_batches([given])
+    if not isinstance(given, Iterable):
+        raise DataError(f"calibrate: takes batches of inputs, not {type(given).__name__}; give a list of tensors")
+    batches = list(given) if isinstance(given, Iterator) else given
+    first, again = (next(iter(batches), None) for _ in range(2))
+    if first is not None and again is not None:
+        _check_batch(first, again)
+    return batches
+
+
+def _check_batch(first: Inputs, again: Inputs) -> None:
+    """Raise `DataError` for a batch that nothing can be learned from, or that is another the second time."""
+    for one, other in zip(_tensors(first), _tensors(again), strict=False):
+        if not one.numel():
+            raise DataError("calibrate: the first batch is empty")
+        if one.is_floating_point() and not one.isfinite().all():
+            raise DataError("calibrate: the inputs hold values that are not finite")
+        if not torch.equal(one, other):
+            raise DataError("calibrate: gives other inputs each time, as a loader that shuffles; give list(loader)")
 
 
 def first_examples(batch: Inputs, count: int) -> Inputs:
@@ -110,3 +149,24 @@ def first_examples(batch: Inputs, count: int) -> Inputs:
     if isinstance(batch, Mapping):
         return {k: v[:count] if isinstance(v, Tensor) and v.ndim else v for k, v in batch.items()}
     return batch[0][:count]  # type: ignore[no-any-return]
+
+
+def _arguments(batch: Inputs) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+    """What a network is called with: by position, and by name. Raises `DataError` for no batch of inputs."""
+    if isinstance(batch, Mapping):
+        return (), dict(batch)
+    first = batch[0] if isinstance(batch, list | tuple) and batch else batch
+    if not isinstance(first, Tensor):
+        found = type(first).__name__
+        raise DataError(f"calibrate: a batch is a tensor, a dictionary, or a list that begins with one, not {found}")
+    return (first,), {}
+
+
+def _tensors(batch: Inputs) -> list[Tensor]:
+    first, named = _arguments(batch)
+    return [value for value in (*first, *named.values()) if isinstance(value, Tensor)]
+
+
+def _described(value: Any) -> str:
+    """Shape and type of what a network is given."""
+    return f"{list(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__

@@ -177,8 +177,9 @@ class Config(BaseOptions):
             yield from ((f"evaluation.methods.{i}.{place}", kind, part) for place, kind, part in own)
 
 
-def load(path: Path, registry: Registry, overrides: Sequence[str] = ()) -> Config:
+def load(path: Path | str, registry: Registry, overrides: Sequence[str] = ()) -> Config:
     """Read, override (`a.b=value`) and validate a config file; raises `ConfigError` with every problem found."""
+    path = Path(path)
     where = str(path)
     document = settle(read(path), overrides, where)
     if "sweep" in document:

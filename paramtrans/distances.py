@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 
@@ -17,6 +19,19 @@ def relative_error(found: Tensor, wanted: Tensor, weights: Tensor | None = None)
     mean = wanted.flatten(1).mean(1).view(-1, *[1] * (wanted.ndim - 1))
     spread = (weights * (wanted - mean).square()).flatten(1).mean(1)
     return (weights * error).flatten(1).mean(1) / spread.clamp_min(1e-8)
+
+
+def streamed_error(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """`relative_error` of one model from pieces (found, wanted), which are never held all at once."""
+    error = total = square = 0.0
+    count = 0
+    for found, wanted in pairs:
+        error += (found - wanted).float().square().sum().item()
+        total += wanted.float().sum().item()
+        square += wanted.float().square().sum().item()
+        count += wanted.numel()
+    variance = square / count - (total / count) ** 2
+    return error / count / max(variance, 1e-8)
 
 
 def divergence(found: Tensor, wanted: Tensor) -> Tensor:

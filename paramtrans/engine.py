@@ -15,7 +15,7 @@ from paramtrans import card, group, memory, report, seeds, store
 from paramtrans.cache import cache_dir
 from paramtrans.comparison import Comparison
 from paramtrans.config import Config
-from paramtrans.errors import StoreError
+from paramtrans.errors import ConfigError, StoreError
 from paramtrans.learned import LearnedTranslator
 from paramtrans.parts import Parts
 from paramtrans.plugins import Plugins, plugins
@@ -77,6 +77,9 @@ def run(
     >>> result = run(config.load(Path("examples/mnist_conv_to_conv.toml"), plugins.components()))  # doctest: +SKIP
     >>> result.methods["translated"]["mean"]  # doctest: +SKIP
     """
+    if not isinstance(config, Config):
+        found = f"run takes a validated config, not {type(config).__name__}"
+        raise ConfigError([f"{found}; config.load(path, components()) gives one, or config.validate(document, …)"])
     return Run(config, name, reporter or Reporter(), loaded or plugins()).do(fresh)
 
 

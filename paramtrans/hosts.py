@@ -101,7 +101,8 @@ def detach(params: Params) -> Params:
 def check(params: Params, spec: BlockSpec, what: str) -> None:
     """Raise `SpecMismatch`, beginning with `what`, unless `params` holds exactly the tensors of `spec`, stacked."""
     if problems := list(_mismatches(params, spec)):
-        raise SpecMismatch(f"{what}: " + "; ".join(problems))
+        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise SpecMismatch(f"{what}: " + "; ".join(problems[:3]) + more)
 
 
 def _mismatches(params: Params, spec: BlockSpec) -> Iterable[str]:
@@ -110,8 +111,9 @@ def _mismatches(params: Params, spec: BlockSpec) -> Iterable[str]:
         yield f"missing {', '.join(missing)}"
     if extra := sorted(params.keys() - expected.keys()):
         yield f"unexpected {', '.join(extra)}"
-    count = models(params)
-    for name in expected.keys() & params.keys():
+    shared = [name for name in expected if name in params]
+    count = models({name: params[name] for name in shared}) if shared else 0
+    for name in shared:
         wanted, found = (count, *expected[name].shape), tuple(params[name].shape)
         if wanted != found:
             yield f"{name} has shape {list(found)}, expected {list(wanted)} ([models, *shape])"

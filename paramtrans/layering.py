@@ -22,12 +22,13 @@ MAX_FILES = 10
 """Files that extend one another, at most."""
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path | str) -> dict[str, Any]:
     """The file as a dictionary, laid over the file it `extends`, whose path is relative to its own.
 
     Raises `ConfigError` where there is no such file, or it is no TOML.
     """
-    document, files = _toml(path), [path]
+    files = [Path(path)]
+    document = _toml(files[0])
     while "extends" in document:
         below, own = document["extends"], files[-1]
         if not isinstance(below, str) or len(files) == MAX_FILES:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from paramtrans import hosts as stacks
 from paramtrans import seeds
 from paramtrans.errors import SpecMismatch
 from paramtrans.hosts import Params
@@ -48,6 +49,7 @@ class LearnedTranslator(Translator, nn.Module):
 
     @torch.no_grad()
     def translate(self, source: Params, context: Context | None = None) -> Params:
+        stacks.check(source, self.source.spec, "the source blocks")
         was_training = self.training
         self.eval()
         try:

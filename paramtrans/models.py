@@ -34,9 +34,15 @@ def with_parameters(network: nn.Module, path: Path) -> nn.Module:
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:4]] or [str(error)]
-        raise StoreError(f"{path}: does not fit the architecture: {' '.join(lines)}") from error
+        raise StoreError(f"{path}: does not fit the architecture: {reason(error)}") from error
     return network
+
+
+def reason(error: Exception) -> str:
+    """Why parameters do not fit, without the heading that torch gives and all but the first of many mistakes."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    more = f" (and {len(lines) - 4} more)" if len(lines) > 4 else ""
+    return " ".join(lines[1:4]) + more if len(lines) > 1 else str(error)
 
 
 def read_parameters(path: Path) -> dict[str, Tensor]:

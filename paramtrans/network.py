@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import chain
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from paramtrans.blocks import BlockAdapter
 from paramtrans.capture import Inputs, call, first_examples
+from paramtrans.distances import streamed_error
 from paramtrans.hosts import Params
 from paramtrans.registry import Registry
 
@@ -90,6 +92,12 @@ def find_blocks(network: nn.Module, registry: Registry, pattern: str = "*") -> l
                     made = registry.create("block_adapter", name, **known.options)
                     found.append(NetworkBlock(path, name, made, layers, known.whole))
     return [block for block in found if matches(block.path, pattern)]
+
+
+def some_paths(blocks: Sequence[NetworkBlock], most: int = 8) -> str:
+    """The paths of some blocks, for messages."""
+    paths = [f'"{block.path}"' for block in blocks[:most]]
+    return ", ".join(paths) + (f" and {len(blocks) - most} more" if len(blocks) > most else "")
 
 
 def matches(path: str, pattern: str) -> bool:
@@ -188,6 +196,16 @@ def _shared(network: nn.Module) -> set[int]:
 def parameters(network: nn.Module) -> int:
     """Trained values in a network."""
     return sum(parameter.numel() for parameter in network.parameters())
+
+
+@torch.no_grad()
+def output_error(before: nn.Module, after: nn.Module, batches: Iterable[Inputs]) -> float | None:
+    """Mean squared change of what a network gives on some inputs, over its variance; None where it gives no tensor."""
+    pairs = ((call(after, batch), call(before, batch)) for batch in batches)
+    first = next(pairs, None)
+    if first is None or not all(isinstance(given, Tensor) for given in first):
+        return None
+    return streamed_error(chain([first], pairs))
 
 
 @torch.no_grad()

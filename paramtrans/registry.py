@@ -119,13 +119,19 @@ class Registry:
         return cls(validate(cls.Options, options, f"{kind.replace('_', ' ')} {name}: "), *args)
 
     def _unknown(self, kind: str, name: str) -> str:
-        names = {entry.name for entry in self.of_kind(kind)}
-        close = difflib.get_close_matches(name, names, n=1)
-        hint = f'; did you mean "{close[0]}"?' if close else ""
-        lines = [f'unknown {kind.replace("_", " ")} "{name}"{hint}']
+        if kind not in KINDS:
+            return f'unknown kind of component "{kind}"{_near(kind, KINDS)}\n  kinds: {", ".join(KINDS)}'
+        near = _near(name, {entry.name for entry in self.of_kind(kind)})
+        lines = [f'unknown {kind.replace("_", " ")} "{name}"{near}']
         providers = sorted({str(entry.provider) for entry in self.of_kind(kind)})
         for provider in providers:
             offered = sorted(entry.name for entry in self.of_kind(kind) if str(entry.provider) == provider)
             lines.append(f"  available: {', '.join(offered)} ({provider})")
         lines.extend(f"  not loaded: {line}" for line in self.not_loaded)
         return "\n".join(lines)
+
+
+def _near(name: str, names: Iterable[str]) -> str:
+    """The nearest of some names as a question, or nothing."""
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f'; did you mean "{close[0]}"?' if close else ""

@@ -35,6 +35,9 @@ class Replaced:
     """Options of the adapter for what stood there."""
     target: Mapping[str, Any]
     """Options of the same adapter for what stands there now."""
+    feature_error: float | None = None
+    """Mean squared change of what leaves the block, over the variance of what left it, on the calibration inputs and
+    behind the blocks translated before it; 1 is as bad as a constant. None: translated without inputs."""
 
 
 class _Block(BaseOptions):
@@ -45,6 +48,7 @@ class _Block(BaseOptions):
     layers: dict[str, str]
     source: dict[str, Any]
     target: dict[str, Any]
+    feature_error: float | None = None
 
 
 class _Record(BaseOptions):
@@ -102,7 +106,7 @@ def load_translated(
             NetworkBlock(block.path, block.kind, source, block.layers, False).replace(whole, target, None)
         whole.load_state_dict(params)
     except (ConfigError, AttributeError, RuntimeError) as error:
-        raise StoreError(f"{path}: does not fit the network it is to be put into: {error}") from error
+        raise StoreError(f"{path}: does not fit the network it is to be put into: {models.reason(error)}") from error
     setattr(whole, ATTRIBUTE, tuple(Replaced(**block.model_dump()) for block in record.blocks))
     return whole.eval()
 

@@ -4,30 +4,37 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from paramtrans import hosts as stacks
 from paramtrans import seeds
 from paramtrans.blocks import BlockAdapter
-from paramtrans.capture import Inputs, NetworkContext, entering
+from paramtrans.capture import Inputs, NetworkContext, entering, in_batches
+from paramtrans.distances import streamed_error
 from paramtrans.errors import SpecMismatch
-from paramtrans.network import NetworkBlock, Survey, find_blocks, survey
+from paramtrans.hosts import Params
+from paramtrans.network import NetworkBlock, Survey, find_blocks, matches, some_paths, survey
 from paramtrans.plugins import components
 from paramtrans.progress import Reporter
 from paramtrans.protocols import Translator
 from paramtrans.registry import Registry
 from paramtrans.saving import load_translator
+from paramtrans.stacked import Vmap
 from paramtrans.translated import ATTRIBUTE, Replaced
 from paramtrans.widths import Ratio, Widths
 
 Sizes = Mapping[str, int]
 Maker = Callable[[BlockAdapter, BlockAdapter], Translator]
 """Makes the translator for a pair of blocks."""
+
+BAD = 0.2
+"""A block with a larger feature error is warned of; docs/networks.md says what such errors cost in accuracy."""
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +46,7 @@ def translate(
     ratio: float | Mapping[str, float] = 0.5,
     widths: Widths | None = None,
     blocks: str = "*",
-    calibrate: Iterable[Inputs] = (),
+    calibrate: Iterable[Inputs] | Tensor | Mapping[str, Any] = (),
     options: Mapping[str, Any] | None = None,
     then: Mapping[str, Mapping[str, Any]] | None = None,
     sequential: bool = True,
@@ -52,15 +59,20 @@ def translate(
     `translator` names one, with its `options`, or is the folder of a saved one; those in `then`, each with its options,
     go on from what it wrote for a block before the next block has its turn. Each hidden width becomes `ratio` of what
     it was, all blocks alike or by pattern of their paths, or is chosen by `widths`. `blocks` are patterns of paths,
-    between commas. `calibrate` are unlabelled inputs, in batches that can be gone through more than once: tensors,
-    dictionaries of keyword arguments, or lists whose first item is the input. With `sequential`, every block makes up
-    for what those before it changed; else each is translated as if it were the only one.
+    between commas. `calibrate` are unlabelled inputs: a tensor, a dictionary of keyword arguments, or batches of these,
+    or of lists whose first item is the input, the same each time they are gone through. With `sequential`, every block
+    makes up for what those before it changed; else each is translated as if it were the only one. What is said of each
+    block, with a feature error where there are inputs, is kept in `paramtrans_blocks` of the result.
+
+    Raises `SpecMismatch` where nothing can be translated as asked, `DataError` where the inputs cannot be used.
 
     >>> smaller = translate(network, ratio=0.5, calibrate=images.split(64))  # doctest: +SKIP
     >>> smaller = translate(network, calibrate=images.split(64), then={"matching": {"lr": 1e-3}})  # doctest: +SKIP
     """
     registry, reporter = registry or components(), reporter or Reporter()
-    batches: Iterable[Inputs] = list(calibrate) if isinstance(calibrate, Iterator) else calibrate
+    if not isinstance(module, nn.Module):
+        raise SpecMismatch(f"translate takes an nn.Module, not {type(module).__name__}; load the parameters into one")
+    batches = in_batches(calibrate)
     original = copy.deepcopy(module).eval()
     looked = look(original, blocks, batches, registry)
     for path, reason in looked.refused.items():
@@ -77,6 +89,7 @@ def translate(
                 before = small if sequential and replaced else original
                 replaced.append(_translate_block(block, sizes, makers, (original, before, small), batches, seed))
             stage.advance(note=block.path)
+    _warn(replaced)
     small.train(module.training)
     setattr(small, ATTRIBUTE, (*getattr(module, ATTRIBUTE, ()), *replaced))
     return small
@@ -84,13 +97,16 @@ def translate(
 
 def look(network: nn.Module, pattern: str, batches: Iterable[Inputs], registry: Registry) -> Survey:
     """The blocks of a network in eval mode that can be translated; raises `SpecMismatch` where there are none."""
-    found = find_blocks(network, registry, pattern)
-    known = ", ".join(entry.name for entry in registry.of_kind("block_adapter"))
-    if not found:
+    every = find_blocks(network, registry)
+    if not every:
+        known = ", ".join(entry.name for entry in registry.of_kind("block_adapter"))
         raise SpecMismatch(
-            f'no block whose path matches "{pattern}" is known to an adapter ({known}); `paramtrans inspect` lists '
-            "those there are"
+            f"no adapter ({known}) knows a block of this {type(network).__name__}; docs/networks.md says what is "
+            "recognised, docs/plugins.md how to add to it"
         )
+    found = [block for block in every if matches(block.path, pattern)]
+    if not found:
+        raise SpecMismatch(f'no block has a path that matches "{pattern}"; there are {some_paths(every)}')
     batch = next(iter(batches), None)
     looked = survey(network, found, batch) if batch is not None else Survey(tuple(found), {})
     if not looked.blocks:
@@ -119,7 +135,13 @@ def _translate_block(
         context = replace(context, original=kept, reached=reached)
     for number, make in enumerate(makers):
         try:
-            params = make(block.adapter, target).translate(source, context)
+            maker = make(block.adapter, target)
+            if maker.needs_probes and context.original is None:
+                raise SpecMismatch(
+                    "this translator looks at what blocks compute; calibrate it with a few dozen unlabelled inputs "
+                    "(calibrate=, or --calibrate), or take one that looks at parameters alone: prune, select, merge"
+                )
+            params = maker.translate(source, context)
         except SpecMismatch as error:
             raise SpecMismatch(f"{block.path or 'the network'}: {error}") from error
         context = replace(context, start=params, seed=seeds.derive(seed, "translator", number + 1))
@@ -127,19 +149,48 @@ def _translate_block(
     if not all(tensor.isfinite().all() for tensor in params.values()):
         raise SpecMismatch(f"{block.path}: the translator wrote values that are not finite; look at the inputs")
     block.replace(small, target, params)
-    options = (adapter.options.model_dump(mode="json") for adapter in (block.adapter, target))
-    return Replaced(block.path, block.kind, dict(block.layers), *options)
+    lost = _feature_error(block.adapter, target, (source, params), context) if context.original else None
+    options = [adapter.options.model_dump(mode="json") for adapter in (block.adapter, target)]
+    return Replaced(block.path, block.kind, dict(block.layers), options[0], options[1], lost)
+
+
+def _warn(replaced: list[Replaced]) -> None:
+    """Say which blocks are predicted to come out badly."""
+    for block in replaced:
+        if block.feature_error is not None and not block.feature_error <= BAD:
+            log.warning(
+                "%s is predicted to come out badly: feature error %.2f (1 is as bad as a constant); keep more of its "
+                "units, leave it out, or take another translator",
+                block.path or "the network",
+                block.feature_error,
+            )
+
+
+@torch.no_grad()
+def _feature_error(
+    source: BlockAdapter, target: BlockAdapter, blocks: tuple[Params, Params], context: NetworkContext
+) -> float:
+    """How far what leaves the target block is from what leaves the source block, each where it stands."""
+    before, after = Vmap(source.module()), Vmap(target.module())
+    pairs = ((after(blocks[1], one.reached), before(blocks[0], one.original)) for one in context.entering())
+    return streamed_error(pairs)
 
 
 def _maker(translator: str | Path, options: dict[str, Any], registry: Registry) -> Maker:
     """For a name, or the folder of a saved translator."""
-    if isinstance(translator, Path) or "/" in translator:
+    pretrained = {entry.name for entry in registry.of_kind("pretrained_translator")}
+    if isinstance(translator, Path) or "/" in translator or "\\" in translator or translator in pretrained:
+        if options:
+            raise SpecMismatch(f"options: a trained translator has its own ({', '.join(options)}); leave them out")
         saved = load_translator(translator, registry)
 
         def fitting(source: BlockAdapter, target: BlockAdapter) -> Translator:
             for side, own, block in (("source", saved.source, source), ("target", saved.target, target)):
                 if own.spec != block.spec:
-                    raise SpecMismatch(f"the saved translator's {side} is another block than the one to be translated")
+                    raise SpecMismatch(
+                        f"{translator} was trained for another {side} block ({_named(own)}) than this one "
+                        f"({_named(block)}); take one trained on such blocks, or a closed form such as refit"
+                    )
             return saved
 
         return fitting
@@ -149,3 +200,9 @@ def _maker(translator: str | Path, options: dict[str, Any], registry: Registry) 
             "such as refit"
         )
     return lambda source, target: registry.create("translator", translator, source, target, **options)
+
+
+def _named(adapter: BlockAdapter) -> str:
+    """A block's class and sizes."""
+    sizes = ", ".join(f"{group.size} {group.name}" for group in adapter.spec.symmetries)
+    return f"{type(adapter).__name__}, {adapter.options.channels} channels{', ' if sizes else ''}{sizes}"

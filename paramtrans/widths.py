@@ -10,7 +10,7 @@ from torch import nn
 
 from paramtrans.capture import Inputs
 from paramtrans.errors import SpecMismatch
-from paramtrans.network import NetworkBlock, matches, parameters
+from paramtrans.network import NetworkBlock, matches, parameters, some_paths
 
 Chosen = dict[str, dict[str, int]]
 """For each block's path, the size of each group of its hidden units."""
@@ -31,14 +31,19 @@ class Ratio:
     ratio: float | Mapping[str, float]
 
     def __call__(self, network: nn.Module, blocks: Sequence[NetworkBlock], batches: Iterable[Inputs]) -> Chosen:
+        for pattern in self.ratio if isinstance(self.ratio, Mapping) else ():
+            if not any(matches(block.path, pattern) for block in blocks):
+                raise SpecMismatch(
+                    f'ratio: no block has a path that matches "{pattern}"; there are {some_paths(blocks)}'
+                )
         return {block.path: self.sizes(block) for block in blocks}
 
     def sizes(self, block: NetworkBlock) -> dict[str, int]:
         """The sizes of one block's groups; at least one unit of each."""
         rules = self.ratio if isinstance(self.ratio, Mapping) else {"*": self.ratio}
         ratio = next((value for pattern, value in rules.items() if matches(block.path, pattern)), 1.0)
-        if not 0 < ratio <= 1:
-            raise SpecMismatch(f"ratio: {ratio} is no share of the hidden units; give a number above 0, up to 1")
+        if not isinstance(ratio, (int, float)) or not 0 < ratio <= 1:
+            raise SpecMismatch(f"ratio: {ratio!r} is no share of the hidden units; give a number above 0, up to 1")
         return {name: max(1, round(size * ratio)) for name, size in block.sizes.items()}
 
 

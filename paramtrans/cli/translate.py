@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +62,17 @@ def inspect(model: Path, architecture: str, blocks: str, data: Path | None, as_j
         total = parameters(network)
         click.echo(json.dumps({"parameters": total, "blocks": rows, "translators": fixed}, ensure_ascii=False))
         return
-    for row in rows:
-        hidden = "×".join(map(str, row["hidden"]))
-        note = f"  not to be translated: {row['refused']}" if row["refused"] else ""
-        click.echo(f"{row['path'] or '.':<32} {row['adapter']:<14} hidden {hidden:<12} {row['parameters']:>12,}{note}")
+    notes = (f"not to be translated: {row['refused']}" if row["refused"] else "" for row in rows)
+    cells = ((row["path"] or ".", row["adapter"], _times(row["hidden"]), f"{row['parameters']:,}") for row in rows)
+    _columns(
+        "<<>><",
+        ("block", "adapter", "hidden units", "parameters", ""),
+        *((*own, note) for own, note in zip(cells, notes, strict=True)),
+    )
     click.echo(f"{len(rows)} blocks with {sum(r['parameters'] for r in rows):,} of {parameters(network):,} parameters")
     click.echo(f"translators that need no training: {', '.join(fixed)}")
+    if not data:
+        click.echo("--calibrate DATA holds the blocks to what their adapters say that they compute")
 
 
 @click.command()
@@ -108,9 +114,9 @@ def translate(
     """Translate the blocks of a network to smaller ones; write its parameters, and beside them how to rebuild it."""
     from rich.console import Console
 
-    from paramtrans.network import costs
+    from paramtrans.network import costs, output_error
     from paramtrans.progress import ConsoleReporter, Reporter
-    from paramtrans.translated import save_translated
+    from paramtrans.translated import ATTRIBUTE, save_translated
     from paramtrans.translation import translate as translate_network
     from paramtrans.widths import Budget
 
@@ -135,11 +141,30 @@ def translate(
     )
     save_translated(small, output, architecture)
     before, after = (costs(one, batches[0] if batches else None) for one in (network, small))
+    made = [
+        {
+            "path": block.path,
+            "hidden": [_hidden(block.kind, options) for options in (block.source, block.target)],
+            "feature_error": block.feature_error,
+        }
+        for block in getattr(small, ATTRIBUTE)
+    ]
+    whole = output_error(network, small, batches)
     if as_json:
-        click.echo(json.dumps({"output": str(output), "before": before, "after": after}))
+        found = {"output": str(output), "before": before, "after": after, "blocks": made, "output_error": whole}
+        click.echo(json.dumps(found))
         return
-    for name, value in before.items():
-        click.echo(f"{name:<12} {value:>16,} → {after[name]:>16,}  ({after[name] / max(1, value):.0%})")
+    _columns(
+        "<<>",
+        ("block", "hidden units", "feature error"),
+        *((one["path"] or ".", " → ".join(map(_times, one["hidden"])), _error(one["feature_error"])) for one in made),
+        ("output of the network", "", _error(whole)),
+    )
+    _columns(
+        "<>>>",
+        ("", "before", "after", ""),
+        *((name, f"{n:,}", f"{after[name]:,}", f"{after[name] / max(1, n):.0%}") for name, n in before.items()),
+    )
     click.echo(f"{output}: rebuild it by paramtrans.load_translated")
 
 
@@ -163,6 +188,8 @@ def read_inputs(path: Path) -> list[Any]:
     sizes = {len(t) if t.ndim else 0 for t in (whole.values() if isinstance(whole, dict) else [whole])}
     if len(sizes) != 1 or not min(sizes):
         raise DataError(f"{path}: all tensors need a first axis of the same length, one entry for each example")
+    if isinstance(whole, torch.Tensor) and whole.dtype == torch.float64:  # numpy's default, and no network's
+        whole = whole.float()
     pieces = range(0, sizes.pop(), BATCH)
     if isinstance(whole, dict):
         return [{name: tensor[i : i + BATCH] for name, tensor in whole.items()} for i in pieces]
@@ -185,6 +212,31 @@ def _settings(texts: tuple[str, ...], then: tuple[str, ...]) -> tuple[dict[str, 
             raise ConfigError([f"--option {name}: {translator} is none of the translators that --then names"])
         (behind[translator] if dot else first)[own if dot else name] = value
     return first, behind
+
+
+def _hidden(kind: str, options: Mapping[str, Any]) -> list[int]:
+    """Hidden units of each group of a block."""
+    from paramtrans.plugins import components
+
+    adapter = components().create("block_adapter", kind, **options)
+    return [group.size for group in adapter.spec.symmetries]
+
+
+def _times(sizes: list[int]) -> str:
+    return "×".join(map(str, sizes))
+
+
+def _error(value: float | None) -> str:
+    return "not known" if value is None else f"{value:.3f}"
+
+
+def _columns(sides: str, *rows: tuple[str, ...]) -> None:
+    """Rows as columns, each to its side (`<` or `>`); nothing is cut off or folded."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
+    click.echo()
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -17,6 +17,8 @@ import paramtrans
 from paramtrans.capture import NetworkContext, Spool, entering
 from paramtrans.cli.main import main
 from paramtrans.errors import SpecMismatch, StoreError
+from paramtrans.network import output_error
+from paramtrans.translation import BAD
 from paramtrans.widths import Budget
 
 NETS = """
@@ -62,6 +64,7 @@ def test_a_network_that_half_of_its_units_are_enough_for_keeps_its_function(netw
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     small = paramtrans.translate(network, ratio=0.5, calibrate=images.split(10))
     assert [block.path for block in small.paramtrans_blocks] == ["1", "2", ""]
+    assert all(0 <= block.feature_error < 1e-3 for block in small.paramtrans_blocks)
     assert small[1].conv1.out_channels == 4 and small[5].out_features == 8 and not small.training
     torch.testing.assert_close(small(images), network(images), rtol=1e-2, atol=1e-3)
     assert all(torch.equal(network.state_dict()[name], before[name]) for name in before)
@@ -111,6 +114,29 @@ def test_a_translator_goes_on_from_another_and_batches_may_differ_in_length() ->
 def test_pruning_needs_no_inputs_and_a_ratio_may_depend_on_the_path(network: nn.Module) -> None:
     small = paramtrans.translate(network, "prune", ratio={"1": 0.25, "2": 0.5})
     assert (small[1].conv1.out_channels, small[2].conv1.out_channels, small[5].out_features) == (2, 4, 16)
+    assert all(block.feature_error is None for block in small.paramtrans_blocks)
+
+
+def test_a_feature_error_is_what_leaves_a_block_against_its_variance_and_a_large_one_is_warned_of(
+    network: nn.Module, images: Tensor, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.manual_seed(3)
+    for block in (network[1], network[2]):
+        block.conv1.weight.data.normal_()
+    small = paramtrans.translate(network, "prune", ratio=0.125, calibrate=images.split(10), blocks="1,2")
+    with torch.no_grad():
+        for block, wanted, found in zip(
+            small.paramtrans_blocks, (network[:2], network[:3]), (small[:2], small[:3]), strict=True
+        ):
+            left = wanted(images)
+            error = (found(images) - left).square().mean() / left.var(correction=0)
+            assert block.feature_error == pytest.approx(error.item(), rel=1e-3)
+        left = network(images)
+        error = (small(images) - left).square().mean() / left.var(correction=0)
+        assert output_error(network, small, images.split(10)) == pytest.approx(error.item(), rel=1e-3)
+    bad = [block.path for block in small.paramtrans_blocks if block.feature_error > BAD]
+    assert bad and [record.getMessage().split()[0] for record in caplog.records] == bad
+    assert "predicted to come out badly" in caplog.text
 
 
 def test_a_budget_is_kept_and_used(network: nn.Module) -> None:
@@ -123,10 +149,10 @@ def test_a_budget_is_kept_and_used(network: nn.Module) -> None:
 
 def test_what_cannot_be_done_is_refused(network: nn.Module, images: Tensor) -> None:
     for problem, arguments in {
-        'no block whose path matches "layer9"': {"blocks": "layer9"},
+        'no block has a path that matches "layer9"': {"blocks": "layer9"},
         "has to be trained first": {"translator": "mixer"},
         "no share of the hidden units": {"ratio": 1.5},
-        "context with": {"calibrate": ()},
+        "looks at what blocks compute": {"calibrate": ()},
         "probes of one size": {"then": {"matching": {}}, "calibrate": [images, images[..., :7, :7]], "blocks": "1"},
     }.items():
         with pytest.raises(SpecMismatch, match=problem):
@@ -167,7 +193,10 @@ def test_from_the_shell_and_back(
     result = json.loads(out)
     assert status == 0 and result["after"]["parameters"] < result["before"]["parameters"], err
     assert result["after"]["flops"] < result["before"]["flops"] and "translating 3 blocks" in err
+    assert [block["hidden"] for block in result["blocks"]] == [[[8], [4]], [[8], [4]], [[16], [8]]]
+    assert all(block["feature_error"] < 1e-3 for block in result["blocks"]) and result["output_error"] < 1e-3
     small = paramtrans.load_translated(output, f"{nets}:small")
+    assert [b.feature_error for b in small.paramtrans_blocks] == [b["feature_error"] for b in result["blocks"]]
     torch.testing.assert_close(small(images), network(images), rtol=1e-2, atol=1e-3)
     with pytest.raises(StoreError, match="no file named here is ever run"):
         paramtrans.load_translated(output)

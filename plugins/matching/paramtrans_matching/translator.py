@@ -82,6 +82,7 @@ class Matching(Translator):
         self.trained = [tensor.name for tensor in target.spec.tensors if tensor.trained]
 
     def translate(self, source: Params, context: Context | None = None) -> Params:
+        stacks.check(source, self.source.spec, "the source blocks")
         if context is None:
             raise SpecMismatch("matching compares what blocks compute; give it a context with probes")
         if context.hosts is None:

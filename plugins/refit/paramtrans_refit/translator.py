@@ -52,6 +52,7 @@ class Refit(Translator):
 
     @torch.no_grad()
     def translate(self, source: Params, context: Context | None = None) -> Params:
+        stacks.check(source, self.source.spec, "the source blocks")
         if context is None:
             raise SpecMismatch("the refit compares what blocks compute; give it a context with probes")
         params, kept = self._start(source, context)

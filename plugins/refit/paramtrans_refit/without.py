@@ -10,6 +10,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from paramtrans import hosts as stacks
 from paramtrans import symmetry
 from paramtrans.blocks import BlockAdapter
 from paramtrans.errors import SpecMismatch
@@ -36,6 +37,7 @@ class Closed(Translator):
 
     @torch.no_grad()
     def translate(self, source: Params, context: Context | None = None) -> Params:
+        stacks.check(source, self.source.spec, "the source blocks")
         params = self.cut.seen(source)
         for name in self.cut.sizes:
             params = self.fewer(params, self.cut.groups[name], self.cut.sizes[name])

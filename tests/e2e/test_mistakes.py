@@ -1,0 +1,134 @@
+"""What people get wrong in Python: each mistake is answered by an error of ours that says what, why and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torchvision.models.resnet import BasicBlock
+
+import paramtrans
+from paramtrans import components, config
+from paramtrans.errors import ConfigError, DataError, ParamtransError, SpecMismatch, StoreError, UnknownName
+from paramtrans.stacked import initial
+
+REGISTRY = components()
+IMAGES = torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def network(channels: int = 6) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, channels, 3), BasicBlock(channels, channels), nn.Flatten())
+
+
+def translating(**arguments: Any) -> Callable[[], Any]:
+    return lambda: paramtrans.translate(arguments.pop("module", network()), **arguments)
+
+
+def calibrating(calibrate: Any) -> Callable[[], Any]:
+    return translating(calibrate=calibrate)
+
+
+NETWORKS = {
+    "parameters alone": (translating(module={"weight": IMAGES}), SpecMismatch, "takes an nn.Module, not dict"),
+    "nothing known": (translating(module=nn.Linear(3, 4)), SpecMismatch, r"no adapter .* knows a block of this Linear"),
+    "no such path": (translating(blocks="layer9"), SpecMismatch, r'matches "layer9"; there are "1"'),
+    "no such path of a ratio": (translating(ratio={"layer9": 0.5}), SpecMismatch, r'matches "layer9"; there are "1"'),
+    "a ratio in words": (translating(ratio="half"), SpecMismatch, "ratio: 'half' is no share"),
+    "a near name": (translating(translator="refti"), UnknownName, 'did you mean "refit"'),
+    "an untrained one": (translating(translator="mixer"), SpecMismatch, "has to be trained first"),
+    "one trained for others": (
+        translating(translator="mnist_conv_to_conv"),
+        SpecMismatch,
+        r"another source block \(BasicBlock, 6 channels, 6 hidden\) than this one \(ConvChain",
+    ),
+    "options of a trained one": (
+        translating(translator="mnist_conv_to_conv", options={"ridge": 1}),
+        SpecMismatch,
+        r"has its own \(ridge\)",
+    ),
+    "no inputs": (translating(), SpecMismatch, r"1: .*calibrate=.* prune, select, merge"),
+}
+INPUTS = {
+    "wrong shape": (
+        calibrating(IMAGES[:, :1]),
+        DataError,
+        r"not take .*\(\[2, 1, 8, 8\] torch.float32\): Runt",
+    ),
+    "wrong shape later": (calibrating([IMAGES, IMAGES[:, :1]]), DataError, r"not take .*\[8, 1, 8, 8\]"),
+    "wrong type": (calibrating(IMAGES.double()), DataError, "float64"),
+    "wrong name": (calibrating({"x": IMAGES}), DataError, r"\(x \[2, 3, 8, 8\].*unexpected keyword argument 'x'"),
+    "one example at a time": (calibrating(list(IMAGES)), DataError, "not take"),
+    "an array": (calibrating([IMAGES.numpy()]), DataError, "not ndarray"),
+    "a number": (calibrating(64), DataError, "not int"),
+    "nothing in it": (calibrating([IMAGES[:0]]), DataError, "first batch is empty"),
+    "not finite": (calibrating(IMAGES * torch.inf), DataError, "not finite"),
+    "shuffled": (
+        calibrating(DataLoader(IMAGES, batch_size=4, shuffle=True, generator=torch.Generator().manual_seed(0))),
+        DataError,
+        r"other inputs each time.*list\(loader\)",
+    ),
+}
+WIDE, NARROW = (REGISTRY.create("block_adapter", "conv", channels=4, hidden=size) for size in (6, 2))
+BLOCKS = initial(WIDE.module, [0, 1])
+WRONG_BLOCKS = {
+    "other names": ({"a": IMAGES}, "missing .*; unexpected a"),
+    "other sizes": (initial(NARROW.module, [0]), r".* has shape .*, expected .*\[models, \*shape\]"),
+    "not stacked": ({name: tensor[0] for name, tensor in BLOCKS.items()}, "conv1.weight has shape"),
+}
+
+
+def saved(tmp_path: Any) -> str:
+    path = str(tmp_path / "small.safetensors")
+    paramtrans.save_translated(paramtrans.translate(network(), "prune"), path)
+    return path
+
+
+def answered(what: Callable[[], Any], kind: type[ParamtransError], message: str) -> None:
+    with pytest.raises(kind, match=message) as caught:
+        what()
+    assert len(str(caught.value).splitlines()) <= 3
+
+
+@pytest.mark.parametrize(("what", "kind", "message"), [*NETWORKS.values(), *INPUTS.values()], ids=[*NETWORKS, *INPUTS])
+def test_translating_a_network(what: Callable[[], Any], kind: type[ParamtransError], message: str) -> None:
+    answered(what, kind, message)
+
+
+@pytest.mark.parametrize(("blocks", "message"), WRONG_BLOCKS.values(), ids=WRONG_BLOCKS)
+@pytest.mark.parametrize("name", ["prune", "refit", "matching", "mlp", "equivariant"])
+def test_translating_blocks_that_are_others(name: str, blocks: dict[str, Tensor], message: str) -> None:
+    options = {"mlp": {"width": 8}, "equivariant": {"layers": 1}}.get(name, {})
+    translator = REGISTRY.create("translator", name, WIDE, NARROW, **options)
+    answered(lambda: translator.translate(blocks), SpecMismatch, f"the source blocks: {message}")
+
+
+def test_naming_what_is_not_there() -> None:
+    answered(lambda: REGISTRY.create("translators", "mlp"), UnknownName, 'did you mean "translator"')
+    answered(lambda: REGISTRY.create("translator", "mpl"), UnknownName, 'did you mean "mlp"')
+    answered(lambda: REGISTRY.create("block_adapter", "conv", channels=4), ConfigError, "hidden: required")
+
+
+def test_running_what_is_no_config() -> None:
+    for given in ("examples/mnist_conv_to_conv.toml", {"task": {"name": "mnist"}}):
+        answered(lambda given=given: paramtrans.run(given), ConfigError, "validated config, not .*config.load")
+    answered(lambda: config.read("nowhere.toml"), ConfigError, "nowhere.toml: No such file")
+
+
+def test_rebuilding_from_another_network(tmp_path: Any) -> None:
+    path = saved(tmp_path)
+    answered(lambda: paramtrans.load_translated(path, nn.Linear(2, 2)), StoreError, "does not fit the network")
+    answered(lambda: paramtrans.load_translated(path, network(8)), StoreError, "size mismatch for 0.weight")
+    answered(lambda: paramtrans.load_translated(path), StoreError, "say what makes the untranslated network")
+
+
+def test_a_tensor_or_a_dictionary_is_one_batch() -> None:
+    plain = paramtrans.translate(network().eval(), ratio=1.0, calibrate=[IMAGES])
+    assert plain.paramtrans_blocks == ()
+    torch.manual_seed(0)
+    whole = network().eval()
+    results = [paramtrans.translate(whole, calibrate=given) for given in ([IMAGES], IMAGES, {"input": IMAGES})]
+    assert all(torch.equal(one(IMAGES), results[0](IMAGES)) for one in results)
