@@ -18,6 +18,8 @@ def problems(config: Config, classes: Mapping[str, Any]) -> Iterator[str]:
     for i, method in enumerate(config.evaluation.methods):
         yield from _method(config, f"evaluation.methods.{i}", method, classes)
     yield from _names(config)
+    if config.report is not None and config.zoo.report_from is not None:
+        yield "report: the report hosts are given by zoo.report_from; leave one of them out"
 
 
 def _own_translator(config: Config, translator: Any) -> Iterator[str]:

@@ -82,10 +82,25 @@ class ZooConfig(BaseOptions):
     """Training of whole hosts with the source block."""
     step2: HostTraining
     """Training of the target block alone, between the frozen former and latter."""
+    also: tuple[ComponentConfig, ...] = Field((), max_length=MAX_PARTS)
+    """Further tasks, with the same slot: the translator also learns from as many hosts of each of them, and is selected
+    on theirs too. For objectives that compare parameters alone."""
 
     @property
     def target_hosts(self) -> int:
         return self.train if self.pairs is None else min(self.pairs, self.train)
+
+
+class ReportConfig(BaseOptions):
+    """Report hosts that are made otherwise than those the translator learns from; what is not given stays as theirs."""
+
+    begin: Literal["fresh", "around", "further"] = "fresh"
+    """What step 1 begins with. `around`: the source blocks of the run's own report hosts, which stay frozen; former and
+    latter are new. `further`: those hosts as a whole."""
+    task: ComponentConfig | None = None
+    """Their task, with the same slot."""
+    step1: HostTraining | None = None
+    step2: HostTraining | None = None
 
 
 class TrainingConfig(BaseOptions):
@@ -149,6 +164,8 @@ class Config(BaseOptions):
     source: ComponentConfig
     target: ComponentConfig
     zoo: ZooConfig
+    report: ReportConfig | None = None
+    """Where given, how the hosts are made that methods are reported on."""
     translator: ComponentConfig | None = None
     """The run's own translator, which may learn; without one, `evaluation.methods` are compared alone."""
     objectives: tuple[ObjectiveConfig, ...] = Field((), max_length=MAX_PARTS)
@@ -163,10 +180,25 @@ class Config(BaseOptions):
         """What is run, without where."""
         return {key: value for key, value in self.model_dump(mode="json").items() if key not in ELSEWHERE}
 
+    def reported(self) -> Config:
+        """The config that makes the report hosts."""
+        if self.report is None:
+            return self
+        made = {key: getattr(self.report, key) or getattr(self.zoo, key) for key in ("step1", "step2")}
+        zoo = self.zoo.model_copy(update={**made, "also": ()})
+        return self.model_copy(update={"task": self.report.task or self.task, "zoo": zoo, "report": None})
+
+    def with_task(self, task: ComponentConfig) -> Config:
+        """The same with hosts of another task alone."""
+        return self.model_copy(update={"task": task, "zoo": self.zoo.model_copy(update={"also": ()}), "report": None})
+
     def components(self) -> Iterable[tuple[str, str, ComponentConfig]]:
         """Every component of the config: (dotted path, kind, its part)."""
         single = ((path, kind, getattr(self, path)) for path, kind in SINGLE.items())
         yield from (part for part in single if part[2] is not None)
+        if self.report is not None and self.report.task is not None:
+            yield "report.task", "task", self.report.task
+        yield from ((f"zoo.also.{i}", "task", part) for i, part in enumerate(self.zoo.also))
         yield from ((f"objectives.{i}", "objective", part) for i, part in enumerate(self.objectives))
         yield from ((f"augmenters.{i}", "augmenter", part) for i, part in enumerate(self.augmenters))
         yield from ((f"evaluation.rivals.{i}", "rival", part) for i, part in enumerate(self.evaluation.rivals))

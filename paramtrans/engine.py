@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from paramtrans import card, group, memory, report, seeds, store
+from paramtrans import card, group, memory, report, runfolder, seeds, store
 from paramtrans.cache import cache_dir
 from paramtrans.comparison import Comparison
 from paramtrans.config import Config
@@ -22,9 +22,10 @@ from paramtrans.plugins import Plugins, plugins
 from paramtrans.progress import Reporter
 from paramtrans.protocols import RunInfo, Translator
 from paramtrans.runfolder import RunFolder
-from paramtrans.saving import save_translator
+from paramtrans.saving import load_translator, save_translator
 from paramtrans.training import Trainer
-from paramtrans.zoo import ROLES, Zoo
+from paramtrans.zoo import Zoo
+from paramtrans.zoos import Zoos
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -94,7 +95,8 @@ class Run:
         self.parts = Parts(config, loaded.registry())
         self.cache = cache_dir(config.run.cache)
         with memory.told(where):
-            self.zoo = Zoo(self.parts, self.cache)
+            self.zoos = Zoos(self.parts, self.cache, loaded.registry())
+        self.zoo = self.zoos.own
         path = Path(config.run.dir) if config.run.dir else Path("runs") / name
         self.folder = RunFolder(path, config.model_dump(mode="json"))
         self.info = RunInfo(path, self.folder.config)
@@ -104,16 +106,26 @@ class Run:
         with memory.told(self.where):
             self.parts.check(self.where)
             _ = self.zoo.given
+            if unfit := list(self.zoos.unfit()):
+                raise ConfigError([f"{self.where}: {problem}" for problem in unfit])
 
-    def do(self, fresh: bool) -> RunResult:
-        """All stages, in order."""
+    def lesson(self) -> str | None:
+        """Runs with the same have the same translator; None where there is none, or where training looks further."""
+        if self.config.translator is None or self.config.evaluation.paper_way:
+            return None
+        what = {key: value for key, value in self.config.identity().items() if key not in ("evaluation", "report")}
+        zoo = {key: value for key, value in what["zoo"].items() if not key.startswith("report")}
+        return store.digest({**what, "zoo": zoo})
+
+    def do(self, fresh: bool, earlier: Path | None = None) -> RunResult:
+        """All stages, in order. `earlier` is the folder of a finished run with the same lesson, which is taken over."""
         self.check()
         if not self.group.leads:
             return self._train_along()
         finished = None if fresh else self.folder.resume()
         if finished is None:
             with self.folder.locked():
-                finished = (None if fresh else self.folder.resume()) or self._stages(fresh)
+                finished = (None if fresh else self.folder.resume()) or self._stages(fresh, earlier)
         self._call("done")
         return RunResult(self.folder.path, self.folder.seconds, finished)
 
@@ -125,7 +137,7 @@ class Run:
     def _train_along(self) -> RunResult:
         """In a process that does not lead: train the translator with the one that does, which does all the rest."""
         while self._call("") != "done":
-            self.parts.task.prepare(self.cache)
+            self.zoos.prepare(self.cache)
             translator = self._new_translator()
             assert isinstance(translator, LearnedTranslator)
             self._trainer(translator).run(lambda epoch, metrics: None)
@@ -139,27 +151,27 @@ class Run:
     def start_over(self) -> None:
         """Forget what the run's folder holds and all shards there are now, also over interruptions to come."""
         self.folder.clear()
-        self.folder.outdated = self.zoo.newest()
+        self.folder.outdated = self.zoos.newest()
         self._record("running")
 
-    def _stages(self, fresh: bool) -> dict[str, Any]:
+    def _stages(self, fresh: bool, earlier: Path | None) -> dict[str, Any]:
         store.make_folder(self.cache, CACHE_HINT)
-        self.parts.task.prepare(self.cache)
+        self.zoos.prepare(self.cache)
         if fresh:
             self.start_over()
         self._record("running")
         self.plugins.notify("paramtrans_run_started", run=self.info)
         for step in (1, 2):
             with self._timed(f"zoo_step{step}"):
-                self._train_zoo(step)
+                for zoo in self.zoos.all:
+                    self._train_zoo(zoo, step)
         with self._timed("training"):
-            translator, history = self._train_translator()
+            translator, history = self._take_over(earlier) if earlier else self._train_translator()
         with self._timed("evaluation"):
-            comparison = Comparison(self.parts, translator, self.zoo.load("report"), self.zoo.pairs())
-            comparison.run(self.reporter, self.zoo.seconds_per_target())
-            result = comparison.result(history, self.zoo.seconds())
-            result["zoo"] = {role: self.zoo.used(role) for role in ROLES}
-            result["diverged"] = self.zoo.diverged
+            reported = self.zoos.reported
+            comparison = Comparison(reported.parts, translator, self.zoos.report(), self.zoos.pairs())
+            comparison.run(self.reporter, reported.seconds_per_target())
+            result = comparison.result(history, self.zoos.seconds()) | self.zoos.facts()
             result["paper_way"] = _best_of_all(history, self.config.evaluation.paper_way)
         store.write_json(self.folder.file("evaluation.json"), result)
         with self._timed("report"):
@@ -174,17 +186,17 @@ class Run:
         self.folder.drop_checkpoint()
         return result
 
-    def _train_zoo(self, step: int) -> None:
+    def _train_zoo(self, zoo: Zoo, step: int) -> None:
         """Train the shards of a step that are not there yet. Runs that share a zoo take turns."""
-        folder, _ = self.zoo.folder(step)
+        folder, _ = zoo.folder(step)
         with store.locked(folder, CACHE_HINT):
             store.tidy(folder, folder / "hosts")
-            self.zoo.write_recipe(step)
-            jobs = self.zoo.missing(step, self.folder.outdated)
+            zoo.write_recipe(step)
+            jobs = zoo.missing(step, self.folder.outdated)
             if not jobs:
                 return
-            training = self.config.zoo.step1 if step == 1 else self.config.zoo.step2
-            steps = len(jobs) * training.length(len(self.parts.task.split("train")))
+            training = zoo.config.zoo.step1 if step == 1 else zoo.config.zoo.step2
+            steps = len(jobs) * training.length(len(zoo.parts.task.split("train")))
             count = sum(job["stop"] - job["start"] for job in jobs)
             what = f"step {step}: {count} {'whole hosts' if step == 1 else 'target blocks'}"
             with self.reporter.stage(what, steps) as stage:
@@ -196,21 +208,35 @@ class Run:
             return None, None
         translator = self._new_translator()
         history = self._learn(translator) if isinstance(translator, LearnedTranslator) else None
+        self._save(translator)
+        return translator, history
+
+    def _take_over(self, earlier: Path) -> tuple[Translator, dict[str, Any] | None]:
+        """The translator of another run, and its history."""
+        translator = load_translator(earlier, self.plugins.registry())
+        self._save(translator)
+        if not isinstance(translator, LearnedTranslator):
+            return translator, None
+        history = runfolder.history(earlier)
+        self.folder.write_metrics(history["epochs"])
+        return translator.to(self.parts.device), history
+
+    def _save(self, translator: Translator) -> None:
+        assert self.config.translator is not None  # whose it is
         names = self.config.translator.name, self.config.source, self.config.target
         save_translator(self.folder.file("translator"), translator, *names)
-        return translator, history
 
     def _new_translator(self) -> Translator:
         seed = self.config.training.seed if self.config.training else 0
         return self.parts.translator(seeds.derive(seed, "translator"))
 
     def _trainer(self, translator: LearnedTranslator) -> Trainer:
-        train, select = self.zoo.load("train"), self.zoo.load("select")
-        return Trainer(self.parts, translator, train, select, self.folder.checkpoint, self.group)
+        own, *others = self.zoos.select()
+        return Trainer(self.parts, translator, self.zoos.train(), own[1], self.folder.checkpoint, self.group, others)
 
     def _learn(self, translator: LearnedTranslator) -> dict[str, Any]:
         self._call("train")
-        peeking = self.zoo.load("report") if self.config.evaluation.paper_way else None
+        peeking = self.zoos.report() if self.config.evaluation.paper_way else None
         trainer = self._trainer(translator)
         with self.reporter.stage("step 3: translator", trainer.options.epochs) as stage:
 
@@ -220,7 +246,7 @@ class Run:
                 select = f"  selection {metrics['select']:.1f}%" if "select" in metrics else ""
                 stage.advance(epoch - stage.done, f"loss {metrics['loss']:.4g}{select}")
                 if peeking and "select" in metrics:
-                    metrics["paper_way"] = trainer.accuracy(peeking, "test")
+                    metrics["paper_way"] = trainer.accuracy(peeking, "test", self.zoos.reported.parts)
                 self.plugins.notify("paramtrans_epoch_ended", run=self.info, epoch=epoch, metrics=metrics)
 
             history = asdict(trainer.run(epoch_ended))

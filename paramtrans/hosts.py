@@ -47,6 +47,15 @@ class Hosts:
         named = {part: getattr(self, part) for part in PARTS}
         return {part: params for part, params in named.items() if params is not None}
 
+    @staticmethod
+    def of(stacks: Sequence[Hosts]) -> Hosts:
+        """All hosts of several stacks, in order; with trained targets where all of them have some."""
+        first, names = stacks[0], set.intersection(*(set(stack.parts()) for stack in stacks))
+        parts = {
+            part: concatenate([stack.parts()[part] for stack in stacks]) for part in first.parts() if part in names
+        }
+        return first._with(parts, tuple(seed for stack in stacks for seed in stack.seeds))
+
     def to(self, device: torch.device | str) -> Hosts:
         moved = {part: {k: v.to(device) for k, v in params.items()} for part, params in self.parts().items()}
         return self._with(moved, self.seeds)

@@ -154,6 +154,16 @@ def read_finished(folder: Path) -> tuple[Record, dict[str, Any]]:
     return record, _checked(path, document, Evaluation, otherwise).model_dump()
 
 
+def history(folder: Path) -> dict[str, Any]:
+    """How the translator of a finished run was trained, as its training told it."""
+    _, evaluation = read_finished(folder)
+    training, costs = evaluation["training"], evaluation["break_even"]
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    epochs = [{key: value for key, value in json.loads(line).items() if key != "epoch"} for line in lines]
+    best = {"best_epoch": training["best_epoch"], "best_accuracy": training["best_select"]}
+    return {"epochs": epochs, **best, "seconds": costs["training_seconds"]}
+
+
 class Record(BaseModel):
     """What is needed of `run.json` to take up a run, or to make it again."""
 

@@ -32,12 +32,22 @@ def train_hosts(
     host_seeds: list[int],
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] = lambda steps: None,
+    begin: Params | None = None,
+    frozen: frozenset[str] = frozenset(),
 ) -> Params:
-    """Step 1: one whole host from each seed. Returns `former.*`, `source.*` and `latter.*`, each `[hosts, *shape]`."""
+    """Step 1: one whole host from each seed. Returns `former.*`, `source.*` and `latter.*`, each `[hosts, *shape]`.
+
+    `begin` holds some or all of these, to begin with instead of fresh ones. The `frozen` parts (`former`, `source`,
+    `latter`) stay as they are, in eval mode; raises `TrainingError` if one does not, bit for bit.
+    """
     params = stacked.initial(lambda: stacked.network(task, source), host_seeds, device)
-    network = stacked.network_stacked(task, source)
-    trained = stacked.trained_names(stacked.network(task, source))
+    params |= {_in_network(name): tensor.to(device, copy=True) for name, tensor in (begin or {}).items()}
+    still = frozenset(map(_in_network, frozen))
+    before = {name: tensor.clone() for name, tensor in params.items() if name.partition(".")[0] in still}
+    network = stacked.network_stacked(task, source, still)
+    trained = stacked.trained_names(stacked.network(task, source)) - before.keys()
     _train(task, lambda inputs: network(params, inputs, training=True), params, trained, options, host_seeds, progress)
+    _check_frozen(before, params, "step 1")
     rename = {"former": "former", "block": "source", "latter": "latter"}
     return params_.join({new: params_.detach(params_.split(params, old)) for old, new in rename.items()})
 
@@ -71,8 +81,7 @@ def train_targets(
         step2_seeds,
         progress,
     )
-    if changed := [name for name, tensor in frozen.items() if not _same_bits(tensor, before[name])]:
-        raise TrainingError(f"step 2 changed {', '.join(changed)}, which must stay frozen")
+    _check_frozen(before, frozen, "step 2")
     return params_.join({"target": params_.detach(params_.split(params, "block"))})
 
 
@@ -150,6 +159,17 @@ def _ahead(make: Callable[[], T]) -> Iterator[T]:
 def _at(rows: Tensor, index: Tensor) -> Tensor:
     """`rows[index]`, but several times faster on a CPU."""
     return rows.index_select(0, index.flatten()).view(*index.shape, *rows.shape[1:])
+
+
+def _check_frozen(before: Params, after: Params, step: str) -> None:
+    if changed := [name for name, tensor in before.items() if not _same_bits(after[name], tensor)]:
+        raise TrainingError(f"{step} changed {', '.join(changed)}, which must stay frozen")
+
+
+def _in_network(name: str) -> str:
+    """A tensor's name, or a part's, in a whole network: the block in the slot is the source."""
+    part, _, rest = name.partition(".")
+    return ("block" if part == "source" else part) + (f".{rest}" if rest else "")
 
 
 def _same_bits(one: Tensor, other: Tensor) -> bool:

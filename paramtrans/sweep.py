@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pydantic import Field
 
 from paramtrans import config, group, layering, options, store, sweepreport
 from paramtrans.engine import Run, RunResult
-from paramtrans.errors import ConfigError
+from paramtrans.errors import ConfigError, DataError
 from paramtrans.options import BaseOptions
 from paramtrans.plugins import Plugins
 from paramtrans.progress import Reporter
@@ -27,6 +28,8 @@ FORMAT = 1
 MOST = 1000
 """Runs of one sweep, at most."""
 
+logger = logging.getLogger(__name__)
+
 
 class SweepOptions(BaseOptions):
     """The table `[sweep]` of a config. Every case is combined with every combination of the lists."""
@@ -38,7 +41,10 @@ class SweepOptions(BaseOptions):
     columns: tuple[str, ...] = ("translated", "random_init", "trained_target")
     """Columns of the table: methods, or facts of a run such as `parameters`, `flops`, `loss`."""
     figure: str = Field("accuracies", pattern=f"^({'|'.join(FIGURES)})$")
-    """The figure: `accuracies`, or curves of all runs: `loss`, or `training` (loss and accuracy)."""
+    """The figure: `accuracies`, `gain` (over random initialisation), or curves of all runs: `loss`, or `training` (loss
+    and accuracy)."""
+    optional: tuple[str, ...] = ()
+    """Cases that are left out, with a warning, where their data cannot be had."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,8 @@ class Sweep:
         self.name, self.reporter, self.where = path.stem, reporter, where
         self.members = expand(document, settings, where)
         self.options = options.validate(SweepOptions, document["sweep"], f"{where}: sweep")
+        self.taught: dict[str, Path] = {}
+        """The folder of the first run that learned each lesson."""
         self.folder = folder or Path(_dir(document) or Path("runs") / path.stem)
         self.runs = [
             Run(made, member.name, reporter, loaded, where=f"{where} [{member.name}]")
@@ -112,12 +120,27 @@ class Sweep:
         rows = []
         for number, (member, run) in enumerate(zip(self.members, self.runs, strict=True), 1):
             with self.reporter.stage(f"[{number}/{len(self.runs)}] {member.name}", 1) as stage:
-                result = run.do(fresh=False)
+                result = self._one(member, run)
                 stage.advance()
-            rows.append(row(member, result))
+            if result is not None:
+                rows.append(row(member, result))
             if leads:
                 self._write(rows)
         return SweepResult(self.folder, self.name, rows, self.options)
+
+    def _one(self, member: Member, run: Run) -> RunResult | None:
+        """One run; None where its data cannot be had, and that is no matter. What several learn is learned once."""
+        if member.values.get("case") in self.options.optional:
+            try:
+                run.zoos.prepare(run.cache)
+            except DataError as error:
+                logger.warning("%s is left out: %s", member.name, error)
+                return None
+        lesson = run.lesson()
+        result = run.do(fresh=False, earlier=self.taught.get(lesson) if lesson else None)
+        if lesson:
+            self.taught.setdefault(lesson, result.dir)
+        return result
 
     def _configs(self, loaded: Plugins) -> list[config.Config]:
         """The config of each member; what is wrong with several of them is told once."""

@@ -18,15 +18,18 @@ from paramtrans.figures import label
 Row: TypeAlias = "dict[str, Any]"
 """One run: `name`, `values`, `dir` below the sweep's folder, `seconds`, and most of its `evaluation.json`."""
 
-FIGURES = ("accuracies", "loss", "training")
+FIGURES = ("accuracies", "gain", "loss", "training")
 PAGE = "report.html"
 TEMPLATE = "sweep.html.jinja"
 FACTS = {
     "parameters": ("translator's parameters", ("translator", "parameters")),
     "flops": ("translator's FLOPs", ("translator", "flops")),
+    "gain": ("gain over random initialisation", ()),
     "loss": ("last loss", ("training", "loss")),
     "select": ("on selection hosts", ("training", "best_select")),
     "epoch": ("chosen epoch", ("training", "best_epoch")),
+    "translated_seconds": ("translation, s a host", ("seconds_per_host", "translated")),
+    "trained_target_seconds": ("step 2, s a host", ("seconds_per_host", "trained_target")),
     "paper_way": ("best of all evaluations on report hosts", ("paper_way", "best")),
 }
 """Columns that are no methods: heading, and where the value stands in a row."""
@@ -79,9 +82,21 @@ def _figure(folder: Path, rows: Sequence[Row], figure: str) -> tuple[Any, str]:
     if figure == "accuracies":
         means = {row["name"]: row["methods"]["translated"] for row in rows}
         return sweepfigures.means(means), "Mean accuracy of the translated blocks of each run, with its 95% interval."
+    if figure == "gain":
+        gains = {" · ".join(_value(value) for value in row["values"].values()): gain(row) for row in rows}
+        said = "What translation gains over random initialisation, host by host, in points, with its 95% interval."
+        return sweepfigures.gains({name: found for name, found in gains.items() if found}), said
     curves = {row["name"]: history(folder / row["dir"]) for row in rows}
     keys = ("loss",) if figure == "loss" else ("loss", "select")
     return sweepfigures.curves(curves, keys), f"{' and '.join(keys).capitalize()} of each run over the epochs."
+
+
+def gain(row: Row) -> dict[str, Any] | None:
+    """What translation gains over random initialisation, host by host, in points; None where one of them is missing."""
+    lost = row["methods"].get("random_init", {}).get("difference")
+    if lost is None or row.get("baseline", "translated") != "translated":
+        return None
+    return {"mean": -lost["mean"], "ci95": [-bound for bound in reversed(lost["ci95"])]}
 
 
 def history(folder: Path) -> list[dict[str, float]]:
@@ -91,10 +106,10 @@ def history(folder: Path) -> list[dict[str, float]]:
 
 
 def _cell(row: Row, column: str) -> str:
-    if column in row["methods"]:
-        found = row["methods"][column]
+    found = gain(row) if column == "gain" else row["methods"].get(column)
+    if found:
         low, high = found["ci95"]
-        return f"{found['mean']:.1f} ± {(high - low) / 2:.1f}"
+        return f"{found['mean']:{'+' if column == 'gain' else ''}.1f} ± {(high - low) / 2:.1f}"
     value: Any = row
     for key in FACTS[column][1] if column in FACTS else (column,):
         value = value.get(key) if isinstance(value, Mapping) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,13 +75,15 @@ class Trainer:
         select: Hosts,
         checkpoint: Path,
         group: Group | None = None,
+        others: Sequence[tuple[Parts, Hosts]] = (),
     ) -> None:
+        """`others` are selection hosts of further tasks, which count as much as those of the run's own."""
         self.parts, self.translator = parts, translator.to(parts.device)
         identity = {"format": FORMAT, "config": store.digest(parts.config.identity())}
         self.checkpoint = Checkpoint(checkpoint, identity)
         assert parts.config.training is not None  # required where a translator learns
         self.options, self.group = parts.config.training, group or Group()
-        self.hosts, self.select = train.to(parts.device), select
+        self.hosts, self.select = train.to(parts.device), [(parts, select), *others]
         self.augmenters = parts.augmenters()
         self.lessons = [Lesson(translator, parts.runner, parts.objectives())]
         for target in parts.sizes():
@@ -219,9 +221,9 @@ class Trainer:
         # Masking and noise know nothing of signs.
         return {name: t.clamp_min(SMALLEST_VARIANCE) if name in variances else t for name, t in params.items()}
 
-    def accuracy(self, hosts: Hosts, split: str) -> float:
-        """Mean accuracy of hosts as translated now, on a split of the task."""
-        parts, hosts = self.parts, hosts.to(self.parts.device)
+    def accuracy(self, hosts: Hosts, split: str, parts: Parts | None = None) -> float:
+        """Mean accuracy of hosts as translated now, on a split of their task: the run's own, or that of `parts`."""
+        parts, hosts = parts or self.parts, hosts.to(self.parts.device)
         translated = self.translator.translate(hosts.source, Context(hosts, parts.runner))
         blocks = {"translated": (parts.runner.target, translated)}
         images = parts.task.split(split).first(parts.config.evaluation.examples)
@@ -230,7 +232,8 @@ class Trainer:
 
     def _evaluate(self, epoch: int) -> float:
         """Accuracy of the selection hosts on images held out of training; keeps the best weights."""
-        mean = self.accuracy(self.select, "holdout")
+        found = [self.accuracy(hosts, "holdout", parts) for parts, hosts in self.select]
+        mean = sum(found) / len(found)
         if self.history.best_accuracy is None or mean > self.history.best_accuracy:
             self.history.best_accuracy, self.history.best_epoch = mean, epoch
             self.best = {name: tensor.clone() for name, tensor in self.translator.state_dict().items()}

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 import paramtrans
+from paramtrans import beginning, stacked, steps, store
 from paramtrans import hosts as params_
-from paramtrans import stacked, steps, store
 from paramtrans.config import Config
 from paramtrans.errors import StoreError, TrainingError
 from paramtrans.hostfile import HostFile, name_in_file
@@ -44,12 +44,19 @@ Report = Callable[[int], None]
 class Zoo:
     """The hosts of one config, on disk. Zoos whose recipe is the same share a folder, whatever their sizes."""
 
-    def __init__(self, parts: Parts, cache: Path) -> None:
+    def __init__(
+        self, parts: Parts, cache: Path, roles: tuple[str, ...] = ROLES, begin: tuple[str, Zoo] | None = None
+    ) -> None:
+        """`roles` are those it has hosts of. Step 1 may `begin` with hosts of another zoo, in one of the ways of
+        `config.ReportConfig.begin`."""
         self.config = config = parts.config
+        self.roles, self.begin = roles, begin
         self.stream, self.cache = parts.task.stream(), cache.absolute()
         self.recipe = host_recipe(config, parts.source.reading_options) | tensors(
             stacked.network_specs(parts.task, parts.source)
         )
+        if begin:
+            self.recipe |= {"begin": begin[0], "hosts": begin[1].recipe}
         self.dir = cache / "zoos" / digest(self.recipe)
         self.target_recipe = target_recipe(config) | tensors(parts.target.spec.tensors)
         self.diverged: dict[str, list[int]] = {}
@@ -103,7 +110,7 @@ class Zoo:
         return sum(record["seconds"] for record in records) / hosts if hosts else None
 
     def count(self, role: str) -> int:
-        return int(getattr(self.config.zoo, role))
+        return int(getattr(self.config.zoo, role)) if role in self.roles else 0
 
     def used(self, role: str) -> int:
         """Hosts of a role less those that were left out."""
@@ -115,7 +122,7 @@ class Zoo:
     def target_shards(self, role: str) -> list[Shard]:
         """Shards of step 2: the pairs among the training hosts, and the report hosts for their upper bound."""
         count = {
-            "train": self.config.zoo.target_hosts,
+            "train": min(self.config.zoo.target_hosts, self.count("train")),
             "select": 0,
             "report": self.count("report") if self.config.evaluation.trained_target else 0,
         }[role]
@@ -142,7 +149,7 @@ class Zoo:
 
     def pairs(self) -> Hosts | None:
         """The training hosts that have a trained target; None without any."""
-        count = self.config.zoo.target_hosts
+        count = min(self.config.zoo.target_hosts, self.count("train"))
         return self._stack("train", count) if count else None
 
     def reader(self, step: int, role: str, prefixes: tuple[str, ...] = ("",)) -> Shards:
@@ -228,6 +235,8 @@ class Zoo:
         expected = identity(step, shard.role, shard.start, self._seeds(shard))
         if different := [key for key, value in expected.items() if record.get(key) != value]:
             raise store.Damaged(f"{path}: is another shard's file ({', '.join(different)} differ)")
+        if step == 1 and self.begin and not beginning.is_told(record, self.begin[1]._hosts_file(shard)):
+            raise store.Damaged(f"{path}: began with other hosts than there are now")
         if step == 2:
             hosts, _ = store.load_params(self._hosts_file(shard))
             if record.get("hosts_sha256") != hosts_digest(hosts, shard.stop - shard.start):
@@ -249,6 +258,7 @@ class Zoo:
             "plugins": [str(file) for file in plugins().files],
             "given": shard.role == "report" and (self.given is not None if step == 1 else self.given_targets),
             "config": self.config.model_dump(mode="json"),
+            "begin": [self.begin[0], str(self.begin[1]._hosts_file(shard).absolute())] if self.begin else None,
         }
 
     def _hosts_file(self, shard: Shard) -> Path:
@@ -277,7 +287,9 @@ def do_job(job: dict[str, Any], report: Report) -> None:
     if job["step"] == 1 and file:
         params = file.hosts(job["start"], job["stop"])
     elif job["step"] == 1:
-        params = steps.train_hosts(parts.task, parts.source, zoo.step1, own, parts.device, report)
+        begin, frozen = beginning.of_job(job, len(own))
+        record |= beginning.told(job)
+        params = steps.train_hosts(parts.task, parts.source, zoo.step1, own, parts.device, report, begin, frozen)
     else:
         whole, _ = store.load_params(Path(job["hosts"]))
         first = params_.take(whole, range(len(own)))

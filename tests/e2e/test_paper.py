@@ -1,4 +1,4 @@
-"""Every experiment of the paper runs from its file, at pico scale, on real MNIST, and ends with its table or figure."""
+"""Every experiment of the paper runs from its file, at pico scale, and ends with its table or figure."""
 
 from __future__ import annotations
 

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from pydantic import NonNegativeInt, PositiveInt, field_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+)
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
@@ -31,10 +38,20 @@ class ImageOptions(BaseOptions):
     """Channels of the latter's convolution."""
     holdout: NonNegativeInt = 5000
     """Training images kept out of training, for selection."""
+    share: float | None = Field(None, gt=0, le=1)
+    """The share of the training images that hosts are trained on, the first ones; all of them by default."""
     flip: bool = False
     """Mirror each training image with probability 1/2. The paper does, digits or not."""
     root: str | None = None
     """A folder with your own copy of the data set, laid out as torchvision does; never written to."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Zoos keep the names they had when there was no `share`."""
+        values: dict[str, Any] = whole(self)
+        if self.share is None:
+            values.pop("share", None)
+        return values
 
 
 class GreyImages(Task):
@@ -73,13 +90,14 @@ class GreyImages(Task):
 
     def prepare(self, cache: Path) -> None:
         train, test = self.read(cache)
-        kept = len(train) - self.options.holdout
-        if kept < 1:
+        whole = len(train) - self.options.holdout
+        if whole < 1:
             raise DataError(f"task.holdout: {self.options.holdout} leaves nothing of {len(train)} training images")
+        kept = max(1, round(whole * (self.options.share or 1)))
         self._splits = {
             "train": Split(train.inputs[:kept], train.labels[:kept]),
             # Without a held-out part, selection falls back on training images, never on the test images.
-            "holdout": Split(train.inputs[kept:], train.labels[kept:]) if self.options.holdout else train,
+            "holdout": Split(train.inputs[whole:], train.labels[whole:]) if self.options.holdout else train,
             "test": test,
         }
 
