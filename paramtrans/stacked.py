@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import cached_property
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from paramtrans.hosts import Params
     from paramtrans.lanes import Lanes
     from paramtrans.protocols import Task
+    from paramtrans.warps import Warps
 
 
 class Stacked(Protocol):
@@ -56,15 +59,28 @@ class Vmap:
 
 
 class Fastest:
-    """Lanes for float32 on the CPU, vmap for all else."""
+    """In float32, lanes on the CPU and warps on a GPU; vmap for all else."""
 
     def __init__(self, lanes: Lanes, reference: Vmap) -> None:
         self.lanes, self.reference = lanes, reference
 
+    @cached_property
+    def warps(self) -> Warps | None:
+        """None where Triton, which compiles them, is not installed."""
+        if find_spec("triton") is None:
+            return None
+        from paramtrans.warps import Warps
+
+        return Warps(self.reference.module)
+
     def __call__(self, params: Params, inputs: Tensor, training: bool | None = False) -> Tensor:
         """`training` None: each layer follows its own flag."""
-        in_lanes = inputs.device.type == "cpu" and inputs.dtype == torch.float32
-        return (self.lanes if in_lanes else self.reference)(params, inputs, training)
+        run: Lanes | Warps | Vmap = self.reference
+        if inputs.dtype == torch.float32 and inputs.device.type == "cpu":
+            run = self.lanes
+        elif inputs.dtype == torch.float32 and inputs.is_cuda and torch.version.hip is None:
+            run = self.warps or self.reference
+        return run(params, inputs, training)
 
 
 class Chain:
@@ -174,7 +190,7 @@ def block_stacked(adapter: BlockAdapter) -> Stacked:
 
 
 def stacked(module: nn.Module) -> Fastest | Vmap:
-    """The fastest layout that runs this module: lanes on the CPU where all its layers can, else vmap."""
+    """The fastest layout that runs this module: lanes or warps where all its layers can, else vmap."""
     from paramtrans import lanes  # compiles kernels, so only when something is run
 
     return Fastest(lanes.Lanes(module), Vmap(module)) if lanes.supports(module) else Vmap(module)

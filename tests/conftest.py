@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from paramtrans.config import Config
     from paramtrans.plugins import Plugins
 
+# Kernels for GPUs run in Triton's interpreter, on the CPU; it must know before it is first imported.
+os.environ.setdefault("TRITON_INTERPRET", "1")
 SUPPORT = Path(__file__).parent / "support"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads only cost time, here and in subprocesses
 

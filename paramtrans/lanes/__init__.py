@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from paramtrans.lanes.arrays import Enter, Leave, Memory
+from paramtrans.lanes.layout import LaneLayout
 from paramtrans.lanes.plan import make_plan
 
 
 def supports(module: nn.Module) -> bool:
     """Whether every layer of the module can run in lanes."""
     try:
-        make_plan(module)
+        make_plan(module, LaneLayout())
     except NotImplementedError:
         return False
     return True
@@ -29,7 +30,7 @@ class Lanes:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._steps, self._result = make_plan(module)
+        self._steps, self._result = make_plan(module, LaneLayout())
         self._memory = Memory()
 
     def __call__(self, params: dict[str, Tensor], inputs: Tensor, training: bool | None = False) -> Tensor:

@@ -1,18 +1,16 @@
-"""Turns a module into the list of steps that run it in lanes."""
+"""Turns a module into the list of steps that run many of it in a fast layout."""
 
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.modules.utils import _pair
 
-from paramtrans.lanes.arrays import Memory, pack, unpack
-from paramtrans.lanes.functions import ConvUnit, LaneAttention, LaneLinear
 from paramtrans.lanes.units import ConvSpec
 from paramtrans.layers import SpatialAttention
 
@@ -20,6 +18,28 @@ _RELU = (torch.relu, torch.relu_, functional.relu, "relu", "relu_")
 _ADD = (operator.add, operator.iadd, torch.add, "add", "add_")
 _FLATTEN = (torch.flatten, "flatten")
 _POOLS = (nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.MaxPool2d)
+
+
+class Layout(Protocol):
+    """What a fast layout does differently from another."""
+
+    def conv(self, *args: Any) -> Tensor:
+        """Values, what is added or None, weight, bias, the norm's four, the spec, and memory; see `ConvUnit`."""
+        ...
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, memory: Any) -> Tensor: ...
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, memory: Any) -> Tensor: ...
+
+    def normalise(
+        self, norm: Any, prefix: str, params: dict[str, Tensor], training: bool | None, x: Tensor
+    ) -> Tensor: ...
+
+    def flatten(self, x: Tensor) -> Tensor: ...
+
+    def to_images(self, layer: nn.Module, x: Tensor) -> Tensor:
+        """A layer without parameters on each image."""
+        ...
 
 
 @dataclass
@@ -35,7 +55,7 @@ class Step:
     spent: list[str] = field(default_factory=list)
 
 
-def make_plan(module: nn.Module) -> tuple[list[Step], str]:
+def make_plan(module: nn.Module, layout: Layout) -> tuple[list[Step], str]:
     """The steps and the name of the result; the value called "" is the input.
 
     Raises:
@@ -50,7 +70,7 @@ def make_plan(module: nn.Module) -> tuple[list[Step], str]:
         graph = _Tracer().trace(root)
     except Exception as error:  # the module's own code may fail in any way on a tracer
         raise NotImplementedError(f"cannot trace: {error}") from error
-    return _Planner(root, graph).plan()
+    return _Planner(root, graph, layout).plan()
 
 
 class _Tracer(fx.Tracer):
@@ -59,7 +79,8 @@ class _Tracer(fx.Tracer):
 
 
 class _Planner:
-    def __init__(self, root: nn.Module, graph: fx.Graph):
+    def __init__(self, root: nn.Module, graph: fx.Graph, layout: Layout):
+        self.layout = layout
         self.nodes = list(graph.nodes)
         self.modules = dict(root.named_modules())
         self.taken: set[fx.Node] = set()  # nodes done by an earlier node's step
@@ -106,22 +127,22 @@ class _Planner:
         if kind is nn.Identity:
             return lambda params, training, memory, x: x
         if kind is nn.Flatten and (layer.start_dim, layer.end_dim) == (1, -1):
-            return lambda params, training, memory, x: x.flatten(2, -2)
+            return lambda params, training, memory, x: self.layout.flatten(x)
         axes = (*node.args[1:], *node.kwargs.values())
         if node.op != "call_module" and node.target in _FLATTEN and axes in ((1,), (1, -1)):
-            return lambda params, training, memory, x: x.flatten(2, -2)
+            return lambda params, training, memory, x: self.layout.flatten(x)
         if kind is nn.Linear:
-            return lambda params, training, memory, x: LaneLinear.apply(
-                x.flatten(1, -3), params[prefix + "weight"], params.get(prefix + "bias"), memory
-            ).unflatten(1, x.shape[1:-2])
+            return lambda params, training, memory, x: self.layout.linear(
+                x, params[prefix + "weight"], params.get(prefix + "bias"), memory
+            )
         if kind is SpatialAttention:
             if len(node.args) != 3:
                 raise NotImplementedError("attention with named arguments")
-            return lambda params, training, memory, q, k, v: LaneAttention.apply(q, k, v, memory)
+            return lambda params, training, memory, q, k, v: self.layout.attend(q, k, v, memory)
         if kind in (nn.BatchNorm1d, nn.BatchNorm2d) and _fits_norm(layer):
-            return lambda params, training, memory, x: _normalise(layer, prefix, params, training, x)
+            return lambda params, training, memory, x: self.layout.normalise(layer, prefix, params, training, x)
         if kind in _POOLS and not getattr(layer, "return_indices", False):
-            return lambda params, training, memory, x: _apply_to_images(layer, x)
+            return lambda params, training, memory, x: self.layout.to_images(layer, x)
         raise NotImplementedError(f"{node.op} {node.target} {kind.__name__}")
 
     def _is_relu(self, node: fx.Node) -> bool:
@@ -179,7 +200,7 @@ class _Planner:
             last = follower
         self._take(node, last)
         prefixes = _prefix(node), norm_prefix if norm else ""
-        run = partial(_conv_unit, spec, norm, prefixes)
+        run = partial(_conv_unit, self.layout.conv, spec, norm, prefixes)
         self.steps[last] = Step(last.name, [s.name for s in sources], run)
 
     def _take(self, node: fx.Node, last: fx.Node) -> None:
@@ -230,57 +251,27 @@ def _conv_spec(conv: Any) -> ConvSpec:
     return ConvSpec(stride=conv.stride, padding=padding)
 
 
-def _uses_batch(norm: Any, training: bool | None) -> bool:
+def uses_batch(norm: Any, training: bool | None) -> bool:
+    """Whether a normalisation takes its statistics from the batch."""
     return (norm.training if training is None else training) or not norm.track_running_stats
 
 
 def _conv_unit(
+    unit: Callable[..., Tensor],
     spec: ConvSpec,
     norm: Any,
     prefixes: tuple[str, str],
     params: dict[str, Tensor],
     training: bool | None,
-    memory: Memory,
+    memory: Any,
     x: Tensor,
     other: Tensor | None = None,
 ) -> Tensor:
     """Run one ConvUnit; `prefixes` are those of the convolution and the norm."""
     conv, bn = prefixes
-    by_batch = norm is not None and _uses_batch(norm, training)
-    spec = replace(spec, batch_statistics=by_batch, record=torch.is_grad_enabled())
+    by_batch = norm is not None and uses_batch(norm, training)
+    spec = replace(spec, normed=norm is not None, batch_statistics=by_batch, record=torch.is_grad_enabled())
     names = ("weight", "bias", "running_mean", "running_var")
     extra = [params.get(bn + name) if norm is not None else None for name in names]
     weight, bias = params[conv + "weight"], params.get(conv + "bias")
-    y: Tensor = ConvUnit.apply(x, other, weight, bias, *extra, spec, memory)
-    return y
-
-
-def _normalise(norm: Any, prefix: str, params: dict[str, Tensor], training: bool | None, x: Tensor) -> Tensor:
-    """Batch norm on its own, `x [group, batch, channel, ..., lane]`."""
-    axes = [axis for axis in range(1, x.ndim - 1) if axis != 2]
-
-    def shaped(values: Tensor) -> Tensor:  # [group, channel, lane] to x's number of axes
-        return values.view(len(x), 1, x.shape[2], *[1] * (x.ndim - 4), x.shape[-1])
-
-    mean, var = params.get(prefix + "running_mean"), params.get(prefix + "running_var")
-    if mean is None or var is None or _uses_batch(norm, training):
-        batch_var, batch_mean = torch.var_mean(x, axes, correction=0)
-        count = x.numel() // batch_mean.numel()
-        if mean is not None and var is not None:
-            with torch.no_grad():
-                fair = batch_var * (count / max(count - 1, 1))
-                mean.lerp_(unpack(batch_mean, len(mean)), norm.momentum)
-                var.lerp_(unpack(fair, len(var)), norm.momentum)
-    else:
-        batch_mean, batch_var = pack(mean), pack(var)
-    y: Tensor = (x - shaped(batch_mean)) * torch.rsqrt(shaped(batch_var) + norm.eps)
-    if not norm.affine:
-        return y
-    return y * shaped(pack(params[prefix + "weight"])) + shaped(pack(params[prefix + "bias"]))
-
-
-def _apply_to_images(layer: nn.Module, x: Tensor) -> Tensor:
-    """A layer without parameters on ordinary images, lanes and groups as more batch."""
-    images = x.movedim(-1, 1).flatten(0, 2)
-    y: Tensor = layer(images).unflatten(0, (x.shape[0], x.shape[-1], x.shape[1]))
-    return y.movedim(1, -1).contiguous()
+    return unit(x, other, weight, bias, *extra, spec, memory)

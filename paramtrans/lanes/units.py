@@ -24,6 +24,7 @@ class ConvSpec:
 
     stride: tuple[int, int]
     padding: tuple[int, int]
+    normed: bool = False
     relu: bool = False
     pool: tuple[int, ...] | None = None  # kernel, stride and padding, rows before columns
     batch_statistics: bool = False
