@@ -3,8 +3,8 @@
     python docs/render_quality.py runs/light_conv runs/paper_conv …
 
 An experiment is called as its run's folder, that is as its TOML file. A run's rows replace those of the same experiment
-and method; other rows stay, so that several runs with `--set evaluation.methods=[…]` may fill one table. Without
-arguments the page is rendered from the rows there are.
+and method; other rows stay, so that several runs with `--set evaluation.methods=[…]` may fill one table. The runs of a
+sweep (a folder with runs in it) become one experiment. Without arguments the page is rendered from the rows there are.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from paramtrans.evaluation import place, summarise
 from paramtrans.figures import label
 
 DOCS = Path(__file__).parent
@@ -21,6 +24,13 @@ KEPT, FIGURE, PAGE = DOCS / "results" / "quality.json", DOCS / "results" / "qual
 LIGHT = {"steps": 200, "batch_size": 128, "lr": 0.1, "schedule": "one_cycle"}
 PAPER = {"batch_size": 128, "lr": 0.01, "schedule": "constant"}
 PAPER_LENGTHS = ({"epochs": 10, "steps": None}, {"epochs": None, "steps": 4690})
+MODELS = (1, 100, 10_000)
+"""How many models share a learned translator's zoo and training in the figure."""
+SHOWN = [
+    f"{kind}_{target}" for kind in ("light", "learned", "paper") for target in ("conv", "mlp", "attention", "attn")
+]
+SHOWN += ["learned_on_paper"]
+"""Experiments in the figure; the others vary one thing."""
 FROM_THE_ZOO = ("translated", "random_replacement", "greedy_replacement")
 
 INTRODUCTION = """# Translations that work
@@ -40,13 +50,50 @@ Light protocol: 200 steps of batch 128, one-cycle to 0.1, no flips. Paper protoc
 def main(folders: list[str]) -> None:
     rows = {key(row): row for row in (json.loads(KEPT.read_text()) if KEPT.exists() else [])}
     for folder in map(Path, folders):
-        run = json.loads((folder / "run.json").read_text())
-        evaluation = json.loads((folder / "evaluation.json").read_text())
-        rows |= {key(row): row for row in rows_of(folder.name, run, evaluation)}
+        members = sorted(folder.glob("*/evaluation.json"))
+        found = rows_of_sweep(folder, members) if members else rows_of(folder.name, *read(folder))
+        rows |= {key(row): row for row in found}
     kept = sorted(rows.values(), key=lambda row: (row["experiment"], -row["mean"]))
     KEPT.write_text("[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in kept) + "\n]\n")
     PAGE.write_text(page(kept))
     draw(kept)
+
+
+def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a run's folder says of how it was made, and of what it found."""
+    return tuple(json.loads((folder / name).read_text()) for name in ("run.json", "evaluation.json"))  # type: ignore[return-value]
+
+
+def rows_of_sweep(folder: Path, members: list[Path]) -> list[dict[str, Any]]:
+    """The run's own translator of each member, and what all of them are compared with, from the first.
+
+    Members that differ by the translator's seed alone also give a row of their mean.
+    """
+    runs = {path.parent.name: read(path.parent) for path in members}
+    first, *_ = runs.values()
+    shared = [row for row in rows_of(folder.name, *first) if row["method"] != "translated"]
+    own = {
+        name: next(r for r in rows_of(folder.name, *run) if r["method"] == "translated") for name, run in runs.items()
+    }
+    seeds = all(name.isdigit() for name in runs)
+    rows = [{**row, "method": f"seed {name}" if seeds else name} for name, row in own.items()]
+    return shared + rows + ([mean_of_seeds(own, runs)] if seeds else [])
+
+
+def mean_of_seeds(own: dict[str, dict[str, Any]], runs: dict[str, tuple[Any, Any]]) -> dict[str, Any]:
+    """The mean over seeds on each host, with its interval over hosts, and how far apart the seeds are."""
+    every = torch.tensor([evaluation["hosts"]["accuracies"]["translated"] for _, evaluation in runs.values()])
+    found, row, (_, evaluation) = summarise(every.mean(0)), next(iter(own.values())), next(iter(runs.values()))
+    share = place({**evaluation["methods"], "translated": found.as_dict()}, "translated")
+    return {
+        **row,
+        "method": f"translated, mean of {len(runs)} seeds",
+        "mean": round(found.mean, 3),
+        "ci95": [round(end, 3) for end in found.ci95],
+        "gap_closed": None if share is None else round(share, 4),
+        "difference": None,
+        "seed_deviation": round(every.mean(1).std().item(), 3),
+    }
 
 
 def key(row: dict[str, Any]) -> tuple[str, str]:
@@ -72,9 +119,16 @@ def rows_of(name: str, run: dict[str, Any], evaluation: dict[str, Any]) -> list[
             "seconds_per_host": evaluation.get("seconds_per_host", {}).get(method, found.get("seconds_per_host")),
             "difference": found.get("difference"),
             "baseline": evaluation["baseline"],
+            **(shared_seconds(evaluation) if method in {"translated", *goes_on} else {}),
         }
         for method, found in evaluation["methods"].items()
     ]
+
+
+def shared_seconds(evaluation: dict[str, Any]) -> dict[str, float]:
+    """What the zoo and the translator's training took, which all models share that are ever translated."""
+    pays = evaluation["break_even"]
+    return {"zoo_seconds": round(pays["zoo_seconds"], 1), "training_seconds": round(pays["training_seconds"], 1)}
 
 
 def zoo_of(method: dict[str, Any]) -> int:
@@ -123,27 +177,67 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def draw(rows: list[dict[str, Any]]) -> None:
-    """Accuracy against seconds for one host, one panel for each experiment; filled where no image is looked at."""
+    """Accuracy against seconds for one host, one panel for each protocol and target; filled where no image is looked at.
+
+    A learned translator stands where it translates alone, and at its share of zoo and training among so many models.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
     matplotlib.rcParams["svg.hashsalt"] = "quality"
-    names = list(dict.fromkeys(row["experiment"] for row in rows))
-    figure = Figure(figsize=(8, 0.4 + 3.4 * max(1, len(names))), layout="constrained")
-    panels = figure.subplots(max(1, len(names)), 1, squeeze=False)[:, 0]
-    for axes, name in zip(panels, names, strict=False):
-        for row in (row for row in rows if row["experiment"] == name and row["seconds_per_host"]):
+    panels = drawn(rows)
+    figure = Figure(figsize=(13, 4.6 * -(-max(1, len(panels)) // 2)), layout="constrained")
+    grid = figure.subplots(-(-max(1, len(panels)) // 2), 2, squeeze=False).flatten()
+    for axes, ((protocol, target), own) in zip(grid, panels.items(), strict=False):
+        marks = []
+        for row in sorted(own.values(), key=lambda row: -row["mean"]):
             colour = "#2f7de1" if row["zoo_hosts"] else "#d9730d"
-            low, high = row["ci95"]
-            axes.plot([row["seconds_per_host"]] * 2, [low, high], color=colour, linewidth=1.5)
-            face = "none" if row["images"] else colour
-            axes.plot(row["seconds_per_host"], row["mean"], "o", color=colour, markerfacecolor=face)
-            axes.annotate(
-                label(row["method"]), (row["seconds_per_host"], row["mean"]), (6, 3), textcoords="offset points"
-            )
-        axes.set(xscale="log", xlabel="seconds for one host", ylabel="accuracy, %", title=name)
+            face, seconds = "none" if row["images"] else colour, row["seconds_per_host"]
+            axes.plot([seconds] * 2, row["ci95"], color=colour, linewidth=1.5)
+            axes.plot(seconds, row["mean"], "o", color=colour, markerfacecolor=face)
+            marks.append((seconds, row["mean"], label(row["method"])))
+            if "zoo_seconds" in row:
+                shared = row["zoo_seconds"] + row["training_seconds"]
+                places = [seconds + shared / models for models in MODELS]
+                axes.plot([seconds, *places], [row["mean"]] * (1 + len(places)), ":", color=colour)
+                axes.plot(places, [row["mean"]] * len(places), "|", color=colour)
+                if row["method"] == "translated":
+                    for models, place_ in zip(MODELS, places, strict=True):
+                        at = {"textcoords": "offset points", "ha": "center", "fontsize": 7, "color": colour}
+                        axes.annotate(f"{models:,}", (place_, row["mean"]), (0, -10), **at)
+        axes.set(xscale="log", xlabel="seconds for one host", ylabel="accuracy, %")
+        axes.set_title(f"{protocol} protocol, {target}", fontsize=10)
         axes.grid(alpha=0.3)
+        name_marks(axes, marks)
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
     figure.savefig(FIGURE, metadata={"Date": None})
+
+
+def drawn(rows: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
+    """By protocol and target the rows that a panel shows: of experiments that compare methods on all its hosts."""
+    panels: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        if row["experiment"] in SHOWN and row["seconds_per_host"] and row["mean"] > 0:
+            panels.setdefault((row["protocol"], row["target"]), {}).setdefault(row["method"], row)
+    return {key: own for key, own in sorted(panels.items()) if len(own) > 3}
+
+
+def name_marks(axes: Any, marks: list[tuple[float, float, str]]) -> None:
+    """Names beside the marks, moved apart where they would lie upon each other; from the top down."""
+    figure = axes.get_figure()
+    figure.draw_without_rendering()
+    taken: list[tuple[float, float, float]] = []
+    for seconds, mean, name in marks:
+        x, y = axes.transData.transform((seconds, mean))
+        width = 5.2 * len(name) * figure.dpi / 72
+        right = x + width < axes.get_window_extent().x1
+        left = x + 8 if right else x - 8 - width
+        while any(abs(y - other) < 11 and left < end and begin < left + width for begin, end, other in taken):
+            y -= 3
+        taken.append((left, left + width, y))
+        at = axes.transData.inverted().transform((left, y))
+        axes.annotate(name, (seconds, mean), tuple(at), textcoords="data", va="center", fontsize=8)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import asdict
 from typing import Any
@@ -22,6 +23,10 @@ from paramtrans.protocols import Context, RivalCase, Translator
 from paramtrans.specs import BlockSpec
 
 IMAGES_SHOWN, IMAGES_DIAGNOSED = 4, 256
+SILENT = 0.5
+"""The share of hidden units that may be silent before a run says so."""
+
+logger = logging.getLogger(__name__)
 
 
 class Comparison:
@@ -148,6 +153,13 @@ class Comparison:
             method: diagnosis.of(filled.blocks, self.accuracies["source"] - self.accuracies[method], trained)
             for method, filled in self.filled.items()
         }
+        share = methods.get("translated", {}).get("silent_units")
+        if share is not None and share > SILENT:
+            logger.warning(
+                "translated: %.0f%% of the blocks' hidden units are silent on all images (dead ReLUs), so that the blocks "
+                "do little; lower training.lr, set training.clip, or let the translator start at a working block",
+                100 * share,
+            )
         return {"images": len(images), "methods": methods}
 
     def _baseline(self) -> str | None:

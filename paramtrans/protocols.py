@@ -12,7 +12,7 @@ from pydantic import PositiveInt
 from paramtrans.blocks import BlockAdapter
 from paramtrans.errors import SpecMismatch
 from paramtrans.options import BaseOptions, Configurable
-from paramtrans.specs import FeatureSpec
+from paramtrans.specs import BlockSpec, FeatureSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -186,6 +186,11 @@ class Augmenter(Configurable, ABC):
     @abstractmethod
     def __call__(self, params: Params, generator: torch.Generator) -> Params:
         """Stacked parameters → the same names and shapes. All randomness comes from `generator`."""
+
+    def change(self, params: Params, spec: BlockSpec, generator: torch.Generator) -> Params:
+        """What training calls: `self(params, generator)`, unless it matters what the values are: `params` are tensors
+        of `spec`, that of the target block or of what is read of the source."""
+        return self(params, generator)
 
 
 @dataclass(frozen=True)

@@ -213,10 +213,10 @@ class Trainer:
         return Batch(hosts, target, task.to_input(split.inputs[examples].to(device)), split.labels[examples].to(device))
 
     def _augment(self, what: str, params: Params, generator: torch.Generator) -> Params:
+        spec = self.parts.source.reading if what == "source" else self.parts.target.spec
         for on, augmenter in self.augmenters:
             if on in (what, "both"):
-                params = augmenter(params, generator)
-        spec = self.parts.source.reading if what == "source" else self.parts.target.spec
+                params = augmenter.change(params, spec, generator)
         variances = {tensor.name for tensor in spec.tensors if tensor.positive}
         # Masking and noise know nothing of signs.
         return {name: t.clamp_min(SMALLEST_VARIANCE) if name in variances else t for name, t in params.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from paramtrans.blocks import BlockAdapter
 from paramtrans.hosts import Params
 from paramtrans.testing.checks import Subject, check, copied, differing, drawing, expect, named
 from paramtrans.testing.samples import partners, randomised, source_of
@@ -11,9 +12,12 @@ from paramtrans.testing.samples import partners, randomised, source_of
 SEEDS = (3, 4, 5)
 
 
-def _augmented(subject: Subject, params: Params, seed: int, draws: int = 0) -> Params:
+def _augmented(
+    subject: Subject, params: Params, seed: int, draws: int = 0, adapter: BlockAdapter | None = None
+) -> Params:
+    spec = (adapter or source_of(subject)).spec
     with drawing(draws):
-        changed: Params = subject.create()(copied(params), torch.Generator().manual_seed(seed))
+        changed: Params = subject.create().change(copied(params), spec, torch.Generator().manual_seed(seed))
     return changed
 
 
@@ -22,7 +26,7 @@ def keeps_names_shapes_and_types(subject: Subject) -> None:
     """What comes out has the names, shapes and types of what went in, whatever block it is."""
     for adapter in partners(subject):
         params = randomised(adapter, 8)
-        changed = _augmented(subject, params, SEEDS[0])
+        changed = _augmented(subject, params, SEEDS[0], adapter=adapter)
         wanted, found = ({name: (list(t.shape), t.dtype) for name, t in stack.items()} for stack in (params, changed))
         expect(list(found.items()) == list(wanted.items()), str(wanted), found)
 
@@ -44,7 +48,7 @@ def leaves_its_input_alone(subject: Subject) -> None:
     """The parameters it is given stay as they were."""
     params = randomised(source_of(subject), 8)
     given = copied(params)
-    subject.create()(given, torch.Generator().manual_seed(SEEDS[0]))
+    subject.create().change(given, source_of(subject).spec, torch.Generator().manual_seed(SEEDS[0]))
     expect(not differing(given, params), "its input untouched", f"{named(differing(given, params))} changed in place")
 
 

@@ -25,6 +25,7 @@ from paramtrans.testing.samples import (
     SlotOptions,
     batch,
     context,
+    entering,
     evaluate,
     features,
     hosts,
@@ -114,6 +115,18 @@ def test_noise_has_the_given_deviation() -> None:
     params = {"w": torch.ones(4, 100, 100)}
     noisy = REGISTRY.create("augmenter", "noise", scale=0.2)(params, torch.Generator().manual_seed(0))["w"]
     assert abs((noisy - 1).std().item() - 0.2) < 0.005 and abs((noisy - 1).mean().item()) < 0.005
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_an_orbit_has_other_parameters_and_the_same_function(name: str) -> None:
+    adapter = block(name)
+    params = randomised(adapter)
+    moved = REGISTRY.create("augmenter", "orbit").change(params, adapter.spec, torch.Generator().manual_seed(1))
+    inputs = entering(adapter)
+    assert any(not torch.allclose(moved[key], params[key]) for key in params)
+    torch.testing.assert_close(
+        evaluate(adapter, moved, inputs), evaluate(adapter, params, inputs), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("options", [{}, {"features": 0, "outputs": 1}], ids=str)

@@ -14,7 +14,10 @@ from paramtrans.cli.main import main
 from paramtrans.config import Config
 from paramtrans.diagnosis import likeness, nearest, silent
 from paramtrans.engine import run
+from paramtrans.hosts import Params
+from paramtrans.learned import LearnedTranslator
 from paramtrans.plugins import Plugins
+from paramtrans.protocols import Context
 from paramtrans.stacked import initial
 
 CONV = components().create("block_adapter", "conv", channels=4, hidden=3)
@@ -66,6 +69,25 @@ def test_a_run_is_diagnosed_and_the_command_shows_it(
     assert "random initialisation" in shown and "least confidence: host " in shown
     assert main(["diagnose", str(result.dir), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == result.evaluation["diagnosis"]
+
+
+def test_blocks_whose_units_fell_silent_are_warned_of(
+    tiny_config: Callable[..., Config],
+    tiny_plugins: Plugins,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run(tiny_config(), loaded=tiny_plugins)
+    assert "silent" not in caplog.text
+    translate = LearnedTranslator.translate
+
+    def collapsed(self: LearnedTranslator, source: Params, context: Context | None = None) -> Params:
+        blocks = translate(self, source, context)
+        return {**blocks, "conv1.weight": torch.zeros_like(blocks["conv1.weight"])}
+
+    monkeypatch.setattr(LearnedTranslator, "translate", collapsed)
+    run(tiny_config(), fresh=True, loaded=tiny_plugins)
+    assert "100% of the blocks' hidden units are silent" in caplog.text and "lower training.lr" in caplog.text
 
 
 def test_a_folder_without_a_diagnosis_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

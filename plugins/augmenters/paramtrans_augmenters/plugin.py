@@ -8,4 +8,5 @@ def paramtrans_augmenters() -> list[Component]:
     return [
         Component("mask", "random masking: values set to zero", "paramtrans_augmenters.random:Mask"),
         Component("noise", "noise addition: Gaussian", "paramtrans_augmenters.random:Noise"),
+        Component("orbit", "hidden units permuted and rescaled: same function", "paramtrans_augmenters.orbit:Orbit"),
     ]
