@@ -179,7 +179,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 def draw(rows: list[dict[str, Any]]) -> None:
     """Accuracy against seconds for one host, a panel for each protocol and target.
 
-    Marks are filled where no image is looked at. A learned translator stands where it translates alone, and at its share
+    Filled: no image is looked at. A learned translator stands where it translates alone, and at its share
     of zoo and training among so many models.
     """
     import matplotlib

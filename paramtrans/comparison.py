@@ -157,7 +157,7 @@ class Comparison:
         if share is not None and share > SILENT:
             logger.warning(
                 "translated: %.0f%% of the blocks' hidden units are silent on all images (dead ReLUs), so that the "
-                "blocks do little; lower training.lr, set training.clip, or let the translator start at a working block",
+                "blocks do little; lower training.lr, set training.clip, or let the translator start at a sane block",
                 100 * share,
             )
         return {"images": len(images), "methods": methods}
