@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def write(folder: Path, card: Card) -> None:
 def read(folder: Path) -> Card | None:
     """The card in a translator's folder; None without one, `Damaged` where it is not what was written."""
     path = folder / CARD
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     document = store.unsealed(path, store.read_json(path))
     if document.get("format") != FORMAT:

@@ -27,6 +27,8 @@ class HostFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
+            if path.exists() and not path.is_file():
+                raise StoreError(f"{path}: is no regular file; give the path of one")
             if path.stat().st_size > MAX_BYTES:
                 raise StoreError(f"{path}: larger than {MAX_BYTES:,} bytes; cut it into files of fewer hosts")
             content = path.read_bytes()

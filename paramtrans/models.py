@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from paramtrans import torchfile
 from paramtrans.errors import ConfigError, StoreError
 
 ARCHITECTURES = "torchvision:NAME or FILE.py:FACTORY"
@@ -50,25 +49,27 @@ def read_parameters(path: Path) -> dict[str, Tensor]:
 
     Raises `StoreError` where the file is missing, damaged, or holds anything but tensors.
     """
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except SafetensorError as error:
-        raise StoreError(f"{path}: not a safetensors file ({error})") from error
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, AttributeError) as error:
-        raise StoreError(
-            f"{path}: cannot be read as a checkpoint of tensors alone; other objects are refused, because loading them "
-            "runs code; save `model.state_dict()` as safetensors"
-        ) from error
+    if path.suffix == ".safetensors":
+        return _safetensors(path)
+    found = torchfile.read(path)
     for key in ("state_dict", "model"):
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
     if not isinstance(found, Mapping) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
         raise StoreError(f"{path}: holds no dictionary of tensors; save `model.state_dict()`")
     return dict(found)
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    torchfile.check_regular(path)
+    try:
+        return load_file(path)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except MemoryError as error:
+        raise StoreError(f"{path}: is larger than the memory that there is") from error
+    except SafetensorError as error:
+        raise StoreError(f"{path}: not a safetensors file ({error})") from error
 
 
 def _factory(architecture: str, files: bool) -> Callable[[], nn.Module]:

@@ -8,17 +8,14 @@ They are loaded with `weights_only`, so nothing in them is executed.
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from paramtrans import store
+from paramtrans import store, torchfile
 from paramtrans.blocks import tensor_specs
 from paramtrans.errors import StoreError
 from paramtrans.hosts import Params, join
@@ -84,19 +81,9 @@ def load(folder: Path, part: str, model: str, specs: Sequence[TensorSpec], names
 
 def _state(path: Path, values: int) -> dict[str, Tensor]:
     """The tensors of a file, and nothing else it may hold; refused unread where it is far larger than they are."""
-    try:
-        if path.is_symlink() or not path.is_file():
-            raise StoreError(f"{path}: is no regular file")
-        size = path.stat().st_size
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                size = max(size, sum(member.file_size for member in archive.infolist()))
-        if size > 16 * values + SLACK:
-            raise StoreError(f"{path}: {size:,} bytes, far more than {values:,} values need")
-        found: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise StoreError(f"{path}: is no file of weights alone ({reason[:200]})") from error
+    if path.is_symlink() or not path.is_file():
+        raise StoreError(f"{path}: is no regular file")
+    found = torchfile.read(path, at_most=16 * values + SLACK)
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from trust import damage, extensions, fuzz, hostile, hostilefiles, kill, numerics, places, supply
+from trust import (
+    damage,
+    extensions,
+    fuzz,
+    hostile,
+    hostilefiles,
+    hostileimports,
+    kill,
+    numerics,
+    places,
+    supply,
+    workers,
+)
 from trust.checks import Check
 
 CHECKS = (
@@ -10,12 +22,14 @@ CHECKS = (
     Check("any_damage", damage.any_damage, (8, 100, 1000)),
     Check("hostile_configs", hostile.hostile_configs, (3, 100, 100)),
     Check("hostile_files", hostilefiles.hostile_files, (6, 100, 100)),
+    Check("hostile_imports", hostileimports.hostile_imports, (6, 200, 200)),
     Check("fuzzed_configs", fuzz.fuzzed_configs, (50, 500, 10_000)),
     Check("fuzzed_parameters", fuzz.fuzzed_parameters, (100, 1000, 10_000)),
     Check("full_disks", places.full_disks, (1, 6, 50)),
     Check("places_that_may_not_be_written", places.places_that_may_not_be_written, (1, 5, 25)),
     Check("too_little_memory", places.too_little_memory, (1, 5, 20)),
     Check("two_processes", places.two_processes, (1, 4, 20)),
+    Check("lost_workers", workers.lost_workers, (1, 3, 20)),
     Check("divergence_stays_alone", numerics.divergence_stays_alone, (4, 40, 200)),
     Check("stacks_of_any_size", numerics.stacks_of_any_size, (4, 24, 240)),
     Check("translators_must_be_finite", numerics.translators_must_be_finite, (4, 40, 200)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,9 +24,15 @@ class Count:
 
     def add(self, what: str, problems: list[str]) -> None:
         """One trial, which held if there is no problem."""
-        self.tried += 1
-        self.held += not problems
-        self.broken += [f"{what}: {problem}" for problem in problems]
+        self.many(1, [f"{what}: {'; '.join(problems)}"] if problems else [])
+
+    def many(self, tried: int, broken: list[str]) -> None:
+        """Several trials, some of which did not hold; these are told at once, because others may take long."""
+        self.tried += tried
+        self.held += tried - len(broken)
+        self.broken += broken
+        for line in broken:
+            print(f"  {self.check} broken: {line}", file=sys.stderr, flush=True)
 
     def line(self) -> str:
         found: dict[str, object] = {"check": self.check, "tried": self.tried, "held": self.held}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from paramtrans import hookspecs
 from trust.checks import Count, Setting
-from trust.runs import Shell
+from trust.runs import Shell, undisturbed
 
 HOOKS = sorted(name for name in vars(hookspecs) if name.startswith("paramtrans_"))
 ERRORS = ("ValueError('no room')", "SystemExit('no room')", "KeyError('no room')", "RecursionError('no room')")
@@ -23,6 +23,7 @@ OTHER_HOOKS = PLUGIN + "\nPARAMTRANS_HOOK_VERSION = 99\n"
 
 def broken_hooks(setting: Setting, count: Count) -> None:
     """Each hook raises, in a plugin file given to a run; the message names file, hook and error."""
+    undisturbed(setting.folder.parent / "undisturbed")  # so that forks need not import
     for trial in range(setting.trials):
         hook, error = HOOKS[trial % len(HOOKS)], ERRORS[trial // len(HOOKS) % len(ERRORS)]
         shell = Shell(setting.folder / f"trial-{trial}")
@@ -42,6 +43,7 @@ def broken_hooks(setting: Setting, count: Count) -> None:
 
 def other_hook_versions(setting: Setting, count: Count) -> None:
     """A plugin written for other hooks is refused, both versions named; a run without it is not disturbed."""
+    undisturbed(setting.folder.parent / "undisturbed")
     for hook in HOOKS[: setting.trials]:
         shell = Shell(setting.folder / hook)
         ended = shell.do("--plugin", str(_file(shell.path, OTHER_HOOKS.format(hook=hook, error="ValueError"))))

@@ -124,7 +124,7 @@ def _in_a_process(setting: Setting, count: Count, do: Callable[[list[str]], int]
         count.add("fuzzing", [f"ended with {ended.status}: {ended.err[-500:]}"])
         return
     tried, told = json.loads(result.read_text())
-    count.tried, count.held, count.broken = tried, tried - len(told), told
+    count.many(tried, told)
     count.notes.append(ended.err.strip().splitlines()[-1])
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from trust.checks import Count, Setting
-from trust.runs import Process, Shell, limited
+from trust.runs import Process, Shell, limited, undisturbed
 
 MEMORY = 3000
 """Megabytes more than it has at its start that a process may ask for."""
@@ -20,6 +21,7 @@ Case = tuple[str, Callable[[Path], list[str]]]
 
 def hostile_configs(setting: Setting, count: Count) -> None:
     """Configs that are too deep, too large, or ask for absurd sizes."""
+    undisturbed(setting.folder.parent / "undisturbed")  # so that forks need not import
     attempt(setting, count, [*_texts(), *_sizes()])
 
 
@@ -43,17 +45,16 @@ def attempt(setting: Setting, count: Count, cases: list[Case]) -> None:
 
 def _do(arguments: list[str]) -> int:
     """`paramtrans`, or, for what has no command, its function."""
-    from paramtrans import load_translator
+    from paramtrans import PretrainedTranslator, load_translator
     from paramtrans.errors import ParamtransError
     from trust.runs import _main
 
-    if arguments[0] != "load":
+    functions = {"load": load_translator, "pretrained": PretrainedTranslator.from_pretrained}
+    if arguments[0] not in functions:
         return _main(arguments, 0)
     try:
-        load_translator(arguments[1])
+        functions[arguments[0]](arguments[1])
     except ParamtransError as error:
-        import sys
-
         print(error, file=sys.stderr)
         return 2
     return 0

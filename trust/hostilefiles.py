@@ -84,7 +84,7 @@ def _documents(whole: Shell) -> Iterator[Case]:
             f"a run.json of {name}",
             lambda folder, c=content: [*("run", "--from", write(folder / "run.json", c), "--quiet")],
         )
-    for edit in (
+    for changes in (
         {"translator": {"name": "mlp", "width": 10**10, "layers": 2}},
         {"translator": {"name": "mlp", "width": 4, "layers": 10**9}},
         {"translator": {"name": "os:system"}},
@@ -92,14 +92,14 @@ def _documents(whole: Shell) -> Iterator[Case]:
         {"source": {"name": "basic_block", "channels": 10**10}},
         {"target": {"name": "conv", "channels": 4, "hidden": 10**18}},
     ):
-        yield f"a description with {edit}", lambda folder, e=edit: _edited(folder, whole, e)
-    for edit in (
+        yield f"a description with {changes}", lambda folder, c=changes: _edited(folder, whole, c)
+    for changes in (
         {"config": {"zoo": {}}},
         {"name": "../../outside/owned"},
         {"name": "\x1b[31m"},
         {"config": {"a": 10**400}},
     ):
-        yield f"a run.json with {edit}"[:60], lambda folder, e=edit: _recorded(folder, whole, e)
+        yield f"a run.json with {changes}"[:60], lambda folder, c=changes: _recorded(folder, whole, c)
 
 
 def _links(whole: Shell) -> Iterator[Case]:
@@ -114,48 +114,48 @@ def _links(whole: Shell) -> Iterator[Case]:
 
 def _translator(folder: Path, whole: Shell, content: bytes) -> list[str]:
     """A translator with these weights, whose checksums all fit."""
-    made = _copy(folder, whole)
+    made = copy_of(folder, whole)
     write(made / "translator.safetensors", content)
     return _sealed(made, len(content), hashlib.sha256(content).hexdigest())
 
 
 def _sealed(made: Path, size: int, checksum: str) -> list[str]:
     store.write_sealed(made / "translator.safetensors.json", {"format": 1, "bytes": size, "sha256": checksum})
-    return _edit(made, {"weights_sha256": checksum})
+    return edit(made, {"weights_sha256": checksum})
 
 
-def _edit(made: Path, edit: dict[str, Any]) -> list[str]:
+def edit(made: Path, changes: dict[str, Any]) -> list[str]:
     document = json.loads((made / "translator.json").read_bytes())
     del document[store.SEAL]
-    store.write_sealed(made / "translator.json", {**document, **edit})
+    store.write_sealed(made / "translator.json", {**document, **changes})
     return ["load", str(made)]
 
 
-def _edited(folder: Path, whole: Shell, edit: dict[str, Any]) -> list[str]:
-    return _edit(_copy(folder, whole), edit)
+def _edited(folder: Path, whole: Shell, changes: dict[str, Any]) -> list[str]:
+    return edit(copy_of(folder, whole), changes)
 
 
 def _described(folder: Path, whole: Shell, content: bytes) -> list[str]:
-    made = _copy(folder, whole)
+    made = copy_of(folder, whole)
     write(made / "translator.json", content)
     return ["load", str(made)]
 
 
-def _recorded(folder: Path, whole: Shell, edit: dict[str, Any]) -> list[str]:
+def _recorded(folder: Path, whole: Shell, changes: dict[str, Any]) -> list[str]:
     document = whole.record()
     del document[store.SEAL]
-    store.write_sealed(folder / "run.json", {**document, **edit})
+    store.write_sealed(folder / "run.json", {**document, **changes})
     return ["run", "--from", str(folder / "run.json"), "--quiet", "--set", "zoo.train=no"]
 
 
 def _sparse(folder: Path, whole: Shell) -> list[str]:
-    made = _copy(folder, whole)
+    made = copy_of(folder, whole)
     with (made / "translator.safetensors").open("r+b") as file:
         file.truncate(2**40)
     return _sealed(made, 2**40, "0" * 64)
 
 
-def _copy(folder: Path, whole: Shell) -> Path:
+def copy_of(folder: Path, whole: Shell) -> Path:
     made = folder / "translator"
     made.mkdir()
     for path in (whole.run / "translator").iterdir():
@@ -186,7 +186,7 @@ def _linked(folder: Path, name: str) -> list[str]:
 
 
 def _piped(folder: Path, whole: Shell, name: str, target: str | None) -> list[str]:
-    made = _copy(folder, whole)
+    made = copy_of(folder, whole)
     (made / name).unlink()
     if target is None:
         os.mkfifo(made / name)

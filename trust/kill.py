@@ -66,7 +66,7 @@ def _problems(
         problems.append(f"stopped with {stopped.status}: {stopped.err[-300:]!r}")
     if number is signal.SIGINT and (left := leftovers(shell.path)):
         problems.append(f"left {left}")
-    kept = _whole_shards(shell.zoos)
+    kept = whole_shards(shell.zoos)
     ended = shell.do()
     if ended.status != 0:
         return [*problems, f"resumed with {ended.status}: {ended.err[-300:]!r}"]
@@ -75,7 +75,7 @@ def _problems(
     for folder, other in ((shell.zoos, whole.zoos), (shell.run, whole.run)):
         if parameters(folder) != parameters(other):
             problems.append(f"other parameters below {folder.name}")
-    after = _whole_shards(shell.zoos)
+    after = whole_shards(shell.zoos)
     if again := [name for name, identity in kept.items() if after.get(name) != identity]:
         problems.append(f"trained again: {again}")
     epochs = Counter((shell.path / "epochs.txt").read_text().split())
@@ -86,7 +86,7 @@ def _problems(
     return problems
 
 
-def _whole_shards(cache: Path) -> dict[str, tuple[int, int]]:
+def whole_shards(cache: Path) -> dict[str, tuple[int, int]]:
     """Which file each finished shard is: a file written again is another one."""
     shards = [path for path in cache.rglob("*.safetensors") if path.with_name(path.name + ".json").exists()]
     return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in shards}

@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -98,12 +99,12 @@ def two_processes(setting: Setting, count: Count) -> None:
         fresh = ["--fresh"] * (trial % 2)
         first = shell.start(shell.arguments(), nap=0.02)
         while not (shell.run / "run.json").exists() and first.poll() is None:
-            pass
+            time.sleep(0.002)
         same = shell.do()
         problems = same.refused() + ([] if "another process" in same.err else [same.err[-300:]])
         if fresh:
             while "zoo_step2" not in shell.record().get("seconds", {}) and first.poll() is None:
-                pass
+                time.sleep(0.002)
         others = [shell.start(shell.arguments(*fresh, run=f"other-{i}")) for i in range(2)]
         for ended in [first.wait(), *(process.wait() for process in others)]:
             if ended.status != 0 or numbers(json.loads(ended.out)) != numbers(expected):

@@ -170,16 +170,21 @@ def translate(
 
 def read_inputs(path: Path) -> list[Any]:
     """Calibration inputs in batches; raises `DataError` where the file is not what it should be."""
+    from tokenize import TokenError
+
     import numpy
     import torch
 
     from paramtrans.models import read_parameters
+    from paramtrans.torchfile import check_regular
 
+    check_regular(path)
     if path.suffix == ".npy":
         try:
             whole: Any = torch.from_numpy(numpy.load(path, allow_pickle=False))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: cannot be read as an array of numbers: {error}") from error
+        except (OSError, ValueError, MemoryError, SyntaxError, TokenError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise DataError(f"{path}: cannot be read as an array of numbers: {reason}") from error
     elif path.suffix == ".safetensors":
         found = read_parameters(path)
         whole = next(iter(found.values())) if len(found) == 1 else found

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,6 +61,43 @@ def test_a_process_that_is_killed_is_named(tiny_config: Make, tmp_path: Path) ->
     jobs = [{**job, "plugins": [str(deadly)]} for job in _jobs(config, tmp_path)]
     with pytest.raises(TrainingError, match="process was killed"):
         Parts(config, components()).executor.run(jobs, lambda steps: None)
+
+
+STARTS_ONE = """
+import multiprocessing, os, time
+from concurrent.futures import ProcessPoolExecutor
+from paramtrans_executors.local import _begin
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    shares = context.SimpleQueue()
+    shares.put([])
+    pool = ProcessPoolExecutor(1, context, _begin, (shares, context.Queue()))
+    print(pool.submit(os.getpid).result(), flush=True)
+    time.sleep(120)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="this system does not say which processes there are")
+def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
+    (tmp_path / "starts.py").write_text(STARTS_ONE)
+    starter = subprocess.Popen([sys.executable, str(tmp_path / "starts.py")], stdout=subprocess.PIPE, text=True)
+    assert starter.stdout is not None
+    worker = int(starter.stdout.readline())
+    assert _runs(worker)
+    starter.kill()
+    starter.wait()
+    until = time.monotonic() + 30
+    while _runs(worker) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not _runs(worker)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system does not say which cores there are")

@@ -15,6 +15,7 @@ CHECKS = (
     "killed_at_any_moment",
     "any_damage",
     "hostile_files",
+    "hostile_imports",
     "fuzzed_configs",
     "fuzzed_parameters",
     "divergence_stays_alone",

@@ -79,6 +79,15 @@ def test_a_damaged_card_is_refused(ours: PretrainedTranslator, tmp_path: Path, c
         PretrainedTranslator.from_pretrained(tmp_path)
 
 
+def test_a_card_that_is_a_link_to_nowhere_is_not_taken_for_none(ours: PretrainedTranslator, tmp_path: Path) -> None:
+    ours.save_pretrained(tmp_path)
+    (tmp_path / "card.json").unlink()
+    assert PretrainedTranslator.from_pretrained(tmp_path).card is None
+    (tmp_path / "card.json").symlink_to("nowhere")
+    with pytest.raises(StoreError, match=r"card\.json"):
+        PretrainedTranslator.from_pretrained(tmp_path)
+
+
 def test_names_in_a_card_are_data(known: card.Card) -> None:
     nasty = "[click](javascript:x)\n# <script>`"
     page = card.page(known.model_copy(update={"name": nasty, "plugins": [nasty]}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -93,10 +94,19 @@ def _begin(shares: SimpleQueue[list[int]], steps: Queue[int]) -> None:
     global _steps
     _steps = steps
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     cores = shares.get()
     if cores:
         os.sched_setaffinity(0, cores)
     torch.set_num_threads(max(1, len(cores)))
+
+
+def _end_with_parent() -> None:
+    """Where the process that started this one was killed, nobody else ends this one; shards are whole or absent."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _do(job: dict[str, Any]) -> None:

@@ -1,0 +1,56 @@
+"""Checkpoints of others (`.pt`, `.pth`): the tensors in them, and nothing that would be run."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+
+from paramtrans.errors import StoreError
+
+REFUSED = (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, MemoryError)
+"""What torch answers with where a file is damaged, or holds more than tensors and containers of them."""
+
+
+def read(path: Path, at_most: int | None = None) -> Any:
+    """What `torch.save` wrote, if it is tensors and containers alone; nothing in the file is ever run.
+
+    Raises `StoreError` where it is no regular file, has more than `at_most` bytes, is damaged, or holds other objects.
+    """
+    check_regular(path)
+    try:
+        _check_size(path, at_most)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (*REFUSED, zipfile.BadZipFile) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
+        raise StoreError(
+            f"{path}: cannot be read as a checkpoint of tensors alone ({reason}); other objects are refused, because "
+            "loading them runs code; save `model.state_dict()` as safetensors"
+        ) from error
+
+
+def check_regular(path: Path) -> None:
+    """Raise `StoreError` unless a path is that of a file: a pipe may never end, nor may a device."""
+    try:
+        regular, there = path.is_file(), path.exists()
+    except OSError as error:  # a folder that may not be looked into
+        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if not regular:
+        raise StoreError(f"{path}: cannot be read: it is {'no regular file' if there else 'not there'}")
+
+
+def _check_size(path: Path, at_most: int | None) -> None:
+    """torch packs nothing, so a file that holds more bytes than it has was made to fill the memory."""
+    inside = outside = path.stat().st_size
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            inside = max(outside, sum(member.file_size for member in archive.infolist()))
+    if at_most is not None and inside > at_most:
+        raise StoreError(f"{path}: {inside:,} bytes, far more than the {at_most:,} that its values may need")
+    if inside > outside:
+        raise StoreError(f"{path}: is a packed archive of {inside:,} bytes, and torch packs none; unpack it first")
