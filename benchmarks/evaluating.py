@@ -22,17 +22,18 @@ def rows(setting: Setting) -> list[Row]:
     params = join({"former": hosts.former, "block": hosts.source, "latter": hosts.latter})
 
     def ours() -> torch.Tensor:
-        return evaluation.accuracies(parts.runner, hosts, blocks, images)["source"]
+        return evaluation.accuracies(parts.runner, hosts, blocks, images, setting.device)["source"]
 
     @torch.no_grad()
     def theirs(batch: int = 500) -> torch.Tensor:
         scores = []
+        given, labels = images.inputs.to(setting.device), images.labels.to(setting.device)
         for number in range(len(hosts)):
             own = {name: tensor[number] for name, tensor in params.items()}
             hits = 0.0
             for start in range(0, len(images), batch):
-                outputs = functional_call(host, own, (parts.task.to_input(images.inputs[start : start + batch]),))
-                hits += parts.task.score(outputs[None], images.labels[start : start + batch]).sum().item()
+                outputs = functional_call(host, own, (parts.task.to_input(given[start : start + batch]),))
+                hits += parts.task.score(outputs[None], labels[start : start + batch]).sum().item()
             scores.append(hits / len(images))
         return torch.tensor(scores, dtype=torch.float64)
 

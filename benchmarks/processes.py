@@ -1,10 +1,11 @@
-"""Hosts one at a time with all data in memory as tensors, a process for each core."""
+"""Hosts one at a time with all data as tensors: in memory with a process for each core, or on a GPU."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import time
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from types import TracebackType
 
@@ -12,6 +13,7 @@ import torch
 from torch import nn, optim
 
 from benchmarks.setting import BATCH, Setting, Size
+from benchmarks.turns import rate
 
 
 class Processes:
@@ -48,25 +50,47 @@ class Processes:
             worker.join()
 
 
+class OneProcess:
+    """One host at a time with all data on the device, in this process."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.steps, self.training = setting.size.steps, _training(setting)
+
+    def __call__(self) -> float:
+        """Model-images per second over a turn."""
+        return rate(self.steps * BATCH, lambda: [next(self.training) for _ in range(self.steps)])
+
+    def __enter__(self) -> OneProcess:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
 def _work(pipe: Connection, size: Size) -> None:
     """Train as many steps as the pipe asks for, for ever."""
     torch.set_num_threads(1)
-    setting = Setting(size)
+    training = _training(Setting(size))
+    next(training)
+    pipe.send("ready")
+    while True:
+        for _ in range(pipe.recv()):
+            next(training)
+        pipe.send("done")
+
+
+def _training(setting: Setting) -> Iterator[None]:
+    """Steps of training one host, for ever."""
     host = setting.host()
     optimizer = optim.SGD(host.parameters(), 0.01, 0.9)
     data = setting.parts.task.split("train")
-    images, labels = setting.parts.task.to_input(data.inputs), data.labels
-    pipe.send("ready")
-    order = torch.randperm(len(images)).split(BATCH)
-    at = 0
+    images, labels = setting.parts.task.to_input(data.inputs.to(setting.device)), data.labels.to(setting.device)
     while True:
-        for _ in range(pipe.recv()):
-            chosen = order[at % len(order)]
-            at += 1
+        for chosen in torch.randperm(len(images), device=setting.device).split(BATCH):
             inputs = images[chosen]
-            flipped = torch.rand(len(chosen)) < 0.5
+            flipped = torch.rand(len(chosen), device=setting.device) < 0.5
             inputs = torch.where(flipped[:, None, None, None], inputs.flip(-1), inputs)
             optimizer.zero_grad()
             nn.functional.cross_entropy(host(inputs), labels[chosen]).backward()
             optimizer.step()
-        pipe.send("done")
+            yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from itertools import islice
 
@@ -13,7 +14,7 @@ from torchvision.transforms import Compose, RandomHorizontalFlip, ToTensor
 from benchmarks.setting import BATCH, Setting
 from benchmarks.turns import rate
 
-WORKERS = (0, 1, 2)
+WORKERS = (0, 1, 2) if (os.cpu_count() or 1) < 8 else (0, 4, 8)
 
 
 class Published:
@@ -47,6 +48,7 @@ class Published:
 
     def _train(self, batches: Iterator[tuple[Tensor, Tensor]]) -> None:
         for inputs, labels in islice(batches, self.setting.size.steps):
+            inputs, labels = inputs.to(self.setting.device), labels.to(self.setting.device)
             self.optimizer.zero_grad()
             nn.functional.cross_entropy(self.host(inputs), labels).backward()
             self.optimizer.step()

@@ -20,7 +20,7 @@ SHARD, BATCH = 16, 4096
 def rows(setting: Setting) -> list[Row]:
     """All pairs once, in random batches of 4,096; files of both kinds are in the system's cache."""
     count = setting.size.pairs
-    pairs = setting.hosts(SHARD)
+    pairs = setting.hosts(SHARD).to("cpu")
     with tempfile.TemporaryDirectory() as folder:
         shards = [write_shard(Path(folder), pairs, number) for number in range(count // SHARD)]
         singles = [_write_singles(Path(folder), pairs, number) for number in range(len(shards) * SHARD)]

@@ -42,10 +42,10 @@ PICO = Size(rounds=1, steps=1, hosts=2, images=100, pairs=16)
 class Setting:
     """The config's components, with the data ready."""
 
-    def __init__(self, size: Size) -> None:
-        self.size = size
+    def __init__(self, size: Size, device: str = "cpu") -> None:
+        self.size, self.device, self.on_gpu = size, device, torch.device(device).type == "cuda"
         registry = components()
-        document = config.override(config.read(EXAMPLE), ["run.device=cpu", "translator.name=mixer"])
+        document = config.override(config.read(EXAMPLE), [f"run.device={device}", "translator.name=mixer"])
         document["translator"] = {"name": "mixer", "layers": 8}
         document["objectives"] = [{"name": "mse"}]
         document["source"]["read"] = "weights"
@@ -57,7 +57,12 @@ class Setting:
     @cached_property
     def training(self) -> HostTraining:
         """One turn of the paper's training."""
-        return HostTraining(steps=self.size.steps, batch_size=BATCH, lr=0.01, momentum=0.9)
+        return HostTraining(steps=self.own_steps, batch_size=BATCH, lr=0.01, momentum=0.9)
+
+    @property
+    def own_steps(self) -> int:
+        """Training steps of ours in a turn: more on a GPU, where a shard has thousands, and a few take no time."""
+        return self.size.steps * (10 if self.on_gpu else 1)
 
     def seeds(self, count: int) -> list[int]:
         return list(range(count))
@@ -65,7 +70,7 @@ class Setting:
     def host(self) -> nn.Module:
         """One whole host, as plain PyTorch."""
         torch.manual_seed(0)
-        return stacked.network(self.parts.task, self.parts.source)
+        return stacked.network(self.parts.task, self.parts.source).to(self.device)
 
     def hosts(self, count: int) -> Hosts:
         """Untrained hosts, each with a target block, in the order of their seeds."""
@@ -73,4 +78,5 @@ class Setting:
         whole = stacked.initial(lambda: stacked.network(parts.task, parts.source), self.seeds(count))
         target = stacked.initial(parts.target.module, self.seeds(count))
         former, source, latter = (split(whole, part) for part in ("former", "block", "latter"))
-        return Hosts(former, source, latter, target, tuple(self.seeds(count)), parts.task.stream())
+        hosts = Hosts(former, source, latter, target, tuple(self.seeds(count)), parts.task.stream())
+        return hosts.to(self.device)

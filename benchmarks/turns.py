@@ -35,10 +35,17 @@ class Row:
 
 
 def rate(amount: float, work: Callable[[], object]) -> float:
-    """Amount per second of wall-clock time."""
+    """Amount per second of wall-clock time, all that a GPU was given included."""
+    _wait()
     started = time.perf_counter()
     work()
+    _wait()
     return amount / (time.perf_counter() - started)
+
+
+def _wait() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def take_turns(contestants: Mapping[str, Turn], rounds: int) -> dict[str, list[float]]:

@@ -16,19 +16,22 @@ class Vmapped:
 
     def __init__(self, setting: Setting, hosts: int) -> None:
         self.setting, self.hosts = setting, hosts
+        self.steps = max(1, setting.size.steps // 4) if setting.on_gpu else setting.size.steps  # slow, and steady
         parts = setting.parts
         self.network = stacked.Vmap(setting.host())
-        self.params = stacked.initial(setting.host, setting.seeds(hosts))
+        self.params = stacked.initial(setting.host, setting.seeds(hosts), setting.device)
         leaves = [self.params[name].requires_grad_() for name in stacked.trained_names(setting.host())]
         self.optimizer = torch.optim.SGD(leaves, 0.01, 0.9)
-        self.batches = steps.batches_of(parts.task, parts.task.split("train"), setting.seeds(hosts), BATCH)
+        self.batches = steps.batches_of(
+            parts.task, parts.task.split("train"), setting.seeds(hosts), BATCH, setting.device
+        )
 
     def __call__(self) -> float:
         """Model-images per second over a turn."""
-        return rate(self.hosts * self.setting.size.steps * BATCH, self._train)
+        return rate(self.hosts * self.steps * BATCH, self._train)
 
     def _train(self) -> None:
-        for inputs, labels in islice(self.batches, self.setting.size.steps):
+        for inputs, labels in islice(self.batches, self.steps):
             self.optimizer.zero_grad()
             outputs = self.network(self.params, inputs, training=True)
             self.setting.parts.task.loss(outputs, labels).sum().backward()

@@ -5,63 +5,67 @@ from __future__ import annotations
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.processes import Processes
+from benchmarks.processes import OneProcess, Processes
 from benchmarks.published import Published
 from benchmarks.setting import BATCH, Setting
-from benchmarks.turns import Row, rate, row, take_turns
+from benchmarks.turns import Row, Turn, rate, row, take_turns
 from benchmarks.vmapped import Vmapped
 from paramtrans import steps
 
-STACK = 16
-"""Hosts trained at once: the default of `zoo.shard`."""
-MATRIX = 2048
+STACK, STACK_ON_GPU = 16, 256
+"""Hosts trained at once: the default of `zoo.shard`, and one that fills a GPU."""
+MATRIX, MATRIX_ON_GPU = 2048, 8192
 
 
 def rows(setting: Setting) -> list[Row]:
     """Five rows from one series of turns. Ours are measured as whole shards, building the hosts included."""
     parts, size = setting.parts, setting.size
-    hosts = steps.train_hosts(parts.task, parts.source, setting.training, setting.seeds(STACK))
-    amount = STACK * size.steps * BATCH
-    ours = {
-        "step 1": lambda: rate(
-            amount, lambda: steps.train_hosts(parts.task, parts.source, setting.training, setting.seeds(STACK))
-        ),
-        "step 2": lambda: rate(
-            amount, lambda: steps.train_targets(parts.task, parts.target, hosts, setting.training, setting.seeds(STACK))
-        ),
-    }
-    published = Published(setting)
-    with Processes(setting) as processes:
-        rivals = {"published": published, "processes": processes, "vmap": Vmapped(setting, STACK), "peak": _peak}
-        found = take_turns(ours | rivals, size.rounds)
+    stack, seeds = (STACK_ON_GPU if setting.on_gpu else STACK), setting.seeds
+    where = parts.device
+    hosts = steps.train_hosts(parts.task, parts.source, setting.training, seeds(stack), where)
+
+    def step1() -> object:
+        return steps.train_hosts(parts.task, parts.source, setting.training, seeds(stack), where)
+
+    def step2() -> object:
+        return steps.train_targets(parts.task, parts.target, hosts, setting.training, seeds(stack), where)
+
+    amount = stack * setting.own_steps * BATCH
+    published, alone = Published(setting), (OneProcess if setting.on_gpu else Processes)(setting)
+    with alone:
+        contestants: dict[str, Turn] = {"step 1": lambda: rate(amount, step1), "step 2": lambda: rate(amount, step2)}
+        contestants |= {"published": published, "alone": alone, "vmap": Vmapped(setting, stack)}
+        found = take_turns(contestants | {"peak": lambda: _peak(setting)}, size.rounds)
     flops = [speed * _flops(setting) / 1e9 for speed in found["step 1"]]
     workers = f"one model at a time, DataLoader with torchvision transforms, {published.workers} workers (the fastest)"
-    unit, step1 = "model-images/s", found["step 1"]
+    unit, first = "model-images/s", found["step 1"]
     return [
-        row("zoo step 1", workers, unit, step1, found["published"]),
+        row("zoo step 1", workers, unit, first, found["published"]),
         row(
             "zoo step 1",
-            "one model at a time, tensors in memory, one process per core",
+            "one model at a time, tensors " + ("on the GPU" if setting.on_gpu else "in memory, one process per core"),
             unit,
-            step1,
-            found["processes"],
+            first,
+            found["alone"],
         ),
-        row("zoo step 1", f"torch.func.vmap over the same {STACK} models", unit, step1, found["vmap"]),
+        row("zoo step 1", f"torch.func.vmap over the same {stack} models", unit, first, found["vmap"]),
         row("zoo step 1, arithmetic", "the machine's fp32 matrix product", "GFLOP/s", flops, found["peak"]),
-        row("zoo step 2", "zoo step 1", unit, found["step 2"], step1),
+        row("zoo step 2", "zoo step 1", unit, found["step 2"], first),
     ]
 
 
 def _flops(setting: Setting) -> float:
     """Floating-point operations of one training step for one image, as PyTorch counts them."""
     host = setting.host()
-    inputs = setting.parts.task.to_input(setting.parts.task.split("train").inputs[:BATCH])
+    inputs = setting.parts.task.to_input(setting.parts.task.split("train").inputs[:BATCH].to(setting.device))
     with FlopCounterMode(display=False) as counter:
         host(inputs).sum().backward()
     return counter.get_total_flops() / BATCH
 
 
-def _peak() -> float:
-    """GFLOP/s of a large matrix product."""
-    a, b = torch.rand(MATRIX, MATRIX), torch.rand(MATRIX, MATRIX)
-    return rate(4 * 2 * MATRIX**3 / 1e9, lambda: [a @ b for _ in range(4)])
+def _peak(setting: Setting) -> float:
+    """GFLOP/s of a large matrix product in float32, without reduced precision."""
+    size = MATRIX_ON_GPU if setting.on_gpu else MATRIX
+    assert not torch.backends.cuda.matmul.allow_tf32
+    a, b = (torch.rand(size, size, device=setting.device) for _ in range(2))
+    return rate(4 * 2 * size**3 / 1e9, lambda: [a @ b for _ in range(4)])

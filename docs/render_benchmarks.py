@@ -19,6 +19,11 @@ that the machine was busy with other things. Hosts are the paper's: 6 channels, 
 their set-up.
 `benchmarks/` holds the rivals, one a file.
 """
+ON_GPU = """## The same on a GPU
+
+{device}; 256 hosts at once where many are, float32 without reduced precision throughout. All data are on the device but
+for the published way's. Turns end when the device is done.
+"""
 HEAD = """| | against | ratio | spread | ours | theirs | unit |
 | --- | --- | --- | --- | --- | --- | --- |"""
 
@@ -26,6 +31,9 @@ HEAD = """| | against | ratio | spread | ours | theirs | unit |
 def main() -> None:
     rows = json.loads((RESULTS / "benchmarks.json").read_text())
     sections = [INTRODUCTION.format(device=rows[0]["device"]), "\n".join([HEAD, *map(line, rows)]) + "\n"]
+    if (RESULTS / "benchmarks_gpu.json").exists():
+        rows = json.loads((RESULTS / "benchmarks_gpu.json").read_text())
+        sections += [ON_GPU.format(device=rows[0]["device"]), "\n".join([HEAD, *map(line, rows)]) + "\n"]
     sections += [section(path) for path in sorted(RESULTS.glob("scale_*.json"))]
     (DOCS / "benchmarks.md").write_text("\n".join(sections))
 

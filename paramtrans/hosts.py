@@ -38,7 +38,8 @@ class Hosts:
         """The hosts at `index`, in that order."""
         if isinstance(index, slice):
             index = range(len(self))[index]
-        order = [int(i) for i in index]
+        # A tensor as a list at once: elements one by one are slow.
+        order = [int(i) for i in (index if isinstance(index, Sequence) else index.tolist())]
         picked = {part: take(params, order) for part, params in self.parts().items()}
         return self._with(picked, tuple(self.seeds[i] for i in order) if self.seeds else ())
 
@@ -82,7 +83,13 @@ def models(params: Params) -> int:
 
 def take(params: Params, index: Sequence[int]) -> Params:
     """The models at `index`, as a copy."""
-    return {name: tensor[list(index)] for name, tensor in params.items()}
+    import torch
+
+    order, on = torch.tensor(list(index), dtype=torch.long), {}
+    for tensor in params.values():
+        if tensor.device not in on:
+            on[tensor.device] = order.to(tensor.device)
+    return {name: tensor[on[tensor.device]] for name, tensor in params.items()}
 
 
 def concatenate(stacks: Sequence[Params]) -> Params:
