@@ -173,7 +173,7 @@ class Comparison:
             return None
         host = self.hosts.pick([0]).to(self.parts.device)
         costs = translator_costs(self.translator, host.source, Context(host, self.parts.runner))
-        return {"name": self.parts.config.translator.name, **costs}
+        return {"name": self.parts.config.translator.name, **costs, "target_bytes": self.translator.target_bytes}
 
     def _pays(self, history: dict[str, Any] | None, zoo_seconds: float) -> dict[str, Any]:
         """What the run's own translator cost, and after how many models it has paid."""

@@ -169,6 +169,11 @@ class Translator(Configurable, ABC):
     def __init__(self, options: BaseOptions, source: BlockAdapter, target: BlockAdapter) -> None:
         self.options, self.source, self.target = options, source, target
 
+    @property
+    def target_bytes(self) -> int:
+        """Bytes that one target block takes where it is kept: four a value, unless fewer hold what was written."""
+        return 4 * self.target.spec.numel
+
     @abstractmethod
     def translate(self, source: Params, context: Context | None = None) -> Params:
         """Target blocks for source blocks: tensors of `source.spec` → tensors of `target.spec`, model by model.

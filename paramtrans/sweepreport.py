@@ -24,6 +24,8 @@ TEMPLATE = "sweep.html.jinja"
 FACTS = {
     "parameters": ("translator's parameters", ("translator", "parameters")),
     "flops": ("translator's FLOPs", ("translator", "flops")),
+    "target_parameters": ("target's parameters", ("blocks", "target", "parameters")),
+    "target_bytes": ("target's bytes", ("translator", "target_bytes")),
     "gain": ("gain over random initialisation", ()),
     "loss": ("last loss", ("training", "loss")),
     "select": ("on selection hosts", ("training", "best_select")),

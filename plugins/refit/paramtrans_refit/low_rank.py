@@ -1,0 +1,68 @@
+"""Low rank: each convolution as two thinner ones."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from paramtrans.blocks import BlockAdapter
+from paramtrans.errors import SpecMismatch
+from paramtrans.hosts import Params
+from paramtrans.options import BaseOptions
+from paramtrans.protocols import Context, Translator
+from paramtrans.specs import TensorKind
+
+
+class LowRank(Translator):
+    """Writes `low_rank` targets: for each convolution of the source two thinner ones, `thin1` and `wide1` and so on. Of
+    all such pairs they are nearest to it in the squared error of weights (truncated SVD).
+
+    Biases of the source that the target has no place for are left out.
+    """
+
+    def __init__(self, options: BaseOptions, source: BlockAdapter, target: BlockAdapter) -> None:
+        super().__init__(options, source, target)
+        read = {tensor.name: tensor for tensor in source.reading.tensors}
+        wanted: dict[str, tuple[int, ...]] = {}
+        shapes = {tensor.name: tensor.shape for tensor in target.spec.tensors}
+        self.layers = [n.removesuffix(".weight") for n, t in read.items() if t.kind is TensorKind.WEIGHT]
+        """The source's convolutions."""
+        for number, layer in enumerate(self.layers, 1):
+            out, *rest = read[f"{layer}.weight"].shape
+            thin, wide = f"thin{number}", f"wide{number}"
+            rank = shapes.get(f"{thin}.weight", (0,))[0]
+            wanted |= {f"{thin}.weight": (rank, *rest), f"{wide}.weight": (out, rank, *(1 for _ in rest[1:]))}
+            if f"{wide}.bias" in shapes:
+                wanted[f"{wide}.bias"] = (out,)
+        if wanted != shapes or any(tensor.kind not in (TensorKind.WEIGHT, TensorKind.BIAS) for tensor in read.values()):
+            raise SpecMismatch(
+                "writes low_rank targets of the source's own sizes, and reads sources without normalisation (set "
+                "source.read to folded)"
+            )
+
+    @torch.no_grad()
+    def translate(self, source: Params, context: Context | None = None) -> Params:
+        read, shapes = self.source.read(source), {t.name: t.shape for t in self.target.spec.tensors}
+        written: Params = {}
+        for number, layer in enumerate(self.layers, 1):
+            thin, wide = f"thin{number}", f"wide{number}"
+            first, second = halves(read[f"{layer}.weight"], shapes[f"{thin}.weight"][0])
+            written |= {f"{thin}.weight": first, f"{wide}.weight": second}
+            if f"{wide}.bias" in shapes:
+                written[f"{wide}.bias"] = read.get(f"{layer}.bias", second.new_zeros(second.shape[:2])).clone()
+        return {name: written[name] for name in self.target.spec.names}
+
+
+def halves(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """`[models, out, in, *kernel]` → `[models, rank, in, *kernel]` and `[models, out, rank, 1, …]`, alike in norm.
+
+    A rank above that of the weight is filled up with zeros.
+    """
+    left, values, right = torch.linalg.svd(weight.flatten(2), full_matrices=False)
+    root = values[:, :rank].sqrt()
+    first, second = root[..., None] * right[:, :rank], left[..., :rank] * root[:, None]
+    missing = rank - first.shape[1]
+    first = torch.cat([first, first.new_zeros(len(first), missing, first.shape[2])], dim=1)
+    second = torch.cat([second, second.new_zeros(*second.shape[:2], missing)], dim=2)
+    ones = [1] * (weight.ndim - 3)
+    return first.view(len(first), rank, *weight.shape[2:]), second.reshape(*second.shape, *ones)

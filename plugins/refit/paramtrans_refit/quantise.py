@@ -1,0 +1,59 @@
+"""Quantisation: the source block itself, its weights rounded to a few bits."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from paramtrans.blocks import BlockAdapter
+from paramtrans.errors import SpecMismatch
+from paramtrans.hosts import Params
+from paramtrans.options import BaseOptions, Trials
+from paramtrans.protocols import Context, Translator
+from paramtrans.specs import TensorKind
+
+
+class QuantiseOptions(BaseOptions):
+    """How coarse the weights become."""
+
+    bits: int = Field(8, ge=2, le=16)
+    """Bits of a weight."""
+
+
+class Quantise(Translator):
+    """The source's own tensors, each output channel's weights rounded to the nearest of 2^bits - 1 even steps about 0.
+
+    What is written are the rounded values in float; biases and normalisation stay as they are.
+    """
+
+    Options: ClassVar[type[BaseOptions]] = QuantiseOptions
+    options: QuantiseOptions
+    trials: ClassVar[Trials] = ({}, {"bits": 4})
+
+    def __init__(self, options: QuantiseOptions, source: BlockAdapter, target: BlockAdapter) -> None:
+        super().__init__(options, source, target)
+        if source.spec.tensors != target.spec.tensors:
+            raise SpecMismatch("rounds the source block itself; make the target the same block")
+
+    @property
+    def target_bytes(self) -> int:
+        weights = [tensor for tensor in self.target.spec.tensors if tensor.kind is TensorKind.WEIGHT]
+        values, scales = sum(tensor.numel for tensor in weights), sum(tensor.shape[0] for tensor in weights)
+        return -(-values * self.options.bits // 8) + 4 * (self.target.spec.numel - values + scales)
+
+    def translate(self, source: Params, context: Context | None = None) -> Params:
+        weights = {tensor.name for tensor in self.target.spec.tensors if tensor.kind is TensorKind.WEIGHT}
+        return {
+            name: rounded(source[name], self.options.bits) if name in weights else source[name].clone()
+            for name in self.target.spec.names
+        }
+
+
+def rounded(weight: Tensor, bits: int) -> Tensor:
+    """`[models, out, ...]` with the values of each output channel on even steps up to its largest."""
+    rows = weight.reshape(*weight.shape[:2], -1)
+    step = rows.abs().amax(2, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny) / (2 ** (bits - 1) - 1)
+    return ((rows / step).round() * step).view_as(weight)
