@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,6 +12,7 @@ from typing import Any, TypeAlias
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from paramtrans import memory
 from paramtrans.errors import DataError, ParamtransError, SpecMismatch
@@ -79,20 +81,41 @@ def entering(network: nn.Module, path: str, batches: Iterable[Inputs]) -> Spool:
         spool.add(given[0].detach())
         raise _Reached
 
-    handle = network.get_submodule(path).register_forward_pre_hook(stop)
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
+    with every_layer([network.get_submodule(path).register_forward_pre_hook(stop)]):
         for batch in batches:
             try:
                 call(network, batch)
             except _Reached:
                 continue
             raise SpecMismatch(f"{path} is not reached by every calibration batch, so it cannot be translated")
+    return spool
+
+
+@contextmanager
+def every_layer(handles: Iterable[RemovableHandle]) -> Iterator[None]:
+    """PyTorch's fast path, which passes by the layers of a transformer, left out; these hooks removed in the end."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
-        handle.remove()
-    return spool
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def shapes_entering(network: nn.Module, paths: Iterable[str], batch: Inputs) -> dict[str, tuple[int, ...]]:
+    """Shape of what enters each of these layers for the first example of a batch, `[1, ...]`."""
+    found: dict[str, tuple[int, ...]] = {}
+
+    def look_at(path: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        return lambda _, given: found.__setitem__(path, tuple(given[0].shape))
+
+    handles = [network.get_submodule(path).register_forward_pre_hook(look_at(path)) for path in paths]
+    with every_layer(handles):
+        call(network, first_examples(batch, 1))
+    return found
 
 
 def call(network: nn.Module, batch: Inputs) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from paramtrans.blocks import BlockAdapter
-from paramtrans.capture import Inputs, call, first_examples
+from paramtrans.capture import Inputs, call, every_layer, first_examples
 from paramtrans.distances import streamed_error
 from paramtrans.hosts import Params
 from paramtrans.registry import Registry
@@ -136,19 +136,13 @@ def survey(network: nn.Module, blocks: list[NetworkBlock], batch: Inputs) -> Sur
     looked_at = [path for b in blocks for path in (b.entrance, b.exit, b.closing, b.path if b.whole else None)]
     wanted = {path for path in looked_at if path is not None}
     handles = [network.get_submodule(path).register_forward_hook(look_at(path)) for path in sorted(wanted)]
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # it passes by the layers of a transformer
-    try:
+    with every_layer(handles):
         call(network, first_examples(batch, 2))
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        for handle in handles:
-            handle.remove()
     shared = _shared(network)
-    reasons = {block.path: _reason(block, network, seen, shared) for block in blocks}
-    fit = [block for block in blocks if reasons[block.path] is None]
+    reasons = [(block, _reason(block, network, seen, shared)) for block in blocks]
+    fit = [block for block, reason in reasons if reason is None]
     fit.sort(key=lambda block: order.index(block.entrance))
-    return Survey(tuple(fit), {path: reason for path, reason in reasons.items() if reason is not None})
+    return Survey(tuple(fit), {block.path: reason for block, reason in reasons if reason is not None})
 
 
 def _reason(

@@ -84,7 +84,7 @@ def translate(
     replaced: list[Replaced] = []
     with reporter.stage(f"translating {len(looked.blocks)} blocks", len(looked.blocks)) as stage:
         for block in looked.blocks:
-            sizes = chosen[block.path]
+            sizes = chosen[block.entrance]
             if sizes != block.sizes:
                 before = small if sequential and replaced else original
                 replaced.append(_translate_block(block, sizes, makers, (original, before, small), batches, seed))

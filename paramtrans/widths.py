@@ -6,14 +6,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from paramtrans.capture import Inputs
+from paramtrans.blocks import BlockAdapter
+from paramtrans.capture import Inputs, shapes_entering
 from paramtrans.errors import SpecMismatch
-from paramtrans.network import NetworkBlock, matches, parameters, some_paths
+from paramtrans.network import NetworkBlock, costs, matches, parameters, some_paths
 
 Chosen = dict[str, dict[str, int]]
-"""For each block's path, the size of each group of its hidden units."""
+"""For each block, by the path of its entrance, the size of each group of its hidden units."""
 
 
 class Widths(Protocol):
@@ -36,7 +39,7 @@ class Ratio:
                 raise SpecMismatch(
                     f'ratio: no block has a path that matches "{pattern}"; there are {some_paths(blocks)}'
                 )
-        return {block.path: self.sizes(block) for block in blocks}
+        return {block.entrance: self.sizes(block) for block in blocks}
 
     def sizes(self, block: NetworkBlock) -> dict[str, int]:
         """The sizes of one block's groups; at least one unit of each."""
@@ -59,13 +62,52 @@ class Budget:
         def size(ratio: float) -> int:
             return whole - sum(saved(block, Ratio(ratio).sizes(block)) for block in blocks)
 
-        ratio = largest(lambda share: size(share) <= self.parameters)
-        if ratio is None:
-            raise SpecMismatch(
-                f"a network of {self.parameters:,} parameters cannot be made of this one: with one unit in every block "
-                f"{size(1e-9):,} are left"
-            )
-        return Ratio(ratio)(network, blocks, batches)
+        return Ratio(_within(self.parameters, size, "parameters"))(network, blocks, batches)
+
+
+@dataclass(frozen=True)
+class FlopBudget:
+    """The largest ratio, the same for all blocks, with which one example takes no more than so many operations.
+
+    As PyTorch counts them: those of convolutions and matrix products, a multiply-add being two. Needs inputs.
+    """
+
+    flops: int
+
+    def __call__(self, network: nn.Module, blocks: Sequence[NetworkBlock], batches: Iterable[Inputs]) -> Chosen:
+        batch = next(iter(batches), None)
+        if batch is None:
+            raise SpecMismatch("operations are counted on an example; give calibration inputs")
+        shapes = shapes_entering(network, [block.entrance for block in blocks], batch)
+        whole = costs(network, batch)["flops"]
+        source = {block.entrance: flops(block.adapter, shapes[block.entrance]) for block in blocks}
+
+        def size(ratio: float) -> int:
+            left = whole
+            for block in blocks:
+                small = block.adapter.narrowed(Ratio(ratio).sizes(block))
+                left += flops(small, shapes[block.entrance]) - source[block.entrance]
+            return left
+
+        return Ratio(_within(self.flops, size, "operations"))(network, blocks, batches)
+
+
+def flops(adapter: BlockAdapter, shape: Sequence[int]) -> int:
+    """Operations that a block takes for features of this shape, as PyTorch counts them."""
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        adapter.module().eval()(torch.empty(tuple(shape)))
+    return int(counter.get_total_flops())
+
+
+def _within(budget: int, size: Callable[[float], int], what: str) -> float:
+    """The largest ratio whose size is within the budget; raises `SpecMismatch` where there is none."""
+    ratio = largest(lambda share: size(share) <= budget)
+    if ratio is None:
+        raise SpecMismatch(
+            f"a network of {budget:,} {what} cannot be made of this one: with one unit in every block {size(1e-9):,} "
+            "are left"
+        )
+    return ratio
 
 
 def saved(block: NetworkBlock, sizes: Mapping[str, int]) -> int:

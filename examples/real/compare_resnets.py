@@ -1,6 +1,7 @@
 """ResNets on FashionMNIST with blocks of half the width: translated, pruned by magnitude, and pruned by torch-pruning.
 
-Nothing is trained again. Takes the networks that `fashion_resnet.py` wrote, and reports means over them.
+Nothing is trained again, but for the upper bounds, which are fine-tuned on all labels. Takes the networks that
+`fashion_resnet.py` wrote, and reports means over them.
 """
 
 from __future__ import annotations
@@ -13,34 +14,61 @@ from copy import deepcopy
 from pathlib import Path
 
 import torch
-from fashion_resnet import FOLDER, HELP, KEPT_OUT, accuracy, read, resnet
-from measure import MAGNITUDE, REFITS, Measured, append, interval
+from fashion_resnet import FOLDER, HELP, KEPT_OUT, accuracy, read, resnet, train
+from measure import ALONE, CALIBRATED, Measured, Method, append, interval, matched, milliseconds
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
 import paramtrans
 from paramtrans.network import costs
+from paramtrans.protocols import ProbeCase
 
 MODEL, SIZES, BATCH = "ResNet-8 on FashionMNIST", (64, 512), 64
+METHODS = CALIBRATED | matched(BATCH)
+TUNING = {"epochs": 1.0, "peak": 0.1}
+"""Of the upper bounds: one pass through all labelled training images, at a third of the rate of training."""
+TIMED = (("the network itself", 0), ("refit", SIZES[0]))
 Shrink = Callable[[nn.Module, list[Tensor]], nn.Module]
 
 
-def contestants() -> dict[tuple[str, int, float], Shrink]:
-    """What makes the smaller network, by its name, the number of unlabelled images it looks at, and the width."""
+def contestants(images: Tensor, labels: Tensor) -> dict[tuple[str, int, float], Shrink]:
+    """What makes the smaller network, by its name, the number of images it looks at, and the width.
+
+    `images` and `labels` are those of training, for the upper bounds alone.
+    """
     # A pass through the network finds the blocks also for methods that look at parameters alone; it counts as no image.
     made: dict[tuple[str, int, float], Shrink] = {("the network itself", 0, 1.0): lambda network, _: network}
-    made |= {(name, 0, 0.5): translated(*method) for name, method in MAGNITUDE.items()}
+    made |= {(name, 0, 0.5): translated(method) for name, method in ALONE.items()}
     made["torch-pruning, magnitude", 0, 0.5] = torch_pruned
-    made |= {(name, size, 0.5): translated(*method) for size in SIZES for name, method in REFITS.items()}
+    made["refit on smooth noise, no image", 0, 0.5] = lambda network, _: translated({})(network, [smooth()])
+    made |= {(name, size, 0.5): translated(method) for size in SIZES for name, method in METHODS.items()}
+    for name, shrink in (("magnitude pruning", translated(ALONE["magnitude pruning"])), ("refit", translated({}))):
+        made[f"{name}, then fine-tuned on labels", len(images), 0.5] = tuned(shrink, images, labels)
     return made
 
 
-def translated(translator: str, options: dict[str, object]) -> Shrink:
+def translated(method: Method) -> Shrink:
     """Half the hidden channels, by a translator."""
-    return lambda network, images: paramtrans.translate(
-        network, translator, ratio=0.5, calibrate=images, options=options
-    )
+    return lambda network, images: paramtrans.translate(network, ratio=0.5, calibrate=images, **method)
+
+
+def smooth() -> Tensor:
+    """Random blobs for images, in [-1, 1]."""
+    probes = paramtrans.components().create("probe", "smooth", count=SIZES[0])
+    drawn: Tensor = probes.draw(ProbeCase((1, 28, 28), torch.Generator().manual_seed(0)))
+    return 2 * drawn - 1
+
+
+def tuned(shrink: Shrink, images: Tensor, labels: Tensor) -> Shrink:
+    """The smaller network, all of it trained again on labelled images."""
+
+    def shrunk(network: nn.Module, unlabelled: list[Tensor]) -> nn.Module:
+        small = shrink(network, unlabelled[:1])
+        train(small, images, labels, seed=0, **TUNING)
+        return small
+
+    return shrunk
 
 
 def torch_pruned(network: nn.Module, images: list[Tensor]) -> nn.Module:
@@ -63,29 +91,37 @@ def main() -> None:
     parser.add_argument("networks", type=Path, nargs="+", help="files that fashion_resnet.py wrote")
     parser.add_argument("--data", type=Path, default=FOLDER, help=HELP)
     parser.add_argument("--test", type=int, default=10_000, help="how many test images to report on")
+    parser.add_argument("--method", action="append", help="one of the methods; all by default")
     parser.add_argument("-o", "--output", type=Path, help="append rows to this JSON file")
     options = parser.parse_args()
     images, labels = (part[: options.test] for part in read(options.data, "t10k"))
-    unseen = read(options.data, "train")[0][-KEPT_OUT:]
+    training = read(options.data, "train")
+    unseen = training[0][-KEPT_OUT:]
     networks = [loaded(path) for path in options.networks]
     rows = []
-    for (method, size, width), shrink in contestants().items():
-        percents, times = [], []
+    for (method, size, width), shrink in contestants(*(part[:-KEPT_OUT] for part in training)).items():
+        if options.method and method not in options.method:
+            continue
+        percents, times, waits = [], [], []
         for seed, network in enumerate(networks):
             order = torch.randperm(KEPT_OUT, generator=torch.Generator().manual_seed(seed))
-            chosen = list(unseen[order[: size or BATCH]].split(BATCH))
+            chosen = list(unseen[order[: min(size, max(SIZES)) or BATCH]].split(BATCH))
             started = time.monotonic()
             small = shrink(network, chosen)
             times.append(time.monotonic() - started)
             percents.append(accuracy(small, images, labels))
-        mean, ci95 = interval(percents)
+            if (method, size) in TIMED:
+                waits.append(milliseconds(small, images[:BATCH]))
         cost = costs(small, images)
         seconds = sum(times) / len(times) if width < 1 else None
-        metric = f"accuracy on {len(images):,} test images, %, mean of {len(networks)} networks"
-        rows.append(
-            Measured(MODEL, method, size, width, metric, mean, ci95, cost["parameters"], cost["flops"], seconds)
-        )
-        print(json.dumps(rows[-1].as_dict(), ensure_ascii=False), flush=True)
+        accurate = f"accuracy on {len(images):,} test images, %, mean of {len(networks)} networks"
+        slow = f"milliseconds for {BATCH} images, mean of {len(networks)} networks"
+        for metric, values in ((accurate, percents), (slow, waits)):
+            if values:
+                mean, ci95 = interval(values)
+                spent = (cost["parameters"], cost["flops"], seconds)
+                rows.append(Measured(MODEL, method, size, width, metric, mean, ci95, *spent))
+                print(json.dumps(rows[-1].as_dict(), ensure_ascii=False), flush=True)
     if options.output:
         append(options.output, rows)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, TypeAlias
 
 import torch
 from scipy.stats import t as student
-from torch import Tensor
+from torch import Tensor, nn
 
 Method: TypeAlias = "dict[str, Any]"
 """What `paramtrans.translate` is called with, beside the network, the inputs and the ratio."""
@@ -28,6 +29,17 @@ ALONE: dict[str, Method] = {"magnitude pruning": {"translator": "prune"}, "foldi
 def matched(batch: int) -> dict[str, Method]:
     """The refit and, from there, feature matching on `batch` examples at a time."""
     return {"refit, then feature matching": {"then": {"matching": {"steps": 300, "lr": 1e-3, "batch": batch}}}}
+
+
+@torch.no_grad()
+def milliseconds(network: nn.Module, inputs: Tensor, repeats: int = 30) -> float:
+    """Time of one run, the least of several, so that what else the machine does counts as little as may be."""
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        network(inputs)
+        times.append(time.perf_counter() - started)
+    return 1000 * min(times)
 
 
 def peak_mib() -> float:

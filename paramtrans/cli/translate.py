@@ -90,6 +90,10 @@ def inspect(model: Path, architecture: str, blocks: str, data: Path | None, as_j
 @BLOCKS
 @click.option("--ratio", type=float, help="Share of the hidden units that stay; 0.5 by default.")
 @click.option("--parameters", "budget", type=int, help="Instead of --ratio: parameters that the network may have.")
+@click.option("--flops", type=int, help="Instead of --ratio: operations that one example may take.")
+@click.option(
+    "--measured", is_flag=True, help="With --parameters: take most units where that is measured to harm least."
+)
 @click.option("--independent", is_flag=True, help="Translate each block as if it were the only one.")
 @DATA
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Where the small network goes.")
@@ -105,6 +109,8 @@ def translate(
     blocks: str,
     ratio: float | None,
     budget: int | None,
+    flops: int | None,
+    measured: bool,
     independent: bool,
     data: Path | None,
     output: Path,
@@ -118,20 +124,18 @@ def translate(
     from paramtrans.progress import ConsoleReporter, Reporter
     from paramtrans.translated import ATTRIBUTE, save_translated
     from paramtrans.translation import translate as translate_network
-    from paramtrans.widths import Budget
 
-    if ratio is not None and budget is not None:
-        raise ConfigError(["--ratio and --parameters: give one of them"])
     if output.suffix != ".safetensors":
         raise ConfigError([f"-o {output}: must end in .safetensors"])
     options, going_on = _settings(settings, then)
+    chosen = Path(translator) if Path(translator).is_dir() else translator
+    widths = _widths(ratio, budget, flops, (chosen, options) if measured else None)
     network = _network(model, architecture)
     batches = read_inputs(data) if data else []
     small = translate_network(
         network,
-        Path(translator) if Path(translator).is_dir() else translator,
-        ratio=0.5 if ratio is None else ratio,
-        widths=None if budget is None else Budget(budget),
+        chosen,
+        widths=widths,
         blocks=blocks,
         calibrate=batches,
         options=options,
@@ -205,6 +209,24 @@ def _network(model: Path, architecture: str) -> Any:
     from paramtrans import models
 
     return models.with_parameters(models.build(architecture), model).eval()
+
+
+def _widths(
+    ratio: float | None, parameters: int | None, flops: int | None, measured_by: tuple[Any, dict[str, Any]] | None
+) -> Any:
+    """The rule for widths; raises `ConfigError` where it is unclear which. `measured_by`: a translator, its options."""
+    from paramtrans.allotment import Allotment
+    from paramtrans.widths import Budget, FlopBudget, Ratio
+
+    if sum(given is not None for given in (ratio, parameters, flops)) > 1:
+        raise ConfigError(["--ratio, --parameters and --flops: give one of them"])
+    if measured_by is not None:
+        if parameters is None:
+            raise ConfigError(["--measured: give --parameters, the budget that is to be kept"])
+        return Allotment(parameters, *measured_by)
+    if flops is not None:
+        return FlopBudget(flops)
+    return Ratio(0.5 if ratio is None else ratio) if parameters is None else Budget(parameters)
 
 
 def _settings(texts: tuple[str, ...], then: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

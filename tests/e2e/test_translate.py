@@ -220,6 +220,38 @@ def test_options_of_translators_that_go_on_from_the_shell(
     torch.testing.assert_close(small(images), wanted(images), rtol=1e-3, atol=1e-4)
 
 
+def test_budgets_from_the_shell(
+    network: nn.Module, nets: Path, images: Tensor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, data, output = tmp_path / "model.safetensors", tmp_path / "images.npy", tmp_path / "small.safetensors"
+    save_file(network.state_dict(), model)
+    numpy.save(data, images.numpy())
+    start = (
+        "translate",
+        model,
+        "--arch",
+        f"{nets}:small",
+        "--calibrate",
+        data,
+        "-o",
+        output,
+        "--with",
+        "prune",
+        "--json",
+    )
+    for flags, problem in {
+        ("--flops", 9, "--parameters", 9): "give one of them",
+        ("--measured",): "give --parameters",
+        ("--flops", 9): "a network of 9 operations cannot be made",
+    }.items():
+        status, _, err = shell(capsys, *start, *flags)
+        assert status == 2 and problem in err and not output.exists()
+    for flags in (("--flops", 200_000), ("--parameters", 2000), ("--parameters", 2000, "--measured")):
+        status, out, err = shell(capsys, *start, *flags)
+        assert status == 0, err
+        assert json.loads(out)["after"][flags[0].removeprefix("--")] <= flags[1]
+
+
 class Hostile:
     def __reduce__(self) -> Any:
         return (exec, ("raise SystemExit('a checkpoint was run')",))
