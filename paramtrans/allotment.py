@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,14 +67,9 @@ class Allotment:
         found = [Step(block.sizes, 0, 0.0)]
         for share in sorted(self.shares, reverse=True):
             sizes = Ratio(share).sizes(block)
-            small = translate(
-                network,
-                self.translator,
-                widths=_Only(block.entrance, sizes),
-                blocks=block.path or "*",
-                calibrate=calibrate,
-                options=self.options,
-            )
+            alone: dict[str, Any] = {"widths": _Only(block.entrance, sizes), "blocks": block.path or "*"}
+            with _unwarned():
+                small = translate(network, self.translator, calibrate=calibrate, options=self.options, **alone)
             found.append(Step(sizes, saved(block, sizes), error(small, network, held_out)))
         return found
 
@@ -86,6 +83,18 @@ class _Only:
 
     def __call__(self, network: nn.Module, blocks: Sequence[NetworkBlock], batches: Iterable[Inputs]) -> Chosen:
         return {b.entrance: dict(self.sizes) if b.entrance == self.entrance else b.sizes for b in blocks}
+
+
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    """Without warnings of what was only tried."""
+    logger = logging.getLogger(translate.__module__)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def cheapest(steps: Sequence[Sequence[Step]], over: int) -> list[Step] | None:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
 import paramtrans
+from paramtrans.allotment import Allotment, Step, cheapest
 from paramtrans.errors import SpecMismatch
 from paramtrans.network import costs, parameters
-from paramtrans.allotment import Allotment, Step, cheapest
 from paramtrans.widths import Budget, FlopBudget
 
 
