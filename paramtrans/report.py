@@ -18,6 +18,7 @@ from paramtrans.evaluation import place
 from paramtrans.figures import finite, label, ordered
 from paramtrans.progress import duration
 from paramtrans.toml import toml
+from paramtrans.wording import about, meanings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +27,7 @@ Facts = list[tuple[str, str]]
 
 PAGE = "report.html"
 NOT_RIVALS = ("source", "trained_target", "translated")
+STAGES = {"zoo_step1": "step 1: the hosts", "zoo_step2": "step 2: target blocks", "training": "step 3: the translator"}
 GAP = ("random_init", "translated", "trained_target")
 
 
@@ -57,6 +59,8 @@ def write(
             run=run,
             started=_moment(str(run["started"])),
             headline=headline(result),
+            about=about(run, result),
+            meanings=meanings(result["methods"]),
             tiles=_tiles(result),
             examples=_examples(result, run["config"]),
             methods=_methods(result),
@@ -238,7 +242,7 @@ def _stages(seconds: Mapping[str, float]) -> list[dict[str, str]]:
     rows = [*seconds.items(), ("all stages", total)] if seconds else []
     shares = [f"{100 * time / total:.1f}%" if total else "–" for _, time in rows]
     return [
-        {"name": name.replace("_", " "), "time": _seconds(time), "share": share}
+        {"name": STAGES.get(name, name.replace("_", " ")), "time": _seconds(time), "share": share}
         for (name, time), share in zip(rows, shares, strict=True)
     ]
 

@@ -45,9 +45,10 @@ def diagnose(folder: Path, as_json: bool) -> None:
         click.echo(json.dumps(section, ensure_ascii=False))
         return
     heading, *rows = describe(section)
-    table = Table(title=f"On {section['images']} training images, without their labels", title_justify="left")
+    title = f"On {section['images']} training images, without their labels"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), header_style="bold")
     for number, column in enumerate(heading):
-        table.add_column(column, justify="right" if number else "left", no_wrap=not number)
+        table.add_column(column.replace(" ", "\n"), justify="right" if number else "left", no_wrap=not number)
     for method, *values in rows:
         table.add_row(Text(label(method)), *values)
     Console().print(table)

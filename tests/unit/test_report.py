@@ -62,7 +62,12 @@ def result() -> dict[str, Any]:
 def run() -> dict[str, Any]:
     return {
         "name": "small run",
-        "config": {"task": {"name": "mnist"}, "run": {"dir": None}},
+        "config": {
+            "task": {"name": "mnist"},
+            "source": {"name": "basic_block"},
+            "target": {"name": "conv"},
+            "run": {"dir": None},
+        },
         "versions": {"torch": "2.9.1"},
         "plugins": ["paramtrans-blocks 0.1.0"],
         "seconds": {"zoo_train": 90.0, "training": 9.996, "costs": 0.014},
@@ -164,6 +169,8 @@ def test_page_is_accessible(tmp_path, result, run, history, maps):
     assert set(inside) <= set(ids)
     assert read.tags.count("figcaption") == read.tags.count("svg") == read.values("role").count("img")
     assert any("translated 85.0" in said for said in read.values("aria-label"))
+    assert "source block (basic_block, 295,424 parameters) by a target block (conv, 16,768 parameters)" in read.text
+    assert "zero blocka target block of zeros" in " ".join(read.text.split())
     assert read.tags.count("th") == len(read.values("scope"))
 
 
@@ -182,7 +189,7 @@ def test_text_from_outside_stays_text(tmp_path, result, run, history, maps):
     maps[NASTY] = maps["input"]
     run |= {
         "name": NASTY,
-        "config": {NASTY: {"a": NASTY}},
+        "config": {NASTY: {"a": NASTY}, **{part: {"name": NASTY} for part in ("task", "source", "target")}},
         "versions": {NASTY: NASTY},
         "plugins": [NASTY],
         "started": NASTY,
