@@ -24,6 +24,7 @@ from paramtrans.sweep import Sweep
 from paramtrans.training import Trainer
 from paramtrans.zoo import ROLES, Zoo
 
+STAGES = {"zoo_step1": "step 1", "zoo_step2": "step 2", "training": "step 3"}
 BYTES = 4
 """Of a float32."""
 PROBE_BATCH = 64
@@ -166,7 +167,7 @@ def _translator(found: dict[str, Any] | None) -> str:
 
 
 def _totals(seconds: dict[str, float], disk: int, memory: int) -> list[str]:
-    stages = ", ".join(f"{name} {duration(value)}" for name, value in seconds.items())
+    stages = ", ".join(f"{STAGES[name]} {duration(value)}" for name, value in seconds.items())
     return [
         f"time    about {duration(sum(seconds.values()))} ({stages}), without evaluation",
         f"disk    {disk / 2**20:.1f} MiB for the zoo",
@@ -246,13 +247,16 @@ class Probe:
 
 
 def _per_step(train: Callable[[HostTraining], Params], options: HostTraining) -> float:
-    """Seconds of one step of a shard: a longer run less a shorter one, so that set-up does not count."""
+    """Seconds of one step of a shard: a longer run less a shorter one, so that set-up does not count.
+
+    A run before both compiles what has to be.
+    """
     seconds = []
-    for count in (1, 1 + PROBE_STEPS):
+    for count in (1, 1, 1 + PROBE_STEPS):
         started = time.monotonic()
         train(_short(options, count))
         seconds.append(time.monotonic() - started)
-    return max(0.0, seconds[1] - seconds[0]) / PROBE_STEPS
+    return max(0.0, seconds[2] - seconds[1]) / PROBE_STEPS
 
 
 def _short(options: HostTraining, count: int) -> HostTraining:
