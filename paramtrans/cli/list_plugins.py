@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import click
 
+import paramtrans
 from paramtrans.cli.completion import component_names
 from paramtrans.cli.flags import json_flag, plugin_files, quiet_flag
 from paramtrans.plugins import components
@@ -34,7 +36,7 @@ def plugins(name: str | None, as_json: bool, quiet: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
     elif name is None:
-        _print(_table("kind name summary from", [[*_cells(row)] for row in rows]))
+        click.echo(_overview(rows), nl=False)
     else:
         for row in rows:
             click.echo("  ".join(_cells(row)))
@@ -56,6 +58,26 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 def _cells(row: dict[str, Any]) -> list[str]:
     return [row["kind"], row["name"], row["summary"], f"{row['distribution']} {row['version']}".strip()]
+
+
+def _overview(rows: list[dict[str, Any]]) -> str:
+    """Every component below its kind, and who provides it where that is not paramtrans itself."""
+    formatter = click.HelpFormatter(width=min(120, shutil.get_terminal_size().columns))
+    kinds = dict.fromkeys(row["kind"] for row in rows)
+    for kind in kinds:
+        with formatter.section(kind):
+            formatter.write_dl([(row["name"], _summary(row)) for row in rows if row["kind"] == kind])
+    formatter.write_paragraph()
+    formatter.write_text(
+        f"From paramtrans {paramtrans.__version__}, where nothing else is said. `paramtrans plugins NAME` shows the "
+        "options of one."
+    )
+    return formatter.getvalue()
+
+
+def _summary(row: dict[str, Any]) -> str:
+    provider = _cells(row)[-1]
+    return row["summary"] if row["distribution"] == "paramtrans" else f"{row['summary']} ({provider})"
 
 
 def _options(entry: Entry) -> dict[str, Any]:

@@ -9,7 +9,9 @@ def paramtrans_objectives() -> list[Component]:
     return [
         Component("mse", "squared error to the trained target's parameters (Eq. 1)", f"{package}.mse:MSE"),
         Component(
-            "matching_mse", "the same, for the best order of the target's hidden units", f"{package}.mse:MatchingMSE"
+            "matching_mse",
+            "squared error to the trained target's parameters, its hidden units in the best order",
+            f"{package}.mse:MatchingMSE",
         ),
         Component("functional", "what the host computes with the predicted block", f"{package}.functional:Functional"),
     ]
