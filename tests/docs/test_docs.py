@@ -36,7 +36,7 @@ FENCE = re.compile(
 )
 FRACTION = re.compile(r"\d+\.\d+")
 WRITE = os.environ.get("DOCS_WRITE") == "1"
-RUN = ["docs/tutorial.md", "docs/networks.md"]
+RUN = ["docs/tutorial.md", "docs/networks.md", "docs/plugins.md"]
 """Pages that are run whole, each with its own folder."""
 
 
