@@ -265,6 +265,8 @@ class Run:
             self._record("running")
 
     def _record(self, status: str) -> dict[str, Any]:
+        device = self.parts.device
+        self.folder.device = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
         return self.folder.write_record(status, [str(provider) for provider in self.plugins.providers()])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,8 @@ class RunFolder:
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         self.path, self.config = path, config
+        self.device = ""
+        """What was computed on, for the record: `cpu`, or a GPU's name."""
         self.seconds: dict[str, float] = {}
         """Wall-clock time of each stage, over all interruptions."""
         self.outdated = 0
@@ -109,6 +112,7 @@ class RunFolder:
             "seconds": self.seconds,
             "outdated": self.outdated,
             "versions": versions(),
+            "machine": {"device": self.device, **machine()},
             "plugins": plugins,
             "files": self._results() if status == "finished" else {},
         }
@@ -175,6 +179,7 @@ class Record(BaseModel):
     seconds: dict[str, float]
     outdated: int = 0
     versions: dict[str, str] = {}
+    machine: dict[str, Any] = {}
     plugins: list[str] = []
     files: dict[str, str] = {}
 
@@ -213,6 +218,12 @@ def read_record(path: Path, otherwise: str) -> Record:
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that numbers depend on, as they are here."""
     return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+
+
+def machine() -> dict[str, Any]:
+    """What kind of processor this is, and how many of its cores this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {"processor": platform.machine(), "cores": cores}
 
 
 def _document(path: Path, formats: tuple[int, ...], otherwise: str) -> dict[str, Any]:
