@@ -70,6 +70,8 @@ def subjects(
         if entry.kind in every.BASES:
             found += [Subject(entry, some, registry) for some in _trials(entry, options)]
     if not found:
+        if any(entry.kind in every.BASES for entry in entries):
+            raise UnknownName(f'"{name}" has nothing to be tried with; give it an option with --set OPTION=VALUE')
         raise UnknownName(f'"{name}" is a command; there are no checks for those')
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +17,10 @@ from paramtrans_executors.local import _shares
 
 from paramtrans.config import Config
 from paramtrans.errors import ParamtransError, TrainingError
+from paramtrans.hosts import Params
 from paramtrans.parts import Parts
 from paramtrans.plugins import components
+from paramtrans.shards import Shards
 from paramtrans.zoo import Zoo
 
 Make = Callable[..., Config]
@@ -41,6 +44,45 @@ def test_two_processes_train_the_same_zoo_bit_for_bit(tiny_config: Make, tmp_pat
         mine, others = one.load(role).parts(), two.load(role).parts()
         assert mine.keys() == others.keys()
         assert all(torch.equal(t, others[part][name]) for part in mine for name, t in mine[part].items())
+
+
+def test_two_processes_write_a_zoo_that_two_others_read(
+    tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TINY_NAP", "0.02")  # so that shards come one after the other
+    parts = Parts(tiny_config(TWO, "zoo.train=16", "zoo.pairs=0", "zoo.shard=2"), components())
+    zoo = Zoo(parts, tmp_path)
+    jobs = zoo.missing(1)
+    writers = threading.Thread(target=parts.executor.run, args=(jobs, lambda steps: None))
+    writers.start()
+    readers = [Reader(zoo), Reader(zoo)]
+    while writers.is_alive():
+        for reader in readers:
+            reader.look()
+    assert all(0 < reader.first < len(jobs) for reader in readers)
+    for reader in readers:
+        reader.look()
+        assert len(reader.seen) == len(jobs)
+    assert len(zoo.load("train")) == 16
+
+
+class Reader:
+    """Maps the shards that are there, whole each time, and never finds one changed."""
+
+    def __init__(self, zoo: Zoo) -> None:
+        self.folder = zoo.dir / "hosts"
+        self.seen: dict[str, Params] = {}
+        self.first = 0
+        """Shards that were there when any were."""
+
+    def look(self) -> None:
+        for record in self.folder.glob("*.safetensors.json"):
+            shards = Shards([record.with_suffix("")])
+            shards.check()
+            found = shards.take(range(len(shards)))
+            before = self.seen.setdefault(record.name, found)
+            assert all(torch.equal(tensor, before[name]) for name, tensor in found.items())
+        self.first = self.first or len(self.seen)
 
 
 def _jobs(config: Config, cache: Path) -> list[dict[str, Any]]:

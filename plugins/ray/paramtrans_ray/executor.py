@@ -19,7 +19,8 @@ class RayOptions(BaseOptions):
     """Which cluster, and what a shard takes of it."""
 
     address: str | None = None
-    """Of the cluster, as `ray.init` takes it; by default the one this process is connected to, else a new local one."""
+    """Of the cluster, as `ray.init` takes it; by default the one this process is connected to, else what `ray.init`
+    finds, or a new local one. The process stays connected: starting Ray takes longer than many a shard."""
     cpus: PositiveInt = 1
     """Cores, and threads, for each shard."""
     gpus: NonNegativeInt = 0
@@ -38,15 +39,12 @@ class Ray(Executor):
     """It needs Ray, and a cluster that answers."""
 
     def run(self, jobs: Sequence[dict[str, Any]], progress: Callable[[int], None]) -> None:
+        if not jobs:
+            return
         ray = _ray()
-        own = not ray.is_initialized()
-        if own:
+        if not ray.is_initialized():
             self._connect(ray)
-        try:
-            self._do_all(ray, jobs, progress)
-        finally:
-            if own:
-                ray.shutdown()
+        self._do_all(ray, jobs, progress)
 
     def _connect(self, ray: Any) -> None:
         try:

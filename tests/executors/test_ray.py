@@ -1,0 +1,59 @@
+"""A real Ray cluster of several nodes on this machine: a zoo finishes, bit for bit the local one, when one is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from paramtrans.config import Config
+from paramtrans.parts import Parts
+from paramtrans.plugins import components
+from paramtrans.zoo import ROLES, Zoo
+
+Make = Callable[..., Config]
+SUPPORT = Path(__file__).parents[1] / "support"
+RAY = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+
+pytest.importorskip("ray")
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder with a short name: Ray keeps sockets there."""
+    folder = Path(tempfile.mkdtemp(prefix="pt"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_zoo_finishes_bit_for_bit_while_a_node_is_killed_under_it(tiny_config: Make, short: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(SUPPORT / "lost_node.py"), str(short)],
+        env={**os.environ, **RAY, "TINY_NAP": "0.2"},  # a shard takes seconds, and the node is killed within one
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["jobs_1"] == 4 and found["jobs_2"] == 3 and found["missing"] == 0
+    assert found["shards_when_killed"] < found["jobs_1"]
+    assert found["nodes"] == {"begun": 2, "alive": 2}  # both that may train began; the head and one of them are left
+
+    config = tiny_config()
+    parts = Parts(config, components())
+    local, spread = Zoo(parts, short / "local"), Zoo(parts, short / "cache")
+    for step in (1, 2):
+        parts.executor.run(local.missing(step), lambda steps: None)
+    for role in ROLES:
+        mine, others = local.load(role).parts(), spread.load(role).parts()
+        assert mine.keys() == others.keys()
+        assert all(torch.equal(t, others[part][name]) for part in mine for name, t in mine[part].items())

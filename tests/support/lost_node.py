@@ -1,0 +1,67 @@
+"""Trains the tiny zoo on a Ray cluster of three nodes, one of which is killed under it. Run by `test_ray.py`.
+
+lost_node.py FOLDER: the zoo is made below it; prints what happened as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.cluster_utils import Cluster
+
+from paramtrans import config
+from paramtrans.parts import Parts
+from paramtrans.plugins import plugins
+from paramtrans.zoo import Zoo
+
+SUPPORT = Path(__file__).parent
+NODE = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
+"""Little shared memory, for machines that have little."""
+
+
+def main(folder: Path) -> None:
+    begun = folder / "begun"
+    begun.mkdir()
+    os.environ["TEST_BEGUN"] = str(begun)
+    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0, "temp_dir": str(folder / "ray")})
+    doomed, _ = (cluster.add_node(**NODE, num_cpus=1) for _ in range(2))
+    found: dict[str, Any] = {}
+
+    def kill() -> None:
+        while not (begun / doomed.node_id).exists():
+            time.sleep(0.01)
+        found["shards_when_killed"] = len(list(folder.glob("cache/zoos/*/hosts/*.safetensors")))
+        cluster.remove_node(doomed, allow_graceful=False)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    zoo = _zoo(folder, cluster.address)
+    for step in (1, 2):
+        jobs = [{**job, "plugins": [*job["plugins"], str(SUPPORT / "begun.py")]} for job in zoo.missing(step)]
+        found[f"jobs_{step}"] = len(jobs)
+        zoo.parts.executor.run(jobs, lambda steps: None)
+    killer.join()
+    found["missing"] = len(zoo.missing(1)) + len(zoo.missing(2))
+    found["nodes"] = {"begun": len(list(begun.iterdir())), "alive": sum(node["Alive"] for node in ray.nodes())}
+    print(json.dumps(found))
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def _zoo(folder: Path, address: str) -> Zoo:
+    loaded = plugins()
+    loaded.load_file(SUPPORT / "tiny_task.py")
+    settings = ["run.device=cpu", f'executor={{name="ray", address="{address}"}}']
+    made = config.load(SUPPORT / "tiny.toml", loaded.registry(), settings)
+    return Zoo(Parts(made, loaded.registry()), folder / "cache")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
