@@ -14,6 +14,7 @@ test: $(VENV)/installed
 # Ratios against what one would do instead, into docs/results/ and docs/benchmarks.md; QUICK=1 takes under five minutes.
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
+	$(BIN)/python -m benchmarks.growth $(if $(QUICK),--steps 5)
 	$(BIN)/python docs/render_benchmarks.py
 
 # Style, types and import layers.

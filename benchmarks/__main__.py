@@ -10,11 +10,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from benchmarks import evaluating, mixer, protocol, reading, zoo
+from benchmarks import evaluating, machine, mixer, protocol, reading, zoo
 from benchmarks.setting import FULL, PICO, QUICK, Setting
 from benchmarks.turns import Row
 
@@ -39,7 +40,7 @@ def main() -> None:
     rows: list[Row] = []
     for name in options.only:
         for row in GROUPS[name](setting):
-            rows.append(row)
+            rows.append(replace(row, device=machine.words(options.device)))
             print(f"{row.name:46} {row.ratio:7.2f}× ± {row.spread / 2:.2f}   against {row.against}", flush=True)
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps([row.as_dict() for row in rows], indent=1, ensure_ascii=False) + "\n")

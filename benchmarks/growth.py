@@ -1,6 +1,6 @@
 """Cost and memory of a zoo of 1×, 4× and 16× the hosts.
 
-python -m benchmarks.growth [--steps 20] [--out FILE]
+python -m benchmarks.growth [--steps 20] [--hosts 16] [--out FILE]
 """
 
 from __future__ import annotations
@@ -13,26 +13,29 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks import machine
 from benchmarks.setting import EXAMPLE
 from paramtrans import components, config
 from paramtrans.cache import cache_dir
 from paramtrans.parts import Parts
 from paramtrans.zoo import Zoo
 
-HOSTS = (16, 64, 256)
+TIMES = (1, 4, 16)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--hosts", type=int, default=16, help="of the smallest zoo; a shard by default")
     parser.add_argument("--out", type=Path, default=Path("docs/results/scale_growth.json"))
     options = parser.parse_args()
-    train(HOSTS[0], 1)  # compiles kernels
-    rows = [train(count, options.steps) for count in HOSTS]
+    train(options.hosts, 1)  # compiles kernels
+    rows = [train(times * options.hosts, options.steps) for times in TIMES]
     text = (
         f"Steps 1 and 2 of real zoos, written to disk, {options.steps} steps of batch 128 each. Written by "
         "`python -m benchmarks.growth`. Processor time is counted, not wall-clock, so that other work on the machine "
-        "counts less; memory is the largest the process has held, which grows through the table if it grows at all."
+        "counts less; memory is the largest the process has held, which grows through the table if it grows at all. "
+        f"Measured on {machine.words()}."
     )
     options.out.write_text(json.dumps({"title": "Cost and memory", "text": text, "rows": rows}, indent=1) + "\n")
 

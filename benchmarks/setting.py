@@ -35,7 +35,7 @@ class Size:
 
 
 FULL = Size(rounds=7, steps=40, hosts=100, images=10_000, pairs=10_000)
-QUICK = Size(rounds=3, steps=20, hosts=32, images=10_000, pairs=10_000)
+QUICK = Size(rounds=3, steps=20, hosts=16, images=10_000, pairs=8_192)
 PICO = Size(rounds=1, steps=1, hosts=2, images=100, pairs=16)
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from benchmarks import machine
 from benchmarks.reading import write_shard
 from benchmarks.setting import PICO, Setting
 from paramtrans.hosts import Hosts
@@ -42,7 +43,8 @@ def main() -> None:
     text = (
         f"{options.pairs:,} pairs with former and latter, random parameters in the real format, {options.shard} hosts "
         "a file, a record with checksum beside each. Written by `python -m benchmarks.store_scale`. Memory is what "
-        "the process holds when each is done, without files mapped into it, where the system tells."
+        "the process holds when each is done, without files mapped into it, where the system tells. "
+        f"Measured on {machine.words()}."
     )
     options.out.write_text(json.dumps({"title": "A large store", "text": text, "rows": rows}, indent=1) + "\n")
 

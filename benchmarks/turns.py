@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,7 +26,8 @@ class Row:
     unit: str
     ours: float
     theirs: float
-    device: str
+    device: str = ""
+    """The machine, in words; the program that measures sets it."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -71,20 +70,4 @@ def row(name: str, against: str, unit: str, ours: list[float], theirs: list[floa
         unit,
         float(f"{statistics.median(ours):.4g}"),
         float(f"{statistics.median(theirs):.4g}"),
-        device(),
     )
-
-
-def device() -> str:
-    """The machine, in words."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"{_processor()}, {torch.get_num_threads()} threads"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
