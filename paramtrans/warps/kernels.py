@@ -192,13 +192,15 @@ def behind(
     """The gradient in front of ReLU and pooling, at a position of the convolution's output."""
     if POOL:
         gradient = tl.zeros(row.shape, tl.float32)
-        for q in tl.static_range(QH * QW):
-            y, c = row + RY - q // QW, column + RX - q % QW
-            there = present & (y >= 0) & (c >= 0) & (y % TY == 0) & (c % TX == 0)
-            y, c = y // TY, c // TX
-            there = there & (y < pool_height) & (c < pool_width)
+        # Of the windows that a position is in, the last is at its own place; those before it are fewer than Q / T.
+        for back in tl.static_range((QH + TY - 1) // TY * ((QW + TX - 1) // TX)):
+            y = (row + RY) // TY - back // ((QW + TX - 1) // TX)
+            c = (column + RX) // TX - back % ((QW + TX - 1) // TX)
+            q = (row + RY - y * TY) * QW + column + RX - c * TX
+            there = present & (y >= 0) & (c >= 0) & (y < pool_height) & (c < pool_width)
+            there = there & (row + RY - y * TY < QH) & (column + RX - c * TX < QW)
             at = plane * pool_height * pool_width + y * pool_width + c
-            chosen = there & (tl.load(choice + at, mask=there, other=255) == q)
+            chosen = there & (tl.load(choice + at, mask=there, other=255).to(tl.int32) == q)
             gradient += tl.load(dz + at, mask=chosen, other=0.0)
     else:
         at = plane * height * width + row * width + column
@@ -210,11 +212,14 @@ def behind(
 
 @triton.jit
 def backward_sums(
-    dz, z, choice, y, found, part, batch, outputs, height, width, pool_height, pool_width,
+    dz, z, choice, y, found, part, g, batch, outputs, height, width, pool_height, pool_width,
     QH: tl.constexpr, QW: tl.constexpr, TY: tl.constexpr, TX: tl.constexpr, RY: tl.constexpr, RX: tl.constexpr,
     RELU: tl.constexpr, POOL: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Sums over each tile, `part [m, tile, out, 2]`: of the gradient behind the normalisation, and times its value."""
+    """Sums over each tile, `part [m, tile, out, 2]`: of the gradient behind the normalisation, and times its value.
+
+    Behind pooling that gradient is kept in `g`, as it takes long to gather.
+    """
     model, o = tl.program_id(1), tl.program_id(2)
     image, row, column = positions(BLOCK, height, width)
     present = image < batch
@@ -224,7 +229,10 @@ def backward_sums(
         QH, QW, TY, TX, RY, RX, RELU, POOL,
     )  # fmt: skip
     stats = found + (model * outputs + o) * 4
-    value = tl.load(y + plane * height * width + row * width + column, mask=present, other=0.0)
+    at = plane * height * width + row * width + column
+    if POOL:
+        tl.store(g + at, gradient, mask=present)
+    value = tl.load(y + at, mask=present, other=0.0)
     value = (value - tl.load(stats)) * tl.load(stats + 3)
     to = part + ((model * tl.num_programs(0) + tl.program_id(0)) * outputs + o) * 2
     tl.store(to, tl.sum(gradient, 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from math import prod
 from typing import Any
 
@@ -12,10 +13,12 @@ from torch.autograd import Function
 from paramtrans.lanes.units import ConvSpec
 from paramtrans.warps import gradients, kernels
 
-BLOCK = 512
-"""Positions in a tile."""
+BLOCK, CONV_BLOCK = 512, 1024
+"""Positions in a tile; in one of a convolution, whose weights then serve more of them."""
 LARGEST = 64
 """Sums that a thread holds while it works out the gradient of weights."""
+NO_POOL = (1, 1, 1, 1, 0, 0)
+NOT_POOLED = (*NO_POOL, False, False)
 PROGRAMS = 4096
 """About as many as fill a large GPU several times over."""
 
@@ -27,19 +30,25 @@ class Sizes:
         self.models, self.batch, self.inputs, self.height, self.width = x.shape
         self.outputs, self.kernel = weight.shape[1], tuple(weight.shape[3:])
         self.stride, self.padding = spec.stride, spec.padding
-        self.pool = spec.pool or (1, 1, 1, 1, 0, 0)
+        self.pool = spec.pool or NO_POOL
         self.out = _out((self.height, self.width), (*self.kernel, *self.stride, *self.padding))
         self.pooled = _out(self.out, self.pool)
         self.conv = (*self.kernel, *self.stride, *self.padding)
 
-    def grid(self, size: tuple[int, int], channels: int) -> tuple[int, int, int]:
-        return -(-self.batch * prod(size) // BLOCK), self.models, channels
+    def grid(self, size: tuple[int, int], channels: int, block: int) -> tuple[int, int, int]:
+        return -(-self.batch * prod(size) // block), self.models, channels
 
     def of_input(self) -> tuple[int, ...]:
         return self.batch, self.inputs, self.outputs, self.height, self.width, *self.out
 
     def of_output(self) -> tuple[int, ...]:
         return self.batch, self.outputs, *self.out, *self.pooled
+
+    def before_pooling(self) -> Sizes:
+        """The same where pooling is behind us."""
+        same = copy(self)
+        same.pool, same.pooled = NO_POOL, self.out
+        return same
 
     def empty(self, like: Tensor, size: tuple[int, int], **options: Any) -> Tensor:
         return like.new_empty(self.models, self.batch, self.outputs, *size, **options)
@@ -107,16 +116,19 @@ class ConvUnit(Function):
         known = dz, z, choice, y, found
         sums = None
         if y is not None:
-            grid = sizes.grid(sizes.out, sizes.outputs)
+            grid = sizes.grid(sizes.out, sizes.outputs, BLOCK)
             part = x.new_empty(sizes.models, grid[0], sizes.outputs, 2)
-            kernels.backward_sums[grid](*known, part, *sizes.of_output(), *pooling, BLOCK)
+            gathered = sizes.empty(x, sizes.out) if spec.pool is not None else None
+            kernels.backward_sums[grid](*known, part, gathered, *sizes.of_output(), *pooling, BLOCK)
             sums = part.sum(1)
+            if gathered is not None:  # from here on there is neither pooling nor ReLU
+                known, pooling, sizes = (gathered, None, None, y, found), NOT_POOLED, sizes.before_pooling()
         how = spec.normed, spec.batch_statistics
         d = dother = None
         if for_x or for_bias or for_other:
-            d = torch.empty_like(dz) if spec.pool is None else sizes.empty(x, sizes.out)
+            d = sizes.empty(x, sizes.out)
             dother = torch.empty_like(d) if for_other else None
-            grid = sizes.grid(sizes.out, sizes.outputs)
+            grid = sizes.grid(sizes.out, sizes.outputs, BLOCK)
             gradients.apply[grid](
                 *known, sums, d, dother, *sizes.of_output(), *pooling, *how, dother is not None, BLOCK
             )
@@ -156,13 +168,13 @@ def _convolved(
 ) -> tuple[Tensor, Tensor | None]:
     """What the convolution gives, with all that follows it where that goes `at_once`; and statistics of tiles."""
     y, own = sizes.empty(x, sizes.out), together(sizes.outputs, 8)
-    grid = sizes.grid(sizes.out, sizes.outputs // own)
+    grid = sizes.grid(sizes.out, sizes.outputs // own, CONV_BLOCK)
     part = x.new_empty(sizes.models, grid[0], sizes.outputs, 2) if spec.batch_statistics else None
     flags = (fixed is not None, other is not None, spec.relu) if at_once else (False, False, False)
     bias = None if bias is None else bias.contiguous()
     kernels.conv_forward[grid](
         x, weight, bias, fixed, other, y, part, *sizes.of_input(), own, *sizes.conv,
-        bias is not None, *flags, part is not None, BLOCK,
+        bias is not None, *flags, part is not None, CONV_BLOCK,
     )  # fmt: skip
     return y, part
 
@@ -171,7 +183,7 @@ def _pooled(sizes: Sizes, x: Tensor, weight: Tensor, bias: Tensor | None, fixed:
     """All in one pass."""
     z, own = sizes.empty(x, sizes.pooled), together(sizes.outputs, 8)
     bias = None if bias is None else bias.contiguous()
-    kernels.conv_pool[sizes.grid(sizes.pooled, sizes.outputs // own)](
+    kernels.conv_pool[sizes.grid(sizes.pooled, sizes.outputs // own, BLOCK)](
         x, weight, bias, fixed, z, *sizes.of_input(), *sizes.pooled, own, *sizes.conv, *sizes.pool,
         bias is not None, fixed is not None, relu, BLOCK,
     )  # fmt: skip
@@ -193,7 +205,7 @@ def _combined(
     gamma, beta, *running = (None if t is None else t.contiguous() for t in (gamma, beta, mean, variance))
     kernels.combine[(sizes.models, sizes.outputs)](
         part, gamma, beta, *running, found, tiles, sizes.batch * prod(sizes.out), spec.epsilon, spec.momentum,
-        gamma is not None, mean is not None, BLOCK, 1 << (tiles - 1).bit_length(),
+        gamma is not None, mean is not None, CONV_BLOCK, 1 << (tiles - 1).bit_length(),
     )  # fmt: skip
     for given, moved in zip((mean, variance), running, strict=True):
         if given is not None and moved is not None and moved is not given:
@@ -207,7 +219,7 @@ def _finished(
     """What follows the convolution, and what pooling chose."""
     z, pooled = sizes.empty(y, sizes.pooled), spec.pool is not None
     choice = sizes.empty(y, sizes.pooled, dtype=torch.uint8) if pooled else None
-    kernels.finish[sizes.grid(sizes.pooled, sizes.outputs)](
+    kernels.finish[sizes.grid(sizes.pooled, sizes.outputs, BLOCK)](
         y, found, other, z, choice, *sizes.of_output(), *sizes.pool,
         found is not None, other is not None, spec.relu, pooled, BLOCK,
     )  # fmt: skip
@@ -216,8 +228,8 @@ def _finished(
 
 def _input_gradient(sizes: Sizes, x: Tensor, weight: Tensor, d: Tensor) -> Tensor:
     dx, own = torch.empty_like(x), together(sizes.inputs, 8)
-    grid = sizes.grid((sizes.height, sizes.width), sizes.inputs // own)
-    gradients.input_gradient[grid](d, weight, dx, *sizes.of_input(), own, *sizes.conv, BLOCK)
+    grid = sizes.grid((sizes.height, sizes.width), sizes.inputs // own, CONV_BLOCK)
+    gradients.input_gradient[grid](d, weight, dx, *sizes.of_input(), own, *sizes.conv, CONV_BLOCK)
     return dx
 
 
