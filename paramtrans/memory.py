@@ -1,9 +1,11 @@
-"""Running out of memory, told in words: where, and what would need less."""
+"""How much memory there is to spare; running out of it, told in words: where, and what would need less."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from paramtrans.errors import OutOfMemory
 
@@ -22,3 +24,23 @@ def told(what: str, instead: str = LESS) -> Iterator[None]:
         if isinstance(error, RuntimeError | TypeError) and not any(sign in text.lower() for sign in SIGNS):
             raise
         raise OutOfMemory(f"{what}: not enough memory{f' ({text})' if text else ''}; {instead}") from error
+
+
+def spare() -> int:
+    """Bytes that this process may take beside what it has: half of what is free, in proportion to the cores it may use,
+    so that others on the machine may do the same. 0 where the system does not tell."""
+    try:
+        free = int(Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()[0]) * 1024
+        share = len(os.sched_getaffinity(0)) / (os.cpu_count() or 1)
+    except (OSError, IndexError, ValueError, AttributeError):
+        return 0
+    return int(min(free, _below_limit()) * share / 2)
+
+
+def _below_limit() -> float:
+    """Bytes left below the limit of a container; infinite without one."""
+    try:
+        limit, used = (Path(f"/sys/fs/cgroup/memory.{what}").read_text().strip() for what in ("max", "current"))
+        return int(limit) - int(used)
+    except (OSError, ValueError):
+        return float("inf")

@@ -196,13 +196,19 @@ def stacked(module: nn.Module) -> Fastest | Vmap:
     return Fastest(lanes.Lanes(module), Vmap(module)) if lanes.supports(module) else Vmap(module)
 
 
-def network_stacked(task: Task, block: BlockAdapter, frozen: frozenset[str] = frozenset()) -> Stacked:
-    """Whole hosts, in one piece where lanes run all of them; the `frozen` parts are never in training."""
+def network_stacked(
+    task: Task, block: BlockAdapter, frozen: frozenset[str] = frozenset(), entered: bool = False
+) -> Stacked:
+    """Whole hosts, in one piece where lanes run all of them; the `frozen` parts are never in training.
+
+    `entered`: without former, so that inputs are the features that enter the slot.
+    """
     module = network(task, block)
+    module = module[1:] if entered else module
     whole = stacked(module)
     if block.stacked() or isinstance(whole, Vmap):
         parts = {"former": stacked(task.former()), "block": block_stacked(block), "latter": stacked(task.latter())}
-        return Chain(parts, frozen)
+        return Chain({name: part for name, part in parts.items() if name in dict(module.named_children())}, frozen)
     for name, part in module.named_children():
         part.train(name not in frozen)
     return OwnFlags(whole) if frozen else whole

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor
 
+from paramtrans import features, seeds, stacked
 from paramtrans import hosts as params_
-from paramtrans import seeds, stacked
 from paramtrans.errors import TrainingError
 from paramtrans.hosts import Params
 from paramtrans.protocols import Split, Task
@@ -18,6 +18,7 @@ from paramtrans.protocols import Split, Task
 if TYPE_CHECKING:
     from paramtrans.blocks import BlockAdapter
     from paramtrans.config import HostTraining
+    from paramtrans.features import Features
 
 T = TypeVar("T")
 
@@ -70,16 +71,21 @@ def train_targets(
     frozen = {name: tensor.to(device) for name, tensor in hosts.items() if name.partition(".")[0] in FROZEN}
     before = {name: tensor.clone() for name, tensor in frozen.items()}
     params = params_.join({"block": stacked.initial(target.module, step2_seeds, device)})
-    network = stacked.network_stacked(task, target, FROZEN)
+    split = task.split("train")
+    uses = options.length(len(split)) * options.batch_size
+    kept = features.keep(task, split, params_.split(frozen, "former"), uses)
+    network = stacked.network_stacked(task, target, FROZEN, kept is not None)
+    given = params | (params_.join({"latter": params_.split(frozen, "latter")}) if kept else frozen)
     trained = {f"block.{name}" for name in stacked.trained_names(target.module())}
     _train(
         task,
-        lambda inputs: network(frozen | params, inputs, training=True),
+        lambda inputs: network(given, inputs, training=True),
         params,
         trained,
         options,
         step2_seeds,
         progress,
+        kept,
     )
     _check_frozen(before, frozen, "step 2")
     return params_.join({"target": params_.detach(params_.split(params, "block"))})
@@ -93,14 +99,18 @@ def _train(
     options: HostTraining,
     host_seeds: list[int],
     progress: Callable[[int], None],
+    kept: Features | None = None,
 ) -> None:
-    """SGD on the trained tensors of `params`, in place. The sum of losses keeps the hosts independent."""
+    """SGD on the trained tensors of `params`, in place. The sum of losses keeps the hosts independent.
+
+    `run` takes network inputs, or features where they are `kept`.
+    """
     leaves = [params[name].requires_grad_() for name in params if name in trained]
     split = task.split("train")
     steps = options.length(len(split))
     optimizer = torch.optim.SGD(leaves, options.lr, options.momentum, weight_decay=options.weight_decay)
     scheduler = _scheduler(optimizer, options, steps)
-    batches = batches_of(task, split, host_seeds, options.batch_size, leaves[0].device)
+    batches = batches_of(task, split, host_seeds, options.batch_size, leaves[0].device, kept)
     unreported = 0
     for step in range(steps):
         inputs, labels = next(batches)
@@ -115,9 +125,16 @@ def _train(
 
 
 def batches_of(
-    task: Task, split: Split, host_seeds: list[int], size: int, device: torch.device | str = "cpu"
+    task: Task,
+    split: Split,
+    host_seeds: list[int],
+    size: int,
+    device: torch.device | str = "cpu",
+    kept: Features | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless training batches: inputs `[hosts, size, ...]` as the network takes them, labels `[hosts, size]`.
+
+    Where features are `kept`, these are the inputs.
 
     Each host sees every image once an epoch, in an order and with augmentations of its own seed, whatever other
     hosts stand beside it. The last batch of an epoch may be shorter. Images stay on `device` as they are stored.
@@ -138,6 +155,9 @@ def batches_of(
     for orders, drawn in _ahead(epoch) if images.is_cuda and not draws_itself else iter(epoch, ()):
         parts = (whole.to(device).split(size, dim=1) for whole in (orders, drawn))
         for chosen, chance in zip(*parts, strict=True):
+            if kept is not None:
+                yield kept.take(chosen, chance), _at(labels, chosen)
+                continue
             raw = _at(images, chosen)
             if draws_itself:
                 own = zip(raw.cpu(), generators, strict=True)

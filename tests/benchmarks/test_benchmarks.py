@@ -32,7 +32,7 @@ def test_every_row_is_measured_and_written(tmp_path: Path) -> None:
     [
         ("growth", ["--steps", "1", "--hosts", "1"], 3),
         ("store_scale", ["--pairs", "64"], 6),
-        ("features", ["--images", "128", "--steps", "1", "--rounds", "1"], 1),
+        ("features", ["--images", "128", "--rounds", "1"], 1),
     ],
 )
 def test_every_table_is_measured_and_written(tmp_path: Path, program: str, small: list[str], count: int) -> None:
