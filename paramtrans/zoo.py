@@ -84,15 +84,18 @@ class Zoo:
         return (self.dir, self.recipe) if step == 1 else (self.target_dir, self.target_recipe)
 
     def write_recipe(self, step: int) -> None:
-        """Say in words, beside the shards, what made them; a file that says something else is reported and replaced."""
+        """Say in words, beside the shards, what made them; a file that says something else, or is gone, is reported."""
         folder, recipe = self.folder(step)
         path = folder / "recipe.json"
         try:
-            same = not path.exists() or store.digest(store.read_json(path)) == store.digest(recipe)
+            if path.exists():
+                same = store.digest(store.read_json(path)) == store.digest(recipe)
+            else:
+                same = not any(folder.rglob("*.safetensors"))
         except store.Damaged:
             same = False
         if not same:
-            logger.warning("%s: was changed after it was written; it is written again", path)
+            logger.warning("%s: was changed or removed after it was written; it is written again", path)
         store.write_json(path, recipe)
 
     def seconds(self) -> float:

@@ -63,7 +63,8 @@ def damage(path: Path, random: Random) -> str:
     """Change a file in one of the ways that happen to files; returns which."""
     before = path.read_bytes()
     others = [p for p in sorted(path.parent.rglob("*")) if p.is_file() and p != path and p.read_bytes() != before]
-    at = random.randrange(len(before)) if before else 0
+    # A line's end that is missing at the end of a file is no damage: nothing is lost.
+    at = random.randrange(len(before.rstrip(b"\n")) or 1)
     after: dict[str, bytes | None] = {
         "truncated": before[:at],
         "with a flipped bit": before[:at] + bytes([before[at] ^ 1 << random.randrange(8)]) + before[at + 1 :],

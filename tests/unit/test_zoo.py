@@ -319,6 +319,23 @@ def test_a_damaged_recipe_is_reported_and_written_again(tiny_config: Make, caplo
     assert str(path) in warning.getMessage() and path.read_bytes() == whole
 
 
+def test_a_recipe_that_is_gone_is_reported_where_there_are_shards(tiny_config: Make, caplog) -> None:
+    for step in (1, 2):
+        zoo_of(tiny_config()).write_recipe(step)
+    zoo, _ = train(tiny_config())
+    paths = [zoo.folder(step)[0] / "recipe.json" for step in (1, 2)]
+    whole = [path.read_bytes() for path in paths]
+    caplog.clear()
+    for step, path in enumerate(paths, 1):
+        path.unlink()
+        zoo.write_recipe(step)
+    assert [str(path) in record.getMessage() for path, record in zip(paths, caplog.records, strict=True)] == [
+        True,
+        True,
+    ]
+    assert [path.read_bytes() for path in paths] == whole
+
+
 # Damage
 
 
