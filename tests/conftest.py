@@ -71,5 +71,5 @@ def tiny_config(tiny_plugins: Plugins, tmp_path: Path) -> Callable[..., Config]:
 
 def _forget_parts() -> None:
     """A worker keeps the parts of its last job, and with them the data of another test."""
-    if zoo := sys.modules.get("paramtrans.zoo"):
-        zoo._parts.cache_clear()
+    if jobs := sys.modules.get("paramtrans.jobs"):
+        jobs._parts.cache_clear()

@@ -83,7 +83,7 @@ def test_a_file_that_does_not_fit_is_told_before_anything_is_trained(
     how, match = CHANGES[change]
     how(finished)
     save_file(finished, tmp_path / "hosts.safetensors")
-    monkeypatch.setattr("paramtrans.zoo.do_job", lambda *args: pytest.fail("too late"))
+    monkeypatch.setattr("paramtrans_executors.local.do_job", lambda *args: pytest.fail("too late"))
     given = tiny_config(*ALONE, f"zoo.report_from={tmp_path / 'hosts.safetensors'}", dir=tmp_path / "second")
     with pytest.raises(StoreError, match=rf"hosts\.safetensors: .*{match}"):
         run(given, loaded=tiny_plugins)
