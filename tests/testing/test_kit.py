@@ -6,15 +6,20 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
+from pydantic import ConfigDict
 
 from paramtrans.errors import UnknownName
+from paramtrans.options import BaseOptions
 from paramtrans.plugins import Plugins
 from paramtrans.registry import Entry, Provider, Registry
 from paramtrans.specs import Component
 from paramtrans.testing import CHECKS, checks, results, subjects
 from paramtrans.testing.checks import Subject
+from paramtrans.testing.every import BASES
 
 FILES = {name: Path(__file__).parent / "broken" / f"{name}.py" for name in ("blocks", "translators", "others")}
 SUFFIX = {"blocks": "Block", "translators": "Translator", "others": ""}
@@ -56,9 +61,66 @@ def test_a_sound_component_fails_none(file: str, name: str) -> None:
     assert failing(file, name) == {}
 
 
-def test_every_check_is_shown_to_find_something() -> None:
-    shown = {check for _, _, check in CASES} | {"imports_without_torch"}
-    assert {check.name for check in CHECKS} - shown == set()
+class Ignoring(BaseOptions):
+    """Anything goes."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class Undocumented(BaseOptions):
+    """One without a word."""
+
+    secret: int = 0
+
+
+class Doubling(BaseOptions):
+    """Every time it is read, another number."""
+
+    width: float = 1.0
+    """Twice what was given."""
+
+    def model_post_init(self, context: Any) -> None:
+        object.__setattr__(self, "width", 2 * self.width)
+
+
+class Required(BaseOptions):
+    """Without a default, and no trial on the class."""
+
+    size: int
+    """A size."""
+
+
+SPOILT = {
+    "right_kind": BaseOptions,  # a class whose abstract methods are all left
+    "unknown_options_are_refused": Ignoring,
+    "options_are_documented": Undocumented,
+    "options_survive_json": Doubling,
+    "can_be_built": Required,
+}
+"""What components of every kind promise alike, with options that do not keep it."""
+
+
+@pytest.mark.parametrize("kind", BASES)
+@pytest.mark.parametrize(("promise", "options"), SPOILT.items(), ids=SPOILT)
+def test_what_all_kinds_promise_alike_is_checked_in_each(monkeypatch, kind: str, promise: str, options: type) -> None:
+    module = ModuleType("spoilt")
+    module.Spoilt = type("Spoilt", (BASES[kind],), {"Options": options})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "spoilt", module)
+    subject = Subject(Entry(kind, Component("x", "a summary", "spoilt:Spoilt"), Provider("x", "1")), {}, Registry())
+    named = {check.name: check for check in CHECKS if kind in check.kinds}
+    with pytest.raises(AssertionError, match=f"{promise}: expected .*found "):
+        named[promise](subject)
+    # What cannot be built cannot be tried in other ways either.
+    others = {"options_are_documented"} if options is Required else SPOILT.keys() - {promise, "right_kind"}
+    for other in others:
+        named[other](subject)
+
+
+def test_every_check_of_a_kind_is_shown_to_find_something_in_it() -> None:
+    shown = {("imports_without_torch", "plugin"), *((promise, kind) for promise in SPOILT for kind in BASES)}
+    for file, name, check in CASES:
+        shown |= {(check, entry.kind) for entry in loaded(file)[0].named(f"{name}{SUFFIX[file]}")}
+    assert {(check.name, kind) for check in CHECKS for kind in check.kinds} - shown == set()
 
 
 def test_every_kind_has_a_sound_component_that_passes() -> None:
