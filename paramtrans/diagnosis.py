@@ -77,7 +77,7 @@ def likeness(params: Params, spec: BlockSpec) -> float | None:
     cosines = []
     for group in spec.symmetries:
         stacks = [params[m.tensor].movedim(m.axis + 1, 1) for m in group.members if m.scale > 0]
-        fed = [stack.reshape(*stack.shape[:2], -1) for stack in stacks]  # a bias has no further axes
+        fed = [stack.reshape(len(stack), group.size, -1) for stack in stacks]  # a bias has no further axes
         if fed and group.size > 1:
             units = normalize(torch.cat(fed, dim=2), dim=2)
             products = units @ units.mT

@@ -87,7 +87,7 @@ class Readout:
     def moments(self, index: int, params: Params, source: Params, context: Context, kept: Tensor | None) -> Halves:
         """Of the reader at `index`, for the target's tensors found so far, summed over the context's probes.
 
-        A reader that is not the last should give what the source's gives to the units `kept` `[models, units]`.
+        A reader that is not the last should give what the source's gives to the values `kept` `[models, values]`.
         """
         reader, halves = self.readers[index], Halves()
         layer = self.layers[reader.layer]

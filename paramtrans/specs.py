@@ -77,6 +77,13 @@ class SymmetryGroup:
     size: int
     members: tuple[SymmetryMember, ...]
     rescale: bool = False
+    width: int = 1
+    """Values of one unit, one behind the other along each member's axis: those of an attention head, for instance."""
+
+    @property
+    def values(self) -> int:
+        """Size of each member's axis."""
+        return self.size * self.width
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ def permute(params: Params, group: SymmetryGroup, order: Tensor) -> Params:
     changed = dict(params)
     for member in group.members:
         tensor, axis = changed[member.tensor], member.axis + 1
-        index = order.to(tensor.device).view(_along(tensor, axis, group.size)).expand_as(tensor)
-        changed[member.tensor] = tensor.gather(axis, index)
+        index = values_of(order, group.width).to(tensor.device).view(_along(tensor, axis, group.values))
+        changed[member.tensor] = tensor.gather(axis, index.expand_as(tensor))
     return changed
 
 
@@ -29,8 +29,8 @@ def rescale(params: Params, group: SymmetryGroup, factors: Tensor) -> Params:
     changed = dict(params)
     for member in group.members:
         tensor, axis = changed[member.tensor], member.axis + 1
-        powers = factors.to(tensor) ** member.scale
-        changed[member.tensor] = tensor * powers.view(_along(tensor, axis, group.size))
+        powers = factors.to(tensor).repeat_interleave(group.width, dim=1) ** member.scale
+        changed[member.tensor] = tensor * powers.view(_along(tensor, axis, group.values))
     return changed
 
 
@@ -57,8 +57,13 @@ def random_orbit(params: Params, spec: BlockSpec, generator: torch.Generator, sp
 def unit_norms(params: Params, group: SymmetryGroup, scale: int) -> Tensor:
     """Norm of all that a rescaling by a changes by a**scale, for each unit: `[models, size]`, never zero."""
     moved = [params[m.tensor].movedim(m.axis + 1, 1) for m in group.members if m.scale == scale]
-    values = torch.cat([tensor.reshape(*tensor.shape[:2], -1) for tensor in moved], dim=2)
+    values = torch.cat([tensor.reshape(len(tensor), group.size, -1) for tensor in moved], dim=2)
     return values.square().sum(2).sqrt().clamp_min(1e-6)
+
+
+def values_of(units: Tensor, width: int) -> Tensor:
+    """Where the values of units `[models, n]` stand along an axis: `[models, n * width]`."""
+    return (units[..., None] * width + torch.arange(width, device=units.device)).flatten(1)
 
 
 def _along(tensor: Tensor, axis: int, size: int) -> list[int]:

@@ -46,7 +46,7 @@ def _misplaced(spec: BlockSpec, members: tuple[SymmetryMember, ...], size: int) 
 
 
 def _in_place(spec: BlockSpec) -> bool:
-    return not any(_misplaced(spec, group.members, group.size) for group in spec.symmetries)
+    return not any(_misplaced(spec, group.members, group.values) for group in spec.symmetries)
 
 
 @check("block_adapter", when=lambda subject: bool(subject.create().spec.symmetries))
@@ -57,8 +57,8 @@ def symmetries_leave_the_function(subject: Subject) -> None:
     params = {name: tensor.double() for name, tensor in randomised(adapter).items()}
     before = evaluate(adapter, params, inputs)
     for seed, group in enumerate(adapter.spec.symmetries):
-        wrong = _misplaced(adapter.spec, group.members, group.size)
-        expect(not wrong, f'axes of size {group.size} in group "{group.name}"', named(wrong))
+        wrong = _misplaced(adapter.spec, group.members, group.values)
+        expect(not wrong, f'axes of size {group.values} in group "{group.name}"', named(wrong))
         moved = permuted(copied(params), group, seed)
         changed = group.size == 1 or bool(differing(moved, params))
         expect(changed, f'other parameters by permuting "{group.name}"', "the same")

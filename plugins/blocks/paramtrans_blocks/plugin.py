@@ -13,5 +13,6 @@ def paramtrans_block_adapters() -> list[Component]:
         Component("mlp", "channel MLP at each position", f"{package}.mlp:MLP"),
         Component("conv_chain", "convolutions of ResNet, MobileNet and VGG blocks", f"{package}.conv_chain:ConvChain"),
         Component("linear_chain", "MLPs and transformer feed-forward", f"{package}.linear_chain:LinearChain"),
+        Component("heads", "multi-head attention of transformers, head by head", f"{package}.heads:Heads"),
         Component("attention", "single-head self-attention over positions", f"{package}.attention:Attention"),
     ]

@@ -62,6 +62,42 @@ FEED_FORWARD: tuple[tuple[tuple[str, str], str, tuple[str, str], str], ...] = (
 to what they give."""
 
 
+def heads(module: nn.Module) -> list[Recognised]:
+    """Attention with layers of their own for queries, keys and values."""
+    for names, out, norm in ATTENTION:
+        layers = [_at(module, name) for name in (*names, out)]
+        # The block's own code must go by the sizes of layers, or by this one number, which stays as it is.
+        width = next((w for at in (module, _at(module, names[0].rpartition(".")[0])) for w in _head_width(at)), None)
+        if width is None or not all(isinstance(layer, nn.Linear) for layer in layers):
+            continue
+        channels, values, biases = layers[0].in_features, layers[0].out_features, {one.bias is None for one in layers}
+        shapes = {(one.in_features, one.out_features) for one in layers[:3]} | {layers[3].weight.shape}
+        if shapes != {(channels, values)} or len(biases) > 1 or values % width:
+            continue
+        closing = _at(module, norm)
+        options = {"channels": channels, "heads": values // width, "width": width, "bias": not biases.pop()}
+        mapped = dict(zip(("query", "key", "value", "out"), (*names, out), strict=True))
+        if isinstance(closing, nn.LayerNorm):
+            options |= {"closing": closing.eps}
+            mapped |= {"closing": norm}
+        return [Recognised(options | {"skip": "identity" if norm else "none"}, mapped)]
+    return []
+
+
+ATTENTION: tuple[tuple[tuple[str, str, str], str, str], ...] = (
+    (("self.query", "self.key", "self.value"), "output.dense", "output.LayerNorm"),  # BERT
+    (("attention.query", "attention.key", "attention.value"), "output.dense", ""),  # ViT
+    (("q_proj", "k_proj", "v_proj"), "out_proj", ""),  # CLIP, Whisper
+)
+"""Names of the layers for queries, keys and values, of the one behind, and of a LayerNorm of its sum with the input."""
+
+
+def _head_width(module: Any) -> list[int]:
+    """Values of one head, where a module says so."""
+    found = [getattr(module, name, None) for name in ("attention_head_size", "head_dim")]
+    return [width for width in found if isinstance(width, int)]
+
+
 def _resnet(module: nn.Module) -> list[Recognised]:
     """torchvision's BasicBlock and Bottleneck, or what is built like them."""
     names = [name for name, _ in module.named_children()]

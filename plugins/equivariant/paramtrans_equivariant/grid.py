@@ -114,6 +114,10 @@ def _place(tensor: TensorSpec, spec: BlockSpec) -> tuple[str | None, Placed]:
     """The group a tensor belongs to, and its axes."""
     units = [(g.name, m.axis) for g in spec.symmetries for m in g.members if m.tensor == tensor.name]
     channels = [member.axis for member in spec.stream if member.tensor == tensor.name]
+    if any(group.width > 1 for group in spec.symmetries):
+        raise SpecMismatch(
+            "units of several values, such as attention heads, cannot be read by the equivariant translator"
+        )
     if len(units) > 1 or len(channels) > 1:
         raise SpecMismatch(
             f"{tensor.name} runs twice over units or channels, which the equivariant translator cannot read"

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from paramtrans.moments import Moments, factor
+from paramtrans.symmetry import values_of
 
 RIDGE = 1e-4
 """Relative to the mean square of each value; what two nearly equal units differ in is noise."""
@@ -28,7 +29,7 @@ def by_elimination(moments: Moments, units: int, keep: int) -> Tensor:
         missed = (per_unit * torch.linalg.solve(_diagonal_blocks(inverse, size), per_unit)).sum((2, 3))
         going = min(here - keep, max(1, here * size // VALUES_FOR_ONE))
         order = missed.argsort(dim=1)
-        gone, stays = _values(order[:, :going], size), _values(order[:, going:].sort(dim=1).values, size)
+        gone, stays = values_of(order[:, :going], size), values_of(order[:, going:].sort(dim=1).values, size)
         left = left.gather(1, order[:, going:].sort(dim=1).values)
         inverse, weights = _without(inverse, weights, gone, stays)
     return left
@@ -54,11 +55,6 @@ def _without(inverse: Tensor, weights: Tensor, gone: Tensor, stays: Tensor) -> t
 def _rows(matrix: Tensor, index: Tensor) -> Tensor:
     """The rows at `index` `[models, n]` of each matrix."""
     return matrix.gather(1, index[..., None].expand(-1, -1, matrix.shape[2]))
-
-
-def _values(units: Tensor, size: int) -> Tensor:
-    """The values of units `[models, n]`: `[models, n * size]`."""
-    return (units[..., None] * size + torch.arange(size, device=units.device)).flatten(1)
 
 
 def _diagonal_blocks(matrix: Tensor, size: int) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 from paramtrans.blocks import BlockAdapter
 from paramtrans.hosts import Params
 from paramtrans.specs import BlockSpec, SymmetryGroup, TensorKind
+from paramtrans.symmetry import values_of
 
 
 class Cut:
@@ -47,7 +48,8 @@ class Cut:
         """All units of a group, that with the largest product of norms of its weights first: `[models, size]`."""
         kinds = {tensor.name: tensor.kind for tensor in self.view.tensors}
         members = [m for m in group.members if kinds[m.tensor] is TensorKind.WEIGHT]
-        norms = [params[m.tensor].movedim(m.axis + 1, 1).flatten(2).norm(dim=2) for m in members]
+        moved = [params[m.tensor].movedim(m.axis + 1, 1) for m in members]
+        norms = [tensor.reshape(len(tensor), group.size, -1).norm(dim=2) for tensor in moved]
         return torch.stack(norms).prod(0).argsort(dim=1, descending=True, stable=True)
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
@@ -55,7 +57,7 @@ class Cut:
         shapes = {tensor.name: list(tensor.shape) for tensor in self.view.tensors}
         for name, size in self.sizes.items():
             for member in self.groups[name].members:
-                shapes[member.tensor][member.axis] = size
+                shapes[member.tensor][member.axis] = size * self.groups[name].width
         return {name: tuple(shapes[name]) for name in self.target.spec.names}
 
     def _wanted(self) -> dict[str, tuple[int, ...]]:
@@ -68,6 +70,6 @@ def take_units(params: Params, group: SymmetryGroup, kept: Tensor) -> Params:
     for member in group.members:
         if member.tensor in changed:
             tensor, axis = changed[member.tensor], member.axis
-            pairs = zip(tensor, kept.to(tensor.device), strict=True)
+            pairs = zip(tensor, values_of(kept, group.width).to(tensor.device), strict=True)
             changed[member.tensor] = torch.stack([one.index_select(axis, chosen) for one, chosen in pairs])
     return changed

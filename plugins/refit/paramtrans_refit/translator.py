@@ -17,6 +17,7 @@ from paramtrans.protocols import Context, Translator
 from paramtrans.readout import Readout
 from paramtrans.specs import Reader
 from paramtrans.stacked import initial
+from paramtrans.symmetry import values_of
 from paramtrans_refit.choose import by_contribution, by_elimination
 from paramtrans_refit.cut import Cut
 
@@ -61,7 +62,10 @@ class Refit(Translator):
             return self._solved(len(self.readout.readers) - 1, params, source, context, None)
         last = len(self.readout.readers) - 1
         for index in range(last + 1):
-            behind = None if index == last else kept[self._read(self.target, self.readout.readers[index + 1])]
+            behind = None
+            if index < last:
+                name = self._read(self.target, self.readout.readers[index + 1])
+                behind = values_of(kept[name], self.cut.groups[name].width)
             params = self._solved(index, params, source, context, behind)
         return params
 
@@ -89,7 +93,7 @@ class Refit(Translator):
             return self.cut.strongest(source, name)
         index, awake = read.index(name), self.whole.awake(source)
         behind = read[index + 1] if index + 1 < len(read) else None
-        every = None if behind is None else torch.arange(self.cut.groups[behind].size)
+        every = None if behind is None else torch.arange(self.cut.groups[behind].values)
         every = None if every is None else every.expand(stacks.models(source), -1)
         moments = self.whole.moments(index, awake, source, context, every)
         found = self.whole.missed(index, awake, moments)

@@ -80,6 +80,11 @@ class Merge(Closed):
     Options: ClassVar[type[BaseOptions]] = MergeOptions
     options: MergeOptions
 
+    def __init__(self, options: BaseOptions, source: BlockAdapter, target: BlockAdapter) -> None:
+        super().__init__(options, source, target)
+        if any(group.width > 1 for group in self.cut.groups.values()):
+            raise SpecMismatch("merges units value by value; of attention heads no mean is taken; try prune or refit")
+
     def fewer(self, params: Params, group: SymmetryGroup, count: int) -> Params:
         if group.rescale:
             params = symmetry.rescale(params, group, 1 / symmetry.unit_norms(params, group, 1))
