@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from paramtrans import hosts as stacks
 from paramtrans import seeds
 from paramtrans.blocks import BlockAdapter
-from paramtrans.capture import Inputs, NetworkContext, entering, in_batches
+from paramtrans.capture import Inputs, NetworkContext, call, entering, first_examples, in_batches
 from paramtrans.distances import streamed_error
-from paramtrans.errors import SpecMismatch
+from paramtrans.errors import DataError, SpecMismatch
 from paramtrans.hosts import Params
 from paramtrans.network import NetworkBlock, Survey, find_blocks, matches, some_paths, survey
 from paramtrans.plugins import components
@@ -27,7 +27,7 @@ from paramtrans.registry import Registry
 from paramtrans.saving import load_translator
 from paramtrans.stacked import Vmap
 from paramtrans.translated import ATTRIBUTE, Replaced
-from paramtrans.widths import Ratio, Widths
+from paramtrans.widths import Chosen, Ratio, Widths
 
 Sizes = Mapping[str, int]
 Maker = Callable[[BlockAdapter, BlockAdapter], Translator]
@@ -80,6 +80,10 @@ def translate(
     chain = [(translator, options or {}), *(then or {}).items()]
     makers = [_maker(each, dict(own), registry) for each, own in chain]
     chosen = (widths or Ratio(ratio))(original, looked.blocks, batches)
+    if (batch := next(iter(batches), None)) is not None:
+        _check_room(
+            original, [block for block in looked.blocks if chosen[block.entrance] != block.sizes], chosen, batch
+        )
     small = copy.deepcopy(original)
     replaced: list[Replaced] = []
     with reporter.stage(f"translating {len(looked.blocks)} blocks", len(looked.blocks)) as stage:
@@ -113,6 +117,26 @@ def look(network: nn.Module, pattern: str, batches: Iterable[Inputs], registry: 
         reasons = "; ".join(f"{path or 'the network'}: {reason}" for path, reason in looked.refused.items())
         raise SpecMismatch(f"none of the blocks can be translated: {reasons}")
     return looked
+
+
+@torch.no_grad()
+def _check_room(network: nn.Module, blocks: Sequence[NetworkBlock], chosen: Chosen, batch: Inputs) -> None:
+    """Raise `SpecMismatch` where the network's own code has no room for smaller blocks, before any is translated."""
+    trial = copy.deepcopy(network)
+    for block in blocks:
+        block.replace(trial, block.adapter.narrowed(chosen[block.entrance]), None)
+    try:
+        call(trial, first_examples(batch, 1))
+    except DataError as error:
+        if len(blocks) == 1:
+            reason = str(error.__cause__).partition("\n")[0]
+            raise SpecMismatch(
+                f"{blocks[0].path or 'the network'}: the code around it takes no other number of hidden units "
+                f"({reason}); leave it out (blocks=)"
+            ) from error
+        for block in blocks:
+            _check_room(network, [block], chosen, batch)
+        raise
 
 
 def _translate_block(

@@ -111,6 +111,46 @@ def test_a_translator_goes_on_from_another_and_batches_may_differ_in_length() ->
     assert all(torch.equal(t, again.state_dict()[name]) for name, t in both.state_dict().items())
 
 
+class Attention(nn.Module):
+    """As in CLIP and its kin; its code goes by the layers' sizes, or `fixed` by a number of heads."""
+
+    def __init__(self, fixed: bool = False) -> None:
+        super().__init__()
+        self.head_dim, self.heads = 3, 4 if fixed else -1
+        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(6, 12) for _ in range(3))
+        self.out_proj = nn.Linear(12, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        each = (self.q_proj, self.k_proj, self.v_proj)
+        q, k, v = (layer(x).unflatten(-1, (self.heads, self.head_dim)).transpose(-3, -2) for layer in each)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v)
+        found: Tensor = x + self.out_proj(mixed.transpose(-3, -2).flatten(-2))
+        return found
+
+
+@pytest.mark.parametrize("translator", ["refit", "prune"])
+def test_heads_that_are_not_missed_go_whole(translator: str) -> None:
+    torch.manual_seed(0)
+    network = Attention().eval()
+    for layer in (network.q_proj, network.k_proj, network.v_proj):
+        layer.weight.data.normal_()
+    network.out_proj.weight.data[:, 3:6] = network.out_proj.weight.data[:, 9:] = 0  # the second and the last head
+    inputs = torch.randn(40, 5, 6)
+    small = paramtrans.translate(network, translator, ratio=0.5, calibrate=inputs.split(10))
+    assert small.q_proj.out_features == small.out_proj.in_features == 6
+    torch.testing.assert_close(small.k_proj.weight, network.k_proj.weight[[0, 1, 2, 6, 7, 8]])
+    torch.testing.assert_close(small(inputs), network(inputs), rtol=1e-3, atol=1e-3)
+
+
+def test_code_without_room_for_fewer_heads_is_told_before_anything_is_translated() -> None:
+    network = nn.Sequential(Attention(), Attention(fixed=True)).eval()
+    inputs = torch.randn(8, 5, 6)
+    with pytest.raises(SpecMismatch, match="1: the code around it takes no other number of hidden units"):
+        paramtrans.translate(network, "prune", calibrate=inputs)
+    small = paramtrans.translate(network, "prune", calibrate=inputs, blocks="0")
+    assert small[0].q_proj.out_features == 6
+
+
 def test_pruning_needs_no_inputs_and_a_ratio_may_depend_on_the_path(network: nn.Module) -> None:
     small = paramtrans.translate(network, "prune", ratio={"1": 0.25, "2": 0.5})
     assert (small[1].conv1.out_channels, small[2].conv1.out_channels, small[5].out_features) == (2, 4, 16)

@@ -49,6 +49,49 @@ class BertLayer(nn.Module):
         return found
 
 
+class ProjectedAttention(nn.Module):
+    """As in CLIP and its kin: q_proj, k_proj, v_proj, out_proj."""
+
+    causal = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head_dim = 2
+        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(6, 8) for _ in range(3))
+        self.out_proj = nn.Linear(8, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        each = (self.q_proj, self.k_proj, self.v_proj)
+        q, k, v = (layer(x).unflatten(-1, (-1, self.head_dim)).transpose(-3, -2) for layer in each)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        found: Tensor = x + self.out_proj(mixed.transpose(-3, -2).flatten(-2))
+        return found
+
+
+class Causal(ProjectedAttention):
+    """The same layers, but each position looks at those before it alone."""
+
+    causal = True
+
+
+class BertAttention(nn.Module):
+    """The attention part of a BERT layer, by its names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.self, self.output = nn.Module(), nn.Module()
+        self.self.attention_head_size = 3
+        self.self.query, self.self.key, self.self.value = (nn.Linear(6, 6) for _ in range(3))
+        self.output.dense, self.output.LayerNorm = nn.Linear(6, 6), nn.LayerNorm(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        each = (self.self.query, self.self.key, self.self.value)
+        q, k, v = (layer(x).unflatten(-1, (-1, 3)).transpose(-3, -2) for layer in each)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v).transpose(-3, -2).flatten(-2)
+        found: Tensor = self.output.LayerNorm(self.output.dense(mixed) + x)
+        return found
+
+
 def vgg() -> nn.Sequential:
     layers: list[nn.Module] = [nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(True), nn.MaxPool2d(2)]
     layers += [nn.Conv2d(6, 8, 3, padding=1), nn.ReLU(True), nn.Conv2d(8, 5, 3), nn.ReLU(True)]
@@ -92,6 +135,8 @@ NETWORKS: dict[str, tuple[Any, tuple[int, ...], dict[str, list[int]]]] = {
     "mlp": (mlp, TOKENS, {"": [8, 7]}),
     "fc1 and fc2": (lambda: nn.Sequential(Feedforward(), Feedforward()), TOKENS, {"0": [12], "1": [12]}),
     "bert": (BertLayer, TOKENS, {"": [12]}),
+    "bert attention": (BertAttention, TOKENS, {"": [2]}),
+    "projected attention": (lambda: nn.Sequential(ProjectedAttention(), Feedforward()), TOKENS, {"0": [4], "1": [12]}),
 }
 each_network = pytest.mark.parametrize("name", NETWORKS)
 
@@ -181,6 +226,13 @@ def test_a_normalisation_behind_the_sum_belongs_to_the_block_and_is_held_to_what
     network.set_submodule(closing, Scaled(6))
     looked = survey(network.eval(), find_blocks(network, REGISTRY), inputs)
     assert not looked.blocks and "computes something else" in looked.refused[""]
+
+
+def test_attention_with_a_mask_is_refused() -> None:
+    network = nn.Sequential(ProjectedAttention(), Causal())
+    looked = survey(network.eval(), find_blocks(network, REGISTRY), torch.randn(3, 5, 6))
+    assert [block.path for block in looked.blocks] == ["0"]
+    assert "computes something else than heads" in looked.refused["1"]
 
 
 def test_a_block_that_is_passed_twice_or_shares_parameters_is_refused() -> None:
