@@ -31,6 +31,8 @@ from paramtrans.progress import ConsoleReporter
 CALIBRATION, TEST, LONGEST, BATCH = 1500, 500, 48, 50
 METHODS = matched(batch=2048) | CALIBRATED | ALONE
 """The batch is of tokens."""
+BLOCKS = "encoder.layer.?"
+"""The feed-forward blocks; attention would be `encoder.layer.?.attention`."""
 
 
 def minilm() -> nn.Module:
@@ -148,7 +150,9 @@ def main() -> None:
     for method in options.method or METHODS:
         started = time.monotonic()
         reporter = ConsoleReporter(Console(stderr=True))
-        small = paramtrans.translate(network, ratio=0.5, calibrate=calibrate, reporter=reporter, **METHODS[method])
+        small = paramtrans.translate(
+            network, ratio=0.5, blocks=BLOCKS, calibrate=calibrate, reporter=reporter, **METHODS[method]
+        )
         seconds = time.monotonic() - started
         cost = costs(small, held_out[len(held_out) // 2])
         for metric, values in scores(embeddings(small, held_out), wanted).items():
