@@ -65,14 +65,17 @@ class MethodConfig(BaseOptions):
 
 def well_formed(document: Mapping[str, Any]) -> Iterator[tuple[str, str, ComponentConfig]]:
     """The components of a document that is not a config as a whole, as far as they are components."""
-    evaluation = document.get("evaluation")
-    evaluation = evaluation if isinstance(evaluation, dict) else {}
+    zoo, report, evaluation = (
+        table if isinstance(table := document.get(key), dict) else {} for key in ("zoo", "report", "evaluation")
+    )
     several = (
+        ("zoo.also", "task", ComponentConfig, zoo.get("also")),
         ("objectives", "objective", ObjectiveConfig, document.get("objectives")),
         ("augmenters", "augmenter", AugmenterConfig, document.get("augmenters")),
         ("evaluation.rivals", "rival", ComponentConfig, evaluation.get("rivals")),
     )
     candidates = [(path, kind, ComponentConfig, document.get(path)) for path, kind in SINGLE.items()]
+    candidates.append(("report.task", "task", ComponentConfig, report.get("task")))
     for path, kind, model, values in several:
         if isinstance(values, list):
             candidates += [(f"{path}.{i}", kind, model, value) for i, value in enumerate(values[:MAX_PARTS])]

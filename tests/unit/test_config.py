@@ -221,6 +221,37 @@ def test_mistakes_of_the_frame_and_of_components_are_told_at_once(registry) -> N
     assert {problem.split(": ")[1] for problem in found} == {"zoo.train", "translator.name", "target.hidden"}
 
 
+UNKNOWN_EVERYWHERE = {
+    "report.task": 'report={task="nothing"}',
+    "zoo.also.0": 'zoo.also=["nothing"]',
+    "objectives.0": 'objectives=["nothing"]',
+    "augmenters.0": 'augmenters=["nothing"]',
+    "evaluation.rivals.0": 'evaluation.rivals=["nothing"]',
+    "evaluation.methods.0.translator": 'evaluation.methods=[{label="a", translator="nothing"}]',
+    "evaluation.methods.0.probes": 'evaluation.methods=[{label="a", translator="prune", probes="nothing"}]',
+    "evaluation.methods.0.then.1": 'evaluation.methods=[{label="a", then=["matching", "nothing"]}]',
+} | {place: f'{place}="nothing"' for place in ("task", "source", "target", "translator", "executor")}
+
+
+@pytest.mark.parametrize(("place", "setting"), UNKNOWN_EVERYWHERE.items(), ids=UNKNOWN_EVERYWHERE)
+def test_a_component_is_told_wherever_it_stands_beside_mistakes_of_the_frame(
+    registry, place: str, setting: str
+) -> None:
+    kind = {"source": "block adapter", "target": "block adapter", "also": "task", "then": "translator"}
+    found = problems(registry, changed(setting, "zoo.train=-1"))
+    assert [problem.split(": ")[1] for problem in found] == ["zoo.train", f"{place}.name"]
+    last = next(word for word in reversed(place.split(".")) if not word.isdigit())
+    assert f"unknown {kind.get(last, last.rstrip('s'))} " in found[1]
+
+
+def test_what_is_no_list_or_table_is_told_once_and_hides_no_other_mistake(registry) -> None:
+    for setting in ("evaluation=3", "evaluation.methods=3", "evaluation.methods=[3]", "zoo.also=3", "report=3"):
+        found = problems(registry, changed(setting, "target.hiden=3"))
+        assert "target.hiden" in {problem.split(": ")[1] for problem in found}
+    found = problems(registry, changed('evaluation.methods=[{label="a", then=3}]', "target.hiden=3"))
+    assert [problem.split(": ")[1] for problem in found] == ["evaluation.methods.0.then", "target.hiden"]
+
+
 @pytest.mark.parametrize(
     ("typed", "place", "meant"),
     [
@@ -608,3 +639,50 @@ def test_a_thousand_mistakes_are_told_in_fifty_lines_and_a_number(registry) -> N
 def test_a_list_of_more_components_than_anyone_needs_is_refused_at_once(registry) -> None:
     found = problems(registry, {**document(), "objectives": ["x"] * 20_000})
     assert len(found) <= 101 and "objectives" in found[0]
+
+
+# What a config says of itself
+
+
+@pytest.mark.parametrize(
+    ("given", "examples", "steps"),
+    [({"steps": 7}, 1000, 7), ({"epochs": 3}, 20, 6), ({"epochs": 3}, 21, 9), ({"epochs": 1}, 5, 1)],
+)
+def test_the_last_batch_of_an_epoch_may_be_short(given: dict[str, int], examples: int, steps: int) -> None:
+    assert config.HostTraining(**given, batch_size=10).length(examples) == steps
+
+
+def test_a_length_is_given_once() -> None:
+    for length in ({}, {"steps": 3, "epochs": 3}):
+        with pytest.raises(ValueError, match="give either steps or epochs"):
+            config.HostTraining(**length)
+
+
+def test_where_a_run_is_made_is_no_part_of_what_it_is(registry) -> None:
+    here = config.validate(changed("run.dir=a", 'executor={name="local", processes=3}'), registry)
+    there = config.validate(changed("run.dir=b", "run.device=cpu"), registry)
+    assert here.identity() == there.identity() and here != there
+    assert here.identity().keys() == {*config.Config.model_fields} - {"run", "executor"}
+    assert here.identity() != config.validate(changed("zoo.seed=1"), registry).identity()
+
+
+def test_pairs_are_at_most_as_many_as_training_hosts(registry) -> None:
+    assert config.validate(document(), registry).zoo.target_hosts == 6
+    for pairs, count in ((4, 4), (9, 6), (0, 0)):
+        assert config.validate(changed(f"zoo.pairs={pairs}"), registry).zoo.target_hosts == count
+
+
+def test_a_file_of_hosts_stands_beside_the_config_that_names_it(registry, tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text(TINY.read_text().replace('name = "tiny"', 'name = "mnist"'))
+    found = config.load(tmp_path / "base.toml", registry, ["zoo.report_from=hosts.safetensors"])
+    assert found.zoo.report_from == str(tmp_path / "hosts.safetensors")
+    assert config.load(str(tmp_path / "base.toml"), registry).zoo.report_from is None
+    assert config.load(tmp_path / "base.toml", registry, ["zoo.report_from=/a/b"]).zoo.report_from == "/a/b"
+    with pytest.raises(ConfigError, match=r"base\.toml: zoo\.trai: "):
+        config.load(tmp_path / "base.toml", registry, ["zoo.trai=3"])
+
+
+def test_a_config_of_several_runs_is_not_taken_for_one(registry, tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_text('[sweep]\nover = {"zoo.seed" = [1, 2]}\n')
+    with pytest.raises(ConfigError, match=r"x\.toml: sweep: this config is of several runs; give it to paramtrans run"):
+        config.load(tmp_path / "x.toml", registry)

@@ -464,3 +464,63 @@ def test_a_place_that_may_not_be_looked_at_is_named(tmp_path: Path, monkeypatch:
     with pytest.raises(StoreError, match="cannot be read: Permission denied") as caught:
         store.exists(tmp_path / "x")
     assert str(tmp_path / "x") in str(caught.value)
+
+
+# Each message, limit and order that matters
+
+
+def test_what_is_removed_is_that_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = tmp_path / "kept"
+    (kept / "inner").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(kept)
+    (tmp_path / "file").touch()
+    (tmp_path / "folder" / "inner").mkdir(parents=True)
+    for name in ("link", "file", "folder", "nothing"):
+        store.remove(tmp_path / name)
+    assert names(tmp_path) == ["kept"] and names(kept) == ["inner"]
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(StoreError, match=r"file: cannot be deleted: Permission denied$"):
+        store.remove(tmp_path / "file")
+
+
+def refuse(*given: object, **options: object) -> None:
+    raise PermissionError(errno.EACCES, "Permission denied")
+
+
+@pytest.mark.parametrize("failing", ["load_file", "checksum"])
+def test_a_file_that_may_not_be_read_says_why(saved: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    monkeypatch.setattr(store, failing, refuse)
+    with pytest.raises(StoreError, match=r"shard\.safetensors: cannot be read: Permission denied$"):
+        store.load_params(saved)
+
+
+def test_a_file_may_have_as_many_bytes_as_its_values_and_a_header(saved: Path, monkeypatch) -> None:
+    size = saved.stat().st_size
+    monkeypatch.setattr(store, "MAX_HEADER", 100)
+    assert store.load_params(saved, at_most=size - 100)[0].keys() == PARAMS.keys()
+    with pytest.raises(Damaged, match=rf"shard\.safetensors: {size} bytes, but no such file has more than {size - 1}$"):
+        store.load_params(saved, at_most=size - 101)
+
+
+def test_a_size_that_differs_is_told_with_the_one_that_was_expected(saved: Path) -> None:
+    size = saved.stat().st_size
+    saved.write_bytes(saved.read_bytes()[:-3])
+    assert f"{size - 3} bytes, expected {size};" in damaged(saved)
+
+
+def test_a_folder_that_cannot_be_made_is_told_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    store.make_folder(tmp_path / "a" / "b", "do that")
+    store.make_folder(tmp_path / "a" / "b", "do that")
+    with pytest.raises(StoreError, match=r"file/x: cannot be written: Not a directory; do that$"):
+        store.make_folder(tmp_path / "file" / "x", "do that")
+
+
+def test_a_file_was_written_when_its_record_was(saved: Path) -> None:
+    assert store.written(saved) == store.record_path(saved).stat().st_mtime_ns
+    store.record_path(saved).unlink()
+    assert store.written(saved) == 0
+
+
+def test_the_name_of_a_document_does_not_depend_on_its_order() -> None:
+    assert store.digest({"a": 1, "b": 2}) == store.digest({"b": 2, "a": 1}) != store.digest({"a": 1, "b": 3})
