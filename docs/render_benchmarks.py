@@ -21,12 +21,12 @@ their set-up.
 """
 ON_GPU = """## On a GPU
 
-{device}; float32 without reduced precision throughout, all data on the device. `python -m benchmarks` measures the table
-above there too; where no spread is given, the row is a single run of ten steps after two that do not count, not a
-series of turns. Gradients of one step of training differed from float64 by at most 1.1e-6 of their size.{missing}
-"""  # noqa: E501
-MISSING = """ Not measured on a GPU yet: {rows}. The gradient behind pooling, which took much of step 1 here, has since been
-made cheaper, and convolutions work on larger tiles; neither has been timed."""  # noqa: E501
+{device}; float32 without reduced precision throughout, all data on the device. `python -m benchmarks` measures
+the table above there too; where no spread is given, the row is a single run of ten steps after two that do not count,
+not a series of turns. Gradients of one step of training differed from float64 by at most 1.1e-6 of their size.{missing}
+"""
+MISSING = """ Not measured on a GPU yet: {rows}. The gradient behind pooling, which took much of step 1 here, has since
+been made cheaper, and convolutions work on larger tiles; neither has been timed."""
 HEAD = """| | against | ratio | spread | ours | theirs | unit |
 | --- | --- | --- | --- | --- | --- | --- |"""
 
