@@ -32,7 +32,8 @@ scale `small`: hosts of a light protocol (200 steps, one-cycle), 256 pairs unles
 Mixers, 60 epochs. So the measured figures are **not** the paper's experiment at its own size, and random initialisation
 alone stands far higher here than in the paper (65% against 27%). What can be compared is the order of the lines.
 `--set scale=full` is the paper's own size; it was not run, and neither was a curve of accuracy over pairs of the
-paper's protocol on a GPU. `--dry-run` says what either would cost.
+paper's protocol on a GPU, which [`gpu_curve.py`](../examples/paper/gpu_curve.py) makes. `--dry-run` says what the
+former would cost.
 
 Selection used other hosts than those reported, and images held out of training. *Less zero block* is what translation
 adds to a block of zeros, that is to the residual path alone, host by host. *Best of all* is the paper's way: the best
