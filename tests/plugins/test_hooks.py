@@ -165,6 +165,12 @@ def test_light_things_do_not_import_torch(code: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_public_names_are_listed_for_type_checkers() -> None:
+    import paramtrans
+
+    assert sorted(paramtrans.__all__) == sorted(["__version__", *paramtrans._HOMES])
+
+
 def test_public_names_are_the_same_whatever_was_imported_before() -> None:
     """A public name that is also a module's is the module, once that is imported first."""
     code = (

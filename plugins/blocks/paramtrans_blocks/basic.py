@@ -84,9 +84,9 @@ class BasicBlock(BlockAdapter):
         stream = conv_stream(bias=self.options.read == "folded")
         if self.options.read == "folded":
             first, second = tensors
-            biases = (TensorSpec("conv1.bias", (self.hidden,), TensorKind.BIAS),)
-            biases += (TensorSpec("conv2.bias", (self.options.channels,), TensorKind.BIAS),)
-            tensors = (first, biases[0], second, biases[1])
+            one = TensorSpec("conv1.bias", (self.hidden,), TensorKind.BIAS)
+            other = TensorSpec("conv2.bias", (self.options.channels,), TensorKind.BIAS)
+            tensors = (first, one, second, other)
         return BlockSpec(tensors, groups, stream, self.token_width)
 
     def read(self, params: Params) -> Params:

@@ -44,7 +44,7 @@ class Ranks(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(2 * RANKS + 2, width), nn.GELU(), nn.Linear(width, width))
 
     def forward(self, count: int) -> Tensor:
-        first = self.mlp[0].weight
+        first: Tensor = self.mlp[0].weight  # type: ignore[assignment]
         ranks = torch.arange(count, device=first.device, dtype=first.dtype)[:, None]
         angles = ranks * torch.pi * 2.0 ** -torch.arange(RANKS, device=first.device)
         size = torch.full_like(ranks, count)
@@ -73,7 +73,8 @@ class AxialLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.among_units(x.transpose(1, 2)).transpose(1, 2)
         x = x + self.among_channels(x)
-        return x + self.mlp(x)
+        changed: Tensor = x + self.mlp(x)
+        return changed
 
 
 class SelfAttention(nn.Module):
@@ -94,4 +95,5 @@ class SelfAttention(nn.Module):
             heads=self.heads,
         )
         mixed = scaled_dot_product_attention(q, k, v)
-        return self.out(rearrange(mixed, "... heads length width -> ... length (heads width)"))
+        left: Tensor = self.out(rearrange(mixed, "... heads length width -> ... length (heads width)"))
+        return left

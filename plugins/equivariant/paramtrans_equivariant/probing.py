@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -97,7 +98,9 @@ class Readout:
     def _rows(self, features: Tensor) -> Tensor:
         """What the readout reads at each position of each probe: `[models, positions, values]`."""
         if isinstance(self.layer, nn.Conv2d) and self.layer.kernel_size != (1, 1):
-            patches = unfold(features.flatten(0, 1), self.layer.kernel_size, padding=self.layer.padding)
+            # Padding by name (`same`) is not known to unfold, and no adapter of a readout has it.
+            padding: Any = self.layer.padding
+            patches = unfold(features.flatten(0, 1), self.layer.kernel_size, padding=padding)
             rows = patches.view(*features.shape[:2], *patches.shape[1:]).transpose(2, 3).flatten(1, 2)
         else:
             rows = _by_position(features)
@@ -108,7 +111,8 @@ class Readout:
         gram = counted.mT @ rows / rows.shape[1]
         # Where all units are dead, something must be left to divide by.
         ridge = (self.ridge * gram.diagonal(dim1=1, dim2=2).mean(1, keepdim=True)).clamp_min(1e-9)
-        return torch.linalg.cholesky(gram + torch.diag_embed(ridge.expand(gram.shape[:2])))
+        root: Tensor = torch.linalg.cholesky(gram + torch.diag_embed(ridge.expand(gram.shape[:2])))
+        return root
 
     def _tensors(self, weights: Tensor, params: Params) -> Params:
         found: Params = {}
@@ -142,7 +146,7 @@ class _Features(nn.Module):
         self.block = block
 
     def forward(self, x: Tensor) -> Tensor:
-        features: Tensor = self.block.features(x)
+        features: Tensor = self.block.features(x)  # type: ignore[operator]
         return features
 
 

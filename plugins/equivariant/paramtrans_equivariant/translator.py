@@ -258,7 +258,8 @@ class Round(nn.Module):
 
     def write(self, writes: Grid, target: Tensor) -> Params:
         """The target units' cells as a change of the target's tensors."""
-        cells, change = self.norm(target), {}
+        cells = self.norm(target)
+        change: Params = {}
         for group, part in zip(writes.units, cells.split(list(writes.units.values()), dim=1), strict=True):
             change |= writes.write(self.heads[_key(group)](part), group)
         if self.head_loose is not None:

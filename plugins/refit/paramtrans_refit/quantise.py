@@ -56,4 +56,5 @@ def rounded(weight: Tensor, bits: int) -> Tensor:
     """`[models, out, ...]` with the values of each output channel on even steps up to its largest."""
     rows = weight.reshape(*weight.shape[:2], -1)
     step = rows.abs().amax(2, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny) / (2 ** (bits - 1) - 1)
-    return ((rows / step).round() * step).view_as(weight)
+    even: Tensor = (rows / step).round() * step
+    return even.view_as(weight)

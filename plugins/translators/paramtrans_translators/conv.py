@@ -68,4 +68,5 @@ class ConvLayer(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x)
+        changed: Tensor = x + self.layers(x)
+        return changed

@@ -85,7 +85,8 @@ class MixerLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.token_mlp(self.token_norm(x).transpose(1, 2)).transpose(1, 2)
-        return x + self.channel_mlp(self.channel_norm(x))
+        mixed: Tensor = x + self.channel_mlp(self.channel_norm(x))
+        return mixed
 
 
 def _mlp(width: int, hidden: int, dropout: float) -> nn.Sequential:
