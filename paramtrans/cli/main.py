@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from typing import Any
@@ -50,6 +51,12 @@ def paramtrans_group(debug: bool) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 a defect of ours, 2 the user's mistake, 130 interrupted."""
+    if os.environ.get("_PARAMTRANS_COMPLETE", "").startswith("bash"):
+        from click.shell_completion import add_completion_class
+
+        from paramtrans.cli.bash import BashWithEquals
+
+        add_completion_class(BashWithEquals)
     given = sys.argv[1:] if arguments is None else arguments
     arguments = [argument for argument in given if argument != "--debug"]
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -47,6 +48,32 @@ def test_a_shell_completes_commands_components_settings_and_files() -> None:
     assert completed("paramtrans run x.toml --set training.ba") == ["plain,training.batch_size"]
     assert completed("paramtrans run x.toml --set source.name=basic") == ["plain,source.name=basic_block"]
     assert completed("paramtrans run exa") == ["file,exa"]
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash here")
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (("run", "x.toml", "--set", "source.name", "=", "basic"), "basic_block"),
+        (("run", "x.toml", "--set", "source.name", "=", ""), "attention basic_block"),
+        (("run", "x.toml", "--set", "source.name", "="), "attention basic_block"),
+        (("run", "x.toml", "--set", "zoo.tr"), "zoo.train"),
+        (("plugins", "mix"), "mixer"),
+    ],
+)
+def test_bash_itself_completes_behind_an_equals_sign(tmp_path, words: tuple[str, ...], found: str) -> None:
+    program = tmp_path / "paramtrans"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m paramtrans.cli.main "$@"\n')
+    program.chmod(0o755)
+    script = (
+        'eval "$(_PARAMTRANS_COMPLETE=bash_source paramtrans)"\n'
+        f"COMP_WORDS=(paramtrans {' '.join(word or repr('') for word in words)})\n"
+        f"COMP_CWORD={len(words)}\n"
+        '_paramtrans_completion paramtrans\necho "${COMPREPLY[@]}"'
+    )
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(["bash", "-c", script], env={**os.environ, "PATH": path}, capture_output=True, text=True)
+    assert done.stdout.strip().startswith(found), done.stderr
 
 
 def test_completion_runs_no_plugin_file(tmp_path) -> None:
