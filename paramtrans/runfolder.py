@@ -162,7 +162,7 @@ def history(folder: Path) -> dict[str, Any]:
     """How the translator of a finished run was trained, as its training told it."""
     _, evaluation = read_finished(folder)
     training, costs = evaluation["training"], evaluation["break_even"]
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     epochs = [{key: value for key, value in json.loads(line).items() if key != "epoch"} for line in lines]
     best = {"best_epoch": training["best_epoch"], "best_accuracy": training["best_select"]}
     return {"epochs": epochs, **best, "seconds": costs["training_seconds"]}

@@ -104,7 +104,7 @@ def gain(row: Row) -> dict[str, Any] | None:
 def history(folder: Path) -> list[dict[str, float]]:
     """The lines of a run's `metrics.jsonl`; none for a translator that was not trained."""
     path = folder / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 def _cell(row: Row, column: str) -> str:

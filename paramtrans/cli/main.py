@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -57,6 +58,9 @@ def main(arguments: list[str] | None = None) -> int:
         from paramtrans.cli.bash import BashWithEquals
 
         add_completion_class(BashWithEquals)
+    for stream in (sys.stdout, sys.stderr):  # where letters such as × and → are not known, they are no reason to stop
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     given = sys.argv[1:] if arguments is None else arguments
     arguments = [argument for argument in given if argument != "--debug"]
     try:

@@ -83,6 +83,13 @@ def test_completion_runs_no_plugin_file(tmp_path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+def test_letters_that_a_terminal_does_not_know_are_no_error() -> None:
+    command = [sys.executable, "-m", "paramtrans.cli.main", "diagnose", "--help"]
+    env = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run(command, env=env, capture_output=True, check=False)
+    assert done.returncode == 0 and b"from each other). ?: rank" in done.stdout, done
+
+
 def test_an_unknown_command_is_answered_by_the_nearest() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "paramtrans.cli.main", "plugin"], capture_output=True, text=True, check=False
