@@ -42,7 +42,7 @@ def table(name: str, rows: Sequence[Row], columns: Sequence[str]) -> Table:
     made = Table(title=f"{name}: mean accuracy ± 95% interval, %", title_justify="left")
     head, body = cells(rows, columns)
     for index, heading in enumerate(head):
-        made.add_column(heading, justify="left" if index < _keys_count(rows) else "right")
+        made.add_column(heading, justify="left" if index < _keys_count(rows) else "right", overflow="fold")
     for line in body:
         made.add_row(*map(Text, line))
     return made

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from paramtrans.cli.flags import json_flag, quiet_flag
+from paramtrans.cli.show import show
 
 
 @click.command()
@@ -17,8 +18,6 @@ from paramtrans.cli.flags import json_flag, quiet_flag
 @quiet_flag
 def compare(runs: tuple[Path, ...], html: Path | None, as_json: bool, quiet: bool) -> None:
     """Put finished runs side by side: accuracies, what differs in their configs and versions. RUN is a run's folder."""
-    from rich.console import Console
-
     from paramtrans import sidebyside
 
     found = sidebyside.compare(sidebyside.read(runs))
@@ -27,7 +26,6 @@ def compare(runs: tuple[Path, ...], html: Path | None, as_json: bool, quiet: boo
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False))
     else:
-        console = Console()
-        console.print(sidebyside.tables(found))
+        show(sidebyside.tables(found))
         if html is not None:
-            console.print(f"page: {html}", highlight=False, soft_wrap=True)
+            click.echo(f"page: {html}")

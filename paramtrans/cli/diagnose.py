@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from paramtrans.cli.flags import json_flag
+from paramtrans.cli.show import show
 
 WORST = 5
 
@@ -23,7 +24,6 @@ def diagnose(folder: Path, as_json: bool) -> None:
     pair: distance to the nearest trained target (0: a copy; 1: as far as these are from each other). ρ: rank
     correlation of the lack of confidence, which needs no label, with the accuracy that was lost.
     """
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -51,7 +51,7 @@ def diagnose(folder: Path, as_json: bool) -> None:
         table.add_column(column.replace(" ", "\n"), justify="right" if number else "left", no_wrap=not number)
     for method, *values in rows:
         table.add_row(Text(label(method)), *values)
-    Console().print(table)
+    show(table)
     _worst(section, evaluation)
 
 

@@ -9,6 +9,7 @@ import click
 
 from paramtrans.cli.completion import settings as completed
 from paramtrans.cli.flags import json_flag, plugin_files, quiet_flag
+from paramtrans.cli.show import show
 
 
 @click.command()
@@ -73,6 +74,5 @@ def run(
     if as_json:
         click.echo(json.dumps(result.as_dict(), ensure_ascii=False))
     else:
-        console = Console()
-        console.print(result.table())
-        console.print(f"report: {result.dir / 'report.html'}", highlight=False, soft_wrap=True)
+        show(result.table())
+        click.echo(f"report: {result.dir / 'report.html'}")

@@ -9,8 +9,10 @@ import subprocess
 import sys
 
 import pytest
+from rich.table import Table
 
 from benchmarks import startup
+from paramtrans.cli.show import show
 
 HEAVY = {"torch", "numpy", "pydantic", "matplotlib", "safetensors", "rich"}
 
@@ -101,3 +103,14 @@ def test_one_component_is_shown_with_its_options() -> None:
     command = [sys.executable, "-m", "paramtrans.cli.main", "plugins", "noise"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert re.search(r"scale +number +\S+", done.stdout)
+
+
+def test_a_table_in_a_pipe_is_as_wide_as_its_numbers(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    table = Table("method", "a long heading of a column", "another")
+    table.add_row("translated", "57.8 (32.3–83.4)", "36,560,384")
+    show(table)
+    assert "57.8 (32.3–83.4)" in (out := capsys.readouterr().out) and "36,560,384" in out
+    assert "a long heading of a column" in out

@@ -1,0 +1,22 @@
+"""Tables of numbers on standard output."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+WIDEST = 1000
+
+
+def show(table: RenderableType) -> None:
+    """Print a table, or several; into a pipe or a file as wide as it wants to be, so that no number is broken."""
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    console = Console()
+    if not console.is_terminal:
+        wanted = Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
+        console.width = max(console.width, wanted)
+    console.print(table)
