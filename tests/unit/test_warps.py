@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
 from paramtrans.layers import SpatialAttention
+
+pytest.importorskip("triton", reason="comes with PyTorch on Linux alone")
 from paramtrans.warps import Warps, supports
 
 State = dict[str, Tensor]
