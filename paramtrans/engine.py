@@ -87,12 +87,21 @@ def run(
 class Run:
     """One run while it goes on."""
 
-    def __init__(self, config: Config, name: str, reporter: Reporter, loaded: Plugins, where: str = "config") -> None:
+    def __init__(
+        self,
+        config: Config,
+        name: str,
+        reporter: Reporter,
+        loaded: Plugins,
+        where: str = "config",
+        like: Parts | None = None,
+    ) -> None:
+        """`like` are the parts of another run, to take over what is the same."""
         self.config, self.reporter, self.plugins = config, reporter, loaded
         self.group = group.joined()
         self.where = where
         """What messages about the config begin with: its file."""
-        self.parts = Parts(config, loaded.registry())
+        self.parts = Parts(config, loaded.registry(), like)
         self.cache = cache_dir(config.run.cache)
         with memory.told(where):
             self.zoos = Zoos(self.parts, self.cache, loaded.registry())

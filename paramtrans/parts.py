@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,8 +24,24 @@ from paramtrans.stacked import HostRunner
 class Parts:
     """Task, adapters, translator and the rest, each created once, from a resolved config."""
 
-    def __init__(self, config: Config, registry: Registry) -> None:
+    def __init__(self, config: Config, registry: Registry, like: Parts | None = None) -> None:
+        """What is the same in `like`, task, blocks and their runner, is taken over from there, data and all."""
         self.config, self._registry = config, registry
+        self._ready: set[Path] = set()
+        if like is not None:
+            names = ["task", "source", "target"]
+            same = [name for name in names if getattr(like.config, name) == getattr(config, name)]
+            self.__dict__ |= {name: getattr(like, name) for name in same}
+            if same == names:
+                self.__dict__["runner"] = like.runner
+            if "task" in same:
+                self._ready = like._ready
+
+    def prepare(self, cache: Path) -> None:
+        """Make the task's data ready, if they are not yet."""
+        if cache not in self._ready:
+            self.task.prepare(cache)
+            self._ready.add(cache)
 
     @cached_property
     def task(self) -> Task:

@@ -102,10 +102,11 @@ class Sweep:
         self.taught: dict[str, Path] = {}
         """The folder of the first run that learned each lesson."""
         self.folder = folder or Path(_dir(document) or Path("runs") / path.stem)
-        self.runs = [
-            Run(made, member.name, reporter, loaded, where=f"{where} [{member.name}]")
-            for member, made in zip(self.members, self._configs(loaded), strict=True)
-        ]
+        self.runs: list[Run] = []
+        for member, made in zip(self.members, self._configs(loaded), strict=True):
+            alike = [run.parts for run in self.runs if (run.config.task, run.config.target) == (made.task, made.target)]
+            like = alike[0] if alike else self.runs[0].parts if self.runs else None
+            self.runs.append(Run(made, member.name, reporter, loaded, f"{where} [{member.name}]", like))
 
     def check(self) -> None:
         """See that every run can be made; raises `ConfigError` with all that cannot."""

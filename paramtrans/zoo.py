@@ -131,15 +131,19 @@ class Zoo:
 
         Shards that were there when `newest` returned `outdated` count as absent too.
         """
-        of_step = self.host_shards if step == 1 else self.target_shards
-        wanted = [shard for role in ROLES for shard in of_step(role)]
-        absent = [shard for shard in wanted if not self._is_whole(step, shard, outdated)]
+        absent = self.absent(step, outdated)
         if absent and step == 1 and self.config.zoo.origin:
             raise StoreError(
                 f"zoo.origin: {len(absent)} shards of {self.config.zoo.origin} are not in the cache, and hosts from "
                 "elsewhere cannot be trained here; run paramtrans zoo import FOLDER CONFIG"
             )
         return [self._job(step, shard) for shard in absent]
+
+    def absent(self, step: int, outdated: int = 0) -> list[Shard]:
+        """The shards that `missing` has jobs for."""
+        of_step = self.host_shards if step == 1 else self.target_shards
+        wanted = [shard for role in ROLES for shard in of_step(role)]
+        return [shard for shard in wanted if not self._is_whole(step, shard, outdated)]
 
     def load(self, role: str) -> Hosts:
         """The hosts of a role; with their trained targets where all of them have one. Diverged hosts are left out."""

@@ -39,7 +39,7 @@ class Zoos:
     def prepare(self, cache: Path) -> None:
         """Make all data ready."""
         for zoo in self.all:
-            zoo.parts.task.prepare(cache)
+            zoo.parts.prepare(cache)
 
     def unfit(self) -> Iterator[str]:
         """What keeps the blocks out of the hosts of further tasks, or objectives from learning from them."""

@@ -11,6 +11,7 @@ import pytest
 
 from paramtrans import config, layering
 from paramtrans.engine import Run
+from paramtrans.planning import plan_sweep
 from paramtrans.plugins import Plugins
 from paramtrans.progress import Reporter
 from paramtrans.sweep import Sweep, is_sweep
@@ -67,6 +68,24 @@ def test_the_full_scale_has_the_papers_numbers(fresh_plugins: Callable[[], Plugi
         assert all(step.epochs == 10 and step.lr == 0.01 and step.batch_size == 128 for step in (zoo.step1, zoo.step2))
         assert run.config.task.options["flip"] is True and run.config.source.options["read"] == "weights"
         assert training.lr == 1e-3 and training.schedule == "cosine" and training.weight_decay == 0
+
+
+def test_the_plan_of_the_full_scale_says_all_and_starts_nothing(
+    fresh_plugins: Callable[[], Plugins], tmp_path: Path
+) -> None:
+    sweep = made(PAPER / "table3.toml", fresh_plugins(), "scale=full", "run.device=cpu", f"run.cache={tmp_path}")
+    assert isinstance(sweep, Sweep)
+    plan = plan_sweep(sweep)
+    found = plan.as_dict()
+    assert (found["zoos"], found["translators"]) == (1, 16)
+    assert sum(run["targets_to_train"] for run in found["runs"]) == 300_100
+    assert sum(run["hosts"]["to_train"] for run in found["runs"]) == 300_200
+    assert all(seconds > 0 for seconds in found["seconds"].values())
+    assert 8e9 < found["disk_bytes"] < 9e9 and found["runs"][0]["memory_bytes"] > found["disk_bytes"]
+    counted = {run["translator"]["parameters"] for run in found["runs"]}
+    assert counted == {1_385_965, 2_741_293, 4_096_621, 4_316_605}
+    assert not (tmp_path / "zoos").exists()
+    assert "16 runs, 1 zoo, 16 translators to train" in plan.describe()
 
 
 def test_each_scale_is_offered_by_every_file() -> None:

@@ -29,12 +29,12 @@ EQUIVARIANT = 'translator={name="equivariant", layers=1, width=8, heads=2, probe
 @pytest.fixture
 def trained(tiny_config: Make, tiny_plugins: Plugins) -> Callable[..., tuple[list[float], Params]]:
     """Losses and weights after four steps, of four hosts and of two, on barely trained hosts."""
-    from paramtrans.planning import Probe
+    from paramtrans.trial import Trial
 
     def train(*settings: str) -> tuple[list[float], Params]:
         made = Run(tiny_config(*PLAIN, *settings), "run", Reporter(), tiny_plugins)
         made.parts.task.prepare(made.cache)
-        hosts = Probe(made, HOSTS).stack
+        hosts = Trial(made.parts, HOSTS).stack
         trainer = Trainer(made.parts, made.parts.translator(0), hosts, hosts, Path())
         trainer.translator.train()
         generator = torch.Generator().manual_seed(0)
