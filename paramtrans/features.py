@@ -43,7 +43,11 @@ def keep(task: Task, split: Split, former: Params, uses: int) -> Features | None
     length = hosts * variants * count
     if 4 * length * math.prod(shape) > memory.spare():
         return None
-    run, rows = stacked(task.former()), torch.empty(hosts, variants, count, *shape)
+    try:
+        rows = torch.empty(hosts, variants, count, *shape)
+    except RuntimeError:  # a limit of this process alone
+        return None
+    run = stacked(task.former())
     for variant in range(variants):
         for start in range(0, count, PIECE):
             raw = split.inputs[start : start + PIECE]

@@ -27,13 +27,15 @@ def told(what: str, instead: str = LESS) -> Iterator[None]:
 
 
 def spare() -> int:
-    """Bytes that this process may take beside what it has: half of what is free, in proportion to the cores it may use,
-    so that others on the machine may do the same. 0 where the system does not tell."""
+    """Bytes that this process may take beside what it has: half of what is free, in proportion to its threads, so that
+    others on the machine may do the same. 0 where the system does not tell."""
+    import torch
+
     try:
         free = int(Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()[0]) * 1024
-        share = len(os.sched_getaffinity(0)) / (os.cpu_count() or 1)
-    except (OSError, IndexError, ValueError, AttributeError):
+    except (OSError, IndexError, ValueError):
         return 0
+    share = min(1.0, torch.get_num_threads() / (os.cpu_count() or 1))
     return int(min(free, _below_limit()) * share / 2)
 
 
