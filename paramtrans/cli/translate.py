@@ -78,7 +78,7 @@ def inspect(model: Path, architecture: str, blocks: str, data: Path | None, as_j
 @click.command()
 @MODEL
 @ARCHITECTURE
-@click.option("--with", "translator", default="refit", show_default=True, help="A translator, or a folder of one.")
+@click.option("--with", "translator", default="refit", show_default=True, metavar="NAME|FOLDER", help="A translator.")
 @click.option("--then", multiple=True, metavar="NAME", help="A translator that goes on from what the last one wrote.")
 @click.option(
     "--option",
@@ -169,6 +169,8 @@ def translate(
         ("", "before", "after", ""),
         *((name, f"{n:,}", f"{after[name]:,}", f"{after[name] / max(1, n):.0%}") for name, n in before.items()),
     )
+    if not batches:
+        click.echo("with --calibrate DATA, how good the blocks come out is predicted")
     click.echo(f"{output}: rebuild it by paramtrans.load_translated")
 
 
