@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import json
 from collections.abc import Callable, Mapping
@@ -89,7 +90,9 @@ def _factory(architecture: str, files: bool) -> Callable[[], nn.Module]:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise ConfigError([f"architecture {architecture!r}: {path}: {type(error).__name__}: {error}"]) from error
+        found = f"architecture {architecture!r}: {path}: {type(error).__name__}: {error}"
+        hint = "; put the folder that it is in on PYTHONPATH" if isinstance(error, ModuleNotFoundError) else ""
+        raise ConfigError([found + hint]) from error
     factory = getattr(module, name, None)
     if not callable(factory):
         raise ConfigError([f"architecture {architecture!r}: {path} has no function {name!r} that makes a network"])
@@ -100,7 +103,9 @@ def _torchvision(name: str) -> Callable[..., Any]:
     from torchvision import models
 
     if name not in models.list_models():
-        raise ConfigError([f"architecture: torchvision.models.list_models() has no {name!r}"])
+        near = difflib.get_close_matches(name, models.list_models(), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError([f"architecture: torchvision.models.list_models() has no {name!r}{hint}"])
     builder: Callable[..., Any] = models.get_model_builder(name)
     return builder
 

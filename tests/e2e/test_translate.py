@@ -313,7 +313,7 @@ def test_a_hostile_checkpoint_is_refused_and_nothing_is_written(
     ("architecture", "problem"),
     [
         ("resnet18", "expected torchvision:NAME or FILE.py:FACTORY"),
-        ("torchvision:resnet1", "has no 'resnet1'"),
+        ("torchvision:resnet1", "has no 'resnet1'; did you mean 'resnet18'?"),
         ("missing.py:small", "no such Python file"),
         ("NETS:nothing", "has no function 'nothing'"),
         ("NETS:small?classes=x", "TypeError"),
@@ -327,6 +327,15 @@ def test_a_wrong_architecture_is_named(
     wanted = architecture.replace("NETS", str(nets))
     status, _, err = shell(capsys, "inspect", tmp_path / "model.safetensors", "--arch", wanted)
     assert status == 2 and problem in err and "Traceback" not in err
+
+
+def test_what_a_file_of_an_architecture_cannot_import_is_told(
+    network: nn.Module, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_file(network.state_dict(), tmp_path / "model.safetensors")
+    (tmp_path / "two.py").write_text("import no_such_layers\n")
+    status, _, err = shell(capsys, "inspect", tmp_path / "model.safetensors", "--arch", f"{tmp_path / 'two.py'}:small")
+    assert status == 2 and "No module named 'no_such_layers'; put the folder that it is in on PYTHONPATH" in err
 
 
 def test_a_damaged_or_foreign_record_is_refused(network: nn.Module, nets: Path, tmp_path: Path) -> None:
