@@ -17,7 +17,7 @@ from mkdocs.structure.files import File, Files
 
 import paramtrans
 from paramtrans import hookspecs
-from paramtrans.cli.list_plugins import option_rows
+from paramtrans.cli.list_plugins import component_rows, option_rows
 from paramtrans.config import Config
 from paramtrans.plugins import components
 from paramtrans.testing import CHECKS
@@ -83,13 +83,12 @@ def component_pages() -> str:
         for entry in entries:
             cls = entry.resolve()
             lines += [f"### `{entry.name}` {{ #{kind}-{entry.name} }}", "", inspect.getdoc(cls) or "", ""]
-            lines += options_table(cls.Options.model_json_schema())
+            lines += options_table(component_rows(cls.Options.model_json_schema()))
     return "\n".join(lines)
 
 
-def options_table(schema: dict[str, Any]) -> list[str]:
-    """A model's fields, from its JSON Schema."""
-    rows = option_rows(schema)
+def options_table(rows: list[list[str]]) -> list[str]:
+    """Options, one a line."""
     return [*table("option type default meaning", rows), ""] if rows else ["No options.", ""]
 
 
@@ -107,10 +106,10 @@ def config_page() -> str:
     """Every table of a config."""
     schema = Config.model_json_schema()
     lines = ["# Configs", "", "A run is one TOML file. Its tables:", ""]
-    lines += options_table(schema)
+    lines += options_table(option_rows(schema))
     for name, part in sorted(schema["$defs"].items()):
         if part.get("properties"):
-            lines += [f"## {name}", "", part.get("description", ""), "", *options_table(part)]
+            lines += [f"## {name}", "", part.get("description", ""), "", *options_table(option_rows(part))]
     return "\n".join(lines)
 
 

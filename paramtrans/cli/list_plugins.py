@@ -17,6 +17,9 @@ from paramtrans.registry import Entry
 if TYPE_CHECKING:
     from rich.table import Table
 
+LONGEST_DEFAULT = 130
+"""Letters of a default that is shown; longer ones are told in the meaning."""
+
 
 @click.command()
 @click.argument("name", required=False, shell_complete=component_names)
@@ -40,7 +43,7 @@ def plugins(name: str | None, as_json: bool, quiet: bool) -> None:
     else:
         for row in rows:
             click.echo("  ".join(_cells(row)))
-            _print(_table("option type default meaning", option_rows(row["options"])))
+            _print(_table("option type default meaning", component_rows(row["options"])))
     if not quiet:
         for line in registry.not_loaded:
             click.echo(f"not loaded: {line}", err=True)
@@ -93,14 +96,31 @@ def option_rows(schema: dict[str, Any]) -> list[list[str]]:
         [
             name,
             _type(option),
-            "required" if name in required else json.dumps(option.get("default")),
+            "required" if name in required else _default(option),
             " ".join(option.get("description", "").split()),
         ]
         for name, option in schema.get("properties", {}).items()
     ]
 
 
+def component_rows(schema: dict[str, Any]) -> list[list[str]]:
+    """`option_rows` of a component, and of the records that its options are made of."""
+    rows = option_rows(schema)
+    for record, fields in schema.get("$defs", {}).items():
+        rows += [[f"{record}.{name}", *rest] for name, *rest in option_rows(fields)]
+    return rows
+
+
+def _default(option: dict[str, Any]) -> str:
+    text = json.dumps(option.get("default"))
+    return text if len(text) <= LONGEST_DEFAULT else "…"
+
+
 def _type(option: dict[str, Any]) -> str:
+    if "$ref" in option:
+        return str(option["$ref"]).rpartition("/")[2]
+    if option.get("type") == "array" and isinstance(items := option.get("items"), dict):
+        return f"array of {_type(items)}"
     if "anyOf" in option:
         return " or ".join(_type(choice) for choice in option["anyOf"])
     if "enum" in option:

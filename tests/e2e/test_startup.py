@@ -12,6 +12,7 @@ import pytest
 from rich.table import Table
 
 from benchmarks import startup
+from paramtrans.cli.main import main
 from paramtrans.cli.show import show
 
 HEAVY = {"torch", "numpy", "pydantic", "matplotlib", "safetensors", "rich"}
@@ -103,6 +104,16 @@ def test_one_component_is_shown_with_its_options() -> None:
     command = [sys.executable, "-m", "paramtrans.cli.main", "plugins", "noise"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert re.search(r"scale +number +\S+", done.stdout)
+
+
+def test_options_made_of_records_are_shown_with_what_is_in_these(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["plugins", "conv_chain"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"steps +array of Step +… +The convolutions", shown)
+    assert re.search(r"Step\.kernel +integer +3 +Kernel side", shown)
 
 
 def test_a_table_in_a_pipe_is_as_wide_as_its_numbers(
