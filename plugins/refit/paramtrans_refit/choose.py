@@ -12,6 +12,8 @@ RIDGE = 1e-4
 """Relative to the mean square of each value; what two nearly equal units differ in is noise."""
 VALUES_FOR_ONE = 1024
 """Where a reader has more values than this, several units go at once, so that the cost stays that of its solution."""
+COMPACTED = 0.8
+"""Units that are gone are left in their places until this share remains: copying them away costs more than they do."""
 
 
 def by_elimination(moments: Moments, units: int, keep: int) -> Tensor:
@@ -24,15 +26,19 @@ def by_elimination(moments: Moments, units: int, keep: int) -> Tensor:
     inverse = torch.cholesky_inverse(factor(moments.gram, RIDGE * moments.penalty()))
     weights = inverse @ moments.cross
     left = torch.arange(units, device=inverse.device).expand(count, -1)
-    while (here := left.shape[1]) > keep:
-        per_unit = weights.view(count, here, size, -1)
+    alive = torch.ones_like(left, dtype=torch.bool)
+    remaining = units
+    while remaining > keep:
+        if remaining <= COMPACTED * left.shape[1]:
+            left, alive, inverse, weights = _compact(left, alive, inverse, weights, size)
+        per_unit = weights.view(count, left.shape[1], size, -1)
         missed = (per_unit * torch.linalg.solve(_diagonal_blocks(inverse, size), per_unit)).sum((2, 3))
-        going = min(here - keep, max(1, here * size // VALUES_FOR_ONE))
-        order = missed.argsort(dim=1)
-        gone, stays = values_of(order[:, :going], size), values_of(order[:, going:].sort(dim=1).values, size)
-        left = left.gather(1, order[:, going:].sort(dim=1).values)
-        inverse, weights = _without(inverse, weights, gone, stays)
-    return left
+        going = min(remaining - keep, max(1, remaining * size // VALUES_FOR_ONE))
+        gone = torch.where(alive, missed, torch.inf).argsort(dim=1)[:, :going]
+        alive = alive.scatter(1, gone, False)
+        remaining -= going
+        _take_out(inverse, weights, values_of(gone, size))
+    return _compact(left, alive, inverse, weights, size)[0]
 
 
 def by_contribution(moments: Moments, weights: Tensor, units: int, keep: int) -> Tensor:
@@ -42,14 +48,29 @@ def by_contribution(moments: Moments, weights: Tensor, units: int, keep: int) ->
     return share.argsort(dim=1, descending=True, stable=True)[:, :keep].sort(dim=1).values
 
 
-def _without(inverse: Tensor, weights: Tensor, gone: Tensor, stays: Tensor) -> tuple[Tensor, Tensor]:
-    """Inverse and solution of the equations that are left when the values `gone` `[models, n]` are taken out."""
+def _take_out(inverse: Tensor, weights: Tensor, gone: Tensor) -> None:
+    """Make inverse and solution those of the equations without the values `gone` `[models, n]`, in place.
+
+    What stands at these values is then of no meaning, but for ones on the diagonal, so that it can be solved with.
+    """
     columns = inverse.gather(2, gone[:, None].expand(-1, inverse.shape[1], -1))
-    among, beside = _rows(columns, gone), _rows(columns, stays)
-    solved = torch.linalg.solve(among, torch.cat([beside.mT, _rows(weights, gone)], dim=2))
-    kept = _rows(inverse, stays).gather(2, stays[:, None].expand(-1, stays.shape[1], -1))
-    split = beside.shape[1]
-    return kept.baddbmm_(beside, solved[..., :split], alpha=-1), _rows(weights, stays) - beside @ solved[..., split:]
+    among = _rows(columns, gone)
+    solved = torch.linalg.solve(among, torch.cat([columns.mT, _rows(weights, gone)], dim=2))
+    split = inverse.shape[1]
+    inverse.baddbmm_(columns, solved[..., :split], alpha=-1)
+    weights.baddbmm_(columns, solved[..., split:], alpha=-1)
+    inverse.scatter_(1, gone[..., None].expand(-1, -1, split), 0)
+    inverse.diagonal(dim1=1, dim2=2).scatter_(1, gone, 1)
+
+
+def _compact(
+    left: Tensor, alive: Tensor, inverse: Tensor, weights: Tensor, size: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """All of it without the units that are gone."""
+    stays = (~alive).long().argsort(dim=1, stable=True)[:, : int(alive[0].sum())]
+    values = values_of(stays, size)
+    kept = _rows(inverse, values).gather(2, values[:, None].expand(-1, values.shape[1], -1))
+    return left.gather(1, stays), alive.gather(1, stays), kept, _rows(weights, values)
 
 
 def _rows(matrix: Tensor, index: Tensor) -> Tensor:
