@@ -42,10 +42,12 @@ t-interval over hosts; nothing was tuned on these hosts, but that the learned tr
 were also tried on those of the paper's protocol. *Place* is where the mean stands between random initialisation
 (0%) and the trained target (100%) on the same hosts. *Images* are looked at without their labels, but for the trained
 target's. *Seconds* are wall-clock for one host while all are translated together: on one core of a machine of 16 for
-`light_conv` and `paper_conv`, on an H200 for step 2 and the refit in `paper_mlp` and `paper_attention`, on a busy machine
-of 2 cores for the learned translators. Compare them within a table. *Zoo* is the number of trained hosts a learned
-translator had learned from. *Distillation* is step 2 with the source network's outputs in place of labels, on the
+`light_conv` and `paper_conv`, on an H200 for step 2 and the refit in `paper_mlp` and `paper_attention`, on a busy
+machine of 2 cores for the learned translators. Compare them within a table. *Zoo* is the number of trained hosts a
+learned translator had learned from. *Distillation* is step 2 with the source network's outputs in place of labels, on the
 unlabelled images alone (Adam, 300 steps for 64 images, 600 for 1,024), from the refitted block.
+
+[Why the squared error of parameters is stuck](exchangeable.md) is a page of its own.
 
 Light protocol: 200 steps of batch 128, one-cycle to 0.1, no flips. Paper protocol: 10 epochs at 0.01, with flips.
 """
