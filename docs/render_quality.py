@@ -55,7 +55,7 @@ translators, and for the weighed and distilled strokes, which are slower there b
 In the figure learned translators are blue and all else orange; hollow marks look at images. Ticks on a dotted line are
 what a translation costs where 1, 100 and 10,000 models share the translator's zoo and training.
 
-The runs of `learned_mlp` and `learned_attn` are short (64 training hosts, 80 steps, 48 of the 112 report hosts, one seed).
+The runs of `learned_mlp` and `learned_attn` are short: 64 training hosts, 80 steps, 48 of 112 report hosts, one seed.
 For attention that is not enough: 53% of the way, where 80% was aimed at. With 64 images it comes to 89%, and the MLP
 to 93%, where 95% was aimed at.
 
