@@ -7,4 +7,5 @@ from paramtrans import Component, hookimpl
 def paramtrans_pretrained_translators() -> list[Component]:
     return [
         Component("mnist_conv_to_conv", "MNIST example: conv to smaller conv", "paramtrans_pretrained.folders:CONV"),
+        Component("mnist_conv_to_mlp", "MNIST example: conv to a channel MLP", "paramtrans_pretrained.folders:MLP"),
     ]
