@@ -82,7 +82,7 @@ def too_little_memory(setting: Setting, count: Count) -> None:
     undisturbed(setting.folder.parent / "undisturbed")  # so that forks need not import
     for trial in range(setting.trials):
         shell = Shell(setting.folder / f"trial-{trial}")
-        large = ["zoo.shard=4096", "zoo.train=4096", "zoo.step1={steps=2, batch_size=96}"]
+        large = ["zoo.shard=2048", "zoo.train=2048", "zoo.step1={steps=2, batch_size=96}"]
         settings = [word for text in large for word in ("--set", text)]
         megabytes = 40 + 40 * trial % 400
         do = limited(lambda s=shell, a=settings: _main(s.arguments(*a), 0), megabytes)
