@@ -680,6 +680,8 @@ def test_a_file_of_hosts_stands_beside_the_config_that_names_it(registry, tmp_pa
     assert config.load(tmp_path / "base.toml", registry, ["zoo.report_from=/a/b"]).zoo.report_from == "/a/b"
     with pytest.raises(ConfigError, match=r"base\.toml: zoo\.trai: "):
         config.load(tmp_path / "base.toml", registry, ["zoo.trai=3"])
+    with pytest.raises(ConfigError, match=r"base\.toml: scale: unknown scale 'pic'"):
+        config.load(tmp_path / "base.toml", registry, ["scale=pic"])
 
 
 def test_a_config_of_several_runs_is_not_taken_for_one(registry, tmp_path: Path) -> None:
