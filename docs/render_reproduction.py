@@ -49,7 +49,7 @@ fitting, stands higher. [The page on quality](quality.md) has translators that d
 
 SAID = {
     "table1": "Quantisation to 8 bits costs nothing here, and to 4 bits about a point, at the source's own shape. "
-    "Pruning and low rank, without biases in the first and a step of refitting in either, stay far below. These runs had "
+    "Pruning and low rank, without biases in the first and refitting in either, stay far below. These runs had "
     "`zoo.report_from` set and no trained targets. Translation was not run on these hosts; Table 3 has it on others.",
     "fig4": "The Mixer reaches the lowest loss, as in the paper. Yet it has the lowest accuracy of the three.",
     "table3": "Against the paper: with dropout all four Mixers stand higher here, as they stay nearer to the block "

@@ -98,7 +98,8 @@ def test_standard_output_is_exactly_one_json_object(undisturbed) -> None:
     assert found.keys() >= {"run_dir", "seconds", "methods", "translator", "zoo"}
     assert found["run_dir"] == str(shell.path / "run")
     assert all(isinstance(value, float | int) and value >= 0 for value in found["seconds"].values())
-    assert found["translator"].keys() == {"name", "parameters", "flops"} and found["translator"]["name"] == "mixer"
+    assert found["translator"].keys() == {"name", "parameters", "flops", "target_bytes"}
+    assert found["translator"]["name"] == "mixer"
     assert found["translator"]["parameters"] > 0
     assert found["zoo"] == {"train": 6, "select": 2, "report": 3}
 
