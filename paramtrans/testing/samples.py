@@ -123,9 +123,15 @@ def hosts(source: BlockAdapter, target: BlockAdapter | None, count: int = MODELS
     return Hosts(former, randomised(source, count, seed), latter, trained, seeds, Slot(SlotOptions()).stream())
 
 
+_RUNNERS: dict[tuple[Any, ...], HostRunner] = {}
+
+
 def runner(source: BlockAdapter, target: BlockAdapter) -> HostRunner:
-    """Runs the sample task's hosts."""
-    return HostRunner(Slot(SlotOptions(channels=source.options.channels)), source, target)
+    """Runs the sample task's hosts; one for all adapters of the same classes and options, because plans take time."""
+    key = tuple(part for own in (source, target) for part in (type(own), own.options.model_dump_json()))
+    if key not in _RUNNERS:
+        _RUNNERS[key] = HostRunner(Slot(SlotOptions(channels=source.options.channels)), source, target)
+    return _RUNNERS[key]
 
 
 def context(found: Hosts, source: BlockAdapter, target: BlockAdapter) -> Context:

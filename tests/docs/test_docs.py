@@ -54,7 +54,7 @@ class Page:
         path = os.pathsep.join([str(self.folder), str(self.site)])
         return subprocess.run(
             [sys.executable, *arguments],
-            env={**os.environ, "PYTHONPATH": path, "COLUMNS": "110", "NO_COLOR": "1"},
+            env={**os.environ, "PYTHONPATH": path, "COLUMNS": "110", "NO_COLOR": "1", "PYTEST_ADDOPTS": ""},
             cwd=self.folder,
             capture_output=True,
             text=True,

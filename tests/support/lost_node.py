@@ -30,6 +30,8 @@ def main(folder: Path) -> None:
     begun = folder / "begun"
     begun.mkdir()
     os.environ["TEST_BEGUN"] = str(begun)
+    (folder / "ray").mkdir()
+    os.environ["RAY_TMPDIR"] = str(folder)  # for what Ray keeps below its default folder, whichever one it is given
     cluster = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0, "temp_dir": str(folder / "ray")})
     doomed, _ = (cluster.add_node(**NODE, num_cpus=1) for _ in range(2))
     found: dict[str, Any] = {}

@@ -26,6 +26,8 @@ BLOCKS: list[tuple[str, dict[str, Any]]] = [
     ("attention", {"channels": 4, "hidden": 3}),
     ("conv_chain", {"channels": 4, "hidden": [3]}),
     ("linear_chain", {"channels": 4, "hidden": [5]}),
+    ("heads", {"channels": 4, "heads": 2, "width": 3}),
+    ("low_rank", {"channels": 6, "rank": 2}),
 ]
 
 

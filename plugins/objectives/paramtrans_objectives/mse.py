@@ -68,6 +68,6 @@ def aligned(params: Params, like: Params, spec: BlockSpec) -> Params:
 
 
 def _units(params: Params, group: SymmetryGroup) -> Tensor:
-    """All that belongs to each unit, `[models, units, values]`."""
+    """All that belongs to each unit, whose values may lie side by side on an axis: `[models, units, values]`."""
     stacks = [params[member.tensor].detach().movedim(member.axis + 1, 1) for member in group.members]
-    return torch.cat([stack.reshape(*stack.shape[:2], -1) for stack in stacks], dim=2)
+    return torch.cat([stack.reshape(len(stack), group.size, -1) for stack in stacks], dim=2)
