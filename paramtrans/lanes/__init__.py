@@ -10,16 +10,12 @@ from torch import Tensor, nn
 
 from paramtrans.lanes.arrays import Enter, Leave, Memory
 from paramtrans.lanes.layout import LaneLayout
-from paramtrans.lanes.plan import make_plan
+from paramtrans.lanes.plan import can_plan, follow, make_plan
 
 
 def supports(module: nn.Module) -> bool:
     """Whether every layer of the module can run in lanes."""
-    try:
-        make_plan(module, LaneLayout())
-    except NotImplementedError:
-        return False
-    return True
+    return can_plan(module, LaneLayout())
 
 
 class Lanes:
@@ -30,7 +26,7 @@ class Lanes:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._steps, self._result = make_plan(module, LaneLayout())
+        self._plan = make_plan(module, LaneLayout())
         self._memory = Memory()
 
     def __call__(self, params: dict[str, Tensor], inputs: Tensor, training: bool | None = False) -> Tensor:
@@ -44,13 +40,8 @@ class Lanes:
                 layer's own `training` flag.
         """
         _check(params, inputs)
-        values: dict[str, Tensor] = {"": Enter.apply(inputs, self._memory)}
-        for step in self._steps:
-            given = [values[name] for name in step.sources]
-            values[step.name] = step.run(params, training, self._memory, *given)
-            for name in step.spent:
-                del values[name]
-        outputs: Tensor = Leave.apply(values[self._result], len(inputs), self._memory)
+        found = follow(self._plan, params, training, self._memory, Enter.apply(inputs, self._memory))
+        outputs: Tensor = Leave.apply(found, len(inputs), self._memory)
         return outputs
 
 

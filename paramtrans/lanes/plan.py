@@ -73,6 +73,29 @@ def make_plan(module: nn.Module, layout: Layout) -> tuple[list[Step], str]:
     return _Planner(root, graph, layout).plan()
 
 
+def can_plan(module: nn.Module, layout: Layout) -> bool:
+    """Whether every layer of the module can run in this layout."""
+    try:
+        make_plan(module, layout)
+    except NotImplementedError:
+        return False
+    return True
+
+
+def follow(
+    plan: tuple[list[Step], str], params: dict[str, Tensor], training: bool | None, memory: Any, inputs: Tensor
+) -> Tensor:
+    """The result of a plan's steps, done one after the other; `memory` is whatever the layout keeps between calls."""
+    steps, result = plan
+    values = {"": inputs}
+    for step in steps:
+        given = [values[name] for name in step.sources]
+        values[step.name] = step.run(params, training, memory, *given)
+        for name in step.spent:
+            del values[name]
+    return values[result]
+
+
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         return type(module) is SpatialAttention or super().is_leaf_module(module, name)

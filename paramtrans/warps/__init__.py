@@ -10,17 +10,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from paramtrans.lanes.plan import make_plan
+from paramtrans.lanes.plan import can_plan, follow, make_plan
 from paramtrans.warps.layout import WarpLayout
 
 
 def supports(module: nn.Module) -> bool:
     """Whether every layer of the module can run so."""
-    try:
-        make_plan(module, WarpLayout())
-    except NotImplementedError:
-        return False
-    return True
+    return can_plan(module, WarpLayout())
 
 
 class Warps:
@@ -31,7 +27,7 @@ class Warps:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._steps, self._result = make_plan(module, WarpLayout())
+        self._plan = make_plan(module, WarpLayout())
 
     def __call__(self, params: dict[str, Tensor], inputs: Tensor, training: bool | None = False) -> Tensor:
         """Outputs of all models, `[models, batch, ...]`, all float32 on one device.
@@ -43,10 +39,4 @@ class Warps:
                 raise TypeError(f"{name} is {tensor.dtype}; this layout needs torch.float32")
             if tensor.ndim == 0 or len(tensor) != len(inputs):
                 raise ValueError(f"{name} has shape {tuple(tensor.shape)}, but inputs hold {len(inputs)} models")
-        values = {"": inputs}
-        for step in self._steps:
-            given = [values[name] for name in step.sources]
-            values[step.name] = step.run(params, training, None, *given)
-            for name in step.spent:
-                del values[name]
-        return values[self._result]
+        return follow(self._plan, params, training, None, inputs)
