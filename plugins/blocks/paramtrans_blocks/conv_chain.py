@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -40,7 +42,9 @@ class Step(BaseOptions):
     dilation: PositiveInt = 1
     """Distance of the values under the kernel."""
     depthwise: bool = False
-    """Whether each channel is convolved alone; the channels then stay the same units."""
+    """Whether channels are convolved apart from each other, in groups of `together`; they then stay the same units."""
+    together: PositiveInt = 1
+    """Channels of one group, where depthwise; those of a group of several are one unit (ResNeXt)."""
     bias: bool = False
     """Whether the convolution has a bias."""
     norm: PositiveFloat | None = 1e-5
@@ -57,7 +61,7 @@ class ConvChainOptions(BlockOptions):
     out: PositiveInt | None = None
     """Channels that leave the block; as many as enter it by default."""
     hidden: tuple[PositiveInt, ...] = Field(min_length=1)
-    """Channels behind each step that is not depthwise, but for the last."""
+    """Channels behind each step that is not depthwise, but for the last; a unit is one, or a group of them."""
     steps: tuple[Step, ...] = (Step(), Step(activation=None))
     """The convolutions in order; by default those of a ResNet BasicBlock."""
     skip: Literal["none", "identity", "projection"] = "identity"
@@ -74,13 +78,19 @@ class ConvChainOptions(BlockOptions):
             raise ValueError("needs one step that is not depthwise for each of `hidden`, and such a one at the end")
         if self.skip == "identity" and self.out not in (None, self.channels):
             raise ValueError("a skip that is the identity needs as many channels out as in")
+        channels, widths = self.channels, list(self.hidden)
+        for step in self.steps[:-1]:
+            channels = channels if step.depthwise else widths.pop(0)
+            if step.depthwise and channels % step.together:
+                raise ValueError(f"{channels} channels cannot be convolved in groups of {step.together}")
         return self
 
 
 class ConvChain(BlockAdapter):
     """conv, BatchNorm, activation, conv, … + skip, activation; each but the last conv's channels are hidden units.
 
-    Recognised: torchvision's BasicBlock, Bottleneck and InvertedResidual, and runs of convolutions in a `Sequential`.
+    Where a grouped convolution follows, a unit is a whole group. Recognised: torchvision's BasicBlock, Bottleneck
+    (ResNeXt's too) and InvertedResidual, and runs of convolutions in a `Sequential`.
     """
 
     Options: ClassVar[type[BlockOptions]] = ConvChainOptions
@@ -100,6 +110,7 @@ class ConvChain(BlockAdapter):
             ],
             "final": None,
         },
+        {"hidden": [6], "steps": [{}, {"depthwise": True, "together": 2}, {"activation": None}]},
     )
 
     @property
@@ -115,8 +126,8 @@ class ConvChain(BlockAdapter):
         return recognise.conv_chains(module)
 
     def narrowed(self, sizes: Mapping[str, int]) -> BlockAdapter:
-        hidden = tuple(sizes.get(f"hidden{i}", size) for i, size in enumerate(self.options.hidden, 1))
-        return type(self)(self.options.model_copy(update={"hidden": hidden}))
+        hidden = [width * sizes.get(f"hidden{i}", size) for i, (size, width) in enumerate(self._units(), 1)]
+        return type(self)(self.options.model_copy(update={"hidden": tuple(hidden)}))
 
     def module(self) -> nn.Module:
         return ConvChainModule(self.options)
@@ -128,14 +139,14 @@ class ConvChain(BlockAdapter):
     def symmetries(self) -> tuple[SymmetryGroup, ...]:
         rescale = all(step.activation in ("relu", None) for step in self.options.steps[:-1])
         groups = []
-        for at, size in enumerate(self.options.hidden):
+        for at, (size, width) in enumerate(self._units()):
             first, reader = list(self._dense())[at : at + 2]
             members = list(self._made_by(first, 1))
             # A depthwise convolution of a unit takes its scale back, so that all behind it stays.
             for i in range(first + 1, reader):
                 members += self._made_by(i, 0, weight=-1 if i == first + 1 else 0)
             members.append(SymmetryMember(f"conv{reader}.weight", 1, -1 if reader == first + 1 else 0))
-            groups.append(SymmetryGroup(f"hidden{at + 1}", size, tuple(members), rescale=rescale))
+            groups.append(SymmetryGroup(f"hidden{at + 1}", size, tuple(members), rescale, width))
         return tuple(groups)
 
     def stream(self) -> tuple[SymmetryMember, ...]:
@@ -147,6 +158,12 @@ class ConvChain(BlockAdapter):
     def _dense(self) -> Iterator[int]:
         """Numbers, from 1, of the steps that are not depthwise."""
         return (i for i, step in enumerate(self.options.steps, 1) if not step.depthwise)
+
+    def _units(self) -> Iterator[tuple[int, int]]:
+        """Of the channels behind each dense step but the last: how many units, and channels of each."""
+        for channels, (first, reader) in zip(self.options.hidden, pairwise(self._dense()), strict=True):
+            width = math.lcm(*(step.together for step in self.options.steps[first : reader - 1]))
+            yield channels // width, width
 
     def _made_by(self, number: int, scale: int, weight: int | None = None) -> Iterator[SymmetryMember]:
         """Tensors of a step that run over the channels it writes; what makes a unit larger gets `scale`."""
@@ -169,7 +186,7 @@ class ConvChainModule(nn.Module):
         widths, channels = [*options.hidden, options.out or options.channels], options.channels
         for number, step in enumerate(options.steps, 1):
             out = channels if step.depthwise else widths.pop(0)
-            groups = channels if step.depthwise else 1
+            groups = channels // step.together if step.depthwise else 1
             conv = nn.Conv2d(
                 channels, out, step.kernel, step.stride, step.padding, step.dilation, groups, bias=step.bias
             )

@@ -152,8 +152,9 @@ def _chain(
 
 
 def _step(conv: nn.Conv2d) -> dict[str, Any] | None:
-    """A convolution as a step, without what follows; None unless square, zero-padded and dense or depthwise."""
-    depthwise = conv.groups > 1 and conv.groups == conv.in_channels == conv.out_channels
+    """A convolution as a step, without what follows; None unless square, zero-padded, and dense or, in groups, with as
+    many channels out as in."""
+    depthwise = conv.groups > 1 and conv.in_channels == conv.out_channels
     sizes = [conv.kernel_size, conv.stride, conv.padding, conv.dilation]
     if any(isinstance(size, str) or len(set(size)) > 1 for size in sizes) or conv.padding_mode != "zeros":
         return None
@@ -164,6 +165,7 @@ def _step(conv: nn.Conv2d) -> dict[str, Any] | None:
     return {
         **named,
         "depthwise": depthwise,
+        "together": conv.in_channels // conv.groups if depthwise else 1,
         "bias": conv.bias is not None,
         "norm": None,
         "activation": None,

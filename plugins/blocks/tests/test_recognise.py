@@ -99,6 +99,12 @@ def vgg() -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+def mixed_groups() -> nn.Sequential:
+    """A unit has as many channels as fit whole groups of both: six."""
+    grouped = [nn.Conv2d(12, 12, 3, groups=6), nn.ReLU(), nn.Conv2d(12, 12, 3, groups=4), nn.BatchNorm2d(12)]
+    return nn.Sequential(nn.Conv2d(3, 12, 1), nn.ReLU(), *grouped, nn.Conv2d(12, 5, 1))
+
+
 def mlp() -> nn.Sequential:
     return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 7), nn.Tanh(), nn.Linear(7, 3))
 
@@ -119,6 +125,12 @@ NETWORKS: dict[str, tuple[Any, tuple[int, ...], dict[str, list[int]]]] = {
         IMAGES,
         {"layer1.0": [16, 16], "layer2.0": [32, 32], "layer3.0": [64, 64], "layer4.0": [128, 128]},
     ),
+    "resnext": (  # a hidden unit is a whole group
+        lambda: ResNet(Bottleneck, [1, 1, 1, 1], groups=4, width_per_group=8),
+        IMAGES,
+        {"layer1.0": [4], "layer2.0": [4], "layer3.0": [4], "layer4.0": [4]},
+    ),
+    "mixed groups": (mixed_groups, IMAGES, {"": [2]}),
     "mobilenet": (
         lambda: MobileNetV2(3, 1.0, [[1, 8, 1, 1], [6, 8, 2, 2], [6, 12, 1, 2]]),
         IMAGES,

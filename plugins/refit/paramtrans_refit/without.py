@@ -83,7 +83,9 @@ class Merge(Closed):
     def __init__(self, options: BaseOptions, source: BlockAdapter, target: BlockAdapter) -> None:
         super().__init__(options, source, target)
         if any(group.width > 1 for group in self.cut.groups.values()):
-            raise SpecMismatch("merges units value by value; of attention heads no mean is taken; try prune or refit")
+            raise SpecMismatch(
+                "merges units of one value; of attention heads and groups of channels no mean is taken; try prune"
+            )
 
     def fewer(self, params: Params, group: SymmetryGroup, count: int) -> Params:
         if group.rescale:
