@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from paramtrans.hookspecs import hookimpl
     from paramtrans.hosts import Hosts, Params
     from paramtrans.learned import LearnedTranslator, TokenTranslator
+    from paramtrans.madeup import draw_probes
     from paramtrans.options import BaseOptions
     from paramtrans.plugins import components
     from paramtrans.pretrained import PretrainedTranslator
@@ -62,6 +63,7 @@ _HOMES = {
     "Params": "hosts",
     "LearnedTranslator": "learned",
     "TokenTranslator": "learned",
+    "draw_probes": "madeup",
     "BaseOptions": "options",
     "components": "plugins",
     "PretrainedTranslator": "pretrained",
@@ -128,6 +130,7 @@ __all__ = [
     "Translator",
     "__version__",
     "components",
+    "draw_probes",
     "hookimpl",
     "load_translated",
     "load_translator",

@@ -275,6 +275,8 @@ class ProbeCase:
     """The hosts whose blocks are compared."""
     source: BlockAdapter | None = None
     """The adapter of their source blocks."""
+    network: nn.Module | None = None
+    """Instead of hosts of a task: a copy of the network that inputs are wanted for, in eval mode."""
 
 
 class Probes(Configurable, ABC):

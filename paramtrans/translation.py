@@ -163,7 +163,8 @@ def _translate_block(
             if maker.needs_probes and context.original is None:
                 raise SpecMismatch(
                     "this translator looks at what blocks compute; calibrate it with a few dozen unlabelled inputs "
-                    "(calibrate=, or --calibrate), or take one that looks at parameters alone: prune, select, merge"
+                    "(calibrate=, or --calibrate) or made-up ones (draw_probes, or --probes), or take one that looks "
+                    "at parameters alone: prune, select, merge"
                 )
             params = maker.translate(source, context)
         except SpecMismatch as error:

@@ -15,7 +15,7 @@ from torchvision.models.resnet import BasicBlock
 
 HELP = "`apt-get install dataset-fashion-mnist` puts the four files into /usr/share/datasets/fashion-mnist"
 FOLDER = Path("/usr/share/datasets/fashion-mnist")
-EPOCHS, BATCH, PEAK = 3, 256, 0.3
+EPOCHS, BATCH, PEAK = 8, 256, 0.3
 KEPT_OUT = 5000
 """The last training images: no network sees them, calibration images come from there."""
 

@@ -32,14 +32,16 @@ def matched(batch: int) -> dict[str, Method]:
 
 
 @torch.no_grad()
-def milliseconds(network: nn.Module, inputs: Tensor, repeats: int = 30) -> float:
-    """Time of one run, the least of several, so that what else the machine does counts as little as may be."""
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        network(inputs)
-        times.append(time.perf_counter() - started)
-    return 1000 * min(times)
+def milliseconds(networks: Sequence[nn.Module], inputs: Tensor, repeats: int = 30) -> list[float]:
+    """Time of one run of each, side by side: they take turns, and the least of several runs counts, so that what else
+    the machine does counts as little as may be."""
+    times = [[0.0] * repeats for _ in networks]
+    for turn in range(repeats):
+        for network, own in zip(networks, times, strict=True):
+            started = time.perf_counter()
+            network(inputs)
+            own[turn] = time.perf_counter() - started
+    return [1000 * min(own) for own in times]
 
 
 def peak_mib() -> float:

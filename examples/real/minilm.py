@@ -159,7 +159,7 @@ def main() -> None:
             mean, ci95 = interval(values)
             rows.append(
                 Measured(
-                    "all-MiniLM-L6-v2", method, options.sentences, 0.5, metric, mean, ci95,
+                    "all-MiniLM-L6-v2", method, 0 if method in ALONE else options.sentences, 0.5, metric, mean, ci95,
                     cost["parameters"], cost["flops"], seconds,
                 )
             )  # fmt: skip

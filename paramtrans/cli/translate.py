@@ -10,22 +10,14 @@ from typing import Any
 import click
 
 from paramtrans.cli.flags import json_flag, plugin_files, quiet_flag
-from paramtrans.errors import ConfigError, DataError
+from paramtrans.cli.inputs import DATA, PROBES, SHAPE, drawn, read_inputs, shape_of_made_up
+from paramtrans.errors import ConfigError
 
 MODEL = click.argument("model", metavar="MODEL", type=click.Path(path_type=Path))
 ARCHITECTURE = click.option(
     "--arch", "architecture", required=True, metavar="torchvision:NAME|FILE.py:FACTORY", help="What makes the network."
 )
 BLOCKS = click.option("--blocks", default="*", metavar="PATTERN", help="Paths of blocks, with * and between commas.")
-DATA = click.option(
-    "--calibrate",
-    "data",
-    metavar="DATA",
-    type=click.Path(path_type=Path),
-    help="Unlabelled inputs: .npy, or .safetensors with one tensor, or with several named as the network's arguments.",
-)
-BATCH = 32
-"""Calibration inputs that go through the network at once."""
 
 
 @click.command()
@@ -85,7 +77,7 @@ def inspect(model: Path, architecture: str, blocks: str, data: Path | None, as_j
     "settings",
     multiple=True,
     metavar="NAME=VALUE",
-    help="An option of the translator; of one that goes on: TRANSLATOR.NAME=VALUE.",
+    help="An option of the translator; of one that goes on, or of probes: THEIRS.NAME=VALUE.",
 )
 @BLOCKS
 @click.option("--ratio", type=float, help="Share of the hidden units that stay; 0.5 by default.")
@@ -96,6 +88,8 @@ def inspect(model: Path, architecture: str, blocks: str, data: Path | None, as_j
 )
 @click.option("--independent", is_flag=True, help="Translate each block as if it were the only one.")
 @DATA
+@PROBES
+@SHAPE
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Where the small network goes.")
 @plugin_files
 @quiet_flag
@@ -113,6 +107,8 @@ def translate(
     measured: bool,
     independent: bool,
     data: Path | None,
+    probes: str | None,
+    shape: str | None,
     output: Path,
     quiet: bool,
     as_json: bool,
@@ -127,11 +123,14 @@ def translate(
 
     if output.suffix != ".safetensors":
         raise ConfigError([f"-o {output}: must end in .safetensors"])
-    options, going_on = _settings(settings, then)
+    options, going_on = _settings(settings, (*then, *([probes] if probes else [])))
+    made_up = shape_of_made_up(probes, shape, data)
     chosen = Path(translator) if Path(translator).is_dir() else translator
     widths = _widths(ratio, budget, flops, (chosen, options) if measured else None)
     network = _network(model, architecture)
     batches = read_inputs(data) if data else []
+    if probes and made_up:
+        batches = drawn(network, probes, made_up, going_on.pop(probes))
     small = translate_network(
         network,
         chosen,
@@ -169,42 +168,11 @@ def translate(
         ("", "before", "after", ""),
         *((name, f"{n:,}", f"{after[name]:,}", f"{after[name] / max(1, n):.0%}") for name, n in before.items()),
     )
+    if probes:
+        click.echo("errors are those on made-up inputs; on real ones they may be much larger")
     if not batches:
         click.echo("with --calibrate DATA, how good the blocks come out is predicted")
     click.echo(f"{output}: rebuild it by paramtrans.load_translated")
-
-
-def read_inputs(path: Path) -> list[Any]:
-    """Calibration inputs in batches; raises `DataError` where the file is not what it should be."""
-    from tokenize import TokenError
-
-    import numpy
-    import torch
-
-    from paramtrans.models import read_parameters
-    from paramtrans.torchfile import check_regular
-
-    check_regular(path)
-    if path.suffix == ".npy":
-        try:
-            whole: Any = torch.from_numpy(numpy.load(path, allow_pickle=False))
-        except (OSError, ValueError, MemoryError, SyntaxError, TokenError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            raise DataError(f"{path}: cannot be read as an array of numbers: {reason}") from error
-    elif path.suffix == ".safetensors":
-        found = read_parameters(path)
-        whole = next(iter(found.values())) if len(found) == 1 else found
-    else:
-        raise DataError(f"{path}: calibration inputs are .npy or .safetensors")
-    sizes = {len(t) if t.ndim else 0 for t in (whole.values() if isinstance(whole, dict) else [whole])}
-    if len(sizes) != 1 or not min(sizes):
-        raise DataError(f"{path}: all tensors need a first axis of the same length, one entry for each example")
-    if isinstance(whole, torch.Tensor) and whole.dtype == torch.float64:  # numpy's default, and no network's
-        whole = whole.float()
-    pieces = range(0, sizes.pop(), BATCH)
-    if isinstance(whole, dict):
-        return [{name: tensor[i : i + BATCH] for name, tensor in whole.items()} for i in pieces]
-    return [whole[i : i + BATCH] for i in pieces]
 
 
 def _network(model: Path, architecture: str) -> Any:
@@ -238,7 +206,8 @@ def _settings(texts: tuple[str, ...], then: tuple[str, ...]) -> tuple[dict[str, 
     for name, value in map(_setting, texts):
         translator, dot, own = name.partition(".")
         if dot and translator not in behind:
-            raise ConfigError([f"--option {name}: {translator} is none of the translators that --then names"])
+            unknown = f"{translator} is none of the translators that --then names, nor the probes"
+            raise ConfigError([f"--option {name}: {unknown}"])
         (behind[translator] if dot else first)[own if dot else name] = value
     return first, behind
 

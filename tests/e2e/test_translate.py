@@ -260,6 +260,33 @@ def test_options_of_translators_that_go_on_from_the_shell(
     torch.testing.assert_close(small(images), wanted(images), rtol=1e-3, atol=1e-4)
 
 
+def test_made_up_inputs_from_the_shell(
+    network: nn.Module, nets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, output = tmp_path / "model.safetensors", tmp_path / "small.safetensors"
+    save_file(network.state_dict(), model)
+    start = ("translate", model, "--arch", f"{nets}:small", "--blocks", "1,2", "-o", output)
+    for flags, problem in {
+        ("--probes", "smooth"): "--probes NAME and --input SHAPE go together",
+        ("--input", "3,9,9"): "--probes NAME and --input SHAPE go together",
+        ("--input", "3,9,9", "--probes", "smooth", "--calibrate", model): "in the place of --calibrate",
+        ("--input", "3x9", "--probes", "smooth"): "expected the shape of one input, such as 3,224,224",
+        ("--input", "1,9,9", "--probes", "smooth"): "the network does not take the calibration inputs",
+        ("--input", "3,9,9", "--probes", "smoth"): 'did you mean "smooth"?',
+        ("--option", "smooth.count=3"): "smooth is none of the translators that --then names, nor the probes",
+        (): "made-up ones (draw_probes, or --probes)",
+    }.items():
+        status, _, err = shell(capsys, *start, *flags)
+        assert status == 2 and problem in err and not output.exists(), flags
+    made_up = ("--probes", "bn_statistics", "--input", "3,9,9", "--option", "bn_statistics.steps=5")
+    status, out, err = shell(capsys, *start, *made_up)
+    assert status == 0 and "errors are those on made-up inputs" in out, err
+    inputs = paramtrans.draw_probes(network, (3, 9, 9), "bn_statistics", steps=5)
+    wanted = paramtrans.translate(network, blocks="1,2", calibrate=inputs.split(32))
+    small = paramtrans.load_translated(output, f"{nets}:small")
+    torch.testing.assert_close(small(inputs), wanted(inputs), rtol=1e-3, atol=1e-4)
+
+
 def test_budgets_from_the_shell(
     network: nn.Module, nets: Path, images: Tensor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

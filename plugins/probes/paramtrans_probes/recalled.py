@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -18,6 +20,8 @@ from paramtrans.stacked import network
 from paramtrans_probes.synthetic import Smooth, SmoothOptions
 
 HOSTS_AT_ONCE = 16
+INPUTS_AT_ONCE = 32
+"""Inputs for a user's own network that are fitted together: its features are kept for going backwards."""
 
 
 class RecalledOptions(ProbeOptions):
@@ -32,7 +36,8 @@ class RecalledOptions(ProbeOptions):
 class Recalled(Probes):
     """Starts at smooth fields and fits them, for each host, until batch statistics are the running ones.
 
-    The idea is DeepInversion's (arXiv 1912.08795), without its classes: no label is used. Values stay in [0, 1].
+    The idea is DeepInversion's (arXiv 1912.08795), without its classes: no label is used. Values stay in [0, 1]; those
+    for a user's own network, which may want others, do not.
     """
 
     Options: ClassVar[type[BaseOptions]] = RecalledOptions
@@ -41,10 +46,12 @@ class Recalled(Probes):
     own_inputs: ClassVar[bool] = True
 
     def draw(self, case: ProbeCase) -> Tensor:
+        start = Smooth(SmoothOptions(count=self.options.count)).draw(case)
+        if case.network is not None:
+            return self._for_network(case.network, start)
         if case.hosts is None or case.task is None or case.source is None:
             raise SpecMismatch("bn_statistics are those of a task's hosts; give a case with hosts, task and source")
         module = network(case.task, case.source)
-        start = Smooth(SmoothOptions(count=self.options.count)).draw(case)
         fitted = []
         for chosen in torch.arange(len(case.hosts)).split(HOSTS_AT_ONCE):
             some = case.hosts.pick(chosen)
@@ -54,15 +61,30 @@ class Recalled(Probes):
 
     def _fit(self, module: nn.Module, params: Params, start: Tensor) -> Tensor:
         """Inputs for some hosts: `[count, ...]` → `[models, count, ...]`."""
-        distances = StatisticsDistance(module)
-        models = len(next(iter(params.values())))
-        inputs = start.expand(models, *start.shape).clone().requires_grad_()
+        distances, models = StatisticsDistance(module), len(next(iter(params.values())))
+        distance = partial(distances, params)
+        return self._descend(distance, start.expand(models, *start.shape), (0, 1))
+
+    def _for_network(self, given: nn.Module, start: Tensor) -> Tensor:
+        """Inputs for a user's own network: `[count, ...]` → the same shape."""
+        distances = StatisticsDistance(given)
+        params = {name: tensor.detach() for name, tensor in given.state_dict().items()}
+        distance = partial(distances.of_one, params)
+        start = start.to(next(iter(params.values())).device)
+        return torch.cat([self._descend(distance, some, None) for some in start.split(INPUTS_AT_ONCE)])
+
+    def _descend(
+        self, distance: Callable[[Tensor], Tensor], start: Tensor, limits: tuple[float, float] | None
+    ) -> Tensor:
+        """Adam on inputs, within `limits` if there are any."""
+        inputs = start.clone().requires_grad_()
         optimizer = torch.optim.Adam([inputs], lr=self.options.lr)
         for _ in range(self.options.steps):
             optimizer.zero_grad()
-            distances(params, inputs).sum().backward()
+            distance(inputs).sum().backward()
             optimizer.step()
-            inputs.data.clamp_(0, 1)
+            if limits is not None:
+                inputs.data.clamp_(*limits)
         return inputs.detach()
 
 
@@ -74,32 +96,33 @@ class StatisticsDistance:
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module.eval()
-        self._entered: dict[str, Tensor] = {}
+        self._found: dict[str, tuple[Tensor, Tensor]] = {}
         norms = {name: child for name, child in module.named_modules() if isinstance(child, _BatchNorm)}
         if not any(norm.track_running_stats for norm in norms.values()):
             raise SpecMismatch("bn_statistics need a network with BatchNorm; try strokes or smooth")
-        self.norms = [name for name, norm in norms.items() if norm.track_running_stats]
+        self.norms = {name: norm.eps for name, norm in norms.items() if norm.track_running_stats}
         for name in self.norms:
             norms[name].register_forward_pre_hook(self._keep(name))
 
     def _keep(self, name: str):  # type: ignore[no-untyped-def]
         def keep(module: nn.Module, given: tuple[Tensor, ...]) -> None:
-            self._entered[name] = given[0]
+            axes = [axis for axis in range(given[0].ndim) if axis != 1]
+            self._found[name] = given[0].mean(axes), given[0].std(axes)
 
         return keep
 
     def __call__(self, params: Params, inputs: Tensor) -> Tensor:
         """Stacked parameters and inputs `[models, batch, ...]` → `[models]`."""
-        found: Tensor = vmap(self._one)(params, inputs)
+        found: Tensor = vmap(self.of_one)(params, inputs)
         return found
 
-    def _one(self, params: Params, inputs: Tensor) -> Tensor:
+    def of_one(self, params: Params, inputs: Tensor) -> Tensor:
+        """Of one network: its `state_dict`, and inputs `[batch, ...]`."""
         functional_call(self.module, params, (inputs,))
         terms = []
-        for name in self.norms:
-            entered = self._entered.pop(name)
-            axes = [axis for axis in range(entered.ndim) if axis != 1]
-            mean, variance = params[f"{name}.running_mean"], params[f"{name}.running_var"]
-            terms.append(((entered.mean(axes) - mean).square() / variance).mean())
-            terms.append((entered.std(axes) / variance.sqrt() - 1).square().mean())
+        for name, eps in self.norms.items():
+            found_mean, found_deviation = self._found.pop(name)
+            mean, variance = params[f"{name}.running_mean"], params[f"{name}.running_var"].clamp_min(eps)
+            terms.append(((found_mean - mean).square() / variance).mean())
+            terms.append((found_deviation / variance.sqrt() - 1).square().mean())
         return torch.stack(terms).sum()

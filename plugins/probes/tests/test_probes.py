@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from paramtrans_probes.recalled import StatisticsDistance
 from paramtrans_probes.synthetic import bezier
 from torch import Tensor, nn
 
-from paramtrans import FeatureSpec, Hosts, ProbeCase, Split, Task, components
-from paramtrans.errors import SpecMismatch
+from paramtrans import FeatureSpec, Hosts, ProbeCase, Split, Task, components, draw_probes
+from paramtrans.errors import DataError, SpecMismatch
 from paramtrans.hosts import split
 from paramtrans.protocols import Probes
 from paramtrans.stacked import network
@@ -112,6 +114,23 @@ def test_recalled_inputs_have_statistics_nearer_to_those_the_network_remembers()
     few, many = (probes("bn_statistics", count=16, steps=steps).draw(given) for steps in (1, 60))
     assert many.shape == (1, 16, *SHAPE)
     assert distance(params, many) < 0.5 * distance(params, few)
+
+
+def test_inputs_for_a_network_of_ones_own_take_its_units_and_leave_it_as_it_was() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
+    for _ in range(50):
+        module(5 + 2 * torch.randn(32, *SHAPE))
+    before = {name: tensor.clone() for name, tensor in module.eval().state_dict().items()}
+    few, many = (draw_probes(module, SHAPE, count=40, lr=0.1, steps=steps) for steps in (1, 80))
+    assert many.shape == (40, *SHAPE) and many.max() > 3
+    distance = StatisticsDistance(copy.deepcopy(module))
+    assert distance.of_one(before, many[:32]) < 0.2 * distance.of_one(before, few[:32])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+    assert not any(layer._forward_pre_hooks for layer in module)
+    assert torch.equal(many, draw_probes(module, SHAPE, count=40, lr=0.1, steps=80))
+    with pytest.raises(DataError, match="does not take"):
+        draw_probes(module, (1, 8, 8))
 
 
 def test_a_network_without_batchnorm_remembers_nothing() -> None:
