@@ -76,28 +76,28 @@ class Memory:
     """
 
     def __init__(self) -> None:
-        self._free: list[Tensor] = []
+        self._buffers: list[tuple[weakref.ref[NDArray[Any]], Tensor]] = []
         self._taking = threading.Lock()
 
     def empty(self, *shape: int) -> Tensor:
         """An uninitialised float32 tensor."""
         size = math.prod(shape)
-        buffer = self._take(size)
-        # The tensor keeps this array object alive, whose end gives the buffer back.
-        window = buffer.numpy()[:size]
-        weakref.finalize(window, self._free_again, buffer)
+        with self._taking:
+            buffer = self._unused(size)
+            # The tensor keeps this array object alive, whose end makes the buffer unused. Nothing is called then: an
+            # interrupt that met a callback would be lost.
+            window = buffer.numpy()[:size]
+            self._buffers.append((weakref.ref(window), buffer))
         return torch.from_numpy(window).view(shape)
 
-    def _take(self, size: int) -> Tensor:
-        # Buffers come back at any moment, also while this runs, but only at the list's end.
-        with self._taking:
-            fitting = [(len(t), i) for i, t in enumerate(self._free) if size <= len(t) <= 2 * size]
-            if fitting:
-                return self._free.pop(min(fitting)[1])
-        return torch.empty(size)
-
-    def _free_again(self, buffer: Tensor) -> None:
-        self._free.append(buffer)
+    def _unused(self, size: int) -> Tensor:
+        """A buffer that no tensor uses, taken off the list, or a new one."""
+        fitting = [
+            (len(buffer), i)
+            for i, (user, buffer) in enumerate(self._buffers)
+            if size <= len(buffer) <= 2 * size and user() is None
+        ]
+        return self._buffers.pop(min(fitting)[1])[1] if fitting else torch.empty(size)
 
 
 def _enter(stacked: Tensor, memory: Memory) -> Tensor:

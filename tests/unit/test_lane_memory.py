@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -139,8 +140,6 @@ def test_one_object_in_many_threads(state: State, several: list[Tensor]) -> None
 
 @pytest.fixture
 def quick_switches() -> Iterator[None]:
-    import sys
-
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -171,3 +170,12 @@ def test_a_view_keeps_its_array() -> None:
         memory.empty(4, 8).fill_(3.0)
     assert (part == 1).all()
     assert (numbers == 2).all()
+
+
+def test_nothing_is_called_when_an_array_ends() -> None:
+    # An interrupt raised there could go nowhere: Python prints it, and goes on.
+    array, called = Memory().empty(8), []
+    sys.setprofile(lambda frame, event, argument: called.append(event))
+    del array
+    sys.setprofile(None)
+    assert "call" not in called
