@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
 import io
 import os
+import signal
 import sys
+import threading
 import traceback
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +17,9 @@ import paramtrans
 from paramtrans.errors import ParamtransError
 from paramtrans.plugins import components
 from paramtrans.registry import Entry
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 
 class Commands(click.Group):
@@ -61,6 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # where letters such as × and → are not known, they are no reason to stop
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    sys.unraisablehook = _interrupted_again
     given = sys.argv[1:] if arguments is None else arguments
     arguments = [argument for argument in given if argument != "--debug"]
     try:
@@ -78,6 +85,24 @@ def main(arguments: list[str] | None = None) -> int:
         click.echo(f"error: {error}" if "\n" not in str(error) else str(error), err=True)
         return 2
     return status if isinstance(status, int) else 0
+
+
+def _interrupted_again(lost: UnraisableHookArgs) -> None:
+    """Python drops an interrupt that meets a destructor or the callback of a weak reference: it comes once more."""
+    if lost.exc_type is KeyboardInterrupt:
+        again = threading.Timer(0.01, _interrupt)  # not at once, which would be inside this very hook
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(lost)
+
+
+def _interrupt() -> None:
+    """Interrupt the main thread, also where it waits."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    else:
+        _thread.interrupt_main()
 
 
 def _entries() -> list[Entry]:

@@ -208,6 +208,26 @@ def test_an_interrupted_run_exits_with_130_and_goes_on_to_the_same_methods(shell
     assert sorted(after.values()) == sorted(shards(undisturbed[0]).values())
 
 
+DROPPED = """
+import sys, time
+from paramtrans.cli import main
+class Ends:
+    def __del__(self):
+        raise KeyboardInterrupt
+def work(*arguments, **settings):
+    Ends()
+    time.sleep(30)
+main.paramtrans_group.main = work
+sys.exit(main.main([]))
+"""
+
+
+def test_an_interrupt_that_python_drops_comes_again() -> None:
+    done = subprocess.run([sys.executable, "-c", DROPPED], capture_output=True, text=True, check=False)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr == "interrupted; run the same command again to go on\n"
+
+
 # Mistakes
 
 
