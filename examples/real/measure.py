@@ -64,7 +64,7 @@ class Measured:
     flops: int
     """For one example; a multiply-add is two."""
     seconds: float | None
-    """For translating one network, on one core that other programs may share."""
+    """Of processor time, for translating one network."""
     peak_mib: float = field(default_factory=peak_mib)
 
     def as_dict(self) -> dict[str, Any]:
