@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from paramtrans import hosts as stacks
 from paramtrans import seeds
 from paramtrans.blocks import BlockAdapter
-from paramtrans.capture import Inputs, NetworkContext, call, entering, first_examples, in_batches
+from paramtrans.capture import Inputs, NetworkContext, call, first_examples, in_batches
 from paramtrans.distances import streamed_error
+from paramtrans.entrances import Entrances
 from paramtrans.errors import DataError, SpecMismatch
 from paramtrans.hosts import Params
 from paramtrans.network import NetworkBlock, Survey, find_blocks, matches, some_paths, survey
@@ -84,14 +85,14 @@ def translate(
         _check_room(
             original, [block for block in looked.blocks if chosen[block.entrance] != block.sizes], chosen, batch
         )
-    small = copy.deepcopy(original)
+    small, entrances = copy.deepcopy(original), Entrances(batches)
     replaced: list[Replaced] = []
     with reporter.stage(f"translating {len(looked.blocks)} blocks", len(looked.blocks)) as stage:
         for block in looked.blocks:
             sizes = chosen[block.entrance]
             if sizes != block.sizes:
                 before = small if sequential and replaced else original
-                replaced.append(_translate_block(block, sizes, makers, (original, before, small), batches, seed))
+                replaced.append(_translate_block(block, sizes, makers, (original, before, small), entrances, seed))
             stage.advance(note=block.path)
     _warn(replaced)
     small.train(module.training)
@@ -144,7 +145,7 @@ def _translate_block(
     sizes: Sizes,
     makers: Sequence[Maker],
     networks: tuple[nn.Module, nn.Module, nn.Module],
-    batches: Iterable[Inputs],
+    entrances: Entrances,
     seed: int,
 ) -> Replaced:
     """Replace one block in the last of the networks: the original, the one before this block, the one written to."""
@@ -153,9 +154,9 @@ def _translate_block(
     source = block.params(original)
     device = next(iter(source.values())).device
     context = NetworkContext(seed=seed, device=device)
-    if next(iter(batches), None) is not None:
-        kept = entering(original, block.entrance, batches)
-        reached = kept if before is original else entering(before, block.entrance, batches)
+    if entrances.known:
+        kept = entrances.entering(original, block)
+        reached = kept if before is original else entrances.entering(before, block)
         context = replace(context, original=kept, reached=reached)
     for number, make in enumerate(makers):
         try:

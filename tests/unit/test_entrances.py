@@ -1,0 +1,104 @@
+"""What enters blocks is the same whether a network goes on from the block before or begins at its start."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock
+
+from paramtrans import components
+from paramtrans.capture import entering
+from paramtrans.entrances import Entrances
+from paramtrans.network import NetworkBlock, find_blocks, survey
+
+
+class Net(nn.Module):
+    """Four blocks in a row, each behind a multiplication by `scales`; with `over`, what the first gives is added once
+    more before the last."""
+
+    def __init__(self, over: bool = False) -> None:
+        super().__init__()
+        self.stem, self.over = nn.Conv2d(3, 4, 3), over
+        wider = nn.Sequential(nn.Conv2d(4, 6, 1, 2, bias=False), nn.BatchNorm2d(6))
+        self.blocks = nn.ModuleList([BasicBlock(4, 4), BasicBlock(4, 6, 2, wider), BasicBlock(6, 6), BasicBlock(6, 6)])
+        self.more = nn.Conv2d(4, 6, 1, 2)
+
+    def forward(self, x: Tensor, scales: Tensor | None = None) -> Tensor:
+        first = x = self.blocks[0](self.stem(x))
+        for block in self.blocks[1:3]:
+            x = block(x if scales is None else x * scales.view(-1, 1, 1, 1))
+        found: Tensor = self.blocks[3](x + self.more(first) if self.over else x)
+        return found
+
+
+def case(over: bool = False) -> tuple[Net, list[NetworkBlock], list[Tensor]]:
+    torch.manual_seed(0)
+    network, batches = Net(over).eval(), [torch.randn(3, 3, 9, 9), torch.randn(2, 3, 9, 9)]
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_var.uniform_(0.5, 2)
+            module.bias.data.normal_()
+    return network, list(survey(network, find_blocks(network, components()), batches[0]).blocks), batches
+
+
+def passes(network: nn.Module, path: str) -> list[int]:
+    """The number of examples in each run of a layer from now on."""
+    found: list[int] = []
+    network.get_submodule(path).register_forward_hook(lambda _, given, __: found.append(len(given[0])))
+    return found
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_what_enters_a_block_is_the_same_as_from_the_networks_start(over: bool) -> None:
+    network, blocks, batches = case(over)
+    assert [block.path for block in blocks] == [f"blocks.{i}" for i in range(4)]
+    small, entrances = copy.deepcopy(network), Entrances(batches)
+    for block in blocks:
+        for one in (network, small):
+            wanted = list(entering(one, block.entrance, batches))
+            found = list(entrances.entering(one, block))
+            assert [len(kept) for kept in found] == [3, 2]
+            for kept, own in zip(found, wanted, strict=True):
+                torch.testing.assert_close(kept, own)
+        smaller = block.adapter.narrowed({name: size // 2 for name, size in block.sizes.items()})
+        block.replace(small, smaller, None)
+    assert not any("forward" in vars(m) or m._forward_pre_hooks for one in (network, small) for m in one.modules())
+
+
+def test_a_network_goes_on_from_the_block_before_and_tries_it_on_two_examples() -> None:
+    network, blocks, batches = case()
+    entrances, first, third = Entrances(batches), passes(network, "blocks.0.conv2"), passes(network, "blocks.2.conv2")
+    for block in blocks:
+        entrances.entering(network, block)
+    # From the start two examples for each further block; behind the block before, these two and then all.
+    assert first == [2, 2, 3, 2, 2, 2] and third == [2, 2, 3, 2]
+
+
+def test_with_a_skip_over_blocks_the_network_runs_from_its_start() -> None:
+    network, blocks, batches = case(over=True)
+    entrances, first = Entrances(batches), passes(network, "blocks.0.conv2")
+    for block in blocks:
+        entrances.entering(network, block)
+    assert first[-3:] == [2, 3, 2]
+
+
+def test_named_arguments_are_there_for_every_example() -> None:
+    network, blocks, [inputs, _] = case()
+    batches = [{"x": inputs, "scales": torch.tensor([2.0, 2.0, 7.0])}]  # alike in what is tried
+    entrances = Entrances(batches)
+    for block in blocks:
+        [found], [wanted] = entrances.entering(network, block), entering(network, block.entrance, batches)
+        torch.testing.assert_close(found, wanted)
+
+
+def test_blocks_that_are_left_out_run_as_they_stand() -> None:
+    network, blocks, batches = case()
+    entrances = Entrances(batches)
+    assert entrances.known and not Entrances([]).known
+    for block in (blocks[0], blocks[3]):
+        found = list(entrances.entering(network, block))
+        for kept, own in zip(found, entering(network, block.entrance, batches), strict=True):
+            torch.testing.assert_close(kept, own)
