@@ -79,12 +79,12 @@ def page(card: Card) -> str:
 
 
 def _trained_on(card: Card) -> list[tuple[str, str]]:
-    config, hosts = card.config, card.results["zoo"]
+    config = card.config
     rows = [
         ("task", _component(config["task"])),
         ("source block", _component(config["source"])),
         ("target block", _component(config["target"])),
-        ("hosts", ", ".join(f"{hosts[role]:,} to {role}" for role in ("train", "select", "report"))),
+        ("hosts", report.host_counts(card.results["zoo"])),
         ("step 1 (hosts)", _options(config["zoo"]["step1"])),
         ("step 2 (target blocks)", _options(config["zoo"]["step2"])),
         ("translator", _component(config["translator"])),

@@ -20,6 +20,10 @@ def problems(config: Config, classes: Mapping[str, Any]) -> Iterator[str]:
     yield from _names(config)
     if config.report is not None and config.zoo.report_from is not None:
         yield "report: the report hosts are given by zoo.report_from; leave one of them out"
+    if config.zoo.snapshots and config.zoo.origin is not None:
+        yield "zoo.snapshots: hosts from elsewhere (zoo.origin) have none; leave one of them out"
+    if len(set(config.zoo.snapshots)) < len(config.zoo.snapshots):
+        yield "zoo.snapshots: a share is named twice"
 
 
 def _own_translator(config: Config, translator: Any) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -73,6 +73,9 @@ class ZooConfig(BaseOptions):
     and `target.*` where they have one, first axis the host. Relative to the config file."""
     pairs: NonNegativeInt | None = Field(None, le=10_000_000)
     """How many of the training hosts also get a trained target (step 2); all of them by default."""
+    snapshots: tuple[Annotated[float, Field(ge=0.001, lt=1)], ...] = Field((), max_length=MAX_PARTS)
+    """Shares of step 1, such as `[0.5, 0.75]`, after which training hosts are kept as well. The translator learns from
+    these as from further hosts. They take no more training, and have no trained target: for objectives without one."""
     seed: NonNegativeInt = 0
     origin: str | None = Field(None, max_length=200)
     """Name of a zoo that was trained elsewhere and enters by `paramtrans zoo import`; none: hosts are trained here."""

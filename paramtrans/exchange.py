@@ -19,7 +19,9 @@ from paramtrans.recipes import digest, hosts_digest
 
 FORMAT = 1
 INDEX = "index.json"
-PLACE = re.compile(r"(hosts|targets/([0-9a-f]{16}))/(train|select|report)-(\d{7})-(\d{7})\.safetensors")
+PLACE = re.compile(
+    r"(hosts|targets/([0-9a-f]{16}))/(train(?:@0\.\d{1,20})?|select|report)-(\d{7})-(\d{7})\.safetensors"
+)
 """Where a file may stand inside an exported zoo; nothing else is read."""
 
 Progress = Callable[[int], None]

@@ -16,9 +16,10 @@ from paramtrans import beginning, steps, store
 from paramtrans import hosts as params_
 from paramtrans.config import Config
 from paramtrans.hostfile import HostFile
+from paramtrans.hosts import Params
 from paramtrans.parts import Parts
 from paramtrans.plugins import components, plugins
-from paramtrans.recipes import host_seed, hosts_digest, identity
+from paramtrans.recipes import host_seed, hosts_digest, identity, trained_as
 
 Report = Callable[[int], None]
 
@@ -38,21 +39,41 @@ def do_job(job: dict[str, Any], report: Report) -> None:
     parts = _parts(json.dumps(job["config"]), Path(job["cache"]))
     zoo, started = parts.config.zoo, time.monotonic()
     own = [host_seed(zoo.seed, job["role"], number) for number in range(job["start"], job["stop"])]
-    record = identity(job["step"], job["role"], job["start"], own)
+    told: dict[str, Any] = {}
     file = HostFile(Path(zoo.report_from)) if job["given"] and zoo.report_from else None
     if job["step"] == 1 and file:
-        params = file.hosts(job["start"], job["stop"])
+        made = {job["role"]: file.hosts(job["start"], job["stop"])}
     elif job["step"] == 1:
-        begin, frozen = beginning.of_job(job, len(own))
-        record |= beginning.told(job)
-        params = steps.train_hosts(parts.task, parts.source, zoo.step1, own, parts.device, report, begin, frozen)
+        told = beginning.told(job)
+        made = _hosts(job, parts, own, report)
     else:
         whole, _ = store.load_params(Path(job["hosts"]))
         first = params_.take(whole, range(len(own)))
-        record["hosts_sha256"] = hosts_digest(whole, len(own))
+        told = {"hosts_sha256": hosts_digest(whole, len(own))}
         if file:
-            params = file.targets(job["start"], job["stop"])
+            target = file.targets(job["start"], job["stop"])
         else:
-            params = steps.train_targets(parts.task, parts.target, first, zoo.step2, own, parts.device, report)
+            target = steps.train_targets(parts.task, parts.target, first, zoo.step2, own, parts.device, report)
+        made = {job["role"]: target}
     made_by = {"paramtrans": paramtrans.__version__, "torch": torch.__version__, "device": str(parts.device)}
-    store.save_params(Path(job["file"]), params, {**record, "seconds": time.monotonic() - started, "made_by": made_by})
+    seconds = time.monotonic() - started
+    for role, file_ in _files(job).items():
+        record = {**identity(job["step"], role, job["start"], own), **told, "seconds": seconds, "made_by": made_by}
+        store.save_params(Path(file_), made[role], record)
+        seconds = 0.0  # what is kept on the way takes no more
+
+
+def _files(job: dict[str, Any]) -> dict[str, str]:
+    """By role, where a job writes its hosts."""
+    return {job["role"]: job["file"], **job["snapshots"]}
+
+
+def _hosts(job: dict[str, Any], parts: Parts, own: list[int], report: Report) -> dict[str, Params]:
+    """By role, the hosts of step 1 as they were after their share of it."""
+    begin, frozen = beginning.of_job(job, len(own))
+    options, kept = parts.config.zoo.step1, dict[int, Params]()
+    length = options.length(len(parts.task.split("train")))
+    at = {role: max(1, round(length * trained_as(role)[1])) for role in _files(job)}
+    wanted, keep = set(at.values()), kept.__setitem__
+    steps.train_hosts(parts.task, parts.source, options, own, parts.device, report, begin, frozen, wanted, keep)
+    return {role: kept[step] for role, step in at.items()}

@@ -139,6 +139,11 @@ class Parts:
                 f"{where}: zoo.pairs: {zoo.target_hosts} of {zoo.train} training hosts, but objective "
                 f"{', '.join(needing)} needs a trained target in each; leave zoo.pairs out"
             )
+        if needing and zoo.snapshots:
+            problems.append(
+                f"{where}: zoo.snapshots: have no trained target, but objective {', '.join(needing)} needs one in each "
+                "host; leave zoo.snapshots out"
+            )
         problems += [f"{where}: {problem}" for problem in self._untranslatable()]
         try:
             _ = self.device

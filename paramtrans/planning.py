@@ -41,7 +41,7 @@ class Plan:
     run_dir: str
     zoo_dir: str
     hosts: dict[str, int]
-    """Hosts of each role, and `to_train`: those not in the cache yet."""
+    """Hosts of each role, `snapshots` where there are some, and `to_train`: hosts not in the cache yet."""
     targets_to_train: int
     seconds: dict[str, float]
     folders: dict[str, int]
@@ -61,7 +61,7 @@ class Plan:
 
     def describe(self) -> str:
         """A few lines for people."""
-        hosts = ", ".join(f"{self.hosts[role]:,} {role}" for role in ROLES)
+        hosts = ", ".join(f"{count:,} {what}" for what, count in self.hosts.items() if what != "to_train")
         return "\n".join(
             [
                 f"run     {self.run_dir}",
@@ -174,18 +174,18 @@ class Planner:
         if translator is not None:
             translator["again"] = again
         per_host, held = (0.0, 0) if again else self._step(run, translator)
-        training, learned_from = run.config.training, sum(zoo.count("train") for zoo in run.zoos.learning)
+        training, hosts = run.config.training, run.zoos.counts()
+        learned_from = hosts["train"] + hosts.get("snapshots", 0)
         seconds["training"] = per_host * training.epochs * learned_from if training else 0.0
         batch = min(training.batch_size, learned_from) // training.accumulate if training else 0
         folders = dict[str, int]()
         for zoo in zoos:
             folders |= _folders(zoo)
-        roles = {role: sum(zoo.count(role) for zoo in run.zoos.learning) for role in ROLES[:2]}
         to_train = {step: sum(missing[zoo, step] for zoo in zoos) for step in (1, 2)}
         return Plan(
             run_dir=str(run.folder.path),
             zoo_dir=str(run.zoo.dir),
-            hosts={**roles, "report": run.zoos.reported.count("report"), "to_train": to_train[1]},
+            hosts={**hosts, "to_train": to_train[1]},
             targets_to_train=to_train[2],
             seconds={name: round(value, 1) for name, value in seconds.items()},
             folders=folders,
@@ -196,13 +196,16 @@ class Planner:
     def _missing(self, zoo: Zoo, step: int) -> int:
         """Hosts or targets that are not there, and that no earlier plan counts."""
         folder, _ = zoo.folder(step)
-        counts = (folder, *(zoo.count(role) for role in ROLES))
+        counts = (folder, *((role, zoo.count(role)) for role in (*ROLES, *zoo.snapshots)))
         if counts in self.looked_at:
             return 0
         self.looked_at.add(counts)
-        fresh = [shard for shard in zoo.absent(step) if (folder, shard) not in self.counted]
-        self.counted |= {(folder, shard) for shard in fresh}
-        return sum(shard.stop - shard.start for shard in fresh)
+        missing = 0
+        for shard, snapshots in zoo.absent(step).items():
+            made = {(folder, each) for each in (shard, *snapshots)}
+            missing += 0 if made <= self.counted else shard.stop - shard.start
+            self.counted |= made
+        return missing
 
     def _zoo(self, zoo: Zoo, step: int) -> float:
         """Seconds of one host or target."""
@@ -262,8 +265,8 @@ class Planner:
 
 
 def _folders(zoo: Zoo) -> dict[str, int]:
-    """Bytes of the hosts, and of the targets, that are used of a zoo."""
-    hosts = sum(zoo.count(role) for role in ROLES)
+    """Bytes of the hosts with their snapshots, and of the targets, that are used of a zoo."""
+    hosts = sum(zoo.count(role) for role in (*ROLES, *zoo.snapshots))
     targets = sum(shard.stop - shard.start for role in ROLES for shard in zoo.target_shards(role))
     values = sum(spec.numel for spec in stacked.network_specs(zoo.parts.task, zoo.parts.source))
     sizes = {str(zoo.dir): hosts * values, str(zoo.target_dir): targets * zoo.parts.target.spec.numel}

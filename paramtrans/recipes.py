@@ -19,7 +19,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Shard:
-    """Hosts `start` to `stop` of one role; one file for step 1 and one for step 2."""
+    """Hosts `start` to `stop` of one role, or snapshots of them; one file for step 1 and one for step 2."""
 
     role: str
     start: int
@@ -35,9 +35,23 @@ def shards(role: str, count: int, size: int) -> list[Shard]:
     return [Shard(role, start, min(start + size, count)) for start in range(0, count, size)]
 
 
+def snapshot(share: float) -> str:
+    """The role of training hosts as they were after a share of step 1."""
+    return f"train@{share}"
+
+
+def trained_as(role: str) -> tuple[str, float]:
+    """The role in which hosts are trained, and the share of step 1 after which they are kept; 1 but for snapshots."""
+    own, _, share = role.partition("@")
+    return own, float(share or 1)
+
+
 def host_seed(zoo_seed: int, role: str, number: int) -> int:
-    """The seed of one host: its initial parameters, the order of its images, and their augmentation."""
-    return seeds.derive(zoo_seed, "host", role, number)
+    """The seed of one host: its initial parameters, the order of its images, and their augmentation.
+
+    A snapshot has its host's.
+    """
+    return seeds.derive(zoo_seed, "host", trained_as(role)[0], number)
 
 
 def host_recipe(config: Config, reading_options: frozenset[str] = frozenset()) -> dict[str, Any]:

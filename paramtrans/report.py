@@ -183,8 +183,14 @@ def _tiles(result: Mapping[str, Any]) -> Facts:
     return tiles
 
 
+def host_counts(zoo: Mapping[str, int]) -> str:
+    """How many hosts there were for what."""
+    counts = ", ".join(f"{zoo[role]:,} to {role}" for role in ("train", "select", "report"))
+    return counts + (f"; {zoo['snapshots']:,} snapshots to train" if "snapshots" in zoo else "")
+
+
 def _hosts(result: Mapping[str, Any]) -> str:
-    counts = ", ".join(f"{result['zoo'][key]:,} to {key}" for key in ("train", "select", "report"))
+    counts = host_counts(result["zoo"])
     return f"Hosts of the zoo: {counts}. Seeds and accuracies of each report host are in evaluation.json."
 
 

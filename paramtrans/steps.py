@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -35,11 +36,15 @@ def train_hosts(
     progress: Callable[[int], None] = lambda steps: None,
     begin: Params | None = None,
     frozen: frozenset[str] = frozenset(),
+    at: Collection[int] = (),
+    keep: Callable[[int, Params], None] = lambda step, hosts: None,
 ) -> Params:
     """Step 1: one whole host from each seed. Returns `former.*`, `source.*` and `latter.*`, each `[hosts, *shape]`.
 
     `begin` holds some or all of these, to begin with instead of fresh ones. The `frozen` parts (`former`, `source`,
     `latter`) stay as they are, in eval mode; raises `TrainingError` if one does not, bit for bit.
+
+    After each number of steps that is in `at`, `keep` gets it and a copy of the hosts as they are then.
     """
     params = stacked.initial(lambda: stacked.network(task, source), host_seeds, device)
     params |= {_in_network(name): tensor.to(device, copy=True) for name, tensor in (begin or {}).items()}
@@ -47,10 +52,15 @@ def train_hosts(
     before = {name: tensor.clone() for name, tensor in params.items() if name.partition(".")[0] in still}
     network = stacked.network_stacked(task, source, still)
     trained = stacked.trained_names(stacked.network(task, source)) - before.keys()
-    _train(task, lambda inputs: network(params, inputs, training=True), params, trained, options, host_seeds, progress)
+
+    def passed(step: int) -> None:
+        if step in at:
+            keep(step, {name: tensor.clone() for name, tensor in _as_hosts(params).items()})
+
+    run = partial(network, params, training=True)
+    _train(task, run, params, trained, options, host_seeds, progress, passed=passed)
     _check_frozen(before, params, "step 1")
-    rename = {"former": "former", "block": "source", "latter": "latter"}
-    return params_.join({new: params_.detach(params_.split(params, old)) for old, new in rename.items()})
+    return _as_hosts(params)
 
 
 def train_targets(
@@ -100,10 +110,11 @@ def _train(
     host_seeds: list[int],
     progress: Callable[[int], None],
     kept: Features | None = None,
+    passed: Callable[[int], None] = lambda step: None,
 ) -> None:
     """SGD on the trained tensors of `params`, in place. The sum of losses keeps the hosts independent.
 
-    `run` takes network inputs, or features where they are `kept`.
+    `run` takes network inputs, or features where they are `kept`. `passed` is told of each step that is done.
     """
     leaves = [params[name].requires_grad_() for name in params if name in trained]
     split = task.split("train")
@@ -112,14 +123,15 @@ def _train(
     scheduler = _scheduler(optimizer, options, steps)
     batches = batches_of(task, split, host_seeds, options.batch_size, leaves[0].device, kept)
     unreported = 0
-    for step in range(steps):
+    for step in range(1, steps + 1):
         inputs, labels = next(batches)
         optimizer.zero_grad()
         task.loss(run(inputs), labels).sum().backward()
         optimizer.step()
         scheduler.step()
+        passed(step)
         unreported += 1
-        if unreported == 10 or step == steps - 1:
+        if unreported == 10 or step == steps:
             progress(unreported)
             unreported = 0
 
@@ -184,6 +196,12 @@ def _at(rows: Tensor, index: Tensor) -> Tensor:
 def _check_frozen(before: Params, after: Params, step: str) -> None:
     if changed := [name for name, tensor in before.items() if not _same_bits(after[name], tensor)]:
         raise TrainingError(f"{step} changed {', '.join(changed)}, which must stay frozen")
+
+
+def _as_hosts(params: Params) -> Params:
+    """A network's tensors under the names they have in hosts, sharing memory."""
+    rename = {"former": "former", "block": "source", "latter": "latter"}
+    return params_.join({new: params_.detach(params_.split(params, old)) for old, new in rename.items()})
 
 
 def _in_network(name: str) -> str:

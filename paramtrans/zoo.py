@@ -26,8 +26,10 @@ from paramtrans.recipes import (
     hosts_digest,
     identity,
     shards,
+    snapshot,
     target_recipe,
     tensors,
+    trained_as,
 )
 from paramtrans.shards import Shards
 
@@ -95,7 +97,8 @@ class Zoo:
 
     def seconds(self) -> float:
         """What the hosts and pairs that the translator learns from took to train, whenever that was."""
-        paths = [self._path(1, shard) for role in ("train", "select") for shard in self.host_shards(role)]
+        roles = ("train", "select", *self.snapshots)
+        paths = [self._path(1, shard) for role in roles for shard in self.host_shards(role)]
         paths += [self._path(2, shard) for shard in self.target_shards("train")]
         return float(sum(store.load_record(path)["seconds"] for path in paths))
 
@@ -107,8 +110,14 @@ class Zoo:
         hosts = sum(len(record["seeds"]) for record in records)
         return sum(record["seconds"] for record in records) / hosts if hosts else None
 
+    @property
+    def snapshots(self) -> list[str]:
+        """Roles of its training hosts as they were on the way, which are further hosts to learn from."""
+        return [snapshot(share) for share in self.config.zoo.snapshots]
+
     def count(self, role: str) -> int:
-        return int(getattr(self.config.zoo, role)) if role in self.roles else 0
+        own, _ = trained_as(role)
+        return int(getattr(self.config.zoo, own)) if own in self.roles else 0
 
     def used(self, role: str) -> int:
         """Hosts of a role less those that were left out."""
@@ -123,7 +132,7 @@ class Zoo:
             "train": min(self.config.zoo.target_hosts, self.count("train")),
             "select": 0,
             "report": self.count("report") if self.config.evaluation.trained_target else 0,
-        }[role]
+        }.get(role, 0)
         return shards(role, count, self.config.zoo.shard)
 
     def missing(self, step: int, outdated: int = 0) -> list[dict[str, Any]]:
@@ -137,13 +146,21 @@ class Zoo:
                 f"zoo.origin: {len(absent)} shards of {self.config.zoo.origin} are not in the cache, and hosts from "
                 "elsewhere cannot be trained here; run paramtrans zoo import FOLDER CONFIG"
             )
-        return [self._job(step, shard) for shard in absent]
+        return [self._job(step, shard, snapshots) for shard, snapshots in absent.items()]
 
-    def absent(self, step: int, outdated: int = 0) -> list[Shard]:
-        """The shards that `missing` has jobs for."""
+    def absent(self, step: int, outdated: int = 0) -> dict[Shard, list[Shard]]:
+        """The shards that `missing` has jobs for, each with absent snapshots of its hosts, which the job writes too.
+
+        Where snapshots alone are absent, the first of them stands for the hosts.
+        """
         of_step = self.host_shards if step == 1 else self.target_shards
-        wanted = [shard for role in ROLES for shard in of_step(role)]
-        return [shard for shard in wanted if not self._is_whole(step, shard, outdated)]
+        found = {}
+        for shard in [shard for role in ROLES for shard in of_step(role)]:
+            on_the_way = self.snapshots if (step, shard.role) == (1, "train") else []
+            wanted = [shard, *(replace(shard, role=role) for role in on_the_way)]
+            if lacking := [each for each in wanted if not self._is_whole(step, each, outdated)]:
+                found[lacking[0]] = lacking[1:]
+        return found
 
     def load(self, role: str) -> Hosts:
         """The hosts of a role; with their trained targets where all of them have one. Diverged hosts are left out."""
@@ -162,8 +179,8 @@ class Zoo:
 
     def newest(self) -> int:
         """When the last of this config's shards was written, as files tell time; 0 where there is none."""
-        steps_ = ((1, self.host_shards), (2, self.target_shards))
-        paths = [self._path(step, shard) for step, of_step in steps_ for role in ROLES for shard in of_step(role)]
+        steps_, roles = ((1, self.host_shards), (2, self.target_shards)), (*ROLES, *self.snapshots)
+        paths = [self._path(step, shard) for step, of_step in steps_ for role in roles for shard in of_step(role)]
         return max((store.written(path) for path in paths), default=0)
 
     def put(self, step: int, shard: Shard, params: Params, made_by: dict[str, str]) -> None:
@@ -248,7 +265,7 @@ class Zoo:
     def _seeds(self, shard: Shard) -> list[int]:
         return [host_seed(self.config.zoo.seed, shard.role, number) for number in range(shard.start, shard.stop)]
 
-    def _job(self, step: int, shard: Shard) -> dict[str, Any]:
+    def _job(self, step: int, shard: Shard, snapshots: list[Shard]) -> dict[str, Any]:
         return {
             "step": step,
             "role": shard.role,
@@ -256,6 +273,7 @@ class Zoo:
             "stop": shard.stop,
             "hosts": str(self._hosts_file(shard).absolute()),
             "file": str(self._path(step, shard).absolute()),
+            "snapshots": {each.role: str(self._path(step, each).absolute()) for each in snapshots},
             "cache": str(self.cache),
             "plugins": [str(file) for file in plugins().files],
             "given": shard.role == "report" and (self.given is not None if step == 1 else self.given_targets),

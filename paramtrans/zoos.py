@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +57,8 @@ class Zoos:
             )
 
     def train(self) -> Hosts:
-        """What the translator learns from."""
-        return Hosts.of([zoo.load("train") for zoo in self.learning])
+        """What the translator learns from: training hosts, and snapshots of them."""
+        return Hosts.of([zoo.load(role) for zoo in self.learning for role in ("train", *zoo.snapshots)])
 
     def select(self) -> list[tuple[Parts, Hosts]]:
         """What its best epoch is chosen on, task by task."""
@@ -81,12 +81,20 @@ class Zoos:
         """What the hosts and pairs that the translator learns from took to train."""
         return sum(zoo.seconds() for zoo in self.learning)
 
+    def counts(self) -> dict[str, int]:
+        """Hosts of each role, and `snapshots` of those to train where there are some."""
+        return self._by_role(Zoo.count)
+
+    def _by_role(self, number: Callable[[Zoo, str], int]) -> dict[str, int]:
+        found = {role: sum(number(zoo, role) for zoo in self.learning) for role in ROLES[:2]}
+        found["report"] = number(self.reported, "report")
+        snapshots = sum(number(zoo, role) for zoo in self.learning for role in zoo.snapshots)
+        return found | ({"snapshots": snapshots} if snapshots else {})
+
     def facts(self) -> dict[str, Any]:
         """For the results: hosts of each role that were used, and seeds of those that were left out."""
-        used = {role: sum(zoo.used(role) for zoo in self.learning) for role in ROLES[:2]}
-        used["report"] = self.reported.used("report")
         diverged: dict[str, list[int]] = {}
         for zoo in self.all:
             for role, lost in zoo.diverged.items():
                 diverged.setdefault(role, []).extend(lost)
-        return {"zoo": used, "diverged": diverged}
+        return {"zoo": self._by_role(Zoo.used), "diverged": diverged}

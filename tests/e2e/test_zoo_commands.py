@@ -98,6 +98,19 @@ def test_a_run_goes_on_from_an_imported_zoo_without_training_hosts(do, tmp_path:
     assert means(json.loads(out)) == means(first)
 
 
+def test_snapshots_are_shown_leave_and_come_back_with_their_hosts(do, tmp_path: Path) -> None:
+    where = ("--set", "zoo.snapshots=[0.5]", "--set", f"run.dir={tmp_path / 'run'}", "--json")
+    first = json.loads(do("run", *TINY, *where, "--set", f"run.cache={tmp_path / 'one'}")[1])
+    assert first["zoo"] == {"train": 6, "select": 2, "report": 3, "snapshots": 6}
+    [zoo] = (tmp_path / "one" / "zoos").iterdir()
+    assert "6 train, 6 train@0.5" in do("zoo", "inspect", zoo, "--verify")[1]
+    assert do("zoo", "export", zoo, tmp_path / "zoo")[0] == 0
+    assert do("zoo", "import", tmp_path / "zoo", "--cache", tmp_path / "two")[0] == 0
+    shutil.rmtree(tmp_path / "run")
+    _, out, err = do("run", *TINY, *where, "--set", f"run.cache={tmp_path / 'two'}")
+    assert "step 1" not in err and means(json.loads(out)) == means(first)
+
+
 def means(result: dict[str, Any]) -> dict[str, float]:
     return {name: method["mean"] for name, method in result["methods"].items()}
 

@@ -101,6 +101,7 @@ def test_what_changes_targets_alone_keeps_the_hosts_and_changes_the_targets_fold
     "setting",
     [
         *("zoo.train=60", "zoo.select=5", "zoo.report=9", "zoo.pairs=2", "translator.layers=2", "translator=mlp"),
+        "zoo.snapshots=[0.5]",
         *("objectives=['mse']", "objectives.0.examples=9", "augmenters=[]", "training.epochs=9", "training.seed=4"),
         *("evaluation.seed=3", "evaluation.rivals=[]", "evaluation.trained_target=false", "run.dir=elsewhere"),
     ],
