@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from paramtrans.engine import RunResult, run
     from paramtrans.errors import ParamtransError
     from paramtrans.hookspecs import hookimpl
+    from paramtrans.hostnetwork import HostNetwork
     from paramtrans.hosts import Hosts, Params
     from paramtrans.learned import LearnedTranslator, TokenTranslator
     from paramtrans.madeup import draw_probes
@@ -59,6 +60,7 @@ _HOMES = {
     "run": "engine",
     "ParamtransError": "errors",
     "hookimpl": "hookspecs",
+    "HostNetwork": "hostnetwork",
     "Hosts": "hosts",
     "Params": "hosts",
     "LearnedTranslator": "learned",
@@ -108,6 +110,7 @@ __all__ = [
     "Entering",
     "Executor",
     "FeatureSpec",
+    "HostNetwork",
     "Hosts",
     "LearnedTranslator",
     "Objective",

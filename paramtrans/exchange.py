@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 import paramtrans
 from paramtrans import store
 from paramtrans.errors import StoreError
+from paramtrans.hostfile import network_state
 from paramtrans.hosts import Params
 from paramtrans.recipes import digest, hosts_digest
 
@@ -91,6 +92,10 @@ class File:
     def target(self) -> str | None:
         """The name of its target recipe; None for hosts."""
         return self._place[2]
+
+    @property
+    def role(self) -> str:
+        return self._place[3]
 
     @property
     def hosts(self) -> str:
@@ -201,6 +206,16 @@ def enter(zoo: Contents, cache: Path, progress: Progress = lambda done: None) ->
             store.save_params(folder / file.path, zoo.load(file), kept)
             progress(1)
     return folder
+
+
+def take(zoo: Contents, role: str, number: int) -> Params:
+    """One host of a zoo as the state of a network; raises `StoreError` where it is not there."""
+    own = [file for file in zoo.files if file.target is None and file.role == role]
+    for file in own:
+        if number in file.numbers:
+            return network_state(zoo.load(file), number - file.numbers.start)
+    there = sum(file.count for file in own)
+    raise StoreError(f"{zoo.folder}: has {there} hosts of role {role}, and no number {number} among them")
 
 
 def summary(zoo: Contents) -> dict[str, Any]:

@@ -51,6 +51,14 @@ class HostFile:
         whole = {name: tensor for name, tensor in self.tensors.items() if not name.startswith("target.")}
         return take(whole, range(start, stop))
 
+    def network(self, number: int) -> Params:
+        """One host as the state of a network; raises `StoreError` where there is no whole one of that number."""
+        if not self.count or any(not t.ndim or len(t) != self.count for t in self.tensors.values()):
+            raise StoreError(f"{self.path}: is no file of hosts: not all tensors have an entry for each of them")
+        if number >= self.count:
+            raise StoreError(f"{self.path}: has {self.count} hosts, counted from 0, and so no number {number}")
+        return network_state(self.hosts(number, number + 1), 0)
+
     def targets(self, start: int, stop: int) -> Params:
         """`target.*` of some hosts."""
         whole = {name: tensor for name, tensor in self.tensors.items() if name.startswith("target.")}
@@ -76,6 +84,12 @@ class HostFile:
                 raise StoreError(f"{self.path}: {name} is {kind}, expected torch.float32 of shape {list(shape)}")
         if count > self.count:
             raise StoreError(f"{self.path}: has {self.count} hosts; zoo.report asks for {count}")
+
+
+def network_state(hosts: Params, number: int) -> Params:
+    """One of some hosts as the state of a network, `former.*`, `block.*` and `latter.*`, without the stack's axis."""
+    names = {name: name.replace("source.", "block.", 1) if name.startswith("source.") else name for name in hosts}
+    return {names[name]: tensor[number].clone() for name, tensor in hosts.items()}
 
 
 def name_in_file(name: str) -> str:

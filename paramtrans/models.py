@@ -16,16 +16,27 @@ from torch import Tensor, nn
 
 from paramtrans import torchfile
 from paramtrans.errors import ConfigError, StoreError
+from paramtrans.hostnetwork import host_network
+from paramtrans.plugins import components
+from paramtrans.registry import Registry
 
-ARCHITECTURES = "torchvision:NAME or FILE.py:FACTORY"
+KNOWN = "torchvision:NAME, task:TASK:BLOCK"
+"""Architectures that come with what is installed, so that no file is run to build them."""
 
 
-def build(architecture: str, files: bool = True) -> nn.Module:
-    """A fresh network: `torchvision:resnet18`, `torchvision:resnet18?num_classes=10`, `nets.py:factory`.
+def build(architecture: str, files: bool = True, registry: Registry | None = None) -> nn.Module:
+    """A fresh network: `torchvision:resnet18`, `torchvision:resnet18?num_classes=10`, `nets.py:factory`, or the host of
+    a task with a block in its slot: `task:mnist:basic_block`, `task:mnist:conv?channels=8&block.hidden=3`.
 
-    A file is run as Python, so only a person may name one; `files` says whether one does. Raises `ConfigError`.
+    A file is run as Python, so only a person may name one; `files` says whether one does. Raises `ConfigError`, and
+    `UnknownName` for a task or a block that there is not.
     """
-    return _factory(architecture, files)()
+    return _factory(architecture, files, registry or components())()
+
+
+def is_installed(architecture: str) -> bool:
+    """Whether building it runs no file."""
+    return architecture.startswith(("torchvision:", "task:"))
 
 
 def with_parameters(network: nn.Module, path: Path) -> nn.Module:
@@ -73,14 +84,21 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
         raise StoreError(f"{path}: not a safetensors file ({error})") from error
 
 
-def _factory(architecture: str, files: bool) -> Callable[[], nn.Module]:
+def _factory(architecture: str, files: bool, registry: Registry) -> Callable[[], nn.Module]:
     place, _, name = architecture.rpartition(":")
     name, _, query = name.partition("?")
     arguments = {key: _value(value) for key, value in parse_qsl(query)}
     if place == "torchvision":
         return lambda: _called(_torchvision(name), arguments, architecture)
+    if place.startswith("task:"):
+        return lambda: host_network(place.removeprefix("task:"), name, arguments, registry)
+    if place == "task":
+        blocks = ", ".join(entry.name for entry in registry.of_kind("block_adapter"))
+        raise ConfigError(
+            [f"architecture {architecture!r}: add the block in its slot, as in {architecture}:BLOCK ({blocks})"]
+        )
     if not place or not files:
-        allowed = ARCHITECTURES if files else "torchvision:NAME"
+        allowed = f"{KNOWN} or FILE.py:FACTORY" if files else KNOWN
         raise ConfigError([f"architecture {architecture!r}: expected {allowed}"])
     path = Path(place)
     spec = importlib.util.spec_from_file_location(f"paramtrans_architecture_{path.stem}", path)

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from paramtrans.blocks import BlockAdapter
 from paramtrans.capture import Inputs, call, every_layer, first_examples
 from paramtrans.distances import streamed_error
+from paramtrans.errors import SpecMismatch
 from paramtrans.hosts import Params
 from paramtrans.registry import Registry
 
@@ -65,24 +66,61 @@ class NetworkBlock:
             state |= {f"{layer}.{name}": tensor.detach()[None] for name, tensor in own.items()}
         return {name: state[name] for name in self.adapter.spec.names}
 
-    def replace(self, network: nn.Module, adapter: BlockAdapter, params: Params | None) -> None:
-        """Put the layers of another adapter's module in their places, with its tensors `params` if given."""
-        fresh = adapter.module().train(network.training)
-        if params is not None:
-            fresh.load_state_dict({name: tensor[0] for name, tensor in params.items()}, strict=False)
-        for layer, path in self.layers.items():
-            before, after = network.get_submodule(path), fresh.get_submodule(layer)
-            for parameter in before.parameters():
-                after.to(parameter)
-                break
-            network.set_submodule(path, after)
+    def places(self, target: BlockAdapter) -> dict[str, str]:
+        """Layers of the target's module, each with the path it gets: those of this block where the target is the same
+        with other numbers of hidden units, else the whole module (as layer "") at the block's own path.
+
+        Raises `SpecMismatch` where there is no such module.
+        """
+        if self._narrowed_to(target):
+            return dict(self.layers)
+        if not self.whole or not self.path:
+            place = "is only some layers of one" if self.path else "is the whole network; put it into an nn.Sequential"
+            raise SpecMismatch(
+                f"{self.path or 'the network'}: a {type(target).__name__} takes the place of a whole module inside a "
+                f"network, and this block {place}"
+            )
+        return {"": self.path}
+
+    def replace(self, network: nn.Module, target: BlockAdapter, params: Params | None) -> None:
+        """Put another adapter's block in this one's place, with its tensors `params` if given."""
+        put(network, self.places(target), target, params)
+
+    def _narrowed_to(self, target: BlockAdapter) -> bool:
+        if type(target) is not type(self.adapter):
+            return False
+        try:
+            narrowed = self.adapter.narrowed({group.name: group.size for group in target.spec.symmetries})
+        except SpecMismatch:
+            return False
+        return narrowed.options == target.options
 
 
-def find_blocks(network: nn.Module, registry: Registry, pattern: str = "*") -> list[NetworkBlock]:
-    """Blocks that an adapter recognises and whose path matches; of blocks inside each other, the outermost."""
+def put(network: nn.Module, places: Mapping[str, str], adapter: BlockAdapter, params: Params | None) -> None:
+    """Put layers of an adapter's module into a network, each at its path, with the tensors `params` if given."""
+    fresh = adapter.module().train(network.training)
+    if params is not None:
+        fresh.load_state_dict({name: tensor[0] for name, tensor in params.items()}, strict=False)
+    for layer, path in places.items():
+        before, after = network.get_submodule(path), fresh.get_submodule(layer)
+        for parameter in before.parameters():
+            after.to(parameter)
+            break
+        network.set_submodule(path, after)
+
+
+def find_blocks(
+    network: nn.Module, registry: Registry, pattern: str = "*", own: BlockAdapter | None = None
+) -> list[NetworkBlock]:
+    """Blocks that an adapter recognises and whose path matches; of blocks inside each other, the outermost.
+
+    With `own`, blocks of its kind alone; those that it fits have it as their adapter.
+    """
     found: list[NetworkBlock] = []
     taken: set[str] = set()
     adapters = [(entry.name, entry.resolve()) for entry in registry.of_kind("block_adapter")]
+    if own is not None:
+        adapters = [(name, adapter) for name, adapter in adapters if adapter is type(own)]
     for path, module in network.named_modules():
         for name, adapter in adapters:
             for known in adapter.recognise(module):
@@ -90,6 +128,7 @@ def find_blocks(network: nn.Module, registry: Registry, pattern: str = "*") -> l
                 if taken.isdisjoint(layers.values()):
                     taken.update(layers.values())
                     made = registry.create("block_adapter", name, **known.options)
+                    made = own if own is not None and own.spec == made.spec else made
                     found.append(NetworkBlock(path, name, made, layers, known.whole))
     return [block for block in found if matches(block.path, pattern)]
 

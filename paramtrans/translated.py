@@ -13,13 +13,13 @@ from torch import nn
 import paramtrans
 from paramtrans import models, store
 from paramtrans.errors import ConfigError, StoreError
-from paramtrans.network import NetworkBlock
+from paramtrans.network import put
 from paramtrans.options import BaseOptions
 from paramtrans.plugins import components
 from paramtrans.registry import Registry
 
-FORMAT = 1
-"""Version of a translated network on disk."""
+FORMAT = 2
+"""Version of a translated network on disk. In 1, what stands there now was always of the kind that stood there."""
 ATTRIBUTE = "paramtrans_blocks"
 """Where a translated network keeps what was replaced in it."""
 
@@ -30,11 +30,15 @@ class Replaced:
 
     path: str
     kind: str
+    """Name of the adapter of what stood there."""
     layers: Mapping[str, str]
+    """Layers of the module that stands there now, each with its path; "" is the whole module."""
     source: Mapping[str, Any]
     """Options of the adapter for what stood there."""
     target: Mapping[str, Any]
-    """Options of the same adapter for what stands there now."""
+    """Options of the adapter for what stands there now."""
+    target_kind: str
+    """Name of the adapter of what stands there now."""
     feature_error: float | None = None
     """Mean squared change of what leaves the block, over the variance of what left it, on the calibration inputs and
     behind the blocks translated before it; 1 is as bad as a constant. None: translated without inputs."""
@@ -48,7 +52,11 @@ class _Block(BaseOptions):
     layers: dict[str, str]
     source: dict[str, Any]
     target: dict[str, Any]
+    target_kind: str | None = None
     feature_error: float | None = None
+
+    def replaced(self) -> Replaced:
+        return Replaced(**{**self.model_dump(), "target_kind": self.target_kind or self.kind})
 
 
 class _Record(BaseOptions):
@@ -65,7 +73,7 @@ class _Record(BaseOptions):
 def save_translated(network: nn.Module, path: Path | str, architecture: str | None = None) -> None:
     """Write what `translate` returned to `path` (safetensors) and `path` + `.json`, for `load_translated`.
 
-    `architecture` says what the untranslated network is made by: `torchvision:resnet18` or `FILE.py:FACTORY`.
+    `architecture` says what the untranslated network is made by, as `paramtrans.models.build` takes it.
     """
     replaced = getattr(network, ATTRIBUTE, None)
     if replaced is None:
@@ -84,8 +92,8 @@ def load_translated(
 ) -> nn.Module:
     """A translated network from its file, in eval mode; raises `StoreError` where it is damaged or does not fit.
 
-    `network` is a fresh untranslated one, or says what makes it. It may be left out for architectures of torchvision;
-    a Python file is run only where the caller names it.
+    `network` is a fresh untranslated one, or says what makes it. It may be left out for architectures of torchvision
+    and for hosts of a task; a Python file is run only where the caller names it.
 
     >>> small = load_translated("small.safetensors")  # doctest: +SKIP
     """
@@ -96,27 +104,27 @@ def load_translated(
         record = _Record.model_validate(raw)
     except ValidationError as error:
         raise StoreError(f"{place}: is no record of a translated network: {error.errors()[0]['msg']}") from error
-    if record.format != FORMAT:
+    if record.format not in (1, FORMAT):
         raise StoreError(f"{place}: has format {record.format}, this paramtrans reads {FORMAT}; update paramtrans")
-    whole = _untranslated(record, network, place)
+    replaced = tuple(block.replaced() for block in record.blocks)
+    whole = _untranslated(record, network, place, registry)
     try:
-        for block in record.blocks:
-            sides = (block.source, block.target)
-            source, target = (registry.create("block_adapter", block.kind, **side) for side in sides)
-            NetworkBlock(block.path, block.kind, source, block.layers, False).replace(whole, target, None)
+        for block in replaced:
+            target = registry.create("block_adapter", block.target_kind, **block.target)
+            put(whole, block.layers, target, None)
         whole.load_state_dict(params)
     except (ConfigError, AttributeError, RuntimeError) as error:
         raise StoreError(f"{path}: does not fit the network it is to be put into: {models.reason(error)}") from error
-    setattr(whole, ATTRIBUTE, tuple(Replaced(**block.model_dump()) for block in record.blocks))
+    setattr(whole, ATTRIBUTE, replaced)
     return whole.eval()
 
 
-def _untranslated(record: _Record, network: nn.Module | str | None, place: Path) -> nn.Module:
+def _untranslated(record: _Record, network: nn.Module | str | None, place: Path, registry: Registry) -> nn.Module:
     if isinstance(network, nn.Module):
         return network
     if network is not None:
-        return models.build(network)
-    if record.architecture is None or not record.architecture.startswith("torchvision:"):
+        return models.build(network, registry=registry)
+    if record.architecture is None or not models.is_installed(record.architecture):
         made_by = f" (it was {record.architecture})" if record.architecture else ""
         raise StoreError(f"{place}: say what makes the untranslated network{made_by}; no file named here is ever run")
-    return models.build(record.architecture, files=False)
+    return models.build(record.architecture, files=False, registry=registry)

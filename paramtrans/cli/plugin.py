@@ -13,7 +13,7 @@ def paramtrans_commands() -> list[Component]:
         Component(
             "diagnose", "Say why the blocks of a run are as good as they are.", "paramtrans.cli.diagnose:diagnose"
         ),
-        Component("inspect", "List a network's blocks that can be translated.", "paramtrans.cli.translate:inspect"),
+        Component("inspect", "List a network's blocks that can be translated.", "paramtrans.cli.inspect:inspect"),
         Component("translate", "Translate the blocks of a network.", "paramtrans.cli.translate:translate"),
         Component("plugins", "List every component and who provides it.", "paramtrans.cli.list_plugins:plugins"),
         Component("check", "Check a component against what its kind promises.", "paramtrans.cli.check:check"),

@@ -1,70 +1,21 @@
-"""`paramtrans translate` and `paramtrans inspect`: a user's own network."""
+"""`paramtrans translate`: the blocks of a user's own network made smaller."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from paramtrans.cli.flags import json_flag, plugin_files, quiet_flag
 from paramtrans.cli.inputs import DATA, PROBES, SHAPE, drawn, read_inputs, shape_of_made_up
+from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, read_network, times
 from paramtrans.errors import ConfigError
 
-MODEL = click.argument("model", metavar="MODEL", type=click.Path(path_type=Path))
-ARCHITECTURE = click.option(
-    "--arch", "architecture", required=True, metavar="torchvision:NAME|FILE.py:FACTORY", help="What makes the network."
-)
-BLOCKS = click.option("--blocks", default="*", metavar="PATTERN", help="Paths of blocks, with * and between commas.")
-
-
-@click.command()
-@MODEL
-@ARCHITECTURE
-@BLOCKS
-@DATA
-@plugin_files
-@json_flag
-def inspect(model: Path, architecture: str, blocks: str, data: Path | None, as_json: bool) -> None:
-    """List the blocks of a network that can be translated, with adapters, sizes and parameters.
-
-    With --calibrate, blocks are run, and held to what their adapters say that they compute.
-    """
-    from paramtrans.network import find_blocks, parameters, survey
-    from paramtrans.plugins import components
-
-    registry = components()
-    network = _network(model, architecture)
-    found = find_blocks(network, registry, blocks)
-    refused = dict(survey(network, found, read_inputs(data)[0]).refused) if data else {}
-    rows: list[dict[str, Any]] = [
-        {
-            "path": block.path,
-            "adapter": block.kind,
-            "hidden": list(block.sizes.values()),
-            "parameters": block.adapter.spec.parameters,
-            "refused": refused.get(block.path),
-        }
-        for block in found
-    ]
-    fixed = [entry.name for entry in registry.of_kind("translator") if not entry.resolve().learns]
-    if as_json:
-        total = parameters(network)
-        click.echo(json.dumps({"parameters": total, "blocks": rows, "translators": fixed}, ensure_ascii=False))
-        return
-    notes = (f"not to be translated: {row['refused']}" if row["refused"] else "" for row in rows)
-    cells = ((row["path"] or ".", row["adapter"], _times(row["hidden"]), f"{row['parameters']:,}") for row in rows)
-    _columns(
-        "<<>><",
-        ("block", "adapter", "hidden units", "parameters", ""),
-        *((*own, note) for own, note in zip(cells, notes, strict=True)),
-    )
-    click.echo(f"{len(rows)} blocks with {sum(r['parameters'] for r in rows):,} of {parameters(network):,} parameters")
-    click.echo(f"translators that need no training: {', '.join(fixed)}")
-    if not data:
-        click.echo("--calibrate DATA holds the blocks to what their adapters say that they compute")
+if TYPE_CHECKING:
+    from paramtrans.translated import Replaced
 
 
 @click.command()
@@ -80,7 +31,11 @@ def inspect(model: Path, architecture: str, blocks: str, data: Path | None, as_j
     help="An option of the translator; of one that goes on, or of probes: THEIRS.NAME=VALUE.",
 )
 @BLOCKS
-@click.option("--ratio", type=float, help="Share of the hidden units that stay; 0.5 by default.")
+@click.option(
+    "--ratio",
+    type=float,
+    help="Share of the hidden units that stay; 0.5 by default. Trained translators have a size of their own.",
+)
 @click.option("--parameters", "budget", type=int, help="Instead of --ratio: parameters that the network may have.")
 @click.option("--flops", type=int, help="Instead of --ratio: operations that one example may take.")
 @click.option(
@@ -127,7 +82,8 @@ def translate(
     made_up = shape_of_made_up(probes, shape, data)
     chosen = Path(translator) if Path(translator).is_dir() else translator
     widths = _widths(ratio, budget, flops, (chosen, options) if measured else None)
-    network = _network(model, architecture)
+    promised = _promised(chosen)
+    network = read_network(model, architecture)
     batches = read_inputs(data) if data else []
     if probes and made_up:
         batches = drawn(network, probes, made_up, going_on.pop(probes))
@@ -144,47 +100,50 @@ def translate(
     )
     save_translated(small, output, architecture)
     before, after = (costs(one, batches[0] if batches else None) for one in (network, small))
-    made = [
-        {
-            "path": block.path,
-            "hidden": [_hidden(block.kind, options) for options in (block.source, block.target)],
-            "feature_error": block.feature_error,
-        }
-        for block in getattr(small, ATTRIBUTE)
-    ]
+    made = [_described(block) for block in getattr(small, ATTRIBUTE)]
     whole = output_error(network, small, batches)
     if as_json:
         found = {"output": str(output), "before": before, "after": after, "blocks": made, "output_error": whole}
-        click.echo(json.dumps(found))
+        click.echo(json.dumps({**found, "promised": promised}, ensure_ascii=False))
         return
-    _columns(
-        "<<>",
-        ("block", "hidden units", "feature error"),
-        *((one["path"] or ".", " → ".join(map(_times, one["hidden"])), _error(one["feature_error"])) for one in made),
-        ("output of the network", "", _error(whole)),
+    columns(
+        "<<<>",
+        ("block", "hidden units", "parameters", "feature error"),
+        *((one["path"] or ".", *_changes(one), _error(one["feature_error"])) for one in made),
+        ("output of the network", "", "", _error(whole)),
     )
-    _columns(
+    columns(
         "<>>>",
         ("", "before", "after", ""),
         *((name, f"{n:,}", f"{after[name]:,}", f"{after[name] / max(1, n):.0%}") for name, n in before.items()),
     )
     if probes:
         click.echo("errors are those on made-up inputs; on real ones they may be much larger")
+    if promised:
+        click.echo(f"Of {translator}, on hosts like those it was trained on: {promised}")
     if not batches:
         click.echo("with --calibrate DATA, how good the blocks come out is predicted")
     click.echo(f"{output}: rebuild it by paramtrans.load_translated")
 
 
-def _network(model: Path, architecture: str) -> Any:
-    from paramtrans import models
+def _promised(translator: str | Path) -> str | None:
+    """What the card of a trained translator says that it was measured at."""
+    from paramtrans import card, makers
+    from paramtrans.plugins import components
+    from paramtrans.report import headline
+    from paramtrans.saving import find_translator
 
-    return models.with_parameters(models.build(architecture), model).eval()
+    known = None
+    if makers.is_trained(translator, components()):
+        known = card.read(find_translator(translator, components()))
+    return headline(known.results)[0] if known else None
 
 
 def _widths(
     ratio: float | None, parameters: int | None, flops: int | None, measured_by: tuple[Any, dict[str, Any]] | None
 ) -> Any:
-    """The rule for widths; raises `ConfigError` where it is unclear which. `measured_by`: a translator, its options."""
+    """The rule for widths, None where none was given; raises `ConfigError` where it is unclear which. `measured_by`: a
+    translator, its options."""
     from paramtrans.allotment import Allotment
     from paramtrans.widths import Budget, FlopBudget, Ratio
 
@@ -196,7 +155,9 @@ def _widths(
         return Allotment(parameters, *measured_by)
     if flops is not None:
         return FlopBudget(flops)
-    return Ratio(0.5 if ratio is None else ratio) if parameters is None else Budget(parameters)
+    if parameters is not None:
+        return Budget(parameters)
+    return None if ratio is None else Ratio(ratio)
 
 
 def _settings(texts: tuple[str, ...], then: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
@@ -212,29 +173,31 @@ def _settings(texts: tuple[str, ...], then: tuple[str, ...]) -> tuple[dict[str, 
     return first, behind
 
 
-def _hidden(kind: str, options: Mapping[str, Any]) -> list[int]:
-    """Hidden units of each group of a block."""
+def _described(block: Replaced) -> dict[str, Any]:
+    """What is said of a translated block; of adapters, hidden units and parameters before and after."""
     from paramtrans.plugins import components
 
-    adapter = components().create("block_adapter", kind, **options)
-    return [group.size for group in adapter.spec.symmetries]
+    sides = ((block.kind, block.source), (block.target_kind, block.target))
+    specs = [components().create("block_adapter", kind, **options).spec for kind, options in sides]
+    return {
+        "path": block.path,
+        "adapters": [kind for kind, _ in sides],
+        "hidden": [[group.size for group in spec.symmetries] for spec in specs],
+        "parameters": [spec.parameters for spec in specs],
+        "feature_error": block.feature_error,
+    }
 
 
-def _times(sizes: list[int]) -> str:
-    return "×".join(map(str, sizes))
+def _changes(block: Mapping[str, Any]) -> tuple[str, str]:
+    """Hidden units and parameters before and after; with the adapters where they are not the same."""
+    hidden = [times(sizes) for sizes in block["hidden"]]
+    if len(set(block["adapters"])) > 1:
+        hidden = [f"{adapter} {size}".rstrip() for adapter, size in zip(block["adapters"], hidden, strict=True)]
+    return " → ".join(hidden), " → ".join(f"{count:,}" for count in block["parameters"])
 
 
 def _error(value: float | None) -> str:
     return "not known" if value is None else f"{value:.3f}"
-
-
-def _columns(sides: str, *rows: tuple[str, ...]) -> None:
-    """Rows as columns, each to its side (`<` or `>`); nothing is cut off or folded."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())
-    click.echo()
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -78,6 +78,44 @@ def export(name: str, out: Path, cache: str | None, as_json: bool, quiet: bool) 
     _told({"folder": str(out), "files": len(found.files)}, f"{len(found.files)} files in {out}", as_json)
 
 
+@zoo.command()
+@click.argument("name", metavar="ZOO|HOSTS.safetensors")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--number", type=click.IntRange(min=0), default=0, show_default=True, help="Which one, counted from 0.")
+@click.option(
+    "--role",
+    type=click.Choice(["train", "select", "report"]),
+    default="report",
+    show_default=True,
+    help="What the host is for in its zoo.",
+)
+@plugin_files
+@cache_option
+@json_flag
+def take(name: str, out: Path, number: int, role: str, cache: str | None, as_json: bool) -> None:
+    """Write one host, of a zoo or of a file of hosts, to OUT as an ordinary network: a plain state_dict."""
+    from safetensors.torch import save
+
+    from paramtrans import exchange, hostnetwork, store
+    from paramtrans.errors import StoreError
+    from paramtrans.hostfile import HostFile
+    from paramtrans.plugins import components
+
+    if out.suffix != ".safetensors":
+        raise StoreError(f"{out}: must end in .safetensors")
+    architecture = None
+    if name.endswith(".safetensors"):
+        state = HostFile(Path(name)).network(number)
+    else:
+        found = _contents(name, cache)
+        state = exchange.take(found, role, number)
+        architecture = hostnetwork.architecture(found.recipe["task"], found.recipe["source"], components())
+    store.write_bytes(out, save(state))
+    told = {"output": str(out), "architecture": architecture}
+    built = f"--arch '{architecture}'" if architecture else "--arch task:TASK:BLOCK, by what they are"
+    _told(told, f"{out}: host {number} as a network; {built}", as_json)
+
+
 @zoo.command("import")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("config", required=False, type=click.Path(path_type=Path))

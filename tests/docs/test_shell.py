@@ -75,6 +75,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for path in ROOT.glob("examples/*.toml"):
         document = layering.merge(tomllib.loads(path.read_text()), SMALL)
         (tmp_path / "examples" / path.name).write_text(toml(document))
+    shutil.copytree(ROOT / "examples" / "data", tmp_path / "examples" / "data")
     monkeypatch.setitem(BUILTIN_MODELS, "resnet18", small_resnet)
     torch.manual_seed(0)
     save_file(small_resnet().state_dict(), tmp_path / "model.safetensors")

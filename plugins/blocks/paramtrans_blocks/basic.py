@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
 from pydantic import PositiveInt, field_validator
 from torch import Tensor, nn
 
-from paramtrans.blocks import BlockAdapter, BlockOptions
+from paramtrans.blocks import BlockAdapter, BlockOptions, Recognised
 from paramtrans.hosts import Params, split
 from paramtrans.options import Trials
 from paramtrans.specs import BlockSpec, Reader, SymmetryGroup, SymmetryMember, TensorKind, TensorSpec
+from paramtrans_blocks import recognise
 from paramtrans_blocks.folding import fold
 
 
@@ -56,6 +58,13 @@ class BasicBlock(BlockAdapter):
     @property
     def token_width(self) -> int:
         return self.options.kernel**2
+
+    @classmethod
+    def recognise(cls, module: nn.Module) -> list[Recognised]:
+        return recognise.basic_blocks(module)
+
+    def narrowed(self, sizes: Mapping[str, int]) -> BlockAdapter:
+        return type(self)(self.options.model_copy(update={"hidden": sizes.get("hidden", self.hidden)}))
 
     def module(self) -> nn.Module:
         return BasicBlockModule(self.options.channels, self.hidden, self.options.kernel)

@@ -9,6 +9,7 @@ from torch import nn
 
 from paramtrans.blocks import Recognised
 from paramtrans_blocks.activations import activation_name
+from paramtrans_blocks.folding import EPS
 
 PASSED = (nn.Dropout, nn.Dropout2d, nn.Identity)
 """Layers that do nothing outside training."""
@@ -26,6 +27,24 @@ def conv_chains(module: nn.Module) -> list[Recognised]:
         found = _chain(leaves, "identity" if module.use_res_connect else "none", None, whole=True)
         return [found] if found else []
     return _resnet(module)
+
+
+def basic_blocks(module: nn.Module) -> list[Recognised]:
+    """Modules of two convolutions and two BatchNorms by these names, and nothing else: those of hosts, and many
+    written by hand. torchvision's, which have more, are convolution chains."""
+    names = ("conv1", "bn1", "conv2", "bn2")
+    if {name for name, _ in module.named_children()} != {*names}:
+        return []
+    found = _chain([(name, module.get_submodule(name)) for name in names], "identity", "relu", whole=True)
+    if found is None:
+        return []
+    options, kernel = found.options, found.options["steps"][0]["kernel"]
+    plain = {"kernel": kernel, "stride": 1, "padding": kernel // 2, "dilation": 1, "bias": False, "norm": EPS}
+    alike = all(plain.items() <= step.items() for step in options["steps"])
+    if not alike or kernel % 2 == 0 or options["out"] != options["channels"]:
+        return []
+    sizes = {"channels": options["channels"], "hidden": options["hidden"][0], "kernel": kernel}
+    return [Recognised(sizes, found.layers, whole=True)]
 
 
 def linear_chains(module: nn.Module) -> list[Recognised]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from paramtrans_blocks.basic import BasicBlockModule
 from torch import Tensor, nn
 from torchvision.models import MobileNetV2, ResNet, VisionTransformer
 from torchvision.models.resnet import BasicBlock, Bottleneck
@@ -113,6 +114,11 @@ def encoder(norm_first: bool) -> nn.Module:
     return nn.TransformerEncoderLayer(6, 2, 10, batch_first=True, norm_first=norm_first, activation="gelu")
 
 
+def hosts_blocks() -> nn.Module:
+    """Blocks as hosts have them."""
+    return nn.Sequential(BasicBlockModule(3, 6, 3), BasicBlockModule(3, 3, 5))
+
+
 IMAGES, TOKENS = (3, 32, 32), (5, 6)
 NETWORKS: dict[str, tuple[Any, tuple[int, ...], dict[str, list[int]]]] = {
     "resnet": (
@@ -131,6 +137,7 @@ NETWORKS: dict[str, tuple[Any, tuple[int, ...], dict[str, list[int]]]] = {
         {"layer1.0": [4], "layer2.0": [4], "layer3.0": [4], "layer4.0": [4]},
     ),
     "mixed groups": (mixed_groups, IMAGES, {"": [2]}),
+    "blocks of hosts": (hosts_blocks, IMAGES, {"0": [6], "1": [3]}),
     "mobilenet": (
         lambda: MobileNetV2(3, 1.0, [[1, 8, 1, 1], [6, 8, 2, 2], [6, 12, 1, 2]]),
         IMAGES,

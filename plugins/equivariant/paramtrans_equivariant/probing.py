@@ -46,7 +46,10 @@ class OwnProbes(nn.Module):
         """Runs former and source blocks; raises `SpecMismatch` where the context has no network, or of other inputs."""
         probes = GAIN * self.inputs
         if context is None or context.hosts is None or context.runner is None:
-            raise SpecMismatch("this translator runs probes of its own; give it a context with hosts and a runner")
+            raise SpecMismatch(
+                "this translator runs probes of its own through hosts, so it takes those alone: a network of --arch "
+                "task:TASK:BLOCK, or a context with hosts and a runner"
+            )
         models = len(context.hosts)
         try:
             features = context.runner.former(context.hosts.former, probes.expand(models, *probes.shape))

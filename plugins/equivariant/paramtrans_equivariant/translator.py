@@ -192,7 +192,10 @@ class Equivariant(LearnedTranslator):
     def _surroundings(self, context: Context | None) -> Tensor:
         """What stands around the slot, `[models, channels, values]`."""
         if context is None or context.hosts is None:
-            raise SpecMismatch("this translator reads former and latter too; give it a context with the hosts")
+            raise SpecMismatch(
+                "this translator reads former and latter too, so it takes hosts alone: a network of --arch "
+                "task:TASK:BLOCK, or a context with hosts"
+            )
         found = context.hosts.surroundings()
         if found.shape[2] != self.options.surroundings:
             raise SpecMismatch(

@@ -1,0 +1,38 @@
+"""What `inspect` and `translate` share: a user's own network from a file, and columns to print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+MODEL = click.argument("model", metavar="MODEL", type=click.Path(path_type=Path))
+ARCHITECTURE = click.option(
+    "--arch",
+    "architecture",
+    required=True,
+    metavar="torchvision:NAME|task:TASK:BLOCK|FILE.py:FACTORY",
+    help="What makes the network.",
+)
+BLOCKS = click.option("--blocks", default="*", metavar="PATTERN", help="Paths of blocks, with * and between commas.")
+
+
+def read_network(model: Path, architecture: str) -> Any:
+    """A user's network in eval mode, with the parameters of a file; raises where they do not fit."""
+    from paramtrans import models
+
+    return models.with_parameters(models.build(architecture), model).eval()
+
+
+def times(sizes: list[int]) -> str:
+    return "×".join(map(str, sizes))
+
+
+def columns(sides: str, *rows: tuple[str, ...]) -> None:
+    """Rows as columns, each to its side (`<` or `>`); nothing is cut off or folded."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
+    click.echo()
