@@ -15,7 +15,7 @@ from paramtrans.hosts import Params
 from paramtrans.learned import positive
 from paramtrans.protocols import Context
 from paramtrans.sensitivity import sensitivity
-from paramtrans.stacked import Stacked, Vmap, block_stacked
+from paramtrans.stacked import Stacked, block_stacked, stacked
 
 GAIN = 10.0
 """Probes are learned this much faster than weights; Adam moves both by its rate."""
@@ -76,7 +76,7 @@ class Readout:
                 f"the target's readout {self.name} is {layer}; only Linear and convolutions are solved for"
             )
         self.layer = layer
-        self._features = Vmap(_Features(module))
+        self._features = stacked(_Features(module))
 
     def __call__(self, params: Params, seen: Seen) -> Params:
         """The target with its readout solved for, so that the block does on the probes what the source does."""
