@@ -65,11 +65,13 @@ class MethodConfig(BaseOptions):
 
 def well_formed(document: Mapping[str, Any]) -> Iterator[tuple[str, str, ComponentConfig]]:
     """The components of a document that is not a config as a whole, as far as they are components."""
-    zoo, report, evaluation = (
-        table if isinstance(table := document.get(key), dict) else {} for key in ("zoo", "report", "evaluation")
+    zoo, report, training, evaluation = (
+        table if isinstance(table := document.get(key), dict) else {}
+        for key in ("zoo", "report", "training", "evaluation")
     )
     several = (
         ("zoo.also", "task", ComponentConfig, zoo.get("also")),
+        ("training.targets", "block_adapter", ComponentConfig, training.get("targets")),
         ("objectives", "objective", ObjectiveConfig, document.get("objectives")),
         ("augmenters", "augmenter", AugmenterConfig, document.get("augmenters")),
         ("evaluation.rivals", "rival", ComponentConfig, evaluation.get("rivals")),

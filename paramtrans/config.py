@@ -135,6 +135,9 @@ class TrainingConfig(BaseOptions):
     sizes: tuple[dict[str, Any], ...] = ()
     """Further sizes of the target block to train on, a step at a time and drawn at random, the target's own among them:
     options laid over its own, such as `[{hidden = 2}, {hidden = 4}]`. For translators that take blocks of any size."""
+    targets: tuple[ComponentConfig, ...] = Field((), max_length=MAX_PARTS)
+    """The same for target blocks of other families, each complete, such as
+    `[{name = "mlp", channels = 6, hidden = 12}]`. For translators that write several families."""
     seed: NonNegativeInt = 0
 
 
@@ -202,6 +205,8 @@ class Config(BaseOptions):
         if self.report is not None and self.report.task is not None:
             yield "report.task", "task", self.report.task
         yield from ((f"zoo.also.{i}", "task", part) for i, part in enumerate(self.zoo.also))
+        targets = self.training.targets if self.training else ()
+        yield from ((f"training.targets.{i}", "block_adapter", part) for i, part in enumerate(targets))
         yield from ((f"objectives.{i}", "objective", part) for i, part in enumerate(self.objectives))
         yield from ((f"augmenters.{i}", "augmenter", part) for i, part in enumerate(self.augmenters))
         yield from ((f"evaluation.rivals.{i}", "rival", part) for i, part in enumerate(self.evaluation.rivals))

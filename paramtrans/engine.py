@@ -233,7 +233,8 @@ class Run:
     def _save(self, translator: Translator) -> None:
         assert self.config.translator is not None  # whose it is
         names = self.config.translator.name, self.config.source, self.config.target
-        save_translator(self.folder.file("translator"), translator, *names)
+        further = self.config.training.targets if self.config.training else ()
+        save_translator(self.folder.file("translator"), translator, *names, further)
 
     def _new_translator(self) -> Translator:
         seed = self.config.training.seed if self.config.training else 0

@@ -40,8 +40,21 @@ class LearnedTranslator(Translator, nn.Module):
     def forward(self, reading: Params, context: Context | None = None) -> Params:
         """What `source.read` returned (possibly augmented) → target blocks, differentiable in the weights."""
 
+    @property
+    def families(self) -> tuple[BlockAdapter, ...]:
+        """A target block of each family that it writes, the one that it was made for first."""
+        return (self.target,)
+
+    def add_family(self, target: BlockAdapter) -> None:
+        """Make room for target blocks of a further family, with new weights; a known one stays as it is.
+
+        Called before training. Raises `SpecMismatch` where blocks of one family alone are written, as they are unless
+        a subclass knows better.
+        """
+        raise SpecMismatch(f"{type(self).__name__} writes blocks of one family; train another for other families")
+
     def resized(self, source: BlockAdapter, target: BlockAdapter) -> Self:
-        """The same translator, sharing its weights, for blocks of these families at other sizes.
+        """The same translator, sharing its weights, for blocks at other sizes, the target of any family that it writes.
 
         Raises `SpecMismatch` where the weights fit one size alone, as they do unless a subclass knows better.
         """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,16 @@ class Parts:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             translator: Translator = self._create("translator", self.config.translator, self.source, self.target)
+            if isinstance(translator, LearnedTranslator):
+                self._add_families(translator)
         return translator
+
+    def _add_families(self, translator: LearnedTranslator) -> None:
+        try:
+            for target in self.targets():
+                translator.add_family(target)
+        except SpecMismatch as error:
+            raise ConfigError([f"training.targets: {error}"]) from error
 
     def objectives(self, runner: HostRunner | None = None) -> list[tuple[float, Objective]]:
         """Each objective with its weight, for the run's own blocks or those of another runner."""
@@ -94,9 +103,17 @@ class Parts:
         """The target block at the further sizes that the translator is trained on."""
         target = self.config.target
         for options in self.config.training.sizes if self.config.training else ():
-            adapter: BlockAdapter = self._registry.create("block_adapter", target.name, **target.options | options)
-            check_fit("target block", adapter, self.task.slot)
-            yield adapter
+            yield self._further(target.name, target.options | options)
+
+    def targets(self) -> Iterator[BlockAdapter]:
+        """The target blocks of other families that the translator is trained on too."""
+        for part in self.config.training.targets if self.config.training else ():
+            yield self._further(part.name, part.options)
+
+    def _further(self, name: str, options: dict[str, Any]) -> BlockAdapter:
+        adapter: BlockAdapter = self._registry.create("block_adapter", name, **options)
+        check_fit("target block", adapter, self.task.slot)
+        return adapter
 
     def augmenters(self) -> list[tuple[str, Augmenter]]:
         """Each augmenter with what it changes: `source`, `target` or `both`."""
@@ -163,8 +180,11 @@ class Parts:
                 translator = self.translator(seed=0)
                 if isinstance(translator, LearnedTranslator):
                     translator.start(self.source.read(source), Context(hosts, self.runner))
-                    yield from self._unfit_sizes(translator)
+                    yield from self._unfit("training.sizes", self.sizes(), translator)
+                    yield from self._unfit("training.targets", self.targets(), translator)
                 Method([translator], None).check(hosts, self.runner)
+            except ConfigError as error:
+                yield from error.problems
             except SpecMismatch as error:
                 yield f"translator: {error}"
         for i, part in enumerate(self.config.evaluation.methods):
@@ -175,20 +195,20 @@ class Parts:
             except SpecMismatch as error:
                 yield f"evaluation.methods.{i}: {error}"
 
-    def _unfit_sizes(self, translator: LearnedTranslator) -> Iterator[str]:
-        """What hinders training on further sizes of the target block."""
+    def _unfit(self, path: str, targets: Iterable[BlockAdapter], translator: LearnedTranslator) -> Iterator[str]:
+        """What hinders training on further target blocks."""
         found, needing = (
             [],
             [p.name for (_, o), p in zip(self.objectives(), self.config.objectives, strict=True) if o.needs_targets],
         )
         try:
-            found = [translator.resized(self.source, target) for target in self.sizes()]
+            found = [translator.resized(self.source, target) for target in targets]
         except ConfigError as error:
-            yield from (f"training.sizes: {problem}" for problem in error.problems)
+            yield from (f"{path}: {problem}" for problem in error.problems)
         except SpecMismatch as error:
-            yield f"training.sizes: {error}"
+            yield f"{path}: {error}"
         if found and needing:
-            yield f"training.sizes: objective {', '.join(needing)} needs a trained target, which other sizes have not"
+            yield f"{path}: objective {', '.join(needing)} needs a trained target, which these have not"
 
     def _create(self, kind: str, part: Any, *args: Any) -> Any:
         return self._registry.create(kind, part.name, *args, **part.options)

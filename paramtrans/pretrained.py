@@ -8,6 +8,7 @@ from typing import Self
 from paramtrans import card as cards
 from paramtrans.card import Card
 from paramtrans.hosts import Params
+from paramtrans.learned import LearnedTranslator
 from paramtrans.plugins import components
 from paramtrans.protocols import Context, Translator
 from paramtrans.registry import Registry
@@ -33,8 +34,9 @@ class PretrainedTranslator(Translator):
         """Write a folder that `from_pretrained` and `load_translator` read; with a card where there is one."""
         folder, registry = Path(save_directory), registry or components()
         inner = self.translator
-        source, target = (name_of("block_adapter", adapter, registry) for adapter in (inner.source, inner.target))
-        save_translator(folder, inner, name_of("translator", inner, registry).name, source, target)
+        targets = inner.families if isinstance(inner, LearnedTranslator) else (inner.target,)
+        source, target, *further = (name_of("block_adapter", adapter, registry) for adapter in (inner.source, *targets))
+        save_translator(folder, inner, name_of("translator", inner, registry).name, source, target, further)
         if self.card is not None:
             cards.write(folder, self.card)
 

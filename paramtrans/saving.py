@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from torch import nn
 
 import paramtrans
 from paramtrans import memory, store
+from paramtrans.componentconfig import MAX_PARTS
 from paramtrans.config import ComponentConfig
-from paramtrans.errors import ConfigError, StoreError
+from paramtrans.errors import ConfigError, SpecMismatch, StoreError
+from paramtrans.learned import LearnedTranslator
 from paramtrans.plugins import components
 from paramtrans.protocols import Translator
 from paramtrans.registry import Registry
@@ -22,10 +25,25 @@ FORMAT = 2
 DESCRIPTION, WEIGHTS = "translator.json", "translator.safetensors"
 
 
+class Described(BaseModel):
+    """The components that a description names."""
+
+    translator: ComponentConfig
+    source: ComponentConfig
+    target: ComponentConfig
+    further: tuple[ComponentConfig, ...] = Field(max_length=MAX_PARTS)
+
+
 def save_translator(
-    folder: Path, translator: Translator, name: str, source: ComponentConfig, target: ComponentConfig
+    folder: Path,
+    translator: Translator,
+    name: str,
+    source: ComponentConfig,
+    target: ComponentConfig,
+    further: Sequence[ComponentConfig] = (),
 ) -> None:
-    """Write a translator as `load_translator` reads it; `source` and `target` say how its adapters are made."""
+    """Write a translator as `load_translator` reads it; `source` and `target` say how its adapters are made, `further`
+    how targets of the other families are that it writes."""
     weights = translator.state_dict() if isinstance(translator, nn.Module) else {}
     store.save_params(folder / WEIGHTS, weights, {"format": FORMAT})
     description = {
@@ -34,6 +52,7 @@ def save_translator(
         "translator": {"name": name, **translator.options.model_dump(mode="json")},
         "source": source.model_dump(mode="json"),
         "target": target.model_dump(mode="json"),
+        **({"further": [part.model_dump(mode="json") for part in further]} if further else {}),
         "weights_sha256": store.load_record(folder / WEIGHTS)["sha256"],
     }
     store.write_sealed(folder / DESCRIPTION, description)
@@ -55,7 +74,7 @@ def load_translator(folder: Path | str, registry: Registry | None = None) -> Tra
     try:
         with memory.told(f"{folder / DESCRIPTION}", "it asks for sizes that this machine cannot hold"):
             translator = _created(parts, registry)
-    except ConfigError as error:
+    except (ConfigError, SpecMismatch) as error:
         raise StoreError(f"{folder / DESCRIPTION}: {error}; it was damaged, or written for other plugins") from error
     state = translator.state_dict().values() if isinstance(translator, nn.Module) else ()
     weights, record = store.load_params(folder / WEIGHTS, at_most=sum(tensor.nbytes for tensor in state))
@@ -103,18 +122,24 @@ def _description(path: Path) -> dict[str, Any]:
     return store.unsealed(path, description)
 
 
-def _parts(description: dict[str, Any], path: Path) -> dict[str, ComponentConfig]:
+def _parts(description: dict[str, Any], path: Path) -> Described:
     try:
-        return {key: ComponentConfig.model_validate(description.get(key)) for key in ("translator", "source", "target")}
+        return Described.model_validate({key: description.get(key, ()) for key in Described.model_fields})
     except ValidationError as error:
         raise store.Damaged(f"{path}: {error.errors()[0]['msg']}; it was damaged after it was written") from error
 
 
-def _created(parts: dict[str, ComponentConfig], registry: Registry) -> Translator:
+def _created(parts: Described, registry: Registry) -> Translator:
     """The translator that the description names, with fresh weights."""
-    sides = (parts["source"], parts["target"])
-    source, target = (registry.create("block_adapter", side.name, **side.options) for side in sides)
-    part = parts["translator"]
+    source, target, *further = (
+        registry.create("block_adapter", part.name, **part.options)
+        for part in (parts.source, parts.target, *parts.further)
+    )
+    part = parts.translator
     with torch.random.fork_rng(devices=[]):  # fresh weights are overwritten; the caller's draws stay as they are
         translator: Translator = registry.create("translator", part.name, source, target, **part.options)
+        for adapter in further:
+            if not isinstance(translator, LearnedTranslator):
+                raise SpecMismatch(f"{part.name} writes blocks of one family")
+            translator.add_family(adapter)
     return translator

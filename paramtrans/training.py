@@ -41,7 +41,7 @@ class History:
 
 @dataclass(frozen=True)
 class Lesson:
-    """One size of the target block: the translator at that size, and what judges it there."""
+    """One target block: the translator as it writes that block, and what judges it there."""
 
     translator: LearnedTranslator
     runner: HostRunner
@@ -86,7 +86,7 @@ class Trainer:
         self.hosts, self.select = train.to(parts.device), [(parts, select), *others]
         self.augmenters = parts.augmenters()
         self.lessons = [Lesson(translator, parts.runner, parts.objectives())]
-        for target in parts.sizes():
+        for target in (*parts.sizes(), *parts.targets()):
             runner = HostRunner(parts.task, parts.source, target)
             resized = translator.resized(parts.source, target)
             self.lessons.append(Lesson(resized, runner, parts.objectives(runner)))
@@ -159,7 +159,7 @@ class Trainer:
     def step(self, chosen: list[int], generator: torch.Generator) -> Tensor:
         """One optimiser step on the hosts at `chosen`; returns the loss, a scalar outside any graph."""
         number = int(torch.randint(len(self.lessons), (), generator=generator)) if len(self.lessons) > 1 else 0
-        drawn = self._draw(chosen, generator, targets=not number)  # trained targets are of the target's own size
+        drawn = self._draw(chosen, generator, targets=not number)  # trained targets are of the run's own kind
         self.optimizer.zero_grad()
         share, loss = self.group.share(len(chosen)), torch.zeros((), device=self.parts.device)
         for piece in cut(len(share), self.options.accumulate):
@@ -188,10 +188,14 @@ class Trainer:
         """Gradients and loss over the shares of all processes."""
         if self.group.size > 1:
             trained = [p for p in self.translator.parameters() if p.requires_grad]
+            reached = torch.tensor([float(p.grad is not None) for p in trained], device=loss.device)
             for parameter in trained:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)  # a share may be empty
-            self.group.add([*(p.grad for p in trained if p.grad is not None), loss])
+            self.group.add([*(p.grad for p in trained if p.grad is not None), reached, loss])
+            for parameter, processes in zip(trained, reached.tolist(), strict=True):
+                if not processes:
+                    parameter.grad = None  # of a family that this step was not about: the optimiser passes it over
 
     def _draw(self, chosen: list[int], generator: torch.Generator, targets: bool) -> Drawn:
         target = None if self.hosts.target is None else take(self.hosts.target, chosen)
@@ -221,18 +225,21 @@ class Trainer:
         # Masking and noise know nothing of signs.
         return {name: t.clamp_min(SMALLEST_VARIANCE) if name in variances else t for name, t in params.items()}
 
-    def accuracy(self, hosts: Hosts, split: str, parts: Parts | None = None) -> float:
-        """Mean accuracy of hosts as translated now, on a split of their task: the run's own, or that of `parts`."""
+    def accuracy(self, hosts: Hosts, split: str, parts: Parts | None = None, lesson: Lesson | None = None) -> float:
+        """Mean accuracy of hosts as translated now, on a split of their task: the run's own, or that of `parts`; the
+        target block is the run's own, or that of `lesson`."""
         parts, hosts = parts or self.parts, hosts.to(self.parts.device)
-        translated = self.translator.translate(hosts.source, Context(hosts, parts.runner))
-        blocks = {"translated": (parts.runner.target, translated)}
+        translator, runner = (lesson.translator, lesson.runner) if lesson else (self.translator, parts.runner)
+        translated = translator.translate(hosts.source, Context(hosts, runner))
         images = parts.task.split(split).first(parts.config.evaluation.examples)
-        found = evaluation.accuracies(parts.runner, hosts, blocks, images, parts.device)
+        found = evaluation.accuracies(runner, hosts, {"translated": (runner.target, translated)}, images, parts.device)
         return found["translated"].mean().item()
 
     def _evaluate(self, epoch: int) -> float:
-        """Accuracy of the selection hosts on images held out of training; keeps the best weights."""
+        """Accuracy of the selection hosts on images held out of training, the mean over target blocks; keeps the best
+        weights."""
         found = [self.accuracy(hosts, "holdout", parts) for parts, hosts in self.select]
+        found += [self.accuracy(self.select[0][1], "holdout", lesson=lesson) for lesson in self.lessons[1:]]
         mean = sum(found) / len(found)
         if self.history.best_accuracy is None or mean > self.history.best_accuracy:
             self.history.best_accuracy, self.history.best_epoch = mean, epoch

@@ -18,6 +18,7 @@ from paramtrans.testing import (  # noqa: F401 - each brings its checks
     blocks,
     every,
     executors,
+    families,
     objectives,
     probes,
     rivals,

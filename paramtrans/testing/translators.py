@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,7 +37,7 @@ class Pair:
     context: Context
 
     def __str__(self) -> str:
-        return f"{_told(self.translator.source)} → {_told(self.translator.target)}"
+        return f"{told(self.translator.source)} → {told(self.translator.target)}"
 
     @property
     def source(self) -> BlockAdapter:
@@ -49,16 +50,25 @@ class Pair:
         return adapter
 
 
-def _told(adapter: BlockAdapter) -> str:
+def told(adapter: BlockAdapter) -> str:
     return f"{type(adapter).__name__}({adapter.options})"
 
 
-def built(subject: Subject, source: BlockAdapter, target: BlockAdapter, seed: int = 0, count: int = 3) -> Pair:
+def built(
+    subject: Subject,
+    source: BlockAdapter,
+    target: BlockAdapter,
+    seed: int = 0,
+    count: int = 3,
+    further: Sequence[BlockAdapter] = (),
+) -> Pair:
     """A translator whose statistics are set and whose weights have left their start, which may be a mere template."""
     found, started_on = hosts(source, None, count), hosts(source, None, 8)
     with drawing(seed):
         made = subject.create(source, target)
         if isinstance(made, LearnedTranslator):
+            for other in further:
+                made.add_family(other)
             made.start(source.read(copied(started_on.source)), context(started_on, source, target))
             for parameter in made.parameters():
                 parameter.data.add_(0.1 * torch.randn(parameter.shape))
@@ -93,7 +103,7 @@ def _attempts(subject: Subject) -> tuple[list[Pair], dict[str, str]]:
             translated(pair)
             taken.append(pair)
         except Exception as error:  # which kind it is, `refuses_clearly` looks at
-            answers[f"{_told(source)} → {_told(target)}"] = f"{type(error).__name__}: {error}"
+            answers[f"{told(source)} → {told(target)}"] = f"{type(error).__name__}: {error}"
     return taken, answers
 
 
@@ -109,7 +119,7 @@ def some_pairs(subject: Subject) -> list[Pair]:
     return taken[:: max(1, -(-len(taken) // SEVERAL))]
 
 
-def _is_learned(subject: Subject) -> bool:
+def is_learned(subject: Subject) -> bool:
     return issubclass(subject.cls, LearnedTranslator)
 
 
@@ -156,7 +166,7 @@ def asks_for_probes(subject: Subject) -> None:
             expect(not refused, f"{pair}: a translation without probes", refused)
 
 
-@check("translator", when=_is_learned)
+@check("translator", when=is_learned)
 def gradients_reach_every_input(subject: Subject) -> None:
     """What it writes has a finite gradient, not zero, in all it reads of the source and in each of its weights."""
     for pair in pairs(subject):
@@ -225,12 +235,18 @@ def saved_and_loaded_it_is_the_same(subject: Subject) -> None:
     """Written as safetensors and JSON and read again, it has the same state and translates alike, bit for bit."""
     for pair in some_pairs(subject):
         made = pair.translator
-        with TemporaryDirectory() as folder:
-            place = Path(folder) / "translator"
-            save_translator(place, made, subject.name, *(_described(subject, a) for a in (made.source, made.target)))
-            loaded = load_translator(place, subject.registry)
-        one, other = translated(pair), translated(replace(pair, translator=loaded))
+        one, other = translated(pair), translated(replace(pair, translator=reloaded(subject, made)))
         expect(not differing(one, other), f"{pair}: the same translation", f"{named(differing(one, other))} differ")
+
+
+def reloaded(subject: Subject, made: Any) -> Any:
+    """A translator, saved and loaded."""
+    targets = made.families if isinstance(made, LearnedTranslator) else (made.target,)
+    source, target, *further = (_described(subject, adapter) for adapter in (made.source, *targets))
+    with TemporaryDirectory() as folder:
+        place = Path(folder) / "translator"
+        save_translator(place, made, subject.name, source, target, further)
+        return load_translator(place, subject.registry)
 
 
 def _described(subject: Subject, adapter: BlockAdapter) -> ComponentConfig:
@@ -239,7 +255,7 @@ def _described(subject: Subject, adapter: BlockAdapter) -> ComponentConfig:
     return ComponentConfig.model_validate({"name": name, **adapter.options.model_dump(mode="json")})
 
 
-@check("translator", when=_is_learned)
+@check("translator", when=is_learned)
 def sources_that_never_vary_do_no_harm(subject: Subject) -> None:
     """Started on constant blocks, or on one alone, it writes finite values."""
     for pair in some_pairs(subject):

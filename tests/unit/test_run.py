@@ -161,13 +161,17 @@ SIZES = (
 )
 
 
-def test_training_on_several_sizes_goes_on_exactly_where_it_stopped(
-    tiny_config: Make, tiny_plugins: Plugins, monkeypatch: pytest.MonkeyPatch
+FAMILIES = (*SIZES[:2], 'training.targets=[{name="mlp", channels=4, hidden=3}, {name="attention", channels=4}]')
+
+
+@pytest.mark.parametrize(("settings", "numel"), [(SIZES, [144, 72, 216]), (FAMILIES, [144, 31, 64])])
+def test_training_on_several_targets_goes_on_exactly_where_it_stopped(
+    tiny_config: Make, tiny_plugins: Plugins, settings: tuple[str, ...], numel: list[int]
 ) -> None:
-    config = tiny_config(*SIZES)
+    config = tiny_config(*settings)
     run(config, loaded=tiny_plugins)  # for its zoo
     whole = trainer(config, tiny_plugins)
-    assert [lesson.translator.target.spec.numel for lesson in whole.lessons] == [144, 72, 216]
+    assert [lesson.translator.target.spec.numel for lesson in whole.lessons] == numel
     expected = whole.run(lambda epoch, metrics: None)
     for path in whole.checkpoint.folder.iterdir():
         path.unlink()
@@ -192,10 +196,34 @@ def test_training_on_several_sizes_goes_on_exactly_where_it_stopped(
         ([*SIZES, "training.sizes=[{hiden=1}]"], r"training\.sizes: .*hiden"),
         ([*SIZES, "training.sizes=[{channels=3}]"], r"training\.sizes: channels: target block has 3"),
         ([*SIZES, 'objectives=[{name="mse"}]'], r"training\.sizes: objective mse needs a trained target"),
+        ([FAMILIES[-1]], r"training\.targets: Mixer writes blocks of one family"),
+        ([*FAMILIES, 'training.targets=[{name="mpl"}]'], r"training\.targets\.0\.name: unknown block adapter \"mpl\""),
+        ([*FAMILIES, 'training.targets=[{name="mlp", channels=4}]'], r"training\.targets\.0\.hidden: "),
+        (
+            [*FAMILIES, 'training.targets=[{name="attention", channels=3}]'],
+            r"training\.targets: channels: target block",
+        ),
+        ([*FAMILIES, 'objectives=[{name="mse"}]'], r"training\.targets: objective mse needs a trained target"),
     ],
 )
-def test_sizes_that_cannot_be_trained_on_are_told(
+def test_targets_that_cannot_be_trained_on_are_told(
     tiny_config: Make, tiny_plugins: Plugins, settings: list[str], told: str
 ) -> None:
     with pytest.raises(ConfigError, match=told):
         run(tiny_config(*settings), loaded=tiny_plugins)
+
+
+def test_one_translator_of_two_families_is_used_at_each(
+    tiny_config: Make, tiny_plugins: Plugins, tmp_path: Path
+) -> None:
+    first = run(tiny_config(*FAMILIES), loaded=tiny_plugins)
+    trained = f'{{label="both", translator={{name="trained", folder="{first.dir}"}}}}'
+    beside = ('translator={name="mixer", layers=1, width=8}', "training.epochs=1", f"evaluation.methods=[{trained}]")
+    same = run(tiny_config(*beside, dir=tmp_path / "conv"), loaded=tiny_plugins)
+    assert same.methods["both"]["mean"] == first.methods["translated"]["mean"]
+    mlp = 'target={name="mlp", channels=4, hidden=5}'  # and at another width than it was trained at
+    other = run(tiny_config(*beside, mlp, dir=tmp_path / "mlp"), loaded=tiny_plugins)
+    assert other.methods["both"]["n"] == 3
+    third = 'target={name="basic_block", channels=4}'
+    with pytest.raises(ConfigError, match=r"evaluation\.methods\.0: .*BasicBlock .*another family than .*Conv .*; MLP "):
+        run(tiny_config(*beside, third, dir=tmp_path / "third"), loaded=tiny_plugins)

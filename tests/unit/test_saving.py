@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from paramtrans import load_translator, save_translator, store
+from paramtrans import PretrainedTranslator, load_translator, save_translator, store
 from paramtrans.config import ComponentConfig
 from paramtrans.errors import NameConflict, OutOfMemory, ParamtransError, StoreError, UnknownName
 from paramtrans.plugins import Plugins
@@ -215,3 +215,53 @@ def test_a_description_of_absurd_sizes_is_refused(saved: Path, key: str) -> None
     edit(saved, **{key: {"name": "conv", "channels": 4, "hidden": 10**18}})
     with pytest.raises(OutOfMemory, match="asks for sizes"):
         load_translator(saved)
+
+
+MLP = ComponentConfig.model_validate({"name": "mlp", "channels": 4, "hidden": 3})
+
+
+def several(registry: Registry, folder: Path) -> Any:
+    """A translator of two families, saved."""
+    source, target, other = (registry.create("block_adapter", p.name, **p.options) for p in (SOURCE, TARGET, MLP))
+    made = registry.create("translator", "equivariant", source, target, layers=1, width=8)
+    made.add_family(other)
+    save_translator(folder, made, "equivariant", SOURCE, TARGET, [MLP])
+    return made
+
+
+def test_a_translator_of_two_families_names_both(registry: Registry, tmp_path: Path) -> None:
+    made, source = several(registry, tmp_path), registry.create("block_adapter", SOURCE.name, **SOURCE.options)
+    assert json.loads((tmp_path / DESCRIPTION).read_text())["further"] == [MLP.model_dump(mode="json")]
+    loaded, blocks = load_translator(tmp_path, registry), initial(source.module, range(3))
+    PretrainedTranslator(made).save_pretrained(tmp_path / "again")
+    again = PretrainedTranslator.from_pretrained(tmp_path / "again").translator
+    for target in made.families:
+        wanted = made.resized(source, target).translate(blocks)
+        for each in (loaded, again):
+            found = each.resized(source, target).translate(blocks)
+            assert found.keys() == wanted.keys() and all(torch.equal(found[name], t) for name, t in wanted.items())
+
+
+@pytest.mark.parametrize(
+    ("further", "told"),
+    [
+        ([], "does not fit"),
+        (3, "valid"),
+        ([3], "valid"),
+        ([{"name": "mlp", "channels": 4}] * 101, "at most 100"),
+        ([{"name": "mlp", "channels": 4}], "hidden"),
+        ([{"name": "heads", "channels": 4, "heads": 2, "width": 2}], "cannot be read"),
+    ],
+    ids=str,
+)
+def test_further_families_that_are_not_those_of_the_weights_are_refused(
+    registry: Registry, tmp_path: Path, further: Any, told: str
+) -> None:
+    several(registry, tmp_path)
+    edit(tmp_path, further=further)
+    assert told in refused(tmp_path, WEIGHTS if told == "does not fit" else DESCRIPTION)
+
+
+def test_a_translator_of_one_family_alone_takes_no_other(saved: Path) -> None:
+    edit(saved, further=[MLP.model_dump(mode="json")])
+    assert "writes blocks of one family" in refused(saved, DESCRIPTION)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from paramtrans.config import Config
 from paramtrans.engine import Run
 from paramtrans.errors import ConfigError
-from paramtrans.group import cut
+from paramtrans.group import Group, cut
 from paramtrans.hosts import Params
 from paramtrans.learned import LearnedTranslator
 from paramtrans.plugins import Plugins
@@ -23,6 +23,7 @@ from paramtrans.training import Trainer
 Make = Callable[..., Config]
 HOSTS = 6
 PLAIN = ("translator.dropout=0", f"zoo.train={HOSTS}", "training.batch_size=4")
+FUNCTIONAL = 'objectives=[{name="functional", examples=4}]'
 EQUIVARIANT = 'translator={name="equivariant", layers=1, width=8, heads=2, probes=2, input=[1, 8, 8], rounds=2}'
 
 
@@ -59,6 +60,25 @@ def test_a_step_in_slices_is_the_same_step(trained: Any, pieces: int, objective:
 
 
 @pytest.mark.parametrize("translator", [None, EQUIVARIANT], ids=["mixer", "equivariant"])
+class Two(Group):
+    """As if another process had an empty share in every step."""
+
+    def share(self, count: int) -> range:
+        return range(count)
+
+    def add(self, tensors: Sequence[Tensor]) -> None:
+        self.added = len(tensors)
+
+
+def test_weights_of_families_that_a_step_is_not_about_stay_in_every_process(
+    trained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    families = (EQUIVARIANT, 'training.targets=[{name="mlp", channels=4, hidden=3}]', FUNCTIONAL)
+    alone = trained(*families)
+    monkeypatch.setattr("paramtrans.training.Group", lambda: Two(0, 2))
+    close(alone, trained(*families), 0)
+
+
 def test_bf16_is_the_same_but_for_rounding_and_keeps_weights_in_float32(trained: Any, translator: str | None) -> None:
     settings = [translator] if translator else []
     whole, half = trained(*settings), trained(*settings, 'training.precision="bf16"')

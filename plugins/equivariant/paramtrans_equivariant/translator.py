@@ -19,8 +19,9 @@ from paramtrans.specs import TensorKind
 from paramtrans.stacked import block_stacked
 from paramtrans.symmetry import balance
 from paramtrans_equivariant.grid import Grid
-from paramtrans_equivariant.layers import AxialLayer, Embed, Ranks
+from paramtrans_equivariant.layers import Embed
 from paramtrans_equivariant.probing import Errors, OwnProbes, Readout, Seen
+from paramtrans_equivariant.rounds import Family, Round
 
 
 class EquivariantOptions(BaseOptions):
@@ -79,44 +80,85 @@ class Equivariant(LearnedTranslator):
 
     def __init__(self, options: EquivariantOptions, source: BlockAdapter, target: BlockAdapter) -> None:
         super().__init__(options, source, target)
-        self._fit(source, target)
+        self.reads = Grid(source.reading)
+        family = self._family(0, target)
+        self._families: tuple[Family, ...] = (family,)
+        self._fit(source, family)
         width, reads = options.width, self.reads
         self.embed = nn.ModuleDict({_key(g): Embed(reads.features(g), width) for g in reads.groups})
         self.embed_loose = Embed(reads.features(None), width) if reads.loose else None
         self.embed_surroundings = Embed(options.surroundings, width) if options.surroundings else None
-        self.ranks = nn.ModuleDict({_key(g): Ranks(width) for g in self.writes.groups})
-        self.rounds = nn.ModuleList(
-            Round(options, self.writes, first=i == 0, silent=self.keeps) for i in range(options.rounds)
-        )
+        self.tokens = nn.ParameterList()
+        """One for each family, which its cells begin with; none as long as there is one family alone."""
+        self.ranks = nn.ModuleDict(family.ranks(width))
+        self.rounds = nn.ModuleList(Round(options, family, first=i == 0) for i in range(options.rounds))
         self.probes = OwnProbes(options.probes, options.input, options.weigh) if options.probes else None
-        base, scale = template(target, seed=0)
-        for tensor in target.spec.tensors:
-            # One number for all units and channels, so that it takes no side among them.
-            level = torch.zeros(()) if tensor.kind is TensorKind.WEIGHT else base[tensor.name].mean()
-            self.register_buffer(_buffer("base", tensor.name), level)
-            self.register_buffer(_buffer("scale", tensor.name), scale[tensor.name].mean())
+        self._begin(family)
 
-    def _fit(self, source: BlockAdapter, target: BlockAdapter) -> None:
-        """Set all that depends on the sizes of the blocks; no weight does."""
-        self.source, self.target = source, target
-        self.reads, self.writes = Grid(source.reading), Grid(target.spec)
-        if self.writes.channels not in (1, self.reads.channels):
-            raise SpecMismatch(
-                f"the source's stream has {self.reads.channels} channels, the target's {self.writes.channels}; "
-                "the equivariant translator needs both adapters to declare `stream` alike"
-            )
-        self.keeps = self.options.base != "default" and self._can_keep(required=self.options.base == "kept")
-        self.run_source = block_stacked(source)
-        self.readout = Readout(target, self.options.ridge) if self.options.probes and target.readout else None
-        self.errors = Errors(target) if self.options.rounds > 1 else None
+    def add_family(self, target: BlockAdapter) -> None:
+        if self._number(target) is not None:
+            return
+        family = self._family(len(self._families), target)
+        self._families = (*self._families, family)
+        self.ranks.update(family.ranks(self.options.width))
+        for turn in self.rounds:
+            assert isinstance(turn, Round)
+            turn.add(family)
+        self.tokens.extend(torch.zeros(self.options.width) for _ in self._families[len(self.tokens) :])
+        self._begin(family)
+
+    @property
+    def families(self) -> tuple[BlockAdapter, ...]:
+        return tuple(family.target for family in self._families)
 
     def resized(self, source: BlockAdapter, target: BlockAdapter) -> Self:
         other = copy(self)  # its modules are these
-        other._fit(source, target)
-        for what, one, grid in (("source", self.reads, other.reads), ("target", self.writes, other.writes)):
-            if one.kinds() != grid.kinds():
-                raise SpecMismatch(f"the {what} block is of another family than the one the translator was made for")
+        other.reads = Grid(source.reading)
+        if other.reads.kinds() != self.reads.kinds():
+            raise SpecMismatch("the source block is of another family than the one the translator was made for")
+        number = self._number(target)
+        if number is None:
+            raise SpecMismatch(
+                f"the target block, {_told(target)}, is of another family than those the translator was trained for: "
+                f"{'; '.join(map(_told, self.families))}"
+            )
+        family = other._family(number, target)
+        other._families = tuple(family if each.number == number else each for each in self._families)
+        other._fit(source, family)
         return other
+
+    def _family(self, number: int, target: BlockAdapter) -> Family:
+        """The family of a target block, at its size; raises `SpecMismatch` where it cannot be written."""
+        writes = Grid(target.spec)
+        if writes.channels not in (1, self.reads.channels):
+            raise SpecMismatch(
+                f"the source's stream has {self.reads.channels} channels, the target's {writes.channels}; "
+                "the equivariant translator needs both adapters to declare `stream` alike"
+            )
+        base = self.options.base
+        return Family(number, target, writes, base != "default" and self._can_keep(writes, required=base == "kept"))
+
+    def _number(self, target: BlockAdapter) -> int | None:
+        """The family that a target block belongs to, whatever its size; None for one that was never added."""
+        kinds = Grid(target.spec).kinds()
+        return next((family.number for family in self._families if family.writes.kinds() == kinds), None)
+
+    def _fit(self, source: BlockAdapter, family: Family) -> None:
+        """Set all that depends on the blocks' sizes and the target's family; no weight does."""
+        self.source, self.target, self.family, self.writes = source, family.target, family, family.writes
+        self.run_source = block_stacked(source)
+        reads_out = self.options.probes and self.target.readout
+        self.readout = Readout(self.target, self.options.ridge) if reads_out else None
+        self.errors = Errors(self.target) if self.options.rounds > 1 else None
+
+    def _begin(self, family: Family) -> None:
+        """The block whose change a family's heads write, and how far a change typically goes."""
+        base, scale = template(family.target, seed=0)
+        for tensor in family.target.spec.tensors:
+            # One number for all units and channels, so that it takes no side among them.
+            level = torch.zeros(()) if tensor.kind is TensorKind.WEIGHT else base[tensor.name].mean()
+            self.register_buffer(family.buffer("base", tensor.name), level)
+            self.register_buffer(family.buffer("scale", tensor.name), scale[tensor.name].mean())
 
     def start(self, reading: Params, context: Context) -> None:
         reading = balance(reading, self.source.reading)
@@ -126,9 +168,9 @@ class Equivariant(LearnedTranslator):
             self.embed_loose.start(self.reads.read(reading, None))
         if self.embed_surroundings is not None:
             self.embed_surroundings.start(self._surroundings(context))
-        if self.keeps:
-            for name in self.target.spec.names:
-                self.get_buffer(_buffer("scale", name)).copy_(reading[name].std())
+        for family in self._families:
+            for name in family.target.spec.names if family.keeps else ():
+                self.get_buffer(family.buffer("scale", name)).copy_(reading[name].std())
 
     def forward(self, reading: Params, context: Context | None = None) -> Params:
         reading = balance(reading, self.source.reading)
@@ -138,15 +180,15 @@ class Equivariant(LearnedTranslator):
         )
         source = self._source_cells(reading, context)
         target = self._target_cells(source, order)
-        block = self._kept(reading, order) if self.keeps else self._for_each("base", len(source))
+        block = self._kept(reading, order) if self.family.keeps else self._for_each("base", len(source))
         scale = self._for_each("scale")
         for turn in self.rounds:
             assert isinstance(turn, Round)
             if self.errors is not None and seen is not None and not turn.first:
                 scaled = {name: block[name] / scale[name] for name in block}
-                target = target + turn.read(self.writes, scaled, self.errors(block, seen))
+                target = target + turn.read(self.family, scaled, self.errors(block, seen))
             source, target = turn(source, target)
-            change = turn.write(self.writes, target)
+            change = turn.write(self.family, target)
             block = {name: block[name] + scale[name] * change[name] for name in block}
             if self.readout is not None and seen is not None:
                 block = self.readout(block, seen)
@@ -174,8 +216,9 @@ class Equivariant(LearnedTranslator):
         cells = []
         for group, count in self.writes.units.items():
             chosen = order[:, torch.arange(count, device=order.device) % units]
-            cells.append(source[models, chosen] + self.ranks[_key(group)](count)[:, None])
-        return torch.cat(cells, dim=1)
+            cells.append(source[models, chosen] + self.ranks[self.family.key(group)](count)[:, None])
+        begun = torch.cat(cells, dim=1)
+        return begun + self.tokens[self.family.number] if len(self.tokens) else begun
 
     def _kept(self, reading: Params, order: Tensor) -> Params:
         """The source's strongest units, some of them twice in a wider target, as a block (before `positive`)."""
@@ -210,64 +253,17 @@ class Equivariant(LearnedTranslator):
 
     def _for_each(self, what: str, models: int | None = None) -> Params:
         """A number for each tensor of the target, or tensors of that number for so many models."""
-        numbers = {name: self.get_buffer(_buffer(what, name)) for name in self.target.spec.names}
+        numbers = {name: self.get_buffer(self.family.buffer(what, name)) for name in self.target.spec.names}
         if models is None:
             return numbers
         return {t.name: numbers[t.name].expand(models, *t.shape) for t in self.target.spec.tensors}
 
-    def _can_keep(self, required: bool) -> bool:
+    def _can_keep(self, writes: Grid, required: bool) -> bool:
         """Whether the target's tensors are the source's but for the number of units."""
-        fits = len(self.writes.units) == 1 and self.writes.kinds() <= self.reads.kinds()
+        fits = len(writes.units) == 1 and writes.kinds() <= self.reads.kinds()
         if required and not fits:
             raise SpecMismatch('base = "kept" needs a target of the source\'s family; use "default"')
         return fits
-
-
-class Round(nn.Module):
-    """Attention over source and target cells together, and the writing of a change of the target."""
-
-    def __init__(self, options: EquivariantOptions, writes: Grid, first: bool, silent: bool) -> None:
-        super().__init__()
-        width = options.width
-        self.first = first
-        self.layers = nn.ModuleList(AxialLayer(width, options.heads, options.dropout) for _ in range(options.layers))
-        self.norm = nn.LayerNorm(width)
-        sizes = {_key(group): writes.features(group) for group in writes.groups}
-        self.heads = nn.ModuleDict({key: nn.Linear(width, size) for key, size in sizes.items()})
-        self.head_loose = nn.Linear(width, writes.features(None)) if writes.loose else None
-        self.embed = None if first else nn.ModuleDict({key: nn.Linear(2 * n, width) for key, n in sizes.items()})
-        if silent or not first:
-            # A working block is there already, and training starts at it.
-            for head in [*self.heads.values(), self.head_loose]:
-                if isinstance(head, nn.Linear):
-                    nn.init.zeros_(head.weight)
-                    nn.init.zeros_(head.bias)
-
-    def forward(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Cells `[models, units, channels, width]` → the same."""
-        cells = torch.cat([source, target], dim=1)
-        for layer in self.layers:
-            cells = layer(cells)
-        return cells[:, : source.shape[1]], cells[:, source.shape[1] :]
-
-    def read(self, writes: Grid, block: Params, errors: Params) -> Tensor:
-        """The target so far and what is wrong with it, embedded: `[models, units, channels, width]`."""
-        assert self.embed is not None
-        cells = []
-        for group in writes.groups:
-            values = torch.cat([writes.read(block, group), writes.read(errors, group)], dim=-1)
-            cells.append(self.embed[_key(group)](values))
-        return torch.cat(cells, dim=1)
-
-    def write(self, writes: Grid, target: Tensor) -> Params:
-        """The target units' cells as a change of the target's tensors."""
-        cells = self.norm(target)
-        change: Params = {}
-        for group, part in zip(writes.units, cells.split(list(writes.units.values()), dim=1), strict=True):
-            change |= writes.write(self.heads[_key(group)](part), group)
-        if self.head_loose is not None:
-            change |= writes.write(self.head_loose(cells.mean(1, keepdim=True)), None)
-        return change
 
 
 def _key(group: str) -> str:
@@ -275,6 +271,5 @@ def _key(group: str) -> str:
     return f"group_{group}"
 
 
-def _buffer(what: str, name: str) -> str:
-    """A buffer's name; those of modules may not hold dots."""
-    return f"{what}_{name}".replace(".", "_")
+def _told(adapter: BlockAdapter) -> str:
+    return f"{type(adapter).__name__} ({adapter.options})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -73,14 +74,27 @@ def context(target: Any, found: Hosts) -> Context:
     return Context(found, HostRunner(TASK, SOURCE, target))
 
 
-def translator(target: Any, seed: int = 0, **options: Any) -> Any:
+def translator(target: Any, seed: int = 0, further: Sequence[Any] = (), **options: Any) -> Any:
     """One whose weights have left where they started."""
     torch.manual_seed(seed)
     made = components().create("translator", "equivariant", SOURCE, target, width=8, heads=2, **options)
+    for other in further:
+        made.add_family(other)
     made.double().start(SOURCE.read(hosts(8).source), context(target, hosts(8)))
     for parameter in made.parameters():
         parameter.data.add_(0.1 * torch.randn(parameter.shape))
     return made.eval()
+
+
+def permuted(found: Hosts, order: Tensor) -> Hosts:
+    """The same hosts with the channels of the slot in another order."""
+    parts = {"former": dict(found.former), "latter": dict(found.latter), "source": dict(found.source)}
+    for path, axis in TASK.stream().items():
+        part, _, leaf = path.partition(".")
+        parts[part][leaf] = parts[part][leaf].index_select(axis + 1, order)
+    for member in SOURCE.spec.stream:
+        parts["source"][member.tensor] = parts["source"][member.tensor].index_select(member.axis + 1, order)
+    return replace(found, **parts)
 
 
 def function(target: Any, params: Params, inputs: Tensor) -> Tensor:
@@ -107,14 +121,7 @@ def test_permuting_and_rescaling_the_sources_units_changes_nothing(name: str, ow
 @pytest.mark.parametrize("name", TARGETS)
 def test_permuting_the_channels_of_the_host_permutes_those_of_the_target(name: str, own: dict[str, Any]) -> None:
     target, found, order = adapter(name, **TARGETS[name]), hosts(), torch.tensor([2, 0, 3, 1])
-    made = translator(target, surroundings=VALUES, **own)
-    parts = {"former": dict(found.former), "latter": dict(found.latter), "source": dict(found.source)}
-    for path, axis in TASK.stream().items():
-        part, _, leaf = path.partition(".")
-        parts[part][leaf] = parts[part][leaf].index_select(axis + 1, order)
-    for member in SOURCE.spec.stream:
-        parts["source"][member.tensor] = parts["source"][member.tensor].index_select(member.axis + 1, order)
-    moved = replace(found, **parts)
+    made, moved = translator(target, surroundings=VALUES, **own), permuted(found, order)
     one, other = (made.translate(h.source, context(target, h)) for h in (found, moved))
     wanted = function(target, one, features())[:, :, order]
     assert (function(target, other, features()[:, :, order]) - wanted).abs().max() <= 1e-9 * wanted.abs().max()
@@ -133,6 +140,63 @@ def test_one_set_of_weights_reads_and_writes_blocks_of_any_width(name: str) -> N
         assert all(t.isfinite().all() and torch.equal(t, wanted[key]) for key, t in written.items())
     assert all(one is other for one, other in zip(made.parameters(), resized.parameters(), strict=True))
     assert made.translate(found.source, context(made.target, found))  # and it keeps its own size
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("first", TARGETS)
+def test_each_of_several_families_is_written_as_equivariantly_as_one_alone(name: str, first: str) -> None:
+    """Whichever of them was first; units are permuted and rescaled, then channels permuted."""
+    own, *further = (adapter(each, **TARGETS[each]) for each in sorted(TARGETS, key=lambda each: each != first))
+    target, found, order = adapter(name, **TARGETS[name]), hosts(), torch.tensor([2, 0, 3, 1])
+    made = translator(own, further=further, surroundings=VALUES, **OWN).resized(SOURCE, target)
+    one = made.translate(found.source, context(target, found))
+    moved = replace(found, source=random_orbit(found.source, SOURCE.spec, torch.Generator().manual_seed(3)))
+    same, wanted = (
+        function(target, p, features()) for p in (one, made.translate(moved.source, context(target, moved)))
+    )
+    assert (same - wanted).abs().max() <= 1e-9 * wanted.abs().max()
+    moved = permuted(found, order)
+    other = made.translate(moved.source, context(target, moved))
+    assert (
+        function(target, other, features()[:, :, order]) - wanted[:, :, order]
+    ).abs().max() <= 1e-9 * wanted.abs().max()
+
+
+def test_families_share_what_is_read_and_differ_by_their_tokens() -> None:
+    conv, mlp = adapter("conv", hidden=2), adapter("mlp", hidden=5)
+    made, found = translator(conv, further=[mlp], **OWN), hosts()
+    alone = translator(conv, **OWN)
+    assert alone.state_dict().keys() < made.state_dict().keys()
+    added = {name for name, _ in made.named_parameters()} - {name for name, _ in alone.named_parameters()}
+    assert all(name.startswith("tokens.") or "family1_" in name for name in added)
+    for target, own, other in ((conv, {"tokens.0"}, added - {"tokens.0"}), (mlp, added - {"tokens.0"}, {"tokens.0"})):
+        made.zero_grad()
+        written = made.resized(SOURCE, target)(SOURCE.read(found.source), context(target, found))
+        torch.stack([t.square().sum() for t in written.values()]).sum().backward()
+        reached = {key for key, p in made.named_parameters() if p.grad is not None}
+        assert own | {"probes.inputs", "rounds.0.layers.0.mlp.1.weight"} <= reached and reached.isdisjoint(other)
+        assert ("rounds.0.heads.group_hidden.weight" in reached) == (target is conv)
+
+
+def test_adding_a_family_changes_nothing_that_was_there() -> None:
+    conv, mlp = adapter("conv", hidden=2), adapter("mlp", hidden=5)
+    made, found = translator(conv, **OWN), hosts()
+    before, written = made.state_dict(), made.translate(found.source, context(conv, found))
+    made.add_family(mlp)
+    made.double().add_family(adapter("mlp", hidden=3))  # of a family that it knows by now
+    assert [target.options.hidden for target in made.families] == [2, 5]
+    after = made.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    again = made.translate(found.source, context(conv, found))
+    assert all(torch.equal(again[name], tensor) for name, tensor in written.items())
+
+
+def test_a_family_that_was_not_added_is_named_with_those_that_were() -> None:
+    made = translator(adapter("conv", hidden=2), further=[adapter("mlp", hidden=5)])
+    with pytest.raises(SpecMismatch, match=r"Attention \(channels=4.*another family than .*: Conv \(.*; MLP \("):
+        made.resized(SOURCE, adapter("attention"))
+    with pytest.raises(SpecMismatch, match=r"Conv \(.*bias=True\), is of another family"):
+        made.resized(SOURCE, adapter("conv", hidden=2, bias=True))
 
 
 def test_balancing_keeps_the_function_and_undoes_rescaling() -> None:

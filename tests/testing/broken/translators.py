@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from paramtrans import Component, LearnedTranslator, TokenTranslator, hookimpl
+from paramtrans.errors import SpecMismatch
 from paramtrans.learned import TokenOptions
 from paramtrans.tokens import TokenLayout
 
@@ -33,6 +34,40 @@ class Sound(TokenTranslator):
     def build(self, source: tuple[int, int], target: tuple[int, int]) -> nn.Module:
         sizes = source[0] * source[1], target[0] * target[1]
         return nn.Sequential(nn.Flatten(1), nn.Linear(*sizes), nn.Unflatten(1, target))
+
+
+class SoundFamilies(Sound):
+    """Another of these for each family that is added."""
+
+    def __init__(self, options: Any, source: Any, target: Any) -> None:
+        super().__init__(options, source, target)
+        self.others = nn.ModuleList()
+
+    def start(self, reading: Any, context: Any) -> None:
+        super().start(reading, context)
+        for other in self.others:
+            other.start(reading, context)
+
+    @property
+    def families(self) -> Any:
+        return (self.target, *(other.target for other in self.others))
+
+    def add_family(self, target: Any) -> None:
+        if all(known.spec != target.spec for known in self.families):
+            self.others.append(Sound(self.options, self.source, target))
+
+    def resized(self, source: Any, target: Any) -> Any:
+        for each in (self, *self.others):
+            if (each.source.spec, each.target.spec) == (source.spec, target.spec):
+                return each
+        raise SpecMismatch("not one of these")
+
+
+@breaks("families_stand_beside_each_other")
+class MixesFamiliesUp(SoundFamilies):
+    def resized(self, source: Any, target: Any) -> Any:
+        found = super().resized(source, target)
+        return self.others[-1] if len(self.others) else found
 
 
 @breaks("refuses_clearly")
@@ -177,5 +212,5 @@ class OptionsIgnored(Sound):
 
 @hookimpl
 def paramtrans_translators() -> list[Component]:
-    names = ["Sound", *BROKEN]
+    names = ["Sound", "SoundFamilies", *BROKEN]
     return [Component(f"{name}Translator", "for tests", f"{__name__}:{name}") for name in names]

@@ -1,0 +1,57 @@
+"""Checks of translators that write several families of target blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from paramtrans import hosts as stacks
+from paramtrans.blocks import BlockAdapter
+from paramtrans.errors import SpecMismatch
+from paramtrans.learned import LearnedTranslator
+from paramtrans.testing.checks import Subject, check, differing, expect, named
+from paramtrans.testing.samples import context
+from paramtrans.testing.translators import Pair, built, is_learned, pairs, reloaded, told, translated
+
+
+def _adds_families(subject: Subject) -> bool:
+    return is_learned(subject) and subject.cls.add_family is not LearnedTranslator.add_family
+
+
+@check("translator", when=_adds_families)
+def families_stand_beside_each_other(subject: Subject) -> None:
+    """With families added it writes blocks of each, at any of their sizes, and the same once saved and loaded; a family
+    that was not added is refused, with `SpecMismatch`."""
+    source = pairs(subject)[0].source
+    targets = [pair.target for pair in pairs(subject) if pair.source is source]
+    own, *others = _of_different_families(subject, source, targets)
+    several = built(subject, source, own, further=others[:-1])
+    loaded = reloaded(subject, several.translator)
+    for target in (own, *others[:-1]):
+        around = context(several.hosts, source, target)
+        found = [Pair(made.resized(source, target), several.hosts, around) for made in (several.translator, loaded)]
+        one, other = map(translated, found)
+        stacks.check(one, target.spec, f"{found[0]}, one of {len(others)} families")
+        infinite = [name for name, tensor in one.items() if not tensor.isfinite().all()]
+        expect(not infinite, f"{found[0]}: finite values", f"others in {named(infinite)}")
+        expect(not differing(one, other), f"{found[0]}: the same once loaded", f"{named(differing(one, other))} differ")
+    for target in others[-1:]:
+        expect(not _fits(several.translator, source, target), f"SpecMismatch for {told(target)}", "a translator")
+
+
+def _of_different_families(
+    subject: Subject, source: BlockAdapter, targets: Sequence[BlockAdapter]
+) -> list[BlockAdapter]:
+    """The first target of each family, as the translator tells them apart."""
+    found: list[BlockAdapter] = []
+    for target in targets:
+        if not any(_fits(subject.create(source, known), source, target) for known in found):
+            found.append(target)
+    return found
+
+
+def _fits(made: LearnedTranslator, source: BlockAdapter, target: BlockAdapter) -> bool:
+    try:
+        made.resized(source, target)
+    except SpecMismatch:
+        return False
+    return True
