@@ -225,5 +225,7 @@ def test_one_translator_of_two_families_is_used_at_each(
     other = run(tiny_config(*beside, mlp, dir=tmp_path / "mlp"), loaded=tiny_plugins)
     assert other.methods["both"]["n"] == 3
     third = 'target={name="basic_block", channels=4}'
-    with pytest.raises(ConfigError, match=r"evaluation\.methods\.0: .*BasicBlock .*another family than .*Conv .*; MLP "):
+    with pytest.raises(
+        ConfigError, match=r"evaluation\.methods\.0: .*BasicBlock .*another family than .*Conv .*; MLP "
+    ):
         run(tiny_config(*beside, third, dir=tmp_path / "third"), loaded=tiny_plugins)

@@ -59,7 +59,6 @@ def test_a_step_in_slices_is_the_same_step(trained: Any, pieces: int, objective:
     close(trained(objectives), trained(objectives, f"training.accumulate={pieces}"), 1e-4)
 
 
-@pytest.mark.parametrize("translator", [None, EQUIVARIANT], ids=["mixer", "equivariant"])
 class Two(Group):
     """As if another process had an empty share in every step."""
 
@@ -79,6 +78,7 @@ def test_weights_of_families_that_a_step_is_not_about_stay_in_every_process(
     close(alone, trained(*families), 0)
 
 
+@pytest.mark.parametrize("translator", [None, EQUIVARIANT], ids=["mixer", "equivariant"])
 def test_bf16_is_the_same_but_for_rounding_and_keeps_weights_in_float32(trained: Any, translator: str | None) -> None:
     settings = [translator] if translator else []
     whole, half = trained(*settings), trained(*settings, 'training.precision="bf16"')
