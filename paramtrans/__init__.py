@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from paramtrans.blocks import BlockAdapter, BlockOptions
     from paramtrans.config import Config
+    from paramtrans.context import Context, Entering
     from paramtrans.engine import RunResult, run
     from paramtrans.errors import ParamtransError
     from paramtrans.hookspecs import hookimpl
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from paramtrans.protocols import (
         Augmenter,
         Batch,
-        Context,
-        Entering,
         Executor,
         Objective,
         ProbeCase,
@@ -71,8 +70,8 @@ _HOMES = {
     "PretrainedTranslator": "pretrained",
     "Augmenter": "protocols",
     "Batch": "protocols",
-    "Context": "protocols",
-    "Entering": "protocols",
+    "Context": "context",
+    "Entering": "context",
     "Executor": "protocols",
     "Objective": "protocols",
     "ProbeCase": "protocols",

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from paramtrans import memory
+from paramtrans.context import PROBES_AT_ONCE, Context, Entering
 from paramtrans.errors import DataError, ParamtransError, SpecMismatch
-from paramtrans.protocols import PROBES_AT_ONCE, Context, Entering
 
 Inputs: TypeAlias = "Tensor | Mapping[str, Any] | list[Any] | tuple[Any, ...]"
 """What a network is called with: a tensor, keyword arguments, or a list whose first item it is, as loaders give."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from paramtrans import hosts as stacks
 from paramtrans import seeds
+from paramtrans.context import Context
 from paramtrans.diagnosis import Diagnosis
 from paramtrans.errors import TrainingError
 from paramtrans.evaluation import accuracies, block_costs, break_even, place, summarise, translator_costs
@@ -19,7 +20,7 @@ from paramtrans.hosts import Hosts, Params
 from paramtrans.methods import Filled, Method
 from paramtrans.parts import Parts
 from paramtrans.progress import Reporter
-from paramtrans.protocols import Context, RivalCase, Translator
+from paramtrans.protocols import RivalCase, Translator
 from paramtrans.specs import BlockSpec
 
 IMAGES_SHOWN, IMAGES_DIAGNOSED = 4, 256

@@ -16,8 +16,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from paramtrans.blocks import BlockAdapter
+from paramtrans.context import Context
 from paramtrans.hosts import Hosts, Params, join, take
-from paramtrans.protocols import Context, Split, Translator
+from paramtrans.protocols import Split, Translator
 from paramtrans.specs import FeatureSpec
 from paramtrans.stacked import HostRunner, Stacked
 

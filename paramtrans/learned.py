@@ -21,7 +21,7 @@ from paramtrans.tokens import TokenLayout
 
 if TYPE_CHECKING:
     from paramtrans.blocks import BlockAdapter
-    from paramtrans.protocols import Context
+    from paramtrans.context import Context
 
 
 class LearnedTranslator(Translator, nn.Module):

@@ -10,8 +10,9 @@ import torch
 
 from paramtrans import hosts as stacks
 from paramtrans import seeds
+from paramtrans.context import Context
 from paramtrans.hosts import Hosts, Params
-from paramtrans.protocols import Context, ProbeCase, Probes, Translator
+from paramtrans.protocols import ProbeCase, Probes, Translator
 from paramtrans.stacked import HostRunner
 
 

@@ -12,11 +12,12 @@ import torch
 from paramtrans import stacked
 from paramtrans.blocks import BlockAdapter, check_fit
 from paramtrans.config import Config, MethodConfig
+from paramtrans.context import Context
 from paramtrans.errors import ConfigError, SpecMismatch
 from paramtrans.hosts import Hosts, split
 from paramtrans.learned import LearnedTranslator
 from paramtrans.methods import Method
-from paramtrans.protocols import Augmenter, Context, Executor, Objective, Rival, Task, Translator
+from paramtrans.protocols import Augmenter, Executor, Objective, Rival, Task, Translator
 from paramtrans.registry import Registry
 from paramtrans.stacked import HostRunner
 

@@ -7,10 +7,11 @@ from typing import Self
 
 from paramtrans import card as cards
 from paramtrans.card import Card
+from paramtrans.context import Context
 from paramtrans.hosts import Params
 from paramtrans.learned import LearnedTranslator
 from paramtrans.plugins import components
-from paramtrans.protocols import Context, Translator
+from paramtrans.protocols import Translator
 from paramtrans.registry import Registry
 from paramtrans.saving import find_translator, load_translator, name_of, save_translator
 

@@ -18,7 +18,7 @@ from paramtrans.specs import Reader
 
 if TYPE_CHECKING:
     from paramtrans.blocks import BlockAdapter
-    from paramtrans.protocols import Context
+    from paramtrans.context import Context
 
 Seen = dict[str, tuple[Tensor, Tensor]]
 """For each layer looked at, what entered it and what left it."""

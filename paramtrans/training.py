@@ -14,12 +14,13 @@ from torch import Tensor
 
 from paramtrans import evaluation, seeds, store
 from paramtrans.checkpoint import Checkpoint
+from paramtrans.context import Context
 from paramtrans.errors import ConfigError, TrainingError
 from paramtrans.group import Group, cut
 from paramtrans.hosts import Hosts, Params, take
 from paramtrans.learned import LearnedTranslator
 from paramtrans.parts import Parts
-from paramtrans.protocols import Batch, Context, Objective
+from paramtrans.protocols import Batch, Objective
 from paramtrans.stacked import HostRunner
 
 FORMAT = 1

@@ -21,9 +21,10 @@ from typing import Any
 import torch
 
 from paramtrans import cache, components, config, evaluation, seeds, store
+from paramtrans.context import Context
 from paramtrans.hosts import Hosts, join, split
 from paramtrans.parts import Parts
-from paramtrans.protocols import Context, RivalCase
+from paramtrans.protocols import RivalCase
 from paramtrans.training import Trainer
 from paramtrans.zoo import Zoo, do_job
 

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from paramtrans.blocks import BlockAdapter
+from paramtrans.context import Context
 from paramtrans.hosts import Hosts, Params
 from paramtrans.options import BaseOptions
-from paramtrans.protocols import Batch, Context, RivalCase, Split, Task
+from paramtrans.protocols import Batch, RivalCase, Split, Task
 from paramtrans.registry import Entry
 from paramtrans.specs import FeatureSpec
 from paramtrans.stacked import HostRunner, initial

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from paramtrans import hosts as stacks
 from paramtrans.blocks import BlockAdapter
 from paramtrans.config import ComponentConfig
+from paramtrans.context import Context
 from paramtrans.errors import SpecMismatch
 from paramtrans.hosts import Hosts, Params
 from paramtrans.learned import LearnedTranslator, TokenTranslator
-from paramtrans.protocols import Context
 from paramtrans.saving import load_translator, save_translator
 from paramtrans.testing.checks import Subject, check, copied, differing, drawing, expect, named
 from paramtrans.testing.samples import context, hosts, neighbours, own, partners, randomised, untouched

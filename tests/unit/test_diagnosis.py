@@ -12,12 +12,12 @@ import torch
 from paramtrans import components
 from paramtrans.cli.main import main
 from paramtrans.config import Config
+from paramtrans.context import Context
 from paramtrans.diagnosis import likeness, nearest, silent
 from paramtrans.engine import run
 from paramtrans.hosts import Params
 from paramtrans.learned import LearnedTranslator
 from paramtrans.plugins import Plugins
-from paramtrans.protocols import Context
 from paramtrans.stacked import initial
 
 CONV = components().create("block_adapter", "conv", channels=4, hidden=3)

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, unfold
 
 from paramtrans.blocks import BlockAdapter
+from paramtrans.context import Context
 from paramtrans.errors import SpecMismatch
 from paramtrans.hosts import Params
 from paramtrans.learned import positive
-from paramtrans.protocols import Context
 from paramtrans.sensitivity import sensitivity
 from paramtrans.stacked import Stacked, block_stacked, stacked
 

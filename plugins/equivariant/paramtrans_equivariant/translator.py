@@ -10,11 +10,11 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from torch import Tensor, nn
 
 from paramtrans.blocks import BlockAdapter
+from paramtrans.context import Context
 from paramtrans.errors import SpecMismatch
 from paramtrans.hosts import Params
 from paramtrans.learned import LearnedTranslator, before_positive, positive, template
 from paramtrans.options import BaseOptions, Trials
-from paramtrans.protocols import Context
 from paramtrans.specs import TensorKind
 from paramtrans.stacked import block_stacked
 from paramtrans.symmetry import balance

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from paramtrans import seeds
 from paramtrans.blocks import BlockAdapter
+from paramtrans.context import Context
 from paramtrans.diagnosis import silent
 from paramtrans.hosts import Params
-from paramtrans.protocols import Context
 from paramtrans.specs import Reader
 from paramtrans.stacked import initial
 

@@ -14,11 +14,12 @@ from torch import Tensor
 from paramtrans import hosts as stacks
 from paramtrans import seeds
 from paramtrans.blocks import BlockAdapter
+from paramtrans.context import Context
 from paramtrans.distances import divergence, relative_error
 from paramtrans.errors import SpecMismatch
 from paramtrans.hosts import Params
 from paramtrans.options import BaseOptions, Trials
-from paramtrans.protocols import Context, Translator
+from paramtrans.protocols import Translator
 from paramtrans.sensitivity import sensitivity
 from paramtrans.stacked import block_stacked
 from paramtrans_matching.start import awake, fresh

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from paramtrans.blocks import BlockAdapter
+from paramtrans.context import Context
 from paramtrans.errors import SpecMismatch
 from paramtrans.hosts import Params
 from paramtrans.options import BaseOptions
-from paramtrans.protocols import Context, Translator
+from paramtrans.protocols import Translator
 from paramtrans.specs import TensorKind
 
 

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from paramtrans import hosts as stacks
 from paramtrans.blocks import BlockAdapter
+from paramtrans.context import Context
 from paramtrans.errors import SpecMismatch
 from paramtrans.hosts import Params
 from paramtrans.options import BaseOptions
-from paramtrans.protocols import Context, Translator
+from paramtrans.protocols import Translator
 from paramtrans.readout import Readout
 from paramtrans.specs import Reader
 from paramtrans.stacked import initial

@@ -13,10 +13,11 @@ from torch.nn.functional import one_hot
 from paramtrans import hosts as stacks
 from paramtrans import symmetry
 from paramtrans.blocks import BlockAdapter
+from paramtrans.context import Context
 from paramtrans.errors import SpecMismatch
 from paramtrans.hosts import Params, models
 from paramtrans.options import BaseOptions
-from paramtrans.protocols import Context, Translator
+from paramtrans.protocols import Translator
 from paramtrans.specs import SymmetryGroup
 from paramtrans_refit.cut import Cut, take_units
 

@@ -14,10 +14,10 @@ from torch.nn.functional import mse_loss
 
 from paramtrans import components
 from paramtrans.blocks import BlockAdapter
+from paramtrans.context import Context, Entering
 from paramtrans.errors import SpecMismatch
 from paramtrans.hosts import Params
 from paramtrans.moments import Halves, Moments, rows
-from paramtrans.protocols import Context, Entering
 from paramtrans.stacked import block_stacked, initial
 
 REGISTRY = components()

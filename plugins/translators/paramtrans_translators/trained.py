@@ -9,11 +9,12 @@ from pydantic import Field
 
 from paramtrans import load_translator
 from paramtrans.blocks import BlockAdapter
+from paramtrans.context import Context
 from paramtrans.errors import ConfigError, SpecMismatch, StoreError
 from paramtrans.hosts import Params
 from paramtrans.learned import LearnedTranslator
 from paramtrans.options import BaseOptions, Trials
-from paramtrans.protocols import Context, Translator
+from paramtrans.protocols import Translator
 
 
 class TrainedOptions(BaseOptions):
