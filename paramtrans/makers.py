@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torch import nn
 
 from paramtrans.blocks import BlockAdapter
 from paramtrans.errors import SpecMismatch, UnknownName
+from paramtrans.learned import LearnedTranslator
 from paramtrans.network import find_blocks
 from paramtrans.protocols import Translator
 from paramtrans.registry import Registry
@@ -20,9 +22,32 @@ Maker = Callable[[BlockAdapter, BlockAdapter], Translator]
 """Makes the translator for a pair of blocks, or raises `SpecMismatch`."""
 
 
-def trained_translator(translator: str | Path, registry: Registry) -> Translator | None:
-    """The trained translator of this name or in this folder; None for the name of one that needs no training."""
-    return load_translator(translator, registry) if is_trained(translator, registry) else None
+def trained_translator(
+    translator: str | Path, registry: Registry, options: Mapping[str, Any] = MappingProxyType({})
+) -> Translator | None:
+    """The trained translator of this name or in this folder; None for the name of one that needs no training.
+
+    Where it writes several families of target blocks, the option `target` is the name of one of them; else it is the
+    first. Raises `SpecMismatch` for one that it does not write, and for other options.
+    """
+    if not is_trained(translator, registry):
+        return None
+    if others := options.keys() - {"target"}:
+        raise SpecMismatch(f"options: a trained translator has its own ({', '.join(sorted(others))}); leave them out")
+    saved = load_translator(translator, registry)
+    return _writing(saved, options["target"], registry) if "target" in options else saved
+
+
+def _writing(saved: Translator, name: str, registry: Registry) -> Translator:
+    """A trained translator as it writes the family of target blocks of this name."""
+    targets = saved.families if isinstance(saved, LearnedTranslator) else (saved.target,)
+    names = [registry.name_of("block_adapter", type(target)) for target in targets]
+    if name not in names:
+        raise SpecMismatch(f"options: target: the translator was trained to write {', '.join(names)}, and not {name}")
+    chosen = targets[names.index(name)]
+    if chosen is saved.target or not isinstance(saved, LearnedTranslator):
+        return saved
+    return saved.resized(saved.source, chosen)
 
 
 def is_trained(translator: str | Path, registry: Registry) -> bool:
@@ -65,10 +90,8 @@ def check_unsized(trained: Translator, *sizes: object) -> None:
 
 def maker(translator: str | Path | Translator, options: dict[str, Any], registry: Registry) -> Maker:
     """For a name, the folder of a saved translator, or a trained one."""
-    saved = translator if isinstance(translator, Translator) else trained_translator(translator, registry)
+    saved = translator if isinstance(translator, Translator) else trained_translator(translator, registry, options)
     if saved is not None:
-        if options:
-            raise SpecMismatch(f"options: a trained translator has its own ({', '.join(options)}); leave them out")
         return _fitting(saved)
     assert isinstance(translator, str)  # of a folder there is a saved one
     if registry.load("translator", translator).learns:

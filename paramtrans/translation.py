@@ -59,7 +59,8 @@ def translate(
     `translator` names one, with its `options`, or is the folder of a saved one; those in `then`, each with its options,
     go on from what it wrote for a block before the next block has its turn. Each hidden width becomes `ratio` of what
     it was (0.5 by default), all blocks alike or by pattern of their paths, or is chosen by `widths`; a saved translator
-    writes blocks of one size, in place of all those that it was trained for. `blocks` are patterns of paths, between
+    writes blocks of one size, in place of all those that it was trained for, and of several families the first, or the
+    one whose name is given as `target` in `options`. `blocks` are patterns of paths, between
     commas. `calibrate` are unlabelled inputs: a tensor, a dictionary of keyword arguments, or batches of these,
     or of lists whose first item is the input, the same each time they are gone through. With `sequential`, every block
     makes up for what those before it changed; else each is translated as if it were the only one. What is said of each
@@ -75,7 +76,7 @@ def translate(
         raise SpecMismatch(f"translate takes an nn.Module, not {type(module).__name__}; load the parameters into one")
     batches = in_batches(calibrate)
     original = copy.deepcopy(module).eval()
-    trained = makers.trained_translator(translator, registry)
+    trained = makers.trained_translator(translator, registry, options or {})
     looked = look(original, blocks, batches, registry, trained.source if trained else None)
     for path, reason in looked.refused.items():
         log.warning("%s stays as it is: %s", path or "the network", reason)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import paramtrans
-from paramtrans import components, models
+from paramtrans import PretrainedTranslator, components, models
 from paramtrans.cli.main import main
 from paramtrans.errors import ParamtransError, SpecMismatch, StoreError
 from paramtrans.hostfile import HostFile
@@ -196,6 +196,22 @@ def test_a_users_own_translator_replaces_the_blocks_that_it_fits_and_the_rest_is
     assert torch.equal(again(images), small.eval()(images))
     with pytest.raises(StoreError, match="does not fit the network"):
         paramtrans.load_translated(tmp_path / "small.safetensors", network[:3])
+
+
+def test_of_several_families_that_a_translator_writes_one_is_chosen(tmp_path: Path) -> None:
+    registry, network, images = components(), nn.Sequential(Block(), Block()), torch.randn(8, 4, 6, 6)
+    source, conv, mlp = (
+        registry.create("block_adapter", name, channels=4, **options)
+        for name, options in (("basic_block", {}), ("conv", {"hidden": 2}), ("mlp", {"hidden": 5}))
+    )
+    translator = registry.create("translator", "equivariant", source, conv, layers=1, width=8)
+    translator.add_family(mlp)
+    PretrainedTranslator(translator).save_pretrained(tmp_path / "both")
+    for options, kind in ({}, "conv"), ({"target": "conv"}, "conv"), ({"target": "mlp"}, "mlp"):
+        small = paramtrans.translate(network, tmp_path / "both", calibrate=images, options=options)
+        assert [block.target_kind for block in small.paramtrans_blocks] == [kind, kind]
+    with pytest.raises(SpecMismatch, match="trained to write conv, mlp, and not attention"):
+        paramtrans.translate(network, tmp_path / "both", calibrate=images, options={"target": "attention"})
 
 
 def test_what_has_no_place_for_another_kind_of_block_is_told(own: Path) -> None:
