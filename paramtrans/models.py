@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from paramtrans import torchfile
 from paramtrans.errors import ConfigError, StoreError
-from paramtrans.hostnetwork import host_network
+from paramtrans.hostnetwork import HostNetwork, host_network
 from paramtrans.plugins import components
 from paramtrans.registry import Registry
 
@@ -45,6 +45,10 @@ def with_parameters(network: nn.Module, path: Path) -> nn.Module:
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
+        if isinstance(network, HostNetwork) and any(name.startswith("source.") for name in state):
+            raise StoreError(
+                f"{path}: is a file of hosts; paramtrans zoo take {path} OUT writes one of them as a network"
+            ) from error
         raise StoreError(f"{path}: does not fit the architecture: {reason(error)}") from error
     return network
 

@@ -93,7 +93,8 @@ def translate(
         _check_room(original, targets, batch)
     small, entrances = copy.deepcopy(original), Entrances(batches)
     replaced: list[Replaced] = []
-    with reporter.stage(f"translating {len(targets)} blocks", len(targets)) as stage:
+    count = f"{len(targets)} block{'' if len(targets) == 1 else 's'}"
+    with reporter.stage(f"translating {count}", len(targets)) as stage:
         for block, target in targets:
             before = small if sequential and replaced else original
             made = _translate_block(block, target, chain, (original, before, small), entrances, seed)

@@ -43,7 +43,12 @@ def plugins(name: str | None, as_json: bool, quiet: bool) -> None:
     else:
         for row in rows:
             click.echo("  ".join(_cells(row)))
-            _print(_table("option type default meaning", component_rows(row["options"])))
+            if row["kind"] == "pretrained_translator":
+                click.echo(_trained(row["name"]))
+            elif row["kind"] == "command":
+                click.echo(f"paramtrans {row['name']} --help says what it takes")
+            else:
+                _print(_table("option type default meaning", component_rows(row["options"])))
     if not quiet:
         for line in registry.not_loaded:
             click.echo(f"not loaded: {line}", err=True)
@@ -81,6 +86,18 @@ def _overview(rows: list[dict[str, Any]]) -> str:
 def _summary(row: dict[str, Any]) -> str:
     provider = _cells(row)[-1]
     return row["summary"] if row["distribution"] == "paramtrans" else f"{row['summary']} ({provider})"
+
+
+def _trained(name: str) -> str:
+    """What a pretrained translator translates, and what it was measured at."""
+    from paramtrans import card
+    from paramtrans.makers import named
+    from paramtrans.report import headline
+    from paramtrans.saving import find_translator, load_translator
+
+    translator, known = load_translator(name), card.read(find_translator(name, components()))
+    lines = [f"{named(translator.source)} → {named(translator.target)}", *(headline(known.results) if known else ())]
+    return "\n".join([*lines, f"paramtrans translate MODEL --arch ARCHITECTURE --with {name} -o SMALL.safetensors"])
 
 
 def _options(entry: Entry) -> dict[str, Any]:

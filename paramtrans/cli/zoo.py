@@ -112,8 +112,8 @@ def take(name: str, out: Path, number: int, role: str, cache: str | None, as_jso
         architecture = hostnetwork.architecture(found.recipe["task"], found.recipe["source"], components())
     store.write_bytes(out, save(state))
     told = {"output": str(out), "architecture": architecture}
-    built = f"--arch '{architecture}'" if architecture else "--arch task:TASK:BLOCK, by what they are"
-    _told(told, f"{out}: host {number} as a network; {built}", as_json)
+    built = f"--arch '{architecture}'" if architecture else "--arch task:TASK:BLOCK, the task and block of these hosts"
+    _told(told, f"{out}: host {number} as a network, for {built}", as_json)
 
 
 @zoo.command("import")

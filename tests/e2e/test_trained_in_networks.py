@@ -96,6 +96,13 @@ def test_a_shipped_translator_makes_a_real_host_smaller_from_the_shell(
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_plugins_says_what_a_shipped_translator_translates(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = shell(capsys, "plugins", name)
+    assert status == 0 and "BasicBlock, 6 channels, 6 hidden → " in out and f"--with {name}" in out
+    assert "report host" in out and "option" not in out
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_python_writes_what_the_shell_does_and_others_go_on(
     name: str, host: nn.Module, task: Task, test_images: Split
 ) -> None:

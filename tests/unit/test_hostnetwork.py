@@ -82,6 +82,11 @@ def test_a_host_of_a_file_is_a_network() -> None:
         HostFile(FILE).network(17)
 
 
+def test_a_file_of_hosts_is_not_taken_for_one() -> None:
+    with pytest.raises(StoreError, match=r"is a file of hosts; paramtrans zoo take .* writes one of them"):
+        models.with_parameters(host(), FILE)
+
+
 def test_other_tensors_are_no_file_of_hosts(tmp_path: Path) -> None:
     for number, tensors in enumerate([{}, {"a": torch.zeros(())}, {"a": torch.zeros(2), "b": torch.zeros(3)}]):
         save_file(tensors, tmp_path / f"{number}.safetensors")
