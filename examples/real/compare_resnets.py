@@ -25,8 +25,8 @@ from paramtrans.network import costs
 
 MODEL, SIZES, BATCH, SHAPE = "ResNet-8 on FashionMNIST", (64, 512), 64, (1, 28, 28)
 METHODS = CALIBRATED | matched(BATCH)
-TUNING = {"epochs": 2.0, "peak": 0.1}
-"""Of the upper bounds: two passes through all labelled training images, at a third of the rate of training."""
+TUNING = {"epochs": 1.0, "peak": 0.1}
+"""Of the upper bounds: one pass through all labelled training images, at a third of the rate of training."""
 TIMED = ("refit", SIZES[0])
 """All networks of half the width have the same layers, and so take the same time: this one is timed."""
 Shrink = Callable[[nn.Module, list[Tensor]], nn.Module]
