@@ -26,7 +26,8 @@ def families_stand_beside_each_other(subject: Subject) -> None:
     own, *others = _of_different_families(subject, source, targets)
     several = built(subject, source, own, further=others[:-1])
     loaded = reloaded(subject, several.translator)
-    for target in (own, *others[:-1]):
+    sizes = [target for target in targets if _fits(several.translator, source, target)]
+    for target in dict.fromkeys((own, *others[:-1], *sizes)):
         around = context(several.hosts, source, target)
         found = [Pair(made.resized(source, target), several.hosts, around) for made in (several.translator, loaded)]
         one, other = map(translated, found)
