@@ -164,8 +164,8 @@ def test_each_of_several_families_is_written_as_equivariantly_as_one_alone(name:
 
 def test_families_share_what_is_read_and_differ_by_their_tokens() -> None:
     conv, mlp = adapter("conv", hidden=2), adapter("mlp", hidden=5)
-    made, found = translator(conv, further=[mlp], **OWN), hosts()
-    alone = translator(conv, **OWN)
+    made, found = translator(conv, further=[mlp]), hosts()
+    alone = translator(conv)
     assert alone.state_dict().keys() < made.state_dict().keys()
     added = {name for name, _ in made.named_parameters()} - {name for name, _ in alone.named_parameters()}
     assert all(name.startswith("tokens.") or "family1_" in name for name in added)
@@ -174,7 +174,8 @@ def test_families_share_what_is_read_and_differ_by_their_tokens() -> None:
         written = made.resized(SOURCE, target)(SOURCE.read(found.source), context(target, found))
         torch.stack([t.square().sum() for t in written.values()]).sum().backward()
         reached = {key for key, p in made.named_parameters() if p.grad is not None}
-        assert own | {"probes.inputs", "rounds.0.layers.0.mlp.1.weight"} <= reached and reached.isdisjoint(other)
+        shared = {"embed.group_hidden.linear.weight", "rounds.0.layers.0.mlp.1.weight"}
+        assert own | shared <= reached and reached.isdisjoint(other)
         assert ("rounds.0.heads.group_hidden.weight" in reached) == (target is conv)
 
 
