@@ -17,7 +17,7 @@ def main() -> int:
     """Exit status 1 where a promise did not hold."""
     parser = argparse.ArgumentParser(prog="python -m trust", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="CHECK", help=", ".join(check.name for check in CHECKS))
-    parser.add_argument("--full", action="store_true", help="the full counts, which take hours")
+    parser.add_argument("--full", action="store_true", help="the full counts, which take half an hour")
     parser.add_argument("--few", action="store_true", help="the counts of the tests, which take a minute")
     parser.add_argument("--trials", type=int, help="a count of one's own")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments, damages and documents")
