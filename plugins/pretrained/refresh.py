@@ -1,6 +1,8 @@
 """Takes the translators of finished runs into the package, with their cards.
 
-python plugins/pretrained/refresh.py mnist_conv_to_conv=runs/learned_conv mnist_conv_to_mlp=runs/learned_mlp
+python plugins/pretrained/refresh.py mnist_conv_to_conv=runs/learned_conv mnist_conv_to_mlp=runs/learned_seeds_mlp/0
+
+Of several seeds the one that did best on the selection hosts.
 """
 
 from __future__ import annotations

@@ -6,3 +6,4 @@ from pathlib import Path
 
 CONV = Path(__file__).parent / "mnist_conv_to_conv"
 MLP = Path(__file__).parent / "mnist_conv_to_mlp"
+ATTN = Path(__file__).parent / "mnist_conv_to_attn"
