@@ -24,8 +24,8 @@ INTRODUCTION = """# What was measured
 
 Written by `python docs/render_results.py`, not by hand. Every run below is `paramtrans run examples/<name>.toml`, on
 2 cores of a server without a GPU. Hosts follow a light protocol (100 steps of batch 128, with the paper's random
-flips), so these figures stand beside each other, not beside the paper's. Those to conv and to MLP
-were made before the equivariant translator had probes and rounds; docs/quality.md has what it reaches with them.
+flips), so these figures stand beside each other, not beside the paper's. The run to attention was alone on the machine;
+those to conv and to MLP took its zoo and had other work beside them, so that their times are several times too long.
 Selection used other hosts than those reported, and images held out of training; the reported accuracies are over all
 10,000 test images, the intervals 95% t-intervals over hosts. One translator seed.
 """
