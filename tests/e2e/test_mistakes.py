@@ -43,7 +43,7 @@ NETWORKS = {
     "one trained for others": (
         translating(translator="mnist_conv_to_conv"),
         SpecMismatch,
-        r"another source block \(BasicBlock, 6 channels, 6 hidden\) than this one \(ConvChain",
+        r"blocks of another kind \(BasicBlock, 6 channels, 6 hidden\) than those of this Sequential",
     ),
     "options of a trained one": (
         translating(translator="mnist_conv_to_conv", options={"ridge": 1}),
