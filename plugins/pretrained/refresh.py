@@ -1,6 +1,7 @@
-"""Takes the translators of finished runs into the package, with their cards.
+r"""Takes the translators of finished runs into the package, with their cards.
 
-python plugins/pretrained/refresh.py mnist_conv_to_conv=runs/learned_conv mnist_conv_to_mlp=runs/learned_seeds_mlp/0
+python plugins/pretrained/refresh.py mnist_conv_to_conv=runs/learned_conv \
+    mnist_conv_to_mlp=runs/learned_seeds_mlp/1 mnist_conv_to_attn=runs/learned_seeds_attn/1
 
 Of several seeds the one that did best on the selection hosts.
 """
