@@ -57,8 +57,9 @@ what a translation costs where 1, 100 and 10,000 models share the translator's z
 
 Both `learned_attn` and `learned_seeds_attn`, three seeds of it, learned from 512 hosts. In one pass they go 76% to 78%
 of the way, where 80% was aimed at; 300 steps on 256 pen strokes more, still without an image, bring it to 92%. The
-rows of `learned_mlp` are of a short run: 64 training hosts, 80 steps, 48 of 112 report hosts, one seed. *Both* matches
-features, weighed, and outputs; the ways to go on from a translation that were tried are all shown.
+rows of `learned_mlp` are of a short run: 64 training hosts, 80 steps, 48 of 112 report hosts, one seed;
+`learned_seeds_mlp` has two of its three seeds from 512 hosts. *Both* matches features, weighed, and outputs; the ways
+to go on from a translation that were tried are all shown.
 
 `learned_families`, `learned_families_mlp` and `learned_families_attn` are one translator that writes all three
 families, from 256 training hosts in 384 steps, about 128 for each family; one seed. At the MLP and at convolutions

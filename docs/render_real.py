@@ -66,7 +66,7 @@ about 6 of processor time. Those of the other rows are from before the choice of
 LEFT_OUT = """## Not measured
 
 ResNet-50 on ImageNet: no weights and no images were at hand. On FashionMNIST, of what `compare_resnets.py` compares:
-feature matching behind the refit, activation-weighted pruning, and fine-tuning on labels as the upper bound, which a
+feature matching on 512 images, activation-weighted pruning, and fine-tuning on labels as the upper bound, which a
 busy server left no time for. Folding of MiniLM. Other widths than half, fewer attention
 heads, downstream tasks of MiniLM, and translating on a GPU.
 """
