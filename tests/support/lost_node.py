@@ -1,6 +1,6 @@
 """Trains the tiny zoo on a Ray cluster of three nodes, one of which is killed under it. Run by `test_ray.py`.
 
-lost_node.py FOLDER: the zoo is made below it; prints what happened as JSON.
+lost_node.py FOLDER: the zoo is made below it, and what happened written to `found.json`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main(folder: Path) -> None:
     killer.join()
     found["missing"] = len(zoo.missing(1)) + len(zoo.missing(2))
     found["nodes"] = {"begun": len(list(begun.iterdir())), "alive": sum(node["Alive"] for node in ray.nodes())}
-    print(json.dumps(found))
+    (folder / "found.json").write_text(json.dumps(found))  # to standard output Ray writes too
     ray.shutdown()
     cluster.shutdown()
 
