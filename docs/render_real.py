@@ -68,7 +68,7 @@ about 6 of processor time. Those of the other rows are from before the choice of
 LEFT_OUT = """## Not measured
 
 ResNet-50 on ImageNet: no weights and no images were at hand. On FashionMNIST, of what `compare_resnets.py` compares:
-feature matching on 512 images and activation-weighted pruning, which a busy server left no time for. Folding of MiniLM.
+feature matching on 512 images and activation-weighted pruning, which a busy server left no time for.
 Other widths than half, fewer attention heads, downstream tasks of MiniLM, and translating on a GPU.
 """
 DIGITS = {"the same over": 2, "%": 1, "points": 1, "milliseconds": 1}
