@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from paramtrans import memory
 from paramtrans.capture import call
 from paramtrans.errors import SpecMismatch
 from paramtrans.plugins import components
@@ -37,7 +38,8 @@ def draw_probes(
         raise SpecMismatch(f"the shape of one input is of positive numbers, such as 3,224,224; not {list(shape)}")
     probes = (registry or components()).create("probe", name, **options)
     network = copy.deepcopy(network).eval()
-    with torch.no_grad():
-        call(network, torch.zeros(1, *shape))  # says it where the network does not take them
-    drawn: Tensor = probes.draw(ProbeCase(tuple(shape), torch.Generator().manual_seed(seed), network=network))
+    with memory.told(f"inputs of {'×'.join(map(str, shape))}", "make them smaller, or fewer"):
+        with torch.no_grad():
+            call(network, torch.zeros(1, *shape))  # says it where the network does not take them
+        drawn: Tensor = probes.draw(ProbeCase(tuple(shape), torch.Generator().manual_seed(seed), network=network))
     return drawn
