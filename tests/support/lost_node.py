@@ -51,10 +51,18 @@ def main(folder: Path) -> None:
         zoo.parts.executor.run(jobs, lambda steps: None)
     killer.join()
     found["missing"] = len(zoo.missing(1)) + len(zoo.missing(2))
-    found["nodes"] = {"begun": len(list(begun.iterdir())), "alive": sum(node["Alive"] for node in ray.nodes())}
+    found["nodes"] = {"begun": len(list(begun.iterdir())), "alive": _alive(wanted=2)}
     (folder / "found.json").write_text(json.dumps(found))  # to standard output Ray writes too
     ray.shutdown()
     cluster.shutdown()
+
+
+def _alive(wanted: int, seconds: float = 60) -> int:
+    """The nodes that Ray holds alive. It hears of a dead one only some time after: so it is asked until `wanted`."""
+    end = time.monotonic() + seconds
+    while (alive := sum(node["Alive"] for node in ray.nodes())) != wanted and time.monotonic() < end:
+        time.sleep(0.2)
+    return alive
 
 
 def _zoo(folder: Path, address: str) -> Zoo:
