@@ -4,7 +4,8 @@
 
 An experiment is called as its run's folder, that is as its TOML file. A run's rows replace those of the same experiment
 and method; other rows stay, so that several runs with `--set evaluation.methods=[…]` may fill one table. The runs of a
-sweep (a folder with runs in it) become one experiment. Without arguments the page is rendered from the rows there are.
+sweep (a folder with runs in it) become one experiment, or one each where their targets differ. Without arguments the
+page is rendered from the rows there are.
 """
 
 from __future__ import annotations
@@ -116,6 +117,8 @@ def rows_of_sweep(folder: Path, members: list[Path]) -> list[dict[str, Any]]:
     Members that differ by the translator's seed alone also give a row of their mean.
     """
     runs = {path.parent.name: read(path.parent) for path in members}
+    if len({target(run["config"]["target"]) for run, _ in runs.values()}) > 1:
+        return [row for name, run in runs.items() for row in rows_of(f"{folder.name}_{name}", *run)]
     first, *_ = runs.values()
     shared = [row for row in rows_of(folder.name, *first) if row["method"] != "translated"]
     own = {
