@@ -220,18 +220,22 @@ def feature_maps(maps: Mapping[str, Tensor]) -> Figure:
     rows = min(MOST_IMAGES, max((len(maps[name]) for name in names), default=0))
     cell = min(1.15, 7.2 / max(1, len(names)))
     figure = Figure(figsize=(cell * max(1, len(names)), cell * max(1, rows) + 0.45), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)  # type: ignore[union-attr, call-arg]
-    grid = figure.subplots(max(1, rows), max(1, len(names)), squeeze=False)
-    for column, name in enumerate(names):
-        images = maps[name].detach().cpu().float().numpy()[:rows]
-        for axes, image in zip(grid[:, column], images, strict=False):
+    figure.get_layout_engine().set(w_pad=0, h_pad=0.02, wspace=0, hspace=0)  # type: ignore[union-attr, call-arg]
+    columns = figure.subplots(1, max(1, len(names)), squeeze=False)[0]
+    for axes, name in zip(columns, names, strict=False):
+        for row, image in enumerate(maps[name].detach().cpu().float().numpy()[:rows]):
+            width = image.shape[1] / image.shape[0]
             # `none` keeps the pixels as they are: the page scales them without blurring.
             colours = "gray" if name == "input" else "viridis"
-            axes.imshow(image, cmap=colours, interpolation="none")
+            axes.imshow(
+                image, cmap=colours, interpolation="none", extent=(0.03 * width, 0.97 * width, row + 0.97, row + 0.03)
+            )
+            axes.set_xlim(0, width)
+        axes.set_ylim(rows, 0)
         title = (MAPS.get(name) or label(name)).replace(" ", "\n", 1)
         weight = "bold" if name == "translated" else "normal"
-        grid[0, column].set_title(title, fontsize=8.5, color=INK, fontweight=weight)
-    for axes in grid.flat:
+        axes.set_title(title, fontsize=8.5, color=INK, fontweight=weight)
+    for axes in columns:
         axes.set_axis_off()
     return figure
 
