@@ -27,8 +27,9 @@ from paramtrans_matching.start import awake, fresh
 Latter = Callable[[Tensor], Tensor] | None
 """What follows the slot, as a function of features; None where outputs are not matched."""
 
-MODELS_AT_ONCE = 16
-"""What blocks compute on all probes is kept for so many models at a time."""
+MODELS_AT_ONCE, KEPT = 16, 2**30
+"""What enters and leaves source blocks on all probes is kept for so many models at a time, or for as many as have this
+many values: 4 GiB."""
 
 
 class MatchingOptions(BaseOptions):
@@ -88,7 +89,7 @@ class Matching(Translator):
             raise SpecMismatch("matching compares what blocks compute; give it a context with probes")
         if context.hosts is None:
             return self._match(source, context)
-        pieces = torch.arange(len(context.hosts)).split(MODELS_AT_ONCE)
+        pieces = torch.arange(len(context.hosts)).split(_models_at_once(context))
         return stacks.concatenate([self._match(stacks.take(source, p.tolist()), context.pick(p)) for p in pieces])
 
     def _match(self, source: Params, context: Context) -> Params:
@@ -175,6 +176,14 @@ class Matching(Translator):
             name: torch.where(worse.view(-1, *[1] * (tensor.ndim - 1)), start[name], tensor)
             for name, tensor in matched.items()
         }
+
+
+def _models_at_once(context: Context) -> int:
+    """Models whose features on all probes are kept together."""
+    if context.inputs is None or context.runner is None:
+        return MODELS_AT_ONCE  # without probes, matching says so
+    values = 2 * math.prod(context.runner.task.slot.shape) * context.inputs.shape[int(context.own_inputs)]
+    return max(1, min(MODELS_AT_ONCE, KEPT // max(1, values)))
 
 
 def _batches(count: int, size: int, seed: int) -> Iterator[Tensor]:

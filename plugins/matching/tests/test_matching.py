@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from paramtrans_matching.start import awake
+from paramtrans_matching.translator import _models_at_once
 from torch import Tensor, nn
 
 from paramtrans import BlockAdapter, Context, FeatureSpec, Hosts, Split, Task, components
@@ -135,6 +136,16 @@ def test_without_a_start_it_begins_at_default_blocks_of_its_seed() -> None:
     one, same, other = (match(target, context(target, seed=seed), steps=1) for seed in (1, 1, 2))
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert not torch.equal(one["fc1.weight"], other["fc1.weight"])
+
+
+def test_many_probes_are_kept_for_fewer_models_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    target = TARGETS["conv"]
+    start = initial(target.module, range(10, 10 + MODELS))
+    together = match(target, context(target, start=start), steps=5)
+    monkeypatch.setattr("paramtrans_matching.translator.KEPT", 2 * 24 * 4 * 6 * 6)
+    assert _models_at_once(context(target)) == 1
+    alone = match(target, context(target, start=start), steps=5)
+    assert all(torch.allclose(alone[name], together[name], atol=1e-5) for name in alone)
 
 
 def test_without_probes_it_says_what_it_needs() -> None:
