@@ -224,10 +224,15 @@ def load(path: Path | str, registry: Registry, overrides: Sequence[str] = ()) ->
     document = settle(read(path), overrides, where)
     if "sweep" in document:
         raise ConfigError([f"{where}: sweep: this config is of several runs; give it to paramtrans run, or Sweep"])
+    return validate(located(path, document), registry, where)
+
+
+def located(path: Path, document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The same with the file of hosts that it names found from the folder of the config, which is at `path`."""
     zoo = document.get("zoo")
     if isinstance(zoo, dict) and isinstance(given := zoo.get("report_from"), str):
-        document = {**document, "zoo": {**zoo, "report_from": str(path.parent / given)}}
-    return validate(document, registry, where)
+        return {**document, "zoo": {**zoo, "report_from": str(path.parent / given)}}
+    return document
 
 
 def validate(document: Mapping[str, Any], registry: Registry, where: str = "config") -> Config:

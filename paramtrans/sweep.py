@@ -149,7 +149,7 @@ class Sweep:
         for member in self.members:
             document = layering.put(member.document, ["run", "dir"], str(self.folder / member.name), self.where)
             try:
-                made.append(config.validate(document, registry, ""))
+                made.append(config.validate(config.located(Path(self.where), document), registry, ""))
             except ConfigError as error:
                 for problem in error.problems:
                     found.setdefault(problem.removeprefix(": "), member.name)

@@ -11,9 +11,11 @@ from safetensors.torch import save_file
 
 from paramtrans import steps, store
 from paramtrans.config import Config
-from paramtrans.engine import run
+from paramtrans.engine import Run, run
 from paramtrans.errors import StoreError
+from paramtrans.planning import plan
 from paramtrans.plugins import Plugins
+from paramtrans.progress import Reporter
 
 Make = Callable[..., Config]
 ALONE = ("zoo.pairs=0", "training.epochs=1", 'evaluation.rivals=["zero_block"]')
@@ -39,6 +41,16 @@ def test_hosts_of_a_file_are_reported_as_those_that_were_trained(
     for method in ("source", "trained_target", "zero_block", "translated"):
         assert found.evaluation["hosts"]["accuracies"][method] == own.evaluation["hosts"]["accuracies"][method]
     assert found.evaluation["seconds_per_host"]["trained_target"] is None
+
+
+def test_given_hosts_are_not_planned_to_be_trained(
+    finished: dict[str, torch.Tensor], tiny_config: Make, tiny_plugins: Plugins, tmp_path: Path
+) -> None:
+    save_file(finished, tmp_path / "hosts.safetensors")
+    settings = (*ALONE, f"zoo.report_from={tmp_path / 'hosts.safetensors'}", f"run.cache={tmp_path / 'another'}")
+    found = plan(Run(tiny_config(*settings, dir=tmp_path / "second"), "tiny", Reporter(), tiny_plugins))
+    assert found.hosts["report"] == 3 and found.targets_to_train == 0
+    assert found.hosts["to_train"] == found.hosts["train"] + found.hosts["select"] > 0
 
 
 def test_targets_are_trained_where_the_file_has_none_of_this_kind(

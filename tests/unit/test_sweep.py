@@ -220,3 +220,8 @@ def test_the_plan_counts_a_shared_zoo_once(
     assert main(arguments) == 0
     text = capsys.readouterr().out
     assert "4 runs, 1 zoo" in text and "11 still to train" in text and "run     mlp-0.1: mlp" in text
+
+
+def test_a_file_of_hosts_stands_beside_the_sweep_that_names_it(path: Path, tiny_plugins: Plugins) -> None:
+    made = Sweep(path, ["zoo.report_from=hosts.safetensors"], Reporter(), tiny_plugins)
+    assert {run.config.zoo.report_from for run in made.runs} == {str(path.parent / "hosts.safetensors")}
