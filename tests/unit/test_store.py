@@ -53,6 +53,23 @@ def test_parameters_and_record_come_back_as_they_were(saved: Path) -> None:
     assert {key: record[key] for key in RECORD} == RECORD
 
 
+def test_documents_are_for_people_too(tmp_path: Path) -> None:
+    store.write_json(tmp_path / "x.json", {"größe": [1]})
+    assert (tmp_path / "x.json").read_text(encoding="utf-8") == '{\n  "größe": [\n    1\n  ]\n}\n'
+
+
+@pytest.mark.parametrize(("number", "reason"), [(errno.ENOSPC, os.strerror(errno.ENOSPC)), (None, "a reason in words")])
+def test_why_nothing_could_be_written_is_told(tmp_path: Path, monkeypatch, number: int | None, reason: str) -> None:
+    """Also where the file beside it could not even be begun."""
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number)) if number else OSError(reason)
+
+    monkeypatch.setattr(Path, "open", fails)
+    with pytest.raises(StoreError, match=rf"x\.json: cannot be written: {reason}; free space"):
+        store.write_json(tmp_path / "x.json", {})
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool])
 def test_types_are_kept(tmp_path: Path, dtype: torch.dtype) -> None:
     path = tmp_path / "x.safetensors"
