@@ -101,7 +101,8 @@ def read(folder: Path) -> list[dict[str, Any]]:
 def machine(folder: Path) -> str:
     """What the first run was made on, by its own record."""
     found = json.loads(next(iter(sorted(folder.glob("**/run.json")))).read_text())["machine"]
-    return f"{found['device']} ({found['cores']} cores, {found['processor']})"
+    cores = "1 core" if found["cores"] == 1 else f"{found['cores']} cores"
+    return f"{found['device']} ({cores}, {found['processor']})"
 
 
 def draw(folder: Path) -> None:

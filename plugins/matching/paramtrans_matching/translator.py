@@ -112,15 +112,15 @@ class Matching(Translator):
 
     @torch.no_grad()
     def _goal(self, source: Params, context: Context) -> Goal:
-        latter, reached, given = self._latter(context), list[Tensor](), list[Tensor]()
+        latter, reached, given, told = self._latter(context), list[Tensor](), list[Tensor](), list[Tensor]()
         for piece in context.entering():
             reached.append(self._examples(piece.reached))
             given.append(self._examples(self.run_source(source, piece.original)))
+            told += [] if latter is None else [latter(given[-1])]
         if len({tensor.shape[2:] for tensor in reached}) != 1:
             raise SpecMismatch("matching takes probes of one size, and at least one; these are of several, or none")
-        features = torch.cat(given, dim=1)
-        outputs = None if latter is None else latter(features)
-        return Goal(torch.cat(reached, dim=1), features, outputs, self._weights(features, context))
+        features = _in_one(given)
+        return Goal(_in_one(reached), features, _in_one(told) if told else None, self._weights(features, context))
 
     def _weights(self, features: Tensor, context: Context) -> Tensor | None:
         if not self.options.weigh:
@@ -176,6 +176,13 @@ class Matching(Translator):
             name: torch.where(worse.view(-1, *[1] * (tensor.ndim - 1)), start[name], tensor)
             for name, tensor in matched.items()
         }
+
+
+def _in_one(pieces: list[Tensor]) -> Tensor:
+    """All probes of the pieces, `[models, n, ...]`; the list is emptied, as memory for both need not be held."""
+    whole = torch.cat(pieces, dim=1)
+    pieces.clear()
+    return whole
 
 
 def _models_at_once(context: Context) -> int:
