@@ -4,14 +4,15 @@
 
 An experiment is called as its run's folder, that is as its TOML file. A run's rows replace those of the same experiment
 and method; other rows stay, so that several runs with `--set evaluation.methods=[…]` may fill one table. The runs of a
-sweep (a folder with runs in it) become one experiment, or one each where their targets differ. Without arguments the
-page is rendered from the rows there are.
+sweep (a folder with runs in it) become one experiment, or one each where their targets or hosts differ. Without
+arguments the page is rendered from the rows there are.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ Light protocol: 200 steps of batch 128, one-cycle to 0.1, no flips. Paper protoc
 def main(folders: list[str]) -> None:
     rows = {key(row): row for row in (json.loads(KEPT.read_text()) if KEPT.exists() else [])}
     for folder in map(Path, folders):
-        members = sorted(folder.glob("*/evaluation.json"))
+        members = members_of(folder)
         found = rows_of_sweep(folder, members) if members else rows_of(folder.name, *read(folder))
         rows |= {key(row): row for row in found}
     kept = sorted(map(placed(rows.values()), rows.values()), key=lambda row: (row["experiment"], -row["mean"]))
@@ -111,21 +112,35 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return tuple(json.loads((folder / name).read_text()) for name in ("run.json", "evaluation.json"))  # type: ignore[return-value]
 
 
+def members_of(folder: Path) -> list[Path]:
+    """What the finished runs of a sweep found, in its order; none for a single run."""
+    if not (folder / "sweep.json").exists():
+        return []
+    return [folder / run["name"] / "evaluation.json" for run in json.loads((folder / "sweep.json").read_text())["runs"]]
+
+
 def rows_of_sweep(folder: Path, members: list[Path]) -> list[dict[str, Any]]:
     """The run's own translator of each member, and what all of them are compared with, from the first.
 
     Members that differ by the translator's seed alone also give a row of their mean.
     """
     runs = {path.parent.name: read(path.parent) for path in members}
-    if len({target(run["config"]["target"]) for run, _ in runs.values()}) > 1:
+    if len({json.dumps([run["config"][part] for part in ("target", "report")]) for run, _ in runs.values()}) > 1:
         return [row for name, run in runs.items() for row in rows_of(f"{folder.name}_{name}", *run)]
     first, *_ = runs.values()
-    shared = [row for row in rows_of(folder.name, *first) if row["method"] != "translated"]
+    seeds = all(name.isdigit() for name in runs)
+    names = {name: f"seed {name}" if seeds else name for name in runs}
+    baseline = {"baseline": next(iter(names.values()))}
+    shared = [row | baseline for row in rows_of(folder.name, *first) if row["method"] != "translated"]
     own = {
         name: next(r for r in rows_of(folder.name, *run) if r["method"] == "translated") for name, run in runs.items()
     }
-    seeds = all(name.isdigit() for name in runs)
-    rows = [{**row, "method": f"seed {name}" if seeds else name} for name, row in own.items()]
+    hosts = {name: torch.tensor(run["hosts"]["accuracies"]["translated"]) for name, (_, run) in runs.items()}
+    apart = {name: summarise(each - next(iter(hosts.values()))) for name, each in hosts.items()}
+    rows = [
+        {**row, "method": names[name], **baseline, "difference": {"mean": apart[name].mean, "ci95": apart[name].ci95}}
+        for name, row in own.items()
+    ]
     return shared + rows + ([mean_of_seeds(own, runs)] if seeds else [])
 
 
@@ -215,14 +230,30 @@ def page(rows: list[dict[str, Any]]) -> str:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    lines = ["| method | images | zoo | seconds a host | mean % | 95% interval | place | hosts |", "| --- " * 8 + "|"]
+    baseline = next(
+        (name for name, _ in Counter(row["baseline"] for row in rows if row["baseline"]).most_common(1)), ""
+    )
+    heads = ["method", "images", "zoo", "seconds a host", "mean %", "95% interval", "place", "hosts"]
+    heads += [f"less {label(baseline)}"] if baseline else []
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     for row in rows:
         low, high = row["ci95"]
         place = "–" if row["gap_closed"] is None else f"{100 * row['gap_closed']:.0f}%"
         seconds = "–" if row["seconds_per_host"] is None else f"{row['seconds_per_host']:.2g}"
         cells = [label(row["method"]), f"{row['images']:,}", f"{row['zoo_hosts']:,}", seconds, f"{row['mean']:.1f}"]
-        lines.append(f"| {' | '.join([*cells, f'{low:.1f} – {high:.1f}', place, str(row['report_hosts'])])} |")
+        cells += [f"{low:.1f} – {high:.1f}", place, str(row["report_hosts"])]
+        cells += [difference(row, baseline)] if baseline else []
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def difference(row: dict[str, Any], baseline: str) -> str:
+    """What a method reaches less the baseline, host by host, with its 95% interval."""
+    found = row["difference"]
+    if found is None or row["baseline"] != baseline or row["method"] == baseline:
+        return "–"
+    low, high = found["ci95"]
+    return f"{found['mean']:+.1f} ({low:+.1f} to {high:+.1f})".replace("-", "−")
 
 
 def draw(rows: list[dict[str, Any]]) -> None:
