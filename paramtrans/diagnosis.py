@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -114,6 +113,8 @@ def _rows(params: Params) -> Tensor:
 
 def _correlation(predicted: Tensor, losses: Tensor) -> float | None:
     """Spearman's rank correlation; None where one of them does not vary."""
+    from scipy.stats import spearmanr  # takes a second to import, so only when it is needed
+
     if len(losses) < 3 or predicted.std() == 0 or losses.std() == 0:
         return None
     return float(spearmanr(predicted.numpy(), losses.cpu().numpy()).statistic)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from scipy.stats import t as student
+from scipy.special import stdtrit
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -46,7 +46,7 @@ def summarise(values: Tensor) -> Summary:
     """One value for each host, `[hosts]` → their summary."""
     values = values.double()
     n, mean = len(values), values.mean().item()
-    spread = float(student.ppf(0.975, n - 1)) * values.std().item() / n**0.5 if n > 1 else float("nan")
+    spread = float(stdtrit(n - 1, 0.975)) * values.std().item() / n**0.5 if n > 1 else float("nan")
     return Summary(mean, (mean - spread, mean + spread), values.min().item(), values.max().item(), n)
 
 
