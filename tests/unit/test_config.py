@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -224,6 +225,7 @@ def test_mistakes_of_the_frame_and_of_components_are_told_at_once(registry) -> N
 UNKNOWN_EVERYWHERE = {
     "report.task": 'report={task="nothing"}',
     "zoo.also.0": 'zoo.also=["nothing"]',
+    "training.targets.0": 'training.targets=["nothing"]',
     "objectives.0": 'objectives=["nothing"]',
     "augmenters.0": 'augmenters=["nothing"]',
     "evaluation.rivals.0": 'evaluation.rivals=["nothing"]',
@@ -237,7 +239,7 @@ UNKNOWN_EVERYWHERE = {
 def test_a_component_is_told_wherever_it_stands_beside_mistakes_of_the_frame(
     registry, place: str, setting: str
 ) -> None:
-    kind = {"source": "block adapter", "target": "block adapter", "also": "task", "then": "translator"}
+    kind = {"also": "task", "then": "translator"} | dict.fromkeys(("source", "target", "targets"), "block adapter")
     found = problems(registry, changed(setting, "zoo.train=-1"))
     assert [problem.split(": ")[1] for problem in found] == ["zoo.train", f"{place}.name"]
     last = next(word for word in reversed(place.split(".")) if not word.isdigit())
@@ -250,6 +252,8 @@ def test_what_is_no_list_or_table_is_told_once_and_hides_no_other_mistake(regist
         assert "target.hiden" in {problem.split(": ")[1] for problem in found}
     found = problems(registry, changed('evaluation.methods=[{label="a", then=3}]', "target.hiden=3"))
     assert [problem.split(": ")[1] for problem in found] == ["evaluation.methods.0.then", "target.hiden"]
+    found = problems(registry, changed("zoo.also=[3]", 'evaluation.rivals=["nothing"]'))
+    assert [problem.split(": ")[1] for problem in found] == ["zoo.also.0", "evaluation.rivals.0.name"]
 
 
 @pytest.mark.parametrize(
@@ -642,6 +646,33 @@ def test_a_list_of_more_components_than_anyone_needs_is_refused_at_once(registry
 
 
 # What a config says of itself
+
+
+def test_the_report_hosts_have_a_config_of_their_own(registry) -> None:
+    plain = config.validate(document(), registry)
+    assert plain.reported() is plain
+    settings = ('zoo.also=["digits"]', "report.begin=further", "report.step1={steps=3}")
+    for another in ((), ('report.task={name="mnist", channels=4, share=0.5}',)):
+        found = config.validate(changed(*settings, *another), registry)
+        made = found.reported()
+        assert made.task == (found.report.task if another else found.task)
+        assert made.zoo.step1.steps == 3 and made.zoo.step2 == found.zoo.step2
+        untouched = {"task": True, "report": True, "zoo": {"step1", "also"}}
+        assert made.report is None and made.zoo.also == ()
+        assert made.model_dump(exclude=untouched) == found.model_dump(exclude=untouched)
+
+
+def test_a_config_with_another_task_is_else_the_same(registry) -> None:
+    found = config.validate(changed('zoo.also=["digits"]', "report.begin=further"), registry)
+    made = found.with_task(found.zoo.also[0])
+    assert made.task == found.zoo.also[0] and made.zoo.also == () and made.report is None
+    untouched = {"task": True, "report": True, "zoo": {"also"}}
+    assert made.model_dump(exclude=untouched) == found.model_dump(exclude=untouched)
+
+
+def test_what_is_run_is_told_in_json_and_without_where(registry) -> None:
+    told = config.validate(changed("run.dir=here"), registry).identity()
+    assert json.loads(json.dumps(told)) == told and not told.keys() & {"run", "executor"}
 
 
 @pytest.mark.parametrize(
