@@ -19,7 +19,7 @@ from papers_numbers import FAMILIES, PAPER, Line
 
 from paramtrans import components, figures, sweepfigures
 from paramtrans.errors import SpecMismatch
-from paramtrans.sweepreport import cells, gain, history
+from paramtrans.sweepreport import cells, gains, history
 
 DOCS = Path(__file__).parent
 KEPT = DOCS / "results" / "paper"
@@ -124,8 +124,7 @@ def draw(folder: Path) -> None:
     elif folder.name == "fig7":
         made = figures.histogram(json.loads((folder / "evaluation.json").read_text())["hosts"]["accuracies"])
     elif folder.name in ("fig8", "transfer"):
-        gains = {row["name"]: found for row in read(folder) if (found := gain(row))}
-        made = sweepfigures.gains(gains)
+        made = gains(read(folder))
     else:
         return
     made.savefig(KEPT / f"{folder.name}.svg", metadata={"Date": None})

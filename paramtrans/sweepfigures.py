@@ -28,8 +28,9 @@ def means(runs: Mapping[str, Mapping[str, Any]]) -> Figure:
 
 
 @styled
-def gains(runs: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Mean gain of each run with its 95% interval, from left to right, in the order of the runs."""
+def gains(runs: Mapping[str, Mapping[str, Any]], across: str) -> Figure:
+    """Mean gain of each run with its 95% interval, from left to right, in the order of the runs; `across`: what they
+    differ in."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 3), layout="constrained")
@@ -39,6 +40,7 @@ def gains(runs: Mapping[str, Mapping[str, Any]]) -> Figure:
     axes.errorbar(range(len(runs)), means, yerr=reach, fmt="o-", color=BLUE, capsize=4)
     axes.axhline(0, color=INK, linewidth=0.8)
     axes.set_xticks(range(len(runs)), [label(name) for name in runs])
+    axes.set_xlabel(across)
     axes.set_ylabel("gain, points")
     axes.grid(axis="y")
     return figure

@@ -80,14 +80,20 @@ def write(folder: Path, name: str, rows: Sequence[Row], columns: Sequence[str], 
     return folder / PAGE
 
 
+def gains(rows: Sequence[Row]) -> Any:
+    """The figure of what the translator of each run gains over random initialisation."""
+    found = {" · ".join(_value(value) for value in row["values"].values()): gain(row) for row in rows}
+    across = ", ".join(dict.fromkeys(key for row in rows for key in row["values"]))
+    return sweepfigures.gains({name: each for name, each in found.items() if each}, across)
+
+
 def _figure(folder: Path, rows: Sequence[Row], figure: str) -> tuple[Any, str]:
     if figure == "accuracies":
         means = {row["name"]: row["methods"]["translated"] for row in rows}
         return sweepfigures.means(means), "Mean accuracy of the translated blocks of each run, with its 95% interval."
     if figure == "gain":
-        gains = {" · ".join(_value(value) for value in row["values"].values()): gain(row) for row in rows}
         said = "What translation gains over random initialisation, host by host, in points, with its 95% interval."
-        return sweepfigures.gains({name: found for name, found in gains.items() if found}), said
+        return gains(rows), said
     curves = {row["name"]: history(folder / row["dir"]) for row in rows}
     keys = ("loss",) if figure == "loss" else ("loss", "select")
     return sweepfigures.curves(curves, keys), f"{' and '.join(keys).capitalize()} of each run over the epochs."
