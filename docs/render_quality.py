@@ -34,8 +34,10 @@ QUICKEST = 1e-3
 SHOWN = [
     f"{kind}_{target}" for kind in ("light", "learned", "paper") for target in ("conv", "mlp", "attention", "attn")
 ]
-SHOWN += ["learned_on_paper"]
+SHOWN += ["learned_on_paper", "learned_zoo"]
 """Experiments in the figure; the others vary one thing."""
+HIDDEN = ("random_init", "hosts_64", "hosts_128", "hosts_256")
+"""Methods of theirs that are in the tables alone: far below, or between others."""
 FROM_THE_ZOO = ("translated", "random_replacement", "greedy_replacement")
 
 INTRODUCTION = """# Translations that work
@@ -292,7 +294,8 @@ def draw(rows: list[dict[str, Any]]) -> None:
     figure = Figure(figsize=(14, 4.2 * -(-max(1, len(panels)) // 2)), layout="constrained")
     grid = figure.subplots(-(-max(1, len(panels)) // 2), 2, squeeze=False).flatten()
     for axes, ((protocol, target), own) in zip(grid, panels.items(), strict=False):
-        marks = []
+        marks, shared_by = [], [row for row in own.values() if "zoo_seconds" in row and not row["images"]]
+        explained = min(shared_by, key=lambda row: row["mean"], default=None)
         for number, row in enumerate(sorted(own.values(), key=lambda row: -row["mean"]), 1):
             colour = "#2f7de1" if row["zoo_hosts"] else "#d9730d"
             face, seconds = "none" if row["images"] else colour, row["seconds_per_host"]
@@ -307,7 +310,7 @@ def draw(rows: list[dict[str, Any]]) -> None:
                 places = [seconds + shared / models for models in MODELS]
                 axes.plot([seconds, *places], [row["mean"]] * (1 + len(places)), ":", color=colour)
                 axes.plot(places, [row["mean"]] * len(places), "|", color=colour)
-                if row["method"] == "translated":
+                if row is explained:
                     for models, place_ in zip(MODELS, places, strict=True):
                         at = {"textcoords": "offset points", "ha": "center", "fontsize": 7, "color": colour}
                         axes.annotate(f"{models:,}", (place_, row["mean"]), (0, -10), **at)
@@ -324,7 +327,8 @@ def drawn(rows: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, dict[st
     """By protocol and target the rows that a panel shows: of experiments that compare methods on all its hosts."""
     panels: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for row in rows:
-        if row["experiment"] in SHOWN and (row["seconds_per_host"] or 0) > QUICKEST:
+        shown = row["experiment"] in SHOWN and row["method"] not in HIDDEN
+        if shown and (row["seconds_per_host"] or 0) > QUICKEST:
             panels.setdefault((row["protocol"], row["target"]), {}).setdefault(row["method"], row)
     return {key: own for key, own in sorted(panels.items()) if len(own) > 2}
 
