@@ -67,7 +67,7 @@ def write(folder: Path, name: str, rows: Sequence[Row], columns: Sequence[str], 
         loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     head, body = cells(rows, columns)
-    made, said = _figure(folder, rows, figure)
+    made, said = _figure(folder, rows, columns, figure)
     page = environment.get_template(TEMPLATE).render(
         name=name,
         head=head,
@@ -87,10 +87,12 @@ def gains(rows: Sequence[Row]) -> Any:
     return sweepfigures.gains({name: each for name, each in found.items() if each}, across)
 
 
-def _figure(folder: Path, rows: Sequence[Row], figure: str) -> tuple[Any, str]:
+def _figure(folder: Path, rows: Sequence[Row], columns: Sequence[str], figure: str) -> tuple[Any, str]:
     if figure == "accuracies":
-        means = {row["name"]: row["methods"]["translated"] for row in rows}
-        return sweepfigures.means(means), "Mean accuracy of the translated blocks of each run, with its 95% interval."
+        # A run need not have a translator of its own: the first column that is a method.
+        method = next((column for column in columns if any(column in row["methods"] for row in rows)), "translated")
+        means = {row["name"]: row["methods"][method] for row in rows if method in row["methods"]}
+        return sweepfigures.means(means), f"Mean accuracy of each run, {label(method)}, with its 95% interval."
     if figure == "gain":
         said = "What translation gains over random initialisation, host by host, in points, with its 95% interval."
         return gains(rows), said

@@ -648,6 +648,15 @@ def test_a_list_of_more_components_than_anyone_needs_is_refused_at_once(registry
 # What a config says of itself
 
 
+def test_further_targets_are_held_to_what_there_is(registry) -> None:
+    assert 'unknown block adapter "nothing"' in one(registry, 'training.targets=["nothing"]')
+
+
+def test_options_are_kept_as_json_has_them(registry) -> None:
+    found = config.validate(changed('translator={name="equivariant", probes=2, input=[1, 28, 28]}'), registry)
+    assert found.translator.options["input"] == [1, 28, 28]
+
+
 def test_the_report_hosts_have_a_config_of_their_own(registry) -> None:
     plain = config.validate(document(), registry)
     assert plain.reported() is plain

@@ -225,3 +225,18 @@ def test_the_plan_counts_a_shared_zoo_once(
 def test_a_file_of_hosts_stands_beside_the_sweep_that_names_it(path: Path, tiny_plugins: Plugins) -> None:
     made = Sweep(path, ["zoo.report_from=hosts.safetensors"], Reporter(), tiny_plugins)
     assert {run.config.zoo.report_from for run in made.runs} == {str(path.parent / "hosts.safetensors")}
+
+
+def test_runs_without_a_translator_of_their_own_are_swept(tmp_path: Path, tiny_plugins: Plugins) -> None:
+    (tmp_path / "alone.toml").write_text("""
+        task = { name = "tiny", channels = 4 }
+        source = { name = "basic_block", channels = 4 }
+        target = { name = "conv", channels = 4, hidden = 2 }
+        zoo = { train = 0, select = 0, report = 3, step1.steps = 2, step2.steps = 2 }
+        evaluation = { methods = [{ label = "pruned", translator = "prune" }] }
+        sweep = { columns = ["pruned", "random_init"], over = { zoo.seed = [0, 1] } }
+        run.device = "cpu"
+    """)
+    made = Sweep(tmp_path / "alone.toml", [f"run.dir={tmp_path / 'out'}"], Reporter(), tiny_plugins).do()
+    assert [row["methods"]["pruned"]["n"] for row in made.rows] == [3, 3]
+    assert "Mean accuracy of each run, pruned" in (tmp_path / "out" / "report.html").read_text()
