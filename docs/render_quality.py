@@ -152,7 +152,7 @@ def rows_of_sweep(folder: Path, members: list[Path]) -> list[dict[str, Any]]:
     if len({json.dumps([run["config"][part] for part in ("target", "report")]) for run, _ in runs.values()}) > 1:
         return [row for name, run in runs.items() for row in rows_of(f"{folder.name}_{name}", *run)]
     first, *_ = runs.values()
-    seeds = all(name.isdigit() for name in runs)
+    seeds = len({(run["config"]["training"] or {}).get("seed") for run, _ in runs.values()}) == len(runs) > 1
     names = {name: f"seed {name}" if seeds else name for name in runs}
     baseline = {"baseline": next(iter(names.values()))}
     shared = [row | baseline for row in rows_of(folder.name, *first) if row["method"] != "translated"]
