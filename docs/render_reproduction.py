@@ -58,9 +58,9 @@ SAID = {
     "dropout does not make the first three fall; it keeps them near the block of zeros, which is where they come to "
     "with 0.3 of it. No line passes that block. An earlier run of the same file on an H200 gave figures that differ "
     "from these by up to 7 points, which is within their intervals.",
-    "table4": "Against the paper: four times as many epochs lower the accuracy of each Mixer that has a line in "
-    "Table 3, while the loss falls severalfold: they learn their 256 pairs by heart. Large with dropout "
-    "did not end in its time.",
+    "table4": "Against the paper: four times as many epochs lower the accuracy of ten of the twelve lines of Table 3, "
+    "while the loss falls: the Mixers learn their 256 pairs by heart. The more dropout, the nearer they stay to the "
+    "block of zeros.",
     "fig8": "The paper's translator gains nothing at this size, whatever the sources were trained on, as it writes "
     "what amounts to a block of zeros at best. [The page on quality](quality.md) has one that works on such hosts "
     "(`learned_elsewhere`).",
