@@ -43,8 +43,8 @@ FROM_THE_ZOO = ("translated", "random_replacement", "greedy_replacement")
 INTRODUCTION = """# Translations that work
 
 Written by `python docs/render_quality.py`, not by hand, from `docs/results/quality.json`, which the runs of
-`examples/quality/*.toml` filled. Every row is the mean over report hosts on the 10,000 test images, with its 95%
-t-interval over hosts. Nothing was tuned on these hosts, but that the learned translator's three rounds in place of one
+`examples/quality/*.toml` filled. Every row is the mean over report hosts on the 10,000 test images (500 of the small
+digits), with its 95% t-interval over hosts. Nothing was tuned on these hosts, but that the learned translator's three rounds in place of one
 were also tried on those of the paper's protocol, as were three ways to use strokes, which are all shown. *Place* is
 where the mean stands between random initialisation (0%) and the trained target (100%) on the same hosts. *Images* are
 looked at without their labels, but for the trained target's. *Zoo* is the number of trained hosts a learned translator
