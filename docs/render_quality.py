@@ -44,14 +44,14 @@ INTRODUCTION = """# Translations that work
 
 Written by `python docs/render_quality.py`, not by hand, from `docs/results/quality.json`, which the runs of
 `examples/quality/*.toml` filled. Every row is the mean over report hosts on the 10,000 test images (500 of the small
-digits), with its 95% t-interval over hosts. Nothing was tuned on these hosts, but that the learned translator's three rounds in place of one
-were also tried on those of the paper's protocol, as were three ways to use strokes, which are all shown. *Place* is
-where the mean stands between random initialisation (0%) and the trained target (100%) on the same hosts. *Images* are
-looked at without their labels, but for the trained target's. *Zoo* is the number of trained hosts a learned translator
-had learned from. *Less* is the difference to one method, host by host, with its 95% interval. *Distillation* is step 2
-with the source network's outputs in place of labels (Adam, 300 steps for 64 inputs, 600 for 1,024, from the refitted
-block; on all images 940 steps of 128, twice each, from the pruned block); *weighed* counts features by how much the
-outputs depend on them, *both* matches such features and outputs.
+digits), with its 95% t-interval over hosts. Nothing was tuned on these hosts, but that the learned translator's three
+rounds in place of one were also tried on those of the paper's protocol, as were three ways to use strokes, which are
+all shown. *Place* is where the mean stands between random initialisation (0%) and the trained target (100%) on the same
+hosts. *Images* are looked at without their labels, but for the trained target's. *Zoo* is the number of trained hosts a
+learned translator had learned from. *Less* is the difference to one method, host by host, with its 95% interval.
+*Distillation* is step 2 with the source network's outputs in place of labels (Adam, 300 steps for 64 inputs, 600 for
+1,024, from the refitted block; on all images 940 steps of 128, twice each, from the pruned block); *weighed* counts
+features by how much the outputs depend on them, *both* matches such features and outputs.
 
 *Seconds* are wall-clock for one host while all are translated together. They are from three machines, so compare
 them within a table, and there with care: on one core of a machine of 16 in `light_conv` and most of `paper_conv`; on an
