@@ -36,7 +36,7 @@ class HostFile:
             raise StoreError(f"{path}: cannot be read: {error.strerror or error}; give the path of a file") from error
         self.digest = hashlib.sha256(content).hexdigest()
         try:
-            self.tensors: Params = load(content)
+            self.tensors: Params = dict(sorted(load(content).items()))  # it has them in any order
         except safetensors.SafetensorError as error:
             raise StoreError(f"{path}: not a safetensors file ({error})") from error
 
