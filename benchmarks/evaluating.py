@@ -7,9 +7,9 @@ from torch.func import functional_call
 
 from benchmarks.setting import Setting
 from benchmarks.turns import Row, rate, row, take_turns
-from paramtrans import evaluation
-from paramtrans.hosts import join
-from paramtrans.protocols import Split
+from paramtrans.api.stacking import join
+from paramtrans.api.task import Split
+from paramtrans.evaluation import accuracy
 
 
 def rows(setting: Setting) -> list[Row]:
@@ -22,7 +22,7 @@ def rows(setting: Setting) -> list[Row]:
     params = join({"former": hosts.former, "block": hosts.source, "latter": hosts.latter})
 
     def ours() -> torch.Tensor:
-        return evaluation.accuracies(parts.runner, hosts, blocks, images, setting.device)["source"]
+        return accuracy.accuracies(parts.runner, hosts, blocks, images, setting.device)["source"]
 
     @torch.no_grad()
     def theirs(batch: int = 500) -> torch.Tensor:

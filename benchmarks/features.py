@@ -16,9 +16,10 @@ from benchmarks import machine
 from benchmarks.setting import BATCH, FULL, Setting
 from benchmarks.turns import Row, row, take_turns
 from benchmarks.zoo import STACK
-from paramtrans import memory, steps
+from paramtrans.api.task import Split
 from paramtrans.config import HostTraining
-from paramtrans.protocols import Split
+from paramtrans.utils import memory
+from paramtrans.zoo import host_training
 
 EPOCHS, TRAIN = 10, 60_000
 """Of the paper."""
@@ -60,14 +61,14 @@ def measure(setting: Setting, images: int, rounds: int) -> Row:
     parts, seeds = setting.parts, setting.seeds(STACK)
     whole = parts.task.split("train")
     few = Split(whole.inputs[:images], whole.labels[:images])
-    hosts = steps.train_hosts(parts.task, parts.source, HostTraining(steps=1), seeds)
+    hosts = host_training.train_hosts(parts.task, parts.source, HostTraining(steps=1), seeds)
     training = HostTraining(epochs=EPOCHS, batch_size=BATCH, lr=0.01, momentum=0.9)
 
     def turn(spare: int) -> Callable[[], float]:
         def train() -> float:
             started = time.process_time()
             with patch.object(parts.task, "split", lambda name: few), patch.object(memory, "spare", lambda: spare):
-                steps.train_targets(parts.task, parts.target, hosts, training, seeds)
+                host_training.train_targets(parts.task, parts.target, hosts, training, seeds)
             return STACK * EPOCHS * images / (time.process_time() - started)
 
         return train

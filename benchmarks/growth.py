@@ -16,8 +16,8 @@ from typing import Any
 from benchmarks import machine
 from benchmarks.setting import EXAMPLE
 from paramtrans import components, config
-from paramtrans.cache import cache_dir
-from paramtrans.parts import Parts
+from paramtrans.builder import Parts
+from paramtrans.storage.cache import cache_dir
 from paramtrans.zoo import Zoo
 
 TIMES = (1, 4, 16)

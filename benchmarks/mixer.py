@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.setting import Setting
 from benchmarks.turns import Row, rate, row, take_turns
-from paramtrans.training import Trainer
+from paramtrans.training.trainer import Trainer
 
 PAIRS, PAIRS_ON_GPU = 64, 4096
 """In a step: the paper's 4,096 take a CPU half a minute."""

@@ -9,11 +9,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from paramtrans import components, config, stacked
-from paramtrans.cache import cache_dir
+from paramtrans import components, config
+from paramtrans.api import modules
+from paramtrans.api.hosts import Hosts
+from paramtrans.api.stacking import split
+from paramtrans.backends import host_runner
+from paramtrans.builder import Parts
 from paramtrans.config import HostTraining
-from paramtrans.hosts import Hosts, split
-from paramtrans.parts import Parts
+from paramtrans.storage.cache import cache_dir
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "mnist_conv_to_conv.toml"
 BATCH = 128
@@ -70,13 +73,13 @@ class Setting:
     def host(self) -> nn.Module:
         """One whole host, as plain PyTorch."""
         torch.manual_seed(0)
-        return stacked.network(self.parts.task, self.parts.source).to(self.device)
+        return host_runner.network(self.parts.task, self.parts.source).to(self.device)
 
     def hosts(self, count: int) -> Hosts:
         """Untrained hosts, each with a target block, in the order of their seeds."""
         parts = self.parts
-        whole = stacked.initial(lambda: stacked.network(parts.task, parts.source), self.seeds(count))
-        target = stacked.initial(parts.target.module, self.seeds(count))
+        whole = modules.initial(lambda: host_runner.network(parts.task, parts.source), self.seeds(count))
+        target = modules.initial(parts.target.module, self.seeds(count))
         former, source, latter = (split(whole, part) for part in ("former", "block", "latter"))
         hosts = Hosts(former, source, latter, target, tuple(self.seeds(count)), parts.task.stream())
         return hosts.to(self.device)

@@ -22,8 +22,8 @@ import torch
 from benchmarks import machine
 from benchmarks.reading import write_shard
 from benchmarks.setting import PICO, Setting
-from paramtrans.hosts import Hosts
-from paramtrans.shards import Shards
+from paramtrans.api.hosts import Hosts
+from paramtrans.storage.shards import Shards
 
 BATCH = 4096
 

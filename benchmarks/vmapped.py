@@ -8,7 +8,9 @@ import torch
 
 from benchmarks.setting import BATCH, Setting
 from benchmarks.turns import rate
-from paramtrans import stacked, steps
+from paramtrans.api import modules
+from paramtrans.backends import vmap
+from paramtrans.zoo import host_training
 
 
 class Vmapped:
@@ -18,11 +20,11 @@ class Vmapped:
         self.setting, self.hosts = setting, hosts
         self.steps = max(1, setting.size.steps // 4) if setting.on_gpu else setting.size.steps  # slow, and steady
         parts = setting.parts
-        self.network = stacked.Vmap(setting.host())
-        self.params = stacked.initial(setting.host, setting.seeds(hosts), setting.device)
-        leaves = [self.params[name].requires_grad_() for name in stacked.trained_names(setting.host())]
+        self.network = vmap.Vmap(setting.host())
+        self.params = modules.initial(setting.host, setting.seeds(hosts), setting.device)
+        leaves = [self.params[name].requires_grad_() for name in modules.trained_names(setting.host())]
         self.optimizer = torch.optim.SGD(leaves, 0.01, 0.9)
-        self.batches = steps.batches_of(
+        self.batches = host_training.batches_of(
             parts.task, parts.task.split("train"), setting.seeds(hosts), BATCH, setting.device
         )
 

@@ -10,7 +10,7 @@ from benchmarks.published import Published
 from benchmarks.setting import BATCH, Setting
 from benchmarks.turns import Row, Turn, rate, row, take_turns
 from benchmarks.vmapped import Vmapped
-from paramtrans import steps
+from paramtrans.zoo import host_training
 
 STACK, STACK_ON_GPU = 16, 256
 """Hosts trained at once: the default of `zoo.shard`, and one that fills a GPU."""
@@ -22,13 +22,13 @@ def rows(setting: Setting) -> list[Row]:
     parts, size = setting.parts, setting.size
     stack, seeds = (STACK_ON_GPU if setting.on_gpu else STACK), setting.seeds
     where = parts.device
-    hosts = steps.train_hosts(parts.task, parts.source, setting.training, seeds(stack), where)
+    hosts = host_training.train_hosts(parts.task, parts.source, setting.training, seeds(stack), where)
 
     def step1() -> object:
-        return steps.train_hosts(parts.task, parts.source, setting.training, seeds(stack), where)
+        return host_training.train_hosts(parts.task, parts.source, setting.training, seeds(stack), where)
 
     def step2() -> object:
-        return steps.train_targets(parts.task, parts.target, hosts, setting.training, seeds(stack), where)
+        return host_training.train_targets(parts.task, parts.target, hosts, setting.training, seeds(stack), where)
 
     amount = stack * setting.own_steps * BATCH
     published, alone = Published(setting), (OneProcess if setting.on_gpu else Processes)(setting)

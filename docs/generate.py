@@ -16,10 +16,9 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 import paramtrans
-from paramtrans import hookspecs
 from paramtrans.cli.list_plugins import component_rows, option_rows
 from paramtrans.config import Config
-from paramtrans.plugins import components
+from paramtrans.plugins import components, hookspecs
 from paramtrans.testing import CHECKS
 from paramtrans.testing.every import BASES
 

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from quality_words import INTRODUCTION
 
-from paramtrans.evaluation import place, summarise
-from paramtrans.figures import label
+from paramtrans.ops.statistics import place, summarise
+from paramtrans.report.figures import label
 
 DOCS = Path(__file__).parent
 KEPT, FIGURE, PAGE = DOCS / "results" / "quality.json", DOCS / "results" / "quality.svg", DOCS / "quality.md"

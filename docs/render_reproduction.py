@@ -17,9 +17,10 @@ from typing import Any
 import matplotlib
 from papers_numbers import FAMILIES, PAPER, Line
 
-from paramtrans import components, figures, sweepfigures
+from paramtrans import components
 from paramtrans.errors import SpecMismatch
-from paramtrans.sweepreport import cells, gains, history
+from paramtrans.report import figures, sweep_figures
+from paramtrans.report.sweep import cells, gains, history
 
 DOCS = Path(__file__).parent
 KEPT = DOCS / "results" / "paper"
@@ -124,7 +125,7 @@ def draw(folder: Path) -> None:
     matplotlib.rcParams["svg.hashsalt"] = folder.name
     if folder.name in curves:
         runs = {path.parent.name: history(path.parent) for path in sorted(folder.glob("*/metrics.jsonl"))}
-        made = sweepfigures.curves(runs, curves[folder.name])
+        made = sweep_figures.curves(runs, curves[folder.name])
     elif folder.name == "fig7":
         made = figures.histogram(json.loads((folder / "evaluation.json").read_text())["hosts"]["accuracies"])
     elif folder.name in ("fig8", "transfer"):

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from paramtrans.progress import duration
-from paramtrans.report import break_even, headline, markdown_table
+from paramtrans.report.html import break_even, headline, markdown_table
+from paramtrans.utils.progress import duration
 
 DOCS = Path(__file__).parent
 KEPT = DOCS / "results"

@@ -5,96 +5,86 @@ Public names are bound lazily, so that `import paramtrans` imports neither torch
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from paramtrans._version import __version__
+from paramtrans.utils.lazy import face
 
 if TYPE_CHECKING:
-    from paramtrans.blocks import BlockAdapter, BlockOptions
-    from paramtrans.config import Config
-    from paramtrans.context import Context, Entering
-    from paramtrans.engine import RunResult, run
-    from paramtrans.errors import ParamtransError
-    from paramtrans.hookspecs import hookimpl
-    from paramtrans.hostnetwork import HostNetwork
-    from paramtrans.hosts import Hosts, Params
-    from paramtrans.learned import LearnedTranslator, TokenTranslator
-    from paramtrans.madeup import draw_probes
-    from paramtrans.options import BaseOptions
-    from paramtrans.plugins import components
-    from paramtrans.pretrained import PretrainedTranslator
-    from paramtrans.protocols import (
-        Augmenter,
-        Batch,
-        Executor,
-        Objective,
-        ProbeCase,
-        Probes,
-        Rival,
-        RivalCase,
-        RunInfo,
-        Split,
-        Task,
-        Translator,
-    )
-    from paramtrans.saving import load_translator, save_translator
-    from paramtrans.specs import (
+    from paramtrans.api.adapter import BlockAdapter, BlockOptions
+    from paramtrans.api.augmenter import Augmenter
+    from paramtrans.api.context import Context, Entering
+    from paramtrans.api.executor import Executor
+    from paramtrans.api.hosts import Hosts
+    from paramtrans.api.objective import Batch, Objective
+    from paramtrans.api.options import BaseOptions
+    from paramtrans.api.probes import ProbeCase, Probes
+    from paramtrans.api.rival import Rival, RivalCase
+    from paramtrans.api.specs import (
         BlockSpec,
         Component,
         FeatureSpec,
+        RunInfo,
         SymmetryGroup,
         SymmetryMember,
         TensorKind,
         TensorSpec,
     )
-    from paramtrans.translated import load_translated, save_translated
-    from paramtrans.translation import translate
+    from paramtrans.api.stacking import Params
+    from paramtrans.api.task import Split, Task
+    from paramtrans.api.translator import Translator
+    from paramtrans.config.schema import Config
+    from paramtrans.errors import ParamtransError
+    from paramtrans.networks.files import load_translated, save_translated
+    from paramtrans.networks.host_network import HostNetwork
+    from paramtrans.networks.synthetic_inputs import draw_probes
+    from paramtrans.networks.translate import translate
+    from paramtrans.plugins.hookspecs import hookimpl
+    from paramtrans.plugins.manager import components
+    from paramtrans.runs.run import RunResult, run
+    from paramtrans.translators.base import LearnedTranslator, TokenTranslator
+    from paramtrans.translators.pretrained import PretrainedTranslator
+    from paramtrans.translators.saving import load_translator, save_translator
 
-__version__ = "0.1.0"
-
-_HOMES = {
-    "BlockAdapter": "blocks",
-    "BlockOptions": "blocks",
-    "Config": "config",
-    "RunResult": "engine",
-    "run": "engine",
-    "ParamtransError": "errors",
-    "hookimpl": "hookspecs",
-    "HostNetwork": "hostnetwork",
-    "Hosts": "hosts",
-    "Params": "hosts",
-    "LearnedTranslator": "learned",
-    "TokenTranslator": "learned",
-    "draw_probes": "madeup",
-    "BaseOptions": "options",
-    "components": "plugins",
-    "PretrainedTranslator": "pretrained",
-    "Augmenter": "protocols",
-    "Batch": "protocols",
-    "Context": "context",
-    "Entering": "context",
-    "Executor": "protocols",
-    "Objective": "protocols",
-    "ProbeCase": "protocols",
-    "Probes": "protocols",
-    "Rival": "protocols",
-    "RivalCase": "protocols",
-    "RunInfo": "protocols",
-    "Split": "protocols",
-    "Task": "protocols",
-    "Translator": "protocols",
-    "load_translator": "saving",
-    "save_translator": "saving",
-    "load_translated": "translated",
-    "save_translated": "translated",
-    "translate": "translation",
-    "BlockSpec": "specs",
-    "Component": "specs",
-    "FeatureSpec": "specs",
-    "SymmetryGroup": "specs",
-    "SymmetryMember": "specs",
-    "TensorKind": "specs",
-    "TensorSpec": "specs",
+_MODULES = {
+    "api.adapter": ["BlockAdapter", "BlockOptions"],
+    "api.augmenter": ["Augmenter"],
+    "api.context": ["Context", "Entering"],
+    "api.executor": ["Executor"],
+    "api.hosts": ["Hosts"],
+    "api.objective": ["Batch", "Objective"],
+    "api.options": ["BaseOptions"],
+    "api.probes": ["ProbeCase", "Probes"],
+    "api.rival": ["Rival", "RivalCase"],
+    "api.specs": [
+        "BlockSpec",
+        "Component",
+        "FeatureSpec",
+        "RunInfo",
+        "SymmetryGroup",
+        "SymmetryMember",
+        "TensorKind",
+        "TensorSpec",
+    ],
+    "api.stacking": ["Params"],
+    "api.task": ["Split", "Task"],
+    "api.translator": ["Translator"],
+    "config.schema": ["Config"],
+    "errors": ["ParamtransError"],
+    "networks.files": ["load_translated", "save_translated"],
+    "networks.host_network": ["HostNetwork"],
+    "networks.synthetic_inputs": ["draw_probes"],
+    "networks.translate": ["translate"],
+    "plugins.hookspecs": ["hookimpl"],
+    "plugins.manager": ["components"],
+    "runs.run": ["RunResult", "run"],
+    "translators.base": ["LearnedTranslator", "TokenTranslator"],
+    "translators.pretrained": ["PretrainedTranslator"],
+    "translators.saving": ["load_translator", "save_translator"],
 }
+
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+"""The module, below `paramtrans`, that each public name lives in."""
 
 __all__ = [
     "Augmenter",
@@ -142,14 +132,4 @@ __all__ = [
     "translate",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__, _ = face(__name__, _MODULES)

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 from typing import Any, Self
 
-from paramtrans.card import Card
+from paramtrans.api.translator import Translator
 from paramtrans.errors import DataError
-from paramtrans.pretrained import PretrainedTranslator
-from paramtrans.protocols import Translator
-from paramtrans.saving import DESCRIPTION
+from paramtrans.translators.card import Card
+from paramtrans.translators.pretrained import PretrainedTranslator
+from paramtrans.translators.saving import DESCRIPTION
 
 try:
     from huggingface_hub import ModelHubMixin, snapshot_download

@@ -76,5 +76,5 @@ def tiny_config(tiny_plugins: Plugins, tmp_path: Path) -> Callable[..., Config]:
 
 def _forget_parts() -> None:
     """A worker keeps the parts of its last job, and with them the data of another test."""
-    if jobs := sys.modules.get("paramtrans.jobs"):
+    if jobs := sys.modules.get("paramtrans.zoo.jobs"):
         jobs._parts.cache_clear()

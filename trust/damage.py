@@ -13,13 +13,14 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from paramtrans import PretrainedTranslator, config, seeds
-from paramtrans.engine import Run
+from paramtrans import PretrainedTranslator, config
 from paramtrans.errors import StoreError
 from paramtrans.plugins import plugins
-from paramtrans.progress import Reporter
-from paramtrans.runfolder import RunFolder
-from paramtrans.training import Trainer
+from paramtrans.runs.folder import RunFolder
+from paramtrans.runs.run import Run
+from paramtrans.training.trainer import Trainer
+from paramtrans.utils import seeds
+from paramtrans.utils.progress import Reporter
 from paramtrans.zoo import do_job
 from trust.checks import Count, Setting
 from trust.runs import CONFIG, Shell, undisturbed

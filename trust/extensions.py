@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from paramtrans import hookspecs
+from paramtrans.plugins import hookspecs
 from trust.checks import Count, Setting
 from trust.runs import Shell, undisturbed
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from paramtrans import store
+from paramtrans.storage import files
 from trust.checks import Count, Setting
 from trust.hostile import Case, attempt, write
 from trust.runs import Shell, undisturbed
@@ -120,14 +120,14 @@ def _translator(folder: Path, whole: Shell, content: bytes) -> list[str]:
 
 
 def _sealed(made: Path, size: int, checksum: str) -> list[str]:
-    store.write_sealed(made / "translator.safetensors.json", {"format": 1, "bytes": size, "sha256": checksum})
+    files.write_sealed(made / "translator.safetensors.json", {"format": 1, "bytes": size, "sha256": checksum})
     return edit(made, {"weights_sha256": checksum})
 
 
 def edit(made: Path, changes: dict[str, Any]) -> list[str]:
     document = json.loads((made / "translator.json").read_bytes())
-    del document[store.SEAL]
-    store.write_sealed(made / "translator.json", {**document, **changes})
+    del document[files.SEAL]
+    files.write_sealed(made / "translator.json", {**document, **changes})
     return ["load", str(made)]
 
 
@@ -143,8 +143,8 @@ def _described(folder: Path, whole: Shell, content: bytes) -> list[str]:
 
 def _recorded(folder: Path, whole: Shell, changes: dict[str, Any]) -> list[str]:
     document = whole.record()
-    del document[store.SEAL]
-    store.write_sealed(folder / "run.json", {**document, **changes})
+    del document[files.SEAL]
+    files.write_sealed(folder / "run.json", {**document, **changes})
     return ["run", "--from", str(folder / "run.json"), "--quiet", "--set", "zoo.train=no"]
 
 

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from paramtrans import store
+from paramtrans.storage import files
 from trust.checks import Count, Setting
 from trust.hostile import Case, attempt, write
 from trust.hostilefiles import Canary, copy_of, edit
@@ -215,7 +215,7 @@ def _report_from(folder: Path, make: Bad) -> list[str]:
 
 
 def _export(whole: Shell, out: Path) -> None:
-    from paramtrans import exchange
+    from paramtrans.zoo import exchange
 
     [zoo] = (whole.zoos / "zoos").iterdir()
     exchange.export(exchange.contents(zoo), out)
@@ -236,20 +236,20 @@ def _import(folder: Path, *more: str) -> list[str]:
 def _indexed(folder: Path, exported: Path, at: str, value: Any) -> list[str]:
     shutil.copytree(exported, folder / "zoo")
     index = json.loads((folder / "zoo" / "index.json").read_bytes())
-    del index[store.SEAL]
+    del index[files.SEAL]
     *before, last = [int(key) if key.isdigit() else key for key in at.split(".")]
     place = index
     for key in before:
         place = place[key]
     place[last] = value
-    store.write_sealed(folder / "zoo" / "index.json", index)
+    files.write_sealed(folder / "zoo" / "index.json", index)
     return _import(folder)
 
 
 def _paper(folder: Path, whole: Shell, bad: str, make: Bad) -> list[str]:
     """Three hosts as the paper has them, one file of which is hostile."""
-    shards, _ = store.load_params(next(whole.zoos.glob("zoos/*/hosts/train-*.safetensors")))
-    targets, _ = store.load_params(next(whole.zoos.glob("zoos/*/targets/*/train-*.safetensors")))
+    shards, _ = files.load_params(next(whole.zoos.glob("zoos/*/hosts/train-*.safetensors")))
+    targets, _ = files.load_params(next(whole.zoos.glob("zoos/*/targets/*/train-*.safetensors")))
     for part, name in FOLDERS.items():
         (folder / "zoo" / name).mkdir(parents=True)
         own = {key.partition(".")[2]: t for key, t in {**shards, **targets}.items() if key.startswith(f"{part}.")}
@@ -276,4 +276,4 @@ def _pretrained(folder: Path, whole: Shell, changes: dict[str, Any]) -> list[str
 
 
 def _seal(path: Path, document: dict[str, Any]) -> None:
-    store.write_sealed(path, document)
+    files.write_sealed(path, document)

@@ -8,13 +8,15 @@ from typing import Any
 
 import torch
 
-from paramtrans import config, stacked, steps
-from paramtrans.comparison import check_blocks
+from paramtrans import config
+from paramtrans.api import modules
+from paramtrans.api.stacking import Params
+from paramtrans.builder import Parts
 from paramtrans.config import HostTraining
 from paramtrans.errors import TrainingError
-from paramtrans.hosts import Params
-from paramtrans.parts import Parts
+from paramtrans.evaluation.comparison import check_blocks
 from paramtrans.plugins import plugins
+from paramtrans.zoo import host_training
 from trust.checks import Count, Setting
 from trust.runs import CONFIG, PLUGIN
 
@@ -38,11 +40,11 @@ def divergence_stays_alone(setting: Setting, count: Count) -> None:
             _parts(source=BLOCKS[name]),
             list(range(100 * trial, 100 * trial + random.choice([2, 3, 16, 17]))),
         )
-        good = steps.train_hosts(parts.task, parts.source, TRAINING, seeds)
+        good = host_training.train_hosts(parts.task, parts.source, TRAINING, seeds)
         bad = random.randrange(len(seeds))
         value = random.choice([float("nan"), float("inf"), -float("inf"), 3e38])
         with _poisoned(bad, value):
-            mixed = steps.train_hosts(parts.task, parts.source, TRAINING, seeds)
+            mixed = host_training.train_hosts(parts.task, parts.source, TRAINING, seeds)
         others = [i for i in range(len(seeds)) if i != bad]
         changed = [n for n, t in good.items() if not torch.equal(_bits(t[others]), _bits(mixed[n][others]))]
         problems = [f"changed {changed}"] if changed else []
@@ -57,9 +59,9 @@ def stacks_of_any_size(setting: Setting, count: Count) -> None:
     for trial in range(setting.trials):
         name, size = list(BLOCKS)[trial % len(BLOCKS)], (2, 3, 5, 16, 17, 33)[trial // len(BLOCKS) % 6]
         parts, seeds = _parts(source=BLOCKS[name]), list(range(trial * 50, trial * 50 + size))
-        whole = steps.train_hosts(parts.task, parts.source, TRAINING, seeds)
+        whole = host_training.train_hosts(parts.task, parts.source, TRAINING, seeds)
         at = setting.random.randrange(size)
-        alone = steps.train_hosts(parts.task, parts.source, TRAINING, [seeds[at]])
+        alone = host_training.train_hosts(parts.task, parts.source, TRAINING, [seeds[at]])
         far = {n: float((whole[n][at] - t[0]).abs().max() / t.abs().max().clamp_min(1e-3)) for n, t in alone.items()}
         largest = max(largest, *far.values())
         count.add(f"{name}, {size} hosts", [f"{n} differs by {d:.1e}" for n, d in far.items() if d > TOLERANCE])
@@ -75,7 +77,7 @@ def translators_must_be_finite(setting: Setting, count: Count) -> None:
         state = translator.state_dict()
         tensor = state[random.choice([name for name, t in state.items() if t.numel()])]
         tensor.view(-1)[random.randrange(tensor.numel())] = random.choice([float("nan"), float("inf")])
-        blocks = translator.translate(stacked.initial(parts.source.module, [1, 2]))
+        blocks = translator.translate(modules.initial(parts.source.module, [1, 2]))
         finite = all(t.isfinite().all() for t in blocks.values())
         count.add(
             f"weights of translator {trial}",
@@ -94,18 +96,18 @@ def _stopped(do: Callable[[], object], finite: bool) -> list[str]:
 @contextmanager
 def _poisoned(host: int, value: float) -> Iterator[None]:
     """While open, one host of each new stack begins with `value` somewhere."""
-    plain = stacked.initial
+    plain = modules.initial
 
     def initial(*args: Any) -> Params:
         params = plain(*args)
         next(iter(params.values()))[host].view(-1)[0] = value
         return params
 
-    stacked.initial = initial
+    modules.initial = initial
     try:
         yield
     finally:
-        stacked.initial = plain
+        modules.initial = plain
 
 
 def _bits(tensor: torch.Tensor) -> torch.Tensor:

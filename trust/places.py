@@ -127,12 +127,12 @@ def _goes_on(ended: Any, shell: Shell, whole: Shell, expected: dict[str, Any]) -
 
 
 def _running(whole: Shell) -> bytes:
-    from paramtrans import store
+    from paramtrans.storage import files
 
     record = whole.record()
-    del record[store.SEAL]
+    del record[files.SEAL]
     path = whole.path / "running.json"
-    store.write_sealed(path, {**record, "status": "running", "files": {}})
+    files.write_sealed(path, {**record, "status": "running", "files": {}})
     return path.read_bytes()
 
 

@@ -20,12 +20,17 @@ from typing import Any
 
 import torch
 
-from paramtrans import cache, components, config, evaluation, seeds, store
-from paramtrans.context import Context
-from paramtrans.hosts import Hosts, join, split
-from paramtrans.parts import Parts
-from paramtrans.protocols import RivalCase
-from paramtrans.training import Trainer
+from paramtrans import components, config
+from paramtrans.api.context import Context
+from paramtrans.api.hosts import Hosts
+from paramtrans.api.rival import RivalCase
+from paramtrans.api.stacking import join, split
+from paramtrans.builder import Parts
+from paramtrans.evaluation import accuracy
+from paramtrans.ops import statistics
+from paramtrans.storage import cache, files
+from paramtrans.training.trainer import Trainer
+from paramtrans.utils import seeds
 from paramtrans.zoo import Zoo, do_job
 
 BASE = Path(__file__).parent / "base.toml"
@@ -108,7 +113,7 @@ class Curve:
         """The pairs with their former and latter, a few hundred a file."""
         for number, start in enumerate(range(0, min(len(hosts), self.options.files * PER_FILE), PER_FILE)):
             some = hosts.pick(range(start, min(start + PER_FILE, len(hosts))))
-            store.save_params(self.options.save / f"paper_pairs_{number}.safetensors", join(some.parts()), {})
+            files.save_params(self.options.save / f"paper_pairs_{number}.safetensors", join(some.parts()), {})
 
     def rivals(self, parts: Parts, hosts: Hosts, pairs: Hosts) -> dict[str, Any]:
         """What the report hosts reach with other blocks in the slot."""
@@ -118,8 +123,8 @@ class Curve:
         for name, rival in parts.rivals().items():
             case = RivalCase(hosts, pairs, parts.source, parts.target, seeds.derive(0, "rival", name))
             blocks[name.replace("_", " ")] = (target, rival.fill(case))
-        found = evaluation.accuracies(parts.runner, hosts, blocks, parts.task.split("test"), parts.device)
-        return {name: evaluation.summarise(values).as_dict() for name, values in found.items()}
+        found = accuracy.accuracies(parts.runner, hosts, blocks, parts.task.split("test"), parts.device)
+        return {name: statistics.summarise(values).as_dict() for name, values in found.items()}
 
     def train(self, hosts: Hosts, select: Hosts) -> None:
         torch.set_float32_matmul_precision("high")
@@ -141,8 +146,8 @@ class Curve:
                 with torch.no_grad():
                     written = translator.translate(some.source, Context(some, parts.runner))
                 blocks = {"translated": (parts.runner.target, written)}
-                values = evaluation.accuracies(parts.runner, some, blocks, parts.task.split("test"), parts.device)
-                point[name] = evaluation.summarise(values["translated"]).as_dict()
+                values = accuracy.accuracies(parts.runner, some, blocks, parts.task.split("test"), parts.device)
+                point[name] = statistics.summarise(values["translated"]).as_dict()
             self.found["points"].append(point)
             self.say(json.dumps({**point, **{name: round(point[name]["mean"], 1) for name in self.reports}}))
             self.write()

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 import paramtrans
-from paramtrans.network import costs
-from paramtrans.progress import ConsoleReporter
+from paramtrans.networks.blocks import costs
+from paramtrans.utils.progress import ConsoleReporter
 
 CALIBRATION, TEST, LONGEST, BATCH = 1500, 500, 48, 50
 METHODS = matched(batch=2048) | CALIBRATED | ALONE

@@ -20,9 +20,9 @@ from torch.nn.functional import interpolate
 from torchvision.models import resnet50
 
 import paramtrans
-from paramtrans import models
-from paramtrans.network import costs
-from paramtrans.progress import ConsoleReporter
+from paramtrans.networks import architectures
+from paramtrans.networks.blocks import costs
+from paramtrans.utils.progress import ConsoleReporter
 
 MODEL, IMAGES, BATCH, SIDE = "ResNet-50, random weights", 64, 16, 224
 METHODS = {name: (CALIBRATED | ALONE)[name] for name in ("refit", "magnitude pruning")}
@@ -67,7 +67,7 @@ def main() -> None:
     large = network(calibrate, options.seed)
     name = MODEL
     if options.weights:
-        large, name = models.with_parameters(large, options.weights).eval(), f"ResNet-50, {options.weights.stem}"
+        large, name = architectures.with_parameters(large, options.weights).eval(), f"ResNet-50, {options.weights.stem}"
     rows = []
     for method, chosen in METHODS.items():
         started = time.process_time()

@@ -8,9 +8,9 @@ from itertools import groupby
 
 import click
 
-from paramtrans import config
 from paramtrans.cli.completion import component_names
 from paramtrans.cli.flags import json_flag, plugin_files, quiet_flag
+from paramtrans.config import merge
 from paramtrans.errors import ConfigError
 from paramtrans.testing import Result, results, subjects
 from paramtrans.testing.every import BASES
@@ -43,7 +43,7 @@ def check(name: str, kind: str | None, settings: tuple[str, ...], as_json: bool,
 
 
 def _options(settings: tuple[str, ...]) -> dict[str, object]:
-    document = config.override({}, settings)
+    document = merge.override({}, settings)
     if nested := [key for key, value in document.items() if isinstance(value, dict) and f"{key}." in "".join(settings)]:
         raise ConfigError([f"--set {nested[0]}: options stand alone here, such as --set hidden=3"])
     return document

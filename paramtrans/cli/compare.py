@@ -18,14 +18,14 @@ from paramtrans.cli.show import show
 @quiet_flag
 def compare(runs: tuple[Path, ...], html: Path | None, as_json: bool, quiet: bool) -> None:
     """Put finished runs side by side: accuracies, what differs in their configs and versions. RUN is a run's folder."""
-    from paramtrans import sidebyside
+    from paramtrans.runs import compare
 
-    found = sidebyside.compare(sidebyside.read(runs))
+    found = compare.compare(compare.read(runs))
     if html is not None:
-        sidebyside.write(html, found)
+        compare.write(html, found)
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False))
     else:
-        show(sidebyside.tables(found))
+        show(compare.tables(found))
         if html is not None:
             click.echo(f"page: {html}")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from types import UnionType
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
-from paramtrans.plugins import components
+from paramtrans.plugins.manager import components
 
 if TYPE_CHECKING:
     import click
@@ -21,7 +21,8 @@ def settings(context: click.Context, parameter: click.Parameter, incomplete: str
     """For `--set`: dotted paths of the config, and behind `translator.name=` and the like the components there are."""
     from click.shell_completion import CompletionItem
 
-    from paramtrans.config import SINGLE, Config
+    from paramtrans.config.components import SINGLE
+    from paramtrans.config.schema import Config
 
     path, equals, typed = incomplete.partition("=")
     if not equals:

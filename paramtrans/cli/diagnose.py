@@ -27,15 +27,15 @@ def diagnose(folder: Path, as_json: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from paramtrans import store
-    from paramtrans.diagnosis import describe
     from paramtrans.errors import StoreError
-    from paramtrans.figures import label
+    from paramtrans.evaluation.diagnosis import describe
+    from paramtrans.report.figures import label
+    from paramtrans.storage import files
 
     path = folder / "evaluation.json"
     if not path.exists():
         raise StoreError(f"{path}: is missing; give the folder of a finished run")
-    evaluation = store.read_json(path)
+    evaluation = files.read_json(path)
     section = evaluation.get("diagnosis") if isinstance(evaluation, dict) else None
     if section is None:
         raise StoreError(

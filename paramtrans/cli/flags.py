@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from paramtrans.plugins import plugins
+from paramtrans.plugins.manager import plugins
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -29,8 +29,8 @@ def read_inputs(path: Path) -> list[Any]:
     import numpy
     import torch
 
-    from paramtrans.models import read_parameters
-    from paramtrans.torchfile import check_regular
+    from paramtrans.networks.architectures import read_parameters
+    from paramtrans.storage.torch_checkpoint import check_regular
 
     check_regular(path)
     if path.suffix == ".npy":
@@ -69,6 +69,6 @@ def shape_of_made_up(probes: str | None, shape: str | None, data: Path | None) -
 
 def drawn(network: Any, probes: str, shape: tuple[int, ...], options: dict[str, Any]) -> list[Any]:
     """Made-up inputs in batches."""
-    from paramtrans.madeup import draw_probes
+    from paramtrans.networks.synthetic_inputs import draw_probes
 
     return list(draw_probes(network, shape, probes, **options).split(BATCH))

@@ -25,9 +25,10 @@ def inspect(model: Path, architecture: str, blocks: str, data: Path | None, as_j
 
     With --calibrate, blocks are run, and held to what their adapters say that they compute.
     """
-    from paramtrans.makers import trained_for
-    from paramtrans.network import find_blocks, parameters, survey
-    from paramtrans.plugins import components
+    from paramtrans.evaluation.costs import parameters
+    from paramtrans.networks.blocks import find_blocks, survey
+    from paramtrans.networks.factories import trained_for
+    from paramtrans.plugins.manager import components
 
     registry = components()
     network = read_network(model, architecture)

@@ -11,8 +11,8 @@ import click
 import paramtrans
 from paramtrans.cli.completion import component_names
 from paramtrans.cli.flags import json_flag, plugin_files, quiet_flag
-from paramtrans.plugins import components
-from paramtrans.registry import Entry
+from paramtrans.plugins.manager import components
+from paramtrans.plugins.registry import Entry
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -90,10 +90,10 @@ def _summary(row: dict[str, Any]) -> str:
 
 def _trained(name: str) -> str:
     """What a pretrained translator translates, and what it was measured at."""
-    from paramtrans import card
-    from paramtrans.makers import named
-    from paramtrans.report import headline
-    from paramtrans.saving import find_translator, load_translator
+    from paramtrans.networks.factories import named
+    from paramtrans.report.html import headline
+    from paramtrans.translators import card
+    from paramtrans.translators.saving import find_translator, load_translator
 
     translator, known = load_translator(name), card.read(find_translator(name, components()))
     lines = [f"{named(translator.source)} → {named(translator.target)}", *(headline(known.results) if known else ())]

@@ -15,8 +15,8 @@ import click
 
 import paramtrans
 from paramtrans.errors import ParamtransError
-from paramtrans.plugins import components
-from paramtrans.registry import Entry
+from paramtrans.plugins.manager import components
+from paramtrans.plugins.registry import Entry
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs

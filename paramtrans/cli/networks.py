@@ -20,9 +20,9 @@ BLOCKS = click.option("--blocks", default="*", metavar="PATTERN", help="Paths of
 
 def read_network(model: Path, architecture: str) -> Any:
     """A user's network in eval mode, with the parameters of a file; raises where they do not fit."""
-    from paramtrans import models
+    from paramtrans.networks import architectures
 
-    return models.with_parameters(models.build(architecture), model).eval()
+    return architectures.with_parameters(architectures.build(architecture), model).eval()
 
 
 def times(sizes: list[int]) -> str:

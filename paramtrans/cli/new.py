@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from paramtrans.scaffold import new_plugin
+from paramtrans.plugins.scaffold import new_plugin
 
 
 @click.group()

@@ -1,7 +1,7 @@
 """The commands of paramtrans itself, announced like anyone's."""
 
-from paramtrans.hookspecs import hookimpl
-from paramtrans.specs import Component
+from paramtrans.api.specs import Component
+from paramtrans.plugins.hookspecs import hookimpl
 
 
 @hookimpl

@@ -44,12 +44,13 @@ def run(
     """
     from rich.console import Console
 
-    from paramtrans import config, planning, repeat
-    from paramtrans.engine import Run
-    from paramtrans.group import joined
-    from paramtrans.plugins import plugins
-    from paramtrans.progress import ConsoleReporter, Reporter
-    from paramtrans.sweep import Sweep, is_sweep
+    from paramtrans.config import loading
+    from paramtrans.plugins.manager import plugins
+    from paramtrans.runs import planner, repeat
+    from paramtrans.runs.run import Run
+    from paramtrans.runs.sweep import Sweep, is_sweep
+    from paramtrans.training.distributed import joined
+    from paramtrans.utils.progress import ConsoleReporter, Reporter
 
     leads = joined().leads  # or another process, of those that torchrun started, tells what there is to tell
     reporter = ConsoleReporter(Console(stderr=True)) if leads and not quiet else Reporter()
@@ -61,11 +62,11 @@ def run(
     elif is_sweep(path):
         this = Sweep(path, settings, reporter, plugins())
     else:
-        this = Run(config.load(path, plugins().registry(), settings), path.stem, reporter, plugins(), where=str(path))
+        this = Run(loading.load(path, plugins().registry(), settings), path.stem, reporter, plugins(), where=str(path))
     if dry_run:
         if not leads:
             return
-        plan = planning.plan_sweep(this) if isinstance(this, Sweep) else planning.plan(this)
+        plan = planner.plan_sweep(this) if isinstance(this, Sweep) else planner.plan(this)
         click.echo(json.dumps(plan.as_dict()) if as_json else plan.describe())
         return
     result = this.do(fresh)

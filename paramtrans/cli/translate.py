@@ -15,7 +15,7 @@ from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, read_n
 from paramtrans.errors import ConfigError
 
 if TYPE_CHECKING:
-    from paramtrans.translated import Replaced
+    from paramtrans.networks.files import Replaced
 
 
 @click.command()
@@ -71,10 +71,10 @@ def translate(
     """Translate the blocks of a network to smaller ones; write its parameters, and beside them how to rebuild it."""
     from rich.console import Console
 
-    from paramtrans.network import costs, output_error
-    from paramtrans.progress import ConsoleReporter, Reporter
-    from paramtrans.translated import ATTRIBUTE, save_translated
-    from paramtrans.translation import translate as translate_network
+    from paramtrans.networks.blocks import costs, output_error
+    from paramtrans.networks.files import ATTRIBUTE, save_translated
+    from paramtrans.networks.translate import translate as translate_network
+    from paramtrans.utils.progress import ConsoleReporter, Reporter
 
     if output.suffix != ".safetensors":
         raise ConfigError([f"-o {output}: must end in .safetensors"])
@@ -128,13 +128,14 @@ def translate(
 
 def _promised(translator: str | Path) -> str | None:
     """What the card of a trained translator says that it was measured at."""
-    from paramtrans import card, makers
-    from paramtrans.plugins import components
-    from paramtrans.report import headline
-    from paramtrans.saving import find_translator
+    from paramtrans.networks import factories
+    from paramtrans.plugins.manager import components
+    from paramtrans.report.html import headline
+    from paramtrans.translators import card
+    from paramtrans.translators.saving import find_translator
 
     known = None
-    if makers.is_trained(translator, components()):
+    if factories.is_trained(translator, components()):
         known = card.read(find_translator(translator, components()))
     return headline(known.results)[0] if known else None
 
@@ -144,8 +145,8 @@ def _widths(
 ) -> Any:
     """The rule for widths, None where none was given; raises `ConfigError` where it is unclear which. `measured_by`: a
     translator, its options."""
-    from paramtrans.allotment import Allotment
-    from paramtrans.widths import Budget, FlopBudget, Ratio
+    from paramtrans.networks.allocation import Allotment
+    from paramtrans.networks.widths import Budget, FlopBudget, Ratio
 
     if sum(given is not None for given in (ratio, parameters, flops)) > 1:
         raise ConfigError(["--ratio, --parameters and --flops: give one of them"])
@@ -175,7 +176,7 @@ def _settings(texts: tuple[str, ...], then: tuple[str, ...]) -> tuple[dict[str, 
 
 def _described(block: Replaced) -> dict[str, Any]:
     """What is said of a translated block; of adapters, hidden units and parameters before and after."""
-    from paramtrans.plugins import components
+    from paramtrans.plugins.manager import components
 
     sides = ((block.kind, block.source), (block.target_kind, block.target))
     specs = [components().create("block_adapter", kind, **options).spec for kind, options in sides]

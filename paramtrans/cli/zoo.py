@@ -12,8 +12,8 @@ from paramtrans.cli.completion import settings as completed
 from paramtrans.cli.flags import json_flag, plugin_files, quiet_flag
 
 if TYPE_CHECKING:
-    from paramtrans.exchange import Contents
-    from paramtrans.zoo import Zoo
+    from paramtrans.zoo.exchange import Contents
+    from paramtrans.zoo.zoo import Zoo
 
 cache_option = click.option("--cache", metavar="FOLDER", help="The cache; by default as for `paramtrans run`.")
 set_option = click.option(
@@ -43,7 +43,7 @@ def zoo() -> None:
 @quiet_flag
 def inspect(name: str | None, verify: bool, cache: str | None, as_json: bool, quiet: bool) -> None:
     """Say what is in a zoo: task, blocks, hosts, tensors. Without ZOO, list those in the cache."""
-    from paramtrans import exchange
+    from paramtrans.zoo import exchange
 
     found = [_contents(name, cache)] if name else _cached(cache)
     if verify:
@@ -70,7 +70,7 @@ def inspect(name: str | None, verify: bool, cache: str | None, as_json: bool, qu
 @quiet_flag
 def export(name: str, out: Path, cache: str | None, as_json: bool, quiet: bool) -> None:
     """Copy a zoo to the new folder OUT: safetensors files, and index.json with recipes, seeds and checksums."""
-    from paramtrans import exchange
+    from paramtrans.zoo import exchange
 
     found = _contents(name, cache)
     with _stage(quiet, "export", len(found.files)) as advance:
@@ -96,10 +96,12 @@ def take(name: str, out: Path, number: int, role: str, cache: str | None, as_jso
     """Write one host, of a zoo or of a file of hosts, to OUT as an ordinary network: a plain state_dict."""
     from safetensors.torch import save
 
-    from paramtrans import exchange, hostnetwork, store
     from paramtrans.errors import StoreError
-    from paramtrans.hostfile import HostFile
-    from paramtrans.plugins import components
+    from paramtrans.networks import host_network
+    from paramtrans.plugins.manager import components
+    from paramtrans.storage import files
+    from paramtrans.zoo import exchange
+    from paramtrans.zoo.host_file import HostFile
 
     if out.suffix != ".safetensors":
         raise StoreError(f"{out}: must end in .safetensors")
@@ -109,8 +111,8 @@ def take(name: str, out: Path, number: int, role: str, cache: str | None, as_jso
     else:
         found = _contents(name, cache)
         state = exchange.take(found, role, number)
-        architecture = hostnetwork.architecture(found.recipe["task"], found.recipe["source"], components())
-    store.write_bytes(out, save(state))
+        architecture = host_network.architecture(found.recipe["task"], found.recipe["source"], components())
+    files.write_bytes(out, save(state))
     told = {"output": str(out), "architecture": architecture}
     built = f"--arch '{architecture}'" if architecture else "--arch task:TASK:BLOCK, the task and block of these hosts"
     _told(told, f"{out}: host {number} as a network, for {built}", as_json)
@@ -141,10 +143,10 @@ def enter(
     The latter (inputs/, labels/, backup_begin/ and backup_last/ with a .pth file for each model) needs a CONFIG with
     the same task and blocks, whose zoo.origin names it: --set zoo.origin=published.
     """
-    from paramtrans import exchange, published
-    from paramtrans.cache import cache_dir
+    from paramtrans.storage.cache import cache_dir
+    from paramtrans.zoo import exchange, paper_format
 
-    if published.is_published(folder):
+    if paper_format.is_published(folder):
         if config is None:
             raise click.UsageError("a published zoo needs a CONFIG that says which task and blocks it is of")
         made = _zoo_of(config, settings, cache)
@@ -152,7 +154,7 @@ def enter(
             len(made.host_shards(role)) + len(made.target_shards(role)) for role in ("train", "select", "report")
         )
         with _stage(quiet, "import", count) as advance:
-            got = published.enter(made, folder, _names(names), advance)
+            got = paper_format.enter(made, folder, _names(names), advance)
         told = ", ".join(f"{number} {role}" for role, number in got.items())
         _told({"folder": str(made.dir), "hosts": got}, f"{told}: now in {made.dir}", as_json)
         return
@@ -164,8 +166,8 @@ def enter(
 
 def _contents(name: str, cache: str | None) -> Contents:
     """The zoo that a folder, a config or the first letters of a name in the cache stand for."""
-    from paramtrans import exchange
     from paramtrans.errors import StoreError
+    from paramtrans.zoo import exchange
 
     path = Path(name)
     if path.is_dir():
@@ -182,20 +184,20 @@ def _contents(name: str, cache: str | None) -> Contents:
 
 
 def _cached(cache: str | None) -> list[Contents]:
-    from paramtrans import exchange
-    from paramtrans.cache import cache_dir
+    from paramtrans.storage.cache import cache_dir
+    from paramtrans.zoo import exchange
 
     return [exchange.contents(path.parent) for path in sorted((cache_dir(cache) / "zoos").glob("*/recipe.json"))]
 
 
 def _zoo_of(path: Path, settings: tuple[str, ...], cache: str | None) -> Zoo:
-    from paramtrans import config
-    from paramtrans.cache import cache_dir
-    from paramtrans.parts import Parts
-    from paramtrans.plugins import components
-    from paramtrans.zoo import Zoo
+    from paramtrans.builder import Parts
+    from paramtrans.config import loading
+    from paramtrans.plugins.manager import components
+    from paramtrans.storage.cache import cache_dir
+    from paramtrans.zoo.zoo import Zoo
 
-    resolved = config.load(path, components(), settings)
+    resolved = loading.load(path, components(), settings)
     return Zoo(Parts(resolved, components()), cache_dir(cache or resolved.run.cache))
 
 
@@ -203,11 +205,11 @@ def _names(path: Path | None) -> dict[str, dict[str, str]]:
     """The table of names, checked."""
     from pydantic import TypeAdapter, ValidationError
 
-    from paramtrans import store
     from paramtrans.errors import StoreError
+    from paramtrans.storage import files
 
     try:
-        return TypeAdapter(dict[str, dict[str, str]]).validate_python(store.read_json(path) if path else {})
+        return TypeAdapter(dict[str, dict[str, str]]).validate_python(files.read_json(path) if path else {})
     except ValidationError as error:
         raise StoreError(f'{path}: expected {{"source": {{"our name": "its name"}}}}, for each part') from error
 
@@ -218,7 +220,7 @@ def _stage(quiet: bool, name: str, total: int) -> Any:
 
     from rich.console import Console
 
-    from paramtrans.progress import ConsoleReporter, Reporter
+    from paramtrans.utils.progress import ConsoleReporter, Reporter
 
     @contextmanager
     def advancing() -> Any:

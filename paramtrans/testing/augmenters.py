@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from paramtrans.blocks import BlockAdapter
-from paramtrans.hosts import Params
-from paramtrans.testing.checks import Subject, check, copied, differing, drawing, expect, named
+from paramtrans.api.adapter import BlockAdapter
+from paramtrans.api.stacking import Params
+from paramtrans.testing.check import Subject, check, copied, differing, drawing, expect, named
 from paramtrans.testing.samples import partners, randomised, source_of
 
 SEEDS = (3, 4, 5)

@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from paramtrans import hosts as stacks
-from paramtrans.blocks import BlockAdapter
-from paramtrans.hosts import Params
-from paramtrans.stacked import Vmap, block_stacked, initial, trained_names
-from paramtrans.testing.checks import CheckFailed, Subject, check, copied, differing, expect, named
+from paramtrans.api import stacking as stacks
+from paramtrans.api.adapter import BlockAdapter
+from paramtrans.api.modules import initial, trained_names
+from paramtrans.api.stacking import Params
+from paramtrans.backends.vmap import Vmap, block_stacked
+from paramtrans.ops.tokens import TokenLayout
+from paramtrans.testing.check import CheckFailed, Subject, check, copied, differing, expect, named
 from paramtrans.testing.samples import MODELS, entering, evaluate, randomised
-from paramtrans.tokens import TokenLayout
 
 SIZES = ((1, 1), (7, 5), (14, 14))
 """Height and width of features that a block is tried on."""

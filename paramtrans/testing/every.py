@@ -9,10 +9,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from paramtrans.blocks import BlockAdapter
-from paramtrans.options import validate
-from paramtrans.protocols import Augmenter, Executor, Objective, Probes, Rival, Task, Translator
-from paramtrans.testing.checks import CheckFailed, Subject, check, expect, named
+from paramtrans.api.adapter import BlockAdapter
+from paramtrans.api.augmenter import Augmenter
+from paramtrans.api.executor import Executor
+from paramtrans.api.objective import Objective
+from paramtrans.api.options import validate
+from paramtrans.api.probes import Probes
+from paramtrans.api.rival import Rival
+from paramtrans.api.task import Task
+from paramtrans.api.translator import Translator
+from paramtrans.testing.check import CheckFailed, Subject, check, expect, named
 
 BASES: dict[str, type] = {
     "block_adapter": BlockAdapter,

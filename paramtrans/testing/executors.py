@@ -9,13 +9,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from paramtrans import config, store
+from paramtrans.builder import Parts
+from paramtrans.config import loading, schema
 from paramtrans.errors import DataError, ParamtransError, StoreError
-from paramtrans.parts import Parts
-from paramtrans.registry import Entry, Registry
-from paramtrans.testing.checks import CheckFailed, Subject, check, expect, named
+from paramtrans.plugins.registry import Entry, Registry
+from paramtrans.storage import files
+from paramtrans.testing.check import CheckFailed, Subject, check, expect, named
 from paramtrans.testing.samples import trials
-from paramtrans.zoo import Zoo, do_job
+from paramtrans.zoo.jobs import do_job
+from paramtrans.zoo.zoo import Zoo
 
 STEPS = 2
 
@@ -33,7 +35,7 @@ def _task(registry: Registry) -> tuple[str, dict[str, Any], int]:
     raise DataError("no task that can be tried without help; name one that has `trials`")
 
 
-def _config(registry: Registry, folder: Path) -> config.Config:
+def _config(registry: Registry, folder: Path) -> schema.Config:
     """A zoo of two hosts, a shard each."""
     task, options, channels = _task(registry)
     block = _ours(registry, "block_adapter")[0]
@@ -49,7 +51,7 @@ def _config(registry: Registry, folder: Path) -> config.Config:
         "training": {"epochs": 1},
         "run": {"cache": str(folder / "cache"), "device": "cpu"},
     }
-    return config.validate(document, registry)
+    return loading.validate(document, registry)
 
 
 @contextmanager
@@ -63,7 +65,7 @@ def _jobs(subject: Subject) -> Iterator[list[dict[str, Any]]]:
 def _digest(job: dict[str, Any]) -> str | None:
     """Of the parameters in a job's file; None where there is none."""
     try:
-        params, _ = store.load_params(Path(job["file"]))
+        params, _ = files.load_params(Path(job["file"]))
     except StoreError:
         return None
     return hashlib.sha256(b"".join(t.numpy().tobytes() for t in params.values())).hexdigest()
@@ -77,8 +79,8 @@ def does_every_job(subject: Subject) -> None:
             do_job(job, lambda steps: None)
         wanted = [_digest(job) for job in jobs]
         for job in jobs:
-            store.remove(Path(job["file"]))
-            store.remove(store.record_path(Path(job["file"])))
+            files.remove(Path(job["file"]))
+            files.remove(files.record_path(Path(job["file"])))
         for time in ("first", "second"):
             subject.create().run(jobs, lambda steps: None)
             found = [_digest(job) for job in jobs]

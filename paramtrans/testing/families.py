@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from paramtrans import hosts as stacks
-from paramtrans.blocks import BlockAdapter
+from paramtrans.api import stacking as stacks
+from paramtrans.api.adapter import BlockAdapter
 from paramtrans.errors import SpecMismatch
-from paramtrans.learned import LearnedTranslator
-from paramtrans.testing.checks import Subject, check, differing, expect, named
+from paramtrans.testing.check import Subject, check, differing, expect, named
 from paramtrans.testing.samples import context
 from paramtrans.testing.translators import Pair, built, is_learned, pairs, reloaded, told, translated
+from paramtrans.translators.base import LearnedTranslator
 
 
 def _adds_families(subject: Subject) -> bool:

@@ -7,10 +7,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from paramtrans.blocks import BlockAdapter
-from paramtrans.hosts import Params
-from paramtrans.protocols import Batch
-from paramtrans.testing.checks import Subject, check, copied, differing, drawing, expect, named
+from paramtrans.api.adapter import BlockAdapter
+from paramtrans.api.objective import Batch
+from paramtrans.api.stacking import Params
+from paramtrans.testing.check import Subject, check, copied, differing, drawing, expect, named
 from paramtrans.testing.samples import MODELS, batch, hosts, own, partners, randomised, runner, source_of, untouched
 
 

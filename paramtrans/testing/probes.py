@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from paramtrans.hosts import Hosts
-from paramtrans.protocols import ProbeCase
-from paramtrans.testing.checks import Subject, check, drawing, expect
+from paramtrans.api.hosts import Hosts
+from paramtrans.api.probes import ProbeCase
+from paramtrans.testing.check import Subject, check, drawing, expect
 from paramtrans.testing.samples import MODELS, SIDE, Slot, SlotOptions, hosts, own, source_of, untouched
 
 

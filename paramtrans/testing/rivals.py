@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import torch
 
-from paramtrans import hosts as stacks
-from paramtrans.hosts import Params
-from paramtrans.protocols import RivalCase
-from paramtrans.testing.checks import Subject, check, differing, drawing, expect, named
+from paramtrans.api import stacking as stacks
+from paramtrans.api.rival import RivalCase
+from paramtrans.api.stacking import Params
+from paramtrans.testing.check import Subject, check, differing, drawing, expect, named
 from paramtrans.testing.samples import own, partners, rival_case, source_of, untouched
 
 

@@ -12,15 +12,19 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from paramtrans.blocks import BlockAdapter
-from paramtrans.context import Context
-from paramtrans.hosts import Hosts, Params
-from paramtrans.options import BaseOptions
-from paramtrans.protocols import Batch, RivalCase, Split, Task
-from paramtrans.registry import Entry
-from paramtrans.specs import FeatureSpec
-from paramtrans.stacked import HostRunner, initial
-from paramtrans.testing.checks import Subject, copied, differing, expect, named
+from paramtrans.api.adapter import BlockAdapter
+from paramtrans.api.context import Context
+from paramtrans.api.hosts import Hosts
+from paramtrans.api.modules import initial
+from paramtrans.api.objective import Batch
+from paramtrans.api.options import BaseOptions
+from paramtrans.api.rival import RivalCase
+from paramtrans.api.specs import FeatureSpec
+from paramtrans.api.stacking import Params
+from paramtrans.api.task import Split, Task
+from paramtrans.backends.host_runner import HostRunner
+from paramtrans.plugins.registry import Entry
+from paramtrans.testing.check import Subject, copied, differing, expect, named
 
 CHANNELS, MODELS, BATCH = 4, 3, 5
 SIDE, CLASSES = 4, 3

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from paramtrans.api.specs import Component
 from paramtrans.errors import UnknownName
-from paramtrans.plugins import ENTRY_POINTS, components
-from paramtrans.registry import Entry, Provider, Registry
-from paramtrans.specs import Component
+from paramtrans.plugins.manager import ENTRY_POINTS, components
+from paramtrans.plugins.registry import Entry, Provider, Registry
 from paramtrans.testing import (  # noqa: F401 - each brings its checks
     augmenters,
     blocks,
@@ -26,7 +26,7 @@ from paramtrans.testing import (  # noqa: F401 - each brings its checks
     tasks,
     translators,
 )
-from paramtrans.testing.checks import CHECKS, Check, CheckFailed, Subject
+from paramtrans.testing.check import CHECKS as CHECKS, Check, CheckFailed, Subject
 from paramtrans.testing.samples import trials
 
 GATES = (every.right_kind, every.can_be_built)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from paramtrans.hosts import Params, models
-from paramtrans.specs import BlockSpec, SymmetryGroup, SymmetryMember
-from paramtrans.symmetry import permute, rescale
+from paramtrans.api.specs import BlockSpec, SymmetryGroup, SymmetryMember
+from paramtrans.api.stacking import Params, models
+from paramtrans.ops.symmetry import permute, rescale
 from paramtrans.testing.blocks import close
-from paramtrans.testing.checks import Subject, check, copied, differing, expect, named
+from paramtrans.testing.check import Subject, check, copied, differing, expect, named
 from paramtrans.testing.samples import MODELS, entering, evaluate, randomised
 
 

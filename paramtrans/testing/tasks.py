@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from paramtrans.cache import cache_dir
-from paramtrans.hosts import join
-from paramtrans.protocols import Task
-from paramtrans.stacked import initial
-from paramtrans.testing.checks import Subject, check, drawing, expect, named
+from paramtrans.api.modules import initial
+from paramtrans.api.stacking import join
+from paramtrans.api.task import Task
+from paramtrans.storage.cache import cache_dir
+from paramtrans.testing.check import Subject, check, drawing, expect, named
 
 SPLITS = ("train", "holdout", "test")
 MODELS, BATCH = 2, 6

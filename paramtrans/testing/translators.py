@@ -11,16 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from paramtrans import hosts as stacks
-from paramtrans.blocks import BlockAdapter
-from paramtrans.config import ComponentConfig
-from paramtrans.context import Context
+from paramtrans.api import stacking as stacks
+from paramtrans.api.adapter import BlockAdapter
+from paramtrans.api.context import Context
+from paramtrans.api.hosts import Hosts
+from paramtrans.api.stacking import Params
+from paramtrans.config.components import ComponentConfig
 from paramtrans.errors import SpecMismatch
-from paramtrans.hosts import Hosts, Params
-from paramtrans.learned import LearnedTranslator, TokenTranslator
-from paramtrans.saving import load_translator, save_translator
-from paramtrans.testing.checks import Subject, check, copied, differing, drawing, expect, named
+from paramtrans.testing.check import Subject, check, copied, differing, drawing, expect, named
 from paramtrans.testing.samples import context, hosts, neighbours, own, partners, randomised, untouched
+from paramtrans.translators.base import LearnedTranslator, TokenTranslator
+from paramtrans.translators.saving import load_translator, save_translator
 
 TOLERANCE = 1e-4
 """Of the largest value: how far rounding may carry a solution when other models stand beside it."""

@@ -11,7 +11,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from paramtrans import PretrainedTranslator, card, load_translator, runfolder
+from paramtrans import PretrainedTranslator, load_translator
+from paramtrans.runs import folder as run_folder
+from paramtrans.translators import card
 
 PACKAGE = Path(__file__).parent / "paramtrans_pretrained"
 
@@ -19,7 +21,7 @@ PACKAGE = Path(__file__).parent / "paramtrans_pretrained"
 def main(named_runs: list[str]) -> None:
     for named in named_runs:
         name, _, folder = named.partition("=")
-        record, evaluation = runfolder.read_finished(Path(folder))
+        record, evaluation = run_folder.read_finished(Path(folder))
         known = card.of_run(record.model_dump(), evaluation).model_copy(update={"name": name})
         PretrainedTranslator(load_translator(folder), known).save_pretrained(PACKAGE / name)
 

@@ -21,10 +21,10 @@ from torch import nn
 from torchvision.models._api import BUILTIN_MODELS
 from torchvision.models.resnet import BasicBlock
 
-from paramtrans import layering
 from paramtrans.cli.main import main
+from paramtrans.config import merge
+from paramtrans.config.toml_writer import toml
 from paramtrans.plugins import plugins
-from paramtrans.toml import toml
 from tests.docs.test_docs import FENCE, ROOT, RUN
 
 ELSEWHERE = ("make", "pip", ". .venv", "eval", "torchrun", "python -m trust")
@@ -73,7 +73,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where a page is read: its examples made small, a network and images."""
     (tmp_path / "examples").mkdir()
     for path in ROOT.glob("examples/*.toml"):
-        document = layering.merge(tomllib.loads(path.read_text()), SMALL)
+        document = merge.merge(tomllib.loads(path.read_text()), SMALL)
         (tmp_path / "examples" / path.name).write_text(toml(document))
     shutil.copytree(ROOT / "examples" / "data", tmp_path / "examples" / "data")
     monkeypatch.setitem(BUILTIN_MODELS, "resnet18", small_resnet)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from paramtrans import _HOMES, hookspecs
-from paramtrans.plugins import components
+from paramtrans import _HOMES
+from paramtrans.plugins import components, hookspecs
 from paramtrans.testing import CHECKS
 from paramtrans.testing.every import BASES
 

@@ -309,7 +309,7 @@ def test_a_run_folder_of_another_config_is_a_mistake_and_stays_as_it_was(undistu
 
 
 def test_a_folder_another_process_works_in_is_a_mistake(tmp_path: Path, mistake) -> None:
-    from paramtrans.runfolder import RunFolder
+    from paramtrans.runs.folder import RunFolder
 
     with RunFolder(tmp_path / "run", {}).locked():
         assert "another process" in mistake(*tiny(tmp_path))

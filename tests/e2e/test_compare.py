@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from paramtrans import sidebyside
 from paramtrans.cli.main import main
+from paramtrans.runs import compare
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run"
 CLI = [sys.executable, "-m", "paramtrans.cli.main"]
@@ -102,7 +102,7 @@ def test_a_run_given_twice_is_told(runs, capfd) -> None:
 
 
 def test_flat_paths_reach_into_lists() -> None:
-    flat = dict(sidebyside._flat({"a": {"b": 1}, "c": [{"name": "x"}], "d": [1, 2], "e": {}}))
+    flat = dict(compare._flat({"a": {"b": 1}, "c": [{"name": "x"}], "d": [1, 2], "e": {}}))
     assert flat == {"a.b": 1, "c.0.name": "x", "d": [1, 2], "e": {}}
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from paramtrans import config
-from paramtrans.engine import run
 from paramtrans.plugins import Plugins
-from paramtrans.sweep import expand, is_sweep
+from paramtrans.runs.run import run
+from paramtrans.runs.sweep import expand, is_sweep
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PICO = (

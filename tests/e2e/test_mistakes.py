@@ -13,8 +13,8 @@ from torchvision.models.resnet import BasicBlock
 
 import paramtrans
 from paramtrans import components, config
+from paramtrans.api.modules import initial
 from paramtrans.errors import ConfigError, DataError, ParamtransError, SpecMismatch, StoreError, UnknownName
-from paramtrans.stacked import initial
 
 REGISTRY = components()
 IMAGES = torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))

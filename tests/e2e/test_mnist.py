@@ -14,9 +14,9 @@ import pytest
 import torch
 from paramtrans_mnist import shipped
 
+from paramtrans.api.task import Task
 from paramtrans.errors import ConfigError, DataError
 from paramtrans.plugins import Plugins
-from paramtrans.protocols import Task
 
 NAMES = tuple(shipped.MD5)
 
@@ -138,7 +138,7 @@ def test_flipping_mirrors_about_half_of_the_images_by_the_hosts_own_seed(prepare
 
 
 def test_batches_are_augmented_by_each_hosts_seed_whatever_hosts_stand_beside_it(prepared: tuple[Path, Task]) -> None:
-    from paramtrans.steps import batches_of
+    from paramtrans.zoo.host_training import batches_of
 
     cache, _ = prepared
     flipping = task(flip=True)
@@ -150,7 +150,7 @@ def test_batches_are_augmented_by_each_hosts_seed_whatever_hosts_stand_beside_it
 
 
 def test_an_epoch_drawn_in_one_go_is_what_its_batches_drew_one_by_one(prepared: tuple[Path, Task]) -> None:
-    from paramtrans.steps import batches_of
+    from paramtrans.zoo.host_training import batches_of
 
     class DrawsItself(type(task())):  # type: ignore[misc]
         """As a third party's task that overrides `augment` alone."""

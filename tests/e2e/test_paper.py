@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from paramtrans import config, layering
-from paramtrans.engine import Run
-from paramtrans.planning import plan_sweep
+from paramtrans import config
+from paramtrans.config import merge
 from paramtrans.plugins import Plugins
-from paramtrans.progress import Reporter
-from paramtrans.sweep import Sweep, is_sweep
+from paramtrans.runs.planner import plan_sweep
+from paramtrans.runs.run import Run
+from paramtrans.runs.sweep import Sweep, is_sweep
+from paramtrans.utils.progress import Reporter
 
 PAPER = Path(__file__).parents[2] / "examples" / "paper"
 FILES = sorted(PAPER.glob("*.toml"))
@@ -90,4 +91,4 @@ def test_the_plan_of_the_full_scale_says_all_and_starts_nothing(
 
 def test_each_scale_is_offered_by_every_file() -> None:
     for path in FILES:
-        assert layering.read(path)["scales"].keys() == {"full", "small", "pico"}, path
+        assert merge.read(path)["scales"].keys() == {"full", "small", "pico"}, path

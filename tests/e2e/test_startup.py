@@ -36,6 +36,18 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stderr.strip() == "set()"
 
 
+def test_every_face_is_lazy() -> None:
+    """The package itself and each room of it is imported without what its modules need."""
+    code = (
+        "import pkgutil, sys, paramtrans\n"
+        "rooms = [room.name for room in pkgutil.walk_packages(paramtrans.__path__, 'paramtrans.') if room.ispkg]\n"
+        "for room in rooms: __import__(room)\n"
+        f"sys.exit(str((len(rooms) >= 15, {HEAVY} & set(sys.modules))))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == "(True, set())"
+
+
 def completed(line: str) -> list[str]:
     """What bash is offered for the last word of a line."""
     words = line.split(" ")

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 import paramtrans
-from paramtrans import PretrainedTranslator, components, models
+from paramtrans import PretrainedTranslator, components
+from paramtrans.api.task import Split, Task
 from paramtrans.cli.main import main
 from paramtrans.errors import ParamtransError, SpecMismatch, StoreError
-from paramtrans.hostfile import HostFile
-from paramtrans.protocols import Split, Task
-from paramtrans.saving import load_translator, name_of, save_translator
+from paramtrans.networks import architectures
+from paramtrans.translators.saving import load_translator, name_of, save_translator
+from paramtrans.zoo.host_file import HostFile
 
 FILE = Path(__file__).parents[2] / "examples" / "data" / "paper_hosts.safetensors"
 ARCHITECTURE = "task:mnist:basic_block"
@@ -42,7 +43,7 @@ def test_images(task: Task) -> Split:
 
 @pytest.fixture
 def host() -> nn.Module:
-    network = models.build(ARCHITECTURE)
+    network = architectures.build(ARCHITECTURE)
     network.load_state_dict(HostFile(FILE).network(3))
     return network.eval()
 
@@ -126,12 +127,12 @@ def test_a_network_of_another_precision_keeps_it(host: nn.Module) -> None:
 
 def test_what_a_shipped_translator_cannot_do_is_told(host: nn.Module) -> None:
     plain = nn.Sequential(host.former, host.block, host.latter)
-    wide = models.build(f"{ARCHITECTURE}?channels=8")
+    wide = architectures.build(f"{ARCHITECTURE}?channels=8")
     for problem, network, arguments in (
         ("takes those alone: a network of --arch task:TASK:BLOCK", plain, {"calibrate": torch.rand(4, 1, 28, 28)}),
         ("1: a block of another kind is to stand here; give a few unlabelled inputs", plain, {}),
         (r"block: the translator was trained for another source block \(BasicBlock, 6 channels", wide, {}),
-        ("for blocks of another kind", models.build("task:mnist:conv?block.hidden=3"), {}),
+        ("for blocks of another kind", architectures.build("task:mnist:conv?block.hidden=3"), {}),
         ("leave out what asks for another", host, {"ratio": 0.5}),
         ("a trained translator has its own", host, {"options": {"probes": 2}}),
         ('no block has a path that matches "former"; there are "block"', host, {"blocks": "former"}),
@@ -228,18 +229,18 @@ def test_what_has_no_place_for_another_kind_of_block_is_told(own: Path) -> None:
 
 
 def test_a_translated_host_of_the_first_format_is_read(host: nn.Module, tmp_path: Path) -> None:
-    from paramtrans import store
+    from paramtrans.storage import files
 
     small = paramtrans.translate(host, "prune", ratio=0.5)
     path = tmp_path / "small.safetensors"
     paramtrans.save_translated(small, path, ARCHITECTURE)
-    params, record = store.load_params(path)
+    params, record = files.load_params(path)
     for block in record["blocks"]:
         del block["target_kind"]
     kept = {key: record[key] for key in ("paramtrans", "architecture", "blocks")}
-    store.save_params(path, params, {"format": 1, **kept})
+    files.save_params(path, params, {"format": 1, **kept})
     again = paramtrans.load_translated(path)
     assert again.paramtrans_blocks == small.paramtrans_blocks and again.block.conv1.out_channels == 3
-    store.save_params(path, params, {"format": 3, **kept})
+    files.save_params(path, params, {"format": 3, **kept})
     with pytest.raises(StoreError, match="update paramtrans"):
         paramtrans.load_translated(path)

@@ -14,12 +14,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import paramtrans
-from paramtrans.capture import NetworkContext, Spool, entering
 from paramtrans.cli.main import main
 from paramtrans.errors import SpecMismatch, StoreError
-from paramtrans.network import output_error
-from paramtrans.translation import BAD
-from paramtrans.widths import Budget
+from paramtrans.networks.activations import NetworkContext, Spool, entering
+from paramtrans.networks.blocks import output_error
+from paramtrans.networks.translate import BAD
+from paramtrans.networks.widths import Budget
 
 NETS = """
 import torch
@@ -42,7 +42,7 @@ def nets(tmp_path: Path) -> Path:
 @pytest.fixture
 def network(nets: Path) -> nn.Module:
     """With hidden units half of which are copies of the others, so that half of them are enough."""
-    from paramtrans.models import build
+    from paramtrans.networks.architectures import build
 
     torch.manual_seed(0)
     made = build(f"{nets}:small")

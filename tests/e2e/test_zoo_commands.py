@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 import torch
 
-from paramtrans import exchange, store
 from paramtrans.cli.main import main
-from paramtrans.recipes import hosts_digest
+from paramtrans.storage import files as store
+from paramtrans.zoo import exchange
+from paramtrans.zoo.recipe import hosts_digest
 
 SUPPORT = Path(__file__).parents[1] / "support"
 TINY = (str(SUPPORT / "tiny.toml"), "--plugin", str(SUPPORT / "tiny_task.py"))

@@ -15,12 +15,12 @@ import pytest
 import torch
 from paramtrans_executors.local import _shares
 
+from paramtrans.api.stacking import Params
+from paramtrans.builder import Parts
 from paramtrans.config import Config
 from paramtrans.errors import ParamtransError, TrainingError
-from paramtrans.hosts import Params
-from paramtrans.parts import Parts
 from paramtrans.plugins import components
-from paramtrans.shards import Shards
+from paramtrans.storage.shards import Shards
 from paramtrans.zoo import Zoo
 
 Make = Callable[..., Config]

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from paramtrans.builder import Parts
 from paramtrans.config import Config
-from paramtrans.parts import Parts
 from paramtrans.plugins import components
 from paramtrans.zoo import ROLES, Zoo
 

@@ -16,7 +16,7 @@ def paramtrans_augmenters():
 """
 )
 SHAKE = """
-from paramtrans.protocols import Augmenter
+from paramtrans.api.augmenter import Augmenter
 
 class Shake(Augmenter):
     def __call__(self, params, generator):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from paramtrans.errors import ConfigError, StoreError
-from paramtrans.scaffold import new_plugin
+from paramtrans.plugins.scaffold import new_plugin
 
 FILES = {
     "README.md",

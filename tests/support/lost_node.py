@@ -17,7 +17,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from paramtrans import config
-from paramtrans.parts import Parts
+from paramtrans.builder import Parts
 from paramtrans.plugins import plugins
 from paramtrans.zoo import Zoo
 

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from pydantic import ConfigDict
 
+from paramtrans.api.options import BaseOptions
+from paramtrans.api.specs import Component
 from paramtrans.errors import UnknownName
-from paramtrans.options import BaseOptions
 from paramtrans.plugins import Plugins
-from paramtrans.registry import Entry, Provider, Registry
-from paramtrans.specs import Component
+from paramtrans.plugins.registry import Entry, Provider, Registry
 from paramtrans.testing import CHECKS, checks, results, subjects
-from paramtrans.testing.checks import Subject
+from paramtrans.testing.check import Subject
 from paramtrans.testing.every import BASES
 
 FILES = {name: Path(__file__).parent / "broken" / f"{name}.py" for name in ("blocks", "translators", "others")}

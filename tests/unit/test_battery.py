@@ -9,12 +9,12 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from paramtrans.blocks import BlockAdapter
+from paramtrans.api.adapter import BlockAdapter
+from paramtrans.api.modules import initial
+from paramtrans.api.probes import ProbeCase
+from paramtrans.api.specs import BlockSpec
 from paramtrans.errors import ConfigError, TrainingError
 from paramtrans.plugins import components
-from paramtrans.protocols import ProbeCase
-from paramtrans.specs import BlockSpec
-from paramtrans.stacked import initial
 from paramtrans.testing import conformance, subjects
 from paramtrans.testing.blocks import close
 from paramtrans.testing.every import BASES

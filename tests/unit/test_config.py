@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, example, given, settings, strategies as st
 from pydantic import BaseModel
 
-from paramtrans import config, layering
+from paramtrans import config
 from paramtrans.cli.main import main
+from paramtrans.config import merge, schema
 from paramtrans.errors import ConfigError
 from paramtrans.plugins import Plugins
-from paramtrans.registry import Registry
-from paramtrans.sweep import expand
+from paramtrans.plugins.registry import Registry
+from paramtrans.runs.sweep import expand
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted(
@@ -139,7 +139,7 @@ def test_every_shipped_config_validates(fresh_plugins, path: Path) -> None:
     for plugin in sorted(path.parent.glob("*.py")):  # one-file plugins stand beside their configs
         loaded.load_file(plugin)
     where = str(path)
-    settled = layering.settle(layering.read(path), (), where)
+    settled = merge.settle(merge.read(path), (), where)
     documents = [member.document for member in expand(settled, (), where)] if "sweep" in settled else [settled]
     for one in documents:
         assert config.validate(one, loaded.registry(), where).zoo.report >= 2
@@ -534,7 +534,7 @@ def test_configs_cannot_be_changed(registry) -> None:
 
 
 def test_every_model_of_the_frame_is_frozen_and_refuses_infinities() -> None:
-    models = [m for m in vars(config).values() if isinstance(m, type) and issubclass(m, BaseModel)]
+    models = [m for m in vars(schema).values() if isinstance(m, type) and issubclass(m, BaseModel)]
     assert len(models) > 5
     for model in models:
         assert model.model_config.get("extra") in ("forbid", "allow")

@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from paramtrans import components
+from paramtrans.api.context import Context
+from paramtrans.api.modules import initial
+from paramtrans.api.stacking import Params
 from paramtrans.cli.main import main
 from paramtrans.config import Config
-from paramtrans.context import Context
-from paramtrans.diagnosis import likeness, nearest, silent
-from paramtrans.engine import run
-from paramtrans.hosts import Params
-from paramtrans.learned import LearnedTranslator
+from paramtrans.evaluation.diagnosis import likeness, nearest, silent
 from paramtrans.plugins import Plugins
-from paramtrans.stacked import initial
+from paramtrans.runs.run import run
+from paramtrans.translators.base import LearnedTranslator
 
 CONV = components().create("block_adapter", "conv", channels=4, hidden=3)
 ATTENTION = components().create("block_adapter", "attention", channels=4)

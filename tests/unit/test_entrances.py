@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
 from paramtrans import components
-from paramtrans.capture import entering
-from paramtrans.entrances import Entrances
-from paramtrans.network import NetworkBlock, find_blocks, survey
+from paramtrans.networks.activations import entering
+from paramtrans.networks.blocks import NetworkBlock, find_blocks, survey
+from paramtrans.networks.input_cache import Entrances
 
 
 class Net(nn.Module):

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from paramtrans import features, memory, steps
+from paramtrans.api.stacking import Params
+from paramtrans.api.task import Task
 from paramtrans.config import HostTraining
-from paramtrans.hosts import Params
 from paramtrans.plugins import components
-from paramtrans.protocols import Task
+from paramtrans.utils import memory
+from paramtrans.zoo import feature_cache, host_training
 
 SEEDS = [3, 4, 5]
 
@@ -33,8 +34,8 @@ def targets(task: Task, block: str, options: HostTraining) -> Params:
     registry = components()
     source = registry.create("block_adapter", "basic_block", channels=6)
     target = registry.create("block_adapter", block, channels=6, **({"hidden": 3} if block == "conv" else {}))
-    hosts = steps.train_hosts(task, source, HostTraining(steps=2, batch_size=16), SEEDS)
-    return steps.train_targets(task, target, hosts, options, SEEDS)
+    hosts = host_training.train_hosts(task, source, HostTraining(steps=2, batch_size=16), SEEDS)
+    return host_training.train_targets(task, target, hosts, options, SEEDS)
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -44,14 +45,14 @@ def test_targets_are_the_same_bit_for_bit(
 ) -> None:
     options = HostTraining(epochs=6, batch_size=16, lr=0.05)
     given = task(flip=flip)
-    made: list[features.Features | None] = []
-    keep = features.keep
+    made: list[feature_cache.Features | None] = []
+    keep = feature_cache.keep
 
-    def noted(*args: object) -> features.Features | None:
+    def noted(*args: object) -> feature_cache.Features | None:
         made.append(keep(*args))  # type: ignore[arg-type]
         return made[-1]
 
-    monkeypatch.setattr(features, "keep", noted)
+    monkeypatch.setattr(feature_cache, "keep", noted)
     kept = targets(given, block, options)
     monkeypatch.setattr(memory, "spare", lambda: 0)
     anew = targets(given, block, options)
@@ -61,7 +62,7 @@ def test_targets_are_the_same_bit_for_bit(
 
 
 def former(task: Task) -> Params:
-    from paramtrans.stacked import initial
+    from paramtrans.api.modules import initial
 
     return initial(task.former, SEEDS)
 
@@ -69,11 +70,11 @@ def former(task: Task) -> Params:
 def test_images_that_are_used_seldom_are_not_kept(task: Callable[..., Task]) -> None:
     once, mirrored = task(), task(flip=True)
     split = once.split("train")
-    uses = len(split) * features.LEAST
-    assert features.keep(once, split, former(once), uses) is not None
-    assert features.keep(once, split, former(once), uses - 1) is None
-    assert features.keep(mirrored, split, former(once), uses) is None
-    assert features.keep(mirrored, split, former(once), 2 * uses) is not None
+    uses = len(split) * feature_cache.LEAST
+    assert feature_cache.keep(once, split, former(once), uses) is not None
+    assert feature_cache.keep(once, split, former(once), uses - 1) is None
+    assert feature_cache.keep(mirrored, split, former(once), uses) is None
+    assert feature_cache.keep(mirrored, split, former(once), 2 * uses) is not None
 
 
 def test_a_task_with_changes_of_its_own_is_left_alone(
@@ -82,10 +83,10 @@ def test_a_task_with_changes_of_its_own_is_left_alone(
     given = task()
     split, uses = given.split("train"), 10_000
     monkeypatch.setattr(type(given), "draws", lambda self, count, generator: torch.rand(count, generator=generator))
-    assert features.keep(given, split, former(given), uses) is None
+    assert feature_cache.keep(given, split, former(given), uses) is None
     monkeypatch.undo()
     monkeypatch.setattr(type(given), "augment", lambda self, raw, generator: raw)
-    assert features.keep(given, split, former(given), uses) is None
+    assert feature_cache.keep(given, split, former(given), uses) is None
 
 
 def test_memory_to_spare_is_some_and_less_than_there_is() -> None:

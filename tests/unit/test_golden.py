@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from paramtrans import load_translator, store
-from paramtrans.cache import cache_dir
+from paramtrans import load_translator
+from paramtrans.builder import Parts
 from paramtrans.config import Config
-from paramtrans.engine import run
-from paramtrans.parts import Parts
 from paramtrans.plugins import Plugins
-from paramtrans.registry import Registry
+from paramtrans.plugins.registry import Registry
+from paramtrans.runs.run import run
+from paramtrans.storage import files
+from paramtrans.storage.cache import cache_dir
 from paramtrans.zoo import Zoo
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -32,9 +33,9 @@ SETTINGS = (
 def test_a_translator_writes_what_it_wrote_then() -> None:
     translator = load_translator(GOLDEN / "run" / "translator")
     [shard] = GOLDEN.glob("zoos/*/hosts/report-*.safetensors")
-    hosts, _ = store.load_params(shard)
+    hosts, _ = files.load_params(shard)
     source = {name.removeprefix("source."): t for name, t in hosts.items() if name.startswith("source.")}
-    expected, _ = store.load_params(GOLDEN / "translated.safetensors")
+    expected, _ = files.load_params(GOLDEN / "translated.safetensors")
     found = translator.translate(source)
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():

@@ -9,13 +9,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from paramtrans import steps, store
 from paramtrans.config import Config
-from paramtrans.engine import Run, run
 from paramtrans.errors import StoreError
-from paramtrans.planning import plan
 from paramtrans.plugins import Plugins
-from paramtrans.progress import Reporter
+from paramtrans.runs.planner import plan
+from paramtrans.runs.run import Run, run
+from paramtrans.storage import files
+from paramtrans.utils.progress import Reporter
+from paramtrans.zoo import host_training
 
 Make = Callable[..., Config]
 ALONE = ("zoo.pairs=0", "training.epochs=1", 'evaluation.rivals=["zero_block"]')
@@ -28,7 +29,7 @@ def finished(tiny_config: Make, tiny_plugins: Plugins, tmp_path: Path) -> dict[s
     [hosts] = (tmp_path / "cache").glob("zoos/*/hosts/report-*.safetensors")
     [targets] = (tmp_path / "cache").glob("zoos/*/targets/*/report-*.safetensors")
     assert result.methods["source"]["n"] == 3
-    return store.load_params(hosts)[0] | store.load_params(targets)[0]
+    return files.load_params(hosts)[0] | files.load_params(targets)[0]
 
 
 def test_hosts_of_a_file_are_reported_as_those_that_were_trained(
@@ -62,7 +63,7 @@ def test_targets_are_trained_where_the_file_has_none_of_this_kind(
 ) -> None:
     save_file({k: t for k, t in finished.items() if not k.startswith("target.")}, tmp_path / "hosts.safetensors")
     given = tiny_config(*ALONE, f"zoo.report_from={tmp_path / 'hosts.safetensors'}", dir=tmp_path / "second")
-    monkeypatch.setattr(steps, "train_hosts", lambda *args: pytest.fail("all hosts are there"))
+    monkeypatch.setattr(host_training, "train_hosts", lambda *args: pytest.fail("all hosts are there"))
     found = run(given, loaded=tiny_plugins)
     own = run(tiny_config(*ALONE, dir=tmp_path / "first"), loaded=tiny_plugins)
     target = "trained_target"

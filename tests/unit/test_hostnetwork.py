@@ -8,11 +8,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from paramtrans import components, exchange, hostnetwork, models
+from paramtrans import components
 from paramtrans.errors import ConfigError, ParamtransError, SpecMismatch, StoreError
-from paramtrans.hostfile import HostFile
-from paramtrans.hostnetwork import HostNetwork
+from paramtrans.networks import architectures, host_network
+from paramtrans.networks.host_network import HostNetwork
 from paramtrans.plugins import Plugins
+from paramtrans.zoo import exchange
+from paramtrans.zoo.host_file import HostFile
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "examples" / "data" / "paper_hosts.safetensors"
@@ -21,7 +23,7 @@ REGISTRY = components()
 
 
 def host(options: str = "") -> HostNetwork:
-    made = models.build(f"task:mnist:basic_block{options}")
+    made = architectures.build(f"task:mnist:basic_block{options}")
     assert isinstance(made, HostNetwork)
     return made.eval()
 
@@ -35,12 +37,12 @@ def test_a_host_is_its_parts_one_after_the_other() -> None:
 
 
 def test_options_are_those_of_the_task_and_behind_block_those_of_the_block() -> None:
-    network = models.build("task:mnist:conv?channels=8&block.hidden=3&block.bias=true")
+    network = architectures.build("task:mnist:conv?channels=8&block.hidden=3&block.bias=true")
     assert network.block.conv1.weight.shape == (3, 8, 3, 3) and network.block.conv1.bias is not None
     task, block = {"name": "mnist", "channels": 8, "flip": True}, {"name": "conv", "channels": 8, "hidden": 3}
-    architecture = hostnetwork.architecture(task, block, REGISTRY)
+    architecture = host_network.architecture(task, block, REGISTRY)
     assert architecture == "task:mnist:conv?channels=8&flip=true&block.hidden=3"
-    again = models.build(architecture)
+    again = architectures.build(architecture)
     assert isinstance(again, HostNetwork) and again.task.options.flip and again.block.conv1.out_channels == 3
 
 
@@ -64,7 +66,7 @@ def test_copies_of_a_network_carry_no_data() -> None:
 )
 def test_a_wrong_name_is_told(architecture: str, problem: str) -> None:
     with pytest.raises(ParamtransError, match=problem):
-        models.build(architecture)
+        architectures.build(architecture)
 
 
 def test_a_block_that_does_not_fit_the_slot_is_refused() -> None:
@@ -84,7 +86,7 @@ def test_a_host_of_a_file_is_a_network() -> None:
 
 def test_a_file_of_hosts_is_not_taken_for_one() -> None:
     with pytest.raises(StoreError, match=r"is a file of hosts; paramtrans zoo take .* writes one of them"):
-        models.with_parameters(host(), FILE)
+        architectures.with_parameters(host(), FILE)
 
 
 def test_other_tensors_are_no_file_of_hosts(tmp_path: Path) -> None:
@@ -96,8 +98,8 @@ def test_other_tensors_are_no_file_of_hosts(tmp_path: Path) -> None:
 
 def test_a_host_of_a_zoo_is_a_network(tiny_plugins: Plugins) -> None:
     zoo, registry = exchange.contents(ZOO), tiny_plugins.registry()
-    architecture = hostnetwork.architecture(zoo.recipe["task"], zoo.recipe["source"], registry)
-    network = models.build(architecture, registry=registry)
+    architecture = host_network.architecture(zoo.recipe["task"], zoo.recipe["source"], registry)
+    network = architectures.build(architecture, registry=registry)
     network.load_state_dict(exchange.take(zoo, "report", 1))
     [file] = [file for file in zoo.files if file.target is None and file.role == "report"]
     hosts = zoo.load(file)
@@ -110,5 +112,5 @@ def test_a_host_of_a_zoo_is_a_network(tiny_plugins: Plugins) -> None:
 
 def test_no_file_is_run_where_a_record_names_the_architecture() -> None:
     with pytest.raises(ConfigError, match=r"expected torchvision:NAME, task:TASK:BLOCK$"):
-        models.build("nets.py:factory", files=False)
-    assert isinstance(models.build("task:mnist:basic_block", files=False), HostNetwork)
+        architectures.build("nets.py:factory", files=False)
+    assert isinstance(architectures.build("task:mnist:basic_block", files=False), HostNetwork)

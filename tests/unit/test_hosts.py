@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from paramtrans import hosts as stacks
+from paramtrans.api import stacking as stacks
+from paramtrans.api.hosts import Hosts
+from paramtrans.api.specs import BlockSpec, TensorSpec
 from paramtrans.errors import SpecMismatch
-from paramtrans.hosts import Hosts
-from paramtrans.specs import BlockSpec, TensorSpec
 
 SPEC = BlockSpec((TensorSpec("w", (2, 3)), TensorSpec("b", (2,))))
 

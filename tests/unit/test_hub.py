@@ -23,7 +23,7 @@ HEADER = f"""
 import json, pathlib, torch
 from paramtrans import PretrainedTranslator, card, load_translator
 from paramtrans.hub import HubTranslator
-from paramtrans.stacked import initial
+from paramtrans.api.modules import initial
 golden = pathlib.Path({str(GOLDEN)!r})
 known = card.of_run(*(json.loads((golden / name).read_text()) for name in ("run.json", "evaluation.json")))
 ours = PretrainedTranslator(load_translator(golden), known)

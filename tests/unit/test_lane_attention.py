@@ -14,11 +14,11 @@ from numba import njit
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from paramtrans.lanes import Lanes, supports
-from paramtrans.lanes.arrays import Memory, pack, unpack
-from paramtrans.lanes.functions import LaneAttention
-from paramtrans.lanes.vectors import exp2, load, store
-from paramtrans.layers import SpatialAttention
+from paramtrans.backends.cpu.arrays import Memory, pack, unpack
+from paramtrans.backends.cpu.functions import LaneAttention
+from paramtrans.backends.cpu.stacked import Lanes, supports
+from paramtrans.backends.cpu.vectors import exp2, load, store
+from paramtrans.backends.layers import SpatialAttention
 
 State = dict[str, Tensor]
 Call = Callable[[State, Tensor], Tensor]

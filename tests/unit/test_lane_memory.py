@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import stack_module_state
 
-from paramtrans.lanes import Lanes
-from paramtrans.lanes.arrays import Memory
-from paramtrans.layers import SpatialAttention
+from paramtrans.backends.cpu.arrays import Memory
+from paramtrans.backends.cpu.stacked import Lanes
+from paramtrans.backends.layers import SpatialAttention
 
 State = dict[str, Tensor]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from paramtrans.lanes import Lanes, supports
+from paramtrans.backends.cpu.stacked import Lanes, supports
 
 State = dict[str, Tensor]
 Call = Callable[[State, Tensor], Tensor]

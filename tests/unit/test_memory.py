@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from paramtrans import memory
 from paramtrans.errors import OutOfMemory
+from paramtrans.utils import memory
 
 HUGE = {
     "more than there is": lambda: torch.empty(2**50),

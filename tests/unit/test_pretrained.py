@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from paramtrans import Context, Hosts, PretrainedTranslator, card, load_translator, store
+from paramtrans import Context, Hosts, PretrainedTranslator, load_translator
+from paramtrans.api.modules import initial
+from paramtrans.api.stacking import split
+from paramtrans.backends.host_runner import HostRunner, network
 from paramtrans.errors import ParamtransError, StoreError
-from paramtrans.hosts import split
 from paramtrans.plugins import components
-from paramtrans.stacked import HostRunner, initial, network
+from paramtrans.storage import files
+from paramtrans.translators import card
 
 NAMES = [entry.name for entry in components().of_kind("pretrained_translator")]
 GOLDEN = Path(__file__).parents[1] / "golden" / "run"
@@ -75,7 +78,7 @@ def test_a_card_is_found_in_its_folder_and_only_there(known: card.Card, tmp_path
 def test_a_damaged_card_is_refused(ours: PretrainedTranslator, tmp_path: Path, content: bytes) -> None:
     ours.save_pretrained(tmp_path)
     (tmp_path / card.CARD).write_bytes(content)
-    with pytest.raises(store.Damaged, match=r"card\.json"):
+    with pytest.raises(files.Damaged, match=r"card\.json"):
         PretrainedTranslator.from_pretrained(tmp_path)
 
 

@@ -11,14 +11,15 @@ from typing import Any
 
 import pytest
 
-from paramtrans import run, store
+from paramtrans import run
 from paramtrans.config import Config
-from paramtrans.engine import RunResult
 from paramtrans.errors import StoreError
 from paramtrans.plugins import Plugins
-from paramtrans.progress import Reporter
-from paramtrans.repeat import again, differences
-from paramtrans.runfolder import versions
+from paramtrans.runs.folder import versions
+from paramtrans.runs.repeat import again, differences
+from paramtrans.runs.run import RunResult
+from paramtrans.storage import files
+from paramtrans.utils.progress import Reporter
 
 
 @pytest.fixture
@@ -53,9 +54,9 @@ def test_settings_change_what_is_made_again(finished: RunResult, tiny_plugins: P
 def test_what_differs_from_then_is_logged(finished: RunResult, tiny_plugins: Plugins, caplog) -> None:
     path = finished.dir / "run.json"
     record = json.loads(path.read_text())
-    del record[store.SEAL]
+    del record[files.SEAL]
     record["versions"]["torch"] = "1.0"
-    store.write_sealed(path, {**record, "plugins": [*record["plugins"], "acme 2.1"]})
+    files.write_sealed(path, {**record, "plugins": [*record["plugins"], "acme 2.1"]})
     with caplog.at_level(logging.WARNING):
         again(path, [], Reporter(), tiny_plugins)
     first, second = (entry.getMessage() for entry in caplog.records)

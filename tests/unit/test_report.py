@@ -16,8 +16,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from paramtrans import figures, report
-from paramtrans.toml import toml
+from paramtrans.config.toml_writer import toml
+from paramtrans.report import figures, html
 
 NASTY = "</text><script>alert('$x_1$')</script>\x00\ud800 & \"quotes\""
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -120,7 +120,7 @@ class Reader(HTMLParser):
 
 
 def page_of(folder: Path, *parts: Any) -> tuple[str, Reader]:
-    path = report.write(folder, *parts)
+    path = html.write(folder, *parts)
     assert path == folder / "report.html"
     page = path.read_bytes().decode()
     return page, Reader(page)
@@ -128,7 +128,7 @@ def page_of(folder: Path, *parts: Any) -> tuple[str, Reader]:
 
 def printed(result: dict[str, Any]) -> str:
     console = Console(width=100, file=io.StringIO(), record=True)
-    console.print(report.table(result))
+    console.print(html.table(result))
     return console.export_text()
 
 
@@ -175,9 +175,9 @@ def test_page_is_accessible(tmp_path, result, run, history, maps):
 
 
 def test_same_input_gives_same_bytes_whatever_the_users_style(tmp_path, result, run, history, maps):
-    first = report.write(tmp_path / "a", result, run, history, maps).read_bytes()
+    first = html.write(tmp_path / "a", result, run, history, maps).read_bytes()
     with matplotlib.rc_context({"axes.linewidth": 9, "font.size": 30, "svg.fonttype": "path"}):
-        second = report.write(tmp_path / "b", result, run, history, maps).read_bytes()
+        second = html.write(tmp_path / "b", result, run, history, maps).read_bytes()
         assert matplotlib.rcParams["font.size"] == 30
     assert first == second
 
@@ -226,7 +226,7 @@ def test_page_with_little_to_show(tmp_path, result, run):
 
 
 def test_headline(result):
-    assert report.headline(result) == [
+    assert html.headline(result) == [
         "Translated blocks reach 85.0% (95% interval 83.9–86.1) on 2 report hosts; "
         "the source network has 96.5%, the best rival (zero block) 65.0%.",
         "That closes 88.2% of the gap from random initialisation (10.0%) to the trained target (95.0%).",
@@ -235,9 +235,9 @@ def test_headline(result):
 
 def test_headline_says_when_a_rival_is_better(result):
     result["methods"]["odd_rival"]["mean"] = 85.0
-    assert report.headline(result)[1] == "So that rival does at least as well."
+    assert html.headline(result)[1] == "So that rival does at least as well."
     result["methods"]["odd_rival"]["mean"] = 84.9
-    assert "rival does" not in " ".join(report.headline(result))
+    assert "rival does" not in " ".join(html.headline(result))
 
 
 @pytest.mark.parametrize("alone", ["translated", "zero_block"])
@@ -245,7 +245,7 @@ def test_headline_with_few_methods(result, alone):
     result["methods"] = {name: result["methods"][name] for name in {"translated", alone}}
     rival = "; the best rival (zero block) has 65.0%" if alone == "zero_block" else ""
     expected = f"Translated blocks reach 85.0% (95% interval 83.9–86.1) on 2 report hosts{rival}."
-    assert report.headline(result) == [expected]
+    assert html.headline(result) == [expected]
 
 
 @pytest.mark.parametrize(
@@ -254,23 +254,23 @@ def test_headline_with_few_methods(result, alone):
 )
 def test_gap_closed(low, middle, high, share):
     means = {"random_init": low, "translated": middle, "trained_target": high}
-    closed = report.gap_closed({name: {"mean": mean} for name, mean in means.items()})
+    closed = html.gap_closed({name: {"mean": mean} for name, mean in means.items()})
     assert closed == (None if share is None else pytest.approx(share))
 
 
 def test_worse_than_random_closes_none_of_the_gap(result):
     result["methods"]["translated"]["mean"] = 5.0
-    assert report.headline(result)[-1].startswith("That closes none of the gap")
+    assert html.headline(result)[-1].startswith("That closes none of the gap")
 
 
 def test_break_even(result):
     costs = result["break_even"]
-    assert report.break_even(costs) == (
+    assert html.break_even(costs) == (
         "By time alone, translating pays from 2,130 models on. The zoo (2 h 3 min) and the training (20 min 0 s) are "
         "paid for once; after that, for each model a translation takes 21 ms, step 2 takes 40 s."
     )
-    assert "pays from the first model on" in report.break_even(costs | {"models": 1})
-    assert "never pays by time alone" in report.break_even(costs | {"models": None})
+    assert "pays from the first model on" in html.break_even(costs | {"models": 1})
+    assert "never pays by time alone" in html.break_even(costs | {"models": None})
 
 
 def test_config_is_the_same_after_toml():
@@ -288,7 +288,7 @@ def test_config_is_the_same_after_toml():
 
 def test_table_has_the_fixed_order_and_marks_translated(result):
     result["methods"]["another_rival"] = method([1.0])
-    made = report.table(result)
+    made = html.table(result)
     names = [str(cell) for cell in made.columns[0].cells]
     assert names[:4] == ["source network", "trained target (step 2)", "translated", "zero block"]
     assert names[4:] == ["random initialisation", "another rival", "odd rival"]
@@ -368,6 +368,6 @@ def test_svg_takes_the_colours_of_the_page(result):
 
 
 def test_import_is_light():
-    code = "import sys, paramtrans.figures; sys.exit('matplotlib' in sys.modules or 'torch' in sys.modules)"
+    code = "import sys, paramtrans.report.figures; sys.exit('matplotlib' in sys.modules or 'torch' in sys.modules)"
     root = Path(figures.__file__).parents[1]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0

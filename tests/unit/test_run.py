@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from paramtrans.config import Config
-from paramtrans.engine import Run, run
 from paramtrans.errors import ConfigError
-from paramtrans.evaluation import place
+from paramtrans.ops.statistics import place
 from paramtrans.plugins import Plugins
-from paramtrans.progress import Reporter
-from paramtrans.training import Trainer
+from paramtrans.runs.run import Run, run
+from paramtrans.training.trainer import Trainer
+from paramtrans.utils.progress import Reporter
 from paramtrans.zoo import Zoo
 
 Make = Callable[..., Config]
@@ -130,7 +130,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
     for path in again.checkpoint.folder.iterdir():
         path.unlink()
     stopped = KeyboardInterrupt()
-    monkeypatch.setattr("paramtrans.store.remove", lambda path: None)  # so that earlier points stay
+    monkeypatch.setattr("paramtrans.storage.files.remove", lambda path: None)  # so that earlier points stay
 
     def stop(epoch: int, metrics: dict[str, float]) -> None:
         if epoch == 4:

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from paramtrans import run, store
+from paramtrans import run
 from paramtrans.errors import StoreError
-from paramtrans.runfolder import EVALUATION_FORMAT, FORMAT, RunFolder
+from paramtrans.runs.folder import EVALUATION_FORMAT, FORMAT, RunFolder
+from paramtrans.storage import files as store
 
 CONFIG: dict[str, Any] = {
     "task": {"name": "tiny"},
@@ -213,7 +214,7 @@ def test_metrics_are_one_json_line_an_epoch(tmp_path: Path) -> None:
 
 def test_a_folder_is_worked_in_by_one_process_at_a_time(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from paramtrans.runfolder import RunFolder\n"
+        "import sys; from pathlib import Path; from paramtrans.runs.folder import RunFolder\n"
         "with RunFolder(Path(sys.argv[1]), {}).locked():\n"
         "    print('locked', flush=True); sys.stdin.read()\n"
     )

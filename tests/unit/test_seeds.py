@@ -5,10 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from paramtrans.seeds import derive
+from paramtrans.utils.seeds import derive
 
 
 def test_seeds_never_change_from_version_to_version() -> None:
@@ -18,7 +17,7 @@ def test_seeds_never_change_from_version_to_version() -> None:
 
 
 def test_seeds_are_the_same_in_another_process() -> None:
-    code = "from paramtrans.seeds import derive; print(derive(5, 'epoch', 7))"
+    code = "from paramtrans.utils.seeds import derive; print(derive(5, 'epoch', 7))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     assert int(done.stdout) == derive(5, "epoch", 7)
 

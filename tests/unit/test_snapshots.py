@@ -10,19 +10,21 @@ from typing import Any
 import pytest
 import torch
 
-from paramtrans import exchange, stacked, steps, store
-from paramtrans.cache import cache_dir
+from paramtrans.api import modules
+from paramtrans.api.stacking import Params
+from paramtrans.backends import host_runner
+from paramtrans.builder import Parts
 from paramtrans.config import Config, HostTraining
-from paramtrans.engine import Run
 from paramtrans.errors import ConfigError
-from paramtrans.hosts import Params
-from paramtrans.parts import Parts
-from paramtrans.planning import plan
 from paramtrans.plugins import Plugins, components
-from paramtrans.progress import Reporter
-from paramtrans.report import host_counts
-from paramtrans.training import Trainer
-from paramtrans.zoo import Zoo, do_job
+from paramtrans.report.html import host_counts
+from paramtrans.runs.planner import plan
+from paramtrans.runs.run import Run
+from paramtrans.storage import files as store
+from paramtrans.storage.cache import cache_dir
+from paramtrans.training.trainer import Trainer
+from paramtrans.utils.progress import Reporter
+from paramtrans.zoo import Zoo, do_job, exchange, host_training
 
 Make = Callable[..., Config]
 SNAPSHOTS = "zoo.snapshots=[0.5, 0.75]"
@@ -64,19 +66,19 @@ def parts(request: pytest.FixtureRequest, tiny_config: Make, monkeypatch: pytest
     made = Parts(tiny_config(), components())
     made.task.prepare(Path())
     if request.param == "vmap":
-        monkeypatch.setattr("paramtrans.lanes.supports", lambda module: False)
+        monkeypatch.setattr("paramtrans.backends.cpu.stacked.supports", lambda module: False)
     yield made
 
 
 def stopped(parts: Parts, options: HostTraining, seeds: list[int], stop: int) -> Params:
     """Hosts whose training ends early, in the plainest words: nothing of what it would have been is changed."""
-    params = stacked.initial(lambda: stacked.network(parts.task, parts.source), seeds)
-    network = stacked.network_stacked(parts.task, parts.source, frozenset())
-    names = stacked.trained_names(stacked.network(parts.task, parts.source))
+    params = modules.initial(lambda: host_runner.network(parts.task, parts.source), seeds)
+    network = host_runner.network_stacked(parts.task, parts.source, frozenset())
+    names = modules.trained_names(host_runner.network(parts.task, parts.source))
     optimizer = torch.optim.SGD([params[name].requires_grad_() for name in params if name in names], options.lr, 0.9)
     length = options.length(0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.lr, total_steps=length + 1, cycle_momentum=False)
-    batches = steps.batches_of(parts.task, parts.task.split("train"), seeds, options.batch_size)
+    batches = host_training.batches_of(parts.task, parts.task.split("train"), seeds, options.batch_size)
     for _ in range(stop):
         inputs, labels = next(batches)
         optimizer.zero_grad()
@@ -89,13 +91,13 @@ def stopped(parts: Parts, options: HostTraining, seeds: list[int], stop: int) ->
 def test_a_snapshot_is_the_host_whose_training_stopped_there(parts: Parts) -> None:
     options = HostTraining(steps=8, batch_size=16, lr=0.05, schedule="one_cycle")
     kept: dict[int, Params] = {}
-    final = steps.train_hosts(
+    final = host_training.train_hosts(
         parts.task, parts.source, options, [1, 2], at=range(9), keep=lambda n, hosts: kept.setdefault(n, hosts)
     )
     assert list(kept) == list(range(1, 9))
     assert same(kept[8], final) and not same(kept[7], final)
     assert same(kept[4], stopped(parts, options, [1, 2], 4))
-    assert same(final, steps.train_hosts(parts.task, parts.source, options, [1, 2]))
+    assert same(final, host_training.train_hosts(parts.task, parts.source, options, [1, 2]))
 
 
 # On disk

@@ -7,12 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from paramtrans import components, stacked
-from paramtrans.blocks import tensor_specs
+from paramtrans import components
+from paramtrans.api import modules as api_modules
+from paramtrans.api.modules import initial, tensor_specs
+from paramtrans.api.stacking import split
+from paramtrans.backends import vmap
+from paramtrans.backends.host_runner import network
+from paramtrans.builder import Parts
 from paramtrans.config import Config
-from paramtrans.hosts import split
-from paramtrans.parts import Parts
-from paramtrans.stacked import initial, network
 
 MODELS, BATCH, CLASSES = 3, 8, 4
 
@@ -57,13 +59,13 @@ def losses(outputs: Tensor, labels: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", HOSTS)
 def test_gradients_of_a_step(name: str) -> None:
     build = HOSTS[name]
-    params = stacked.initial(build, range(MODELS))
+    params = api_modules.initial(build, range(MODELS))
     modules = singles(build, params, torch.float64)
-    trained = stacked.trained_names(build())
+    trained = api_modules.trained_names(build())
     for key in trained:
         params[key].requires_grad_()
     inputs, labels = data(1)
-    run = stacked.stacked(build())
+    run = vmap.stacked(build())
     losses(run(params, inputs[0], training=True), labels[0]).sum().backward()
     for i, module in enumerate(modules):
         cross_entropy(module(inputs[0, i].double()), labels[0, i]).backward()
@@ -75,13 +77,13 @@ def test_gradients_of_a_step(name: str) -> None:
 @pytest.mark.parametrize("name", HOSTS)
 def test_five_steps(name: str) -> None:
     build = HOSTS[name]
-    params = stacked.initial(build, range(MODELS))
+    params = api_modules.initial(build, range(MODELS))
     modules = singles(build, params, torch.float32)
-    trained = stacked.trained_names(build())
+    trained = api_modules.trained_names(build())
     leaves = [params[key].requires_grad_() for key in params if key in trained]
     optimizer = torch.optim.SGD(leaves, 0.1, momentum=0.9)
     optimizers = [torch.optim.SGD(module.parameters(), 0.1, momentum=0.9) for module in modules]
-    run = stacked.stacked(build())
+    run = vmap.stacked(build())
     for inputs, labels in zip(*data(5), strict=True):
         optimizer.zero_grad()
         found = losses(run(params, inputs, training=True), labels)

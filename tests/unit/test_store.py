@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
-from paramtrans import store
 from paramtrans.errors import StoreError
-from paramtrans.store import Damaged
+from paramtrans.storage import files
+from paramtrans.storage.files import Damaged
 
 PARAMS = {"conv.weight": torch.arange(24.0).view(2, 3, 2, 2), "conv.bias": torch.tensor([[1.5], [-0.0]])}
 RECORD = {"format": 1, "seeds": [3, 4], "name": "zürich", "nested": {"a": [1.25, None, True]}}
@@ -27,14 +26,14 @@ FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthChe
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     path = tmp_path / "zoo" / "shard.safetensors"
-    store.save_params(path, PARAMS, RECORD)
+    files.save_params(path, PARAMS, RECORD)
     return path
 
 
 def damaged(path: Path, named: Path | None = None) -> str:
     """Loading must fail, as damage or at least as an error of the store, and name the file."""
     with pytest.raises(StoreError) as caught:
-        store.load_params(path)
+        files.load_params(path)
     assert str(named or path) in str(caught.value)
     return str(caught.value)
 
@@ -47,14 +46,14 @@ def names(folder: Path) -> list[str]:
 
 
 def test_parameters_and_record_come_back_as_they_were(saved: Path) -> None:
-    params, record = store.load_params(saved)
+    params, record = files.load_params(saved)
     assert params.keys() == PARAMS.keys()
     assert all(torch.equal(params[n].view(torch.int32), PARAMS[n].view(torch.int32)) for n in PARAMS)
     assert {key: record[key] for key in RECORD} == RECORD
 
 
 def test_documents_are_for_people_too(tmp_path: Path) -> None:
-    store.write_json(tmp_path / "x.json", {"größe": [1]})
+    files.write_json(tmp_path / "x.json", {"größe": [1]})
     assert (tmp_path / "x.json").read_text(encoding="utf-8") == '{\n  "größe": [\n    1\n  ]\n}\n'
 
 
@@ -67,29 +66,29 @@ def test_why_nothing_could_be_written_is_told(tmp_path: Path, monkeypatch, numbe
 
     monkeypatch.setattr(Path, "open", fails)
     with pytest.raises(StoreError, match=rf"x\.json: cannot be written: {reason}; free space"):
-        store.write_json(tmp_path / "x.json", {})
+        files.write_json(tmp_path / "x.json", {})
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool])
 def test_types_are_kept(tmp_path: Path, dtype: torch.dtype) -> None:
     path = tmp_path / "x.safetensors"
-    store.save_params(path, {"t": torch.ones(3, dtype=dtype)}, {})
-    assert store.load_params(path)[0]["t"].dtype is dtype
+    files.save_params(path, {"t": torch.ones(3, dtype=dtype)}, {})
+    assert files.load_params(path)[0]["t"].dtype is dtype
 
 
 def test_views_and_shared_tensors_are_saved(tmp_path: Path) -> None:
     path, whole = tmp_path / "x.safetensors", torch.arange(12.0).view(3, 4)
-    store.save_params(path, {"turned": whole.T, "part": whole[:, 1:3], "whole": whole, "again": whole}, {})
-    found, _ = store.load_params(path)
+    files.save_params(path, {"turned": whole.T, "part": whole[:, 1:3], "whole": whole, "again": whole}, {})
+    found, _ = files.load_params(path)
     assert torch.equal(found["turned"], whole.T) and torch.equal(found["part"], whole[:, 1:3])
     assert torch.equal(found["again"], whole) and torch.equal(found["whole"], whole)
 
 
 def test_tensors_with_gradients_and_no_tensors_are_saved(tmp_path: Path) -> None:
-    store.save_params(tmp_path / "a.safetensors", {"w": torch.ones(2, requires_grad=True)}, {})
-    store.save_params(tmp_path / "b.safetensors", {}, {})
-    assert not store.load_params(tmp_path / "a.safetensors")[0]["w"].requires_grad
-    assert store.load_params(tmp_path / "b.safetensors")[0] == {}
+    files.save_params(tmp_path / "a.safetensors", {"w": torch.ones(2, requires_grad=True)}, {})
+    files.save_params(tmp_path / "b.safetensors", {}, {})
+    assert not files.load_params(tmp_path / "a.safetensors")[0]["w"].requires_grad
+    assert files.load_params(tmp_path / "b.safetensors")[0] == {}
 
 
 @FUZZ
@@ -106,8 +105,8 @@ def test_tensors_with_gradients_and_no_tensors_are_saved(tmp_path: Path) -> None
 )
 def test_any_record_comes_back(tmp_path: Path, record: dict[str, Any]) -> None:
     path = tmp_path / "x.safetensors"
-    store.save_params(path, PARAMS, record)
-    found = store.load_record(path)
+    files.save_params(path, PARAMS, record)
+    found = files.load_record(path)
     reserved = {"bytes", "sha256"}
     assert {key: found[key] for key in record if key not in reserved} == {
         key: value for key, value in record.items() if key not in reserved
@@ -115,8 +114,8 @@ def test_any_record_comes_back(tmp_path: Path, record: dict[str, Any]) -> None:
 
 
 def test_saving_again_replaces_both_files(saved: Path) -> None:
-    store.save_params(saved, {"other": torch.zeros(1)}, {"n": 2})
-    params, record = store.load_params(saved)
+    files.save_params(saved, {"other": torch.zeros(1)}, {"n": 2})
+    params, record = files.load_params(saved)
     assert list(params) == ["other"] and record["n"] == 2 and "seeds" not in record
     assert names(saved.parent) == [saved.name, f"{saved.name}.json"]
 
@@ -138,10 +137,10 @@ def test_a_failure_while_writing_leaves_the_old_file_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, failure: BaseException
 ) -> None:
     path = tmp_path / "x.bin"
-    store.write_bytes(path, b"old")
+    files.write_bytes(path, b"old")
     fail_at(monkeypatch, step, failure)
     with pytest.raises(StoreError if isinstance(failure, OSError) else type(failure)) as caught:
-        store.write_bytes(path, b"new and longer")
+        files.write_bytes(path, b"new and longer")
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["x.bin"]
     if isinstance(failure, OSError):
@@ -152,7 +151,7 @@ def test_a_failure_while_writing_leaves_the_old_file_and_nothing_else(
 def test_a_failure_while_writing_a_new_file_leaves_nothing(tmp_path: Path, monkeypatch, step: str) -> None:
     fail_at(monkeypatch, step, OSError(errno.EIO, "Input/output error"))
     with pytest.raises(StoreError):
-        store.write_json(tmp_path / "x.json", {"a": 1})
+        files.write_json(tmp_path / "x.json", {"a": 1})
     assert names(tmp_path) == []
 
 
@@ -196,22 +195,22 @@ class HalfWriter:
 
 
 def test_a_failure_between_parameters_and_record_is_never_taken_for_whole(saved: Path, monkeypatch) -> None:
-    monkeypatch.setattr(store, "write_json", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt()))
+    monkeypatch.setattr(files, "write_json", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
-        store.save_params(saved, {"w": torch.zeros(5)}, {})
+        files.save_params(saved, {"w": torch.zeros(5)}, {})
     damaged(saved)
 
 
 def test_folders_are_made(tmp_path: Path) -> None:
-    store.write_json(tmp_path / "a" / "b" / "c.json", [1])
-    assert store.read_json(tmp_path / "a" / "b" / "c.json") == [1]
+    files.write_json(tmp_path / "a" / "b" / "c.json", [1])
+    assert files.read_json(tmp_path / "a" / "b" / "c.json") == [1]
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     path = tmp_path / "file" / "x.json"
     with pytest.raises(StoreError) as caught:
-        store.write_json(path, {})
+        files.write_json(path, {})
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -219,7 +218,7 @@ def test_a_folder_in_the_place_of_the_file_is_named_and_kept(tmp_path: Path) -> 
     path = tmp_path / "x.json"
     (path / "kept").mkdir(parents=True)
     with pytest.raises(StoreError, match=r"x\.json: cannot be written"):
-        store.write_json(path, {})
+        files.write_json(path, {})
     assert names(tmp_path) == ["x.json"] and names(path) == ["kept"]
 
 
@@ -231,20 +230,20 @@ def test_a_file_cut_off_is_damage(saved: Path, keep: float) -> None:
     content = saved.read_bytes()
     saved.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
     with pytest.raises(Damaged, match=str(saved)):
-        store.load_params(saved)
+        files.load_params(saved)
 
 
 @FUZZ
 @given(data=st.data())
 def test_a_flipped_bit_anywhere_in_the_parameters_is_damage(tmp_path: Path, data: st.DataObject) -> None:
     path = tmp_path / "x.safetensors"
-    store.save_params(path, PARAMS, RECORD)
+    files.save_params(path, PARAMS, RECORD)
     content = bytearray(path.read_bytes())
     position = data.draw(st.integers(0, 8 * len(content) - 1))
     content[position // 8] ^= 1 << position % 8
     path.write_bytes(content)
     with pytest.raises(Damaged) as caught:
-        store.load_params(path)
+        files.load_params(path)
     assert str(path) in str(caught.value)
 
 
@@ -252,15 +251,15 @@ def test_a_flipped_bit_anywhere_in_the_parameters_is_damage(tmp_path: Path, data
 @given(data=st.data())
 def test_a_flipped_bit_anywhere_in_the_record_is_damage_or_changes_nothing(tmp_path: Path, data) -> None:
     path = tmp_path / "x.safetensors"
-    store.save_params(path, PARAMS, RECORD)
-    before = store.load_record(path)
-    place = store.record_path(path)
+    files.save_params(path, PARAMS, RECORD)
+    before = files.load_record(path)
+    place = files.record_path(path)
     content = bytearray(place.read_bytes())
     position = data.draw(st.integers(0, 8 * len(content) - 1))
     content[position // 8] ^= 1 << position % 8
     place.write_bytes(content)
     try:
-        assert store.load_record(path) == before  # white space between values
+        assert files.load_record(path) == before  # white space between values
     except StoreError as error:
         assert str(place) in str(error)
 
@@ -269,29 +268,29 @@ def test_a_flipped_bit_anywhere_in_the_record_is_damage_or_changes_nothing(tmp_p
 @given(content=st.binary(max_size=80))
 def test_any_bytes_as_record_are_damage(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.safetensors"
-    store.save_params(path, PARAMS, {})
-    store.record_path(path).write_bytes(content)
+    files.save_params(path, PARAMS, {})
+    files.record_path(path).write_bytes(content)
     with pytest.raises(Damaged) as caught:
-        store.load_params(path)
-    assert str(store.record_path(path)) in str(caught.value)
+        files.load_params(path)
+    assert str(files.record_path(path)) in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"null", b"[]", b"3", b'"text"', b"{}", b"[" * 100_000, b"9" * 5000])
 def test_what_is_no_record_is_damage(saved: Path, content: bytes) -> None:
-    store.record_path(saved).write_bytes(content)
+    files.record_path(saved).write_bytes(content)
     with pytest.raises(Damaged):
-        store.load_params(saved)
+        files.load_params(saved)
 
 
 def test_missing_parameters_are_damage(saved: Path) -> None:
     saved.unlink()
     with pytest.raises(Damaged, match="missing"):
-        store.load_params(saved)
+        files.load_params(saved)
 
 
 def test_a_missing_record_is_named(saved: Path) -> None:
-    store.record_path(saved).unlink()
-    damaged(saved, store.record_path(saved))
+    files.record_path(saved).unlink()
+    damaged(saved, files.record_path(saved))
 
 
 def test_longer_and_empty_files_are_damage(saved: Path) -> None:
@@ -299,24 +298,24 @@ def test_longer_and_empty_files_are_damage(saved: Path) -> None:
     for other in (content + b"\0", b""):
         saved.write_bytes(other)
         with pytest.raises(Damaged, match="bytes"):
-            store.load_params(saved)
+            files.load_params(saved)
 
 
 def test_another_shards_parameters_of_the_same_size_are_damage(saved: Path) -> None:
     other = saved.with_name("other.safetensors")
-    store.save_params(other, {name: tensor + 1 for name, tensor in PARAMS.items()}, RECORD)
+    files.save_params(other, {name: tensor + 1 for name, tensor in PARAMS.items()}, RECORD)
     assert other.stat().st_size == saved.stat().st_size
     saved.write_bytes(other.read_bytes())
     with pytest.raises(Damaged, match="checksum"):
-        store.load_params(saved)
+        files.load_params(saved)
 
 
 def test_another_shards_record_is_damage(saved: Path) -> None:
     other = saved.with_name("other.safetensors")
-    store.save_params(other, {name: tensor + 1 for name, tensor in PARAMS.items()}, RECORD)
-    store.record_path(saved).write_bytes(store.record_path(other).read_bytes())
+    files.save_params(other, {name: tensor + 1 for name, tensor in PARAMS.items()}, RECORD)
+    files.record_path(saved).write_bytes(files.record_path(other).read_bytes())
     with pytest.raises(Damaged, match="checksum"):
-        store.load_params(saved)
+        files.load_params(saved)
 
 
 @pytest.mark.parametrize(
@@ -325,10 +324,10 @@ def test_another_shards_record_is_damage(saved: Path) -> None:
     ids=str,
 )
 def test_an_edited_record_is_damage(saved: Path, edit: dict[str, Any]) -> None:
-    place = store.record_path(saved)
+    place = files.record_path(saved)
     place.write_text(json.dumps({**json.loads(place.read_text()), **edit}))
     with pytest.raises(Damaged, match=str(place)):
-        store.load_params(saved)
+        files.load_params(saved)
 
 
 def test_a_folder_in_place_of_a_file_is_an_error_of_the_store(saved: Path) -> None:
@@ -345,7 +344,7 @@ def hostile(path: Path, content: bytes) -> Path:
     path.write_bytes(content)
     body = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-    store.write_json(store.record_path(path), {**body, "record_sha256": digest})
+    files.write_json(files.record_path(path), {**body, "record_sha256": digest})
     return path
 
 
@@ -359,7 +358,7 @@ def tensor(**changes: Any) -> dict[str, Any]:
 
 
 def test_these_hostile_files_differ_from_a_good_one_in_what_they_say(tmp_path: Path) -> None:
-    found, _ = store.load_params(hostile(tmp_path / "x.safetensors", header(tensor())))
+    found, _ = files.load_params(hostile(tmp_path / "x.safetensors", header(tensor())))
     assert torch.equal(found["t"], torch.zeros(4))
 
 
@@ -390,7 +389,7 @@ def test_these_hostile_files_differ_from_a_good_one_in_what_they_say(tmp_path: P
 def test_hostile_headers_are_refused_as_damage(tmp_path: Path, content: bytes) -> None:
     path = hostile(tmp_path / "x.safetensors", content)
     with pytest.raises(Damaged, match="not a safetensors file") as caught:
-        store.load_params(path)
+        files.load_params(path)
     assert str(path) in str(caught.value)
 
 
@@ -399,7 +398,7 @@ def test_hostile_headers_are_refused_as_damage(tmp_path: Path, content: bytes) -
 def test_any_bytes_with_a_fitting_record_are_parameters_or_damage(tmp_path: Path, content: bytes) -> None:
     path = hostile(tmp_path / "x.safetensors", content)
     try:
-        store.load_params(path)
+        files.load_params(path)
     except Damaged as error:
         assert str(path) in str(error)
 
@@ -412,24 +411,24 @@ def test_what_is_no_json_is_damage(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.json"
     path.write_bytes(content)
     with pytest.raises(Damaged, match=str(path)):
-        store.read_json(path)
+        files.read_json(path)
 
 
 def test_missing_json_is_an_error_of_the_store_but_no_damage(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"none\.json: cannot be read: No such file or directory$") as caught:
-        store.read_json(tmp_path / "none.json")
+        files.read_json(tmp_path / "none.json")
     assert not isinstance(caught.value, Damaged)
 
 
 def test_json_is_utf8_that_people_can_read(tmp_path: Path) -> None:
-    store.write_json(tmp_path / "x.json", {"a": [1, 2.5], "name": "zürich"})
+    files.write_json(tmp_path / "x.json", {"a": [1, 2.5], "name": "zürich"})
     assert "zürich" in (tmp_path / "x.json").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("other", [{}, {"bytes": "8", "sha256": "0"}, {"bytes": 8, "sha256": 0}], ids=str)
 def test_a_sealed_document_of_another_kind_is_no_record(saved: Path, other: dict[str, Any]) -> None:
-    store.write_sealed(store.record_path(saved), other)
-    damaged(saved, store.record_path(saved))
+    files.write_sealed(files.record_path(saved), other)
+    damaged(saved, files.record_path(saved))
 
 
 def test_a_pipe_or_a_device_is_never_read(tmp_path: Path, saved: Path) -> None:
@@ -437,7 +436,7 @@ def test_a_pipe_or_a_device_is_never_read(tmp_path: Path, saved: Path) -> None:
     (tmp_path / "endless").symlink_to("/dev/zero")
     for name in ("pipe", "endless"):
         with pytest.raises(Damaged, match="no regular file"):
-            store.read_json(tmp_path / name)
+            files.read_json(tmp_path / name)
     saved.unlink()
     os.mkfifo(saved)
     assert "no regular file" in damaged(saved)
@@ -445,31 +444,31 @@ def test_a_pipe_or_a_device_is_never_read(tmp_path: Path, saved: Path) -> None:
 
 def test_json_without_end_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "x.json").open("wb") as file:
-        file.truncate(store.MAX_JSON + 1)
+        file.truncate(files.MAX_JSON + 1)
     with pytest.raises(Damaged, match="bytes"):
-        store.read_json(tmp_path / "x.json")
+        files.read_json(tmp_path / "x.json")
 
 
 def test_a_sealed_document_comes_back_and_any_change_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
-    store.write_sealed(path, {"a": (1, 2.5), "names": {1: "one", 10: "ten", 9: "nine"}})
-    whole = store.read_json(path)
-    assert store.unsealed(path, whole) == {"a": [1, 2.5], "names": {"1": "one", "10": "ten", "9": "nine"}}
-    for other in ({**whole, "a": 3}, {k: v for k, v in whole.items() if k != store.SEAL}, [], None, {}):
+    files.write_sealed(path, {"a": (1, 2.5), "names": {1: "one", 10: "ten", 9: "nine"}})
+    whole = files.read_json(path)
+    assert files.unsealed(path, whole) == {"a": [1, 2.5], "names": {"1": "one", "10": "ten", "9": "nine"}}
+    for other in ({**whole, "a": 3}, {k: v for k, v in whole.items() if k != files.SEAL}, [], None, {}):
         with pytest.raises(Damaged, match="checksum"):
-            store.unsealed(path, other)
+            files.unsealed(path, other)
 
 
 def test_what_a_killed_process_had_begun_is_tidied_away_and_nothing_else(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(Path, "unlink", lambda *args, **options: None)  # as if there had been no time to clean up
     fail_at(monkeypatch, "replace", KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
-        store.write_bytes(tmp_path / "x.safetensors", b"half")
+        files.write_bytes(tmp_path / "x.safetensors", b"half")
     monkeypatch.undo()
     for name in (".lock", ".notes.txt", "x.json"):
         (tmp_path / name).touch()
     assert len(names(tmp_path)) == 4
-    store.tidy(tmp_path, tmp_path / "none")
+    files.tidy(tmp_path, tmp_path / "none")
     assert names(tmp_path) == [".lock", ".notes.txt", "x.json"]
 
 
@@ -479,7 +478,7 @@ def test_a_place_that_may_not_be_looked_at_is_named(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(Path, "exists", forbidden)
     with pytest.raises(StoreError, match="cannot be read: Permission denied") as caught:
-        store.exists(tmp_path / "x")
+        files.exists(tmp_path / "x")
     assert str(tmp_path / "x") in str(caught.value)
 
 
@@ -493,11 +492,11 @@ def test_what_is_removed_is_that_and_no_more(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "file").touch()
     (tmp_path / "folder" / "inner").mkdir(parents=True)
     for name in ("link", "file", "folder", "nothing"):
-        store.remove(tmp_path / name)
+        files.remove(tmp_path / name)
     assert names(tmp_path) == ["kept"] and names(kept) == ["inner"]
     monkeypatch.setattr(Path, "unlink", refuse)
     with pytest.raises(StoreError, match=r"file: cannot be deleted: Permission denied$"):
-        store.remove(tmp_path / "file")
+        files.remove(tmp_path / "file")
 
 
 def refuse(*given: object, **options: object) -> None:
@@ -506,17 +505,17 @@ def refuse(*given: object, **options: object) -> None:
 
 @pytest.mark.parametrize("failing", ["load_file", "checksum"])
 def test_a_file_that_may_not_be_read_says_why(saved: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
-    monkeypatch.setattr(store, failing, refuse)
+    monkeypatch.setattr(files, failing, refuse)
     with pytest.raises(StoreError, match=r"shard\.safetensors: cannot be read: Permission denied$"):
-        store.load_params(saved)
+        files.load_params(saved)
 
 
 def test_a_file_may_have_as_many_bytes_as_its_values_and_a_header(saved: Path, monkeypatch) -> None:
     size = saved.stat().st_size
-    monkeypatch.setattr(store, "MAX_HEADER", 100)
-    assert store.load_params(saved, at_most=size - 100)[0].keys() == PARAMS.keys()
+    monkeypatch.setattr(files, "MAX_HEADER", 100)
+    assert files.load_params(saved, at_most=size - 100)[0].keys() == PARAMS.keys()
     with pytest.raises(Damaged, match=rf"shard\.safetensors: {size} bytes, but no such file has more than {size - 1}$"):
-        store.load_params(saved, at_most=size - 101)
+        files.load_params(saved, at_most=size - 101)
 
 
 def test_a_size_that_differs_is_told_with_the_one_that_was_expected(saved: Path) -> None:
@@ -527,17 +526,17 @@ def test_a_size_that_differs_is_told_with_the_one_that_was_expected(saved: Path)
 
 def test_a_folder_that_cannot_be_made_is_told_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    store.make_folder(tmp_path / "a" / "b", "do that")
-    store.make_folder(tmp_path / "a" / "b", "do that")
+    files.make_folder(tmp_path / "a" / "b", "do that")
+    files.make_folder(tmp_path / "a" / "b", "do that")
     with pytest.raises(StoreError, match=r"file/x: cannot be written: Not a directory; do that$"):
-        store.make_folder(tmp_path / "file" / "x", "do that")
+        files.make_folder(tmp_path / "file" / "x", "do that")
 
 
 def test_a_file_was_written_when_its_record_was(saved: Path) -> None:
-    assert store.written(saved) == store.record_path(saved).stat().st_mtime_ns
-    store.record_path(saved).unlink()
-    assert store.written(saved) == 0
+    assert files.written(saved) == files.record_path(saved).stat().st_mtime_ns
+    files.record_path(saved).unlink()
+    assert files.written(saved) == 0
 
 
 def test_the_name_of_a_document_does_not_depend_on_its_order() -> None:
-    assert store.digest({"a": 1, "b": 2}) == store.digest({"b": 2, "a": 1}) != store.digest({"a": 1, "b": 3})
+    assert files.digest({"a": 1, "b": 2}) == files.digest({"b": 2, "a": 1}) != files.digest({"a": 1, "b": 3})

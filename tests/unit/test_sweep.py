@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
-from paramtrans import config, layering, steps
+from paramtrans import config
 from paramtrans.cli.main import main
+from paramtrans.config import merge
 from paramtrans.errors import ConfigError, TrainingError
 from paramtrans.plugins import Plugins
-from paramtrans.progress import Reporter
-from paramtrans.sweep import Sweep, SweepResult, expand
-from paramtrans.training import Trainer
-from paramtrans.zoo import Zoo
+from paramtrans.runs.sweep import Sweep, SweepResult, expand
+from paramtrans.training.trainer import Trainer
+from paramtrans.utils.progress import Reporter
+from paramtrans.zoo import Zoo, host_training
 
 TINY = Path(__file__).parents[1] / "support" / "tiny.toml"
 SWEEP = f"""
@@ -45,7 +46,7 @@ def path(tmp_path: Path) -> Path:
 
 def members(text: str, *settings: str, tmp_path: Path) -> dict[str, dict[str, Any]]:
     (tmp_path / "x.toml").write_text(text)
-    document = layering.settle(layering.read(tmp_path / "x.toml"), settings, "x.toml")
+    document = merge.settle(merge.read(tmp_path / "x.toml"), settings, "x.toml")
     return {member.name: member.document for member in expand(document, settings, "x.toml")}
 
 
@@ -56,7 +57,7 @@ def test_a_file_lies_over_the_one_it_extends(tmp_path: Path) -> None:
     (tmp_path / "base.toml").write_text('a = 1\nb = {name = "one", x = 1}\nc = {x = 1}\nd = [1, 2]')
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "top.toml").write_text('extends = "../base.toml"\nb = {name = "two"}\nc = {y = 2}\nd = [3]')
-    found = layering.read(tmp_path / "sub" / "top.toml")
+    found = merge.read(tmp_path / "sub" / "top.toml")
     assert found == {"a": 1, "b": {"name": "two"}, "c": {"x": 1, "y": 2}, "d": [3]}
 
 
@@ -71,14 +72,14 @@ def test_a_file_lies_over_the_one_it_extends(tmp_path: Path) -> None:
 def test_what_cannot_be_extended_is_told(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "x.toml").write_text(text)
     with pytest.raises(ConfigError, match=message):
-        layering.read(tmp_path / "x.toml")
+        merge.read(tmp_path / "x.toml")
 
 
 def test_a_scale_lies_over_the_rest_and_settings_over_both() -> None:
     document = {"scale": "a", "x": {"n": 0, "m": 0}, "scales": {"a": {"x": {"n": 1}}, "b": {"x": {"n": 2}}}}
-    assert layering.settle(document, [], "x") == {"x": {"n": 1, "m": 0}}
-    assert layering.settle(document, ["scale=b"], "x") == {"x": {"n": 2, "m": 0}}
-    assert layering.settle(document, ["scale=b", "x.n=3"], "x") == {"x": {"n": 3, "m": 0}}
+    assert merge.settle(document, [], "x") == {"x": {"n": 1, "m": 0}}
+    assert merge.settle(document, ["scale=b"], "x") == {"x": {"n": 2, "m": 0}}
+    assert merge.settle(document, ["scale=b", "x.n=3"], "x") == {"x": {"n": 3, "m": 0}}
 
 
 def test_an_unknown_scale_is_told_with_the_near_one(path: Path) -> None:
@@ -200,8 +201,10 @@ def test_starting_over_trains_the_shared_zoo_once(
 ) -> None:
     sweep(path, tiny_plugins)
     shards: list[int] = []
-    train = steps.train_hosts
-    monkeypatch.setattr(steps, "train_hosts", lambda *args, **named: (shards.append(1), train(*args, **named))[1])
+    train = host_training.train_hosts
+    monkeypatch.setattr(
+        host_training, "train_hosts", lambda *args, **named: (shards.append(1), train(*args, **named))[1]
+    )
     Sweep(path, [f"run.dir={path.parent / 'out'}"], Reporter(), tiny_plugins).do(fresh=True)
     assert len(shards) == 4  # two of training hosts, one for selection, one for the report
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from paramtrans.hosts import Params
-from paramtrans.specs import BlockSpec, SymmetryGroup, SymmetryMember, TensorSpec
-from paramtrans.symmetry import balance, permute, random_orbit, rescale, unit_norms
+from paramtrans.api.specs import BlockSpec, SymmetryGroup, SymmetryMember, TensorSpec
+from paramtrans.api.stacking import Params
+from paramtrans.ops.symmetry import balance, permute, random_orbit, rescale, unit_norms
 
 MODELS, HIDDEN, CHANNELS = 3, 4, 2
 MEMBERS = (SymmetryMember("up", 0, 1), SymmetryMember("bias", 0, 1), SymmetryMember("down", 1, -1))

@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
+from paramtrans.api.specs import BlockSpec, TensorSpec
+from paramtrans.ops.tokens import TokenLayout
 from paramtrans.plugins import Plugins
-from paramtrans.specs import BlockSpec, TensorSpec
-from paramtrans.tokens import TokenLayout
 
 BLOCKS: list[tuple[str, dict[str, Any]]] = [
     ("basic_block", {"channels": 6}),

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from paramtrans import torchfile
 from paramtrans.errors import StoreError
-from paramtrans.hostfile import HostFile
-from paramtrans.models import read_parameters
+from paramtrans.networks.architectures import read_parameters
+from paramtrans.storage import torch_checkpoint
+from paramtrans.zoo.host_file import HostFile
 
 
 class Code:
@@ -40,7 +40,7 @@ def test_code_is_refused_and_not_run(tmp_path: Path, new: bool) -> None:
     (tmp_path / "y.pth").write_bytes(pickle.dumps(Code(tmp_path / "owned")))
     for name in ("x.pth", "y.pth"):
         with pytest.raises(StoreError, match="other objects are refused"):
-            torchfile.read(tmp_path / name)
+            torch_checkpoint.read(tmp_path / name)
     assert not (tmp_path / "owned").exists()
 
 
@@ -50,12 +50,12 @@ def test_a_packed_archive_is_refused_unread(tmp_path: Path, monkeypatch: pytest.
     with zipfile.ZipFile(tmp_path / "plain.pth") as plain, packed:
         for name in plain.namelist():
             packed.writestr(name, plain.read(name))
-    assert torchfile.read(tmp_path / "plain.pth")["a"].shape == (100_000,)
+    assert torch_checkpoint.read(tmp_path / "plain.pth")["a"].shape == (100_000,)
     monkeypatch.setattr(torch, "load", lambda *given, **options: pytest.fail("was read"))
     with pytest.raises(StoreError, match=r"packed archive of 40\d,\d{3} bytes"):
-        torchfile.read(tmp_path / "packed.pth")
+        torch_checkpoint.read(tmp_path / "packed.pth")
     with pytest.raises(StoreError, match="far more than the 1,000 that"):
-        torchfile.read(tmp_path / "plain.pth", at_most=1_000)
+        torch_checkpoint.read(tmp_path / "plain.pth", at_most=1_000)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

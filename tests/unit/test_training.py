@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from paramtrans.api.stacking import Params
 from paramtrans.config import Config
-from paramtrans.engine import Run
 from paramtrans.errors import ConfigError
-from paramtrans.group import Group, cut
-from paramtrans.hosts import Params
-from paramtrans.learned import LearnedTranslator
 from paramtrans.plugins import Plugins
-from paramtrans.progress import Reporter
-from paramtrans.training import Trainer
+from paramtrans.runs.run import Run
+from paramtrans.training.distributed import Group, cut
+from paramtrans.training.trainer import Trainer
+from paramtrans.translators.base import LearnedTranslator
+from paramtrans.utils.progress import Reporter
 
 Make = Callable[..., Config]
 HOSTS = 6
@@ -30,7 +30,7 @@ EQUIVARIANT = 'translator={name="equivariant", layers=1, width=8, heads=2, probe
 @pytest.fixture
 def trained(tiny_config: Make, tiny_plugins: Plugins) -> Callable[..., tuple[list[float], Params]]:
     """Losses and weights after four steps, of four hosts and of two, on barely trained hosts."""
-    from paramtrans.trial import Trial
+    from paramtrans.zoo.timing import Trial
 
     def train(*settings: str) -> tuple[list[float], Params]:
         made = Run(tiny_config(*PLAIN, *settings), "run", Reporter(), tiny_plugins)
@@ -74,7 +74,7 @@ def test_weights_of_families_that_a_step_is_not_about_stay_in_every_process(
 ) -> None:
     families = (EQUIVARIANT, 'training.targets=[{name="mlp", channels=4, hidden=3}]', FUNCTIONAL)
     alone = trained(*families)
-    monkeypatch.setattr("paramtrans.training.Group", lambda: Two(0, 2))
+    monkeypatch.setattr("paramtrans.training.trainer.Group", lambda: Two(0, 2))
     close(alone, trained(*families), 0)
 
 
@@ -118,7 +118,7 @@ def test_an_error_of_the_translator_itself_stays_what_it_is(trained: Any, monkey
     def fail(self: LearnedTranslator, *args: object) -> None:
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr("paramtrans.learned.TokenTranslator.forward", fail)
+    monkeypatch.setattr("paramtrans.translators.base.TokenTranslator.forward", fail)
     with pytest.raises(RuntimeError, match="a defect"):
         trained()
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
-from paramtrans.layers import SpatialAttention
+from paramtrans.backends.layers import SpatialAttention
 
 pytest.importorskip("triton", reason="comes with PyTorch on Linux alone")
-from paramtrans.warps import Warps, supports
+from paramtrans.backends.gpu.stacked import Warps, supports
 
 State = dict[str, Tensor]
 Call = Callable[[State, Tensor], Tensor]
@@ -189,7 +189,7 @@ def test_frozen_parts_in_eval_mode_as_in_step_2() -> None:
 
 
 def test_tiles_that_end_within_an_image_and_several_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    from paramtrans.warps import unit
+    from paramtrans.backends.gpu import unit
 
     monkeypatch.setattr(unit, "BLOCK", 64)
     monkeypatch.setattr(unit, "CONV_BLOCK", 128)

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
 import paramtrans
-from paramtrans.allotment import Allotment, Step, cheapest
 from paramtrans.errors import SpecMismatch
-from paramtrans.network import costs, parameters
-from paramtrans.widths import Budget, FlopBudget
+from paramtrans.evaluation.costs import parameters
+from paramtrans.networks.allocation import Allotment, Step, cheapest
+from paramtrans.networks.blocks import costs
+from paramtrans.networks.widths import Budget, FlopBudget
 
 
 @pytest.fixture

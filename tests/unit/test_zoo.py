@@ -12,19 +12,21 @@ from typing import Any
 import pytest
 import torch
 
-from paramtrans import hosts as stacks
-from paramtrans import run, steps, store
-from paramtrans.cache import cache_dir
+from paramtrans import run
+from paramtrans.api import stacking as stacks
+from paramtrans.api.hosts import Hosts
+from paramtrans.api.modules import initial
+from paramtrans.api.stacking import Params
+from paramtrans.builder import Parts
 from paramtrans.config import Config, HostTraining
 from paramtrans.errors import TrainingError
-from paramtrans.evaluation import accuracies
-from paramtrans.hosts import Hosts, Params
-from paramtrans.parts import Parts
+from paramtrans.evaluation.accuracy import accuracies
 from paramtrans.plugins import components
-from paramtrans.recipes import host_seed, hosts_digest, shards
-from paramtrans.seeds import derive
-from paramtrans.stacked import initial
-from paramtrans.zoo import ROLES, Zoo, do_job
+from paramtrans.storage import files as store
+from paramtrans.storage.cache import cache_dir
+from paramtrans.utils.seeds import derive
+from paramtrans.zoo import ROLES, Zoo, do_job, host_training
+from paramtrans.zoo.recipe import host_seed, hosts_digest, shards
 
 Make = Callable[..., Config]
 
@@ -184,8 +186,8 @@ def test_a_frozen_part_that_changes_in_step_two_is_an_error(tiny_config: Make, m
     config = tiny_config()
     parts = Parts(config, components())
     parts.task.prepare(Path())
-    hosts = steps.train_hosts(parts.task, parts.source, HostTraining(steps=1), [1, 2])
-    plain = steps.stacked.network_stacked
+    hosts = host_training.train_hosts(parts.task, parts.source, HostTraining(steps=1), [1, 2])
+    plain = host_training.host_runner.network_stacked
 
     def meddling(*args: Any) -> Any:
         inner = plain(*args)
@@ -196,17 +198,17 @@ def test_a_frozen_part_that_changes_in_step_two_is_an_error(tiny_config: Make, m
 
         return call
 
-    monkeypatch.setattr(steps.stacked, "network_stacked", meddling)
+    monkeypatch.setattr(host_training.host_runner, "network_stacked", meddling)
     with pytest.raises(TrainingError, match=rf"step 2 changed {part}\."):
-        steps.train_targets(parts.task, parts.target, hosts, HostTraining(steps=1), [1, 2])
+        host_training.train_targets(parts.task, parts.target, hosts, HostTraining(steps=1), [1, 2])
 
 
 def test_a_host_is_the_same_whatever_hosts_stand_beside_it(tiny_config: Make) -> None:
     parts = Parts(tiny_config(), components())
     parts.task.prepare(Path())
     training = HostTraining(steps=5, batch_size=16, lr=0.05)
-    three = steps.train_hosts(parts.task, parts.source, training, [11, 12, 13])
-    alone = steps.train_hosts(parts.task, parts.source, training, [12])
+    three = host_training.train_hosts(parts.task, parts.source, training, [11, 12, 13])
+    alone = host_training.train_hosts(parts.task, parts.source, training, [12])
     for name, tensor in alone.items():
         torch.testing.assert_close(three[name][1:2], tensor, rtol=1e-4, atol=1e-5)
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from paramtrans.config import Config
-from paramtrans.engine import Run, run
 from paramtrans.errors import ConfigError, DataError
 from paramtrans.plugins import Plugins
-from paramtrans.progress import Reporter
-from paramtrans.sweep import Sweep
-from paramtrans.training import Trainer
+from paramtrans.runs.run import Run, run
+from paramtrans.runs.sweep import Sweep
+from paramtrans.training.trainer import Trainer
+from paramtrans.utils.progress import Reporter
 
 Make = Callable[..., Config]
 TINY = Path(__file__).parents[1] / "support" / "tiny.toml"

@@ -7,12 +7,12 @@ from typing import ClassVar
 import torch
 from pydantic import NonNegativeFloat
 
+from paramtrans.api.augmenter import Augmenter
+from paramtrans.api.options import BaseOptions
+from paramtrans.api.specs import BlockSpec
+from paramtrans.api.stacking import Params
 from paramtrans.errors import SpecMismatch
-from paramtrans.hosts import Params
-from paramtrans.options import BaseOptions
-from paramtrans.protocols import Augmenter
-from paramtrans.specs import BlockSpec
-from paramtrans.symmetry import random_orbit
+from paramtrans.ops.symmetry import random_orbit
 
 
 class OrbitOptions(BaseOptions):

@@ -8,9 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from paramtrans.hosts import Params
-from paramtrans.options import BaseOptions, Trials
-from paramtrans.protocols import Augmenter
+from paramtrans.api.augmenter import Augmenter
+from paramtrans.api.options import BaseOptions, Trials
+from paramtrans.api.stacking import Params
 
 
 class MaskOptions(BaseOptions):

@@ -7,10 +7,10 @@ from typing import ClassVar
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from paramtrans.blocks import BlockAdapter, BlockOptions
-from paramtrans.layers import SpatialAttention
-from paramtrans.options import Trials
-from paramtrans.specs import SymmetryGroup, SymmetryMember
+from paramtrans.api.adapter import BlockAdapter, BlockOptions
+from paramtrans.api.options import Trials
+from paramtrans.api.specs import SymmetryGroup, SymmetryMember
+from paramtrans.backends.layers import SpatialAttention
 
 
 class AttentionOptions(BlockOptions):

@@ -9,10 +9,10 @@ import torch
 from pydantic import PositiveInt, field_validator
 from torch import Tensor, nn
 
-from paramtrans.blocks import BlockAdapter, BlockOptions, Recognised
-from paramtrans.hosts import Params, split
-from paramtrans.options import Trials
-from paramtrans.specs import BlockSpec, Reader, SymmetryGroup, SymmetryMember, TensorKind, TensorSpec
+from paramtrans.api.adapter import BlockAdapter, BlockOptions, Recognised
+from paramtrans.api.options import Trials
+from paramtrans.api.specs import BlockSpec, Reader, SymmetryGroup, SymmetryMember, TensorKind, TensorSpec
+from paramtrans.api.stacking import Params, split
 from paramtrans_blocks import recognise
 from paramtrans_blocks.folding import fold
 

@@ -10,9 +10,9 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from paramtrans.blocks import BlockAdapter, BlockOptions, Recognised
-from paramtrans.options import BaseOptions, Trials
-from paramtrans.specs import Reader, SymmetryGroup, SymmetryMember
+from paramtrans.api.adapter import BlockAdapter, BlockOptions, Recognised
+from paramtrans.api.options import BaseOptions, Trials
+from paramtrans.api.specs import Reader, SymmetryGroup, SymmetryMember
 from paramtrans_blocks import recognise
 from paramtrans_blocks.activations import MAKERS, Activation
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from paramtrans.hosts import Params
+from paramtrans.api.stacking import Params
 
 EPS = 1e-5
 """PyTorch's default for BatchNorm, which the adapters here keep."""

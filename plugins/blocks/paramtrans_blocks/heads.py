@@ -9,9 +9,9 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from paramtrans.blocks import BlockAdapter, BlockOptions, Recognised
-from paramtrans.options import Trials
-from paramtrans.specs import Reader, SymmetryGroup, SymmetryMember
+from paramtrans.api.adapter import BlockAdapter, BlockOptions, Recognised
+from paramtrans.api.options import Trials
+from paramtrans.api.specs import Reader, SymmetryGroup, SymmetryMember
 from paramtrans_blocks import recognise
 
 

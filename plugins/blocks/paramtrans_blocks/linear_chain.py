@@ -8,9 +8,9 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from paramtrans.blocks import BlockAdapter, BlockOptions, Recognised
-from paramtrans.options import Trials
-from paramtrans.specs import Reader, SymmetryGroup, SymmetryMember
+from paramtrans.api.adapter import BlockAdapter, BlockOptions, Recognised
+from paramtrans.api.options import Trials
+from paramtrans.api.specs import Reader, SymmetryGroup, SymmetryMember
 from paramtrans_blocks import recognise
 from paramtrans_blocks.activations import MAKERS, Activation
 

@@ -8,9 +8,9 @@ import torch
 from pydantic import PositiveInt, field_validator
 from torch import Tensor, nn
 
-from paramtrans.blocks import BlockAdapter, BlockOptions
-from paramtrans.options import Trials
-from paramtrans.specs import SymmetryGroup, SymmetryMember
+from paramtrans.api.adapter import BlockAdapter, BlockOptions
+from paramtrans.api.options import Trials
+from paramtrans.api.specs import SymmetryGroup, SymmetryMember
 from paramtrans_blocks.basic import odd
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from paramtrans.blocks import Recognised
+from paramtrans.api.adapter import Recognised
 from paramtrans_blocks.activations import activation_name
 from paramtrans_blocks.folding import EPS
 

@@ -12,7 +12,7 @@ from torchvision.models import MobileNetV2, ResNet, VisionTransformer
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from paramtrans import components
-from paramtrans.network import NetworkBlock, find_blocks, survey
+from paramtrans.networks.blocks import NetworkBlock, find_blocks, survey
 
 REGISTRY = components()
 
@@ -198,7 +198,7 @@ def test_the_adapters_block_in_the_place_of_the_own_changes_nothing(name: str) -
 
 @each_network
 def test_hidden_units_are_symmetric_as_declared(name: str) -> None:
-    from paramtrans.symmetry import random_orbit
+    from paramtrans.ops.symmetry import random_orbit
 
     network, inputs = built(name)
     before = network.double()(inputs.double()).detach()

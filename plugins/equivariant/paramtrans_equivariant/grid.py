@@ -8,9 +8,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from paramtrans.api.specs import BlockSpec, TensorKind, TensorSpec
+from paramtrans.api.stacking import Params
 from paramtrans.errors import SpecMismatch
-from paramtrans.hosts import Params
-from paramtrans.specs import BlockSpec, TensorKind, TensorSpec
 
 
 @dataclass(frozen=True)

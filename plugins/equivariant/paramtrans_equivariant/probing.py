@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, unfold
 
-from paramtrans.blocks import BlockAdapter
-from paramtrans.context import Context
+from paramtrans.api.adapter import BlockAdapter
+from paramtrans.api.context import Context
+from paramtrans.api.runner import Stacked
+from paramtrans.api.stacking import Params
+from paramtrans.backends.vmap import block_stacked, stacked
 from paramtrans.errors import SpecMismatch
-from paramtrans.hosts import Params
-from paramtrans.learned import positive
-from paramtrans.sensitivity import sensitivity
-from paramtrans.stacked import Stacked, block_stacked, stacked
+from paramtrans.ops.sensitivity import sensitivity
+from paramtrans.translators.base import positive
 
 GAIN = 10.0
 """Probes are learned this much faster than weights; Adam moves both by its rate."""

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from paramtrans.blocks import BlockAdapter
-from paramtrans.hosts import Params
+from paramtrans.api.adapter import BlockAdapter
+from paramtrans.api.stacking import Params
 from paramtrans_equivariant.grid import Grid
 from paramtrans_equivariant.layers import AxialLayer, Ranks
 
 if TYPE_CHECKING:
-    from paramtrans_equivariant.translator import EquivariantOptions
+    from paramtrans_equivariant.options import EquivariantOptions
 
 
 @dataclass(frozen=True)

@@ -3,67 +3,25 @@
 from __future__ import annotations
 
 from copy import copy
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Self
 
 import torch
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from paramtrans.blocks import BlockAdapter
-from paramtrans.context import Context
+from paramtrans.api.adapter import BlockAdapter
+from paramtrans.api.context import Context
+from paramtrans.api.options import BaseOptions, Trials
+from paramtrans.api.specs import TensorKind
+from paramtrans.api.stacking import Params
+from paramtrans.backends.vmap import block_stacked
 from paramtrans.errors import SpecMismatch
-from paramtrans.hosts import Params
-from paramtrans.learned import LearnedTranslator, before_positive, positive, template
-from paramtrans.options import BaseOptions, Trials
-from paramtrans.specs import TensorKind
-from paramtrans.stacked import block_stacked
-from paramtrans.symmetry import balance
+from paramtrans.ops.symmetry import balance
+from paramtrans.translators.base import LearnedTranslator, before_positive, positive, template
 from paramtrans_equivariant.grid import Grid
 from paramtrans_equivariant.layers import Embed
+from paramtrans_equivariant.options import EquivariantOptions
 from paramtrans_equivariant.probing import Errors, OwnProbes, Readout, Seen
 from paramtrans_equivariant.rounds import Family, Round
-
-
-class EquivariantOptions(BaseOptions):
-    """Sizes, what is read beside the block, and the block whose change is learned."""
-
-    layers: PositiveInt = Field(3, le=1000)
-    """Layers of attention in each round."""
-    width: PositiveInt = 64
-    """Values of a cell inside the translator."""
-    heads: PositiveInt = 4
-    """Attention heads."""
-    dropout: float = Field(0.0, ge=0, lt=1)
-    """Share of values that a layer drops in training."""
-    surroundings: NonNegativeInt = 0
-    """Values read of former and latter for each channel, as many as the task declares in `stream` (25 for `mnist`);
-    0: the block alone is read."""
-    base: Literal["auto", "kept", "default"] = "auto"
-    """What the output is added to. `kept`: the strongest units of the source, where both blocks are of one family; the
-    output is zero at first. `default`: each tensor's mean in a default initialisation, so that the output starts as
-    a default initialisation does. `auto`: `kept` where it is possible."""
-    probes: NonNegativeInt = 0
-    """Network inputs that the translator has as weights of its own, noise at first. The target's last layer, where its
-    adapter names one as `readout`, is then not predicted but solved for on them, by ridge regression."""
-    input: tuple[PositiveInt, ...] = ()
-    """Shape of a network input, such as [1, 28, 28]; needed with `probes`."""
-    ridge: PositiveFloat = 1e-3
-    """Strength of that regression's ridge, relative to the mean square of what is read."""
-    weigh: bool = False
-    """Whether, on these probes, each position counts by how much the network's outputs depend on it."""
-    rounds: PositiveInt = Field(1, le=100)
-    """How often the block is written. From the second time on the translator also reads the block so far, and the
-    gradient of its error on the probes. More than one needs `probes`."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.width % self.heads:
-            raise ValueError("width must be a multiple of heads")
-        if self.probes and not self.input:
-            raise ValueError("probes need input, the shape of a network input")
-        if self.rounds > 1 and not self.probes:
-            raise ValueError("more than one of rounds needs probes")
-        return self
 
 
 class Equivariant(LearnedTranslator):

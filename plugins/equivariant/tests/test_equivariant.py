@@ -12,10 +12,12 @@ from paramtrans_equivariant.probing import Readout, Seen
 from torch import Tensor, nn
 
 from paramtrans import Context, FeatureSpec, Hosts, Split, Task, components
+from paramtrans.api.modules import initial
+from paramtrans.api.stacking import Params, split
+from paramtrans.backends.host_runner import HostRunner, network
+from paramtrans.backends.vmap import block_stacked
 from paramtrans.errors import ConfigError, SpecMismatch
-from paramtrans.hosts import Params, split
-from paramtrans.stacked import HostRunner, block_stacked, initial, network
-from paramtrans.symmetry import balance, random_orbit
+from paramtrans.ops.symmetry import balance, random_orbit
 
 CHANNELS, MODELS = 4, 3
 OWN = {"probes": 3, "input": [1, 6, 6], "rounds": 3, "layers": 1}

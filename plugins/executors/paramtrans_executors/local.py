@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field, PositiveInt
 
+from paramtrans.api.executor import Executor
+from paramtrans.api.options import BaseOptions, Trials
 from paramtrans.errors import TrainingError
-from paramtrans.options import BaseOptions, Trials
-from paramtrans.protocols import Executor
 from paramtrans.zoo import do_job
 
 PATIENCE = 0.2

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from paramtrans import seeds
-from paramtrans.blocks import BlockAdapter
-from paramtrans.context import Context
-from paramtrans.diagnosis import silent
-from paramtrans.hosts import Params
-from paramtrans.specs import Reader
-from paramtrans.stacked import initial
+from paramtrans.api.adapter import BlockAdapter
+from paramtrans.api.context import Context
+from paramtrans.api.modules import initial
+from paramtrans.api.specs import Reader
+from paramtrans.api.stacking import Params
+from paramtrans.evaluation.diagnosis import silent
+from paramtrans.utils import seeds
 
 
 def fresh(target: BlockAdapter, context: Context, count: int) -> Params:

@@ -11,17 +11,17 @@ import torch
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
-from paramtrans import hosts as stacks
-from paramtrans import seeds
-from paramtrans.blocks import BlockAdapter
-from paramtrans.context import Context
-from paramtrans.distances import divergence, relative_error
+from paramtrans.api import stacking as stacks
+from paramtrans.api.adapter import BlockAdapter
+from paramtrans.api.context import Context
+from paramtrans.api.options import BaseOptions, Trials
+from paramtrans.api.stacking import Params
+from paramtrans.api.translator import Translator
+from paramtrans.backends.vmap import block_stacked
 from paramtrans.errors import SpecMismatch
-from paramtrans.hosts import Params
-from paramtrans.options import BaseOptions, Trials
-from paramtrans.protocols import Translator
-from paramtrans.sensitivity import sensitivity
-from paramtrans.stacked import block_stacked
+from paramtrans.ops.distances import divergence, relative_error
+from paramtrans.ops.sensitivity import sensitivity
+from paramtrans.utils import seeds
 from paramtrans_matching.start import awake, fresh
 
 Latter = Callable[[Tensor], Tensor] | None

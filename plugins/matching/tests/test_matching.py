@@ -9,11 +9,12 @@ from paramtrans_matching.translator import _models_at_once
 from torch import Tensor, nn
 
 from paramtrans import BlockAdapter, Context, FeatureSpec, Hosts, Split, Task, components
-from paramtrans.distances import divergence, relative_error
+from paramtrans.api.modules import initial
+from paramtrans.api.stacking import Params
+from paramtrans.backends.host_runner import HostRunner
 from paramtrans.errors import SpecMismatch
-from paramtrans.hosts import Params
-from paramtrans.sensitivity import sensitivity
-from paramtrans.stacked import HostRunner, initial
+from paramtrans.ops.distances import divergence, relative_error
+from paramtrans.ops.sensitivity import sensitivity
 
 
 class Slot(Task):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from paramtrans.errors import DataError
-from paramtrans.store import write_bytes
+from paramtrans.storage.files import write_bytes
 
 MD5 = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",

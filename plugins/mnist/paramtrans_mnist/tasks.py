@@ -18,10 +18,10 @@ from pydantic import (
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
+from paramtrans.api.options import BaseOptions, Trials
+from paramtrans.api.specs import FeatureSpec
+from paramtrans.api.task import Split, Task
 from paramtrans.errors import DataError
-from paramtrans.options import BaseOptions, Trials
-from paramtrans.protocols import Split, Task
-from paramtrans.specs import FeatureSpec
 from paramtrans_mnist import shipped
 
 SIDE, CLASSES = 28, 10

@@ -8,10 +8,10 @@ import torch
 from pydantic import NonNegativeFloat, PositiveInt, model_validator
 from torch import Tensor
 
-from paramtrans.distances import divergence, relative_error
-from paramtrans.hosts import Params
-from paramtrans.options import BaseOptions, Trials
-from paramtrans.protocols import Batch, Objective
+from paramtrans.api.objective import Batch, Objective
+from paramtrans.api.options import BaseOptions, Trials
+from paramtrans.api.stacking import Params
+from paramtrans.ops.distances import divergence, relative_error
 
 
 class FunctionalOptions(BaseOptions):

@@ -9,12 +9,12 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from paramtrans import symmetry
+from paramtrans.api.objective import Batch, Objective
+from paramtrans.api.options import BaseOptions, Trials
+from paramtrans.api.specs import BlockSpec, SymmetryGroup
+from paramtrans.api.stacking import Params
 from paramtrans.errors import TrainingError
-from paramtrans.hosts import Params
-from paramtrans.options import BaseOptions, Trials
-from paramtrans.protocols import Batch, Objective
-from paramtrans.specs import BlockSpec, SymmetryGroup
+from paramtrans.ops import symmetry
 
 
 class MSEOptions(BaseOptions):

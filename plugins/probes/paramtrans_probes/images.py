@@ -7,8 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from paramtrans.api.probes import ProbeCase, Probes
 from paramtrans.errors import SpecMismatch
-from paramtrans.protocols import ProbeCase, Probes
 
 
 class Images(Probes):

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from paramtrans.api.options import BaseOptions, Trials
+from paramtrans.api.probes import ProbeCase, ProbeOptions, Probes
+from paramtrans.api.stacking import Params, join
+from paramtrans.backends.host_runner import network
 from paramtrans.errors import SpecMismatch
-from paramtrans.hosts import Params, join
-from paramtrans.options import BaseOptions, Trials
-from paramtrans.protocols import ProbeCase, ProbeOptions, Probes
-from paramtrans.stacked import network
 from paramtrans_probes.synthetic import Smooth, SmoothOptions
 
 HOSTS_AT_ONCE = 16

@@ -9,9 +9,9 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Generator, Tensor
 from torch.nn.functional import interpolate
 
+from paramtrans.api.options import BaseOptions
+from paramtrans.api.probes import ProbeCase, ProbeOptions, Probes
 from paramtrans.errors import SpecMismatch
-from paramtrans.options import BaseOptions
-from paramtrans.protocols import ProbeCase, ProbeOptions, Probes
 
 
 class Noise(Probes):

@@ -11,10 +11,10 @@ from paramtrans_probes.synthetic import bezier
 from torch import Tensor, nn
 
 from paramtrans import FeatureSpec, Hosts, ProbeCase, Split, Task, components, draw_probes
+from paramtrans.api.probes import Probes
+from paramtrans.api.stacking import split
+from paramtrans.backends.host_runner import network
 from paramtrans.errors import DataError, SpecMismatch
-from paramtrans.hosts import split
-from paramtrans.protocols import Probes
-from paramtrans.stacked import network
 
 
 class Pictures(Task):

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import torch
 from pydantic import NonNegativeInt, PositiveInt
 
+from paramtrans.api.executor import Executor
+from paramtrans.api.options import BaseOptions, Trials
 from paramtrans.errors import ConfigError, ParamtransError, TrainingError
-from paramtrans.options import BaseOptions, Trials
-from paramtrans.protocols import Executor
 from paramtrans.zoo import do_job
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from paramtrans.moments import Moments, factor
-from paramtrans.symmetry import values_of
+from paramtrans.ops.least_squares import Moments, factor
+from paramtrans.ops.symmetry import values_of
 
 RIDGE = 1e-4
 """Relative to the mean square of each value; what two nearly equal units differ in is noise."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from paramtrans.blocks import BlockAdapter
-from paramtrans.hosts import Params
-from paramtrans.specs import BlockSpec, SymmetryGroup, TensorKind
-from paramtrans.symmetry import values_of
+from paramtrans.api.adapter import BlockAdapter
+from paramtrans.api.specs import BlockSpec, SymmetryGroup, TensorKind
+from paramtrans.api.stacking import Params
+from paramtrans.ops.symmetry import values_of
 
 
 class Cut:

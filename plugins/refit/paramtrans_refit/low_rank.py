@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from paramtrans.blocks import BlockAdapter
-from paramtrans.context import Context
+from paramtrans.api.adapter import BlockAdapter
+from paramtrans.api.context import Context
+from paramtrans.api.options import BaseOptions
+from paramtrans.api.specs import TensorKind
+from paramtrans.api.stacking import Params
+from paramtrans.api.translator import Translator
 from paramtrans.errors import SpecMismatch
-from paramtrans.hosts import Params
-from paramtrans.options import BaseOptions
-from paramtrans.protocols import Translator
-from paramtrans.specs import TensorKind
 
 
 class LowRank(Translator):

@@ -8,17 +8,17 @@ import torch
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from paramtrans import hosts as stacks
-from paramtrans.blocks import BlockAdapter
-from paramtrans.context import Context
+from paramtrans.api import stacking as stacks
+from paramtrans.api.adapter import BlockAdapter
+from paramtrans.api.context import Context
+from paramtrans.api.modules import initial
+from paramtrans.api.options import BaseOptions
+from paramtrans.api.specs import Reader
+from paramtrans.api.stacking import Params
+from paramtrans.api.translator import Translator
 from paramtrans.errors import SpecMismatch
-from paramtrans.hosts import Params
-from paramtrans.options import BaseOptions
-from paramtrans.protocols import Translator
-from paramtrans.readout import Readout
-from paramtrans.specs import Reader
-from paramtrans.stacked import initial
-from paramtrans.symmetry import values_of
+from paramtrans.ops.readout import Readout
+from paramtrans.ops.symmetry import values_of
 from paramtrans_refit.choose import by_contribution, by_elimination
 from paramtrans_refit.cut import Cut
 

@@ -10,15 +10,15 @@ from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from paramtrans import hosts as stacks
-from paramtrans import symmetry
-from paramtrans.blocks import BlockAdapter
-from paramtrans.context import Context
+from paramtrans.api import stacking as stacks
+from paramtrans.api.adapter import BlockAdapter
+from paramtrans.api.context import Context
+from paramtrans.api.options import BaseOptions
+from paramtrans.api.specs import SymmetryGroup
+from paramtrans.api.stacking import Params, models
+from paramtrans.api.translator import Translator
 from paramtrans.errors import SpecMismatch
-from paramtrans.hosts import Params, models
-from paramtrans.options import BaseOptions
-from paramtrans.protocols import Translator
-from paramtrans.specs import SymmetryGroup
+from paramtrans.ops import symmetry
 from paramtrans_refit.cut import Cut, take_units
 
 

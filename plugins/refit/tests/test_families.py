@@ -7,8 +7,9 @@ import torch
 from paramtrans_refit.quantise import rounded
 
 from paramtrans import BlockAdapter, components
+from paramtrans.api.modules import initial
+from paramtrans.backends.vmap import block_stacked
 from paramtrans.errors import SpecMismatch
-from paramtrans.stacked import block_stacked, initial
 
 MODELS = 3
 

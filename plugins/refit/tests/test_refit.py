@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from paramtrans import components
-from paramtrans.blocks import BlockAdapter
-from paramtrans.context import Context, Entering
+from paramtrans.api.adapter import BlockAdapter
+from paramtrans.api.context import Context, Entering
+from paramtrans.api.modules import initial
+from paramtrans.api.stacking import Params
+from paramtrans.backends.vmap import block_stacked
 from paramtrans.errors import SpecMismatch
-from paramtrans.hosts import Params
-from paramtrans.moments import Halves, Moments, rows
-from paramtrans.stacked import block_stacked, initial
+from paramtrans.ops.least_squares import Halves, Moments, rows
 
 REGISTRY = components()
 CHANNELS = 4

@@ -8,9 +8,10 @@ from paramtrans_refit.without import clusters
 from torch import Tensor
 
 from paramtrans import BlockAdapter, components
+from paramtrans.api.modules import initial
+from paramtrans.api.stacking import Params
+from paramtrans.backends.vmap import block_stacked
 from paramtrans.errors import SpecMismatch
-from paramtrans.hosts import Params
-from paramtrans.stacked import block_stacked, initial
 
 MODELS = 3
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from paramtrans import seeds
-from paramtrans.hosts import Params
-from paramtrans.protocols import Rival, RivalCase
-from paramtrans.stacked import initial
+from paramtrans.api.modules import initial
+from paramtrans.api.rival import Rival, RivalCase
+from paramtrans.api.stacking import Params
+from paramtrans.utils import seeds
 
 
 class ZeroBlock(Rival):

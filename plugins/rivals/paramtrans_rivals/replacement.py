@@ -7,10 +7,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from paramtrans import seeds
-from paramtrans.hosts import Hosts, Params, take
-from paramtrans.protocols import Rival, RivalCase
-from paramtrans.specs import BlockSpec, TensorKind
+from paramtrans.api.hosts import Hosts
+from paramtrans.api.rival import Rival, RivalCase
+from paramtrans.api.specs import BlockSpec, TensorKind
+from paramtrans.api.stacking import Params, take
+from paramtrans.utils import seeds
 
 
 class Random(Rival):

@@ -9,7 +9,7 @@ from paramtrans import hookimpl
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-    from paramtrans.protocols import RunInfo
+    from paramtrans.api.specs import RunInfo
 
 
 @hookimpl

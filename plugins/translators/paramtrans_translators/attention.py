@@ -9,8 +9,8 @@ from einops.layers.torch import Rearrange
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from paramtrans.learned import TokenOptions, TokenTranslator
-from paramtrans.options import Trials
+from paramtrans.api.options import Trials
+from paramtrans.translators.base import TokenOptions, TokenTranslator
 
 
 class AttentionOptions(TokenOptions):

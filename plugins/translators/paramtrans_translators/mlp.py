@@ -8,8 +8,8 @@ from typing import ClassVar
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import nn
 
-from paramtrans.learned import TokenOptions, TokenTranslator
-from paramtrans.options import Trials
+from paramtrans.api.options import Trials
+from paramtrans.translators.base import TokenOptions, TokenTranslator
 
 
 class MLPOptions(TokenOptions):

@@ -8,13 +8,13 @@ from typing import ClassVar
 from pydantic import Field
 
 from paramtrans import load_translator
-from paramtrans.blocks import BlockAdapter
-from paramtrans.context import Context
+from paramtrans.api.adapter import BlockAdapter
+from paramtrans.api.context import Context
+from paramtrans.api.options import BaseOptions, Trials
+from paramtrans.api.stacking import Params
+from paramtrans.api.translator import Translator
 from paramtrans.errors import ConfigError, SpecMismatch, StoreError
-from paramtrans.hosts import Params
-from paramtrans.learned import LearnedTranslator
-from paramtrans.options import BaseOptions, Trials
-from paramtrans.protocols import Translator
+from paramtrans.translators.base import LearnedTranslator
 
 
 class TrainedOptions(BaseOptions):

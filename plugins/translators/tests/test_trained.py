@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from paramtrans import components, save_translator
+from paramtrans.api.modules import initial
 from paramtrans.config import ComponentConfig
 from paramtrans.errors import ConfigError, SpecMismatch
-from paramtrans.stacked import initial
 
 
 def block(name: str, **options: Any) -> Any:

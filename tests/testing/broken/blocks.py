@@ -10,8 +10,8 @@ from pydantic import ConfigDict, PositiveInt
 from torch import Tensor, nn
 
 from paramtrans import BlockAdapter, BlockOptions, BlockSpec, Component, SymmetryGroup, SymmetryMember, hookimpl
-from paramtrans.specs import TensorKind
-from paramtrans.stacked import Vmap
+from paramtrans.api.specs import TensorKind
+from paramtrans.backends.vmap import Vmap
 
 BROKEN: dict[str, str] = {}
 """Names of classes, each with the check that must fail, and no other."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from paramtrans import Augmenter, Component, Executor, Objective, Probes, Rival, Split, Task, hookimpl
-from paramtrans.stacked import initial
+from paramtrans.api.modules import initial
 from paramtrans.testing.samples import Slot
 from paramtrans.zoo import do_job
 

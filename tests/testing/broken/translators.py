@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from paramtrans import Component, LearnedTranslator, TokenTranslator, hookimpl
 from paramtrans.errors import SpecMismatch
-from paramtrans.learned import TokenOptions
-from paramtrans.tokens import TokenLayout
+from paramtrans.ops.tokens import TokenLayout
+from paramtrans.translators.base import TokenOptions
 
 BROKEN: dict[str, str] = {}
 """Names of classes, each with the check that must fail, and no other."""

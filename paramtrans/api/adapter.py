@@ -1,0 +1,158 @@
+"""Block adapters: all that is known about one kind of block."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import PositiveInt
+
+from paramtrans.api.modules import tensor_specs
+from paramtrans.api.options import BaseOptions, Configurable
+from paramtrans.api.specs import BlockSpec, FeatureSpec, Reader, SymmetryGroup, SymmetryMember
+from paramtrans.errors import SpecMismatch
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from paramtrans.api.runner import Stacked
+    from paramtrans.api.stacking import Params
+
+
+class BlockOptions(BaseOptions):
+    """What every block needs to know; adapters add their own sizes."""
+
+    channels: PositiveInt
+    """Channels of the features that enter and leave the block; must equal the slot's."""
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """A block that stands in an existing module, as an adapter sees it."""
+
+    options: Mapping[str, Any]
+    """The adapter's options."""
+    layers: Mapping[str, str]
+    """Layers of the adapter's module, each with the path of the layer in the existing one that it is. What enters the
+    first enters the block; what leaves the last reader, or the normalisation behind it, is the branch."""
+    whole: bool = False
+    """Whether the existing module gives just what the adapter's does; else its code goes on with the branch."""
+
+
+class BlockAdapter(Configurable, ABC):
+    """One kind of block at given sizes. A plugin implements `Options` and `module`; the rest has a default.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> class Pointwise(BlockAdapter):
+    ...     def module(self):
+    ...         return nn.Conv2d(self.options.channels, self.options.channels, kernel_size=1)
+    >>> Pointwise(BlockOptions(channels=4)).spec.names
+    ('weight', 'bias')
+    """
+
+    Options: ClassVar[type[BlockOptions]] = BlockOptions
+
+    reading_options: ClassVar[frozenset[str]] = frozenset()
+    """Options that matter to `read` alone, so that zoos do not differ by them."""
+
+    rectified: ClassVar[bool] = False
+    """Whether the block ends in a ReLU of input plus branch. Its module then has a method `branch`: what is added to
+    the input, of the same shape; and `skip`, where not the input itself but something made of it is added to."""
+
+    closing: ClassVar[str | None] = None
+    """Name of the LayerNorm that the sum of input and branch passes in the end (post-norm transformers), if one does.
+    The module then has the methods `branch` and `skip` too."""
+
+    channels_last: ClassVar[bool] = False
+    """Whether features are `[batch, ..., channels]`, as in transformers, and not `[batch, channels, height, width]`."""
+
+    positionwise: ClassVar[bool] = False
+    """With `channels_last`: whether each position is computed alone, so that positions may serve as examples."""
+
+    readout: ClassVar[str | None] = None
+    """Name of the Linear or convolution that ends the branch, where no normalisation stands behind it; translators may
+    solve for it. The module then has a method `features`: what enters it, `[batch, hidden, height, width]`."""
+
+    def __init__(self, options: BlockOptions) -> None:
+        self.options = options
+
+    @abstractmethod
+    def module(self) -> nn.Module:
+        """A fresh block, initialised as PyTorch does by default: `[batch, channels, h, w]` → the same shape."""
+
+    def stacked(self) -> Stacked | None:
+        """A faster way to run many of these blocks at once than the defaults of `paramtrans.backends.vmap`, or None.
+
+        It must equal `torch.func.vmap` over `module()`; the tests hold every registered adapter to that.
+        """
+        return None
+
+    def symmetries(self) -> tuple[SymmetryGroup, ...]:
+        """Changes of the parameters that leave the function unchanged, as data; none unless declared."""
+        return ()
+
+    def readers(self) -> tuple[Reader, ...]:
+        """Layers that read hidden units, in the order in which features pass them; the last one ends the branch."""
+        return () if self.readout is None else (Reader(self.readout),)
+
+    def units(self, reader: Reader) -> SymmetryGroup | None:
+        """The hidden units that a reader reads; None where no symmetry group is declared for them."""
+        read = [
+            g for g in self.spec.symmetries for m in g.members if (m.tensor, m.axis) == (f"{reader.layer}.weight", 1)
+        ]
+        return read[0] if read else None
+
+    def stream(self) -> tuple[SymmetryMember, ...]:
+        """Axes that run over the channels entering and leaving the block; none unless declared."""
+        return ()
+
+    @classmethod
+    def recognise(cls, module: nn.Module) -> Sequence[Recognised]:
+        """Blocks of this kind among the layers of an existing module, for whole networks; none unless overridden.
+
+        Names and layers may be taken at their word: what a block computes is compared with `module()` afterwards.
+        """
+        return ()
+
+    def narrowed(self, sizes: Mapping[str, int]) -> BlockAdapter:
+        """The same kind of block with other numbers of hidden units, given by group; the others stay."""
+        raise SpecMismatch(f"{type(self).__name__} does not say how it is made with fewer hidden units (`narrowed`)")
+
+    @property
+    def token_width(self) -> int:
+        """Natural number of values in a token, such as a convolution's kernel area; 0 leaves it to the translator."""
+        return 0
+
+    @cached_property
+    def spec(self) -> BlockSpec:
+        """The block's tensors, read off `module()` without allocating it."""
+        import torch
+
+        with torch.device("meta"):
+            tensors = tensor_specs(self.module())
+        return BlockSpec(tensors, self.symmetries(), self.stream(), self.token_width)
+
+    @property
+    def reading(self) -> BlockSpec:
+        """What `read` returns: the tensors a translator sees of a source block."""
+        return self.spec
+
+    def read(self, params: Params) -> Params:
+        """The block's parameters as a translator should see them (for instance with normalisation folded)."""
+        return params
+
+
+def check_fit(name: str, adapter: BlockAdapter, slot: FeatureSpec) -> None:
+    """Raise `SpecMismatch` unless the block maps the slot's features to features of the same shape."""
+    import torch
+
+    if adapter.options.channels != slot.channels:
+        raise SpecMismatch(f"channels: {name} has {adapter.options.channels}, the host's slot has {slot.channels}")
+    with torch.device("meta"):
+        found = tuple(adapter.module()(torch.empty(2, *slot.shape)).shape)
+    if found != (2, *slot.shape):
+        raise SpecMismatch(f"{name} maps [2, {slot}] features to {list(found)}; a block must keep their shape")

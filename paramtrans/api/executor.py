@@ -1,0 +1,20 @@
+"""Executors: where the shards of a zoo are trained."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from paramtrans.api.options import BaseOptions, Configurable
+
+
+class Executor(Configurable, ABC):
+    """Where the shards of a zoo are trained. A job is a JSON document; doing one twice writes the same shard."""
+
+    def __init__(self, options: BaseOptions) -> None:
+        self.options = options
+
+    @abstractmethod
+    def run(self, jobs: Sequence[dict[str, Any]], progress: Callable[[int], None]) -> None:
+        """Do all jobs through `paramtrans.zoo.do_job`; call `progress` in this process with numbers of steps done."""

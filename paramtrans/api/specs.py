@@ -1,0 +1,155 @@
+"""Frozen records: what hooks return, and what adapters say about blocks. No torch here, so that listing is fast."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Component:
+    """One thing a plugin offers, returned by a hook and resolved only when a config names it.
+
+    >>> Component("mixer", "MLP-Mixer over parameter tokens", "paramtrans_translators.mixer:Mixer")
+    Component(name='mixer', summary='MLP-Mixer over parameter tokens', target='paramtrans_translators.mixer:Mixer')
+    """
+
+    name: str
+    """What configs call it: lower-case snake case."""
+    summary: str
+    """One line for `paramtrans plugins`."""
+    target: str
+    """Where the class is: `package.module:Attribute`."""
+
+
+class TensorKind(StrEnum):
+    """What a tensor of a block is for; the `NORM_` kinds belong to a normalisation layer."""
+
+    WEIGHT = "weight"
+    BIAS = "bias"
+    NORM_WEIGHT = "norm_weight"
+    NORM_BIAS = "norm_bias"
+    NORM_MEAN = "norm_mean"
+    NORM_VARIANCE = "norm_variance"
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor of a block, named as in `state_dict`; `shape` is that of one model, without the models axis."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: TensorKind = TensorKind.WEIGHT
+
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def positive(self) -> bool:
+        """Whether a translator must write values above zero here (a running variance)."""
+        return self.kind is TensorKind.NORM_VARIANCE
+
+    @property
+    def trained(self) -> bool:
+        """Whether an optimiser moves it; running statistics follow the data instead."""
+        return self.kind not in (TensorKind.NORM_MEAN, TensorKind.NORM_VARIANCE)
+
+
+@dataclass(frozen=True)
+class SymmetryMember:
+    """One axis of one tensor that a symmetry group acts on.
+
+    Permuting the group reorders this axis. Rescaling unit i by a > 0 multiplies slice i by a**scale.
+    """
+
+    tensor: str
+    axis: int
+    scale: int = 0
+
+
+@dataclass(frozen=True)
+class SymmetryGroup:
+    """Units that may be permuted, and with `rescale` scaled by positive numbers; the block's function stays."""
+
+    name: str
+    size: int
+    members: tuple[SymmetryMember, ...]
+    rescale: bool = False
+    width: int = 1
+    """Values of one unit, one behind the other along each member's axis: those of an attention head, for instance."""
+
+    @property
+    def values(self) -> int:
+        """Size of each member's axis."""
+        return self.size * self.width
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A Linear or convolution of a block that reads hidden units; translators may solve for it."""
+
+    layer: str
+    """Its name. The units it reads are those of the symmetry group that runs over axis 1 of its weight."""
+    norm: str | None = None
+    """Name of the BatchNorm between it and the next units or the end of the branch, where there is one."""
+
+
+@dataclass(frozen=True)
+class BlockSpec:
+    """The tensors of one kind of block at fixed sizes, in `state_dict` order, and the symmetries among them."""
+
+    tensors: tuple[TensorSpec, ...]
+    symmetries: tuple[SymmetryGroup, ...] = ()
+    stream: tuple[SymmetryMember, ...] = ()
+    """Axes that run over the block's own channels, which enter and leave it. Permuting them together with the channels
+    of input and output leaves the function unchanged; former and latter have to follow."""
+    token_width: int = 0
+    """Natural number of values in a token (a convolution's kernel area); 0: the translator chooses."""
+
+    @property
+    def numel(self) -> int:
+        """Values in one block, running statistics included."""
+        return sum(tensor.numel for tensor in self.tensors)
+
+    @property
+    def parameters(self) -> int:
+        """Trained values in one block, the number papers quote."""
+        return sum(tensor.numel for tensor in self.tensors if tensor.trained)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(tensor.name for tensor in self.tensors)
+
+    def tensor(self, name: str) -> TensorSpec:
+        """The tensor called `name`; raises `KeyError`."""
+        return {tensor.name: tensor for tensor in self.tensors}[name]
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """Shape of the features that enter and leave a slot, for one example: channels × height × width."""
+
+    channels: int
+    height: int
+    width: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (self.channels, self.height, self.width)
+
+    def __str__(self) -> str:
+        return f"{self.channels}×{self.height}×{self.width}"
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What lifecycle hooks are told about a run."""
+
+    dir: Path
+    config: dict[str, Any]

@@ -1,0 +1,99 @@
+"""Tasks: a host's former and latter blocks, and the data it is trained on."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from paramtrans.api.options import BaseOptions, Configurable
+from paramtrans.api.specs import FeatureSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Split:
+    """Examples with their labels, as stored: raw inputs `[n, *shape]` (often uint8) and class numbers `[n]`."""
+
+    inputs: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def first(self, count: int | None) -> Split:
+        """The first `count` examples; all where it is None."""
+        return Split(self.inputs[:count], self.labels[:count])
+
+
+class Task(Configurable, ABC):
+    """A host's former and latter blocks, the data it is trained on, and how its outputs are scored."""
+
+    slot: FeatureSpec
+    """Features where the source or target block stands."""
+
+    def __init__(self, options: BaseOptions) -> None:
+        self.options = options
+
+    def prepare(self, cache: Path) -> None:
+        """Make the data ready for `split`, keeping files below `cache`; raise `DataError` where it cannot be.
+
+        Called once in each process before anything else that needs data.
+        """
+
+    @abstractmethod
+    def former(self) -> nn.Module:
+        """The blocks before the slot: `[batch, *input]` → `[batch, *slot]`."""
+
+    @abstractmethod
+    def latter(self) -> nn.Module:
+        """The blocks after the slot: `[batch, *slot]` → `[batch, outputs]`."""
+
+    def stream(self) -> dict[str, int]:
+        """Tensors of `former.*` and `latter.*` with the axis that runs over the slot's channels; none unless declared.
+
+        Translators that look at the surroundings of a block read these, channel by channel.
+        """
+        return {}
+
+    @abstractmethod
+    def split(self, name: str) -> Split:
+        """`train`, `holdout` (kept out of training, for selection) or `test` (for reporting alone); disjoint."""
+
+    def to_input(self, raw: Tensor) -> Tensor:
+        """Raw inputs as the network takes them, in float; by default bytes become [0, 1]."""
+        return raw.float() / 255
+
+    def draws(self, count: int, generator: torch.Generator) -> Tensor:
+        """All that is drawn to augment `count` examples of one host, `[count, ...]`; nothing by default.
+
+        Drawing for two batches at once must give what drawing for one and then the other does: an epoch's are drawn
+        in one go.
+        """
+        import torch
+
+        return torch.empty(count, 0)
+
+    def augmented(self, raw: Tensor, drawn: Tensor) -> Tensor:
+        """Training examples `[..., *shape]` changed by what was drawn for each, `[..., ...]`, on any device."""
+        return raw
+
+    def augment(self, raw: Tensor, generator: torch.Generator) -> Tensor:
+        """Random changes of one host's training batch `[batch, *shape]`.
+
+        A task may override this alone; it is then called for each host and batch, on the CPU, which is slower.
+        """
+        return self.augmented(raw, self.draws(len(raw), generator))
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Mean training loss of each model: outputs `[models, batch, ...]`, labels `[models, batch]` → `[models]`."""
+
+    @abstractmethod
+    def score(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Percent for each example, higher is better: `[models, batch, ...]`, `[batch]` → `[models, batch]`."""

@@ -1,0 +1,40 @@
+"""Translators: anything that maps source parameters to target parameters."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+from paramtrans.api.adapter import BlockAdapter
+from paramtrans.api.context import Context
+from paramtrans.api.options import BaseOptions, Configurable
+
+if TYPE_CHECKING:
+    from paramtrans.api.stacking import Params
+
+
+class Translator(Configurable, ABC):
+    """Anything that maps source parameters to target parameters, for any pair of blocks it says it can.
+
+    The constructor raises `SpecMismatch` for a pair it cannot translate.
+    """
+
+    learns: ClassVar[bool] = False
+    """Whether it has to be trained on a zoo before it translates."""
+    needs_probes: ClassVar[bool] = False
+    """Whether it compares what blocks compute, and so needs a context with probes."""
+
+    def __init__(self, options: BaseOptions, source: BlockAdapter, target: BlockAdapter) -> None:
+        self.options, self.source, self.target = options, source, target
+
+    @property
+    def target_bytes(self) -> int:
+        """Bytes that one target block takes where it is kept: four a value, unless fewer hold what was written."""
+        return 4 * self.target.spec.numel
+
+    @abstractmethod
+    def translate(self, source: Params, context: Context | None = None) -> Params:
+        """Target blocks for source blocks: tensors of `source.spec` → tensors of `target.spec`, model by model.
+
+        Raises `SpecMismatch` where the translator needs more of the `context` than it is given.
+        """

@@ -1,0 +1,12 @@
+"""Many models at once on the CPU: 16 side by side, one in each lane of a vector register."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from paramtrans.utils.lazy import face
+
+if TYPE_CHECKING:
+    from paramtrans.backends.cpu.stacked import Lanes as Lanes, supports as supports
+else:
+    __getattr__, __dir__, __all__ = face(__name__, {"stacked": ["Lanes", "supports"]})

@@ -1,0 +1,109 @@
+"""Running many models at once: the vmap reference, and the fastest layout that fits a module."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.nn.modules.batchnorm import _NormBase
+
+from paramtrans.api.specs import TensorKind
+
+if TYPE_CHECKING:
+    from paramtrans.api.adapter import BlockAdapter
+    from paramtrans.api.runner import Stacked
+    from paramtrans.api.stacking import Params
+    from paramtrans.backends.cpu.stacked import Lanes
+    from paramtrans.backends.gpu.stacked import Warps
+
+
+class Vmap:
+    """The plain way to run stacked models, against which every faster one is checked: `torch.func.vmap`."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __call__(self, params: Params, inputs: Tensor, training: bool | None = False) -> Tensor:
+        """`training` None: each layer follows its own flag."""
+        if training is not None:
+            self.module.train(training)
+
+        def one(params: Params, inputs: Tensor) -> Tensor:
+            output: Tensor = functional_call(self.module, params, (inputs,))
+            return output
+
+        # Networks compute in their own precision, whatever a translator that runs them computes in.
+        with torch.autocast(inputs.device.type, enabled=False):
+            outputs: Tensor = vmap(one, randomness="different")(params, inputs)
+        return outputs
+
+
+class Fastest:
+    """In float32, lanes on the CPU and warps on a GPU; vmap for all else."""
+
+    def __init__(self, lanes: Lanes, reference: Vmap) -> None:
+        self.lanes, self.reference = lanes, reference
+
+    @cached_property
+    def warps(self) -> Warps | None:
+        """None where Triton, which compiles them, is not installed."""
+        if find_spec("triton") is None:
+            return None
+        from paramtrans.backends.gpu.stacked import Warps
+
+        return Warps(self.reference.module)
+
+    def __call__(self, params: Params, inputs: Tensor, training: bool | None = False) -> Tensor:
+        """`training` None: each layer follows its own flag."""
+        run: Lanes | Warps | Vmap = self.reference
+        if inputs.dtype == torch.float32 and inputs.device.type == "cpu":
+            run = self.lanes
+        elif inputs.dtype == torch.float32 and inputs.is_cuda and torch.version.hip is None:
+            run = self.warps or self.reference
+        return run(params, inputs, training)
+
+
+class LearnedStatistics:
+    """A stack whose running statistics may be predicted: outside training they get gradients too.
+
+    Normalisation layers do not differentiate their running statistics, so these are moved into weight and bias.
+    """
+
+    def __init__(self, run: Stacked, module: nn.Module) -> None:
+        self.run = run
+        norms = {name: child for name, child in module.named_modules() if isinstance(child, _NormBase)}
+        self.eps = {f"{name}.": norm.eps for name, norm in norms.items() if norm.affine and norm.track_running_stats}
+
+    def __call__(self, params: Params, inputs: Tensor, training: bool = False) -> Tensor:
+        predicted = any(params[f"{norm}running_var"].requires_grad for norm in self.eps)
+        return self.run(self._moved(params) if predicted and not training else params, inputs, training)
+
+    def _moved(self, params: Params) -> Params:
+        moved = dict(params)
+        for norm, eps in self.eps.items():
+            mean, variance = params[f"{norm}running_mean"], params[f"{norm}running_var"]
+            gain = params[f"{norm}weight"] * torch.rsqrt(variance + eps)
+            moved[f"{norm}weight"] = gain * (1 + eps) ** 0.5
+            moved[f"{norm}bias"] = params[f"{norm}bias"] - mean * gain
+            moved[f"{norm}running_mean"] = torch.zeros_like(mean)
+            moved[f"{norm}running_var"] = torch.ones_like(variance)
+        return moved
+
+
+def block_stacked(adapter: BlockAdapter) -> Stacked:
+    """The adapter's own layout where it brings one, else the fastest that fits its module."""
+    module = adapter.module()
+    run = adapter.stacked() or stacked(module)
+    has_statistics = any(tensor.kind is TensorKind.NORM_VARIANCE for tensor in adapter.spec.tensors)
+    return LearnedStatistics(run, module) if has_statistics else run
+
+
+def stacked(module: nn.Module) -> Fastest | Vmap:
+    """The fastest layout that runs this module: lanes or warps where all its layers can, else vmap."""
+    from paramtrans.backends.cpu import stacked as cpu  # compiles kernels, so only when something is run
+
+    return Fastest(cpu.Lanes(module), Vmap(module)) if cpu.supports(module) else Vmap(module)

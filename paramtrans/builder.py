@@ -1,0 +1,224 @@
+"""The components of one config, built: what every stage of a run works with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from paramtrans.api import modules
+from paramtrans.api.adapter import BlockAdapter, check_fit
+from paramtrans.api.augmenter import Augmenter
+from paramtrans.api.context import Context
+from paramtrans.api.executor import Executor
+from paramtrans.api.hosts import Hosts
+from paramtrans.api.objective import Objective
+from paramtrans.api.rival import Rival
+from paramtrans.api.runner import Runner
+from paramtrans.api.stacking import split
+from paramtrans.api.task import Task
+from paramtrans.api.translator import Translator
+from paramtrans.backends import host_runner
+from paramtrans.backends.host_runner import HostRunner
+from paramtrans.config.components import MethodConfig
+from paramtrans.config.schema import Config
+from paramtrans.errors import ConfigError, SpecMismatch
+from paramtrans.plugins.registry import Registry
+from paramtrans.translators.base import LearnedTranslator
+from paramtrans.translators.chain import Method
+
+
+class Parts:
+    """Task, adapters, translator and the rest, each created once, from a resolved config."""
+
+    def __init__(self, config: Config, registry: Registry, like: Parts | None = None) -> None:
+        """What is the same in `like`, task, blocks and their runner, is taken over from there, data and all."""
+        self.config, self._registry = config, registry
+        self._ready: set[Path] = set()
+        if like is not None:
+            names = ["task", "source", "target"]
+            same = [name for name in names if getattr(like.config, name) == getattr(config, name)]
+            self.__dict__ |= {name: getattr(like, name) for name in same}
+            if same == names:
+                self.__dict__["runner"] = like.runner
+            if "task" in same:
+                self._ready = like._ready
+
+    def prepare(self, cache: Path) -> None:
+        """Make the task's data ready, if they are not yet."""
+        if cache not in self._ready:
+            self.task.prepare(cache)
+            self._ready.add(cache)
+
+    @cached_property
+    def task(self) -> Task:
+        task: Task = self._create("task", self.config.task)
+        return task
+
+    @cached_property
+    def source(self) -> BlockAdapter:
+        source: BlockAdapter = self._create("block_adapter", self.config.source)
+        return source
+
+    @cached_property
+    def target(self) -> BlockAdapter:
+        target: BlockAdapter = self._create("block_adapter", self.config.target)
+        return target
+
+    @cached_property
+    def runner(self) -> HostRunner:
+        return HostRunner(self.task, self.source, self.target)
+
+    @cached_property
+    def executor(self) -> Executor:
+        executor: Executor = self._create("executor", self.config.executor)
+        return executor
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the run computes."""
+        name = self.config.run.device
+        if name == "auto":
+            name = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            return torch.empty(0, device=name).device
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError([f'run.device: "{name}" cannot be used: {reason}; use "auto" or "cpu"']) from error
+
+    def translator(self, seed: int) -> Translator:
+        """The run's own translator, new, its weights drawn from `seed`."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            translator: Translator = self._create("translator", self.config.translator, self.source, self.target)
+            if isinstance(translator, LearnedTranslator):
+                self._add_families(translator)
+        return translator
+
+    def _add_families(self, translator: LearnedTranslator) -> None:
+        try:
+            for target in self.targets():
+                translator.add_family(target)
+        except SpecMismatch as error:
+            raise ConfigError([f"training.targets: {error}"]) from error
+
+    def objectives(self, runner: Runner | None = None) -> list[tuple[float, Objective]]:
+        """Each objective with its weight, for the run's own blocks or those of another runner."""
+        return [(p.weight, self._create("objective", p, runner or self.runner)) for p in self.config.objectives]
+
+    def sizes(self) -> Iterator[BlockAdapter]:
+        """The target block at the further sizes that the translator is trained on."""
+        target = self.config.target
+        for options in self.config.training.sizes if self.config.training else ():
+            yield self._further(target.name, target.options | options)
+
+    def targets(self) -> Iterator[BlockAdapter]:
+        """The target blocks of other families that the translator is trained on too."""
+        for part in self.config.training.targets if self.config.training else ():
+            yield self._further(part.name, part.options)
+
+    def _further(self, name: str, options: dict[str, Any]) -> BlockAdapter:
+        adapter: BlockAdapter = self._registry.create("block_adapter", name, **options)
+        check_fit("target block", adapter, self.task.slot)
+        return adapter
+
+    def augmenters(self) -> list[tuple[str, Augmenter]]:
+        """Each augmenter with what it changes: `source`, `target` or `both`."""
+        return [(p.on, self._create("augmenter", p)) for p in self.config.augmenters]
+
+    def rivals(self) -> dict[str, Rival]:
+        """The rivals by name."""
+        return {p.name: self._create("rival", p) for p in self.config.evaluation.rivals}
+
+    def methods(self) -> dict[str, Method]:
+        """The methods beside the run's own translator, by label."""
+        return {part.label: self._method(part) for part in self.config.evaluation.methods}
+
+    @property
+    def going_on(self) -> set[str]:
+        """Labels of the methods that go on from what the run's own translator wrote."""
+        return {part.label for part in self.config.evaluation.methods if part.translator is None}
+
+    def _method(self, part: MethodConfig) -> Method:
+        chain = [part.translator, *part.then] if part.translator else part.then
+        translators = [self._create("translator", each, self.source, self.target) for each in chain]
+        return Method(translators, self._create("probe", part.probes) if part.probes else None)
+
+    def check(self, where: str) -> None:
+        """Create everything and see that shapes fit; raises `ConfigError` with all that does not."""
+        problems = []
+        for path, adapter in (("source", self.source), ("target", self.target)):
+            try:
+                check_fit(f"{path} block", adapter, self.task.slot)
+            except SpecMismatch as error:
+                problems.append(f"{where}: {path}: {error}")
+        if problems:
+            raise ConfigError(problems)
+        needing = [
+            p.name for p, (_, o) in zip(self.config.objectives, self.objectives(), strict=True) if o.needs_targets
+        ]
+        zoo = self.config.zoo
+        if needing and zoo.target_hosts < zoo.train:
+            problems.append(
+                f"{where}: zoo.pairs: {zoo.target_hosts} of {zoo.train} training hosts, but objective "
+                f"{', '.join(needing)} needs a trained target in each; leave zoo.pairs out"
+            )
+        if needing and zoo.snapshots:
+            problems.append(
+                f"{where}: zoo.snapshots: have no trained target, but objective {', '.join(needing)} needs one in each "
+                "host; leave zoo.snapshots out"
+            )
+        problems += [f"{where}: {problem}" for problem in self._untranslatable()]
+        try:
+            _ = self.device
+        except ConfigError as error:
+            problems += [f"{where}: {problem}" for problem in error.problems]
+        _ = self.executor, self.augmenters(), self.rivals()
+        if problems:
+            raise ConfigError(problems)
+
+    def _untranslatable(self) -> Iterator[str]:
+        """What no method can do to two untrained hosts, so that it is found before anything is trained."""
+        untrained = modules.initial(lambda: host_runner.network(self.task, self.source), [0, 1])
+        former, source, latter = (split(untrained, part) for part in ("former", "block", "latter"))
+        hosts = Hosts(former, source, latter, stream=self.task.stream())
+        if self.config.translator is not None:
+            try:
+                translator = self.translator(seed=0)
+                if isinstance(translator, LearnedTranslator):
+                    translator.start(self.source.read(source), Context(hosts, self.runner))
+                    yield from self._unfit("training.sizes", self.sizes(), translator)
+                    yield from self._unfit("training.targets", self.targets(), translator)
+                Method([translator], None).check(hosts, self.runner)
+            except ConfigError as error:
+                yield from error.problems
+            except SpecMismatch as error:
+                yield f"translator: {error}"
+        for i, part in enumerate(self.config.evaluation.methods):
+            try:
+                method = self._method(part)
+                if part.translator is not None:
+                    method.check(hosts, self.runner)
+            except SpecMismatch as error:
+                yield f"evaluation.methods.{i}: {error}"
+
+    def _unfit(self, path: str, targets: Iterable[BlockAdapter], translator: LearnedTranslator) -> Iterator[str]:
+        """What hinders training on further target blocks."""
+        found, needing = (
+            [],
+            [p.name for (_, o), p in zip(self.objectives(), self.config.objectives, strict=True) if o.needs_targets],
+        )
+        try:
+            found = [translator.resized(self.source, target) for target in targets]
+        except ConfigError as error:
+            yield from (f"{path}: {problem}" for problem in error.problems)
+        except SpecMismatch as error:
+            yield f"{path}: {error}"
+        if found and needing:
+            yield f"{path}: objective {', '.join(needing)} needs a trained target, which these have not"
+
+    def _create(self, kind: str, part: Any, *args: Any) -> Any:
+        return self._registry.create(kind, part.name, *args, **part.options)

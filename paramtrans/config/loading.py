@@ -1,0 +1,81 @@
+"""TOML → validated records. Everything is checked before anything runs, and all mistakes are told at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from paramtrans.api import options
+from paramtrans.config import validation
+from paramtrans.config.components import (
+    SINGLE as SINGLE,
+    ComponentConfig as ComponentConfig,
+    MethodConfig as MethodConfig,
+    well_formed,
+)
+from paramtrans.config.merge import override as override, read as read, settle
+from paramtrans.config.schema import Config
+from paramtrans.errors import ConfigError, ParamtransError
+from paramtrans.plugins.registry import Registry
+
+
+def load(path: Path | str, registry: Registry, overrides: Sequence[str] = ()) -> Config:
+    """Read, override (`a.b=value`) and validate a config file; raises `ConfigError` with every problem found."""
+    path = Path(path)
+    where = str(path)
+    document = settle(read(path), overrides, where)
+    if "sweep" in document:
+        raise ConfigError([f"{where}: sweep: this config is of several runs; give it to paramtrans run, or Sweep"])
+    return validate(located(path, document), registry, where)
+
+
+def located(path: Path, document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The same with the file of hosts that it names found from the folder of the config, which is at `path`."""
+    zoo = document.get("zoo")
+    if isinstance(zoo, dict) and isinstance(given := zoo.get("report_from"), str):
+        return {**document, "zoo": {**zoo, "report_from": str(path.parent / given)}}
+    return document
+
+
+def validate(document: Mapping[str, Any], registry: Registry, where: str = "config") -> Config:
+    """A document as a `Config` whose components exist and accept their options; raises `ConfigError` with all mistakes.
+
+    Every component's options are validated by its own model and completed by its defaults.
+    """
+    found: list[str] = []
+    config: Config | None = None
+    try:
+        config = options.validate(Config, document, f"{where}: ")
+        parts = list(config.components())
+    except ConfigError as error:
+        found += error.problems
+        parts = list(well_formed(document)) if isinstance(document, dict) else []
+    resolved: dict[str, dict[str, Any]] = {}
+    classes: dict[str, Any] = {}
+    for path, kind, part in parts:
+        try:
+            classes[path] = registry.load(kind, part.name)
+            beside = type(part).model_fields.keys() - {"name"}
+            own = options.validate(classes[path].Options, part.options, f"{where}: {path}", beside)
+            resolved[path] = own.model_dump(mode="json")
+        except ConfigError as error:
+            found += error.problems
+        except ParamtransError as error:
+            found.append(f"{where}: {path}.name: {error}")
+    if config is not None:
+        found += [f"{where}: {problem}" for problem in validation.problems(config, classes)]
+    if found:
+        raise ConfigError(found)
+    assert config is not None  # or there were mistakes
+    return _replace_options(config, resolved)
+
+
+def _replace_options(config: Config, resolved: dict[str, dict[str, Any]]) -> Config:
+    document = config.model_dump(mode="json")
+    for path, own in resolved.items():
+        part: Any = document
+        for key in path.split("."):
+            part = part[int(key)] if isinstance(part, list) else part[key]
+        part.update(own)
+    return Config.model_validate(document)

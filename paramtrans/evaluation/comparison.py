@@ -1,0 +1,206 @@
+"""All methods side by side, on the report hosts and the test images."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from paramtrans.api import stacking as stacks
+from paramtrans.api.context import Context
+from paramtrans.api.hosts import Hosts
+from paramtrans.api.rival import RivalCase
+from paramtrans.api.specs import BlockSpec
+from paramtrans.api.stacking import Params
+from paramtrans.api.translator import Translator
+from paramtrans.builder import Parts
+from paramtrans.errors import TrainingError
+from paramtrans.evaluation.accuracy import accuracies
+from paramtrans.evaluation.costs import block_costs, break_even, translator_costs
+from paramtrans.evaluation.diagnosis import Diagnosis
+from paramtrans.ops.statistics import place, summarise
+from paramtrans.translators.chain import Filled, Method
+from paramtrans.utils import seeds
+from paramtrans.utils.progress import Reporter
+
+IMAGES_SHOWN, IMAGES_DIAGNOSED = 4, 256
+SILENT = 0.5
+"""The share of hidden units that may be silent before a run says so."""
+
+logger = logging.getLogger(__name__)
+
+
+class Comparison:
+    """All methods on the same hosts, the run's own translator first."""
+
+    def __init__(self, parts: Parts, translator: Translator | None, hosts: Hosts, pairs: Hosts | None) -> None:
+        self.parts, self.translator, self.hosts, self.pairs = parts, translator, hosts, pairs
+        self.accuracies: dict[str, Tensor] = {}
+        self.examples = 0
+        """On how many examples accuracies are measured."""
+        self.filled: dict[str, Filled] = {}
+
+    def run(self, reporter: Reporter, seconds_per_target: float | None) -> None:
+        """Fill every host's slot by every method, and measure. `seconds_per_target` is what step 2 took for a host."""
+        runner = self.parts.runner
+        self._translate(reporter)
+        if self.hosts.target is not None:
+            examples = len(runner.task.split("train"))
+            self.filled["trained_target"] = Filled(self.hosts.target, seconds_per_target, examples)
+        self._rivals()
+        networks = {"source": (runner.source, self.hosts.source)}
+        networks |= {method: (runner.target, filled.blocks) for method, filled in self.filled.items()}
+        settings = self.parts.config.evaluation
+        test = runner.task.split("holdout" if settings.holdout else "test").first(settings.examples)
+        self.examples = len(test)
+        with reporter.stage(f"evaluation: {len(networks)} methods", len(self.hosts)) as stage:
+            self.accuracies = accuracies(runner, self.hosts, networks, test, self.parts.device, stage.advance)
+
+    def result(self, history: dict[str, Any] | None, zoo_seconds: float) -> dict[str, Any]:
+        """What `evaluation.json` says, but for the numbers of hosts; `zoo_seconds` is what the zoo's shards took."""
+        parts = self.parts
+        costs = block_costs({"source": parts.source, "target": parts.target}, parts.task.slot, parts.device)
+        return {
+            "format": 1,
+            "methods": self._summaries(),
+            "seconds_per_host": {method: filled.seconds for method, filled in self.filled.items()},
+            "baseline": self._baseline(),
+            "hosts": {
+                "seeds": list(self.hosts.seeds),
+                "accuracies": {method: values.tolist() for method, values in self.accuracies.items()},
+            },
+            "examples": self.examples,
+            "translator": self._own(),
+            "diagnosis": self._diagnosis(),
+            "blocks": {name: asdict(cost) for name, cost in costs.items()},
+            "break_even": None if self.translator is None else self._pays(history, zoo_seconds),
+            "training": None
+            if history is None
+            else {
+                "epochs": len(history["epochs"]),
+                "best_epoch": history["best_epoch"],
+                "best_select": history["best_accuracy"],
+                "loss": history["epochs"][-1]["loss"],
+            },
+        }
+
+    @torch.no_grad()
+    def feature_maps(self) -> dict[str, Tensor]:
+        """What the first report host makes of a few test images: channel means `[images, height, width]` (Fig. 5)."""
+        parts, runner = self.parts, self.parts.runner
+        hosts = self.hosts.pick([0]).to(parts.device)
+        raw = parts.task.split("test").inputs[:IMAGES_SHOWN].to(parts.device)
+        inputs = parts.task.to_input(raw).unsqueeze(0)
+        former = runner.former(hosts.former, inputs)
+        maps = {"input": inputs, "former": former, "source": runner.source(hosts.source, former)}
+        for method in ("trained_target", "random_init", "random_replacement", "translated"):
+            if method in self.filled:
+                first = stacks.take(self.filled[method].blocks, [0])
+                block = {name: t.to(parts.device) for name, t in first.items()}
+                maps[method] = runner.target(block, former)
+        return {name: values[0].mean(dim=1).cpu() for name, values in maps.items()}
+
+    def _translate(self, reporter: Reporter) -> None:
+        """The run's own translator, and the methods beside it."""
+        parts, on_device = self.parts, self.hosts.to(self.parts.device)
+        methods = {} if self.translator is None else {"translated": Method([self.translator], None)}
+        methods |= parts.methods()
+        seed = seeds.derive(parts.config.evaluation.seed, "methods")
+        with reporter.stage(f"translation: {len(methods)} methods", len(methods)) as stage:
+            for label, method in methods.items():
+                start = self.filled["translated"] if label in parts.going_on else None
+                filled = method.fill(on_device, parts.runner, seed, start)
+                check_blocks(filled.blocks, parts.target.spec, label)
+                self.filled[label] = filled
+                stage.advance(1, label)
+        self.filled = {label: filled.to("cpu") for label, filled in self.filled.items()}
+
+    def _rivals(self) -> None:
+        """Rivals that need pairs are left out where there are none."""
+        parts = self.parts
+        seed = seeds.derive(parts.config.evaluation.seed, "rivals")
+        case = RivalCase(self.hosts, self.pairs, parts.source, parts.target, seed)
+        for name, rival in parts.rivals().items():
+            if self.pairs or not rival.needs_pairs:
+                started = time.monotonic()
+                blocks = rival.fill(case)
+                stacks.check(blocks, parts.target.spec, f"rival {name}")
+                self.filled[name] = Filled(blocks, (time.monotonic() - started) / len(self.hosts))
+
+    def _summaries(self) -> dict[str, dict[str, Any]]:
+        """Each method's accuracy, its difference to the baseline host by host, and the images it looked at.
+
+        No times, so that a run made again has the same.
+        """
+        summaries = {method: summarise(values).as_dict() for method, values in self.accuracies.items()}
+        baseline = self._baseline()
+        for method, summary in summaries.items():
+            summary["gap_closed"] = place(summaries, method)
+            if baseline is not None and baseline != method:
+                difference = summarise(self.accuracies[method] - self.accuracies[baseline])
+                summary["difference"] = {"mean": difference.mean, "ci95": list(difference.ci95)}
+            if filled := self.filled.get(method):
+                summary["images"] = filled.images
+        return summaries
+
+    def _diagnosis(self) -> dict[str, Any]:
+        """What is to be said of each method's blocks, on unlabelled training images."""
+        parts = self.parts
+        images = parts.task.split("train").inputs[:IMAGES_DIAGNOSED].to(parts.device)
+        inputs = parts.task.to_input(images)
+        diagnosis = Diagnosis(parts.runner, parts.target, self.hosts.to(parts.device), inputs)
+        trained = self.pairs.target if self.pairs else None
+        methods = {
+            method: diagnosis.of(filled.blocks, self.accuracies["source"] - self.accuracies[method], trained)
+            for method, filled in self.filled.items()
+        }
+        share = methods.get("translated", {}).get("silent_units")
+        if share is not None and share > SILENT:
+            logger.warning(
+                "translated: %.0f%% of the blocks' hidden units are silent on all images (dead ReLUs), so that the "
+                "blocks do little; lower training.lr, set training.clip, or let the translator start at a sane block",
+                100 * share,
+            )
+        return {"images": len(images), "methods": methods}
+
+    def _baseline(self) -> str | None:
+        """The method that all are compared with; None where it is not among them."""
+        name = self.parts.config.evaluation.baseline or "translated"
+        return name if name in self.accuracies else None
+
+    def _own(self) -> dict[str, Any] | None:
+        """The run's own translator, in a few words."""
+        if self.translator is None or self.parts.config.translator is None:
+            return None
+        host = self.hosts.pick([0]).to(self.parts.device)
+        costs = translator_costs(self.translator, host.source, Context(host, self.parts.runner))
+        return {"name": self.parts.config.translator.name, **costs, "target_bytes": self.translator.target_bytes}
+
+    def _pays(self, history: dict[str, Any] | None, zoo_seconds: float) -> dict[str, Any]:
+        """What the run's own translator cost, and after how many models it has paid."""
+        training = history["seconds"] if history else 0.0
+        translation = self.filled["translated"].seconds
+        assert translation is not None
+        step2 = self.filled["trained_target"].seconds if "trained_target" in self.filled else None
+        return {
+            "models": None if step2 is None else break_even(zoo_seconds, training, translation, step2),
+            "zoo_seconds": zoo_seconds,
+            "training_seconds": training,
+            "translation_seconds": translation,
+            "step2_seconds": step2,
+        }
+
+
+def check_blocks(blocks: Params, spec: BlockSpec, method: str) -> None:
+    """Raise unless a method wrote every tensor of the target, finite, and positive where it must be."""
+    stacks.check(blocks, spec, method)
+    for tensor in spec.tensors:
+        values = blocks[tensor.name]
+        if not values.isfinite().all():
+            raise TrainingError(f"{method}: wrote values that are not finite to {tensor.name}; lower its learning rate")
+        if tensor.positive and not (values > 0).all():
+            raise TrainingError(f"{method}: wrote values that are not positive to {tensor.name}, a variance")

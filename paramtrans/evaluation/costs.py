@@ -1,0 +1,97 @@
+"""What blocks, translators and networks cost to keep and to run."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from paramtrans.api.adapter import BlockAdapter
+from paramtrans.api.context import Context
+from paramtrans.api.specs import FeatureSpec
+from paramtrans.api.stacking import Params
+from paramtrans.api.translator import Translator
+
+
+@dataclass(frozen=True)
+class BlockCost:
+    """What one block costs to keep and to run."""
+
+    parameters: int
+    """Trained values; running statistics are not counted."""
+    flops: int
+    """Floating-point operations for one example; a multiply-add is two."""
+    latency_ms: float
+    """Median milliseconds for a batch of 100 examples, one model, on this machine, in plain PyTorch."""
+
+
+def block_costs(
+    adapters: dict[str, BlockAdapter], slot: FeatureSpec, device: torch.device | str = "cpu"
+) -> dict[str, BlockCost]:
+    """Cost of each block at the slot; latencies are measured in turns, so that a noisy machine is noisy for all."""
+    modules = {name: adapter.module().eval().to(device) for name, adapter in adapters.items()}
+    example, batch = torch.rand(1, *slot.shape, device=device), torch.rand(100, *slot.shape, device=device)
+    seconds: dict[str, list[float]] = {name: [] for name in modules}
+    with torch.no_grad():
+        for _ in range(21):
+            for name, module in modules.items():
+                seconds[name].append(_seconds(module, batch))
+        flops = {name: _flops(module, example) for name, module in modules.items()}
+    return {
+        name: BlockCost(adapter.spec.parameters, flops[name], 1000 * statistics.median(seconds[name][1:]))
+        for name, adapter in adapters.items()
+    }
+
+
+def translator_costs(translator: Translator, source: Params, context: Context) -> dict[str, int]:
+    """Trained values of a translator, and the floating-point operations of translating one block (a stack of one)."""
+    parameters = sum(p.numel() for p in translator.parameters()) if isinstance(translator, torch.nn.Module) else 0
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # fused transformer layers are not counted
+    try:
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            translator.translate(source, context)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+    return {"parameters": parameters, "flops": int(counter.get_total_flops())}
+
+
+def _flops(module: torch.nn.Module, inputs: Tensor) -> int:
+    with FlopCounterMode(display=False) as counter:
+        module(inputs)
+    return int(counter.get_total_flops())
+
+
+def _seconds(module: torch.nn.Module, inputs: Tensor) -> float:
+    started = time.perf_counter()
+    module(inputs)
+    if inputs.is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def break_even(zoo_seconds: float, training_seconds: float, per_translation: float, per_target: float) -> int | None:
+    """After how many translated models the zoo and the training have cost less than training (step 2) each target.
+
+    None where a translation costs as much as step 2, so that it never pays.
+    """
+    saved = per_target - per_translation
+    return None if saved <= 0 else int(-(-(zoo_seconds + training_seconds) // saved))
+
+
+def parameters(network: nn.Module) -> int:
+    """Trained values in a network."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def flops(adapter: BlockAdapter, shape: Sequence[int]) -> int:
+    """Operations that a block takes for features of this shape, as PyTorch counts them."""
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        adapter.module().eval()(torch.empty(tuple(shape)))
+    return int(counter.get_total_flops())

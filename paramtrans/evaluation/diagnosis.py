@@ -1,0 +1,134 @@
+"""Why translated blocks are as good as they are: likeness of hidden units, silent ones, errors, and confidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from paramtrans.api.adapter import BlockAdapter
+from paramtrans.api.hosts import Hosts
+from paramtrans.api.runner import Runner
+from paramtrans.api.specs import BlockSpec, Reader
+from paramtrans.api.stacking import Params, take
+from paramtrans.backends.vmap import Vmap
+from paramtrans.ops import symmetry
+from paramtrans.ops.distances import divergence, relative_error
+
+HOSTS_AT_ONCE = 16
+
+
+class Diagnosis:
+    """Looks at target blocks in their hosts, on network inputs `[n, ...]` without labels."""
+
+    def __init__(self, runner: Runner, target: BlockAdapter, hosts: Hosts, inputs: Tensor) -> None:
+        self.runner, self.target, self.hosts, self.inputs = runner, target, hosts, inputs
+
+    @torch.no_grad()
+    def of(self, blocks: Params, losses: Tensor, trained: Params | None = None) -> dict[str, Any]:
+        """What there is to say of one method: means over hosts, and the confidence in each host's block.
+
+        `losses` are what each host lost in accuracy, `[models]`: what the confidence is held against. `trained` are the
+        targets of training pairs, for the distance to the nearest.
+        """
+        pieces = [self._piece(blocks, piece) for piece in torch.arange(len(self.hosts)).split(HOSTS_AT_ONCE)]
+        features, outputs, mute = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+        confidence = torch.exp(-outputs)
+        found: dict[str, Any] = {
+            "unit_cosine": likeness(blocks, self.target.spec),
+            "silent_units": mute.mean().item() if mute.numel() else None,
+            "feature_error": features.mean().item(),
+            "output_divergence": outputs.mean().item(),
+            "nearest_pair": None if trained is None else nearest(blocks, trained, self.target.spec),
+            "spearman": _correlation(-confidence, losses),
+        }
+        return {**found, "confidence": [round(value, 4) for value in confidence.tolist()]}
+
+    def _piece(self, blocks: Params, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Feature error, output divergence and share of silent units of some hosts, `[models]` each."""
+        hosts, own = self.hosts.pick(chosen), take(blocks, chosen.tolist())
+        own = {name: tensor.to(self.inputs.device) for name, tensor in own.items()}
+        entering = self.runner.former(hosts.former, self.inputs.expand(len(hosts), *self.inputs.shape))
+        wanted, found = self.runner.source(hosts.source, entering), self.runner.target(own, entering)
+        outputs = [self.runner.latter(hosts.latter, features) for features in (found, wanted)]
+        mute = silent(self.target, own, entering)
+        share = torch.empty(0) if mute is None else mute.float().mean(1).cpu()
+        return relative_error(found, wanted).cpu(), divergence(outputs[0], outputs[1]).cpu(), share
+
+
+def silent(target: BlockAdapter, params: Params, entering: Tensor) -> Tensor | None:
+    """Which of the units that a block's last layer reads are zero on all that enters: `[models, units]`.
+
+    `entering` is `[models, n, *slot]`. None where the adapter does not say which units these are.
+    """
+    if target.readout is None or target.units(Reader(target.readout)) is None:
+        return None
+    heard = Vmap(_Features(target))({f"block.{name}": tensor for name, tensor in params.items()}, entering)
+    return heard.abs().movedim(2, 1).flatten(2).amax(2) == 0
+
+
+def likeness(params: Params, spec: BlockSpec) -> float | None:
+    """Mean cosine between what feeds any two hidden units of a block; 1 where all are one and the same.
+
+    None for blocks without a group of several units that something feeds.
+    """
+    cosines = []
+    for group in spec.symmetries:
+        stacks = [params[m.tensor].movedim(m.axis + 1, 1) for m in group.members if m.scale > 0]
+        fed = [stack.reshape(len(stack), group.size, -1) for stack in stacks]  # a bias has no further axes
+        if fed and group.size > 1:
+            units = normalize(torch.cat(fed, dim=2), dim=2)
+            products = units @ units.mT
+            cosines.append((products.sum((1, 2)) - products.diagonal(dim1=1, dim2=2).sum(1)).mean())
+            cosines[-1] = cosines[-1] / (group.size * (group.size - 1))
+    return torch.stack(cosines).mean().item() if cosines else None
+
+
+def nearest(params: Params, trained: Params, spec: BlockSpec) -> float:
+    """Mean distance of blocks to the nearest of some trained ones, relative to the mean distance among these.
+
+    Near 0 the blocks are copies; rescaled units count as the same, permuted ones do not.
+    """
+    one, other = (_rows(symmetry.balance(blocks, spec)) for blocks in (params, trained))
+    among = torch.cdist(other, other)
+    typical = among.sum() / max(1, len(other) * (len(other) - 1))
+    return (torch.cdist(one, other).amin(1).mean() / typical.clamp_min(1e-12)).item()
+
+
+def describe(section: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The diagnosis of a run as rows of a table, a heading first."""
+    names = ("unit_cosine", "silent_units", "feature_error", "output_divergence", "nearest_pair", "spearman")
+    heading = ("method", "unit cosine", "silent units", "feature error", "divergence", "nearest pair", "ρ confidence")
+    rows = [
+        (method, *("–" if found[name] is None else f"{found[name]:.2f}" for name in names))
+        for method, found in section["methods"].items()
+    ]
+    return [heading, *rows]
+
+
+def _rows(params: Params) -> Tensor:
+    return torch.cat([params[name].flatten(1).cpu().float() for name in sorted(params)], dim=1)
+
+
+def _correlation(predicted: Tensor, losses: Tensor) -> float | None:
+    """Spearman's rank correlation; None where one of them does not vary."""
+    from scipy.stats import spearmanr  # takes a second to import, so only when it is needed
+
+    if len(losses) < 3 or predicted.std() == 0 or losses.std() == 0:
+        return None
+    return float(spearmanr(predicted.numpy(), losses.cpu().numpy()).statistic)
+
+
+class _Features(nn.Module):
+    """What the last layer of a block's branch reads."""
+
+    def __init__(self, target: BlockAdapter) -> None:
+        super().__init__()
+        self.block = target.module()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        read: Tensor = self.block.features(inputs)  # type: ignore[operator]
+        return read

@@ -1,0 +1,29 @@
+"""Whole networks: blocks found in them, translated and put back. `translate` itself is `paramtrans.translate`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from paramtrans.utils.lazy import face
+
+if TYPE_CHECKING:
+    from paramtrans.networks.allocation import Allotment as Allotment
+    from paramtrans.networks.architectures import build as build
+    from paramtrans.networks.blocks import NetworkBlock as NetworkBlock, find_blocks as find_blocks
+    from paramtrans.networks.files import load_translated as load_translated, save_translated as save_translated
+    from paramtrans.networks.host_network import HostNetwork as HostNetwork
+    from paramtrans.networks.synthetic_inputs import draw_probes as draw_probes
+    from paramtrans.networks.widths import Budget as Budget, FlopBudget as FlopBudget, Ratio as Ratio
+else:
+    __getattr__, __dir__, __all__ = face(
+        __name__,
+        {
+            "allocation": ["Allotment"],
+            "architectures": ["build"],
+            "blocks": ["NetworkBlock", "find_blocks"],
+            "files": ["load_translated", "save_translated"],
+            "host_network": ["HostNetwork"],
+            "synthetic_inputs": ["draw_probes"],
+            "widths": ["Budget", "FlopBudget", "Ratio"],
+        },
+    )

@@ -1,0 +1,195 @@
+"""What enters a block of a network: the network run up to there, and its features kept in bounded memory."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from paramtrans.api.context import PROBES_AT_ONCE, Context, Entering
+from paramtrans.errors import DataError, ParamtransError, SpecMismatch
+from paramtrans.utils import memory
+
+Inputs: TypeAlias = "Tensor | Mapping[str, Any] | list[Any] | tuple[Any, ...]"
+"""What a network is called with: a tensor, keyword arguments, or a list whose first item it is, as loaders give."""
+
+BYTES_IN_MEMORY = 2**28
+"""Features beyond this size wait in a temporary file."""
+
+
+class _Reached(BaseException):
+    """Ends a forward pass; no `except Exception` of a network's own code may catch it."""
+
+
+class Spool:
+    """Tensors in order, read as often as wanted; in memory up to a limit, in temporary files beyond."""
+
+    def __init__(self, limit: int = BYTES_IN_MEMORY) -> None:
+        self._left, self._held = limit, list[Tensor | Path]()
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def add(self, tensor: Tensor) -> None:
+        """Keep a tensor behind those before it."""
+        self._left -= tensor.nbytes
+        if self._left >= 0:
+            self._held.append(tensor.clone())
+            return
+        self._folder = self._folder or tempfile.TemporaryDirectory(prefix="paramtrans-")
+        path = Path(self._folder.name) / f"{len(self._held)}.safetensors"
+        save_file({"features": tensor.contiguous().cpu()}, path)
+        self._held.append(path)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for held in self._held:
+            yield held if isinstance(held, Tensor) else load_file(held)["features"]
+
+
+@dataclass(frozen=True)
+class NetworkContext(Context):
+    """What stands around one block of a network: what enters it, behind translated blocks and in the untouched network.
+
+    Both hold batches of `[n, ...]`, in the same order; `reached` and `original` may be the same.
+    """
+
+    reached: Spool | None = field(default=None, kw_only=True)
+    original: Spool | None = field(default=None, kw_only=True)
+    device: torch.device | None = field(default=None, kw_only=True)
+
+    def entering(self) -> Iterator[Entering]:
+        if self.reached is None or self.original is None:
+            raise SpecMismatch("this translator compares what blocks compute; give it a context with inputs (probes)")
+        for reached, original in zip(self.reached, self.original, strict=True):
+            pairs = zip(reached.split(PROBES_AT_ONCE), original.split(PROBES_AT_ONCE), strict=True)
+            for one, other in pairs:
+                yield Entering(one[None].to(self.device), other[None].to(self.device))
+
+
+@torch.no_grad()
+def entering(network: nn.Module, path: str, batches: Iterable[Inputs]) -> Spool:
+    """What enters the layer at `path` for each batch; the network is run up to there and no further."""
+    spool = Spool()
+
+    def stop(_: nn.Module, given: tuple[Any, ...]) -> None:
+        spool.add(given[0].detach())
+        raise _Reached
+
+    with every_layer([network.get_submodule(path).register_forward_pre_hook(stop)]):
+        for batch in batches:
+            try:
+                call(network, batch)
+            except _Reached:
+                continue
+            raise SpecMismatch(f"{path} is not reached by every calibration batch, so it cannot be translated")
+    return spool
+
+
+@contextmanager
+def every_layer(handles: Iterable[RemovableHandle]) -> Iterator[None]:
+    """PyTorch's fast path, which passes by the layers of a transformer, left out; these hooks removed in the end."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def shapes_entering(network: nn.Module, paths: Iterable[str], batch: Inputs) -> dict[str, tuple[int, ...]]:
+    """Shape of what enters each of these layers for the first example of a batch, `[1, ...]`."""
+    found: dict[str, tuple[int, ...]] = {}
+
+    def look_at(path: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        return lambda _, given: found.__setitem__(path, tuple(given[0].shape))
+
+    handles = [network.get_submodule(path).register_forward_pre_hook(look_at(path)) for path in paths]
+    with every_layer(handles):
+        call(network, first_examples(batch, 1))
+    return found
+
+
+def call(network: nn.Module, batch: Inputs) -> Any:
+    """The network's output for a batch; raises `DataError` where it does not take it."""
+    device = next((p.device for p in network.parameters()), torch.device("cpu"))
+    first, named = _arguments(batch)
+    try:
+        with memory.told("running the network", "give smaller batches of calibration inputs"):
+            return network(
+                *(tensor.to(device) for tensor in first),
+                **{k: v.to(device) if isinstance(v, Tensor) else v for k, v in named.items()},
+            )
+    except ParamtransError:
+        raise
+    except Exception as error:
+        what = ", ".join([*map(_described, first), *(f"{name} {_described(one)}" for name, one in named.items())])
+        reason = str(error).partition("\n")[0]
+        raise DataError(
+            f"the network does not take the calibration inputs ({what}): {type(error).__name__}: {reason}"
+        ) from error
+
+
+def in_batches(given: Iterable[Inputs] | Tensor | Mapping[str, Any]) -> Iterable[Inputs]:
+    """Calibration inputs that can be gone through again and again; a tensor or a dictionary is one batch.
+
+    Raises `DataError` for what is no batches of examples, or gives others each time.
+    """
+    if isinstance(given, Tensor | Mapping):
+        return in_batches([given])
+    if not isinstance(given, Iterable):
+        raise DataError(f"calibrate: takes batches of inputs, not {type(given).__name__}; give a list of tensors")
+    batches = list(given) if isinstance(given, Iterator) else given
+    first, again = (next(iter(batches), None) for _ in range(2))
+    if first is not None and again is not None:
+        _check_batch(first, again)
+    return batches
+
+
+def _check_batch(first: Inputs, again: Inputs) -> None:
+    """Raise `DataError` for a batch that nothing can be learned from, or that is another the second time."""
+    for one, other in zip(_tensors(first), _tensors(again), strict=False):
+        if not one.numel():
+            raise DataError("calibrate: the first batch is empty")
+        if one.is_floating_point() and not one.isfinite().all():
+            raise DataError("calibrate: the inputs hold values that are not finite")
+        if not torch.equal(one, other):
+            raise DataError("calibrate: gives other inputs each time, as a loader that shuffles; give list(loader)")
+
+
+def first_examples(batch: Inputs, count: int) -> Inputs:
+    """A batch of the first few examples of another."""
+    if isinstance(batch, Tensor):
+        return batch[:count]
+    if isinstance(batch, Mapping):
+        return {k: v[:count] if isinstance(v, Tensor) and v.ndim else v for k, v in batch.items()}
+    return batch[0][:count]  # type: ignore[no-any-return]
+
+
+def _arguments(batch: Inputs) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+    """What a network is called with: by position, and by name. Raises `DataError` for no batch of inputs."""
+    if isinstance(batch, Mapping):
+        return (), dict(batch)
+    first = batch[0] if isinstance(batch, list | tuple) and batch else batch
+    if not isinstance(first, Tensor):
+        found = type(first).__name__
+        raise DataError(f"calibrate: a batch is a tensor, a dictionary, or a list that begins with one, not {found}")
+    return (first,), {}
+
+
+def _tensors(batch: Inputs) -> list[Tensor]:
+    first, named = _arguments(batch)
+    return [value for value in (*first, *named.values()) if isinstance(value, Tensor)]
+
+
+def _described(value: Any) -> str:
+    """Shape and type of what a network is given."""
+    return f"{list(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__

@@ -1,0 +1,136 @@
+"""Widths by measured loss: where hidden units are missed least, most of them go."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from paramtrans.errors import SpecMismatch
+from paramtrans.evaluation.costs import parameters
+from paramtrans.networks.activations import Inputs, call
+from paramtrans.networks.blocks import NetworkBlock
+from paramtrans.networks.translate import translate
+from paramtrans.networks.widths import Chosen, Ratio, saved
+
+
+@dataclass(frozen=True)
+class Step:
+    """One width that a block may have."""
+
+    sizes: Mapping[str, int]
+    saved: int
+    """Parameters that it saves."""
+    error: float
+    """Squared error of the network's outputs, relative to their power, with this block alone at this width."""
+
+
+@dataclass(frozen=True)
+class Allotment:
+    """Within a budget of parameters, the widths whose errors, each block translated alone, have the least sum.
+
+    Every block is translated once for each of `shares`; with two batches of inputs or more, every other one is kept out
+    to measure the error on. As a rule for `translate(widths=…)`:
+
+    >>> smaller = translate(network, widths=Allotment(parameters=1_000_000), calibrate=batches)  # doctest: +SKIP
+    """
+
+    parameters: int
+    translator: str | Path = "refit"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    shares: tuple[float, ...] = (0.25, 0.5, 0.75)
+    """Of the hidden units; a block may also stay as it is."""
+
+    def __call__(self, network: nn.Module, blocks: Sequence[NetworkBlock], batches: Iterable[Inputs]) -> Chosen:
+        every = list(batches)
+        if not every:
+            raise SpecMismatch("what blocks lose is measured on inputs; give calibration inputs")
+        steps = {block.entrance: self._steps(network, block, every) for block in blocks}
+        over = parameters(network) - self.parameters
+        taken = cheapest(list(steps.values()), over)
+        if taken is None:
+            most = sum(max(step.saved for step in own) for own in steps.values())
+            raise SpecMismatch(
+                f"a network of {self.parameters:,} parameters cannot be made of this one with these shares: "
+                f"{parameters(network) - most:,} are left"
+            )
+        return {path: dict(step.sizes) for path, step in zip(steps, taken, strict=True)}
+
+    def _steps(self, network: nn.Module, block: NetworkBlock, batches: list[Inputs]) -> list[Step]:
+        """From all units to fewer."""
+        calibrate, held_out = batches[::2], batches[1::2] or batches
+        found = [Step(block.sizes, 0, 0.0)]
+        for share in sorted(self.shares, reverse=True):
+            sizes = Ratio(share).sizes(block)
+            alone: dict[str, Any] = {"widths": _Only(block.entrance, sizes), "blocks": block.path or "*"}
+            with _unwarned():
+                small = translate(network, self.translator, calibrate=calibrate, options=self.options, **alone)
+            found.append(Step(sizes, saved(block, sizes), error(small, network, held_out)))
+        return found
+
+
+@dataclass(frozen=True)
+class _Only:
+    """One block at these sizes, all others as they are."""
+
+    entrance: str
+    sizes: Mapping[str, int]
+
+    def __call__(self, network: nn.Module, blocks: Sequence[NetworkBlock], batches: Iterable[Inputs]) -> Chosen:
+        return {b.entrance: dict(self.sizes) if b.entrance == self.entrance else b.sizes for b in blocks}
+
+
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    """Without warnings of what was only tried."""
+    logger = logging.getLogger(translate.__module__)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def cheapest(steps: Sequence[Sequence[Step]], over: int) -> list[Step] | None:
+    """One step of each block, that save at least `over` parameters: always the next that costs least error for each.
+
+    None where even the smallest of all save too little. Steps of a block stand in the order of what they save.
+    """
+    at = [0] * len(steps)
+    while sum(own[i].saved for own, i in zip(steps, at, strict=True)) < over:
+        rates = [
+            (max(0.0, own[j].error - own[at[b]].error) / (own[j].saved - own[at[b]].saved), b, j)
+            for b, own in enumerate(steps)
+            for j in range(at[b] + 1, len(own))
+            if own[j].saved > own[at[b]].saved
+        ]
+        if not rates:
+            return None
+        _, block, step = min(rates)
+        at[block] = step
+    return [own[i] for own, i in zip(steps, at, strict=True)]
+
+
+@torch.no_grad()
+def error(small: nn.Module, large: nn.Module, batches: Iterable[Inputs]) -> float:
+    """Squared error of what one network gives to what another does, over the square of that."""
+    missed = power = 0.0
+    for batch in batches:
+        found, wanted = (_tensor(call(one.eval(), batch)).double() for one in (small, large))
+        missed, power = missed + float((found - wanted).square().sum()), power + float(wanted.square().sum())
+    return missed / max(power, 1e-30)
+
+
+def _tensor(output: Any) -> Tensor:
+    """The first tensor of a network's output."""
+    if isinstance(output, Tensor):
+        return output
+    inside = output.values() if isinstance(output, Mapping) else output
+    return next(one for one in inside if isinstance(one, Tensor))

@@ -1,0 +1,150 @@
+"""Networks from outside: an architecture by name, and parameters from a file that nobody vouches for."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from paramtrans.errors import ConfigError, StoreError
+from paramtrans.networks.host_network import HostNetwork, host_network
+from paramtrans.plugins.manager import components
+from paramtrans.plugins.registry import Registry
+from paramtrans.storage import torch_checkpoint
+
+KNOWN = "torchvision:NAME, task:TASK:BLOCK"
+"""Architectures that come with what is installed, so that no file is run to build them."""
+
+
+def build(architecture: str, files: bool = True, registry: Registry | None = None) -> nn.Module:
+    """A fresh network: `torchvision:resnet18`, `torchvision:resnet18?num_classes=10`, `nets.py:factory`, or the host of
+    a task with a block in its slot: `task:mnist:basic_block`, `task:mnist:conv?channels=8&block.hidden=3`.
+
+    A file is run as Python, so only a person may name one; `files` says whether one does. Raises `ConfigError`, and
+    `UnknownName` for a task or a block that there is not.
+    """
+    return _factory(architecture, files, registry or components())()
+
+
+def is_installed(architecture: str) -> bool:
+    """Whether building it runs no file."""
+    return architecture.startswith(("torchvision:", "task:"))
+
+
+def with_parameters(network: nn.Module, path: Path) -> nn.Module:
+    """The network with the parameters of a file; raises `StoreError` where they are not all of its own."""
+    state = read_parameters(path)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        if isinstance(network, HostNetwork) and any(name.startswith("source.") for name in state):
+            raise StoreError(
+                f"{path}: is a file of hosts; paramtrans zoo take {path} OUT writes one of them as a network"
+            ) from error
+        raise StoreError(f"{path}: does not fit the architecture: {reason(error)}") from error
+    return network
+
+
+def reason(error: Exception) -> str:
+    """Why parameters do not fit, without the heading that torch gives and all but the first of many mistakes."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    more = f" (and {len(lines) - 4} more)" if len(lines) > 4 else ""
+    return " ".join(lines[1:4]) + more if len(lines) > 1 else str(error)
+
+
+def read_parameters(path: Path) -> dict[str, Tensor]:
+    """Parameters by name, from safetensors or a torch checkpoint; nothing in the file is ever run.
+
+    Raises `StoreError` where the file is missing, damaged, or holds anything but tensors.
+    """
+    if path.suffix == ".safetensors":
+        return _safetensors(path)
+    found = torch_checkpoint.read(path)
+    for key in ("state_dict", "model"):
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            found = found[key]
+    if not isinstance(found, Mapping) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
+        raise StoreError(f"{path}: holds no dictionary of tensors; save `model.state_dict()`")
+    return dict(found)
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    torch_checkpoint.check_regular(path)
+    try:
+        return load_file(path)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except MemoryError as error:
+        raise StoreError(f"{path}: is larger than the memory that there is") from error
+    except SafetensorError as error:
+        raise StoreError(f"{path}: not a safetensors file ({error})") from error
+
+
+def _factory(architecture: str, files: bool, registry: Registry) -> Callable[[], nn.Module]:
+    place, _, name = architecture.rpartition(":")
+    name, _, query = name.partition("?")
+    arguments = {key: _value(value) for key, value in parse_qsl(query)}
+    if place == "torchvision":
+        return lambda: _called(_torchvision(name), arguments, architecture)
+    if place.startswith("task:"):
+        return lambda: host_network(place.removeprefix("task:"), name, arguments, registry)
+    if place == "task":
+        blocks = ", ".join(entry.name for entry in registry.of_kind("block_adapter"))
+        raise ConfigError(
+            [f"architecture {architecture!r}: add the block in its slot, as in {architecture}:BLOCK ({blocks})"]
+        )
+    if not place or not files:
+        allowed = f"{KNOWN} or FILE.py:FACTORY" if files else KNOWN
+        raise ConfigError([f"architecture {architecture!r}: expected {allowed}"])
+    path = Path(place)
+    spec = importlib.util.spec_from_file_location(f"paramtrans_architecture_{path.stem}", path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise ConfigError([f"architecture {architecture!r}: no such Python file: {path}"])
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        found = f"architecture {architecture!r}: {path}: {type(error).__name__}: {error}"
+        hint = "; put the folder that it is in on PYTHONPATH" if isinstance(error, ModuleNotFoundError) else ""
+        raise ConfigError([found + hint]) from error
+    factory = getattr(module, name, None)
+    if not callable(factory):
+        raise ConfigError([f"architecture {architecture!r}: {path} has no function {name!r} that makes a network"])
+    return lambda: _called(factory, arguments, architecture)
+
+
+def _torchvision(name: str) -> Callable[..., Any]:
+    from torchvision import models
+
+    if name not in models.list_models():
+        near = difflib.get_close_matches(name, models.list_models(), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError([f"architecture: torchvision.models.list_models() has no {name!r}{hint}"])
+    builder: Callable[..., Any] = models.get_model_builder(name)
+    return builder
+
+
+def _called(factory: Callable[..., Any], arguments: dict[str, Any], architecture: str) -> nn.Module:
+    try:
+        network = factory(**arguments)
+    except Exception as error:
+        raise ConfigError([f"architecture {architecture!r}: {type(error).__name__}: {error}"]) from error
+    if not isinstance(network, nn.Module):
+        raise ConfigError([f"architecture {architecture!r}: gave {type(network).__name__}, not an nn.Module"])
+    return network
+
+
+def _value(text: str) -> Any:
+    """An argument as JSON where it is some, else as text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,133 @@
+"""Translated networks on disk: parameters in safetensors, and a JSON record that says how to rebuild the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from torch import nn
+
+from paramtrans._version import __version__
+from paramtrans.api.options import BaseOptions
+from paramtrans.errors import ConfigError, StoreError
+from paramtrans.networks import architectures
+from paramtrans.networks.blocks import put
+from paramtrans.plugins.manager import components
+from paramtrans.plugins.registry import Registry
+from paramtrans.storage import files
+
+FORMAT = 2
+"""Version of a translated network on disk. In 1, what stands there now was always of the kind that stood there."""
+ATTRIBUTE = "paramtrans_blocks"
+"""Where a translated network keeps what was replaced in it."""
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """One block of a translated network: where it stands, and what stood there and stands there now."""
+
+    path: str
+    kind: str
+    """Name of the adapter of what stood there."""
+    layers: Mapping[str, str]
+    """Layers of the module that stands there now, each with its path; "" is the whole module."""
+    source: Mapping[str, Any]
+    """Options of the adapter for what stood there."""
+    target: Mapping[str, Any]
+    """Options of the adapter for what stands there now."""
+    target_kind: str
+    """Name of the adapter of what stands there now."""
+    feature_error: float | None = None
+    """Mean squared change of what leaves the block, over the variance of what left it, on the calibration inputs and
+    behind the blocks translated before it; 1 is as bad as a constant. None: translated without inputs."""
+
+
+class _Block(BaseOptions):
+    """`Replaced`, as it is read from a file."""
+
+    path: str
+    kind: str
+    layers: dict[str, str]
+    source: dict[str, Any]
+    target: dict[str, Any]
+    target_kind: str | None = None
+    feature_error: float | None = None
+
+    def replaced(self) -> Replaced:
+        return Replaced(**{**self.model_dump(), "target_kind": self.target_kind or self.kind})
+
+
+class _Record(BaseOptions):
+    """What stands beside the parameters."""
+
+    format: int
+    paramtrans: str
+    architecture: str | None
+    blocks: tuple[_Block, ...]
+    bytes: int
+    sha256: str
+
+
+def save_translated(network: nn.Module, path: Path | str, architecture: str | None = None) -> None:
+    """Write what `translate` returned to `path` (safetensors) and `path` + `.json`, for `load_translated`.
+
+    `architecture` says what the untranslated network is made by, as `paramtrans.networks.architectures.build` takes it.
+    """
+    replaced = getattr(network, ATTRIBUTE, None)
+    if replaced is None:
+        raise StoreError("this network was not made by paramtrans.translate, so there is nothing to rebuild it from")
+    record = {
+        "format": FORMAT,
+        "paramtrans": __version__,
+        "architecture": architecture,
+        "blocks": [asdict(block) for block in replaced],
+    }
+    files.save_params(Path(path), dict(network.state_dict()), record)
+
+
+def load_translated(
+    path: Path | str, network: nn.Module | str | None = None, registry: Registry | None = None
+) -> nn.Module:
+    """A translated network from its file, in eval mode; raises `StoreError` where it is damaged or does not fit.
+
+    `network` is a fresh untranslated one, or says what makes it. It may be left out for architectures of torchvision
+    and for hosts of a task; a Python file is run only where the caller names it.
+
+    >>> small = load_translated("small.safetensors")  # doctest: +SKIP
+    """
+    path, registry = Path(path), registry or components()
+    params, raw = files.load_params(path)
+    place = files.record_path(path)
+    try:
+        record = _Record.model_validate(raw)
+    except ValidationError as error:
+        raise StoreError(f"{place}: is no record of a translated network: {error.errors()[0]['msg']}") from error
+    if record.format not in (1, FORMAT):
+        raise StoreError(f"{place}: has format {record.format}, this paramtrans reads {FORMAT}; update paramtrans")
+    replaced = tuple(block.replaced() for block in record.blocks)
+    whole = _untranslated(record, network, place, registry)
+    try:
+        for block in replaced:
+            target = registry.create("block_adapter", block.target_kind, **block.target)
+            put(whole, block.layers, target, None)
+        whole.load_state_dict(params)
+    except (ConfigError, AttributeError, RuntimeError) as error:
+        raise StoreError(
+            f"{path}: does not fit the network it is to be put into: {architectures.reason(error)}"
+        ) from error
+    setattr(whole, ATTRIBUTE, replaced)
+    return whole.eval()
+
+
+def _untranslated(record: _Record, network: nn.Module | str | None, place: Path, registry: Registry) -> nn.Module:
+    if isinstance(network, nn.Module):
+        return network
+    if network is not None:
+        return architectures.build(network, registry=registry)
+    if record.architecture is None or not architectures.is_installed(record.architecture):
+        made_by = f" (it was {record.architecture})" if record.architecture else ""
+        raise StoreError(f"{place}: say what makes the untranslated network{made_by}; no file named here is ever run")
+    return architectures.build(record.architecture, files=False, registry=registry)

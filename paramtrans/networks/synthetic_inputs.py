@@ -1,0 +1,45 @@
+"""Inputs for a network of which there are none: probes, drawn for the network itself."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from paramtrans.api.probes import ProbeCase
+from paramtrans.errors import SpecMismatch
+from paramtrans.networks.activations import call
+from paramtrans.plugins.manager import components
+from paramtrans.plugins.registry import Registry
+from paramtrans.utils import memory
+
+
+def draw_probes(
+    network: nn.Module,
+    shape: tuple[int, ...],
+    name: str = "bn_statistics",
+    *,
+    seed: int = 0,
+    registry: Registry | None = None,
+    **options: Any,
+) -> Tensor:
+    """Made-up inputs `[count, *shape]`, to calibrate a translation on where there is no real one.
+
+    `shape` is that of one input, `name` one of the probes, with its `options`. `bn_statistics` finds inputs that suit
+    the network's own BatchNorms, in whatever units it takes them; the others are values in [0, 1].
+    Raises `SpecMismatch` where network or shape do not suit these probes, `DataError` where not each other.
+
+    >>> inputs = draw_probes(network, (3, 224, 224), count=32)  # doctest: +SKIP
+    >>> smaller = translate(network, calibrate=inputs.split(16))  # doctest: +SKIP
+    """
+    if not shape or min(shape) < 1:
+        raise SpecMismatch(f"the shape of one input is of positive numbers, such as 3,224,224; not {list(shape)}")
+    probes = (registry or components()).create("probe", name, **options)
+    network = copy.deepcopy(network).eval()
+    with memory.told(f"inputs of {'×'.join(map(str, shape))}", "make them smaller, or fewer"):
+        with torch.no_grad():
+            call(network, torch.zeros(1, *shape))  # says it where the network does not take them
+        drawn: Tensor = probes.draw(ProbeCase(tuple(shape), torch.Generator().manual_seed(seed), network=network))
+    return drawn

@@ -1,0 +1,241 @@
+"""Whole networks: every block that an adapter knows is translated to a smaller one, in the order of the features."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from paramtrans.api import stacking as stacks
+from paramtrans.api.adapter import BlockAdapter
+from paramtrans.api.stacking import Params
+from paramtrans.api.translator import Translator
+from paramtrans.backends.vmap import Vmap
+from paramtrans.errors import DataError, SpecMismatch
+from paramtrans.networks import factories
+from paramtrans.networks.activations import Inputs, NetworkContext, call, first_examples, in_batches
+from paramtrans.networks.blocks import NetworkBlock, Survey, find_blocks, matches, put, some_paths, survey
+from paramtrans.networks.factories import Maker
+from paramtrans.networks.files import ATTRIBUTE, Replaced
+from paramtrans.networks.host_network import HostNetwork
+from paramtrans.networks.input_cache import Entrances
+from paramtrans.networks.widths import Ratio, Widths
+from paramtrans.ops.distances import streamed_error
+from paramtrans.plugins.manager import components
+from paramtrans.plugins.registry import Registry
+from paramtrans.utils import seeds
+from paramtrans.utils.progress import Reporter
+
+Placed = tuple[NetworkBlock, BlockAdapter]
+"""A block, and what is to stand in its place."""
+BAD = 0.2
+"""A block with a larger feature error is warned of; docs/networks.md says what such errors cost in accuracy."""
+
+log = logging.getLogger(__name__)
+
+
+def translate(
+    module: nn.Module,
+    translator: str | Path = "refit",
+    *,
+    ratio: float | Mapping[str, float] | None = None,
+    widths: Widths | None = None,
+    blocks: str = "*",
+    calibrate: Iterable[Inputs] | Tensor | Mapping[str, Any] = (),
+    options: Mapping[str, Any] | None = None,
+    then: Mapping[str, Mapping[str, Any]] | None = None,
+    sequential: bool = True,
+    seed: int = 0,
+    reporter: Reporter | None = None,
+    registry: Registry | None = None,
+) -> nn.Module:
+    """A smaller network: a copy of `module` in which blocks are replaced by what a translator makes of them.
+
+    `translator` names one, with its `options`, or is the folder of a saved one; those in `then`, each with its options,
+    go on from what it wrote for a block before the next block has its turn. Each hidden width becomes `ratio` of what
+    it was (0.5 by default), all blocks alike or by pattern of their paths, or is chosen by `widths`; a saved translator
+    writes blocks of one size, in place of all those that it was trained for, and of several families the first, or the
+    one whose name is given as `target` in `options`. `blocks` are patterns of paths, between
+    commas. `calibrate` are unlabelled inputs: a tensor, a dictionary of keyword arguments, or batches of these,
+    or of lists whose first item is the input, the same each time they are gone through. With `sequential`, every block
+    makes up for what those before it changed; else each is translated as if it were the only one. What is said of each
+    block, with a feature error where there are inputs, is kept in `paramtrans_blocks` of the result.
+
+    Raises `SpecMismatch` where nothing can be translated as asked, `DataError` where the inputs cannot be used.
+
+    >>> smaller = translate(network, ratio=0.5, calibrate=images.split(64))  # doctest: +SKIP
+    >>> smaller = translate(network, calibrate=images.split(64), then={"matching": {"lr": 1e-3}})  # doctest: +SKIP
+    """
+    registry, reporter = registry or components(), reporter or Reporter()
+    if not isinstance(module, nn.Module):
+        raise SpecMismatch(f"translate takes an nn.Module, not {type(module).__name__}; load the parameters into one")
+    batches = in_batches(calibrate)
+    original = copy.deepcopy(module).eval()
+    trained = factories.trained_translator(translator, registry, options or {})
+    looked = look(original, blocks, batches, registry, trained.source if trained else None)
+    for path, reason in looked.refused.items():
+        log.warning("%s stays as it is: %s", path or "the network", reason)
+    named = [(trained or translator, options or {}), *(then or {}).items()]
+    chain = [factories.maker(each, dict(own), registry) for each, own in named]
+    if trained is not None:
+        factories.check_unsized(trained, ratio, widths)
+        targets = [(block, trained.target) for block in looked.blocks]
+    else:
+        chosen = (widths or Ratio(0.5 if ratio is None else ratio))(original, looked.blocks, batches)
+        sized = [(block, chosen[block.entrance]) for block in looked.blocks]
+        targets = [(block, block.adapter.narrowed(sizes)) for block, sizes in sized if sizes != block.sizes]
+    if (batch := next(iter(batches), None)) is not None:
+        _check_room(original, targets, batch)
+    small, entrances = copy.deepcopy(original), Entrances(batches)
+    replaced: list[Replaced] = []
+    count = f"{len(targets)} block{'' if len(targets) == 1 else 's'}"
+    with reporter.stage(f"translating {count}", len(targets)) as stage:
+        for block, target in targets:
+            before = small if sequential and replaced else original
+            made = _translate_block(block, target, chain, (original, before, small), entrances, seed)
+            replaced.append(replace(made, target_kind=registry.name_of("block_adapter", type(target))))
+            stage.advance(note=block.path)
+    _warn(replaced)
+    small.train(module.training)
+    setattr(small, ATTRIBUTE, (*getattr(module, ATTRIBUTE, ()), *replaced))
+    return small
+
+
+def look(
+    network: nn.Module,
+    pattern: str,
+    batches: Iterable[Inputs],
+    registry: Registry,
+    own: BlockAdapter | None = None,
+) -> Survey:
+    """The blocks of a network in eval mode that can be translated; raises `SpecMismatch` where there are none.
+
+    With `own`, the source block of a trained translator, those alone that it fits.
+    """
+    every = find_blocks(network, registry, own=own)
+    if not every and own is not None:
+        raise SpecMismatch(
+            f"the translator was trained for blocks of another kind ({factories.named(own)}) than those of this "
+            f"{type(network).__name__}; paramtrans inspect lists them"
+        )
+    if not every:
+        known = ", ".join(entry.name for entry in registry.of_kind("block_adapter"))
+        raise SpecMismatch(
+            f"no adapter ({known}) knows a block of this {type(network).__name__}; docs/networks.md says what is "
+            "recognised, docs/plugins.md how to add to it"
+        )
+    found = [block for block in every if matches(block.path, pattern)]
+    if not found:
+        raise SpecMismatch(f'no block has a path that matches "{pattern}"; there are {some_paths(every)}')
+    fit = [block for block in found if own is None or block.adapter is own]
+    batch = next(iter(batches), None)
+    looked = survey(network, fit, batch) if batch is not None and fit else Survey(tuple(fit), {})
+    if own is not None:
+        others = {block.path: factories.unfit("source", own, block.adapter) for block in found if block not in fit}
+        looked = Survey(looked.blocks, {**others, **looked.refused})
+    if not looked.blocks:
+        reasons = "; ".join(f"{path or 'the network'}: {reason}" for path, reason in looked.refused.items())
+        raise SpecMismatch(f"none of the blocks can be translated: {reasons}")
+    return looked
+
+
+@torch.no_grad()
+def _check_room(network: nn.Module, targets: Sequence[Placed], batch: Inputs) -> None:
+    """Raise `SpecMismatch` where the network's own code has no room for smaller blocks, before any is translated."""
+    trial = copy.deepcopy(network)
+    for block, target in targets:
+        block.replace(trial, target, None)
+    try:
+        call(trial, first_examples(batch, 1))
+    except DataError as error:
+        if len(targets) == 1:
+            reason = str(error.__cause__).partition("\n")[0]
+            raise SpecMismatch(
+                f"{targets[0][0].path or 'the network'}: the code around it takes no other number of hidden units "
+                f"({reason}); leave it out (blocks=)"
+            ) from error
+        for one in targets:
+            _check_room(network, [one], batch)
+        raise
+
+
+def _translate_block(
+    block: NetworkBlock,
+    target: BlockAdapter,
+    chain: Sequence[Maker],
+    networks: tuple[nn.Module, nn.Module, nn.Module],
+    entrances: Entrances,
+    seed: int,
+) -> Replaced:
+    """Replace one block in the last of the networks: the original, the one before this block, the one written to."""
+    original, before, small = networks
+    places, source = block.places(target), block.params(original)
+    context = NetworkContext(seed=seed, device=next(iter(source.values())).device)
+    if entrances.known:
+        kept = entrances.entering(original, block)
+        reached = kept if before is original else entrances.entering(before, block)
+        context = replace(context, original=kept, reached=reached)
+    if isinstance(original, HostNetwork) and original.get_submodule(block.path) is original.block:
+        context = replace(context, hosts=original.hosts(source), runner=original.runner(block.adapter, target))
+    elif places.keys() == {""} and context.original is None:
+        raise SpecMismatch(
+            f"{block.path}: a block of another kind is to stand here; give a few unlabelled inputs (calibrate=, or "
+            "--calibrate), so that this one can be held to what the translator takes it for"
+        )
+    for number, make in enumerate(chain):
+        try:
+            maker = make(block.adapter, target)
+            if maker.needs_probes and context.original is None:
+                raise SpecMismatch(
+                    "this translator looks at what blocks compute; calibrate it with a few dozen unlabelled inputs "
+                    "(calibrate=, or --calibrate) or made-up ones (draw_probes, or --probes), or take one that looks "
+                    "at parameters alone: prune, select, merge"
+                )
+            params = _translated(maker, source, context)
+        except SpecMismatch as error:
+            raise SpecMismatch(f"{block.path or 'the network'}: {error}") from error
+        context = replace(context, start=params, seed=seeds.derive(seed, "translator", number + 1))
+    stacks.check(params, target.spec, f"what the translator wrote for {block.path}")
+    if not all(tensor.isfinite().all() for tensor in params.values()):
+        raise SpecMismatch(f"{block.path}: the translator wrote values that are not finite; look at the inputs")
+    put(small, places, target, params)
+    lost = _feature_error(block.adapter, target, (source, params), context) if context.original else None
+    options = [adapter.options.model_dump(mode="json") for adapter in (block.adapter, target)]
+    return Replaced(block.path, block.kind, places, options[0], options[1], block.kind, lost)
+
+
+def _translated(maker: Translator, source: Params, context: NetworkContext) -> Params:
+    """What a translator writes for a source block; one with weights computes in their precision, where the block is."""
+    if not isinstance(maker, nn.Module):
+        return maker.translate(source, context)
+    params = maker.to(context.device).translate({name: tensor.float() for name, tensor in source.items()}, context)
+    precision = next(iter(source.values())).dtype
+    return {name: tensor.to(precision) for name, tensor in params.items()}
+
+
+def _warn(replaced: list[Replaced]) -> None:
+    """Say which blocks are predicted to come out badly."""
+    for block in replaced:
+        if block.feature_error is not None and not block.feature_error <= BAD:
+            log.warning(
+                "%s is predicted to come out badly: feature error %.2f (1 is as bad as a constant); keep more of its "
+                "units, leave it out, or take another translator",
+                block.path or "the network",
+                block.feature_error,
+            )
+
+
+@torch.no_grad()
+def _feature_error(
+    source: BlockAdapter, target: BlockAdapter, blocks: tuple[Params, Params], context: NetworkContext
+) -> float:
+    """How far what leaves the target block is from what leaves the source block, each where it stands."""
+    before, after = Vmap(source.module()), Vmap(target.module())
+    pairs = ((after(blocks[1], one.reached), before(blocks[0], one.original)) for one in context.entering())
+    return streamed_error(pairs)

@@ -1,0 +1,119 @@
+"""Rules for how many hidden units each block of a network keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import nn
+
+from paramtrans.errors import SpecMismatch
+from paramtrans.evaluation.costs import flops, parameters
+from paramtrans.networks.activations import Inputs, shapes_entering
+from paramtrans.networks.blocks import NetworkBlock, costs, matches, some_paths
+
+Chosen = dict[str, dict[str, int]]
+"""For each block, by the path of its entrance, the size of each group of its hidden units."""
+
+
+class Widths(Protocol):
+    """A rule."""
+
+    def __call__(self, network: nn.Module, blocks: Sequence[NetworkBlock], batches: Iterable[Inputs]) -> Chosen:
+        """Sizes of all groups of all blocks; a block that keeps its sizes is left as it is."""
+        ...
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A share of what it was: one for all blocks, or by pattern of their paths (all of it where none matches)."""
+
+    ratio: float | Mapping[str, float]
+
+    def __call__(self, network: nn.Module, blocks: Sequence[NetworkBlock], batches: Iterable[Inputs]) -> Chosen:
+        for pattern in self.ratio if isinstance(self.ratio, Mapping) else ():
+            if not any(matches(block.path, pattern) for block in blocks):
+                raise SpecMismatch(
+                    f'ratio: no block has a path that matches "{pattern}"; there are {some_paths(blocks)}'
+                )
+        return {block.entrance: self.sizes(block) for block in blocks}
+
+    def sizes(self, block: NetworkBlock) -> dict[str, int]:
+        """The sizes of one block's groups; at least one unit of each."""
+        rules = self.ratio if isinstance(self.ratio, Mapping) else {"*": self.ratio}
+        ratio = next((value for pattern, value in rules.items() if matches(block.path, pattern)), 1.0)
+        if not isinstance(ratio, (int, float)) or not 0 < ratio <= 1:
+            raise SpecMismatch(f"ratio: {ratio!r} is no share of the hidden units; give a number above 0, up to 1")
+        return {name: max(1, round(size * ratio)) for name, size in block.sizes.items()}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The largest ratio, the same for all blocks, with which the network has no more than so many parameters."""
+
+    parameters: int
+
+    def __call__(self, network: nn.Module, blocks: Sequence[NetworkBlock], batches: Iterable[Inputs]) -> Chosen:
+        whole = parameters(network)
+
+        def size(ratio: float) -> int:
+            return whole - sum(saved(block, Ratio(ratio).sizes(block)) for block in blocks)
+
+        return Ratio(_within(self.parameters, size, "parameters"))(network, blocks, batches)
+
+
+@dataclass(frozen=True)
+class FlopBudget:
+    """The largest ratio, the same for all blocks, with which one example takes no more than so many operations.
+
+    As PyTorch counts them: those of convolutions and matrix products, a multiply-add being two. Needs inputs.
+    """
+
+    flops: int
+
+    def __call__(self, network: nn.Module, blocks: Sequence[NetworkBlock], batches: Iterable[Inputs]) -> Chosen:
+        batch = next(iter(batches), None)
+        if batch is None:
+            raise SpecMismatch("operations are counted on an example; give calibration inputs")
+        shapes = shapes_entering(network, [block.entrance for block in blocks], batch)
+        whole = costs(network, batch)["flops"]
+        source = {block.entrance: flops(block.adapter, shapes[block.entrance]) for block in blocks}
+
+        def size(ratio: float) -> int:
+            left = whole
+            for block in blocks:
+                small = block.adapter.narrowed(Ratio(ratio).sizes(block))
+                left += flops(small, shapes[block.entrance]) - source[block.entrance]
+            return left
+
+        return Ratio(_within(self.flops, size, "operations"))(network, blocks, batches)
+
+
+def _within(budget: int, size: Callable[[float], int], what: str) -> float:
+    """The largest ratio whose size is within the budget; raises `SpecMismatch` where there is none."""
+    ratio = largest(lambda share: size(share) <= budget)
+    if ratio is None:
+        raise SpecMismatch(
+            f"a network of {budget:,} {what} cannot be made of this one: with one unit in every block {size(1e-9):,} "
+            "are left"
+        )
+    return ratio
+
+
+def saved(block: NetworkBlock, sizes: Mapping[str, int]) -> int:
+    """Parameters that a block has fewer of with these sizes."""
+    return block.adapter.spec.parameters - block.adapter.narrowed(sizes).spec.parameters
+
+
+def largest(fits: Callable[[float], bool], steps: int = 30) -> float | None:
+    """The largest share up to 1 that fits, by bisection; None where nothing above 0 does."""
+    low, high = 1e-9, 1.0
+    if fits(high):
+        return high
+    if not fits(low):
+        return None
+    for _ in range(steps):
+        middle = (low + high) / 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low

@@ -1,0 +1,209 @@
+"""Layers of a target that read hidden units, solved for so that the target does what the source does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.nn.modules.batchnorm import _NormBase
+
+from paramtrans.api.specs import Reader
+from paramtrans.api.stacking import Params, models
+from paramtrans.errors import SpecMismatch
+from paramtrans.ops.least_squares import Halves, Moments, View
+
+if TYPE_CHECKING:
+    from paramtrans.api.adapter import BlockAdapter
+    from paramtrans.api.context import Context
+
+Seen = dict[str, tuple[Tensor, Tensor]]
+"""For each layer looked at, what entered it and what left it."""
+
+
+class Taps:
+    """Stacked blocks, run with a look at some of their layers; through `forward` where that is another method."""
+
+    def __init__(self, module: nn.Module, layers: tuple[str, ...], forward: Callable[[Tensor], Tensor] | None = None):
+        self.module, self.layers = module.eval(), layers
+        if forward is not None:
+            setattr(module, "forward", forward)  # noqa: B010 - mypy takes methods for constants
+
+    @torch.no_grad()
+    def __call__(self, params: Params, inputs: Tensor) -> tuple[Tensor, Seen]:
+        """Inputs `[models, n, ...]` → outputs and what was seen, all `[models, n, ...]`."""
+        if len(inputs) > 1:
+            found: tuple[Tensor, Seen] = vmap(self._one)(params, inputs)
+            return found
+        output, seen = self._one({name: tensor[0] for name, tensor in params.items()}, inputs[0])
+        return output[None], {name: (entered[None], left[None]) for name, (entered, left) in seen.items()}
+
+    def _one(self, params: Params, inputs: Tensor) -> tuple[Tensor, Seen]:
+        seen: Seen = {}
+
+        def look_at(name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
+            return lambda _, given, left: seen.__setitem__(name, (given[0], left))
+
+        handles = [self.module.get_submodule(name).register_forward_hook(look_at(name)) for name in self.layers]
+        try:
+            output: Tensor = functional_call(self.module, params, (inputs,))
+        finally:
+            for handle in handles:
+                handle.remove()
+        return output, seen
+
+
+class Readout:
+    """Solves for the target's readers, one after the other; the last one completes the source's output.
+
+    Raises `SpecMismatch` where the target's adapter names no such layer, or one of a kind that is not solved for.
+    """
+
+    def __init__(self, source: BlockAdapter, target: BlockAdapter) -> None:
+        self.source, self.target = source, target
+        self.readers = target.readers()
+        if not self.readers:
+            raise SpecMismatch("the target's adapter names no layer that reads hidden units, so none can be solved for")
+        if source.channels_last != target.channels_last:
+            raise SpecMismatch(
+                "one block has its channels in the last axis, the other in the second: they cannot change places"
+            )
+        module, names = target.module(), tuple(reader.layer for reader in self.readers)
+        self.layers = {name: _solvable(module, name) for name in names}
+        self.eps = {r.norm: _norm(module, r.norm).eps for r in self.readers if r.norm is not None}
+        if (source.closing is None) != (target.closing is None):
+            raise SpecMismatch("one block ends in a normalisation, the other does not; the readout is not solved for")
+        # Where both end in a ReLU or a LayerNorm, what enters it is compared; else what the source gives in the end.
+        whole, alike = source.module(), target.closing is not None or (source.rectified and target.rectified)
+        shared = tuple(reader.layer for reader in source.readers() if reader.layer in names)
+        self._source = Taps(whole, shared, _summed(whole) if alike else None)
+        self._target = Taps(module, names)
+        beside = target.module()
+        self._skip = Taps(beside, (), getattr(beside, "skip")) if hasattr(beside, "skip") else None  # noqa: B009
+
+    def moments(self, index: int, params: Params, source: Params, context: Context, kept: Tensor | None) -> Halves:
+        """Of the reader at `index`, for the target's tensors found so far, summed over the context's probes.
+
+        A reader that is not the last should give what the source's gives to the values `kept` `[models, values]`.
+        """
+        reader, halves = self.readers[index], Halves()
+        layer = self.layers[reader.layer]
+        for piece in context.entering():
+            output, seen = self._source(source, piece.original)
+            _, own = self._target(params, piece.reached)
+            if kept is None:
+                wanted = self._entering_norm(self._completing(output, params, piece.reached), params)
+            else:
+                wanted = _pick(seen[reader.layer][1], kept, -1 if isinstance(layer, nn.Linear) else 2)
+            halves.add(layer, own[reader.layer][0], wanted)
+        return halves
+
+    def solve(self, index: int, params: Params, halves: Halves, ridge: float | None = None) -> Params:
+        """The target's tensors, with the reader's replaced by the ridge regression on `halves`.
+
+        It pulls towards the reader in `params`; None chooses its strength for each model on held-out examples.
+        """
+        reader, name = self.readers[index], f"{self.readers[index].layer}.weight"
+        start, view, total = params[name].flatten(2).mT.double(), self.view(index), halves.total()
+        strength = halves.ridge(view, start) if ridge is None else start.new_full((models(params),), ridge)
+        weights = view(total).ridge(start, strength)
+        changed = params | {name: weights.mT.reshape(params[name].shape).to(params[name])}
+        return changed | (_with_constant(params, reader, total.constant(weights)) if view is Moments.centred else {})
+
+    def view(self, index: int) -> View:
+        """How a reader's moments are to be seen: centred where it has a bias, or a mean behind it to serve as one."""
+        reader = self.readers[index]
+        has_bias = self.layers[reader.layer].bias is not None or reader.norm is not None
+        return Moments.centred if has_bias else Moments.plain
+
+    def missed(self, index: int, params: Params, halves: Halves) -> Moments:
+        """Moments of a reader to choose units by: what the normalisation behind it enlarges counts for more."""
+        reader, found = self.readers[index], self.view(index)(halves.total())
+        if reader.norm is None:
+            return found
+        gain = self._gain(params, reader.norm)
+        return replace(found, cross=found.cross * gain[:, None], power=found.power * gain.square())
+
+    def awake(self, params: Params) -> Params:
+        """The same function, up to channels that the last normalisation had (nearly) shut: it lets them through again.
+
+        What should leave such a channel could not be said by what enters it.
+        """
+        reader = self.readers[-1]
+        if reader.norm is None:
+            return params
+        gain = self._gain(params, reader.norm)
+        typical = gain.abs().mean(1, keepdim=True).clamp_min(1e-6)
+        opened = torch.where(gain.abs() < 0.01 * typical, typical, gain)
+        weight, ratio = params[f"{reader.layer}.weight"], gain / opened
+        deviation = torch.sqrt(params[f"{reader.norm}.running_var"] + self.eps[reader.norm])
+        return params | {
+            f"{reader.layer}.weight": weight * ratio.view(*ratio.shape, *[1] * (weight.ndim - 2)),
+            f"{reader.norm}.weight": opened * deviation,
+            f"{reader.norm}.running_mean": params[f"{reader.norm}.running_mean"] * ratio,
+        }
+
+    def _completing(self, output: Tensor, params: Params, reached: Tensor) -> Tensor:
+        """What the target's branch should be for its sum to be the source's, in the layout of its last layer."""
+        wanted = output - (reached if self._skip is None else self._skip(params, reached)[0])
+        last = self.layers[self.readers[-1].layer]
+        return wanted.movedim(2, -1) if isinstance(last, nn.Linear) and not self.target.channels_last else wanted
+
+    def _entering_norm(self, wanted: Tensor, params: Params) -> Tensor:
+        """What has to enter the normalisation behind the last reader, if there is one, for `wanted` to leave it."""
+        norm = self.readers[-1].norm
+        if norm is None:
+            return wanted
+        behind = (self._gain(params, norm), params[f"{norm}.bias"], params[f"{norm}.running_mean"])
+        gain, bias, mean = (t.view(len(t), 1, -1, *[1] * (wanted.ndim - 3)) for t in behind)
+        return (wanted - bias) / gain + mean
+
+    def _gain(self, params: Params, norm: str) -> Tensor:
+        """What a normalisation multiplies each channel by: `[models, channels]`."""
+        return params[f"{norm}.weight"] * torch.rsqrt(params[f"{norm}.running_var"] + self.eps[norm])
+
+
+def _with_constant(params: Params, reader: Reader, constant: Tensor) -> Params:
+    """The tensor that holds the reader's constant: its bias, or the mean that the normalisation behind it takes off."""
+    bias = f"{reader.layer}.bias"
+    if bias in params:
+        return {bias: constant.to(params[bias])}
+    mean = f"{reader.norm}.running_mean"
+    return {mean: (params[mean] - constant).to(params[mean])}
+
+
+def _summed(block: nn.Module) -> Callable[[Tensor], Tensor]:
+    """A block's method for the sum of its input, passed on by `skip` where it has one, and its branch."""
+    branch, skip = (getattr(block, name, None) for name in ("branch", "skip"))
+    if branch is None:
+        raise SpecMismatch(f"{type(block).__name__} has no method `branch`, which its adapter promises")
+    if skip is None:
+        return lambda x: branch(x) + x
+    return lambda x: branch(x) + skip(x)
+
+
+def _pick(left: Tensor, kept: Tensor, axis: int) -> Tensor:
+    """The units `kept` `[models, units]` of what left a layer, `[models, n, ...]`, along their axis."""
+    return torch.stack([one.index_select(axis % left.ndim - 1, chosen) for one, chosen in zip(left, kept, strict=True)])
+
+
+def _solvable(module: nn.Module, name: str) -> nn.Module:
+    """The layer of this name, if it is a Linear or an ordinary convolution; raises `SpecMismatch`."""
+    layer = module.get_submodule(name)
+    plain = isinstance(layer, nn.Conv2d) and layer.groups == 1 and isinstance(layer.padding, tuple)
+    if isinstance(layer, nn.Linear) or (plain and layer.padding_mode == "zeros"):
+        return layer
+    raise SpecMismatch(f"{name} is {layer}; only Linear and zero-padded convolutions of one group are solved for")
+
+
+def _norm(module: nn.Module, name: str) -> _NormBase:
+    """The normalisation of this name, if it is a fixed scale and shift outside training; raises `SpecMismatch`."""
+    layer = module.get_submodule(name)
+    if isinstance(layer, _NormBase) and layer.affine and layer.track_running_stats:
+        return layer
+    raise SpecMismatch(
+        f"{name} is {layer}; behind a layer to solve for, only BatchNorm with running statistics may stand"
+    )

@@ -1,0 +1,45 @@
+"""Accuracies of several hosts as a mean with its interval, and how much of a gap is closed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from scipy.special import stdtrit
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Accuracies of several hosts, in percent, with the 95% t-interval of their mean over hosts."""
+
+    mean: float
+    ci95: tuple[float, float]
+    min: float
+    max: float
+    n: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "ci95": list(self.ci95)}
+
+
+def summarise(values: Tensor) -> Summary:
+    """One value for each host, `[hosts]` → their summary."""
+    values = values.double()
+    n, mean = len(values), values.mean().item()
+    spread = float(stdtrit(n - 1, 0.975)) * values.std().item() / n**0.5 if n > 1 else float("nan")
+    return Summary(mean, (mean - spread, mean + spread), values.min().item(), values.max().item(), n)
+
+
+def place(methods: Mapping[str, Mapping[str, Any]], name: str) -> float | None:
+    """A method's place between random initialisation (0) and the trained target (1) by their means; None without a gap.
+
+    `methods` are summaries by name, of the same hosts.
+    """
+    low, mean, high = (methods.get(each, {}).get("mean") for each in ("random_init", name, "trained_target"))
+    if low is None or mean is None or high is None or not high > low or not math.isfinite(mean):
+        return None
+    share: float = (mean - low) / (high - low)
+    return share

@@ -1,0 +1,137 @@
+"""Looking components up by kind and name, with their provenance; clashes and typing mistakes get a full answer."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from paramtrans.api.specs import Component
+from paramtrans.errors import NameConflict, PluginLoadError, UnknownName
+
+KINDS = (
+    "block_adapter",
+    "translator",
+    "augmenter",
+    "objective",
+    "task",
+    "rival",
+    "probe",
+    "executor",
+    "pretrained_translator",
+    "command",
+)
+"""Kinds of components; the hook of each is `paramtrans_<kind>s`."""
+
+
+@dataclass(frozen=True)
+class Provider:
+    """Where a component came from."""
+
+    distribution: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version}".strip()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered component."""
+
+    kind: str
+    component: Component
+    provider: Provider
+
+    @property
+    def name(self) -> str:
+        return self.component.name
+
+    def resolve(self) -> Any:
+        """Import what `component.target` names; raises `PluginLoadError` with the provider and the cause."""
+        module, _, attribute = self.component.target.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except (Exception, SystemExit) as error:  # a plugin may raise anything at import
+            raise PluginLoadError(
+                f'{self.kind} "{self.name}" of {self.provider} cannot be loaded from {self.component.target}: '
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+
+class Registry:
+    """All components of all loaded plugins."""
+
+    def __init__(self, entries: Iterable[Entry] = (), not_loaded: Iterable[str] = ()) -> None:
+        self._entries = tuple(entries)
+        self.not_loaded = tuple(not_loaded)
+        """What could not be loaded and why, a line each, for error messages."""
+
+    def __iter__(self) -> Any:
+        return iter(sorted(self._entries, key=lambda e: (KINDS.index(e.kind), e.name)))
+
+    def of_kind(self, kind: str) -> list[Entry]:
+        return [entry for entry in self if entry.kind == kind]
+
+    def find(self, kind: str, name: str) -> Entry:
+        """The one component of this kind and name; raises `UnknownName` or `NameConflict`."""
+        found = [entry for entry in self.of_kind(kind) if entry.name == name]
+        if not found:
+            raise UnknownName(self._unknown(kind, name))
+        if len(found) > 1:
+            providers = " and ".join(str(entry.provider) for entry in found)
+            raise NameConflict(f'{kind} "{name}" is provided by {providers}; uninstall one, or rename one of them')
+        return found[0]
+
+    def named(self, name: str) -> list[Entry]:
+        """The components of this name, of any kind; raises `UnknownName` where there is none."""
+        if found := [entry for entry in self if entry.name == name]:
+            return found
+        close = difflib.get_close_matches(name, {entry.name for entry in self}, n=1)
+        hint = f'did you mean "{close[0]}"?' if close else "paramtrans plugins lists what there is"
+        raise UnknownName(f'unknown component "{name}"; {hint}')
+
+    def name_of(self, kind: str, cls: type) -> str:
+        """The name under which a class is announced; raises `UnknownName` where it is not."""
+        for entry in self.of_kind(kind):
+            if entry.component.target == f"{cls.__module__}:{cls.__qualname__}":
+                return entry.name
+        raise UnknownName(f"no plugin announces {cls.__module__}:{cls.__qualname__} as a {kind.replace('_', ' ')}")
+
+    def load(self, kind: str, name: str) -> Any:
+        """The class (or command) of this kind and name."""
+        return self.find(kind, name).resolve()
+
+    def create(self, kind: str, name: str, *args: Any, **options: Any) -> Any:
+        """A component with `options` validated by its own model; `args` are what its class takes behind them.
+
+        Raises `ConfigError` for wrong options.
+
+        >>> from paramtrans.plugins import components
+        >>> components().create("block_adapter", "mlp", channels=6, hidden=12).spec.parameters
+        162
+        """
+        from paramtrans.api.options import validate  # here, because pydantic takes longer to import than listing takes
+
+        cls = self.load(kind, name)
+        return cls(validate(cls.Options, options, f"{kind.replace('_', ' ')} {name}: "), *args)
+
+    def _unknown(self, kind: str, name: str) -> str:
+        if kind not in KINDS:
+            return f'unknown kind of component "{kind}"{_near(kind, KINDS)}\n  kinds: {", ".join(KINDS)}'
+        near = _near(name, {entry.name for entry in self.of_kind(kind)})
+        lines = [f'unknown {kind.replace("_", " ")} "{name}"{near}']
+        providers = sorted({str(entry.provider) for entry in self.of_kind(kind)})
+        for provider in providers:
+            offered = sorted(entry.name for entry in self.of_kind(kind) if str(entry.provider) == provider)
+            lines.append(f"  available: {', '.join(offered)} ({provider})")
+        lines.extend(f"  not loaded: {line}" for line in self.not_loaded)
+        return "\n".join(lines)
+
+
+def _near(name: str, names: Iterable[str]) -> str:
+    """The nearest of some names as a question, or nothing."""
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f'; did you mean "{close[0]}"?' if close else ""

@@ -1,0 +1,68 @@
+"""The figures of a sweep: means of all runs, and their curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from paramtrans.report.figures import BLUE, INK, finite, label, log_scale, method_line, styled
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@styled
+def means(runs: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Mean accuracy of each run with its 95% interval."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 0.8 + 0.32 * max(1, len(runs))), layout="constrained")
+    axes = figure.subplots()
+    for place, found in enumerate(runs.values()):
+        method_line(axes, place, found, [], BLUE, False)
+    axes.set_yticks(range(len(runs)), [label(name) for name in runs])
+    axes.set_ylim(len(runs) - 0.4, -0.6)
+    axes.set_xlabel("accuracy, %")
+    axes.grid(axis="x")
+    return figure
+
+
+@styled
+def gains(runs: Mapping[str, Mapping[str, Any]], across: str) -> Figure:
+    """Mean gain of each run with its 95% interval, from left to right, in the order of the runs; `across`: what they
+    differ in."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 3), layout="constrained")
+    axes = figure.subplots()
+    means = [found["mean"] for found in runs.values()]
+    reach = [[abs(found["ci95"][side] - found["mean"]) for found in runs.values()] for side in (0, 1)]
+    axes.errorbar(range(len(runs)), means, yerr=reach, fmt="o-", color=BLUE, capsize=4)
+    axes.axhline(0, color=INK, linewidth=0.8)
+    axes.set_xticks(range(len(runs)), [label(name) for name in runs])
+    axes.set_xlabel(across)
+    axes.set_ylabel("gain, points")
+    axes.grid(axis="y")
+    return figure
+
+
+@styled
+def curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], keys: Sequence[str]) -> Figure:
+    """A panel for each of the keys `loss` and `select`, in it a curve for each run over the epochs."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 1.1 + 2.3 * len(keys)), layout="constrained")
+    panels = figure.subplots(len(keys), 1, sharex=True, squeeze=False)[:, 0]
+    names = {"loss": "loss", "select": "selection\naccuracy, %"}
+    for axes, key in zip(panels, keys, strict=True):
+        for name, epochs in runs.items():
+            points = [(entry["epoch"], entry[key]) for entry in epochs if finite([entry.get(key)])]
+            axes.plot([epoch for epoch, _ in points], [value for _, value in points], label=label(name))
+        axes.set_ylabel(names[key])
+        axes.grid()
+        if key == "loss" and all(entry["loss"] > 0 for epochs in runs.values() for entry in epochs):
+            log_scale(axes)
+    panels[-1].set_xlabel("epoch")
+    if runs:
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=min(4, len(runs)))
+    return figure

@@ -1,0 +1,37 @@
+"""What a page tells someone who has never heard of all this: what was done, and what each method is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from paramtrans.report.figures import label, ordered
+
+MEANINGS = {
+    "source": "each network as it was trained, with its source block.",
+    "trained_target": "a target block trained in the same place, all around it frozen: what training would give.",
+    "translated": "what the translator wrote.",
+    "zero_block": "a target block of zeros: the network without what the block computes.",
+    "random_init": "an untrained target block.",
+    "random_replacement": "the trained target block of another network, drawn at random.",
+    "greedy_replacement": "the trained target block of the network whose source block is nearest.",
+}
+
+
+def about(run: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """What was done, in words for anyone."""
+    names = {part: run["config"][part]["name"] for part in ("task", "source", "target")}
+    sizes = {side: f"{result['blocks'][side]['parameters']:,} parameters" for side in ("source", "target")}
+    written = "The methods below write the small block’s parameters."
+    if result["translator"] is not None:
+        written = "A translator wrote the small block’s parameters from the large one’s; nothing was trained again."
+    return (
+        f"In networks trained on “{names['task']}”, one block was replaced by a smaller one: the source block "
+        f"({names['source']}, {sizes['source']}) by a target block ({names['target']}, {sizes['target']}). {written} "
+        "All methods were compared on the same networks, the report hosts, and no translator has seen those before."
+    )
+
+
+def meanings(methods: Iterable[str]) -> list[tuple[str, str]]:
+    """Each of some methods with what it is, as far as that is known here."""
+    return [(label(name), MEANINGS[name]) for name in ordered(methods) if name in MEANINGS]

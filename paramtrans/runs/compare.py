@@ -1,0 +1,198 @@
+"""Finished runs side by side: accuracies, what differs in their configs, and whether they may be compared at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from markupsafe import Markup
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from paramtrans.config.schema import ELSEWHERE
+from paramtrans.errors import StoreError
+from paramtrans.ops.statistics import summarise
+from paramtrans.report import figures, html, sweep_figures
+from paramtrans.report.figures import label, ordered
+from paramtrans.runs import folder as run_folder
+from paramtrans.runs.folder import Record
+from paramtrans.storage import files
+
+FORMAT = 1
+NONE = "–"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One of the runs."""
+
+    name: str
+    record: Record
+    evaluation: dict[str, Any]
+
+    @property
+    def methods(self) -> dict[str, dict[str, Any]]:
+        methods: dict[str, dict[str, Any]] = self.evaluation["methods"]
+        return methods
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Everything in its config by dotted path, without where it was made."""
+        config = {key: value for key, value in self.record.config.items() if key not in ELSEWHERE}
+        return dict(_flat(config))
+
+    @property
+    def hosts(self) -> tuple[Any, ...]:
+        """What tells its report hosts from others: their seeds, and what the source networks reach."""
+        hosts = self.evaluation["hosts"]
+        return (*hosts.get("seeds", ()), None, *hosts.get("accuracies", {}).get("source", ()))
+
+
+def read(folders: Sequence[Path]) -> list[Compared]:
+    """The runs in these folders, under names that differ; raises `StoreError` where one is not finished."""
+    runs: list[Compared] = []
+    for folder in folders:
+        record, evaluation = run_folder.read_finished(folder)
+        name = folder.resolve().name
+        if any(run.name == name for run in runs):
+            name = str(folder)
+        if any(run.name == name for run in runs):
+            raise StoreError(f"{folder}: is named twice")
+        runs.append(Compared(name, record, evaluation))
+    return runs
+
+
+def compare(runs: Sequence[Compared]) -> dict[str, Any]:
+    """All of it, as `paramtrans compare --json` prints it."""
+    versions = {run.name: {**run.record.versions} for run in runs}
+    return {
+        "runs": [run.name for run in runs],
+        "methods": {
+            name: {run.name: _short(run.methods[name]) for run in runs if name in run.methods}
+            for name in ordered({name for run in runs for name in run.methods})
+        },
+        "config": _differing({run.name: run.values for run in runs}),
+        "versions": _differing(versions),
+        "same_hosts": len({run.hosts for run in runs}) == 1,
+        "difference": _difference(runs),
+    }
+
+
+def tables(found: Mapping[str, Any]) -> Group:
+    """For a terminal: accuracies, differences, and what is to be said about them."""
+    parts: list[Any] = [_table("Accuracy on the report hosts, %", "method", *accuracies(found), bold="translated")]
+    for key, title in (("config", "Configs differ in"), ("versions", "Versions differ in")):
+        if found[key]:
+            parts.append(_table(title, "", found["runs"], _cells(found, key)))
+    return Group(*parts, *(Text(line) for line in remarks(found)))
+
+
+def accuracies(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Names of the runs, and a line for each method: its name, then mean and interval in each run."""
+    lines = []
+    for name, of_run in found["methods"].items():
+        cells = [html.number(of_run.get(run, {}).get("mean")) for run in found["runs"]]
+        intervals = [html.interval(of_run.get(run, {}).get("ci95", ())) for run in found["runs"]]
+        lines.append([label(name), *(f"{c} ({i})" if i != NONE else c for c, i in zip(cells, intervals, strict=True))])
+    return list(found["runs"]), lines
+
+
+def remarks(found: Mapping[str, Any]) -> list[str]:
+    """What must be known to read the tables."""
+    said = []
+    if found["same_hosts"]:
+        said += [
+            f"Translated, {run} less {found['runs'][0]}, host by host: {gap['mean']:+.1f} "
+            f"(95% interval {gap['ci95'][0]:+.1f} to {gap['ci95'][1]:+.1f})."
+            for run, gap in found["difference"].items()
+        ]
+    else:
+        said.append(
+            "The runs were reported on different hosts: differences between them are not those of methods alone."
+        )
+    if not found["config"]:
+        said.append("The configs are the same.")
+    return said
+
+
+def write(path: Path, found: Mapping[str, Any]) -> None:
+    """The page to look at, complete in itself."""
+    runs, lines = accuracies(found)
+    means = found["methods"].get("translated", {})
+    said = "Mean accuracy of the translated blocks of each run, with its 95% interval."
+    page = (
+        html.environment()
+        .get_template("compare.html.jinja")
+        .render(
+            runs=runs,
+            lines=lines,
+            config=_cells(found, "config"),
+            versions=_cells(found, "versions"),
+            remarks=remarks(found),
+            figure=Markup(figures.svg(sweep_figures.means(means), "means", said)) if means else "",
+            said=said,
+        )
+    )
+    files.write_bytes(path, page.encode("utf-8", errors="replace"))
+
+
+def _short(method: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: method.get(key) for key in ("mean", "ci95", "min", "max", "n")}
+
+
+def _difference(runs: Sequence[Compared]) -> dict[str, Any]:
+    """Of the translated blocks of each run to those of the first, host by host, where the hosts are the same."""
+    first, *others = runs
+    if any(run.hosts != first.hosts for run in others):
+        return {}
+    values = {run.name: run.evaluation["hosts"].get("accuracies", {}).get("translated") for run in runs}
+    if None in values.values():
+        return {}
+    base = torch.tensor(values[first.name], dtype=torch.float64)
+    gaps = {run.name: summarise(torch.tensor(values[run.name], dtype=torch.float64) - base) for run in others}
+    return {name: {"mean": gap.mean, "ci95": list(gap.ci95)} for name, gap in gaps.items()}
+
+
+def _flat(value: Any, path: str = "") -> Iterable[tuple[str, Any]]:
+    """Every value of a nested document with its dotted path."""
+    if isinstance(value, dict) and value:
+        for key, below in value.items():
+            yield from _flat(below, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        for number, item in enumerate(value):
+            yield from _flat(item, f"{path}.{number}")
+    else:
+        yield path, value
+
+
+def _differing(values: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Paths at which not all runs have the same value, with the value of each that has one."""
+    paths = dict.fromkeys(path for of_run in values.values() for path in of_run)
+    rows = {path: {name: of_run[path] for name, of_run in values.items() if path in of_run} for path in paths}
+    return {
+        path: row
+        for path, row in rows.items()
+        if len(row) < len(values) or len({json.dumps(value, sort_keys=True) for value in row.values()}) > 1
+    }
+
+
+def _cells(found: Mapping[str, Any], key: str) -> list[list[str]]:
+    return [
+        [path, *(json.dumps(row[run], ensure_ascii=False) if run in row else NONE for run in found["runs"])]
+        for path, row in found[key].items()
+    ]
+
+
+def _table(title: str, first: str, runs: Sequence[str], lines: Sequence[Sequence[str]], bold: str = "") -> Table:
+    made = Table(title=title, title_justify="left")
+    made.add_column(first, overflow="fold")
+    for run in runs:
+        made.add_column(Text(run), justify="right", overflow="fold")
+    for line in lines:
+        made.add_row(*map(Text, line), style="bold green" if line[0] == bold else None)
+    return made

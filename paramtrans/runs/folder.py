@@ -1,0 +1,276 @@
+"""A run's folder: who works in it, which config it belongs to, and what is kept there."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeVar
+
+from filelock import Timeout
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from paramtrans.config.schema import ELSEWHERE, Config
+from paramtrans.errors import StoreError
+from paramtrans.storage import files as store
+
+FORMAT = 2
+"""Version of `run.json`. 1 was the same without checksums of itself and of the results."""
+EVALUATION_FORMAT = 1
+"""Version of `evaluation.json`."""
+RESULTS = ("translator", "tensorboard", "evaluation.json", "metrics.jsonl", "report.html")
+"""Files and folders that a run leaves."""
+OTHERWISE = "set run.dir to another folder"
+AGAIN = f"use --fresh to start over, or {OTHERWISE}"
+PACKAGES = ("paramtrans", "torch", "torchvision", "numpy", "safetensors", "pluggy", "pydantic")
+
+logger = logging.getLogger(__name__)
+
+
+class RunFolder:
+    """`run.json`, `metrics.jsonl`, `evaluation.json`, `report.html`, `translator/` and `checkpoint/` while training."""
+
+    def __init__(self, path: Path, config: dict[str, Any]) -> None:
+        self.path, self.config = path, config
+        self.device = ""
+        """What was computed on, for the record: `cpu`, or a GPU's name."""
+        self.seconds: dict[str, float] = {}
+        """Wall-clock time of each stage, over all interruptions."""
+        self.outdated = 0
+        """Shards of the zoo that are no newer are trained again (`--fresh`); 0: none."""
+        self.started = datetime.now(UTC).isoformat(timespec="seconds")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes out of the folder.
+
+        Raises `StoreError` where one is in it, it may not be written, or it holds what no run of ours left there.
+        """
+        try:
+            with store.locked(self.path, OTHERWISE, timeout=0):
+                self._check_ours()
+                store.tidy(self.path, self.checkpoint, self.file("translator"))
+                yield
+        except Timeout as error:
+            raise StoreError(f"{self.path}: another process works on this run; wait for it, or set run.dir") from error
+
+    def resume(self) -> dict[str, Any] | None:
+        """Take up what is in the folder: the evaluation if the run is finished, else None.
+
+        Raises `StoreError` if the folder holds a run of another config, or of a later version of the format.
+        """
+        if not store.exists(self.file("run.json")):
+            return None
+        record = read_record(self.file("run.json"), AGAIN)
+        if different := sorted(_differences(_identity(_completed(record.config)), _identity(self.config))):
+            raise StoreError(
+                f"{self.path}: holds a run of another config (different: {', '.join(different[:5])}); "
+                "set run.dir to another folder, or use --fresh to start over here, zoo included"
+            )
+        self.seconds, self.started, self.outdated = record.seconds, record.started, record.outdated
+        if record.status != "finished":
+            return None
+        self._check_results(record.files)
+        path = self.file("evaluation.json")
+        return _checked(path, _document(path, (EVALUATION_FORMAT,), AGAIN), Evaluation, AGAIN).model_dump()
+
+    def clear(self) -> None:
+        """Forget what earlier runs left; files of others stay. `run.json`, which says whose they are, goes last."""
+        for name in ("checkpoint", *RESULTS, "run.json"):
+            store.remove(self.file(name))
+
+    def drop_checkpoint(self) -> None:
+        store.remove(self.checkpoint)
+
+    @property
+    def checkpoint(self) -> Path:
+        """The folder from which an interrupted training goes on."""
+        return self.file("checkpoint")
+
+    def file(self, name: str) -> Path:
+        return self.path / name
+
+    def write_metrics(self, epochs: list[dict[str, float]]) -> None:
+        """One line for each epoch."""
+        lines = [json.dumps({"epoch": number, **metrics}) + "\n" for number, metrics in enumerate(epochs, 1)]
+        store.write_bytes(self.file("metrics.jsonl"), "".join(lines).encode())
+
+    def write_record(self, status: str, plugins: list[str]) -> dict[str, Any]:
+        """Write and return `run.json`: all that is needed to know what was run, and with what."""
+        record = {
+            "format": FORMAT,
+            "name": self.path.name,
+            "status": status,
+            "started": self.started,
+            "config": self.config,
+            "seconds": self.seconds,
+            "outdated": self.outdated,
+            "versions": versions(),
+            "machine": {"device": self.device, **machine()},
+            "plugins": plugins,
+            "files": self._results() if status == "finished" else {},
+        }
+        store.write_sealed(self.file("run.json"), record)
+        return record
+
+    def _check_ours(self) -> None:
+        """Nothing is written through a link, and nothing of others is taken for a run's and overwritten."""
+        names = ("checkpoint", *RESULTS)
+        for name in (*names, "run.json"):
+            if self.file(name).is_symlink():
+                raise StoreError(f"{self.file(name)}: is a symbolic link, and might lead anywhere; {OTHERWISE}")
+        present = [name for name in names if self.file(name).exists()]
+        if present and not self.file("run.json").exists():
+            raise StoreError(f"{self.path}: holds {', '.join(present)}, but no run.json; {OTHERWISE}")
+
+    def _results(self) -> dict[str, str]:
+        """The checksum of each file of the results, by its path below the folder."""
+        roots = [self.file(name) for name in RESULTS]
+        files = [path for root in roots for path in ([root] if root.is_file() else root.rglob("*")) if path.is_file()]
+        return {path.relative_to(self.path).as_posix(): store.checksum(path) for path in sorted(files)}
+
+    def _check_results(self, recorded: dict[str, str]) -> None:
+        """Refuse a changed evaluation, from which the run answers; report any other result that was changed."""
+        found = self._results()
+        for name in sorted(name for name, checksum in recorded.items() if found.get(name) != checksum):
+            what = f"{self.file(name)}: " + ("was changed after it was written" if name in found else "is missing")
+            if name == "evaluation.json":
+                raise StoreError(f"{what}; {AGAIN}")
+            logger.warning("%s; the run answers without it", what)
+
+
+def read_finished(folder: Path) -> tuple[Record, dict[str, Any]]:
+    """The record and the evaluation of a finished run; raises `StoreError` where there is none in the folder."""
+    otherwise = "give the folder of a finished run"
+    record = read_record(folder / "run.json", otherwise)
+    path = folder / "evaluation.json"
+    if record.status != "finished":
+        raise StoreError(f"{folder}: the run is not finished; {otherwise}")
+    if record.files and store.checksum(path) != record.files.get(path.name):
+        raise StoreError(f"{path}: was changed after it was written; {otherwise}")
+    document = _document(path, (EVALUATION_FORMAT,), otherwise)
+    return record, _checked(path, document, Evaluation, otherwise).model_dump()
+
+
+def history(folder: Path) -> dict[str, Any]:
+    """How the translator of a finished run was trained, as its training told it."""
+    _, evaluation = read_finished(folder)
+    training, costs = evaluation["training"], evaluation["break_even"]
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    epochs = [{key: value for key, value in json.loads(line).items() if key != "epoch"} for line in lines]
+    best = {"best_epoch": training["best_epoch"], "best_accuracy": training["best_select"]}
+    return {"epochs": epochs, **best, "seconds": costs["training_seconds"]}
+
+
+class Record(BaseModel):
+    """What is needed of `run.json` to take up a run, or to make it again."""
+
+    format: int
+    name: str = "run"
+    status: str
+    started: str
+    config: dict[str, Any]
+    seconds: dict[str, float]
+    outdated: int = 0
+    versions: dict[str, str] = {}
+    machine: dict[str, Any] = {}
+    plugins: list[str] = []
+    files: dict[str, str] = {}
+
+
+class Evaluation(BaseModel):
+    """What is needed of `evaluation.json` to answer from it."""
+
+    model_config = ConfigDict(extra="allow")
+    format: int
+    methods: dict[str, dict[str, Any]]
+    hosts: dict[str, Any]
+    translator: dict[str, Any] | None
+    zoo: dict[str, int]
+    blocks: dict[str, dict[str, Any]]
+    break_even: dict[str, Any] | None
+    training: dict[str, Any] | None
+
+
+Checked = TypeVar("Checked", bound=BaseModel)
+
+
+def read_record(path: Path, otherwise: str) -> Record:
+    """`run.json`, held to its checksum where its format has one.
+
+    Raises `StoreError` where it is not what was written, or of a later version; `otherwise` is what to do then.
+    """
+    document = _document(path, (1, FORMAT), otherwise)
+    try:
+        if document.get("format") == FORMAT or store.SEAL in document:
+            document = store.unsealed(path, document)
+    except store.Damaged as error:
+        raise StoreError(f"{error}; {otherwise}") from error
+    return _checked(path, document, Record, otherwise)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on, as they are here."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+
+
+def machine() -> dict[str, Any]:
+    """What kind of processor this is, and how many of its cores this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {"processor": platform.machine(), "cores": cores}
+
+
+def _document(path: Path, formats: tuple[int, ...], otherwise: str) -> dict[str, Any]:
+    """A JSON object of one of these formats."""
+    if not store.exists(path):
+        raise StoreError(f"{path}: is missing; {otherwise}")
+    try:
+        document = store.read_json(path)
+    except store.Damaged as error:
+        raise StoreError(f"{error}; {otherwise}") from error
+    if not isinstance(document, dict):
+        raise StoreError(f"{path}: is not what was written there; {otherwise}")
+    if (found := document.get("format")) not in formats:
+        raise StoreError(f"{path}: has format {found}, this paramtrans reads {formats[-1]}; {otherwise}")
+    return document
+
+
+def _checked(path: Path, document: dict[str, Any], model: type[Checked], otherwise: str) -> Checked:
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        raise StoreError(f"{path}: is not what was written there; {otherwise}") from error
+
+
+def _completed(config: dict[str, Any]) -> dict[str, Any]:
+    """A config that was written by an earlier version, with the defaults of what was added since."""
+    try:
+        return Config.model_validate(config).model_dump(mode="json")
+    except ValidationError:
+        return config
+
+
+def _identity(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in ELSEWHERE}
+
+
+def _differences(one: Any, other: Any, path: str = "") -> Iterator[str]:
+    """Dotted paths at which two configs differ; what is empty counts as absent, so that options may be added."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in one.keys() | other.keys():
+            yield from _differences(one.get(key), other.get(key), f"{path}.{key}" if path else str(key))
+    elif (one or other) and one != other:
+        yield path
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"

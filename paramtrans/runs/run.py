@@ -1,0 +1,297 @@
+"""A run: the stages, their order, what is already done. One config, one folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from paramtrans.api.specs import RunInfo
+from paramtrans.api.translator import Translator
+from paramtrans.builder import Parts
+from paramtrans.config.schema import Config
+from paramtrans.errors import ConfigError, StoreError
+from paramtrans.evaluation.comparison import Comparison
+from paramtrans.plugins.manager import Plugins, plugins
+from paramtrans.report import html
+from paramtrans.runs import folder as run_folder
+from paramtrans.runs.folder import RunFolder
+from paramtrans.storage import files
+from paramtrans.storage.cache import cache_dir
+from paramtrans.training import distributed
+from paramtrans.training.trainer import Trainer
+from paramtrans.translators import card
+from paramtrans.translators.base import LearnedTranslator
+from paramtrans.translators.saving import load_translator, save_translator
+from paramtrans.utils import memory, seeds
+from paramtrans.utils.progress import Reporter
+from paramtrans.zoo.collection import Zoos
+from paramtrans.zoo.zoo import Zoo
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+CACHE_HINT = "set run.cache to another folder"
+CALLS = ("train", "done")
+"""What the process that leads a group tells the others."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a finished run found."""
+
+    dir: Path
+    seconds: dict[str, float]
+    """Wall-clock time of each stage; a stage that found its work done took almost none."""
+    evaluation: dict[str, Any]
+    """The content of `evaluation.json`: accuracies of every method on every report host, costs, break-even."""
+
+    @property
+    def methods(self) -> dict[str, dict[str, Any]]:
+        """For each method: `mean`, `ci95`, `min`, `max` in percent, and `n` hosts."""
+        methods: dict[str, dict[str, Any]] = self.evaluation["methods"]
+        return methods
+
+    def table(self) -> Table:
+        """All methods, for a terminal."""
+        return html.table(self.evaluation)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object that `paramtrans run --json` prints."""
+        kept = ("methods", "translator", "zoo", "blocks", "break_even")
+        return {"run_dir": str(self.dir), "seconds": self.seconds, **{key: self.evaluation[key] for key in kept}}
+
+
+def run(
+    config: Config,
+    name: str = "run",
+    *,
+    fresh: bool = False,
+    reporter: Reporter | None = None,
+    loaded: Plugins | None = None,
+) -> RunResult:
+    """Do what a config says, or go on where an earlier run of it stopped, or answer from its folder if it is finished.
+
+    `name` is the folder below `runs/` where the config gives none. `fresh` starts over, zoo included. Processes that
+    torchrun started train the translator together, and each gets the result.
+
+    >>> from paramtrans import config, plugins, run  # doctest: +SKIP
+    >>> result = run(config.load(Path("examples/mnist_conv_to_conv.toml"), plugins.components()))  # doctest: +SKIP
+    >>> result.methods["translated"]["mean"]  # doctest: +SKIP
+    """
+    if not isinstance(config, Config):
+        found = f"run takes a validated config, not {type(config).__name__}"
+        raise ConfigError([f"{found}; config.load(path, components()) gives one, or config.validate(document, …)"])
+    return Run(config, name, reporter or Reporter(), loaded or plugins()).do(fresh)
+
+
+class Run:
+    """One run while it goes on."""
+
+    def __init__(
+        self,
+        config: Config,
+        name: str,
+        reporter: Reporter,
+        loaded: Plugins,
+        where: str = "config",
+        like: Parts | None = None,
+    ) -> None:
+        """`like` are the parts of another run, to take over what is the same."""
+        self.config, self.reporter, self.plugins = config, reporter, loaded
+        self.group = distributed.joined()
+        self.where = where
+        """What messages about the config begin with: its file."""
+        self.parts = Parts(config, loaded.registry(), like)
+        self.cache = cache_dir(config.run.cache)
+        with memory.told(where):
+            self.zoos = Zoos(self.parts, self.cache, loaded.registry())
+        self.zoo = self.zoos.own
+        path = Path(config.run.dir) if config.run.dir else Path("runs") / name
+        self.folder = RunFolder(path, config.model_dump(mode="json"))
+        self.info = RunInfo(path, self.folder.config)
+
+    def check(self) -> None:
+        """Raise `ConfigError` with all that does not fit, before anything is trained."""
+        with memory.told(self.where):
+            self.parts.check(self.where)
+            _ = self.zoo.given
+            if unfit := list(self.zoos.unfit()):
+                raise ConfigError([f"{self.where}: {problem}" for problem in unfit])
+
+    def lesson(self) -> str | None:
+        """Runs with the same have the same translator; None where there is none, or where training looks further."""
+        if self.config.translator is None or self.config.evaluation.paper_way:
+            return None
+        what = {key: value for key, value in self.config.identity().items() if key not in ("evaluation", "report")}
+        zoo = {key: value for key, value in what["zoo"].items() if not key.startswith("report")}
+        return files.digest({**what, "zoo": zoo})
+
+    def do(self, fresh: bool, earlier: Path | None = None) -> RunResult:
+        """All stages, in order. `earlier` is the folder of a finished run with the same lesson, which is taken over."""
+        self.check()
+        if not self.group.leads:
+            return self._train_along()
+        finished = None if fresh else self.folder.resume()
+        if finished is None:
+            with self.folder.locked():
+                finished = (None if fresh else self.folder.resume()) or self._stages(fresh, earlier)
+        self._call("done")
+        return RunResult(self.folder.path, self.folder.seconds, finished)
+
+    def _call(self, what: str) -> str:
+        """Tell the other processes of the group what comes next; in these, hear it."""
+        word = torch.tensor(CALLS.index(what) if self.group.leads else 0)
+        return CALLS[int(self.group.follow(word))]
+
+    def _train_along(self) -> RunResult:
+        """In a process that does not lead: train the translator with the one that does, which does all the rest."""
+        while self._call("") != "done":
+            self.zoos.prepare(self.cache)
+            translator = self._new_translator()
+            assert isinstance(translator, LearnedTranslator)
+            self._trainer(translator).run(lambda epoch, metrics: None)
+        finished = self.folder.resume()
+        if finished is None:
+            raise StoreError(
+                f"{self.folder.path}: the run is not here; set run.dir to a folder that all machines share"
+            )
+        return RunResult(self.folder.path, self.folder.seconds, finished)
+
+    def start_over(self) -> None:
+        """Forget what the run's folder holds and all shards there are now, also over interruptions to come."""
+        self.folder.clear()
+        self.folder.outdated = self.zoos.newest()
+        self._record("running")
+
+    def _stages(self, fresh: bool, earlier: Path | None) -> dict[str, Any]:
+        files.make_folder(self.cache, CACHE_HINT)
+        self.zoos.prepare(self.cache)
+        if fresh:
+            self.start_over()
+        self._record("running")
+        self.plugins.notify("paramtrans_run_started", run=self.info)
+        for step in (1, 2):
+            with self._timed(f"zoo_step{step}"):
+                for zoo in self.zoos.all:
+                    self._train_zoo(zoo, step)
+        with self._timed("training"):
+            translator, history = self._take_over(earlier) if earlier else self._train_translator()
+        with self._timed("evaluation"):
+            reported = self.zoos.reported
+            comparison = Comparison(reported.parts, translator, self.zoos.report(), self.zoos.pairs())
+            comparison.run(self.reporter, reported.seconds_per_target())
+            result = comparison.result(history, self.zoos.seconds()) | self.zoos.facts()
+            result["paper_way"] = _best_of_all(history, self.config.evaluation.paper_way)
+        files.write_json(self.folder.file("evaluation.json"), result)
+        with self._timed("report"):
+            record = self._record("running")
+            epochs = [{"epoch": n, **metrics} for n, metrics in enumerate(history["epochs"] if history else [], 1)]
+            html.write(self.folder.path, result, record, epochs, comparison.feature_maps())
+            if translator is not None:
+                card.write(self.folder.file("translator"), card.of_run(record, result))
+        finished = RunResult(self.folder.path, self.folder.seconds, result)
+        self.plugins.notify("paramtrans_run_finished", run=self.info, result=finished.as_dict())
+        self._record("finished")
+        self.folder.drop_checkpoint()
+        return result
+
+    def _train_zoo(self, zoo: Zoo, step: int) -> None:
+        """Train the shards of a step that are not there yet. Runs that share a zoo take turns."""
+        folder, _ = zoo.folder(step)
+        with files.locked(folder, CACHE_HINT):
+            files.tidy(folder, folder / "hosts")
+            zoo.write_recipe(step)
+            jobs = zoo.missing(step, self.folder.outdated)
+            if not jobs:
+                return
+            training = zoo.config.zoo.step1 if step == 1 else zoo.config.zoo.step2
+            steps = len(jobs) * training.length(len(zoo.parts.task.split("train")))
+            count = sum(job["stop"] - job["start"] for job in jobs)
+            what = f"step {step}: {count} {'whole hosts' if step == 1 else 'target blocks'}"
+            with self.reporter.stage(what, steps) as stage:
+                self.parts.executor.run(jobs, stage.advance)
+
+    def _train_translator(self) -> tuple[Translator | None, dict[str, Any] | None]:
+        """Step 3: the run's own translator, if it has one, and its history, if it learned."""
+        if self.config.translator is None:
+            return None, None
+        translator = self._new_translator()
+        history = self._learn(translator) if isinstance(translator, LearnedTranslator) else None
+        self._save(translator)
+        return translator, history
+
+    def _take_over(self, earlier: Path) -> tuple[Translator, dict[str, Any] | None]:
+        """The translator of another run, and its history."""
+        translator = load_translator(earlier, self.plugins.registry())
+        self._save(translator)
+        if not isinstance(translator, LearnedTranslator):
+            return translator, None
+        history = run_folder.history(earlier)
+        self.folder.write_metrics(history["epochs"])
+        return translator.to(self.parts.device), history
+
+    def _save(self, translator: Translator) -> None:
+        assert self.config.translator is not None  # whose it is
+        names = self.config.translator.name, self.config.source, self.config.target
+        further = self.config.training.targets if self.config.training else ()
+        save_translator(self.folder.file("translator"), translator, *names, further)
+
+    def _new_translator(self) -> Translator:
+        seed = self.config.training.seed if self.config.training else 0
+        return self.parts.translator(seeds.derive(seed, "translator"))
+
+    def _trainer(self, translator: LearnedTranslator) -> Trainer:
+        own, *others = self.zoos.select()
+        return Trainer(self.parts, translator, self.zoos.train(), own[1], self.folder.checkpoint, self.group, others)
+
+    def _learn(self, translator: LearnedTranslator) -> dict[str, Any]:
+        self._call("train")
+        peeking = self.zoos.report() if self.config.evaluation.paper_way else None
+        trainer = self._trainer(translator)
+        with self.reporter.stage("step 3: translator", trainer.options.epochs) as stage:
+
+            def epoch_ended(epoch: int, metrics: dict[str, float]) -> None:
+                if stage.done == 0 and epoch > 1:
+                    stage.skipped = epoch - 1
+                select = f"  selection {metrics['select']:.1f}%" if "select" in metrics else ""
+                stage.advance(epoch - stage.done, f"loss {metrics['loss']:.4g}{select}")
+                if peeking and "select" in metrics:
+                    metrics["paper_way"] = trainer.accuracy(peeking, "test", self.zoos.reported.parts)
+                self.plugins.notify("paramtrans_epoch_ended", run=self.info, epoch=epoch, metrics=metrics)
+
+            history = asdict(trainer.run(epoch_ended))
+        self.folder.write_metrics(history["epochs"])
+        return history
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        """Adds a stage's time to what earlier attempts at it took."""
+        earlier, started = self.folder.seconds.get(stage, 0.0), time.monotonic()
+        try:
+            with memory.told(stage):
+                yield
+        finally:
+            self.folder.seconds[stage] = round(earlier + time.monotonic() - started, 3)
+            self._record("running")
+
+    def _record(self, status: str) -> dict[str, Any]:
+        device = self.parts.device
+        self.folder.device = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        return self.folder.write_record(status, [str(provider) for provider in self.plugins.providers()])
+
+
+def _best_of_all(history: dict[str, Any] | None, asked: bool) -> dict[str, Any] | None:
+    """What the paper would print: the best of all evaluations on the report hosts themselves."""
+    if not asked or history is None:
+        return None
+    found = {
+        epoch: metrics["paper_way"] for epoch, metrics in enumerate(history["epochs"], 1) if "paper_way" in metrics
+    }
+    best = max(found, key=lambda epoch: found[epoch])
+    return {"best": found[best], "epoch": best, "evaluations": len(found)}

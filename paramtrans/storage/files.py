@@ -1,0 +1,234 @@
+"""Parameters on disk: safetensors files written atomically, each with a checksum beside it, damaged ones told apart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import safetensors
+import torch
+from filelock import FileLock, Timeout
+from safetensors.torch import load_file, save
+
+from paramtrans.api.stacking import Params
+from paramtrans.errors import StoreError
+
+MAX_JSON = 2**28
+"""Bytes of a JSON document that are read at most; the accuracies of a million hosts take fewer."""
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}")
+"""Names of files that are being written."""
+MAX_HEADER = 2**20
+"""Bytes of a parameter file beside its values, at most, where their number is known."""
+SEAL = "record_sha256"
+"""Key of a document's checksum of itself."""
+
+
+class Damaged(StoreError):
+    """A file that is there but is not what was written: truncated, changed, or of another kind."""
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all; raises `StoreError` where the disk is full or the folder may not be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+        try:
+            with temporary.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise StoreError(
+            f"{path}: cannot be written: {error.strerror or error}; free space or choose another folder"
+        ) from error
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write a JSON document whole or not at all."""
+    write_bytes(path, (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def write_sealed(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a JSON document with a checksum of itself, so that `unsealed` tells any change of it."""
+    body = json.loads(json.dumps(document))  # what will be read: lists for tuples, text for numbers as keys
+    write_json(path, {**body, SEAL: digest(body)})
+
+
+def unsealed(path: Path, document: Any) -> dict[str, Any]:
+    """A document without the checksum that `write_sealed` gave it; raises `Damaged` where that does not fit."""
+    body = dict(document) if isinstance(document, dict) else {}
+    if body.pop(SEAL, None) != digest(body):
+        raise Damaged(f"{path}: its own checksum does not fit; it was changed after it was written")
+    return body
+
+
+def read_json(path: Path) -> Any:
+    """A JSON document of ours; raises `Damaged` where it is none."""
+    try:
+        _check_regular(path, MAX_JSON)
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"{path}: not valid JSON ({error}); it was damaged after it was written") from error
+
+
+def _check_regular(path: Path, at_most: int | None = None) -> int:
+    """The size of a file; raises `Damaged` for a pipe or device, whose content may never end, and one too large."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise Damaged(f"{path}: is no regular file")
+    if at_most is not None and found.st_size > at_most:
+        raise Damaged(f"{path}: {found.st_size:,} bytes, but no such file has more than {at_most:,}")
+    return found.st_size
+
+
+def exists(path: Path) -> bool:
+    """Whether there is a file or folder; raises `StoreError` where that may not be known."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def remove(path: Path) -> None:
+    """Delete a file, or a folder with all in it, if it is there; raises `StoreError` where that is not allowed."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be deleted: {error.strerror or error}") from error
+
+
+def make_folder(folder: Path, otherwise: str) -> None:
+    """Make a folder if need be; raises `StoreError` where that cannot be, with what to do `otherwise`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be written: {error.strerror or error}; {otherwise}") from error
+
+
+def tidy(*folders: Path) -> None:
+    """Delete what a killed process had begun to write in folders that no other process writes in now."""
+    for folder in folders:
+        for path in folder.glob(".*"):
+            if TEMPORARY.fullmatch(path.name):
+                remove(path)
+
+
+@contextmanager
+def locked(folder: Path, otherwise: str, timeout: float = -1) -> Iterator[None]:
+    """Keeps other processes out of a folder, which is made if need be; waits `timeout` seconds for them, -1 for ever.
+
+    Raises `StoreError` where the folder cannot be written, with what to do `otherwise`, and filelock's `Timeout`.
+    """
+    make_folder(folder, otherwise)
+    try:
+        if (folder / ".lock").is_symlink():
+            raise StoreError(f"{folder / '.lock'}: is a symbolic link, and might lead anywhere; {otherwise}")
+        lock = FileLock(folder / ".lock", timeout=timeout)
+        lock.acquire()
+    except Timeout:
+        raise
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be written: {error.strerror or error}; {otherwise}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def save_params(path: Path, params: Params, record: Mapping[str, Any]) -> None:
+    """Write parameters to `path` and `record`, with the checksum of the parameters, to `path` + `.json`, last.
+
+    The record's presence says that the file before it is complete.
+    """
+    content = save(
+        {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in params.items()}
+    )
+    write_bytes(path, content)
+    write_sealed(record_path(path), {**record, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()})
+
+
+def load_params(path: Path, at_most: int | None = None) -> tuple[Params, dict[str, Any]]:
+    """What `save_params` wrote, with its record; raises `Damaged` (naming the file) where anything changed since.
+
+    A file with more than `at_most` bytes of values is not read.
+    """
+    record = load_record(path)
+    if at_most is not None and record["bytes"] > (most := at_most + MAX_HEADER):
+        raise Damaged(f"{path}: {record['bytes']:,} bytes, but no such file has more than {most:,}")
+    return read_params(path, record), record
+
+
+def read_params(path: Path, record: Mapping[str, Any]) -> Params:
+    """The parameters in a file whose `record` is kept elsewhere; raises `Damaged` where they differ from it."""
+    verify(path, record)
+    try:
+        # Copies, because results of vector instructions depend on where tensors lie in memory, and files align nothing.
+        return {name: tensor.clone() for name, tensor in load_file(path).items()}
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except safetensors.SafetensorError as error:
+        raise Damaged(f"{path}: not a safetensors file ({error})") from error
+
+
+def verify(path: Path, record: Mapping[str, Any]) -> None:
+    """Raises `Damaged` where a file has another size or checksum than its `record` says."""
+    try:
+        size = _check_regular(path)
+        if size != record.get("bytes"):
+            raise Damaged(f"{path}: {size:,} bytes, expected {record.get('bytes')}; it was cut off or replaced")
+        if checksum(path) != record.get("sha256"):
+            raise Damaged(f"{path}: checksum differs from its record; it was changed after it was written")
+    except FileNotFoundError as error:
+        raise Damaged(f"{path}: missing, though its record is there") from error
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def load_record(path: Path) -> dict[str, Any]:
+    """The record of a parameter file; raises `Damaged` where it does not carry its own checksum, or is none."""
+    record = unsealed(record_path(path), read_json(record_path(path)))
+    if not (isinstance(record.get("bytes"), int) and isinstance(record.get("sha256"), str)):
+        raise Damaged(f"{record_path(path)}: is not the record of a parameter file")
+    return record
+
+
+def record_path(path: Path) -> Path:
+    """Where the record of a parameter file stands."""
+    return path.with_name(path.name + ".json")
+
+
+def written(path: Path) -> int:
+    """When a parameter file was finished, in nanoseconds as files tell time; 0 where it was not."""
+    try:
+        return record_path(path).stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, which is not held in memory; raises `OSError`."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(document: Mapping[str, Any]) -> str:
+    """A name for a JSON document, the same for the same content."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,111 @@
+"""A translator's card: what it was trained on and what was measured, beside it as JSON and as a page to read."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from paramtrans.report import html
+from paramtrans.storage import files
+
+FORMAT = 1
+CARD, PAGE = "card.json", "README.md"
+RESULTS = ("methods", "translator", "zoo", "blocks", "training")
+"""Parts of a run's evaluation that a card repeats."""
+
+
+class Card(BaseModel):
+    """What is known of a translator's run."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    started: str
+    config: dict[str, Any]
+    """The run's config, complete, without where it was made."""
+    results: dict[str, Any]
+    """Accuracies of all methods on the report hosts, the hosts' numbers, the blocks' costs."""
+    versions: dict[str, str]
+    plugins: list[str]
+
+
+def of_run(record: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Card:
+    """The card of a run's translator, from its `run.json` and `evaluation.json`."""
+    config = {key: value for key, value in record["config"].items() if key not in ("run", "executor")}
+    results = {key: evaluation[key] for key in RESULTS}
+    known = {key: record[key] for key in ("name", "started", "versions", "plugins")}
+    return Card(config=config, results=results, **known)
+
+
+def write(folder: Path, card: Card) -> None:
+    """Write a card into a translator's folder: `card.json`, and `README.md`, which hubs show."""
+    files.write_sealed(folder / CARD, {"format": FORMAT, **card.model_dump(mode="json")})
+    files.write_bytes(folder / PAGE, page(card).encode("utf-8", errors="replace"))
+
+
+def read(folder: Path) -> Card | None:
+    """The card in a translator's folder; None without one, `Damaged` where it is not what was written."""
+    path = folder / CARD
+    if not os.path.lexists(path):
+        return None
+    document = files.unsealed(path, files.read_json(path))
+    if document.get("format") != FORMAT:
+        raise files.Damaged(f"{path}: has format {document.get('format')}, this paramtrans reads {FORMAT}")
+    try:
+        return Card.model_validate(document)
+    except ValidationError as error:
+        raise files.Damaged(f"{path}: is no card of a translator") from error
+
+
+def page(card: Card) -> str:
+    """The card in Markdown, with the header that hubs read."""
+    return (
+        html.environment()
+        .get_template("card.md.jinja")
+        .render(
+            card=card,
+            headline=" ".join(html.headline(card.results)),
+            table=html.markdown_table(card.results),
+            trained_on=_trained_on(card),
+            blocks=card.results["blocks"],
+            versions=", ".join(f"{name} {version}" for name, version in card.versions.items()),
+            plugins=", ".join(card.plugins),
+            text=text,
+        )
+    )
+
+
+def _trained_on(card: Card) -> list[tuple[str, str]]:
+    config = card.config
+    rows = [
+        ("task", _component(config["task"])),
+        ("source block", _component(config["source"])),
+        ("target block", _component(config["target"])),
+        ("hosts", html.host_counts(card.results["zoo"])),
+        ("step 1 (hosts)", _options(config["zoo"]["step1"])),
+        ("step 2 (target blocks)", _options(config["zoo"]["step2"])),
+        ("translator", _component(config["translator"])),
+        ("objectives", "; ".join(map(_component, config["objectives"]))),
+        ("augmenters", "; ".join(map(_component, config["augmenters"])) or "none"),
+        ("training", _options(config["training"])),
+    ]
+    return [(what, text(said)) for what, said in rows]
+
+
+def _component(part: Mapping[str, Any]) -> str:
+    options = _options({key: value for key, value in part.items() if key != "name"})
+    return f"{part['name']} ({options})" if options else str(part["name"])
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} = {json.dumps(value)}" for key, value in options.items() if value is not None)
+
+
+def text(value: object) -> str:
+    """Words from elsewhere, made harmless in Markdown: one line, no markup, no HTML."""
+    shown = "".join(c if c.isprintable() else " " for c in str(value))
+    return "".join(f"\\{c}" if c in "\\`*_{}[]<>#|!" else c for c in shown)

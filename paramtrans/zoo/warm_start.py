@@ -1,0 +1,38 @@
+"""What step 1 begins with, where that is hosts of another zoo: all of them, or source blocks that stay frozen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from paramtrans.api.stacking import Params, take
+from paramtrans.storage import files
+
+CHECKSUM = "begin_sha256"
+"""In a shard's record: that of the file of hosts it began with."""
+
+
+def of_job(job: dict[str, Any], count: int) -> tuple[Params | None, frozenset[str]]:
+    """Tensors that the first `count` hosts of a job begin with, and the parts that stay as they are."""
+    if job["begin"] is None:
+        return None, frozenset()
+    how, path = job["begin"]
+    hosts = take(files.load_params(Path(path))[0], range(count))
+    if how == "further":
+        return hosts, frozenset()
+    return {name: tensor for name, tensor in hosts.items() if name.startswith("source.")}, frozenset({"source"})
+
+
+def told(job: dict[str, Any]) -> dict[str, str]:
+    """What a job's record says of it."""
+    return {CHECKSUM: _checksum(Path(job["begin"][1]))} if job["begin"] else {}
+
+
+def is_told(record: dict[str, Any], hosts: Path) -> bool:
+    """Whether a record tells of the hosts that stand in this file now."""
+    return record.get(CHECKSUM) == _checksum(hosts)
+
+
+def _checksum(path: Path) -> str:
+    """As the file's own record has it; empty where there is none."""
+    return str(files.load_record(path)["sha256"]) if files.record_path(path).exists() else ""

@@ -1,0 +1,290 @@
+"""Zoos: many hosts trained at once (step 1), and a target block trained in each of them (step 2), kept in shards."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from paramtrans.api import stacking as params_
+from paramtrans.api.hosts import Hosts
+from paramtrans.api.stacking import Params
+from paramtrans.backends import host_runner
+from paramtrans.builder import Parts
+from paramtrans.errors import StoreError, TrainingError
+from paramtrans.plugins.manager import plugins
+from paramtrans.storage import files
+from paramtrans.storage.shards import Shards
+from paramtrans.zoo import warm_start
+from paramtrans.zoo.host_file import HostFile, name_in_file
+from paramtrans.zoo.jobs import do_job as do_job
+from paramtrans.zoo.recipe import (
+    Shard,
+    digest,
+    host_recipe,
+    host_seed,
+    hosts_digest,
+    identity,
+    shards,
+    snapshot,
+    target_recipe,
+    tensors,
+    trained_as,
+)
+
+ROLES = ("train", "select", "report")
+
+logger = logging.getLogger(__name__)
+
+
+class Zoo:
+    """The hosts of one config, on disk. Zoos whose recipe is the same share a folder, whatever their sizes."""
+
+    def __init__(
+        self, parts: Parts, cache: Path, roles: tuple[str, ...] = ROLES, begin: tuple[str, Zoo] | None = None
+    ) -> None:
+        """`roles` are those it has hosts of. Step 1 may `begin` with hosts of another zoo, in one of the ways of
+        `config.ReportConfig.begin`."""
+        self.config = config = parts.config
+        self.roles, self.begin = roles, begin
+        self.stream, self.cache = parts.task.stream(), cache.absolute()
+        self.recipe = host_recipe(config, parts.source.reading_options) | tensors(
+            host_runner.network_specs(parts.task, parts.source)
+        )
+        if begin:
+            self.recipe |= {"begin": begin[0], "hosts": begin[1].recipe}
+        self.dir = cache / "zoos" / digest(self.recipe)
+        self.target_recipe = target_recipe(config) | tensors(parts.target.spec.tensors)
+        self.diverged: dict[str, list[int]] = {}
+        """Seeds of the hosts that were left out, by role."""
+        self.target_dir = self.dir / "targets" / digest(self.target_recipe)
+        self.parts = parts
+
+    @cached_property
+    def given(self) -> HostFile | None:
+        """The report hosts, where they are not trained but given; raises `StoreError` where they do not fit."""
+        if self.config.zoo.report_from is None:
+            return None
+        given = HostFile(Path(self.config.zoo.report_from))
+        specs = host_runner.network_specs(self.parts.task, self.parts.source)
+        given.check([replace(spec, name=name_in_file(spec.name)) for spec in specs], self.count("report"))
+        return given
+
+    @cached_property
+    def given_targets(self) -> bool:
+        """Whether the given report hosts have trained targets of the config's kind, so that step 2 has been done."""
+        return self.given is not None and self.given.has_targets(self.parts.target.spec.tensors)
+
+    def folder(self, step: int) -> tuple[Path, dict[str, Any]]:
+        """Where the shards of a step stand, and the recipe that made them."""
+        return (self.dir, self.recipe) if step == 1 else (self.target_dir, self.target_recipe)
+
+    def write_recipe(self, step: int) -> None:
+        """Say in words, beside the shards, what made them; a file that says something else, or is gone, is reported."""
+        folder, recipe = self.folder(step)
+        path = folder / "recipe.json"
+        try:
+            if path.exists():
+                same = files.digest(files.read_json(path)) == files.digest(recipe)
+            else:
+                same = not any(folder.rglob("*.safetensors"))
+        except files.Damaged:
+            same = False
+        if not same:
+            logger.warning("%s: was changed or removed after it was written; it is written again", path)
+        files.write_json(path, recipe)
+
+    def seconds(self) -> float:
+        """What the hosts and pairs that the translator learns from took to train, whenever that was."""
+        roles = ("train", "select", *self.snapshots)
+        paths = [self._path(1, shard) for role in roles for shard in self.host_shards(role)]
+        paths += [self._path(2, shard) for shard in self.target_shards("train")]
+        return float(sum(files.load_record(path)["seconds"] for path in paths))
+
+    def seconds_per_target(self) -> float | None:
+        """What step 2 took for one report host; None where it was not run here."""
+        if self.given_targets:
+            return None
+        records = [files.load_record(self._path(2, shard)) for shard in self.target_shards("report")]
+        hosts = sum(len(record["seeds"]) for record in records)
+        return sum(record["seconds"] for record in records) / hosts if hosts else None
+
+    @property
+    def snapshots(self) -> list[str]:
+        """Roles of its training hosts as they were on the way, which are further hosts to learn from."""
+        return [snapshot(share) for share in self.config.zoo.snapshots]
+
+    def count(self, role: str) -> int:
+        own, _ = trained_as(role)
+        return int(getattr(self.config.zoo, own)) if own in self.roles else 0
+
+    def used(self, role: str) -> int:
+        """Hosts of a role less those that were left out."""
+        return self.count(role) - len(self.diverged.get(role, []))
+
+    def host_shards(self, role: str) -> list[Shard]:
+        return shards(role, self.count(role), self.config.zoo.shard)
+
+    def target_shards(self, role: str) -> list[Shard]:
+        """Shards of step 2: the pairs among the training hosts, and the report hosts for their upper bound."""
+        count = {
+            "train": min(self.config.zoo.target_hosts, self.count("train")),
+            "select": 0,
+            "report": self.count("report") if self.config.evaluation.trained_target else 0,
+        }.get(role, 0)
+        return shards(role, count, self.config.zoo.shard)
+
+    def missing(self, step: int, outdated: int = 0) -> list[dict[str, Any]]:
+        """Jobs for the shards of a step that are absent, or damaged (which is logged), as JSON documents.
+
+        Shards that were there when `newest` returned `outdated` count as absent too.
+        """
+        absent = self.absent(step, outdated)
+        if absent and step == 1 and self.config.zoo.origin:
+            raise StoreError(
+                f"zoo.origin: {len(absent)} shards of {self.config.zoo.origin} are not in the cache, and hosts from "
+                "elsewhere cannot be trained here; run paramtrans zoo import FOLDER CONFIG"
+            )
+        return [self._job(step, shard, snapshots) for shard, snapshots in absent.items()]
+
+    def absent(self, step: int, outdated: int = 0) -> dict[Shard, list[Shard]]:
+        """The shards that `missing` has jobs for, each with absent snapshots of its hosts, which the job writes too.
+
+        Where snapshots alone are absent, the first of them stands for the hosts.
+        """
+        of_step = self.host_shards if step == 1 else self.target_shards
+        found = {}
+        for shard in [shard for role in ROLES for shard in of_step(role)]:
+            on_the_way = self.snapshots if (step, shard.role) == (1, "train") else []
+            wanted = [shard, *(replace(shard, role=role) for role in on_the_way)]
+            if lacking := [each for each in wanted if not self._is_whole(step, each, outdated)]:
+                found[lacking[0]] = lacking[1:]
+        return found
+
+    def load(self, role: str) -> Hosts:
+        """The hosts of a role; with their trained targets where all of them have one. Diverged hosts are left out."""
+        return self._stack(role, self.count(role))
+
+    def pairs(self) -> Hosts | None:
+        """The training hosts that have a trained target; None without any."""
+        count = min(self.config.zoo.target_hosts, self.count("train"))
+        return self._stack("train", count) if count else None
+
+    def reader(self, step: int, role: str, prefixes: tuple[str, ...] = ("",)) -> Shards:
+        """The hosts (step 1) or targets (step 2) of a role as they are on disk, diverged ones too, for more than fit in
+        memory: `zoo.reader(1, "train", ("source.",)).take([5, 2])`."""
+        of_step = self.host_shards if step == 1 else self.target_shards
+        return Shards([self._path(step, shard) for shard in of_step(role)], prefixes)
+
+    def newest(self) -> int:
+        """When the last of this config's shards was written, as files tell time; 0 where there is none."""
+        steps_, roles = ((1, self.host_shards), (2, self.target_shards)), (*ROLES, *self.snapshots)
+        paths = [self._path(step, shard) for step, of_step in steps_ for role in roles for shard in of_step(role)]
+        return max((files.written(path) for path in paths), default=0)
+
+    def put(self, step: int, shard: Shard, params: Params, made_by: dict[str, str]) -> None:
+        """Write a shard that was made elsewhere, as `do_job` writes those made here."""
+        record = identity(step, shard.role, shard.start, self._seeds(shard))
+        if step == 2:
+            hosts, _ = files.load_params(self._hosts_file(shard))
+            record["hosts_sha256"] = hosts_digest(hosts, shard.stop - shard.start)
+        files.save_params(self._path(step, shard), params, {**record, "seconds": 0.0, "made_by": made_by})
+
+    def _stack(self, role: str, count: int) -> Hosts:
+        """The first `count` hosts of a role."""
+        used = [shard for shard in self.host_shards(role) if shard.start < count]
+        whole = self._first(1, used, count)
+        former, source, latter = (params_.split(whole, part) for part in ("former", "source", "latter"))
+        targets = [shard for shard in self.target_shards(role) if shard.start < count]
+        target = None
+        if targets and targets[-1].stop >= count:
+            target = params_.split(self._first(2, targets, count), "target")
+        numbers = tuple(seed for shard in used for seed in self._seeds(shard))[:count]
+        return self._finite(Hosts(former, source, latter, target, numbers, self.stream), role)
+
+    def _first(self, step: int, used: list[Shard], count: int) -> Params:
+        """The first `count` models of some shards; each shard is held only while it is copied."""
+        whole: Params = {}
+        for shard in used:
+            params = self._shard(step, shard)
+            whole = whole or {name: tensor.new_empty(count, *tensor.shape[1:]) for name, tensor in params.items()}
+            for name, tensor in params.items():
+                own = whole[name][shard.start : shard.stop]
+                own.copy_(tensor[: len(own)])
+        return whole
+
+    def _finite(self, hosts: Hosts, role: str) -> Hosts:
+        tensors = [t for params in hosts.parts().values() for t in params.values()]
+        bad = ~torch.stack([t.reshape(len(t), -1).isfinite().all(1) for t in tensors]).all(0)
+        if bad.any():
+            lost = [seed for seed, is_bad in zip(hosts.seeds, bad.tolist(), strict=True) if is_bad]
+            self.diverged[role] = sorted({*self.diverged.get(role, []), *lost})
+            logger.warning("%d %s host(s) diverged and are left out; seeds %s", len(lost), role, lost)
+            hosts = hosts.pick((~bad).nonzero().flatten())
+        if len(hosts) < (2 if role == "report" else 1):
+            count = "fewer than two" if role == "report" else "no"
+            raise TrainingError(f"zoo: {count} {role} hosts have finite parameters; lower zoo.step1.lr or zoo.step2.lr")
+        return hosts
+
+    def _path(self, step: int, shard: Shard) -> Path:
+        folder = self.dir / "hosts" if step == 1 else self.target_dir
+        if shard.role == "report" and self.given is not None:
+            folder = folder / self.given.digest[:16]
+        return folder / shard.file
+
+    def _is_whole(self, step: int, shard: Shard, outdated: int = 0) -> bool:
+        """Whether a shard is there; a damaged one is reported, and counts as absent."""
+        path = self._path(step, shard)
+        if files.written(path) <= outdated:
+            if path.exists() and not outdated:
+                logger.warning("%s: has no record, so it was never finished; it is trained again", path)
+            return False
+        try:
+            self._shard(step, shard)
+        except files.Damaged as error:
+            logger.warning("%s; it is trained again", error)
+            return False
+        return True
+
+    def _shard(self, step: int, shard: Shard) -> Params:
+        """The parameters of a shard; raises `Damaged` where the file is not this shard, whole."""
+        path = self._path(step, shard)
+        params, record = files.load_params(path)
+        expected = identity(step, shard.role, shard.start, self._seeds(shard))
+        if different := [key for key, value in expected.items() if record.get(key) != value]:
+            raise files.Damaged(f"{path}: is another shard's file ({', '.join(different)} differ)")
+        if step == 1 and self.begin and not warm_start.is_told(record, self.begin[1]._hosts_file(shard)):
+            raise files.Damaged(f"{path}: began with other hosts than there are now")
+        if step == 2:
+            hosts, _ = files.load_params(self._hosts_file(shard))
+            if record.get("hosts_sha256") != hosts_digest(hosts, shard.stop - shard.start):
+                raise files.Damaged(f"{path}: its targets were trained in other hosts than there are now")
+        return params
+
+    def _seeds(self, shard: Shard) -> list[int]:
+        return [host_seed(self.config.zoo.seed, shard.role, number) for number in range(shard.start, shard.stop)]
+
+    def _job(self, step: int, shard: Shard, snapshots: list[Shard]) -> dict[str, Any]:
+        return {
+            "step": step,
+            "role": shard.role,
+            "start": shard.start,
+            "stop": shard.stop,
+            "hosts": str(self._hosts_file(shard).absolute()),
+            "file": str(self._path(step, shard).absolute()),
+            "snapshots": {each.role: str(self._path(step, each).absolute()) for each in snapshots},
+            "cache": str(self.cache),
+            "plugins": [str(file) for file in plugins().files],
+            "given": shard.role == "report" and (self.given is not None if step == 1 else self.given_targets),
+            "config": self.config.model_dump(mode="json"),
+            "begin": [self.begin[0], str(self.begin[1]._hosts_file(shard).absolute())] if self.begin else None,
+        }
+
+    def _hosts_file(self, shard: Shard) -> Path:
+        """The step-1 file that holds a shard's hosts; a step-2 shard may end before it."""
+        holder = next(s for s in self.host_shards(shard.role) if s.start == shard.start)
+        return self._path(1, holder)

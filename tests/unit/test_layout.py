@@ -1,0 +1,46 @@
+"""The rooms of the core: their faces, and that no import goes round in a circle."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+from pathlib import Path
+
+import grimp
+import pytest
+
+import paramtrans
+
+ROOT = Path(paramtrans.__file__).parent
+ROOMS = [room.name for room in pkgutil.walk_packages(paramtrans.__path__, "paramtrans.") if room.ispkg]
+
+
+def seen_by_type_checkers(room: str) -> set[str]:
+    """Names that the room's `__init__` imports where only type checkers look."""
+    tree = ast.parse((ROOT.parent / Path(*room.split("."), "__init__.py")).read_text())
+    checked = next(node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    return {name.asname or name.name for node in checked.body for name in node.names}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("room", [room for room in ROOMS if room != "paramtrans.cli"])
+def test_a_face_hands_on_what_type_checkers_see_and_hides_no_module(room: str) -> None:
+    package = importlib.import_module(room)
+    modules = {module.name for module in pkgutil.iter_modules(package.__path__)}
+    assert set(package.__all__) == seen_by_type_checkers(room) == set(dir(package))
+    assert not modules & set(package.__all__)
+    assert all(getattr(package, name) is not None for name in package.__all__)
+    with pytest.raises(AttributeError, match=f"'{room}' has no attribute 'nothing'"):
+        _ = package.nothing
+
+
+def test_no_import_goes_round_in_a_circle() -> None:
+    """Not under `TYPE_CHECKING` either, nor through a face, which the contract on siblings does not see."""
+    graph = grimp.build_graph("paramtrans", cache_dir=None)
+    arrows = [(one, other) for one in graph.modules for other in graph.find_modules_directly_imported_by(one)]
+    assert [arrow for arrow in arrows if graph.chain_exists(importer=arrow[1], imported=arrow[0])] == []
+
+
+def test_no_file_is_longer_than_300_lines() -> None:
+    lines = {path: len(path.read_text().splitlines()) for path in ROOT.rglob("*.py")}
+    assert {path: count for path, count in lines.items() if count > 300} == {}
