@@ -14,15 +14,15 @@ from paramtrans.evaluation import accuracy
 
 def rows(setting: Setting) -> list[Row]:
     """The same accuracies of the same hosts, in model-images a second."""
-    parts, size = setting.parts, setting.size
-    hosts, test = setting.hosts(size.hosts), parts.task.split("test")
+    builder, size = setting.builder, setting.size
+    hosts, test = setting.hosts(size.hosts), builder.task.split("test")
     images = Split(test.inputs[: size.images], test.labels[: size.images])
-    blocks = {"source": (parts.runner.source, hosts.source)}
+    blocks = {"source": (builder.runner.source, hosts.source)}
     host = setting.host().eval()
     params = join({"former": hosts.former, "block": hosts.source, "latter": hosts.latter})
 
     def ours() -> torch.Tensor:
-        return accuracy.accuracies(parts.runner, hosts, blocks, images, setting.device)["source"]
+        return accuracy.accuracies(builder.runner, hosts, blocks, images, setting.device)["source"]
 
     @torch.no_grad()
     def theirs(batch: int = 500) -> torch.Tensor:
@@ -32,8 +32,8 @@ def rows(setting: Setting) -> list[Row]:
             own = {name: tensor[number] for name, tensor in params.items()}
             hits = 0.0
             for start in range(0, len(images), batch):
-                outputs = functional_call(host, own, (parts.task.to_input(given[start : start + batch]),))
-                hits += parts.task.score(outputs[None], labels[start : start + batch]).sum().item()
+                outputs = functional_call(host, own, (builder.task.to_input(given[start : start + batch]),))
+                hits += builder.task.score(outputs[None], labels[start : start + batch]).sum().item()
             scores.append(hits / len(images))
         return torch.tensor(scores, dtype=torch.float64)
 

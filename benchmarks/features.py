@@ -33,7 +33,7 @@ def main() -> None:
     options = parser.parse_args()
     setting = Setting(FULL)
     found = measure(setting, options.images, options.rounds)
-    channels, height, width = setting.parts.task.slot.shape
+    channels, height, width = setting.builder.task.slot.shape
     whole = 4 * 2 * TRAIN * STACK * channels * height * width
     text = (
         f"Step 2 of {STACK} hosts on {options.images:,} images, {EPOCHS} epochs with random flips, making the features "
@@ -58,17 +58,17 @@ def main() -> None:
 
 def measure(setting: Setting, images: int, rounds: int) -> Row:
     """Both ways in turns, whole shards."""
-    parts, seeds = setting.parts, setting.seeds(STACK)
-    whole = parts.task.split("train")
+    builder, seeds = setting.builder, setting.seeds(STACK)
+    whole = builder.task.split("train")
     few = Split(whole.inputs[:images], whole.labels[:images])
-    hosts = host_training.train_hosts(parts.task, parts.source, HostTraining(steps=1), seeds)
+    hosts = host_training.train_hosts(builder.task, builder.source, HostTraining(steps=1), seeds)
     training = HostTraining(epochs=EPOCHS, batch_size=BATCH, lr=0.01, momentum=0.9)
 
     def turn(spare: int) -> Callable[[], float]:
         def train() -> float:
             started = time.process_time()
-            with patch.object(parts.task, "split", lambda name: few), patch.object(memory, "spare", lambda: spare):
-                host_training.train_targets(parts.task, parts.target, hosts, training, seeds)
+            with patch.object(builder.task, "split", lambda name: few), patch.object(memory, "spare", lambda: spare):
+                host_training.train_targets(builder.task, builder.target, hosts, training, seeds)
             return STACK * EPOCHS * images / (time.process_time() - started)
 
         return train

@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks import machine
 from benchmarks.setting import EXAMPLE
 from paramtrans import components, config
-from paramtrans.builder import Parts
+from paramtrans.builder import Builder
 from paramtrans.storage.cache import cache_dir
 from paramtrans.zoo import Zoo
 
@@ -45,14 +45,14 @@ def train(hosts: int, steps: int) -> dict[str, Any]:
     registry = components()
     settings = [f"zoo.train={hosts}", f"zoo.pairs={hosts}", f"zoo.step1.steps={steps}", f"zoo.step2.steps={steps}"]
     document = config.override(config.read(EXAMPLE), [*settings, "run.device=cpu"])
-    parts = Parts(config.validate(document, registry), registry)
-    parts.task.prepare(cache_dir(None))
+    builder = Builder(config.validate(document, registry), registry)
+    builder.task.prepare(cache_dir(None))
     with tempfile.TemporaryDirectory() as folder:
-        zoo = Zoo(parts, Path(folder))
+        zoo = Zoo(builder, Path(folder))
         started = time.process_time()
         for step in (1, 2):
             jobs = [job for job in zoo.missing(step) if job["role"] == "train"]
-            parts.executor.run([{**job, "cache": str(cache_dir(None))} for job in jobs], lambda steps: None)
+            builder.executor.run([{**job, "cache": str(cache_dir(None))} for job in jobs], lambda steps: None)
         spent = time.process_time() - started
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     row = {

@@ -20,13 +20,13 @@ def rows(setting: Setting) -> list[Row]:
 
     Each turn begins with modules of its own: how fast one runs depends by some percent on where its memory lies.
     """
-    parts, count = setting.parts, max(1, setting.size.steps // 10)
+    builder, count = setting.builder, max(1, setting.size.steps // 10)
     pairs = min(PAIRS_ON_GPU if setting.on_gpu else PAIRS, setting.size.pairs)
     hosts = setting.hosts(pairs)
-    reading, target = parts.source.read(hosts.source), hosts.target
+    reading, target = builder.source.read(hosts.source), hosts.target
 
     def ours(precision: str) -> float:
-        trainer = Trainer(parts, parts.translator(0), hosts, hosts, Path())
+        trainer = Trainer(builder, builder.translator(0), hosts, hosts, Path())
         trainer.options = trainer.options.model_copy(update={"precision": precision})
         trainer.translator.train()
         everyone, generator = list(range(pairs)), torch.Generator().manual_seed(0)
@@ -34,7 +34,7 @@ def rows(setting: Setting) -> list[Row]:
         return rate(count * pairs, lambda: [trainer.step(everyone, generator) for _ in range(count)])
 
     def theirs() -> float:
-        bare = parts.translator(0).to(parts.device).train()
+        bare = builder.translator(0).to(builder.device).train()
         optimizer = torch.optim.Adam(bare.parameters(), 1e-3)
 
         def step() -> None:

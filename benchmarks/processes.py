@@ -83,8 +83,8 @@ def _training(setting: Setting) -> Iterator[None]:
     """Steps of training one host, for ever."""
     host = setting.host()
     optimizer = optim.SGD(host.parameters(), 0.01, 0.9)
-    data = setting.parts.task.split("train")
-    images, labels = setting.parts.task.to_input(data.inputs.to(setting.device)), data.labels.to(setting.device)
+    data = setting.builder.task.split("train")
+    images, labels = setting.builder.task.to_input(data.inputs.to(setting.device)), data.labels.to(setting.device)
     while True:
         for chosen in torch.randperm(len(images), device=setting.device).split(BATCH):
             inputs = images[chosen]

@@ -28,7 +28,7 @@ class Published:
         data = MNIST(
             str(shipped.extract(setting.cache / "data")), transform=Compose([RandomHorizontalFlip(), ToTensor()])
         )
-        self.data = Subset(data, range(len(setting.parts.task.split("train"))))
+        self.data = Subset(data, range(len(setting.builder.task.split("train"))))
         self.host = setting.host()
         self.optimizer = optim.SGD(self.host.parameters(), 0.01, 0.9)
         self.workers = self._fastest() if workers is None else workers

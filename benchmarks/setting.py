@@ -14,7 +14,7 @@ from paramtrans.api import modules
 from paramtrans.api.hosts import Hosts
 from paramtrans.api.stacking import split
 from paramtrans.backends import host_runner
-from paramtrans.builder import Parts
+from paramtrans.builder import Builder
 from paramtrans.config import HostTraining
 from paramtrans.storage.cache import cache_dir
 
@@ -53,9 +53,9 @@ class Setting:
         document["objectives"] = [{"name": "mse"}]
         document["source"]["read"] = "weights"
         document["zoo"].pop("pairs", None)
-        self.parts = Parts(config.validate(document, registry), registry)
+        self.builder = Builder(config.validate(document, registry), registry)
         self.cache = cache_dir(None)
-        self.parts.task.prepare(self.cache)
+        self.builder.task.prepare(self.cache)
 
     @cached_property
     def training(self) -> HostTraining:
@@ -73,13 +73,13 @@ class Setting:
     def host(self) -> nn.Module:
         """One whole host, as plain PyTorch."""
         torch.manual_seed(0)
-        return host_runner.network(self.parts.task, self.parts.source).to(self.device)
+        return host_runner.network(self.builder.task, self.builder.source).to(self.device)
 
     def hosts(self, count: int) -> Hosts:
         """Untrained hosts, each with a target block, in the order of their seeds."""
-        parts = self.parts
-        whole = modules.initial(lambda: host_runner.network(parts.task, parts.source), self.seeds(count))
-        target = modules.initial(parts.target.module, self.seeds(count))
+        builder = self.builder
+        whole = modules.initial(lambda: host_runner.network(builder.task, builder.source), self.seeds(count))
+        target = modules.initial(builder.target.module, self.seeds(count))
         former, source, latter = (split(whole, part) for part in ("former", "block", "latter"))
-        hosts = Hosts(former, source, latter, target, tuple(self.seeds(count)), parts.task.stream())
+        hosts = Hosts(former, source, latter, target, tuple(self.seeds(count)), builder.task.stream())
         return hosts.to(self.device)

@@ -19,13 +19,13 @@ class Vmapped:
     def __init__(self, setting: Setting, hosts: int) -> None:
         self.setting, self.hosts = setting, hosts
         self.steps = max(1, setting.size.steps // 4) if setting.on_gpu else setting.size.steps  # slow, and steady
-        parts = setting.parts
+        builder = setting.builder
         self.network = vmap.Vmap(setting.host())
         self.params = modules.initial(setting.host, setting.seeds(hosts), setting.device)
         leaves = [self.params[name].requires_grad_() for name in modules.trained_names(setting.host())]
         self.optimizer = torch.optim.SGD(leaves, 0.01, 0.9)
         self.batches = host_training.batches_of(
-            parts.task, parts.task.split("train"), setting.seeds(hosts), BATCH, setting.device
+            builder.task, builder.task.split("train"), setting.seeds(hosts), BATCH, setting.device
         )
 
     def __call__(self) -> float:
@@ -36,5 +36,5 @@ class Vmapped:
         for inputs, labels in islice(self.batches, self.steps):
             self.optimizer.zero_grad()
             outputs = self.network(self.params, inputs, training=True)
-            self.setting.parts.task.loss(outputs, labels).sum().backward()
+            self.setting.builder.task.loss(outputs, labels).sum().backward()
             self.optimizer.step()

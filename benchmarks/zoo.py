@@ -19,16 +19,16 @@ MATRIX, MATRIX_ON_GPU = 2048, 8192
 
 def rows(setting: Setting) -> list[Row]:
     """Five rows from one series of turns. Ours are measured as whole shards, building the hosts included."""
-    parts, size = setting.parts, setting.size
+    builder, size = setting.builder, setting.size
     stack, seeds = (STACK_ON_GPU if setting.on_gpu else STACK), setting.seeds
-    where = parts.device
-    hosts = host_training.train_hosts(parts.task, parts.source, setting.training, seeds(stack), where)
+    where = builder.device
+    hosts = host_training.train_hosts(builder.task, builder.source, setting.training, seeds(stack), where)
 
     def step1() -> object:
-        return host_training.train_hosts(parts.task, parts.source, setting.training, seeds(stack), where)
+        return host_training.train_hosts(builder.task, builder.source, setting.training, seeds(stack), where)
 
     def step2() -> object:
-        return host_training.train_targets(parts.task, parts.target, hosts, setting.training, seeds(stack), where)
+        return host_training.train_targets(builder.task, builder.target, hosts, setting.training, seeds(stack), where)
 
     amount = stack * setting.own_steps * BATCH
     published, alone = Published(setting), (OneProcess if setting.on_gpu else Processes)(setting)
@@ -57,7 +57,7 @@ def rows(setting: Setting) -> list[Row]:
 def _flops(setting: Setting) -> float:
     """Floating-point operations of one training step for one image, as PyTorch counts them."""
     host = setting.host()
-    inputs = setting.parts.task.to_input(setting.parts.task.split("train").inputs[:BATCH].to(setting.device))
+    inputs = setting.builder.task.to_input(setting.builder.task.split("train").inputs[:BATCH].to(setting.device))
     with FlopCounterMode(display=False) as counter:
         host(inputs).sum().backward()
     return counter.get_total_flops() / BATCH

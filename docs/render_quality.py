@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from quality_words import INTRODUCTION
 
-from paramtrans.ops.statistics import place, summarise
+from paramtrans.ops.statistics import gap_closed, summarise
 from paramtrans.report.figures import label
 
 DOCS = Path(__file__).parent
@@ -61,7 +61,7 @@ def placed(rows: Iterable[dict[str, Any]]) -> Callable[[dict[str, Any]], dict[st
         means.setdefault(row["experiment"], {})[row["method"]] = row
 
     def of(row: dict[str, Any]) -> dict[str, Any]:
-        share = place(means[row["experiment"]], row["method"]) if row["gap_closed"] is None else row["gap_closed"]
+        share = gap_closed(means[row["experiment"]], row["method"]) if row["gap_closed"] is None else row["gap_closed"]
         return {**row, "gap_closed": None if share is None else round(share, 4)}
 
     return of
@@ -108,7 +108,7 @@ def mean_of_seeds(own: dict[str, dict[str, Any]], runs: dict[str, tuple[Any, Any
     """The mean over seeds on each host, with its interval over hosts, and how far apart the seeds are."""
     every = torch.tensor([evaluation["hosts"]["accuracies"]["translated"] for _, evaluation in runs.values()])
     found, row, (_, evaluation) = summarise(every.mean(0)), next(iter(own.values())), next(iter(runs.values()))
-    share = place({**evaluation["methods"], "translated": found.as_dict()}, "translated")
+    share = gap_closed({**evaluation["methods"], "translated": found.as_dict()}, "translated")
     return {
         **row,
         "method": f"translated, mean of {len(runs)} seeds",
@@ -198,10 +198,10 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     for row in rows:
         low, high = row["ci95"]
-        place = "–" if row["gap_closed"] is None else f"{100 * row['gap_closed']:.0f}%"
+        closed = "–" if row["gap_closed"] is None else f"{100 * row['gap_closed']:.0f}%"
         seconds = "–" if row["seconds_per_host"] is None else f"{row['seconds_per_host']:.2g}"
         cells = [label(row["method"]), f"{row['images']:,}", f"{row['zoo_hosts']:,}", seconds, f"{row['mean']:.1f}"]
-        cells += [f"{low:.1f} – {high:.1f}", place, str(row["report_hosts"])]
+        cells += [f"{low:.1f} – {high:.1f}", closed, str(row["report_hosts"])]
         cells += [difference(row, baseline)] if baseline else []
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

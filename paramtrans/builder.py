@@ -31,10 +31,10 @@ from paramtrans.translators.base import LearnedTranslator
 from paramtrans.translators.chain import Method
 
 
-class Parts:
-    """Task, adapters, translator and the rest, each created once, from a resolved config."""
+class Builder:
+    """Builds task, adapters, translator and the rest from a resolved config, each of them once."""
 
-    def __init__(self, config: Config, registry: Registry, like: Parts | None = None) -> None:
+    def __init__(self, config: Config, registry: Registry, like: Builder | None = None) -> None:
         """What is the same in `like`, task, blocks and their runner, is taken over from there, data and all."""
         self.config, self._registry = config, registry
         self._ready: set[Path] = set()

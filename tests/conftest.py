@@ -48,7 +48,7 @@ def fresh_plugins() -> Iterator[Callable[[], Plugins]]:
     modules = set(sys.modules)
     yield renew
     plugins.plugins.cache_clear()
-    _forget_parts()
+    _forget_builder()
     for name in {name for name in sys.modules if name.startswith("paramtrans_file_")} - modules:
         del sys.modules[name]
 
@@ -56,7 +56,7 @@ def fresh_plugins() -> Iterator[Callable[[], Plugins]]:
 @pytest.fixture
 def tiny_plugins(fresh_plugins: Callable[[], Plugins]) -> Plugins:
     """This process's plugins, the tiny task among them."""
-    _forget_parts()
+    _forget_builder()
     loaded = fresh_plugins()
     loaded.load_file(SUPPORT / "tiny_task.py")
     return loaded
@@ -74,7 +74,7 @@ def tiny_config(tiny_plugins: Plugins, tmp_path: Path) -> Callable[..., Config]:
     return make
 
 
-def _forget_parts() -> None:
+def _forget_builder() -> None:
     """A worker keeps the parts of its last job, and with them the data of another test."""
     if jobs := sys.modules.get("paramtrans.zoo.jobs"):
-        jobs._parts.cache_clear()
+        jobs._builder.cache_clear()

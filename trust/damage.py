@@ -173,13 +173,13 @@ def _made(whole: Shell, *settings: str) -> Run:
 def _trainer(whole: Shell) -> Callable[[Path], dict[str, Any]]:
     """Trains the translator from a checkpoint's folder; returns its weights."""
     made = _made(whole, f"run.cache={whole.zoos}")
-    made.parts.task.prepare(made.cache)
+    made.builder.task.prepare(made.cache)
     train, select = made.zoo.load("train"), made.zoo.load("select")
 
     def run(checkpoint: Path) -> dict[str, Any]:
         trainer = Trainer(
-            made.parts,
-            made.parts.translator(seeds.derive(made.config.training.seed, "translator")),
+            made.builder,
+            made.builder.translator(seeds.derive(made.config.training.seed, "translator")),
             train,
             select,
             checkpoint,

@@ -11,7 +11,7 @@ import torch
 from paramtrans import config
 from paramtrans.api import modules
 from paramtrans.api.stacking import Params
-from paramtrans.builder import Parts
+from paramtrans.builder import Builder
 from paramtrans.config import HostTraining
 from paramtrans.errors import TrainingError
 from paramtrans.evaluation.comparison import check_blocks
@@ -36,15 +36,15 @@ def divergence_stays_alone(setting: Setting, count: Count) -> None:
     random = setting.random
     for trial in range(setting.trials):
         name = list(BLOCKS)[trial % len(BLOCKS)]
-        parts, seeds = (
-            _parts(source=BLOCKS[name]),
+        builder, seeds = (
+            _builder(source=BLOCKS[name]),
             list(range(100 * trial, 100 * trial + random.choice([2, 3, 16, 17]))),
         )
-        good = host_training.train_hosts(parts.task, parts.source, TRAINING, seeds)
+        good = host_training.train_hosts(builder.task, builder.source, TRAINING, seeds)
         bad = random.randrange(len(seeds))
         value = random.choice([float("nan"), float("inf"), -float("inf"), 3e38])
         with _poisoned(bad, value):
-            mixed = host_training.train_hosts(parts.task, parts.source, TRAINING, seeds)
+            mixed = host_training.train_hosts(builder.task, builder.source, TRAINING, seeds)
         others = [i for i in range(len(seeds)) if i != bad]
         changed = [n for n, t in good.items() if not torch.equal(_bits(t[others]), _bits(mixed[n][others]))]
         problems = [f"changed {changed}"] if changed else []
@@ -58,10 +58,10 @@ def stacks_of_any_size(setting: Setting, count: Count) -> None:
     largest = 0.0
     for trial in range(setting.trials):
         name, size = list(BLOCKS)[trial % len(BLOCKS)], (2, 3, 5, 16, 17, 33)[trial // len(BLOCKS) % 6]
-        parts, seeds = _parts(source=BLOCKS[name]), list(range(trial * 50, trial * 50 + size))
-        whole = host_training.train_hosts(parts.task, parts.source, TRAINING, seeds)
+        builder, seeds = _builder(source=BLOCKS[name]), list(range(trial * 50, trial * 50 + size))
+        whole = host_training.train_hosts(builder.task, builder.source, TRAINING, seeds)
         at = setting.random.randrange(size)
-        alone = host_training.train_hosts(parts.task, parts.source, TRAINING, [seeds[at]])
+        alone = host_training.train_hosts(builder.task, builder.source, TRAINING, [seeds[at]])
         far = {n: float((whole[n][at] - t[0]).abs().max() / t.abs().max().clamp_min(1e-3)) for n, t in alone.items()}
         largest = max(largest, *far.values())
         count.add(f"{name}, {size} hosts", [f"{n} differs by {d:.1e}" for n, d in far.items() if d > TOLERANCE])
@@ -72,16 +72,16 @@ def translators_must_be_finite(setting: Setting, count: Count) -> None:
     """A translator whose weights left the finite numbers is stopped before its blocks are used."""
     random = setting.random
     for trial in range(setting.trials):
-        parts = _parts()
-        translator: Any = parts.translator(trial)
+        builder = _builder()
+        translator: Any = builder.translator(trial)
         state = translator.state_dict()
         tensor = state[random.choice([name for name, t in state.items() if t.numel()])]
         tensor.view(-1)[random.randrange(tensor.numel())] = random.choice([float("nan"), float("inf")])
-        blocks = translator.translate(modules.initial(parts.source.module, [1, 2]))
+        blocks = translator.translate(modules.initial(builder.source.module, [1, 2]))
         finite = all(t.isfinite().all() for t in blocks.values())
         count.add(
             f"weights of translator {trial}",
-            _stopped(lambda b=blocks, p=parts: check_blocks(b, p.target.spec, "translator"), finite),
+            _stopped(lambda b=blocks, p=builder: check_blocks(b, p.target.spec, "translator"), finite),
         )
 
 
@@ -114,9 +114,9 @@ def _bits(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.contiguous().view(torch.uint8)
 
 
-def _parts(**tables: str) -> Parts:
+def _builder(**tables: str) -> Builder:
     plugins().load_file(PLUGIN)
     settings = ["run.device=cpu", *(f"{key}={value}" for key, value in tables.items())]
-    parts = Parts(config.load(CONFIG, plugins().registry(), settings), plugins().registry())
-    parts.task.prepare(CONFIG)
-    return parts
+    builder = Builder(config.load(CONFIG, plugins().registry(), settings), plugins().registry())
+    builder.task.prepare(CONFIG)
+    return builder

@@ -25,7 +25,7 @@ from paramtrans.api.context import Context
 from paramtrans.api.hosts import Hosts
 from paramtrans.api.rival import RivalCase
 from paramtrans.api.stacking import join, split
-from paramtrans.builder import Parts
+from paramtrans.builder import Builder
 from paramtrans.evaluation import accuracy
 from paramtrans.ops import statistics
 from paramtrans.storage import cache, files
@@ -56,15 +56,15 @@ class Curve:
         self.options.out.parent.mkdir(parents=True, exist_ok=True)
         self.options.out.write_text(json.dumps(self.found, indent=1) + "\n")
 
-    def parts(self, pairs: int, *further: str) -> Parts:
+    def builder(self, pairs: int, *further: str) -> Builder:
         registry = components()
         settings = ["scale=full", "task.holdout=0", f"zoo.train={pairs}", f"zoo.shard={self.options.shard}"]
         settings += ["zoo.select=1", "zoo.report=17", "zoo.report_from=../data/paper_hosts.safetensors"]
-        return Parts(config.load(BASE, registry, [*settings, *self.options.set, *further]), registry)
+        return Builder(config.load(BASE, registry, [*settings, *self.options.set, *further]), registry)
 
     def make_pairs(self) -> int:
         """Shards until the time is over, but one at least; returns the number of pairs there are now."""
-        zoo = Zoo(self.parts(self.options.most), self.folder)
+        zoo = Zoo(self.builder(self.options.most), self.folder)
         todo = [{job["start"]: job for job in zoo.missing(step) if job["role"] == "train"} for step in (1, 2)]
         begun, seconds = time.monotonic(), [0.0, 0.0]
         there = self.options.most - sum(job["stop"] - job["start"] for job in todo[1].values())
@@ -94,8 +94,8 @@ class Curve:
 
     def run(self) -> None:
         total = self.make_pairs()
-        whole = Zoo(parts := self.parts(total), self.folder)
-        parts.task.prepare(self.folder)
+        whole = Zoo(builder := self.builder(total), self.folder)
+        builder.task.prepare(self.folder)
         hosts, given = whole.pairs(), whole.load("report") if whole.given is None else _given(whole)
         assert hosts is not None
         kept = min(self.options.report, len(hosts) // 4)
@@ -104,7 +104,7 @@ class Curve:
         self.found["hosts"] = {"train": len(hosts), **{name: len(some) for name, some in self.reports.items()}}
         if self.options.save:
             self.save(hosts)
-        self.found["rivals"] = {name: self.rivals(parts, some, hosts) for name, some in self.reports.items()}
+        self.found["rivals"] = {name: self.rivals(builder, some, hosts) for name, some in self.reports.items()}
         self.say(f"rivals: {json.dumps(self.found['rivals'])}")
         self.write()
         self.train(hosts, own)
@@ -115,15 +115,15 @@ class Curve:
             some = hosts.pick(range(start, min(start + PER_FILE, len(hosts))))
             files.save_params(self.options.save / f"paper_pairs_{number}.safetensors", join(some.parts()), {})
 
-    def rivals(self, parts: Parts, hosts: Hosts, pairs: Hosts) -> dict[str, Any]:
+    def rivals(self, builder: Builder, hosts: Hosts, pairs: Hosts) -> dict[str, Any]:
         """What the report hosts reach with other blocks in the slot."""
-        target, source = parts.runner.target, parts.runner.source
+        target, source = builder.runner.target, builder.runner.source
         assert hosts.target is not None
         blocks = {"source network": (source, hosts.source), "trained target": (target, hosts.target)}
-        for name, rival in parts.rivals().items():
-            case = RivalCase(hosts, pairs, parts.source, parts.target, seeds.derive(0, "rival", name))
+        for name, rival in builder.rivals().items():
+            case = RivalCase(hosts, pairs, builder.source, builder.target, seeds.derive(0, "rival", name))
             blocks[name.replace("_", " ")] = (target, rival.fill(case))
-        found = accuracy.accuracies(parts.runner, hosts, blocks, parts.task.split("test"), parts.device)
+        found = accuracy.accuracies(builder.runner, hosts, blocks, builder.task.split("test"), builder.device)
         return {name: statistics.summarise(values).as_dict() for name, values in found.items()}
 
     def train(self, hosts: Hosts, select: Hosts) -> None:
@@ -140,13 +140,13 @@ class Curve:
             history = trainer.run(lambda epoch, metrics: None)
             point = {"size": size, "pairs": count, "epochs": epochs, "batch": min(4096, count)}
             point |= {"seconds": round(history.seconds, 1), "loss": history.epochs[-1]["loss"]}
-            parts, translator = trainer.parts, trainer.translator.eval()
+            builder, translator = trainer.builder, trainer.translator.eval()
             for name, some in self.reports.items():
-                some = some.to(parts.device)
+                some = some.to(builder.device)
                 with torch.no_grad():
-                    written = translator.translate(some.source, Context(some, parts.runner))
-                blocks = {"translated": (parts.runner.target, written)}
-                values = accuracy.accuracies(parts.runner, some, blocks, parts.task.split("test"), parts.device)
+                    written = translator.translate(some.source, Context(some, builder.runner))
+                blocks = {"translated": (builder.runner.target, written)}
+                values = accuracy.accuracies(builder.runner, some, blocks, builder.task.split("test"), builder.device)
                 point[name] = statistics.summarise(values["translated"]).as_dict()
             self.found["points"].append(point)
             self.say(json.dumps({**point, **{name: round(point[name]["mean"], 1) for name in self.reports}}))
@@ -155,10 +155,10 @@ class Curve:
     def trainer(self, size: str, count: int, epochs: int, hosts: Hosts, select: Hosts) -> Trainer:
         further = [f"training.epochs={epochs}", f"training.batch_size={min(4096, count)}"]
         further += [f"training.evaluate_every={epochs}", f"training.checkpoint_every={epochs}", "training.lr=0.001"]
-        parts = self.parts(len(hosts), f"translator.size={size}", *further)
-        parts.task.prepare(self.folder)
+        builder = self.builder(len(hosts), f"translator.size={size}", *further)
+        builder.task.prepare(self.folder)
         checkpoint = Path(tempfile.mkdtemp())
-        return Trainer(parts, parts.translator(0), hosts.pick(range(count)), select.pick(range(2)), checkpoint)
+        return Trainer(builder, builder.translator(0), hosts.pick(range(count)), select.pick(range(2)), checkpoint)
 
     def step_seconds(self, size: str, count: int, hosts: Hosts, select: Hosts) -> float:
         """One epoch of a translator, with what an epoch needs beside its steps."""

@@ -118,9 +118,9 @@ class BlockAdapter(Configurable, ABC):
         """
         return ()
 
-    def narrowed(self, sizes: Mapping[str, int]) -> BlockAdapter:
+    def with_sizes(self, sizes: Mapping[str, int]) -> BlockAdapter:
         """The same kind of block with other numbers of hidden units, given by group; the others stay."""
-        raise SpecMismatch(f"{type(self).__name__} does not say how it is made with fewer hidden units (`narrowed`)")
+        raise SpecMismatch(f"{type(self).__name__} does not say how it is made with fewer hidden units (`with_sizes`)")
 
     @property
     def token_width(self) -> int:

@@ -77,7 +77,7 @@ class HostRunner:
 def network_stacked(
     task: Task, block: BlockAdapter, frozen: frozenset[str] = frozenset(), entered: bool = False
 ) -> Stacked:
-    """Whole hosts, in one piece where lanes run all of them; the `frozen` parts are never in training.
+    """Whole hosts, in one piece where a fast layout runs all of them; the `frozen` parts are never in training.
 
     `entered`: without former, so that inputs are the features that enter the slot.
     """

@@ -37,7 +37,7 @@ def make_plan(module: nn.Module, layout: Layout) -> tuple[list[Step], str]:
     """The steps and the name of the result; the value called "" is the input.
 
     Raises:
-        NotImplementedError: some layer cannot run in lanes.
+        NotImplementedError: some layer cannot run so.
     """
     names = [name for name, _ in module.named_parameters(remove_duplicate=False)]
     if len(names) != len(list(module.parameters())):

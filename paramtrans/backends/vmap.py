@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from paramtrans.api.adapter import BlockAdapter
     from paramtrans.api.runner import Stacked
     from paramtrans.api.stacking import Params
-    from paramtrans.backends.cpu.stacked import Lanes
-    from paramtrans.backends.gpu.stacked import Warps
+    from paramtrans.backends.cpu.stacked import CpuStack
+    from paramtrans.backends.gpu.stacked import GpuStack
 
 
 class Vmap:
@@ -43,27 +43,27 @@ class Vmap:
 
 
 class Fastest:
-    """In float32, lanes on the CPU and warps on a GPU; vmap for all else."""
+    """In float32, the CPU or GPU back end, by where the inputs are; vmap for all else."""
 
-    def __init__(self, lanes: Lanes, reference: Vmap) -> None:
-        self.lanes, self.reference = lanes, reference
+    def __init__(self, cpu: CpuStack, reference: Vmap) -> None:
+        self.cpu, self.reference = cpu, reference
 
     @cached_property
-    def warps(self) -> Warps | None:
+    def gpu(self) -> GpuStack | None:
         """None where Triton, which compiles them, is not installed."""
         if find_spec("triton") is None:
             return None
-        from paramtrans.backends.gpu.stacked import Warps
+        from paramtrans.backends.gpu.stacked import GpuStack
 
-        return Warps(self.reference.module)
+        return GpuStack(self.reference.module)
 
     def __call__(self, params: Params, inputs: Tensor, training: bool | None = False) -> Tensor:
         """`training` None: each layer follows its own flag."""
-        run: Lanes | Warps | Vmap = self.reference
+        run: CpuStack | GpuStack | Vmap = self.reference
         if inputs.dtype == torch.float32 and inputs.device.type == "cpu":
-            run = self.lanes
+            run = self.cpu
         elif inputs.dtype == torch.float32 and inputs.is_cuda and torch.version.hip is None:
-            run = self.warps or self.reference
+            run = self.gpu or self.reference
         return run(params, inputs, training)
 
 
@@ -103,7 +103,7 @@ def block_stacked(adapter: BlockAdapter) -> Stacked:
 
 
 def stacked(module: nn.Module) -> Fastest | Vmap:
-    """The fastest layout that runs this module: lanes or warps where all its layers can, else vmap."""
+    """The fastest layout that runs this module: the CPU and GPU back ends where they know all its layers, else vmap."""
     from paramtrans.backends.cpu import stacked as cpu  # compiles kernels, so only when something is run
 
-    return Fastest(cpu.Lanes(module), Vmap(module)) if cpu.supports(module) else Vmap(module)
+    return Fastest(cpu.CpuStack(module), Vmap(module)) if cpu.supports(module) else Vmap(module)

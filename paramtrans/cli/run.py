@@ -49,10 +49,10 @@ def run(
     from paramtrans.runs import planner, repeat
     from paramtrans.runs.run import Run
     from paramtrans.runs.sweep import Sweep, is_sweep
-    from paramtrans.training.distributed import joined
+    from paramtrans.training.distributed import process_group
     from paramtrans.utils.progress import ConsoleReporter, Reporter
 
-    leads = joined().leads  # or another process, of those that torchrun started, tells what there is to tell
+    leads = process_group().leads  # or another process, of those that torchrun started, tells what there is to tell
     reporter = ConsoleReporter(Console(stderr=True)) if leads and not quiet else Reporter()
     this: Run | Sweep
     if path is None or record is not None:

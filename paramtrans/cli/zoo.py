@@ -191,14 +191,14 @@ def _cached(cache: str | None) -> list[Contents]:
 
 
 def _zoo_of(path: Path, settings: tuple[str, ...], cache: str | None) -> Zoo:
-    from paramtrans.builder import Parts
+    from paramtrans.builder import Builder
     from paramtrans.config import loading
     from paramtrans.plugins.manager import components
     from paramtrans.storage.cache import cache_dir
     from paramtrans.zoo.zoo import Zoo
 
     resolved = loading.load(path, components(), settings)
-    return Zoo(Parts(resolved, components()), cache_dir(cache or resolved.run.cache))
+    return Zoo(Builder(resolved, components()), cache_dir(cache or resolved.run.cache))
 
 
 def _names(path: Path | None) -> dict[str, dict[str, str]]:

@@ -17,12 +17,12 @@ from paramtrans.api.rival import RivalCase
 from paramtrans.api.specs import BlockSpec
 from paramtrans.api.stacking import Params
 from paramtrans.api.translator import Translator
-from paramtrans.builder import Parts
+from paramtrans.builder import Builder
 from paramtrans.errors import TrainingError
 from paramtrans.evaluation.accuracy import accuracies
 from paramtrans.evaluation.costs import block_costs, break_even, translator_costs
 from paramtrans.evaluation.diagnosis import Diagnosis
-from paramtrans.ops.statistics import place, summarise
+from paramtrans.ops.statistics import gap_closed, summarise
 from paramtrans.translators.chain import Filled, Method
 from paramtrans.utils import seeds
 from paramtrans.utils.progress import Reporter
@@ -37,8 +37,8 @@ logger = logging.getLogger(__name__)
 class Comparison:
     """All methods on the same hosts, the run's own translator first."""
 
-    def __init__(self, parts: Parts, translator: Translator | None, hosts: Hosts, pairs: Hosts | None) -> None:
-        self.parts, self.translator, self.hosts, self.pairs = parts, translator, hosts, pairs
+    def __init__(self, builder: Builder, translator: Translator | None, hosts: Hosts, pairs: Hosts | None) -> None:
+        self.builder, self.translator, self.hosts, self.pairs = builder, translator, hosts, pairs
         self.accuracies: dict[str, Tensor] = {}
         self.examples = 0
         """On how many examples accuracies are measured."""
@@ -46,7 +46,7 @@ class Comparison:
 
     def run(self, reporter: Reporter, seconds_per_target: float | None) -> None:
         """Fill every host's slot by every method, and measure. `seconds_per_target` is what step 2 took for a host."""
-        runner = self.parts.runner
+        runner = self.builder.runner
         self._translate(reporter)
         if self.hosts.target is not None:
             examples = len(runner.task.split("train"))
@@ -54,16 +54,16 @@ class Comparison:
         self._rivals()
         networks = {"source": (runner.source, self.hosts.source)}
         networks |= {method: (runner.target, filled.blocks) for method, filled in self.filled.items()}
-        settings = self.parts.config.evaluation
+        settings = self.builder.config.evaluation
         test = runner.task.split("holdout" if settings.holdout else "test").first(settings.examples)
         self.examples = len(test)
         with reporter.stage(f"evaluation: {len(networks)} methods", len(self.hosts)) as stage:
-            self.accuracies = accuracies(runner, self.hosts, networks, test, self.parts.device, stage.advance)
+            self.accuracies = accuracies(runner, self.hosts, networks, test, self.builder.device, stage.advance)
 
     def result(self, history: dict[str, Any] | None, zoo_seconds: float) -> dict[str, Any]:
         """What `evaluation.json` says, but for the numbers of hosts; `zoo_seconds` is what the zoo's shards took."""
-        parts = self.parts
-        costs = block_costs({"source": parts.source, "target": parts.target}, parts.task.slot, parts.device)
+        builder = self.builder
+        costs = block_costs({"source": builder.source, "target": builder.target}, builder.task.slot, builder.device)
         return {
             "format": 1,
             "methods": self._summaries(),
@@ -91,44 +91,44 @@ class Comparison:
     @torch.no_grad()
     def feature_maps(self) -> dict[str, Tensor]:
         """What the first report host makes of a few test images: channel means `[images, height, width]` (Fig. 5)."""
-        parts, runner = self.parts, self.parts.runner
-        hosts = self.hosts.pick([0]).to(parts.device)
-        raw = parts.task.split("test").inputs[:IMAGES_SHOWN].to(parts.device)
-        inputs = parts.task.to_input(raw).unsqueeze(0)
+        builder, runner = self.builder, self.builder.runner
+        hosts = self.hosts.pick([0]).to(builder.device)
+        raw = builder.task.split("test").inputs[:IMAGES_SHOWN].to(builder.device)
+        inputs = builder.task.to_input(raw).unsqueeze(0)
         former = runner.former(hosts.former, inputs)
         maps = {"input": inputs, "former": former, "source": runner.source(hosts.source, former)}
         for method in ("trained_target", "random_init", "random_replacement", "translated"):
             if method in self.filled:
                 first = stacks.take(self.filled[method].blocks, [0])
-                block = {name: t.to(parts.device) for name, t in first.items()}
+                block = {name: t.to(builder.device) for name, t in first.items()}
                 maps[method] = runner.target(block, former)
         return {name: values[0].mean(dim=1).cpu() for name, values in maps.items()}
 
     def _translate(self, reporter: Reporter) -> None:
         """The run's own translator, and the methods beside it."""
-        parts, on_device = self.parts, self.hosts.to(self.parts.device)
+        builder, on_device = self.builder, self.hosts.to(self.builder.device)
         methods = {} if self.translator is None else {"translated": Method([self.translator], None)}
-        methods |= parts.methods()
-        seed = seeds.derive(parts.config.evaluation.seed, "methods")
+        methods |= builder.methods()
+        seed = seeds.derive(builder.config.evaluation.seed, "methods")
         with reporter.stage(f"translation: {len(methods)} methods", len(methods)) as stage:
             for label, method in methods.items():
-                start = self.filled["translated"] if label in parts.going_on else None
-                filled = method.fill(on_device, parts.runner, seed, start)
-                check_blocks(filled.blocks, parts.target.spec, label)
+                start = self.filled["translated"] if label in builder.going_on else None
+                filled = method.fill(on_device, builder.runner, seed, start)
+                check_blocks(filled.blocks, builder.target.spec, label)
                 self.filled[label] = filled
                 stage.advance(1, label)
         self.filled = {label: filled.to("cpu") for label, filled in self.filled.items()}
 
     def _rivals(self) -> None:
         """Rivals that need pairs are left out where there are none."""
-        parts = self.parts
-        seed = seeds.derive(parts.config.evaluation.seed, "rivals")
-        case = RivalCase(self.hosts, self.pairs, parts.source, parts.target, seed)
-        for name, rival in parts.rivals().items():
+        builder = self.builder
+        seed = seeds.derive(builder.config.evaluation.seed, "rivals")
+        case = RivalCase(self.hosts, self.pairs, builder.source, builder.target, seed)
+        for name, rival in builder.rivals().items():
             if self.pairs or not rival.needs_pairs:
                 started = time.monotonic()
                 blocks = rival.fill(case)
-                stacks.check(blocks, parts.target.spec, f"rival {name}")
+                stacks.check(blocks, builder.target.spec, f"rival {name}")
                 self.filled[name] = Filled(blocks, (time.monotonic() - started) / len(self.hosts))
 
     def _summaries(self) -> dict[str, dict[str, Any]]:
@@ -139,7 +139,7 @@ class Comparison:
         summaries = {method: summarise(values).as_dict() for method, values in self.accuracies.items()}
         baseline = self._baseline()
         for method, summary in summaries.items():
-            summary["gap_closed"] = place(summaries, method)
+            summary["gap_closed"] = gap_closed(summaries, method)
             if baseline is not None and baseline != method:
                 difference = summarise(self.accuracies[method] - self.accuracies[baseline])
                 summary["difference"] = {"mean": difference.mean, "ci95": list(difference.ci95)}
@@ -149,10 +149,10 @@ class Comparison:
 
     def _diagnosis(self) -> dict[str, Any]:
         """What is to be said of each method's blocks, on unlabelled training images."""
-        parts = self.parts
-        images = parts.task.split("train").inputs[:IMAGES_DIAGNOSED].to(parts.device)
-        inputs = parts.task.to_input(images)
-        diagnosis = Diagnosis(parts.runner, parts.target, self.hosts.to(parts.device), inputs)
+        builder = self.builder
+        images = builder.task.split("train").inputs[:IMAGES_DIAGNOSED].to(builder.device)
+        inputs = builder.task.to_input(images)
+        diagnosis = Diagnosis(builder.runner, builder.target, self.hosts.to(builder.device), inputs)
         trained = self.pairs.target if self.pairs else None
         methods = {
             method: diagnosis.of(filled.blocks, self.accuracies["source"] - self.accuracies[method], trained)
@@ -169,16 +169,16 @@ class Comparison:
 
     def _baseline(self) -> str | None:
         """The method that all are compared with; None where it is not among them."""
-        name = self.parts.config.evaluation.baseline or "translated"
+        name = self.builder.config.evaluation.baseline or "translated"
         return name if name in self.accuracies else None
 
     def _own(self) -> dict[str, Any] | None:
         """The run's own translator, in a few words."""
-        if self.translator is None or self.parts.config.translator is None:
+        if self.translator is None or self.builder.config.translator is None:
             return None
-        host = self.hosts.pick([0]).to(self.parts.device)
-        costs = translator_costs(self.translator, host.source, Context(host, self.parts.runner))
-        return {"name": self.parts.config.translator.name, **costs, "target_bytes": self.translator.target_bytes}
+        host = self.hosts.pick([0]).to(self.builder.device)
+        costs = translator_costs(self.translator, host.source, Context(host, self.builder.runner))
+        return {"name": self.builder.config.translator.name, **costs, "target_bytes": self.translator.target_bytes}
 
     def _pays(self, history: dict[str, Any] | None, zoo_seconds: float) -> dict[str, Any]:
         """What the run's own translator cost, and after how many models it has paid."""

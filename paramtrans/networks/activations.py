@@ -123,7 +123,7 @@ def call(network: nn.Module, batch: Inputs) -> Any:
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
     first, named = _arguments(batch)
     try:
-        with memory.told("running the network", "give smaller batches of calibration inputs"):
+        with memory.out_of_memory_hint("running the network", "give smaller batches of calibration inputs"):
             return network(
                 *(tensor.to(device) for tensor in first),
                 **{k: v.to(device) if isinstance(v, Tensor) else v for k, v in named.items()},

@@ -1,4 +1,4 @@
-"""Widths by measured loss: where hidden units are missed least, most of them go."""
+"""Widths by measured loss: where hidden units are least important, most of them go."""
 
 from __future__ import annotations
 
@@ -121,11 +121,11 @@ def cheapest(steps: Sequence[Sequence[Step]], over: int) -> list[Step] | None:
 @torch.no_grad()
 def error(small: nn.Module, large: nn.Module, batches: Iterable[Inputs]) -> float:
     """Squared error of what one network gives to what another does, over the square of that."""
-    missed = power = 0.0
+    squared = power = 0.0
     for batch in batches:
         found, wanted = (_tensor(call(one.eval(), batch)).double() for one in (small, large))
-        missed, power = missed + float((found - wanted).square().sum()), power + float(wanted.square().sum())
-    return missed / max(power, 1e-30)
+        squared, power = squared + float((found - wanted).square().sum()), power + float(wanted.square().sum())
+    return squared / max(power, 1e-30)
 
 
 def _tensor(output: Any) -> Tensor:

@@ -73,7 +73,7 @@ class NetworkBlock:
 
         Raises `SpecMismatch` where there is no such module.
         """
-        if self._narrowed_to(target):
+        if self._has_other_sizes_alone(target):
             return dict(self.layers)
         if not self.whole or not self.path:
             place = "is only some layers of one" if self.path else "is the whole network; put it into an nn.Sequential"
@@ -87,14 +87,14 @@ class NetworkBlock:
         """Put another adapter's block in this one's place, with its tensors `params` if given."""
         put(network, self.places(target), target, params)
 
-    def _narrowed_to(self, target: BlockAdapter) -> bool:
+    def _has_other_sizes_alone(self, target: BlockAdapter) -> bool:
         if type(target) is not type(self.adapter):
             return False
         try:
-            narrowed = self.adapter.narrowed({group.name: group.size for group in target.spec.symmetries})
+            resized = self.adapter.with_sizes({group.name: group.size for group in target.spec.symmetries})
         except SpecMismatch:
             return False
-        return narrowed.options == target.options
+        return resized.options == target.options
 
 
 def put(network: nn.Module, places: Mapping[str, str], adapter: BlockAdapter, params: Params | None) -> None:

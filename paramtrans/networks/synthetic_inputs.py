@@ -38,7 +38,7 @@ def draw_probes(
         raise SpecMismatch(f"the shape of one input is of positive numbers, such as 3,224,224; not {list(shape)}")
     probes = (registry or components()).create("probe", name, **options)
     network = copy.deepcopy(network).eval()
-    with memory.told(f"inputs of {'×'.join(map(str, shape))}", "make them smaller, or fewer"):
+    with memory.out_of_memory_hint(f"inputs of {'×'.join(map(str, shape))}", "make them smaller, or fewer"):
         with torch.no_grad():
             call(network, torch.zeros(1, *shape))  # says it where the network does not take them
         drawn: Tensor = probes.draw(ProbeCase(tuple(shape), torch.Generator().manual_seed(seed), network=network))

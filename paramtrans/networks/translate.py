@@ -35,7 +35,8 @@ from paramtrans.utils.progress import Reporter
 Placed = tuple[NetworkBlock, BlockAdapter]
 """A block, and what is to stand in its place."""
 BAD = 0.2
-"""A block with a larger feature error is warned of; docs/networks.md says what such errors cost in accuracy."""
+"""A block with a larger feature error (relative reconstruction error) is warned of; docs/networks.md says what such
+errors cost in accuracy."""
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,8 @@ def translate(
     commas. `calibrate` are unlabelled inputs: a tensor, a dictionary of keyword arguments, or batches of these,
     or of lists whose first item is the input, the same each time they are gone through. With `sequential`, every block
     makes up for what those before it changed; else each is translated as if it were the only one. What is said of each
-    block, with a feature error where there are inputs, is kept in `paramtrans_blocks` of the result.
+    block, with its feature error (relative reconstruction error) where there are inputs, is kept in the result's
+    `paramtrans_blocks`.
 
     Raises `SpecMismatch` where nothing can be translated as asked, `DataError` where the inputs cannot be used.
 
@@ -89,7 +91,7 @@ def translate(
     else:
         chosen = (widths or Ratio(0.5 if ratio is None else ratio))(original, looked.blocks, batches)
         sized = [(block, chosen[block.entrance]) for block in looked.blocks]
-        targets = [(block, block.adapter.narrowed(sizes)) for block, sizes in sized if sizes != block.sizes]
+        targets = [(block, block.adapter.with_sizes(sizes)) for block, sizes in sized if sizes != block.sizes]
     if (batch := next(iter(batches), None)) is not None:
         _check_room(original, targets, batch)
     small, entrances = copy.deepcopy(original), Entrances(batches)

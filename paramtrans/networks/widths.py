@@ -83,7 +83,7 @@ class FlopBudget:
         def size(ratio: float) -> int:
             left = whole
             for block in blocks:
-                small = block.adapter.narrowed(Ratio(ratio).sizes(block))
+                small = block.adapter.with_sizes(Ratio(ratio).sizes(block))
                 left += flops(small, shapes[block.entrance]) - source[block.entrance]
             return left
 
@@ -103,7 +103,7 @@ def _within(budget: int, size: Callable[[float], int], what: str) -> float:
 
 def saved(block: NetworkBlock, sizes: Mapping[str, int]) -> int:
     """Parameters that a block has fewer of with these sizes."""
-    return block.adapter.spec.parameters - block.adapter.narrowed(sizes).spec.parameters
+    return block.adapter.spec.parameters - block.adapter.with_sizes(sizes).spec.parameters
 
 
 def largest(fits: Callable[[float], bool], steps: int = 30) -> float | None:

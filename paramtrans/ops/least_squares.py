@@ -1,4 +1,4 @@
-"""Second moments of what a layer reads and what it should give, and the ridge regression they are enough for.
+"""Least squares in closed form: Gram matrices of what a layer reads and should give, and the ridge regression on them.
 
 All in double precision; their size does not grow with the number of examples.
 """
@@ -15,7 +15,7 @@ from torch.nn.functional import unfold
 
 from paramtrans.errors import SpecMismatch
 
-View: TypeAlias = "Callable[[Moments], Moments]"
+View: TypeAlias = "Callable[[GramMatrices], GramMatrices]"
 
 VALUES_AT_ONCE = 2**23
 """Values of one piece of the equations: 64 MiB in double precision."""
@@ -26,8 +26,8 @@ OUTPUTS_TRIED = 64
 
 
 @dataclass(frozen=True)
-class Moments:
-    """Sums of products over rows; `Moments.of` adds a constant one as the last value read."""
+class GramMatrices:
+    """Second-moment statistics, sums of products over rows; `of` adds a constant one as the last value read."""
 
     gram: Tensor
     """Read with read: `[models, values, values]`."""
@@ -37,32 +37,32 @@ class Moments:
     """Each wanted output with itself: `[models, outputs]`."""
 
     @classmethod
-    def of(cls, read: Tensor, wanted: Tensor) -> Moments:
+    def of(cls, read: Tensor, wanted: Tensor) -> GramMatrices:
         """Of rows `[models, rows, values]` and `[models, rows, outputs]`."""
         read, wanted = read.double(), wanted.double()
         read = torch.cat([read, torch.ones_like(read[..., :1])], dim=-1)
         return cls(read.mT @ read, read.mT @ wanted, wanted.square().sum(1))
 
-    def __add__(self, other: Moments) -> Moments:
-        return Moments(self.gram + other.gram, self.cross + other.cross, self.power + other.power)
+    def __add__(self, other: GramMatrices) -> GramMatrices:
+        return GramMatrices(self.gram + other.gram, self.cross + other.cross, self.power + other.power)
 
-    def centred(self) -> Moments:
+    def centred(self) -> GramMatrices:
         """With all means taken out, and so without the constant: for a layer that has a bias."""
         count = self.gram[:, -1:, -1:]
         mean = self.gram[:, :-1, -1:] / count
-        return Moments(
+        return GramMatrices(
             self.gram[:, :-1, :-1] - mean * self.gram[:, -1:, :-1],
             self.cross[:, :-1] - mean * self.cross[:, -1:],
             self.power - self.cross[:, -1].square() / count[:, 0],
         )
 
-    def plain(self) -> Moments:
+    def plain(self) -> GramMatrices:
         """Without the constant: for a layer that has no bias."""
-        return Moments(self.gram[:, :-1, :-1], self.cross[:, :-1], self.power)
+        return GramMatrices(self.gram[:, :-1, :-1], self.cross[:, :-1], self.power)
 
-    def some_outputs(self, step: int) -> Moments:
+    def some_outputs(self, step: int) -> GramMatrices:
         """Every `step`-th output alone."""
-        return Moments(self.gram, self.cross[..., ::step], self.power[:, ::step])
+        return GramMatrices(self.gram, self.cross[..., ::step], self.power[:, ::step])
 
     def constant(self, weights: Tensor) -> Tensor:
         """The bias that goes best with weights `[models, values, outputs]`: `[models, outputs]`."""
@@ -104,10 +104,10 @@ def factor(gram: Tensor, pull: Tensor) -> Tensor:
 
 
 class Halves:
-    """Moments of every other example apart, so that a fit on one half can be judged on the other."""
+    """Gram matrices of every other example apart, so that a fit on one half can be judged on the other."""
 
     def __init__(self) -> None:
-        self._halves: list[Moments] = []
+        self._halves: list[GramMatrices] = []
         self._examples = 0
 
     def add(self, layer: nn.Module, entered: Tensor, wanted: Tensor) -> None:
@@ -116,10 +116,10 @@ class Halves:
             # Whole examples, because neighbouring positions of one say nearly the same.
             some = [tensor[:, (half + self._examples) % 2 :: 2] for tensor in (entered, wanted)]
             for read, goal in rows(layer, *some) if some[0].shape[1] else ():
-                self._add(half, Moments.of(read, goal))
+                self._add(half, GramMatrices.of(read, goal))
         self._examples += entered.shape[1]
 
-    def total(self) -> Moments:
+    def total(self) -> GramMatrices:
         """Of all examples; raises `SpecMismatch` where there were none."""
         if not self._halves:
             raise SpecMismatch("there are no probes to compare blocks on; give at least one")
@@ -139,7 +139,7 @@ class Halves:
         best = torch.stack(errors).argmin(0)
         return torch.tensor(RIDGES, dtype=start.dtype, device=start.device)[best]
 
-    def _add(self, half: int, found: Moments) -> None:
+    def _add(self, half: int, found: GramMatrices) -> None:
         if half < len(self._halves):
             self._halves[half] += found
         else:

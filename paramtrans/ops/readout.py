@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from paramtrans.api.specs import Reader
 from paramtrans.api.stacking import Params, models
 from paramtrans.errors import SpecMismatch
-from paramtrans.ops.least_squares import Halves, Moments, View
+from paramtrans.ops.least_squares import GramMatrices, Halves, View
 
 if TYPE_CHECKING:
     from paramtrans.api.adapter import BlockAdapter
@@ -84,20 +84,22 @@ class Readout:
         beside = target.module()
         self._skip = Taps(beside, (), getattr(beside, "skip")) if hasattr(beside, "skip") else None  # noqa: B009
 
-    def moments(self, index: int, params: Params, source: Params, context: Context, kept: Tensor | None) -> Halves:
-        """Of the reader at `index`, for the target's tensors found so far, summed over the context's probes.
+    def gram_matrices(
+        self, index: int, params: Params, source: Params, context: Context, retained: Tensor | None
+    ) -> Halves:
+        """Gram matrices of the reader at `index`, for the tensors found so far, summed over the context's probes.
 
-        A reader that is not the last should give what the source's gives to the values `kept` `[models, values]`.
+        A reader that is not the last should give what the source's gives to the retained values `[models, values]`.
         """
         reader, halves = self.readers[index], Halves()
         layer = self.layers[reader.layer]
         for piece in context.entering():
             output, seen = self._source(source, piece.original)
             _, own = self._target(params, piece.reached)
-            if kept is None:
+            if retained is None:
                 wanted = self._entering_norm(self._completing(output, params, piece.reached), params)
             else:
-                wanted = _pick(seen[reader.layer][1], kept, -1 if isinstance(layer, nn.Linear) else 2)
+                wanted = _pick(seen[reader.layer][1], retained, -1 if isinstance(layer, nn.Linear) else 2)
             halves.add(layer, own[reader.layer][0], wanted)
         return halves
 
@@ -111,23 +113,25 @@ class Readout:
         strength = halves.ridge(view, start) if ridge is None else start.new_full((models(params),), ridge)
         weights = view(total).ridge(start, strength)
         changed = params | {name: weights.mT.reshape(params[name].shape).to(params[name])}
-        return changed | (_with_constant(params, reader, total.constant(weights)) if view is Moments.centred else {})
+        return changed | (
+            _with_constant(params, reader, total.constant(weights)) if view is GramMatrices.centred else {}
+        )
 
     def view(self, index: int) -> View:
-        """How a reader's moments are to be seen: centred where it has a bias, or a mean behind it to serve as one."""
+        """How a reader's Gram matrices are to be seen: centred where it has a bias, or a mean after it as one."""
         reader = self.readers[index]
         has_bias = self.layers[reader.layer].bias is not None or reader.norm is not None
-        return Moments.centred if has_bias else Moments.plain
+        return GramMatrices.centred if has_bias else GramMatrices.plain
 
-    def missed(self, index: int, params: Params, halves: Halves) -> Moments:
-        """Moments of a reader to choose units by: what the normalisation behind it enlarges counts for more."""
+    def importance_matrices(self, index: int, params: Params, halves: Halves) -> GramMatrices:
+        """Gram matrices of a reader for scoring units: what the normalisation after it enlarges counts for more."""
         reader, found = self.readers[index], self.view(index)(halves.total())
         if reader.norm is None:
             return found
         gain = self._gain(params, reader.norm)
         return replace(found, cross=found.cross * gain[:, None], power=found.power * gain.square())
 
-    def awake(self, params: Params) -> Params:
+    def revive_channels(self, params: Params) -> Params:
         """The same function, up to channels that the last normalisation had (nearly) shut: it lets them through again.
 
         What should leave such a channel could not be said by what enters it.
@@ -157,8 +161,8 @@ class Readout:
         norm = self.readers[-1].norm
         if norm is None:
             return wanted
-        behind = (self._gain(params, norm), params[f"{norm}.bias"], params[f"{norm}.running_mean"])
-        gain, bias, mean = (t.view(len(t), 1, -1, *[1] * (wanted.ndim - 3)) for t in behind)
+        after = (self._gain(params, norm), params[f"{norm}.bias"], params[f"{norm}.running_mean"])
+        gain, bias, mean = (t.view(len(t), 1, -1, *[1] * (wanted.ndim - 3)) for t in after)
         return (wanted - bias) / gain + mean
 
     def _gain(self, params: Params, norm: str) -> Tensor:
@@ -185,9 +189,11 @@ def _summed(block: nn.Module) -> Callable[[Tensor], Tensor]:
     return lambda x: branch(x) + skip(x)
 
 
-def _pick(left: Tensor, kept: Tensor, axis: int) -> Tensor:
-    """The units `kept` `[models, units]` of what left a layer, `[models, n, ...]`, along their axis."""
-    return torch.stack([one.index_select(axis % left.ndim - 1, chosen) for one, chosen in zip(left, kept, strict=True)])
+def _pick(left: Tensor, retained: Tensor, axis: int) -> Tensor:
+    """The retained units `[models, units]` of what left a layer, `[models, n, ...]`, along their axis."""
+    return torch.stack(
+        [one.index_select(axis % left.ndim - 1, chosen) for one, chosen in zip(left, retained, strict=True)]
+    )
 
 
 def _solvable(module: nn.Module, name: str) -> nn.Module:

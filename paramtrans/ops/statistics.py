@@ -33,8 +33,8 @@ def summarise(values: Tensor) -> Summary:
     return Summary(mean, (mean - spread, mean + spread), values.min().item(), values.max().item(), n)
 
 
-def place(methods: Mapping[str, Mapping[str, Any]], name: str) -> float | None:
-    """A method's place between random initialisation (0) and the trained target (1) by their means; None without a gap.
+def gap_closed(methods: Mapping[str, Mapping[str, Any]], name: str) -> float | None:
+    """Share of the gap from random initialisation to the trained target that a method closes; None without a gap.
 
     `methods` are summaries by name, of the same hosts.
     """

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from paramtrans.config.toml_writer import toml
-from paramtrans.ops.statistics import place
+from paramtrans.ops.statistics import gap_closed
 from paramtrans.report import figures
 from paramtrans.report.figures import finite, label, ordered
 from paramtrans.report.text import about, meanings
@@ -129,7 +129,7 @@ def headline(result: Mapping[str, Any]) -> list[str]:
 
 
 def _gap_sentence(methods: Mapping[str, Any]) -> list[str]:
-    share = gap_closed(methods)
+    share = _gap(methods)
     if share is None:
         return []
     low, high = (_percent(methods[name]["mean"]) for name in ("random_init", "trained_target"))
@@ -137,9 +137,9 @@ def _gap_sentence(methods: Mapping[str, Any]) -> list[str]:
     return [f"That closes {closed} of the gap from random initialisation ({low}) to the trained target ({high})."]
 
 
-def gap_closed(methods: Mapping[str, Any]) -> float | None:
-    """The translated block's place between random initialisation (0) and trained target (1); None without a gap."""
-    return place(methods, "translated")
+def _gap(methods: Mapping[str, Any]) -> float | None:
+    """Share of the gap that the translated block closes; None without a gap."""
+    return gap_closed(methods, "translated")
 
 
 def break_even(costs: Mapping[str, Any] | None) -> str:
@@ -177,7 +177,7 @@ def _tiles(result: Mapping[str, Any]) -> Facts:
     """The few numbers that stand large at the top: (number, what it is)."""
     methods, blocks = result["methods"], result["blocks"]
     tiles = [(_percent(methods["translated"]["mean"]), "accuracy, translated")] if "translated" in methods else []
-    if (share := gap_closed(methods)) is not None:
+    if (share := _gap(methods)) is not None:
         tiles.append((f"{100 * share:.1f}%", "of the gap closed"))
     for key, what in (("parameters", "parameters"), ("flops", "FLOPs")):
         tiles.append((_ratio(blocks["source"][key], blocks["target"][key]), f"{what}, source ÷ target"))

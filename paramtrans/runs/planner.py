@@ -56,13 +56,13 @@ def plan_sweep(sweep: Sweep) -> SweepPlan:
 
 
 class Planner:
-    """Remembers which shards and lessons earlier plans count, and how long what they timed took."""
+    """Remembers which shards and translators earlier plans count, and how long what they timed took."""
 
     def __init__(self) -> None:
         self.counted: set[tuple[Path, Shard]] = set()
         self.looked_at: set[tuple[Any, ...]] = set()
         """Folders of shards, with the numbers of hosts that were looked for there."""
-        self.lessons: set[str] = set()
+        self.training_keys: set[str] = set()
         self.trials: dict[Path, Trial] = {}
         """By the folder of targets."""
         self.each: dict[Any, float] = {}
@@ -95,7 +95,7 @@ class Planner:
             targets_to_train=to_train[2],
             seconds={name: round(value, 1) for name, value in seconds.items()},
             folders=folders,
-            memory_bytes=_peak_memory(run.parts.device) + held * batch + sum(folders.values()),
+            memory_bytes=_peak_memory(run.builder.device) + held * batch + sum(folders.values()),
             translator=translator,
         )
 
@@ -128,33 +128,33 @@ class Planner:
         if zoo.target_dir not in self.trials:
             count = min(zoo.config.zoo.shard, max(zoo.count(role) for role in ROLES))
             alike = [trial for folder, trial in self.trials.items() if zoo.dir in folder.parents]
-            self.trials[zoo.target_dir] = Trial(zoo.parts, count, alike[0].hosts if alike else None)
+            self.trials[zoo.target_dir] = Trial(zoo.builder, count, alike[0].hosts if alike else None)
         return self.trials[zoo.target_dir]
 
     def _costs(self, run: Run) -> dict[str, Any] | None:
         """Name, parameters, and FLOPs for one block, of the run's own translator."""
         if run.config.translator is None:
             return None
-        host = modules.initial(lambda: host_runner.network(run.parts.task, run.parts.source), [0])
+        host = modules.initial(lambda: host_runner.network(run.builder.task, run.builder.source), [0])
         former, source, latter = (split(host, part) for part in ("former", "block", "latter"))
-        hosts = Hosts(former, source, latter, stream=run.parts.task.stream()).to(run.parts.device)
-        translator = run.parts.translator(seed=0)
+        hosts = Hosts(former, source, latter, stream=run.builder.task.stream()).to(run.builder.device)
+        translator = run.builder.translator(seed=0)
         if isinstance(translator, LearnedTranslator):
-            translator.to(run.parts.device)
-        costs = translator_costs(translator, hosts.source, Context(hosts, run.parts.runner))
+            translator.to(run.builder.device)
+        costs = translator_costs(translator, hosts.source, Context(hosts, run.builder.runner))
         return {"name": run.config.translator.name, **costs}
 
     def _again(self, run: Run) -> bool:
         """Whether an earlier run learns the same."""
-        lesson = run.lesson()
-        again = lesson in self.lessons
-        self.lessons |= {lesson} if lesson else set()
+        training_key = run.training_key()
+        again = training_key in self.training_keys
+        self.training_keys |= {training_key} if training_key else set()
         return again
 
     def _step(self, run: Run, costs: dict[str, Any] | None) -> tuple[float, int]:
         """Seconds, and bytes held, of one host in a step of the translator; zeros for one that does not learn."""
         training = run.config.training
-        translator = run.parts.translator(seed=0) if costs else None
+        translator = run.builder.translator(seed=0) if costs else None
         if costs is None or training is None or not isinstance(translator, LearnedTranslator):
             return 0.0, 0
         key = (costs["name"], costs["parameters"], costs["flops"], str(run.config.objectives), run.zoo.target_dir)
@@ -162,7 +162,7 @@ class Planner:
             trial = self._trial(run.zoo)
             most = int(TIMED_FLOPS // max(1, costs["flops"]))
             count = max(1, min(training.batch_size, run.config.zoo.train, TIMED_HOSTS, most))
-            trainer = Trainer(run.parts, translator, trial.stack, trial.stack, Path())
+            trainer = Trainer(run.builder, translator, trial.stack, trial.stack, Path())
             chosen, generator = [i % trial.count for i in range(count)], torch.Generator().manual_seed(0)
             with held_by(translator) as held:
                 trainer.step(chosen, generator)
@@ -177,8 +177,8 @@ def _folders(zoo: Zoo) -> dict[str, int]:
     """Bytes of the hosts with their snapshots, and of the targets, that are used of a zoo."""
     hosts = sum(zoo.count(role) for role in (*ROLES, *zoo.snapshots))
     targets = sum(shard.stop - shard.start for role in ROLES for shard in zoo.target_shards(role))
-    values = sum(spec.numel for spec in host_runner.network_specs(zoo.parts.task, zoo.parts.source))
-    sizes = {str(zoo.dir): hosts * values, str(zoo.target_dir): targets * zoo.parts.target.spec.numel}
+    values = sum(spec.numel for spec in host_runner.network_specs(zoo.builder.task, zoo.builder.source))
+    sizes = {str(zoo.dir): hosts * values, str(zoo.target_dir): targets * zoo.builder.target.spec.numel}
     return {folder: BYTES * size for folder, size in sizes.items() if size}
 
 

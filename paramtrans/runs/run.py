@@ -13,7 +13,7 @@ import torch
 
 from paramtrans.api.specs import RunInfo
 from paramtrans.api.translator import Translator
-from paramtrans.builder import Parts
+from paramtrans.builder import Builder
 from paramtrans.config.schema import Config
 from paramtrans.errors import ConfigError, StoreError
 from paramtrans.evaluation.comparison import Comparison
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 CACHE_HINT = "set run.cache to another folder"
 CALLS = ("train", "done")
-"""What the process that leads a group tells the others."""
+"""What the process that leads tells the others."""
 
 
 @dataclass(frozen=True)
@@ -100,17 +100,17 @@ class Run:
         reporter: Reporter,
         loaded: Plugins,
         where: str = "config",
-        like: Parts | None = None,
+        like: Builder | None = None,
     ) -> None:
-        """`like` are the parts of another run, to take over what is the same."""
+        """`like` is the builder of another run, to take over what is the same."""
         self.config, self.reporter, self.plugins = config, reporter, loaded
-        self.group = distributed.joined()
+        self.processes = distributed.process_group()
         self.where = where
         """What messages about the config begin with: its file."""
-        self.parts = Parts(config, loaded.registry(), like)
+        self.builder = Builder(config, loaded.registry(), like)
         self.cache = cache_dir(config.run.cache)
-        with memory.told(where):
-            self.zoos = Zoos(self.parts, self.cache, loaded.registry())
+        with memory.out_of_memory_hint(where):
+            self.zoos = Zoos(self.builder, self.cache, loaded.registry())
         self.zoo = self.zoos.own
         path = Path(config.run.dir) if config.run.dir else Path("runs") / name
         self.folder = RunFolder(path, config.model_dump(mode="json"))
@@ -118,13 +118,13 @@ class Run:
 
     def check(self) -> None:
         """Raise `ConfigError` with all that does not fit, before anything is trained."""
-        with memory.told(self.where):
-            self.parts.check(self.where)
+        with memory.out_of_memory_hint(self.where):
+            self.builder.check(self.where)
             _ = self.zoo.given
             if unfit := list(self.zoos.unfit()):
                 raise ConfigError([f"{self.where}: {problem}" for problem in unfit])
 
-    def lesson(self) -> str | None:
+    def training_key(self) -> str | None:
         """Runs with the same have the same translator; None where there is none, or where training looks further."""
         if self.config.translator is None or self.config.evaluation.paper_way:
             return None
@@ -133,9 +133,9 @@ class Run:
         return files.digest({**what, "zoo": zoo})
 
     def do(self, fresh: bool, earlier: Path | None = None) -> RunResult:
-        """All stages, in order. `earlier` is the folder of a finished run with the same lesson, which is taken over."""
+        """All stages, in order. `earlier` is the folder of a finished run with the same training key, taken over."""
         self.check()
-        if not self.group.leads:
+        if not self.processes.leads:
             return self._train_along()
         finished = None if fresh else self.folder.resume()
         if finished is None:
@@ -145,9 +145,9 @@ class Run:
         return RunResult(self.folder.path, self.folder.seconds, finished)
 
     def _call(self, what: str) -> str:
-        """Tell the other processes of the group what comes next; in these, hear it."""
-        word = torch.tensor(CALLS.index(what) if self.group.leads else 0)
-        return CALLS[int(self.group.follow(word))]
+        """Tell the other processes what comes next; in these, hear it."""
+        word = torch.tensor(CALLS.index(what) if self.processes.leads else 0)
+        return CALLS[int(self.processes.follow(word))]
 
     def _train_along(self) -> RunResult:
         """In a process that does not lead: train the translator with the one that does, which does all the rest."""
@@ -184,7 +184,7 @@ class Run:
             translator, history = self._take_over(earlier) if earlier else self._train_translator()
         with self._timed("evaluation"):
             reported = self.zoos.reported
-            comparison = Comparison(reported.parts, translator, self.zoos.report(), self.zoos.pairs())
+            comparison = Comparison(reported.builder, translator, self.zoos.report(), self.zoos.pairs())
             comparison.run(self.reporter, reported.seconds_per_target())
             result = comparison.result(history, self.zoos.seconds()) | self.zoos.facts()
             result["paper_way"] = _best_of_all(history, self.config.evaluation.paper_way)
@@ -211,11 +211,11 @@ class Run:
             if not jobs:
                 return
             training = zoo.config.zoo.step1 if step == 1 else zoo.config.zoo.step2
-            steps = len(jobs) * training.length(len(zoo.parts.task.split("train")))
+            steps = len(jobs) * training.length(len(zoo.builder.task.split("train")))
             count = sum(job["stop"] - job["start"] for job in jobs)
             what = f"step {step}: {count} {'whole hosts' if step == 1 else 'target blocks'}"
             with self.reporter.stage(what, steps) as stage:
-                self.parts.executor.run(jobs, stage.advance)
+                self.builder.executor.run(jobs, stage.advance)
 
     def _train_translator(self) -> tuple[Translator | None, dict[str, Any] | None]:
         """Step 3: the run's own translator, if it has one, and its history, if it learned."""
@@ -234,7 +234,7 @@ class Run:
             return translator, None
         history = run_folder.history(earlier)
         self.folder.write_metrics(history["epochs"])
-        return translator.to(self.parts.device), history
+        return translator.to(self.builder.device), history
 
     def _save(self, translator: Translator) -> None:
         assert self.config.translator is not None  # whose it is
@@ -244,11 +244,13 @@ class Run:
 
     def _new_translator(self) -> Translator:
         seed = self.config.training.seed if self.config.training else 0
-        return self.parts.translator(seeds.derive(seed, "translator"))
+        return self.builder.translator(seeds.derive(seed, "translator"))
 
     def _trainer(self, translator: LearnedTranslator) -> Trainer:
         own, *others = self.zoos.select()
-        return Trainer(self.parts, translator, self.zoos.train(), own[1], self.folder.checkpoint, self.group, others)
+        return Trainer(
+            self.builder, translator, self.zoos.train(), own[1], self.folder.checkpoint, self.processes, others
+        )
 
     def _learn(self, translator: LearnedTranslator) -> dict[str, Any]:
         self._call("train")
@@ -262,7 +264,7 @@ class Run:
                 select = f"  selection {metrics['select']:.1f}%" if "select" in metrics else ""
                 stage.advance(epoch - stage.done, f"loss {metrics['loss']:.4g}{select}")
                 if peeking and "select" in metrics:
-                    metrics["paper_way"] = trainer.accuracy(peeking, "test", self.zoos.reported.parts)
+                    metrics["paper_way"] = trainer.accuracy(peeking, "test", self.zoos.reported.builder)
                 self.plugins.notify("paramtrans_epoch_ended", run=self.info, epoch=epoch, metrics=metrics)
 
             history = asdict(trainer.run(epoch_ended))
@@ -274,14 +276,14 @@ class Run:
         """Adds a stage's time to what earlier attempts at it took."""
         earlier, started = self.folder.seconds.get(stage, 0.0), time.monotonic()
         try:
-            with memory.told(stage):
+            with memory.out_of_memory_hint(stage):
                 yield
         finally:
             self.folder.seconds[stage] = round(earlier + time.monotonic() - started, 3)
             self._record("running")
 
     def _record(self, status: str) -> dict[str, Any]:
-        device = self.parts.device
+        device = self.builder.device
         self.folder.device = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
         return self.folder.write_record(status, [str(provider) for provider in self.plugins.providers()])
 

@@ -103,13 +103,15 @@ class Sweep:
         self.name, self.reporter, self.where = path.stem, reporter, where
         self.members = expand(document, settings, where)
         self.options = options.validate(SweepOptions, document["sweep"], f"{where}: sweep")
-        self.taught: dict[str, Path] = {}
-        """The folder of the first run that learned each lesson."""
+        self.trained: dict[str, Path] = {}
+        """The folder of the first run with each training key."""
         self.folder = folder or Path(_dir(document) or Path("runs") / path.stem)
         self.runs: list[Run] = []
         for member, made in zip(self.members, self._configs(loaded), strict=True):
-            alike = [run.parts for run in self.runs if (run.config.task, run.config.target) == (made.task, made.target)]
-            like = alike[0] if alike else self.runs[0].parts if self.runs else None
+            alike = [
+                run.builder for run in self.runs if (run.config.task, run.config.target) == (made.task, made.target)
+            ]
+            like = alike[0] if alike else self.runs[0].builder if self.runs else None
             self.runs.append(Run(made, member.name, reporter, loaded, f"{where} [{member.name}]", like))
 
     def check(self) -> None:
@@ -119,7 +121,7 @@ class Sweep:
     def do(self, fresh: bool = False) -> SweepResult:
         """All runs in order; finished ones answer from their folders, and an interrupted one goes on."""
         self.check()
-        leads = distributed.joined().leads
+        leads = distributed.process_group().leads
         if fresh and leads:
             self._forget()
         rows = []
@@ -141,10 +143,10 @@ class Sweep:
             except DataError as error:
                 logger.warning("%s is left out: %s", member.name, error)
                 return None
-        lesson = run.lesson()
-        result = run.do(fresh=False, earlier=self.taught.get(lesson) if lesson else None)
-        if lesson:
-            self.taught.setdefault(lesson, result.dir)
+        training_key = run.training_key()
+        result = run.do(fresh=False, earlier=self.trained.get(training_key) if training_key else None)
+        if training_key:
+            self.trained.setdefault(training_key, result.dir)
         return result
 
     def _configs(self, loaded: Plugins) -> list[schema.Config]:

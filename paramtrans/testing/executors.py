@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from paramtrans.builder import Parts
+from paramtrans.builder import Builder
 from paramtrans.config import loading, schema
 from paramtrans.errors import DataError, ParamtransError, StoreError
 from paramtrans.plugins.registry import Entry, Registry
@@ -58,8 +58,8 @@ def _config(registry: Registry, folder: Path) -> schema.Config:
 def _jobs(subject: Subject) -> Iterator[list[dict[str, Any]]]:
     """Two jobs that are not done, in a folder that goes away."""
     with TemporaryDirectory() as folder:
-        parts = Parts(_config(subject.registry, Path(folder)), subject.registry)
-        yield Zoo(parts, Path(folder)).missing(step=1)[:2]
+        builder = Builder(_config(subject.registry, Path(folder)), subject.registry)
+        yield Zoo(builder, Path(folder)).missing(step=1)[:2]
 
 
 def _digest(job: dict[str, Any]) -> str | None:

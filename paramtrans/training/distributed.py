@@ -1,4 +1,4 @@
-"""Processes that train one translator together, as torchrun starts them; alone, a process is a group of one."""
+"""Processes that train one translator together, as torchrun starts them; alone, a process is a process group of one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PATIENCE = timedelta(days=365)
 
 
 @dataclass(frozen=True)
-class Group:
+class ProcessGroup:
     """`size` processes, of which this is number `rank`."""
 
     rank: int = 0
@@ -54,14 +54,14 @@ def cut(count: int, parts: int) -> list[range]:
 
 
 @cache
-def joined() -> Group:
-    """The group that torchrun started this process in, joined at the first call; a group of one without torchrun."""
+def process_group() -> ProcessGroup:
+    """The group that torchrun started this process in, joined at the first call; of size 1 without torchrun."""
     if not (dist.is_available() and dist.is_torchelastic_launched()):
-        return Group()
+        return ProcessGroup()
     # Where processes share a GPU, only gloo can add up what they found.
     own_gpu = torch.cuda.is_available() and int(os.environ["LOCAL_WORLD_SIZE"]) <= torch.cuda.device_count()
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     dist.init_process_group("cpu:gloo,cuda:nccl" if own_gpu else "gloo", timeout=PATIENCE)
     atexit.register(dist.destroy_process_group)
-    return Group(dist.get_rank(), dist.get_world_size())
+    return ProcessGroup(dist.get_rank(), dist.get_world_size())

@@ -25,8 +25,8 @@ class History:
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """One target block: the translator as it writes that block, and what judges it there."""
+class TrainingStep:
+    """What a step trains for one target block: the translator as it writes that block, and what judges it there."""
 
     translator: LearnedTranslator
     runner: Runner

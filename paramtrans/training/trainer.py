@@ -17,13 +17,13 @@ from paramtrans.api.hosts import Hosts
 from paramtrans.api.objective import Batch
 from paramtrans.api.stacking import Params, take
 from paramtrans.backends.host_runner import HostRunner
-from paramtrans.builder import Parts
+from paramtrans.builder import Builder
 from paramtrans.errors import ConfigError, TrainingError
 from paramtrans.evaluation import accuracy
 from paramtrans.storage import files
 from paramtrans.storage.training_checkpoint import Checkpoint
-from paramtrans.training.distributed import Group, cut
-from paramtrans.training.records import Drawn, History, Lesson
+from paramtrans.training.distributed import ProcessGroup, cut
+from paramtrans.training.records import Drawn, History, TrainingStep
 from paramtrans.translators.base import LearnedTranslator
 from paramtrans.utils import seeds
 
@@ -35,40 +35,40 @@ SMALLEST_VARIANCE = 1e-4
 class Trainer:
     """Trains one learned translator on hosts; goes on where the folder `checkpoint` holds one.
 
-    The processes of a `group` share out the hosts of every step. Their translators stay the same; the one that leads
+    `processes` share out the hosts of every step. Their translators stay the same; the one that leads
     evaluates and writes.
     """
 
     def __init__(
         self,
-        parts: Parts,
+        builder: Builder,
         translator: LearnedTranslator,
         train: Hosts,
         select: Hosts,
         checkpoint: Path,
-        group: Group | None = None,
-        others: Sequence[tuple[Parts, Hosts]] = (),
+        processes: ProcessGroup | None = None,
+        others: Sequence[tuple[Builder, Hosts]] = (),
     ) -> None:
         """`others` are selection hosts of further tasks, which count as much as those of the run's own."""
-        self.parts, self.translator = parts, translator.to(parts.device)
-        identity = {"format": FORMAT, "config": files.digest(parts.config.identity())}
+        self.builder, self.translator = builder, translator.to(builder.device)
+        identity = {"format": FORMAT, "config": files.digest(builder.config.identity())}
         self.checkpoint = Checkpoint(checkpoint, identity)
-        assert parts.config.training is not None  # required where a translator learns
-        self.options, self.group = parts.config.training, group or Group()
-        self.hosts, self.select = train.to(parts.device), [(parts, select), *others]
-        self.augmenters = parts.augmenters()
-        self.lessons = [Lesson(translator, parts.runner, parts.objectives())]
-        for target in (*parts.sizes(), *parts.targets()):
-            runner = HostRunner(parts.task, parts.source, target)
-            resized = translator.resized(parts.source, target)
-            self.lessons.append(Lesson(resized, runner, parts.objectives(runner)))
+        assert builder.config.training is not None  # required where a translator learns
+        self.options, self.processes = builder.config.training, processes or ProcessGroup()
+        self.hosts, self.select = train.to(builder.device), [(builder, select), *others]
+        self.augmenters = builder.augmenters()
+        self.training_steps = [TrainingStep(translator, builder.runner, builder.objectives())]
+        for target in (*builder.sizes(), *builder.targets()):
+            runner = HostRunner(builder.task, builder.source, target)
+            resized = translator.resized(builder.source, target)
+            self.training_steps.append(TrainingStep(resized, runner, builder.objectives(runner)))
         if self.options.compile:
-            for lesson in self.lessons:
-                lesson.translator.compile()
-        self.examples = max(objective.examples for _, objective in self.lessons[0].objectives)
-        self.reading = parts.source.read(self.hosts.source)
+            for step in self.training_steps:
+                step.translator.compile()
+        self.examples = max(objective.examples for _, objective in self.training_steps[0].objectives)
+        self.reading = builder.source.read(self.hosts.source)
         self.history = History()
-        translator.start(self.reading, Context(self.hosts, parts.runner))
+        translator.start(self.reading, Context(self.hosts, builder.runner))
         self.best = {name: tensor.clone() for name, tensor in translator.state_dict().items()}
         self.optimizer = torch.optim.Adam(
             translator.parameters(), self.options.lr, weight_decay=self.options.weight_decay
@@ -82,12 +82,12 @@ class Trainer:
         for epoch in range(len(self.history.epochs) + 1, self.options.epochs + 1):
             metrics = self._epoch(epoch)
             last = epoch == self.options.epochs
-            if self.group.leads and (last or epoch % self.options.evaluate_every == 0):
+            if self.processes.leads and (last or epoch % self.options.evaluate_every == 0):
                 metrics["select"] = self._evaluate(epoch)
             self.history.epochs.append(metrics)
             self.history.seconds = earlier + time.monotonic() - started
             epoch_ended(epoch, metrics)
-            if self.group.leads and (last or epoch % self.options.checkpoint_every == 0):
+            if self.processes.leads and (last or epoch % self.options.checkpoint_every == 0):
                 self._save()
         self.translator.load_state_dict(self.best)
         return self.history
@@ -111,9 +111,9 @@ class Trainer:
             group["lr"] = rate
         self.translator.train()
         losses = []
-        with torch.random.fork_rng(devices=[self.parts.device] if self.parts.device.type == "cuda" else []):
+        with torch.random.fork_rng(devices=[self.builder.device] if self.builder.device.type == "cuda" else []):
             # What a network draws inside, as dropout does, differs from process to process.
-            torch.manual_seed(seeds.derive(seed, "process", self.group.rank) if self.group.rank else seed)
+            torch.manual_seed(seeds.derive(seed, "process", self.processes.rank) if self.processes.rank else seed)
             for chosen in self._order(generator):
                 losses.append(self.step(chosen, generator))
         loss = torch.stack(losses).mean().item()
@@ -130,41 +130,42 @@ class Trainer:
 
     def step(self, chosen: list[int], generator: torch.Generator) -> Tensor:
         """One optimiser step on the hosts at `chosen`; returns the loss, a scalar outside any graph."""
-        number = int(torch.randint(len(self.lessons), (), generator=generator)) if len(self.lessons) > 1 else 0
+        count = len(self.training_steps)
+        number = int(torch.randint(count, (), generator=generator)) if count > 1 else 0
         drawn = self._draw(chosen, generator, targets=not number)  # trained targets are of the run's own kind
         self.optimizer.zero_grad()
-        share, loss = self.group.share(len(chosen)), torch.zeros((), device=self.parts.device)
+        share, loss = self.processes.share(len(chosen)), torch.zeros((), device=self.builder.device)
         for piece in cut(len(share), self.options.accumulate):
             if piece:
-                loss += self._backward(self.lessons[number], drawn, share[piece.start : piece.stop])
+                loss += self._backward(self.training_steps[number], drawn, share[piece.start : piece.stop])
         self._add_up(loss)
         if self.options.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.translator.parameters(), self.options.clip)
         self.optimizer.step()
         return loss
 
-    def _backward(self, lesson: Lesson, drawn: Drawn, share: range) -> Tensor:
+    def _backward(self, step: TrainingStep, drawn: Drawn, share: range) -> Tensor:
         """Add the gradients of a share of the hosts; returns their part of the mean loss over all of them."""
         batch = self._batch(drawn, share)
         reading = drawn.reading if len(share) == len(drawn.hosts) else take(drawn.reading, share)
-        context = Context(batch.hosts, lesson.runner)
-        with torch.autocast(self.parts.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"):
-            predicted = self._predicted(lesson.translator, reading, context)
+        context = Context(batch.hosts, step.runner)
+        with torch.autocast(self.builder.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"):
+            predicted = self._predicted(step.translator, reading, context)
         predicted = {name: tensor.float() for name, tensor in predicted.items()}
-        losses = [weight * objective(predicted, batch) for weight, objective in lesson.objectives]
+        losses = [weight * objective(predicted, batch) for weight, objective in step.objectives]
         loss = torch.stack(losses).sum() * (len(share) / len(drawn.hosts))
         loss.backward()
         return loss.detach()
 
     def _add_up(self, loss: Tensor) -> None:
         """Gradients and loss over the shares of all processes."""
-        if self.group.size > 1:
+        if self.processes.size > 1:
             trained = [p for p in self.translator.parameters() if p.requires_grad]
             reached = torch.tensor([float(p.grad is not None) for p in trained], device=loss.device)
             for parameter in trained:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)  # a share may be empty
-            self.group.add([*(p.grad for p in trained if p.grad is not None), reached, loss])
+            self.processes.add([*(p.grad for p in trained if p.grad is not None), reached, loss])
             for parameter, processes in zip(trained, reached.tolist(), strict=True):
                 if not processes:
                     parameter.grad = None  # of a family that this step was not about: the optimiser passes it over
@@ -174,13 +175,13 @@ class Trainer:
         target = None if target is None else self._augment("target", target, generator)
         examples = None
         if self.examples:
-            count = len(self.parts.task.split("train"))
+            count = len(self.builder.task.split("train"))
             examples = torch.randint(count, (len(chosen), self.examples), generator=generator)
         reading = self._augment("source", take(self.reading, chosen), generator)
         return Drawn(chosen, reading, target if targets else None, examples)
 
     def _batch(self, drawn: Drawn, share: range) -> Batch:
-        task, device = self.parts.task, self.parts.device
+        task, device = self.builder.task, self.builder.device
         hosts = self.hosts.pick(drawn.hosts[share.start : share.stop])
         target = None if drawn.target is None else take(drawn.target, share)
         if drawn.examples is None:
@@ -189,7 +190,7 @@ class Trainer:
         return Batch(hosts, target, task.to_input(split.inputs[examples].to(device)), split.labels[examples].to(device))
 
     def _augment(self, what: str, params: Params, generator: torch.Generator) -> Params:
-        spec = self.parts.source.reading if what == "source" else self.parts.target.spec
+        spec = self.builder.source.reading if what == "source" else self.builder.target.spec
         for on, augmenter in self.augmenters:
             if on in (what, "both"):
                 params = augmenter.change(params, spec, generator)
@@ -197,21 +198,23 @@ class Trainer:
         # Masking and noise know nothing of signs.
         return {name: t.clamp_min(SMALLEST_VARIANCE) if name in variances else t for name, t in params.items()}
 
-    def accuracy(self, hosts: Hosts, split: str, parts: Parts | None = None, lesson: Lesson | None = None) -> float:
-        """Mean accuracy of hosts as translated now, on a split of their task: the run's own, or that of `parts`; the
-        target block is the run's own, or that of `lesson`."""
-        parts, hosts = parts or self.parts, hosts.to(self.parts.device)
-        translator, runner = (lesson.translator, lesson.runner) if lesson else (self.translator, parts.runner)
+    def accuracy(
+        self, hosts: Hosts, split: str, builder: Builder | None = None, step: TrainingStep | None = None
+    ) -> float:
+        """Mean accuracy of hosts as translated now, on a split of their task: the run's own, or that of `builder`; the
+        target block is the run's own, or that of `step`."""
+        builder, hosts = builder or self.builder, hosts.to(self.builder.device)
+        translator, runner = (step.translator, step.runner) if step else (self.translator, builder.runner)
         translated = translator.translate(hosts.source, Context(hosts, runner))
-        images = parts.task.split(split).first(parts.config.evaluation.examples)
-        found = accuracy.accuracies(runner, hosts, {"translated": (runner.target, translated)}, images, parts.device)
+        images = builder.task.split(split).first(builder.config.evaluation.examples)
+        found = accuracy.accuracies(runner, hosts, {"translated": (runner.target, translated)}, images, builder.device)
         return found["translated"].mean().item()
 
     def _evaluate(self, epoch: int) -> float:
         """Accuracy of the selection hosts on images held out of training, the mean over target blocks; keeps the best
         weights."""
-        found = [self.accuracy(hosts, "holdout", parts) for parts, hosts in self.select]
-        found += [self.accuracy(self.select[0][1], "holdout", lesson=lesson) for lesson in self.lessons[1:]]
+        found = [self.accuracy(hosts, "holdout", builder) for builder, hosts in self.select]
+        found += [self.accuracy(self.select[0][1], "holdout", step=step) for step in self.training_steps[1:]]
         mean = sum(found) / len(found)
         if self.history.best_accuracy is None or mean > self.history.best_accuracy:
             self.history.best_accuracy, self.history.best_epoch = mean, epoch
@@ -221,9 +224,9 @@ class Trainer:
     def _begin_together(self) -> None:
         """Take over the weights of the process that leads; raises `TrainingError` where it is at another epoch."""
         for tensor in self.translator.state_dict().values():
-            self.group.follow(tensor)
+            self.processes.follow(tensor)
         here = torch.tensor([len(self.history.epochs), len(self.hosts)])
-        if not torch.equal(self.group.follow(here.clone()), here):
+        if not torch.equal(self.processes.follow(here.clone()), here):
             raise TrainingError(
                 "training: a process goes on from another point, or with other hosts, than the first one; "
                 "run.dir and run.cache must be folders that all machines share"
@@ -253,7 +256,7 @@ class Trainer:
         if found is None:
             return
         tensors, record = found
-        on_device = {name: t.to(self.parts.device) for name, t in tensors.items()}
+        on_device = {name: t.to(self.builder.device) for name, t in tensors.items()}
         self.translator.load_state_dict(_below("now.", on_device))
         self.best = _below("best.", on_device)
         adam = self.optimizer.state_dict()

@@ -72,7 +72,7 @@ def load_translator(folder: Path | str, registry: Registry | None = None) -> Tra
     description = _description(folder / DESCRIPTION)
     parts = _parts(description, folder / DESCRIPTION)
     try:
-        with memory.told(f"{folder / DESCRIPTION}", "it asks for sizes that this machine cannot hold"):
+        with memory.out_of_memory_hint(f"{folder / DESCRIPTION}", "it asks for sizes that this machine cannot hold"):
             translator = _created(parts, registry)
     except (ConfigError, SpecMismatch) as error:
         raise StoreError(f"{folder / DESCRIPTION}: {error}; it was damaged, or written for other plugins") from error

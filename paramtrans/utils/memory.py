@@ -1,4 +1,4 @@
-"""How much memory there is to spare; running out of it, told in words: where, and what would need less."""
+"""How much memory there is to spare; running out of it, with a hint: where, and what would need less."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LESS = "lower zoo.shard, training.batch_size, or the sizes of task, blocks and t
 
 
 @contextmanager
-def told(what: str, instead: str = LESS) -> Iterator[None]:
+def out_of_memory_hint(what: str, instead: str = LESS) -> Iterator[None]:
     """Turns running out of memory into `OutOfMemory`: `what` was done, and what to do `instead`."""
     try:
         yield

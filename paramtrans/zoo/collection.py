@@ -8,7 +8,7 @@ from typing import Any
 
 from paramtrans.api.adapter import check_fit
 from paramtrans.api.hosts import Hosts
-from paramtrans.builder import Parts
+from paramtrans.builder import Builder
 from paramtrans.errors import SpecMismatch
 from paramtrans.plugins.registry import Registry
 from paramtrans.zoo.zoo import ROLES, Zoo
@@ -17,19 +17,19 @@ from paramtrans.zoo.zoo import ROLES, Zoo
 class Zoos:
     """Most runs have one zoo. `zoo.also` adds one for each further task, and `[report]` one for the report hosts."""
 
-    def __init__(self, parts: Parts, cache: Path, registry: Registry) -> None:
-        config = parts.config
+    def __init__(self, builder: Builder, cache: Path, registry: Registry) -> None:
+        config = builder.config
         needs_own = config.report is None or config.report.begin != "fresh"
-        self.own = Zoo(parts, cache, ROLES if needs_own else ROLES[:2])
+        self.own = Zoo(builder, cache, ROLES if needs_own else ROLES[:2])
         self.learning = [self.own]
         """Those whose training hosts the translator learns from."""
         for task in config.zoo.also:
-            self.learning.append(Zoo(Parts(config.with_task(task), registry), cache, ROLES[:2]))
+            self.learning.append(Zoo(Builder(config.with_task(task), registry), cache, ROLES[:2]))
         self.reported = self.own
         """The one whose report hosts are reported on."""
         if config.report is not None:
             begin = (config.report.begin, self.own) if needs_own else None
-            self.reported = Zoo(Parts(config.reported(), registry), cache, ROLES[2:], begin)
+            self.reported = Zoo(Builder(config.reported(), registry), cache, ROLES[2:], begin)
 
     @property
     def all(self) -> list[Zoo]:
@@ -39,15 +39,15 @@ class Zoos:
     def prepare(self, cache: Path) -> None:
         """Make all data ready."""
         for zoo in self.all:
-            zoo.parts.prepare(cache)
+            zoo.builder.prepare(cache)
 
     def unfit(self) -> Iterator[str]:
         """What keeps the blocks out of the hosts of further tasks, or objectives from learning from them."""
-        own = self.own.parts
+        own = self.own.builder
         for zoo in self.all[1:]:
             for name, adapter in (("source", own.source), ("target", own.target)):
                 try:
-                    check_fit(f"{name} block", adapter, zoo.parts.task.slot)
+                    check_fit(f"{name} block", adapter, zoo.builder.task.slot)
                 except SpecMismatch as error:
                     yield f"task {zoo.config.task.name}: {error}"
         if len(self.learning) > 1:
@@ -60,9 +60,9 @@ class Zoos:
         """What the translator learns from: training hosts, and snapshots of them."""
         return Hosts.of([zoo.load(role) for zoo in self.learning for role in ("train", *zoo.snapshots)])
 
-    def select(self) -> list[tuple[Parts, Hosts]]:
+    def select(self) -> list[tuple[Builder, Hosts]]:
         """What its best epoch is chosen on, task by task."""
-        return [(zoo.parts, zoo.load("select")) for zoo in self.learning]
+        return [(zoo.builder, zoo.load("select")) for zoo in self.learning]
 
     def report(self) -> Hosts:
         """What all methods are reported on."""

@@ -14,7 +14,7 @@ import torch
 from paramtrans._version import __version__
 from paramtrans.api import stacking as params_
 from paramtrans.api.stacking import Params
-from paramtrans.builder import Parts
+from paramtrans.builder import Builder
 from paramtrans.config.schema import Config
 from paramtrans.plugins.manager import components, plugins
 from paramtrans.storage import files
@@ -26,40 +26,42 @@ Report = Callable[[int], None]
 
 
 @lru_cache(maxsize=1)
-def _parts(config: str, cache: Path) -> Parts:
+def _builder(config: str, cache: Path) -> Builder:
     """The components that a job's config names, with their data ready; kept from one shard to the next."""
-    parts = Parts(Config.model_validate_json(config), components())
-    parts.task.prepare(cache)
-    return parts
+    builder = Builder(Config.model_validate_json(config), components())
+    builder.task.prepare(cache)
+    return builder
 
 
 def do_job(job: dict[str, Any], report: Report) -> None:
     """Train one shard and write it. `report` is called with the number of steps done since its last call."""
     for file in job["plugins"]:
         plugins().load_file(Path(file))
-    parts = _parts(json.dumps(job["config"]), Path(job["cache"]))
-    zoo, started = parts.config.zoo, time.monotonic()
+    builder = _builder(json.dumps(job["config"]), Path(job["cache"]))
+    zoo, started = builder.config.zoo, time.monotonic()
     own = [host_seed(zoo.seed, job["role"], number) for number in range(job["start"], job["stop"])]
-    told: dict[str, Any] = {}
+    recorded: dict[str, Any] = {}
     file = HostFile(Path(zoo.report_from)) if job["given"] and zoo.report_from else None
     if job["step"] == 1 and file:
         made = {job["role"]: file.hosts(job["start"], job["stop"])}
     elif job["step"] == 1:
-        told = warm_start.told(job)
-        made = _hosts(job, parts, own, report)
+        recorded = warm_start.recorded(job)
+        made = _hosts(job, builder, own, report)
     else:
         whole, _ = files.load_params(Path(job["hosts"]))
         first = params_.take(whole, range(len(own)))
-        told = {"hosts_sha256": hosts_digest(whole, len(own))}
+        recorded = {"hosts_sha256": hosts_digest(whole, len(own))}
         if file:
             target = file.targets(job["start"], job["stop"])
         else:
-            target = host_training.train_targets(parts.task, parts.target, first, zoo.step2, own, parts.device, report)
+            target = host_training.train_targets(
+                builder.task, builder.target, first, zoo.step2, own, builder.device, report
+            )
         made = {job["role"]: target}
-    made_by = {"paramtrans": __version__, "torch": torch.__version__, "device": str(parts.device)}
+    made_by = {"paramtrans": __version__, "torch": torch.__version__, "device": str(builder.device)}
     seconds = time.monotonic() - started
     for role, file_ in _files(job).items():
-        record = {**identity(job["step"], role, job["start"], own), **told, "seconds": seconds, "made_by": made_by}
+        record = {**identity(job["step"], role, job["start"], own), **recorded, "seconds": seconds, "made_by": made_by}
         files.save_params(Path(file_), made[role], record)
         seconds = 0.0  # what is kept on the way takes no more
 
@@ -69,12 +71,14 @@ def _files(job: dict[str, Any]) -> dict[str, str]:
     return {job["role"]: job["file"], **job["snapshots"]}
 
 
-def _hosts(job: dict[str, Any], parts: Parts, own: list[int], report: Report) -> dict[str, Params]:
+def _hosts(job: dict[str, Any], builder: Builder, own: list[int], report: Report) -> dict[str, Params]:
     """By role, the hosts of step 1 as they were after their share of it."""
     begin, frozen = warm_start.of_job(job, len(own))
-    options, kept = parts.config.zoo.step1, dict[int, Params]()
-    length = options.length(len(parts.task.split("train")))
+    options, kept = builder.config.zoo.step1, dict[int, Params]()
+    length = options.length(len(builder.task.split("train")))
     at = {role: max(1, round(length * trained_as(role)[1])) for role in _files(job)}
     wanted, keep = set(at.values()), kept.__setitem__
-    host_training.train_hosts(parts.task, parts.source, options, own, parts.device, report, begin, frozen, wanted, keep)
+    host_training.train_hosts(
+        builder.task, builder.source, options, own, builder.device, report, begin, frozen, wanted, keep
+    )
     return {role: kept[step] for role, step in at.items()}

@@ -147,7 +147,7 @@ def _stacked(zoo: Zoo, folder: Path, job: Job, names: Names) -> Params:
 
 def _specs(zoo: Zoo) -> dict[str, tuple[TensorSpec, ...]]:
     """The tensors of each part of a host, and of the target block."""
-    parts = zoo.parts
-    around = {"former": parts.task.former, "source": parts.source.module, "latter": parts.task.latter}
+    builder = zoo.builder
+    around = {"former": builder.task.former, "source": builder.source.module, "latter": builder.task.latter}
     with torch.device("meta"):
-        return {name: tensor_specs(make()) for name, make in around.items()} | {"target": parts.target.spec.tensors}
+        return {name: tensor_specs(make()) for name, make in around.items()} | {"target": builder.target.spec.tensors}

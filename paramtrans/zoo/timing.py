@@ -11,7 +11,7 @@ import torch
 
 from paramtrans.api.hosts import Hosts
 from paramtrans.api.stacking import Params, split
-from paramtrans.builder import Parts
+from paramtrans.builder import Builder
 from paramtrans.config.schema import HostTraining
 from paramtrans.zoo import host_training
 
@@ -22,39 +22,41 @@ STEPS = 2
 class Trial:
     """Steps 1 and 2 of one shard, begun."""
 
-    def __init__(self, parts: Parts, count: int, hosts: Params | None = None) -> None:
+    def __init__(self, builder: Builder, count: int, hosts: Params | None = None) -> None:
         """`hosts` are those of another trial of the same zoo."""
-        self.parts, self.count = parts, count
+        self.builder, self.count = builder, count
         self.seeds = list(range(count))
         self.hosts = hosts or self._train(1)
 
     def step1(self) -> float:
         """Seconds of step 1 for the shard."""
-        return self._all(self._train, self.parts.config.zoo.step1)
+        return self._all(self._train, self.builder.config.zoo.step1)
 
     def step2(self) -> float:
         """Seconds of step 2 for the shard."""
-        return self._all(self._targets, self.parts.config.zoo.step2)
+        return self._all(self._targets, self.builder.config.zoo.step2)
 
     @cached_property
     def stack(self) -> Hosts:
         """Barely trained hosts with their targets."""
         parts = {part: split(self.hosts, part) for part in ("former", "source", "latter")}
-        target, stream = split(self._targets(1), "target"), self.parts.task.stream()
+        target, stream = split(self._targets(1), "target"), self.builder.task.stream()
         return Hosts(parts["former"], parts["source"], parts["latter"], target, tuple(self.seeds), stream)
 
     def _all(self, train: Callable[[int], Params], options: HostTraining) -> float:
         """A longer run less a shorter one, so that preparation does not count."""
         seconds = {count: _timed(partial(train, count)) for count in (1, 1 + STEPS)}
-        return max(0.0, seconds[1 + STEPS] - seconds[1]) / STEPS * options.length(len(self.parts.task.split("train")))
+        return max(0.0, seconds[1 + STEPS] - seconds[1]) / STEPS * options.length(len(self.builder.task.split("train")))
 
     def _train(self, count: int) -> Params:
-        options = _short(self.parts.config.zoo.step1, count)
-        return host_training.train_hosts(self.parts.task, self.parts.source, options, self.seeds, self.parts.device)
+        options = _short(self.builder.config.zoo.step1, count)
+        return host_training.train_hosts(
+            self.builder.task, self.builder.source, options, self.seeds, self.builder.device
+        )
 
     def _targets(self, count: int) -> Params:
-        task, target, options = self.parts.task, self.parts.target, _short(self.parts.config.zoo.step2, count)
-        return host_training.train_targets(task, target, self.hosts, options, self.seeds, self.parts.device)
+        task, target, options = self.builder.task, self.builder.target, _short(self.builder.config.zoo.step2, count)
+        return host_training.train_targets(task, target, self.hosts, options, self.seeds, self.builder.device)
 
 
 @contextmanager

@@ -23,13 +23,13 @@ def of_job(job: dict[str, Any], count: int) -> tuple[Params | None, frozenset[st
     return {name: tensor for name, tensor in hosts.items() if name.startswith("source.")}, frozenset({"source"})
 
 
-def told(job: dict[str, Any]) -> dict[str, str]:
-    """What a job's record says of it."""
+def recorded(job: dict[str, Any]) -> dict[str, str]:
+    """What a job's record says of the hosts that it began with."""
     return {CHECKSUM: _checksum(Path(job["begin"][1]))} if job["begin"] else {}
 
 
-def is_told(record: dict[str, Any], hosts: Path) -> bool:
-    """Whether a record tells of the hosts that stand in this file now."""
+def is_recorded(record: dict[str, Any], hosts: Path) -> bool:
+    """Whether a record says that it began with the hosts that stand in this file now."""
     return record.get(CHECKSUM) == _checksum(hosts)
 
 

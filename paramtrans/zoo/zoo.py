@@ -14,7 +14,7 @@ from paramtrans.api import stacking as params_
 from paramtrans.api.hosts import Hosts
 from paramtrans.api.stacking import Params
 from paramtrans.backends import host_runner
-from paramtrans.builder import Parts
+from paramtrans.builder import Builder
 from paramtrans.errors import StoreError, TrainingError
 from paramtrans.plugins.manager import plugins
 from paramtrans.storage import files
@@ -45,24 +45,24 @@ class Zoo:
     """The hosts of one config, on disk. Zoos whose recipe is the same share a folder, whatever their sizes."""
 
     def __init__(
-        self, parts: Parts, cache: Path, roles: tuple[str, ...] = ROLES, begin: tuple[str, Zoo] | None = None
+        self, builder: Builder, cache: Path, roles: tuple[str, ...] = ROLES, begin: tuple[str, Zoo] | None = None
     ) -> None:
         """`roles` are those it has hosts of. Step 1 may `begin` with hosts of another zoo, in one of the ways of
         `config.ReportConfig.begin`."""
-        self.config = config = parts.config
+        self.config = config = builder.config
         self.roles, self.begin = roles, begin
-        self.stream, self.cache = parts.task.stream(), cache.absolute()
-        self.recipe = host_recipe(config, parts.source.reading_options) | tensors(
-            host_runner.network_specs(parts.task, parts.source)
+        self.stream, self.cache = builder.task.stream(), cache.absolute()
+        self.recipe = host_recipe(config, builder.source.reading_options) | tensors(
+            host_runner.network_specs(builder.task, builder.source)
         )
         if begin:
             self.recipe |= {"begin": begin[0], "hosts": begin[1].recipe}
         self.dir = cache / "zoos" / digest(self.recipe)
-        self.target_recipe = target_recipe(config) | tensors(parts.target.spec.tensors)
+        self.target_recipe = target_recipe(config) | tensors(builder.target.spec.tensors)
         self.diverged: dict[str, list[int]] = {}
         """Seeds of the hosts that were left out, by role."""
         self.target_dir = self.dir / "targets" / digest(self.target_recipe)
-        self.parts = parts
+        self.builder = builder
 
     @cached_property
     def given(self) -> HostFile | None:
@@ -70,14 +70,14 @@ class Zoo:
         if self.config.zoo.report_from is None:
             return None
         given = HostFile(Path(self.config.zoo.report_from))
-        specs = host_runner.network_specs(self.parts.task, self.parts.source)
+        specs = host_runner.network_specs(self.builder.task, self.builder.source)
         given.check([replace(spec, name=name_in_file(spec.name)) for spec in specs], self.count("report"))
         return given
 
     @cached_property
     def given_targets(self) -> bool:
         """Whether the given report hosts have trained targets of the config's kind, so that step 2 has been done."""
-        return self.given is not None and self.given.has_targets(self.parts.target.spec.tensors)
+        return self.given is not None and self.given.has_targets(self.builder.target.spec.tensors)
 
     def folder(self, step: int) -> tuple[Path, dict[str, Any]]:
         """Where the shards of a step stand, and the recipe that made them."""
@@ -257,7 +257,7 @@ class Zoo:
         expected = identity(step, shard.role, shard.start, self._seeds(shard))
         if different := [key for key, value in expected.items() if record.get(key) != value]:
             raise files.Damaged(f"{path}: is another shard's file ({', '.join(different)} differ)")
-        if step == 1 and self.begin and not warm_start.is_told(record, self.begin[1]._hosts_file(shard)):
+        if step == 1 and self.begin and not warm_start.is_recorded(record, self.begin[1]._hosts_file(shard)):
             raise files.Damaged(f"{path}: began with other hosts than there are now")
         if step == 2:
             hosts, _ = files.load_params(self._hosts_file(shard))

@@ -129,7 +129,7 @@ class Attention(nn.Module):
 
 
 @pytest.mark.parametrize("translator", ["refit", "prune"])
-def test_heads_that_are_not_missed_go_whole(translator: str) -> None:
+def test_unimportant_heads_go_whole(translator: str) -> None:
     torch.manual_seed(0)
     network = Attention().eval()
     for layer in (network.q_proj, network.k_proj, network.v_proj):

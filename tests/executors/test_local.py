@@ -16,7 +16,7 @@ import torch
 from paramtrans_executors.local import _shares
 
 from paramtrans.api.stacking import Params
-from paramtrans.builder import Parts
+from paramtrans.builder import Builder
 from paramtrans.config import Config
 from paramtrans.errors import ParamtransError, TrainingError
 from paramtrans.plugins import components
@@ -28,10 +28,10 @@ TWO = 'executor={ name = "local", processes = 2 }'
 
 
 def train(config: Config, cache: Path) -> tuple[Zoo, int]:
-    parts, done = Parts(config, components()), []
-    zoo = Zoo(parts, cache)
+    builder, done = Builder(config, components()), []
+    zoo = Zoo(builder, cache)
     for step in (1, 2):
-        parts.executor.run(zoo.missing(step), done.append)
+        builder.executor.run(zoo.missing(step), done.append)
         assert zoo.missing(step) == []
     return zoo, sum(done)
 
@@ -50,10 +50,10 @@ def test_two_processes_write_a_zoo_that_two_others_read(
     tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TINY_NAP", "0.02")  # so that shards come one after the other
-    parts = Parts(tiny_config(TWO, "zoo.train=16", "zoo.pairs=0", "zoo.shard=2"), components())
-    zoo = Zoo(parts, tmp_path)
+    builder = Builder(tiny_config(TWO, "zoo.train=16", "zoo.pairs=0", "zoo.shard=2"), components())
+    zoo = Zoo(builder, tmp_path)
     jobs = zoo.missing(1)
-    writers = threading.Thread(target=parts.executor.run, args=(jobs, lambda steps: None))
+    writers = threading.Thread(target=builder.executor.run, args=(jobs, lambda steps: None))
     writers.start()
     readers = [Reader(zoo), Reader(zoo)]
     while writers.is_alive():
@@ -86,14 +86,14 @@ class Reader:
 
 
 def _jobs(config: Config, cache: Path) -> list[dict[str, Any]]:
-    return Zoo(Parts(config, components()), cache).missing(1)
+    return Zoo(Builder(config, components()), cache).missing(1)
 
 
 def test_an_error_in_a_process_is_the_run_s_error(tiny_config: Make, tmp_path: Path) -> None:
     config = tiny_config(TWO)
     jobs = [{**job, "plugins": ["/nowhere/plugin.py"]} for job in _jobs(config, tmp_path)]
     with pytest.raises(ParamtransError, match="no such Python file"):
-        Parts(config, components()).executor.run(jobs, lambda steps: None)
+        Builder(config, components()).executor.run(jobs, lambda steps: None)
 
 
 def test_a_process_that_is_killed_is_named(tiny_config: Make, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_process_that_is_killed_is_named(tiny_config: Make, tmp_path: Path) ->
     config = tiny_config(TWO)
     jobs = [{**job, "plugins": [str(deadly)]} for job in _jobs(config, tmp_path)]
     with pytest.raises(TrainingError, match="process was killed"):
-        Parts(config, components()).executor.run(jobs, lambda steps: None)
+        Builder(config, components()).executor.run(jobs, lambda steps: None)
 
 
 STARTS_ONE = """

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from paramtrans.builder import Parts
+from paramtrans.builder import Builder
 from paramtrans.config import Config
 from paramtrans.plugins import components
 from paramtrans.zoo import ROLES, Zoo
@@ -49,10 +49,10 @@ def test_a_zoo_finishes_bit_for_bit_while_a_node_is_killed_under_it(tiny_config:
     assert found["nodes"] == {"begun": 2, "alive": 2}  # both that may train began; the head and one of them are left
 
     config = tiny_config()
-    parts = Parts(config, components())
-    local, spread = Zoo(parts, short / "local"), Zoo(parts, short / "cache")
+    builder = Builder(config, components())
+    local, spread = Zoo(builder, short / "local"), Zoo(builder, short / "cache")
     for step in (1, 2):
-        parts.executor.run(local.missing(step), lambda steps: None)
+        builder.executor.run(local.missing(step), lambda steps: None)
     for role in ROLES:
         mine, others = local.load(role).parts(), spread.load(role).parts()
         assert mine.keys() == others.keys()

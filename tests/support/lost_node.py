@@ -17,7 +17,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from paramtrans import config
-from paramtrans.builder import Parts
+from paramtrans.builder import Builder
 from paramtrans.plugins import plugins
 from paramtrans.zoo import Zoo
 
@@ -48,7 +48,7 @@ def main(folder: Path) -> None:
     for step in (1, 2):
         jobs = [{**job, "plugins": [*job["plugins"], str(SUPPORT / "begun.py")]} for job in zoo.missing(step)]
         found[f"jobs_{step}"] = len(jobs)
-        zoo.parts.executor.run(jobs, lambda steps: None)
+        zoo.builder.executor.run(jobs, lambda steps: None)
     killer.join()
     found["missing"] = len(zoo.missing(1)) + len(zoo.missing(2))
     found["nodes"] = {"begun": len(list(begun.iterdir())), "alive": _alive(wanted=2)}
@@ -70,7 +70,7 @@ def _zoo(folder: Path, address: str) -> Zoo:
     loaded.load_file(SUPPORT / "tiny_task.py")
     settings = ["run.device=cpu", f'executor={{name="ray", address="{address}"}}']
     made = config.load(SUPPORT / "tiny.toml", loaded.registry(), settings)
-    return Zoo(Parts(made, loaded.registry()), folder / "cache")
+    return Zoo(Builder(made, loaded.registry()), folder / "cache")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from paramtrans import load_translator
-from paramtrans.builder import Parts
+from paramtrans.builder import Builder
 from paramtrans.config import Config
 from paramtrans.plugins import Plugins
 from paramtrans.plugins.registry import Registry
@@ -46,8 +46,8 @@ def test_a_zoo_is_found_under_its_old_name_and_is_whole(tiny_config: Callable[..
     config = tiny_config(*SETTINGS)
     cache = cache_dir(config.run.cache)
     shutil.copytree(GOLDEN / "zoos", cache / "zoos")
-    parts = Parts(config, _components())
-    zoo = Zoo(parts, cache)
+    builder = Builder(config, _components())
+    zoo = Zoo(builder, cache)
     assert zoo.missing(1) == [] and zoo.missing(2) == []
     assert [len(zoo.load(role)) for role in ("train", "select", "report")] == [3, 1, 2]
 

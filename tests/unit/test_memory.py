@@ -20,13 +20,13 @@ HUGE = {
 def test_too_much_memory_is_told_with_the_place_and_what_to_do(allocate) -> None:
     with (
         pytest.raises(OutOfMemory, match=r"^training: not enough memory.*training\.batch_size"),
-        memory.told("training"),
+        memory.out_of_memory_hint("training"),
     ):
         allocate()
 
 
 def test_other_errors_stay_what_they_are() -> None:
     for error in (RuntimeError("shape mismatch"), ValueError("x")):
-        with pytest.raises(type(error)) as caught, memory.told("training"):
+        with pytest.raises(type(error)) as caught, memory.out_of_memory_hint("training"):
             raise error
         assert caught.value is error

@@ -10,7 +10,7 @@ import torch
 
 from paramtrans.config import Config
 from paramtrans.errors import ConfigError
-from paramtrans.ops.statistics import place
+from paramtrans.ops.statistics import gap_closed
 from paramtrans.plugins import Plugins
 from paramtrans.runs.run import Run, run
 from paramtrans.training.trainer import Trainer
@@ -57,7 +57,7 @@ def test_methods_stand_beside_the_translator_with_what_they_took(tiny_config: Ma
     seconds = result.evaluation["seconds_per_host"]
     assert seconds["translated, then matched"] > seconds["translated"] > 0
     assert result.methods["trained_target"]["images"] == 96
-    assert all(found["gap_closed"] == place(result.methods, name) for name, found in result.methods.items())
+    assert all(found["gap_closed"] == gap_closed(result.methods, name) for name, found in result.methods.items())
     accuracies = result.evaluation["hosts"]["accuracies"]
     each = [a - b for a, b in zip(accuracies["translated, then matched"], accuracies["translated"], strict=True)]
     assert chain["difference"]["mean"] == pytest.approx(sum(each) / len(each))
@@ -68,9 +68,9 @@ def test_methods_stand_beside_the_translator_with_what_they_took(tiny_config: Ma
 def test_a_methods_place_is_between_random_initialisation_and_the_trained_target() -> None:
     means = {"random_init": 20.0, "trained_target": 80.0, "a": 65.0, "b": 95.0}
     methods = {name: {"mean": mean} for name, mean in means.items()}
-    assert [place(methods, name) for name in means] == [0.0, 1.0, 0.75, 1.25]
-    assert place(methods | {"trained_target": {"mean": 20.0}}, "a") is None
-    assert place({"a": {"mean": 1.0}}, "a") is None
+    assert [gap_closed(methods, name) for name in means] == [0.0, 1.0, 0.75, 1.25]
+    assert gap_closed(methods | {"trained_target": {"mean": 20.0}}, "a") is None
+    assert gap_closed({"a": {"mean": 1.0}}, "a") is None
 
 
 def test_methods_alone_need_neither_training_hosts_nor_a_translator(
@@ -111,9 +111,9 @@ def test_a_chain_that_does_not_fit_is_told_before_anything_is_trained(
 
 def trainer(config: Config, loaded: Plugins) -> Trainer:
     made = Run(config, "run", Reporter(), loaded)
-    made.parts.task.prepare(made.cache)
+    made.builder.task.prepare(made.cache)
     hosts = made.zoo.load("train")
-    return Trainer(made.parts, made.parts.translator(0), hosts, made.zoo.load("select"), made.folder.checkpoint)
+    return Trainer(made.builder, made.builder.translator(0), hosts, made.zoo.load("select"), made.folder.checkpoint)
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
@@ -171,7 +171,7 @@ def test_training_on_several_targets_goes_on_exactly_where_it_stopped(
     config = tiny_config(*settings)
     run(config, loaded=tiny_plugins)  # for its zoo
     whole = trainer(config, tiny_plugins)
-    assert [lesson.translator.target.spec.numel for lesson in whole.lessons] == numel
+    assert [step.translator.target.spec.numel for step in whole.training_steps] == numel
     expected = whole.run(lambda epoch, metrics: None)
     for path in whole.checkpoint.folder.iterdir():
         path.unlink()

@@ -13,7 +13,7 @@ import torch
 from paramtrans.api import modules
 from paramtrans.api.stacking import Params
 from paramtrans.backends import host_runner
-from paramtrans.builder import Parts
+from paramtrans.builder import Builder
 from paramtrans.config import Config, HostTraining
 from paramtrans.errors import ConfigError
 from paramtrans.plugins import Plugins, components
@@ -32,7 +32,7 @@ ROLES = ("train@0.5", "train@0.75")
 
 
 def zoo_of(config: Config) -> Zoo:
-    return Zoo(Parts(config, components()), cache_dir(config.run.cache))
+    return Zoo(Builder(config, components()), cache_dir(config.run.cache))
 
 
 def train(config: Config) -> tuple[Zoo, list[dict[str, Any]]]:
@@ -61,43 +61,43 @@ def same(one: Params, other: Params) -> bool:
 # On the way
 
 
-@pytest.fixture(params=["lanes", "vmap"])
-def parts(request: pytest.FixtureRequest, tiny_config: Make, monkeypatch: pytest.MonkeyPatch) -> Iterator[Parts]:
-    made = Parts(tiny_config(), components())
+@pytest.fixture(params=["cpu", "vmap"])
+def builder(request: pytest.FixtureRequest, tiny_config: Make, monkeypatch: pytest.MonkeyPatch) -> Iterator[Builder]:
+    made = Builder(tiny_config(), components())
     made.task.prepare(Path())
     if request.param == "vmap":
         monkeypatch.setattr("paramtrans.backends.cpu.stacked.supports", lambda module: False)
     yield made
 
 
-def stopped(parts: Parts, options: HostTraining, seeds: list[int], stop: int) -> Params:
+def stopped(builder: Builder, options: HostTraining, seeds: list[int], stop: int) -> Params:
     """Hosts whose training ends early, in the plainest words: nothing of what it would have been is changed."""
-    params = modules.initial(lambda: host_runner.network(parts.task, parts.source), seeds)
-    network = host_runner.network_stacked(parts.task, parts.source, frozenset())
-    names = modules.trained_names(host_runner.network(parts.task, parts.source))
+    params = modules.initial(lambda: host_runner.network(builder.task, builder.source), seeds)
+    network = host_runner.network_stacked(builder.task, builder.source, frozenset())
+    names = modules.trained_names(host_runner.network(builder.task, builder.source))
     optimizer = torch.optim.SGD([params[name].requires_grad_() for name in params if name in names], options.lr, 0.9)
     length = options.length(0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.lr, total_steps=length + 1, cycle_momentum=False)
-    batches = host_training.batches_of(parts.task, parts.task.split("train"), seeds, options.batch_size)
+    batches = host_training.batches_of(builder.task, builder.task.split("train"), seeds, options.batch_size)
     for _ in range(stop):
         inputs, labels = next(batches)
         optimizer.zero_grad()
-        parts.task.loss(network(params, inputs, training=True), labels).sum().backward()
+        builder.task.loss(network(params, inputs, training=True), labels).sum().backward()
         optimizer.step()
         schedule.step()
     return {name.replace("block.", "source.", 1): tensor.detach() for name, tensor in params.items()}
 
 
-def test_a_snapshot_is_the_host_whose_training_stopped_there(parts: Parts) -> None:
+def test_a_snapshot_is_the_host_whose_training_stopped_there(builder: Builder) -> None:
     options = HostTraining(steps=8, batch_size=16, lr=0.05, schedule="one_cycle")
     kept: dict[int, Params] = {}
     final = host_training.train_hosts(
-        parts.task, parts.source, options, [1, 2], at=range(9), keep=lambda n, hosts: kept.setdefault(n, hosts)
+        builder.task, builder.source, options, [1, 2], at=range(9), keep=lambda n, hosts: kept.setdefault(n, hosts)
     )
     assert list(kept) == list(range(1, 9))
     assert same(kept[8], final) and not same(kept[7], final)
-    assert same(kept[4], stopped(parts, options, [1, 2], 4))
-    assert same(final, host_training.train_hosts(parts.task, parts.source, options, [1, 2]))
+    assert same(kept[4], stopped(builder, options, [1, 2], 4))
+    assert same(final, host_training.train_hosts(builder.task, builder.source, options, [1, 2]))
 
 
 # On disk

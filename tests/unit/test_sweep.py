@@ -181,7 +181,7 @@ def test_it_goes_on_where_it_was_interrupted(
     run = Trainer.run
 
     def counted(self: Trainer, *args: Any) -> Any:
-        name = f"{self.parts.config.translator.name}-{self.parts.config.translator.options['dropout']}"
+        name = f"{self.builder.config.translator.name}-{self.builder.config.translator.options['dropout']}"
         if name == "mixer-0.1" and name not in trained:
             trained.append(name)
             raise TrainingError("interrupted")

@@ -15,7 +15,7 @@ from paramtrans.config import Config
 from paramtrans.errors import ConfigError
 from paramtrans.plugins import Plugins
 from paramtrans.runs.run import Run
-from paramtrans.training.distributed import Group, cut
+from paramtrans.training.distributed import ProcessGroup, cut
 from paramtrans.training.trainer import Trainer
 from paramtrans.translators.base import LearnedTranslator
 from paramtrans.utils.progress import Reporter
@@ -34,9 +34,9 @@ def trained(tiny_config: Make, tiny_plugins: Plugins) -> Callable[..., tuple[lis
 
     def train(*settings: str) -> tuple[list[float], Params]:
         made = Run(tiny_config(*PLAIN, *settings), "run", Reporter(), tiny_plugins)
-        made.parts.task.prepare(made.cache)
-        hosts = Trial(made.parts, HOSTS).stack
-        trainer = Trainer(made.parts, made.parts.translator(0), hosts, hosts, Path())
+        made.builder.task.prepare(made.cache)
+        hosts = Trial(made.builder, HOSTS).stack
+        trainer = Trainer(made.builder, made.builder.translator(0), hosts, hosts, Path())
         trainer.translator.train()
         generator = torch.Generator().manual_seed(0)
         chosen = [[0, 1, 2, 3], [4, 5]]
@@ -59,7 +59,7 @@ def test_a_step_in_slices_is_the_same_step(trained: Any, pieces: int, objective:
     close(trained(objectives), trained(objectives, f"training.accumulate={pieces}"), 1e-4)
 
 
-class Two(Group):
+class Two(ProcessGroup):
     """As if another process had an empty share in every step."""
 
     def share(self, count: int) -> range:
@@ -74,7 +74,7 @@ def test_weights_of_families_that_a_step_is_not_about_stay_in_every_process(
 ) -> None:
     families = (EQUIVARIANT, 'training.targets=[{name="mlp", channels=4, hidden=3}]', FUNCTIONAL)
     alone = trained(*families)
-    monkeypatch.setattr("paramtrans.training.trainer.Group", lambda: Two(0, 2))
+    monkeypatch.setattr("paramtrans.training.trainer.ProcessGroup", lambda: Two(0, 2))
     close(alone, trained(*families), 0)
 
 

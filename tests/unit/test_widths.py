@@ -1,4 +1,4 @@
-"""Rules for widths: budgets are kept and used, and units go where they are missed least."""
+"""Rules for widths: budgets are kept and used, and units go where they are least important."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from paramtrans.networks.widths import Budget, FlopBudget
 
 @pytest.fixture
 def network() -> nn.Sequential:
-    """Half of the first block's hidden units are copies of the others, so that they are not missed."""
+    """Half of the first block's hidden units are copies of the others, so that they are of no importance."""
     torch.manual_seed(0)
     made = nn.Sequential(nn.Conv2d(3, 8, 3), BasicBlock(8, 8), BasicBlock(8, 8), nn.AvgPool2d(2))
     for block in (made[1], made[2]):
@@ -47,7 +47,7 @@ def test_a_budget_of_operations_is_kept_and_used(network: nn.Sequential, images:
             paramtrans.translate(network, "prune", widths=FlopBudget(10), calibrate=batches)
 
 
-def test_units_go_where_they_are_missed_least(network: nn.Sequential, images: list[Tensor]) -> None:
+def test_units_go_where_they_are_least_important(network: nn.Sequential, images: list[Tensor]) -> None:
     budget = parameters(network) - 2 * 4 * 8 * 9  # four hidden units are to go
     small = paramtrans.translate(network, widths=Allotment(budget, shares=(0.5,)), calibrate=images)
     assert hidden(small) == [4, 8] and parameters(small) <= budget

@@ -17,7 +17,7 @@ from paramtrans.api import stacking as stacks
 from paramtrans.api.hosts import Hosts
 from paramtrans.api.modules import initial
 from paramtrans.api.stacking import Params
-from paramtrans.builder import Parts
+from paramtrans.builder import Builder
 from paramtrans.config import Config, HostTraining
 from paramtrans.errors import TrainingError
 from paramtrans.evaluation.accuracy import accuracies
@@ -32,7 +32,7 @@ Make = Callable[..., Config]
 
 
 def zoo_of(config: Config) -> Zoo:
-    return Zoo(Parts(config, components()), cache_dir(config.run.cache))
+    return Zoo(Builder(config, components()), cache_dir(config.run.cache))
 
 
 def train(config: Config) -> tuple[Zoo, list[dict[str, Any]]]:
@@ -147,10 +147,10 @@ def test_hosts_come_with_their_seeds_and_share_nothing_between_roles(tiny_config
 def test_step_one_learns(tiny_config: Make) -> None:
     config = tiny_config("zoo.step1={steps=80, batch_size=16, lr=0.1}", "evaluation.rivals=[]", "training.epochs=1")
     zoo, _ = train(config)
-    parts = Parts(config, components())
-    parts.task.prepare(Path())
+    builder = Builder(config, components())
+    builder.task.prepare(Path())
     hosts = zoo.load("report")
-    found = accuracies(parts.runner, hosts, {"s": (parts.runner.source, hosts.source)}, parts.task.split("test"))
+    found = accuracies(builder.runner, hosts, {"s": (builder.runner.source, hosts.source)}, builder.task.split("test"))
     assert found["s"].min() > 60  # of four classes
 
 
@@ -172,7 +172,7 @@ def test_step_two_trains_the_target(tiny_config: Make) -> None:
     config = tiny_config()
     zoo, _ = train(config)
     start = initial(
-        Parts(config, components()).target.module, [derive(host_seed(0, "train", n), "step2") for n in range(6)]
+        Builder(config, components()).target.module, [derive(host_seed(0, "train", n), "step2") for n in range(6)]
     )
     target = zoo.load("train").target
     assert target is not None and target.keys() == start.keys()
@@ -184,9 +184,9 @@ def test_step_two_trains_the_target(tiny_config: Make) -> None:
 @pytest.mark.parametrize("part", ["former", "latter"])
 def test_a_frozen_part_that_changes_in_step_two_is_an_error(tiny_config: Make, monkeypatch, part: str) -> None:
     config = tiny_config()
-    parts = Parts(config, components())
-    parts.task.prepare(Path())
-    hosts = host_training.train_hosts(parts.task, parts.source, HostTraining(steps=1), [1, 2])
+    builder = Builder(config, components())
+    builder.task.prepare(Path())
+    hosts = host_training.train_hosts(builder.task, builder.source, HostTraining(steps=1), [1, 2])
     plain = host_training.host_runner.network_stacked
 
     def meddling(*args: Any) -> Any:
@@ -200,15 +200,15 @@ def test_a_frozen_part_that_changes_in_step_two_is_an_error(tiny_config: Make, m
 
     monkeypatch.setattr(host_training.host_runner, "network_stacked", meddling)
     with pytest.raises(TrainingError, match=rf"step 2 changed {part}\."):
-        host_training.train_targets(parts.task, parts.target, hosts, HostTraining(steps=1), [1, 2])
+        host_training.train_targets(builder.task, builder.target, hosts, HostTraining(steps=1), [1, 2])
 
 
 def test_a_host_is_the_same_whatever_hosts_stand_beside_it(tiny_config: Make) -> None:
-    parts = Parts(tiny_config(), components())
-    parts.task.prepare(Path())
+    builder = Builder(tiny_config(), components())
+    builder.task.prepare(Path())
     training = HostTraining(steps=5, batch_size=16, lr=0.05)
-    three = host_training.train_hosts(parts.task, parts.source, training, [11, 12, 13])
-    alone = host_training.train_hosts(parts.task, parts.source, training, [12])
+    three = host_training.train_hosts(builder.task, builder.source, training, [11, 12, 13])
+    alone = host_training.train_hosts(builder.task, builder.source, training, [12])
     for name, tensor in alone.items():
         torch.testing.assert_close(three[name][1:2], tensor, rtol=1e-4, atol=1e-5)
 

@@ -7,6 +7,6 @@ from typing import TYPE_CHECKING
 from paramtrans.utils.lazy import face
 
 if TYPE_CHECKING:
-    from paramtrans.backends.cpu.stacked import Lanes as Lanes, supports as supports
+    from paramtrans.backends.cpu.stacked import CpuStack as CpuStack, supports as supports
 else:
-    __getattr__, __dir__, __all__ = face(__name__, {"stacked": ["Lanes", "supports"]})
+    __getattr__, __dir__, __all__ = face(__name__, {"stacked": ["CpuStack", "supports"]})

@@ -24,7 +24,7 @@ Axes = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 CHEAP = 16  # products per result below which a convolution costs less than memory traffic
 
 
-class LaneLinear(Function):
+class CpuLinear(Function):
     """Linear layers: `x [group, batch, in, lane]`, `weight [models, out, in]`."""
 
     @staticmethod
@@ -157,7 +157,7 @@ class ConvUnit(Function):
         return x_grad, other_grad, w_grad, b_grad, gamma_grad, beta_grad, None, None, None, None
 
 
-class LaneAttention(Function):
+class CpuAttention(Function):
     """Softmax attention over positions: `q`, `k`, `v` `[group, batch, width, row, column, lane]`."""
 
     @staticmethod

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from paramtrans.backends.cpu.arrays import Memory, pack, unpack
-from paramtrans.backends.cpu.functions import ConvUnit, LaneAttention, LaneLinear
+from paramtrans.backends.cpu.functions import ConvUnit, CpuAttention, CpuLinear
 from paramtrans.backends.plan import uses_batch
 
 
-class LaneLayout:
+class CpuLayout:
     """How each kind of layer runs in lanes."""
 
     def conv(self, *args: Any) -> Tensor:
@@ -20,11 +20,11 @@ class LaneLayout:
         return y
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None, memory: Memory) -> Tensor:
-        y: Tensor = LaneLinear.apply(x.flatten(1, -3), weight, bias, memory).unflatten(1, x.shape[1:-2])
+        y: Tensor = CpuLinear.apply(x.flatten(1, -3), weight, bias, memory).unflatten(1, x.shape[1:-2])
         return y
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, memory: Memory) -> Tensor:
-        mixed: Tensor = LaneAttention.apply(q, k, v, memory)
+        mixed: Tensor = CpuAttention.apply(q, k, v, memory)
         return mixed
 
     def flatten(self, x: Tensor) -> Tensor:

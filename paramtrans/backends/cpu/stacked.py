@@ -1,24 +1,24 @@
 """Run and train many small networks of one architecture at once, on CPU.
 
-The values of 16 models lie side by side as the last axis of every array (a "lane" per
-model), so that each arithmetic instruction serves 16 models. `supports` says whether a
-module can run so; `Lanes` runs it.
+The values of 16 models lie side by side as the last axis of every array, so that each
+arithmetic instruction serves 16 models. One of these places, in an array or in a vector
+register, is a lane (a "vector lane"). `supports` says whether a module can run so; `CpuStack` runs it.
 """
 
 import torch
 from torch import Tensor, nn
 
 from paramtrans.backends.cpu.arrays import Enter, Leave, Memory
-from paramtrans.backends.cpu.layout import LaneLayout
+from paramtrans.backends.cpu.layout import CpuLayout
 from paramtrans.backends.plan import can_plan, follow, make_plan
 
 
 def supports(module: nn.Module) -> bool:
-    """Whether every layer of the module can run in lanes."""
-    return can_plan(module, LaneLayout())
+    """Whether every layer of the module can run so."""
+    return can_plan(module, CpuLayout())
 
 
-class Lanes:
+class CpuStack:
     """Calls `module` for a stack of models.
 
     Args:
@@ -26,7 +26,7 @@ class Lanes:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._plan = make_plan(module, LaneLayout())
+        self._plan = make_plan(module, CpuLayout())
         self._memory = Memory()
 
     def __call__(self, params: dict[str, Tensor], inputs: Tensor, training: bool | None = False) -> Tensor:

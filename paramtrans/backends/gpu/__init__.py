@@ -7,6 +7,6 @@ from typing import TYPE_CHECKING
 from paramtrans.utils.lazy import face
 
 if TYPE_CHECKING:
-    from paramtrans.backends.gpu.stacked import Warps as Warps, supports as supports
+    from paramtrans.backends.gpu.stacked import GpuStack as GpuStack, supports as supports
 else:
-    __getattr__, __dir__, __all__ = face(__name__, {"stacked": ["Warps", "supports"]})
+    __getattr__, __dir__, __all__ = face(__name__, {"stacked": ["GpuStack", "supports"]})

@@ -4,7 +4,7 @@
 import triton
 import triton.language as tl
 
-from paramtrans.backends.gpu.kernels import behind, positions
+from paramtrans.backends.gpu.kernels import gradient_before, positions
 
 
 @triton.jit
@@ -32,7 +32,7 @@ def apply(
     image, row, column = positions(BLOCK, height, width)
     present = image < batch
     plane = (model.to(tl.int64) * batch + image) * outputs + o
-    gradient = behind(
+    gradient = gradient_before(
         dz, z, choice, plane, row, column, present, height, width, pool_height, pool_width,
         QH, QW, TY, TX, RY, RX, RELU, POOL,
     )  # fmt: skip
@@ -118,7 +118,7 @@ def weight_gradient(
             if READY:
                 gradient = tl.load(d + plane * size + inside, mask=present, other=0.0)
             else:
-                gradient = behind(
+                gradient = gradient_before(
                     dz, z, choice, plane, row, column, present, out_height, out_width, pool_height, pool_width,
                     QH, QW, TY, TX, RY, RX, RELU, POOL,
                 )  # fmt: skip

@@ -184,7 +184,7 @@ def finish(
 
 
 @triton.jit
-def behind(
+def gradient_before(
     dz, z, choice, plane, row, column, present, height, width, pool_height, pool_width,
     QH: tl.constexpr, QW: tl.constexpr, TY: tl.constexpr, TX: tl.constexpr, RY: tl.constexpr, RX: tl.constexpr,
     RELU: tl.constexpr, POOL: tl.constexpr,
@@ -224,7 +224,7 @@ def backward_sums(
     image, row, column = positions(BLOCK, height, width)
     present = image < batch
     plane = (model.to(tl.int64) * batch + image) * outputs + o
-    gradient = behind(
+    gradient = gradient_before(
         dz, z, choice, plane, row, column, present, height, width, pool_height, pool_width,
         QH, QW, TY, TX, RY, RX, RELU, POOL,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from paramtrans.backends.layers import SpatialAttention
 from paramtrans.backends.plan import uses_batch
 
 
-class WarpLayout:
+class GpuLayout:
     """How each kind of layer runs: convolutions by kernels of our own, the rest by PyTorch's."""
 
     def conv(self, *args: Any) -> Tensor:

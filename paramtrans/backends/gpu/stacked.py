@@ -2,7 +2,7 @@
 
 Stock kernels pad a handful of channels to sixteen or more, and read and write every value several times. Here each
 program works on one model and a tile of positions, holds the sums of all its output channels, and does what follows a
-convolution in the same pass where it can. `Warps` runs a module so, in float32 without reduced precision.
+convolution in the same pass where it can. `GpuStack` runs a module so, in float32 without reduced precision.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from paramtrans.backends.gpu.layout import WarpLayout
+from paramtrans.backends.gpu.layout import GpuLayout
 from paramtrans.backends.plan import can_plan, follow, make_plan
 
 
 def supports(module: nn.Module) -> bool:
     """Whether every layer of the module can run so."""
-    return can_plan(module, WarpLayout())
+    return can_plan(module, GpuLayout())
 
 
-class Warps:
+class GpuStack:
     """Calls `module` for a stack of models.
 
     Args:
@@ -27,7 +27,7 @@ class Warps:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._plan = make_plan(module, WarpLayout())
+        self._plan = make_plan(module, GpuLayout())
 
     def __call__(self, params: dict[str, Tensor], inputs: Tensor, training: bool | None = False) -> Tensor:
         """Outputs of all models, `[models, batch, ...]`, all float32 on one device.

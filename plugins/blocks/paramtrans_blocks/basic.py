@@ -63,7 +63,7 @@ class BasicBlock(BlockAdapter):
     def recognise(cls, module: nn.Module) -> list[Recognised]:
         return recognise.basic_blocks(module)
 
-    def narrowed(self, sizes: Mapping[str, int]) -> BlockAdapter:
+    def with_sizes(self, sizes: Mapping[str, int]) -> BlockAdapter:
         return type(self)(self.options.model_copy(update={"hidden": sizes.get("hidden", self.hidden)}))
 
     def module(self) -> nn.Module:

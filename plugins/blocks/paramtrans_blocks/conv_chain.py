@@ -125,7 +125,7 @@ class ConvChain(BlockAdapter):
     def recognise(cls, module: nn.Module) -> list[Recognised]:
         return recognise.conv_chains(module)
 
-    def narrowed(self, sizes: Mapping[str, int]) -> BlockAdapter:
+    def with_sizes(self, sizes: Mapping[str, int]) -> BlockAdapter:
         hidden = [width * sizes.get(f"hidden{i}", size) for i, (size, width) in enumerate(self._units(), 1)]
         return type(self)(self.options.model_copy(update={"hidden": tuple(hidden)}))
 
@@ -192,7 +192,7 @@ class ConvChainModule(nn.Module):
             )
             self.add_module(f"conv{number}", conv)
             self.add_module(f"bn{number}", nn.BatchNorm2d(out, step.norm) if step.norm else nn.Identity())
-            self.add_module(f"then{number}", _behind(step))
+            self.add_module(f"then{number}", _activation_and_pooling(step))
             channels = out
         if options.skip == "projection":
             project = nn.Conv2d(options.channels, channels, 1, options.skip_stride, bias=False)
@@ -215,7 +215,7 @@ class ConvChainModule(nn.Module):
         return x if self.adds == "identity" else self.downsample(x)
 
 
-def _behind(step: Step) -> nn.Module:
+def _activation_and_pooling(step: Step) -> nn.Module:
     """Activation and pooling of a step."""
     layers = [MAKERS[step.activation]()] if step.activation else []
     if step.pool is not None:

@@ -54,7 +54,7 @@ class Heads(BlockAdapter):
     def recognise(cls, module: nn.Module) -> list[Recognised]:
         return recognise.heads(module)
 
-    def narrowed(self, sizes: Mapping[str, int]) -> BlockAdapter:
+    def with_sizes(self, sizes: Mapping[str, int]) -> BlockAdapter:
         return type(self)(self.options.model_copy(update={"heads": sizes.get("heads", self.options.heads)}))
 
     def module(self) -> nn.Module:

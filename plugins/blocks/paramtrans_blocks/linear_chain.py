@@ -65,7 +65,7 @@ class LinearChain(BlockAdapter):
     def recognise(cls, module: nn.Module) -> list[Recognised]:
         return recognise.linear_chains(module)
 
-    def narrowed(self, sizes: Mapping[str, int]) -> BlockAdapter:
+    def with_sizes(self, sizes: Mapping[str, int]) -> BlockAdapter:
         hidden = tuple(sizes.get(f"hidden{i}", size) for i, size in enumerate(self.options.hidden, 1))
         return type(self)(self.options.model_copy(update={"hidden": hidden}))
 

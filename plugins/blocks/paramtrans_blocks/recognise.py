@@ -149,7 +149,7 @@ def _chain(
             steps.append(step)
             sizes += [] if step["depthwise"] else [leaf.out_channels]
             layers[f"conv{len(steps)}"] = path
-        elif not steps or not _behind(leaf, steps[-1]):
+        elif not steps or not _may_follow(leaf, steps[-1]):
             return None
         elif isinstance(leaf, nn.BatchNorm2d):
             layers[f"bn{len(steps)}"] = path
@@ -192,7 +192,7 @@ def _step(conv: nn.Conv2d) -> dict[str, Any] | None:
     }
 
 
-def _behind(leaf: nn.Module, step: dict[str, Any]) -> bool:
+def _may_follow(leaf: nn.Module, step: dict[str, Any]) -> bool:
     """Whether a layer may follow in this step; notes it there."""
     plain = not step["activation"] and not step["pool"]
     if isinstance(leaf, PASSED):

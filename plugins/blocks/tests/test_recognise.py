@@ -215,7 +215,7 @@ def test_a_narrowed_block_fits_its_place(name: str) -> None:
     network, inputs = built(name)
     before = sum(p.numel() for p in network.parameters())
     for block in blocks(network, inputs):
-        smaller = block.adapter.narrowed({group: size // 2 for group, size in block.sizes.items()})
+        smaller = block.adapter.with_sizes({group: size // 2 for group, size in block.sizes.items()})
         assert [g.size for g in smaller.spec.symmetries] == [size // 2 for size in block.sizes.values()]
         block.replace(network, smaller, None)
     assert network(inputs).isfinite().all() and sum(p.numel() for p in network.parameters()) < before

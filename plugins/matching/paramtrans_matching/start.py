@@ -1,4 +1,4 @@
-"""Blocks to start matching from: whole, and with every hidden unit awake."""
+"""Blocks to start matching from: whole, and without dead hidden units."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def fresh(target: BlockAdapter, context: Context, count: int) -> Params:
     return initial(target.module, [seeds.derive(context.seed, "matching", each) for each in hosts or range(count)])
 
 
-def awake(target: BlockAdapter, params: Params, entering: Tensor, context: Context) -> Params:
-    """The same blocks, but for hidden units that are silent on all that enters: those are fed by new weights.
+def revive_dead_units(target: BlockAdapter, params: Params, entering: Tensor, context: Context) -> Params:
+    """The same blocks, but for dead hidden units, silent on all that enters: those are revived by new weights.
 
-    A silent unit behind a ReLU gets no gradient, and would stay so. `entering` is `[models, n, *slot]`.
+    A dead unit before a ReLU gets no gradient, and would stay so. `entering` is `[models, n, *slot]`.
     """
     group = None if target.readout is None else target.units(Reader(target.readout))
     if group is None:

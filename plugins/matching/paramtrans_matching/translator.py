@@ -22,7 +22,7 @@ from paramtrans.errors import SpecMismatch
 from paramtrans.ops.distances import divergence, relative_error
 from paramtrans.ops.sensitivity import sensitivity
 from paramtrans.utils import seeds
-from paramtrans_matching.start import awake, fresh
+from paramtrans_matching.start import fresh, revive_dead_units
 
 Latter = Callable[[Tensor], Tensor] | None
 """What follows the slot, as a function of features; None where outputs are not matched."""
@@ -143,7 +143,7 @@ class Matching(Translator):
         if start is None:
             made = fresh(self.target, context, len(goal.entering))
             start = {name: tensor.to(goal.entering.device) for name, tensor in made.items()}
-        return awake(self.target, start, goal.entering, context)
+        return revive_dead_units(self.target, start, goal.entering, context)
 
     def _latter(self, context: Context) -> Latter:
         if not self.options.outputs:

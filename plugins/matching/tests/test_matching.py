@@ -1,10 +1,10 @@
-"""Feature matching does what it says: nearer to the source, never further, with every unit awake."""
+"""Feature matching does what it says: nearer to the source, never further, without dead units."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from paramtrans_matching.start import awake
+from paramtrans_matching.start import revive_dead_units
 from paramtrans_matching.translator import _models_at_once
 from torch import Tensor, nn
 
@@ -118,17 +118,17 @@ def test_a_rate_that_diverges_leaves_the_start() -> None:
     assert all(torch.equal(written[name], start[name]) for name in start)
 
 
-def test_silent_units_are_woken_and_the_others_left_alone() -> None:
+def test_silent_units_are_revived_and_the_others_left_alone() -> None:
     target = TARGETS["conv"]
     params = initial(target.module, range(MODELS))
     params["conv1.weight"][1, 2] = -params["conv1.weight"][1, 2].abs()  # behind positive inputs
     params["conv1.weight"][2] = 0
     entering = torch.rand(MODELS, 5, 4, 6, 6, generator=torch.Generator().manual_seed(0))
-    woken = awake(target, params, entering, Context())
-    assert torch.equal(woken["conv2.weight"], params["conv2.weight"])
-    assert torch.equal(woken["conv1.weight"][0], params["conv1.weight"][0])
-    assert torch.equal(woken["conv1.weight"][1, :2], params["conv1.weight"][1, :2])
-    heard = torch.stack([torch.conv2d(x, w, padding=1) for x, w in zip(entering, woken["conv1.weight"], strict=True)])
+    revived = revive_dead_units(target, params, entering, Context())
+    assert torch.equal(revived["conv2.weight"], params["conv2.weight"])
+    assert torch.equal(revived["conv1.weight"][0], params["conv1.weight"][0])
+    assert torch.equal(revived["conv1.weight"][1, :2], params["conv1.weight"][1, :2])
+    heard = torch.stack([torch.conv2d(x, w, padding=1) for x, w in zip(entering, revived["conv1.weight"], strict=True)])
     assert (heard.relu().amax((1, 3, 4)) > 0).all()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from paramtrans.ops.least_squares import Moments, factor
+from paramtrans.ops.least_squares import GramMatrices, factor
 from paramtrans.ops.symmetry import values_of
 
 RIDGE = 1e-4
@@ -16,15 +16,15 @@ COMPACTED = 0.8
 """Units that are gone are left in their places until this share remains: copying them away costs more than they do."""
 
 
-def by_elimination(moments: Moments, units: int, keep: int) -> Tensor:
-    """The units left when the one that is missed least goes, again and again: `[models, keep]`, in order.
+def by_elimination(matrices: GramMatrices, units: int, keep: int) -> Tensor:
+    """Backward elimination: the units left when the least important goes, again and again: `[models, keep]`, in order.
 
-    Missed, that is by how much the squared error grows when the reader is solved for anew without it (the Optimal Brain
-    Surgeon's measure, for a group of weights). `moments` are of values unit by unit, as many for each.
+    A unit's importance is by how much the squared error grows when the reader is solved for anew without it (Optimal
+    Brain Surgeon, for a group of weights). `matrices` are of values unit by unit, as many for each.
     """
-    count, size = len(moments.gram), moments.gram.shape[1] // units
-    inverse = torch.cholesky_inverse(factor(moments.gram, RIDGE * moments.penalty()))
-    weights = inverse @ moments.cross
+    count, size = len(matrices.gram), matrices.gram.shape[1] // units
+    inverse = torch.cholesky_inverse(factor(matrices.gram, RIDGE * matrices.penalty()))
+    weights = inverse @ matrices.cross
     left = torch.arange(units, device=inverse.device).expand(count, -1)
     alive = torch.ones_like(left, dtype=torch.bool)
     remaining = units
@@ -32,18 +32,18 @@ def by_elimination(moments: Moments, units: int, keep: int) -> Tensor:
         if remaining <= COMPACTED * left.shape[1]:
             left, alive, inverse, weights = _compact(left, alive, inverse, weights, size)
         per_unit = weights.view(count, left.shape[1], size, -1)
-        missed = (per_unit * torch.linalg.solve(_diagonal_blocks(inverse, size), per_unit)).sum((2, 3))
+        importance = (per_unit * torch.linalg.solve(_diagonal_blocks(inverse, size), per_unit)).sum((2, 3))
         going = min(remaining - keep, max(1, remaining * size // VALUES_FOR_ONE))
-        gone = torch.where(alive, missed, torch.inf).argsort(dim=1)[:, :going]
+        gone = torch.where(alive, importance, torch.inf).argsort(dim=1)[:, :going]
         alive = alive.scatter(1, gone, False)
         remaining -= going
         _take_out(inverse, weights, values_of(gone, size))
     return _compact(left, alive, inverse, weights, size)[0]
 
 
-def by_contribution(moments: Moments, weights: Tensor, units: int, keep: int) -> Tensor:
+def by_contribution(matrices: GramMatrices, weights: Tensor, units: int, keep: int) -> Tensor:
     """The units whose values times `weights` `[models, values, outputs]` vary most, each alone: `[models, keep]`."""
-    square = moments.gram.diagonal(dim1=1, dim2=2) * weights.square().sum(2)
+    square = matrices.gram.diagonal(dim1=1, dim2=2) * weights.square().sum(2)
     share = square.view(len(square), units, -1).sum(2)
     return share.argsort(dim=1, descending=True, stable=True)[:, :keep].sort(dim=1).values
 
@@ -69,8 +69,8 @@ def _compact(
     """All of it without the units that are gone."""
     stays = (~alive).long().argsort(dim=1, stable=True)[:, : int(alive[0].sum())]
     values = values_of(stays, size)
-    kept = _rows(inverse, values).gather(2, values[:, None].expand(-1, values.shape[1], -1))
-    return left.gather(1, stays), alive.gather(1, stays), kept, _rows(weights, values)
+    retained = _rows(inverse, values).gather(2, values[:, None].expand(-1, values.shape[1], -1))
+    return left.gather(1, stays), alive.gather(1, stays), retained, _rows(weights, values)
 
 
 def _rows(matrix: Tensor, index: Tensor) -> Tensor:

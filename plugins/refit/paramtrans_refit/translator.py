@@ -1,4 +1,8 @@
-"""The refit: a block cut down to its most useful hidden units, and solved so that it does what it did."""
+"""Least-squares reconstruction (closed form): the most important units stay, and what reads them is solved for.
+
+Units are taken out as Optimal Brain Surgeon (Hassibi and Stork, 1993) takes out weights, one group at a time; solving
+for the readers on a few inputs is also what GRAIL (arXiv 2602.23795) and CORP (arXiv 2602.05243) do.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +40,7 @@ class RefitOptions(BaseOptions):
 
 
 class Refit(Translator):
-    """Keeps hidden units of the source and solves for the layers that read them, in order, by least squares on probes.
+    """Least-squares reconstruction (closed form): hidden units stay, and the layers that read them are solved for.
 
     Works where source and target are of one family. A target of another one keeps its tensors of `context.start`
     (or, without, of a default initialisation) but for the layers solved for.
@@ -57,30 +61,30 @@ class Refit(Translator):
         stacks.check(source, self.source.spec, "the source blocks")
         if context is None:
             raise SpecMismatch("the refit compares what blocks compute; give it a context with probes")
-        params, kept = self._start(source, context)
-        params = self.readout.awake(params)
-        if not kept:  # nothing but the last layer has anything to be compared with
+        params, retained = self._start(source, context)
+        params = self.readout.revive_channels(params)
+        if not retained:  # nothing but the last layer has anything to be compared with
             return self._solved(len(self.readout.readers) - 1, params, source, context, None)
         last = len(self.readout.readers) - 1
         for index in range(last + 1):
-            behind = None
+            read_next = None
             if index < last:
                 name = self._read(self.target, self.readout.readers[index + 1])
-                behind = values_of(kept[name], self.cut.groups[name].width)
-            params = self._solved(index, params, source, context, behind)
+                read_next = values_of(retained[name], self.cut.groups[name].width)
+            params = self._solved(index, params, source, context, read_next)
         return params
 
-    def _solved(self, index: int, params: Params, source: Params, context: Context, behind: Tensor | None) -> Params:
-        moments = self.readout.moments(index, params, source, context, behind)
-        return self.readout.solve(index, params, moments, self.options.ridge)
+    def _solved(self, index: int, params: Params, source: Params, context: Context, read_next: Tensor | None) -> Params:
+        matrices = self.readout.gram_matrices(index, params, source, context, read_next)
+        return self.readout.solve(index, params, matrices, self.options.ridge)
 
     def _start(self, source: Params, context: Context) -> tuple[Params, dict[str, Tensor]]:
         """The target before anything is solved for, and the units it took from the source, group by group."""
         if context.start is not None:
             return context.start, {}
         if self.cut.possible:
-            kept = {name: self._chosen(name, source, context) for name in self.cut.sizes}
-            return self.cut(source, kept), kept
+            retained = {name: self._chosen(name, source, context) for name in self.cut.sizes}
+            return self.cut(source, retained), retained
         fresh = initial(self.target.module, [context.seed])
         device = next(iter(source.values())).device
         count = stacks.models(source)
@@ -92,14 +96,14 @@ class Refit(Translator):
         units, keep = self.cut.groups[name].size, self.cut.sizes[name]
         if self.whole is None or self.options.units == "norm" or name not in read or keep == units:
             return self.cut.strongest(source, name)
-        index, awake = read.index(name), self.whole.awake(source)
-        behind = read[index + 1] if index + 1 < len(read) else None
-        every = None if behind is None else torch.arange(self.cut.groups[behind].values)
+        index, revived = read.index(name), self.whole.revive_channels(source)
+        read_next = read[index + 1] if index + 1 < len(read) else None
+        every = None if read_next is None else torch.arange(self.cut.groups[read_next].values)
         every = None if every is None else every.expand(stacks.models(source), -1)
-        moments = self.whole.moments(index, awake, source, context, every)
-        found = self.whole.missed(index, awake, moments)
+        matrices = self.whole.gram_matrices(index, revived, source, context, every)
+        found = self.whole.importance_matrices(index, revived, matrices)
         if self.options.units == "activation":
-            layer = awake[f"{self.whole.readers[index].layer}.weight"]
+            layer = revived[f"{self.whole.readers[index].layer}.weight"]
             return by_contribution(found, layer.flatten(2).mT.to(found.gram), units, keep)
         return by_elimination(found, units, keep)
 

@@ -19,7 +19,7 @@ from paramtrans.api.modules import initial
 from paramtrans.api.stacking import Params
 from paramtrans.backends.vmap import block_stacked
 from paramtrans.errors import SpecMismatch
-from paramtrans.ops.least_squares import Halves, Moments, rows
+from paramtrans.ops.least_squares import GramMatrices, Halves, rows
 
 REGISTRY = components()
 CHANNELS = 4
@@ -98,12 +98,12 @@ def test_units_chosen_by_error_are_better_than_the_strongest() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_elimination_takes_the_unit_that_is_missed_least(size: int) -> None:
+def test_elimination_takes_the_unit_that_is_least_important(size: int) -> None:
     """Brute force: the error without each unit, from the equations themselves."""
     generator = torch.Generator().manual_seed(1)
     read = torch.randn(1, 200, 5 * size, generator=generator) @ torch.randn(5 * size, 5 * size, generator=generator)
     wanted = read @ torch.randn(5 * size, 3, generator=generator) + torch.randn(1, 200, 3, generator=generator)
-    found = by_elimination(Moments.of(read, wanted).plain(), 5, 4)
+    found = by_elimination(GramMatrices.of(read, wanted).plain(), 5, 4)
 
     def left(units: tuple[int, ...]) -> float:
         some = torch.cat([read[0, :, unit * size : (unit + 1) * size] for unit in units], 1).double()
@@ -181,11 +181,11 @@ def test_the_ridge_is_chosen_by_the_half_it_was_not_fitted_on() -> None:
     read = torch.randn(1, 30, 40, generator=generator)
     start = 0.3 * torch.randn(1, 40, 1, generator=generator, dtype=torch.float64)
     halves.add(layer, read, read @ start.float() + torch.randn(1, 30, 1, generator=generator))
-    assert halves.ridge(Moments.plain, start).item() == 100.0
+    assert halves.ridge(GramMatrices.plain, start).item() == 100.0
     exact = Halves()
     read = torch.randn(1, 200, 40, generator=generator)
     exact.add(layer, read, read @ -start.float())
-    assert exact.ridge(Moments.plain, start).item() <= 1e-4
+    assert exact.ridge(GramMatrices.plain, start).item() <= 1e-4
 
 
 def test_a_target_without_a_layer_to_solve_for_is_refused() -> None:

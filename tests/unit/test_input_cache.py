@@ -63,7 +63,7 @@ def test_what_enters_a_block_is_the_same_as_from_the_networks_start(over: bool) 
             assert [len(kept) for kept in found] == [3, 2]
             for kept, own in zip(found, wanted, strict=True):
                 torch.testing.assert_close(kept, own)
-        smaller = block.adapter.narrowed({name: size // 2 for name, size in block.sizes.items()})
+        smaller = block.adapter.with_sizes({name: size // 2 for name, size in block.sizes.items()})
         block.replace(small, smaller, None)
     assert not any("forward" in vars(m) or m._forward_pre_hooks for one in (network, small) for m in one.modules())
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from paramtrans.backends.cpu.stacked import Lanes, supports
+from paramtrans.backends.cpu.stacked import CpuStack, supports
 
 State = dict[str, Tensor]
 Call = Callable[[State, Tensor], Tensor]
@@ -129,8 +129,8 @@ def by_vmap(make: Callable[[], nn.Module], training: bool) -> Call:
 
 
 def by_lanes(make: Callable[[], nn.Module], training: bool) -> Call:
-    lanes = Lanes(make())
-    return lambda params, inputs: lanes(params, inputs, training)
+    stack = CpuStack(make())
+    return lambda params, inputs: stack(params, inputs, training)
 
 
 def results(call: Call, params: State, buffers: State, inputs: Tensor, dtype: torch.dtype = torch.float32) -> State:
@@ -236,7 +236,7 @@ def test_own_training_flags() -> None:
     base = copy.deepcopy(module)
     wanted = vmap(lambda p, x: functional_call(base, p, (x,)))
     for found, right in zip(
-        (by := results(lambda p, x: Lanes(module)(p, x, None), params, buffers, inputs)).values(),
+        (by := results(lambda p, x: CpuStack(module)(p, x, None), params, buffers, inputs)).values(),
         results(wanted, params, buffers, inputs).values(),
         strict=True,
     ):
@@ -314,9 +314,9 @@ def test_unsupported(module: nn.Module) -> None:
 
 
 def test_refuses_other_types() -> None:
-    lanes = Lanes(nn.Linear(2, 2))
+    stack = CpuStack(nn.Linear(2, 2))
     params = {"weight": torch.zeros(3, 2, 2), "bias": torch.zeros(3, 2)}
     with pytest.raises(TypeError, match="float64"):
-        lanes(params, torch.zeros(3, 4, 2, dtype=torch.float64))
+        stack(params, torch.zeros(3, 4, 2, dtype=torch.float64))
     with pytest.raises(ValueError, match="models"):
-        lanes(params, torch.zeros(2, 4, 2))
+        stack(params, torch.zeros(2, 4, 2))

@@ -13,7 +13,7 @@ from paramtrans.api.modules import initial, tensor_specs
 from paramtrans.api.stacking import split
 from paramtrans.backends import vmap
 from paramtrans.backends.host_runner import network
-from paramtrans.builder import Parts
+from paramtrans.builder import Builder
 from paramtrans.config import Config
 
 MODELS, BATCH, CLASSES = 3, 8, 4
@@ -101,10 +101,10 @@ def test_five_steps(name: str) -> None:
 
 
 def test_hosts_in_one_piece_compute_what_their_parts_do(tiny_config: Callable[..., Config]) -> None:
-    parts = Parts(tiny_config(), components())
-    whole = initial(lambda: network(parts.task, parts.source), [1, 2, 3])
+    builder = Builder(tiny_config(), components())
+    whole = initial(lambda: network(builder.task, builder.source), [1, 2, 3])
     inputs = torch.rand(5, 1, 8, 8)
-    run, in_one_piece = parts.runner, parts.runner.in_one_piece(parts.runner.source)
+    run, in_one_piece = builder.runner, builder.runner.in_one_piece(builder.runner.source)
     assert in_one_piece is not None
     for given in (inputs.expand(3, *inputs.shape), torch.rand(3, 5, 1, 8, 8)):  # the same for all hosts, and their own
         features = run.source(split(whole, "block"), run.former(split(whole, "former"), given))
@@ -112,5 +112,5 @@ def test_hosts_in_one_piece_compute_what_their_parts_do(tiny_config: Callable[..
 
 
 def test_blocks_that_lanes_do_not_run_are_not_run_in_one_piece(tiny_config: Callable[..., Config]) -> None:
-    parts = Parts(tiny_config('target={ name = "mlp", channels = 4, hidden = 4 }'), components())
-    assert parts.runner.in_one_piece(parts.runner.target) is None
+    builder = Builder(tiny_config('target={ name = "mlp", channels = 4, hidden = 4 }'), components())
+    assert builder.runner.in_one_piece(builder.runner.target) is None

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from paramtrans.backends.cpu.arrays import Memory, pack, unpack
-from paramtrans.backends.cpu.functions import LaneAttention
-from paramtrans.backends.cpu.stacked import Lanes, supports
+from paramtrans.backends.cpu.functions import CpuAttention
+from paramtrans.backends.cpu.stacked import CpuStack, supports
 from paramtrans.backends.cpu.vectors import exp2, load, store
 from paramtrans.backends.layers import SpatialAttention
 
@@ -100,7 +100,7 @@ def attention_results(
 
 def attention_alone(given: State, _: Tensor) -> Tensor:
     lanes = [pack(t) for t in given.values()]
-    return unpack(LaneAttention.apply(*lanes, Memory()), len(given["q"]))
+    return unpack(CpuAttention.apply(*lanes, Memory()), len(given["q"]))
 
 
 def attention_one_by_one(given: State, _: Tensor) -> Tensor:
@@ -119,12 +119,12 @@ def test_matches_single_models_in_float64(shape: tuple[int, int], widths: tuple[
 def test_block_matches_single_models_in_float64(models: int) -> None:
     state, inputs = stacked(lambda: Block(5, 6, 3), models), data(models, 2, 5, 14, 14)
     wanted = results(one_by_one(Block(5, 6, 3)), state, inputs, torch.float64)
-    close(results(Lanes(Block(5, 6, 3)), state, inputs), wanted)
+    close(results(CpuStack(Block(5, 6, 3)), state, inputs), wanted)
 
 
 def test_sharp_attention_neither_overflows_nor_loses_its_sums() -> None:
     state, inputs = stacked(lambda: Block(5, 6, 3), 3, sharpness=7.0), data(3, 2, 5, 14, 14)
-    found = results(Lanes(Block(5, 6, 3)), state, inputs)
+    found = results(CpuStack(Block(5, 6, 3)), state, inputs)
     assert all(t.isfinite().all() for t in found.values())
     wanted = results(one_by_one(Block(5, 6, 3)), state, inputs, torch.float64)
     # Scores of some hundreds are themselves only known to 1e-5 or so.
@@ -139,16 +139,16 @@ def test_scores_of_a_thousand_choose_one_position() -> None:
     zero = torch.zeros(2, 6)
     state = {"q.weight": 100 * eye, "k.weight": 100 * eye, "v.weight": eye, "v.bias": zero}
     inputs = torch.nn.functional.normalize(data(2, 3, 6, 14, 14), dim=2)
-    outputs = Lanes(module)({**state, "out.weight": -eye, "out.bias": zero}, inputs)
+    outputs = CpuStack(module)({**state, "out.weight": -eye, "out.bias": zero}, inputs)
     assert outputs.isfinite().all()  # each position sees itself alone: x - x
     assert outputs.abs().median() < 1e-6
 
 
 def test_not_a_number_stays_in_its_model() -> None:
     state, inputs = stacked(network, 3), data(3, 4, 1, 16, 16)
-    clean = results(Lanes(network()), state, inputs)
+    clean = results(CpuStack(network()), state, inputs)
     state["1.q.weight"][1] = float("nan")
-    found = results(Lanes(network()), state, inputs)
+    found = results(CpuStack(network()), state, inputs)
     assert found["outputs"][1].isnan().all()
     for name, value in clean.items():
         assert torch.equal(found[name][[0, 2]], value[[0, 2]]), name
@@ -161,7 +161,7 @@ def test_same_bits_whatever_the_threads_and_other_models() -> None:
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
-            return results(Lanes(Block(5, 6, 3)), {k: t[models] for k, t in state.items()}, inputs[models])
+            return results(CpuStack(Block(5, 6, 3)), {k: t[models] for k, t in state.items()}, inputs[models])
         finally:
             torch.set_num_threads(before)
 
@@ -186,7 +186,7 @@ def test_five_steps_of_training() -> None:
         return {k: t.detach() for k, t in values.items()}
 
     wanted = train(one_by_one(network().eval()), torch.float64)
-    close(train(Lanes(network()), torch.float32), wanted)
+    close(train(CpuStack(network()), torch.float32), wanted)
     assert not torch.equal(wanted["1.q.weight"].float(), state["1.q.weight"])
 
 
@@ -206,9 +206,9 @@ class Named(Block):
 def test_refuses_shapes_that_do_not_fit() -> None:
     q, v = torch.zeros(1, 2, 3, 4, 4, 16), torch.zeros(1, 2, 3, 4, 5, 16)
     with pytest.raises(ValueError, match="do not fit"):
-        LaneAttention.apply(q, q, v, Memory())
+        CpuAttention.apply(q, q, v, Memory())
     with pytest.raises(ValueError, match="do not fit"):
-        LaneAttention.apply(q, q[:, :, :2], q, Memory())
+        CpuAttention.apply(q, q[:, :, :2], q, Memory())
 
 
 def test_supports() -> None:

@@ -13,7 +13,7 @@ from torch.func import functional_call, stack_module_state
 from paramtrans.backends.layers import SpatialAttention
 
 pytest.importorskip("triton", reason="comes with PyTorch on Linux alone")
-from paramtrans.backends.gpu.stacked import Warps, supports
+from paramtrans.backends.gpu.stacked import GpuStack, supports
 
 State = dict[str, Tensor]
 Call = Callable[[State, Tensor], Tensor]
@@ -146,9 +146,9 @@ def data(shape: tuple[int, ...], models: int, batch: int) -> Tensor:
 
 
 def agree(module: nn.Module, state: tuple[State, State], inputs: Tensor, frozen: tuple[str, ...] = ("none",)) -> None:
-    warps = Warps(module)
+    stack = GpuStack(module)
     wanted = results(one_by_one(module), state, inputs, frozen, torch.float64)
-    close(results(lambda p, x: warps(p, x, None), state, inputs, frozen, torch.float32), wanted)
+    close(results(lambda p, x: stack(p, x, None), state, inputs, frozen, torch.float32), wanted)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -166,7 +166,7 @@ def test_a_step_of_step_1_needs_no_gradient_of_the_images() -> None:
     params = {k: p.clone().requires_grad_() for k, p in state[0].items()}
     images = inputs.clone()
     wanted = results(one_by_one(module), state, inputs, ("none",), torch.float64)
-    outputs = Warps(module)({**params, **state[1]}, images, None)
+    outputs = GpuStack(module)({**params, **state[1]}, images, None)
     (outputs.flatten(1) * torch.arange(4 * 5).double().sin().float()).sum().backward()
     close({k: p.grad for k, p in params.items() if p.grad is not None}, {k: wanted[k] for k in params})
 
@@ -178,10 +178,10 @@ def test_frozen_parts_in_eval_mode_as_in_step_2() -> None:
         part.eval()
     state, inputs = stacked(make, 2), data(shape, 2, 5)
     frozen = ("0.", "2.")
-    warps = Warps(module)
+    stack = GpuStack(module)
     params = {k: p.clone().requires_grad_(not k.startswith(frozen)) for k, p in state[0].items()}
     wanted = results(one_by_one(module), state, inputs, frozen, torch.float64)
-    outputs = warps({**params, **state[1]}, inputs, None)
+    outputs = stack({**params, **state[1]}, inputs, None)
     (outputs.flatten(1) * torch.arange(4 * 5).double().sin().float()).sum().backward()
     own = {k: p.grad for k, p in params.items() if p.grad is not None}
     assert own.keys() == {k for k in params if k.startswith("1.")}
@@ -199,9 +199,9 @@ def test_tiles_that_end_within_an_image_and_several_of_them(monkeypatch: pytest.
 
 def test_models_do_not_touch_each_other() -> None:
     make, shape = CASES["source"]
-    warps, (params, buffers), inputs = Warps(make()), stacked(make, 3), data(shape, 3, 4)
-    together = warps({**params, **{k: b.clone() for k, b in buffers.items()}}, inputs, True)
-    alone = warps({k: t[1:2].clone() for k, t in {**params, **buffers}.items()}, inputs[1:2], True)
+    stack, (params, buffers), inputs = GpuStack(make()), stacked(make, 3), data(shape, 3, 4)
+    together = stack({**params, **{k: b.clone() for k, b in buffers.items()}}, inputs, True)
+    alone = stack({k: t[1:2].clone() for k, t in {**params, **buffers}.items()}, inputs[1:2], True)
     torch.testing.assert_close(together[1:2], alone, rtol=1e-6, atol=1e-6)
 
 
@@ -209,6 +209,6 @@ def test_other_types_are_refused() -> None:
     make, shape = CASES["strided"]
     params, _ = stacked(make, 2)
     with pytest.raises(TypeError, match="float32"):
-        Warps(make())(params, data(shape, 2, 3).double())
+        GpuStack(make())(params, data(shape, 2, 3).double())
     with pytest.raises(ValueError, match="2 models"):
-        Warps(make())({k: p[:1] for k, p in params.items()}, data(shape, 2, 3))
+        GpuStack(make())({k: p[:1] for k, p in params.items()}, data(shape, 2, 3))

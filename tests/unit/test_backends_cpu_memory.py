@@ -1,4 +1,4 @@
-"""Lanes recycle their arrays; no result may ever change because of that."""
+"""The CPU back end recycles its arrays; no result may ever change because of that."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import stack_module_state
 
 from paramtrans.backends.cpu.arrays import Memory
-from paramtrans.backends.cpu.stacked import Lanes
+from paramtrans.backends.cpu.stacked import CpuStack
 from paramtrans.backends.layers import SpatialAttention
 
 State = dict[str, Tensor]
@@ -51,7 +51,7 @@ def gradients(outputs: Tensor, state: State) -> list[Tensor]:
 
 def alone(state: State, inputs: Tensor) -> list[Tensor]:
     """Outputs and gradients by an object that does nothing else."""
-    outputs = Lanes(Net())(state, inputs)
+    outputs = CpuStack(Net())(state, inputs)
     return [outputs.detach().clone(), *gradients(outputs, state)]
 
 
@@ -62,23 +62,23 @@ def same(found: list[Tensor], wanted: list[Tensor]) -> None:
 
 
 def test_many_calls_before_their_backward_passes(state: State, several: list[Tensor]) -> None:
-    lanes = Lanes(Net())
+    stack = CpuStack(Net())
     outputs = []
     for inputs in several:
-        outputs.append(lanes(state, inputs))
+        outputs.append(stack(state, inputs))
         with torch.no_grad():
-            lanes(state, inputs + 1)
-        lanes(state, inputs - 1)  # its graph is dropped at once
+            stack(state, inputs + 1)
+        stack(state, inputs - 1)  # its graph is dropped at once
     for i in (3, 0, 4, 2, 1):
         found = [outputs[i].detach(), *gradients(outputs[i], state)]
         with torch.no_grad():
-            lanes(state, several[i] * 2)
+            stack(state, several[i] * 2)
         same(found, alone(state, several[i]))
 
 
 def test_backward_twice_over_one_graph_and_over_two_at_once(state: State, several: list[Tensor]) -> None:
-    lanes = Lanes(Net())
-    first, second = (lanes(state, inputs) for inputs in several[:2])
+    stack = CpuStack(Net())
+    first, second = (stack(state, inputs) for inputs in several[:2])
     once = gradients(first, state)
     both = gradients(torch.cat([first, second]), state)
     same(gradients(first, state), once)
@@ -88,29 +88,29 @@ def test_backward_twice_over_one_graph_and_over_two_at_once(state: State, severa
 
 
 def test_results_outlive_the_lanes_and_keep_their_values(state: State, several: list[Tensor]) -> None:
-    lanes = Lanes(Net())
-    kept = [lanes(state, inputs).detach() for inputs in several]
-    found = gradients(lanes(state, several[0]), state)
+    stack = CpuStack(Net())
+    kept = [stack(state, inputs).detach() for inputs in several]
+    found = gradients(stack(state, several[0]), state)
     copies = [t.clone() for t in [*kept, *found]]
     for inputs in several:
-        gradients(lanes(state, inputs), state)
-    del lanes
+        gradients(stack(state, inputs), state)
+    del stack
     same([*kept, *found], copies)
 
 
 def test_exceptions_in_between(state: State, several: list[Tensor]) -> None:
-    lanes = Lanes(Net())
-    outputs = lanes(state, several[0])
+    stack = CpuStack(Net())
+    outputs = stack(state, several[0])
     with pytest.raises(ValueError, match="65 features"):
-        lanes({**state, "last.1.weight": torch.zeros(2, 3, 65)}, several[1])
+        stack({**state, "last.1.weight": torch.zeros(2, 3, 65)}, several[1])
     with pytest.raises(ValueError, match="3 channels"):
-        lanes({**state, "mix.weight": torch.zeros(2, 4, 3, 1, 1)}, several[1])
+        stack({**state, "mix.weight": torch.zeros(2, 4, 3, 1, 1)}, several[1])
     hook = outputs.register_hook(_fail)
     with pytest.raises(ArithmeticError):
         gradients(outputs, state)
     hook.remove()
     same([outputs.detach(), *gradients(outputs, state)], alone(state, several[0]))
-    same([(again := lanes(state, several[2])).detach(), *gradients(again, state)], alone(state, several[2]))
+    same([(again := stack(state, several[2])).detach(), *gradients(again, state)], alone(state, several[2]))
 
 
 def _fail(gradient: Tensor) -> None:
@@ -118,14 +118,14 @@ def _fail(gradient: Tensor) -> None:
 
 
 def test_one_object_in_many_threads(state: State, several: list[Tensor]) -> None:
-    lanes, wanted = Lanes(Net()), [alone(state, inputs) for inputs in several]
+    stack, wanted = CpuStack(Net()), [alone(state, inputs) for inputs in several]
     wrong: list[object] = []
 
     def work(turn: int) -> None:
         try:
             for n in range(12):
                 i = (n + turn) % len(several)
-                outputs = lanes(state, several[i])
+                outputs = stack(state, several[i])
                 same([outputs.detach(), *gradients(outputs, state)], wanted[i])
         except BaseException as error:
             wrong.append(error)

@@ -1,4 +1,4 @@
-"""Report hosts made otherwise than those learned from, several tasks, and lessons that a sweep learns once."""
+"""Report hosts made otherwise than those learned from, several tasks, and translators that a sweep trains once."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ channels = 4
 """
 
 
-def test_a_sweep_learns_each_lesson_once_and_goes_on_without_missing_data(
+def test_a_sweep_trains_each_translator_once_and_goes_on_without_missing_data(
     tiny_plugins: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "x.toml").write_text(SWEEP)
