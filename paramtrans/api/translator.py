@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, ClassVar
 from paramtrans.api.adapter import BlockAdapter
 from paramtrans.api.context import Context
 from paramtrans.api.options import BaseOptions, Configurable
+from paramtrans.errors import SpecMismatch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from paramtrans.api.stacking import Params
+    from paramtrans.api.units import UnitCase
 
 
 class Translator(Configurable, ABC):
@@ -23,6 +27,12 @@ class Translator(Configurable, ABC):
     """Whether it has to be trained on a zoo before it translates."""
     needs_probes: ClassVar[bool] = False
     """Whether it compares what blocks compute, and so needs a context with probes."""
+
+    keeps_units: ClassVar[bool] = False
+    """Whether it can choose units of any network (`keep`), beside writing blocks that adapters know."""
+    solves_readers: ClassVar[bool] = False
+    """With `keeps_units`: whether the layers that read units are solved for by least squares after the choice. A
+    number `ridge` among the options says how firmly they are held."""
 
     def __init__(self, options: BaseOptions, source: BlockAdapter, target: BlockAdapter) -> None:
         self.options, self.source, self.target = options, source, target
@@ -38,3 +48,12 @@ class Translator(Configurable, ABC):
 
         Raises `SpecMismatch` where the translator needs more of the `context` than it is given.
         """
+
+    @classmethod
+    def keep(cls, options: BaseOptions, case: UnitCase) -> Tensor:
+        """Numbers of the units of a group that stay, `[count]`, in order.
+
+        Raises:
+            SpecMismatch: the translator knows blocks of adapters alone.
+        """
+        raise SpecMismatch(f"{cls.__name__} writes blocks that an adapter knows, and chooses no units of a network")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from paramtrans.cli.flags import json_flag, plugin_files
 from paramtrans.cli.inputs import DATA, read_inputs
 from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, read_network, times
+
+if TYPE_CHECKING:
+    from paramtrans.plugins.registry import Registry
 
 
 @click.command()
@@ -23,27 +26,21 @@ from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, read_n
 def inspect(model: Path, architecture: str, blocks: str, data: Path | None, as_json: bool) -> None:
     """List the blocks of a network that can be translated, with adapters, sizes and parameters.
 
-    With --calibrate, blocks are run, and held to what their adapters say that they compute.
+    With --calibrate, the network is run, and all groups of units are listed that its graph shows, each held to the
+    proof that the network without some of them computes what it does with them at zero.
     """
     from paramtrans.evaluation.costs import parameters
-    from paramtrans.networks.blocks import find_blocks, survey
     from paramtrans.networks.factories import trained_for
+    from paramtrans.networks.host_network import HostNetwork
     from paramtrans.plugins.manager import components
 
     registry = components()
     network = read_network(model, architecture)
-    found = find_blocks(network, registry, blocks)
-    refused = dict(survey(network, found, read_inputs(data)[0]).refused) if data else {}
-    rows: list[dict[str, Any]] = [
-        {
-            "path": block.path,
-            "adapter": block.kind,
-            "hidden": list(block.sizes.values()),
-            "parameters": block.adapter.spec.parameters,
-            "refused": refused.get(block.path),
-        }
-        for block in found
-    ]
+    batches = read_inputs(data) if data else []
+    if batches and not isinstance(network, HostNetwork):
+        rows = _groups(network, blocks, batches)
+    else:
+        rows = _blocks(network, blocks, registry, batches)
     fixed = [entry.name for entry in registry.of_kind("translator") if not entry.resolve().learns]
     trained = trained_for(network, blocks, registry)
     if as_json:
@@ -62,4 +59,47 @@ def inspect(model: Path, architecture: str, blocks: str, data: Path | None, as_j
     if trained:
         click.echo(f"trained translators for such blocks: {', '.join(trained)}")
     if not data:
-        click.echo("--calibrate DATA holds the blocks to what their adapters say that they compute")
+        click.echo("with --calibrate DATA, all groups of units are found, whatever the layers are called")
+
+
+def _blocks(network: Any, pattern: str, registry: Registry, batches: list[Any]) -> list[dict[str, Any]]:
+    """Blocks that adapters recognise by their layers, held to what these say where there are inputs."""
+    from paramtrans.networks.blocks import find_blocks, survey
+
+    found = find_blocks(network, registry, pattern)
+    refused = dict(survey(network, found, batches[0]).refused) if batches else {}
+    return [
+        {
+            "path": block.path,
+            "adapter": block.kind,
+            "hidden": list(block.sizes.values()),
+            "parameters": block.adapter.spec.parameters,
+            "refused": refused.get(block.path),
+        }
+        for block in found
+    ]
+
+
+def _groups(network: Any, pattern: str, batches: list[Any]) -> list[dict[str, Any]]:
+    """Groups of units that the graph shows, with those that stay as they are and why."""
+    from paramtrans.networks.blocks import matches
+    from paramtrans.networks.graph.groups import analyse, prove_groups
+    from paramtrans.networks.narrowing import example_arguments
+
+    analysis = analyse(network, example_arguments(batches[0]))
+    groups = [group for group in analysis.groups if not group.inner and matches(group.path, pattern)]
+    hidden = {group: group.units.allowed(max(1, len(group) // 2)) for group in groups if not group.stream}
+    refused = dict(prove_groups(analysis, hidden).refused)
+    refused |= {group.path: "it is a residual stream" for group in groups if group.stream}
+    sizes = {name: one.numel() for name, one in network.named_parameters(remove_duplicate=False)}
+    return [
+        {
+            "path": group.path,
+            "adapter": group.kind,
+            "hidden": [len(group)],
+            "parameters": sum(sizes.get(name, 0) for name in group.units.tensors),
+            "tensors": list(group.units.tensors),
+            "refused": refused.get(group.path),
+        }
+        for group in groups
+    ]

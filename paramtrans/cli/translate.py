@@ -16,6 +16,7 @@ from paramtrans.errors import ConfigError
 
 if TYPE_CHECKING:
     from paramtrans.networks.files import Replaced
+    from paramtrans.networks.narrowing import NarrowedGroup
 
 
 @click.command()
@@ -174,8 +175,18 @@ def _settings(texts: tuple[str, ...], then: tuple[str, ...]) -> tuple[dict[str, 
     return first, behind
 
 
-def _described(block: Replaced) -> dict[str, Any]:
+def _described(block: Replaced | NarrowedGroup) -> dict[str, Any]:
     """What is said of a translated block; of adapters, hidden units and parameters before and after."""
+    from paramtrans.networks.narrowing import NarrowedGroup
+
+    if isinstance(block, NarrowedGroup):
+        return {
+            "path": block.path,
+            "adapters": [block.kind, block.kind],
+            "hidden": [[count] for count in block.units],
+            "parameters": list(block.parameters),
+            "feature_error": block.feature_error,
+        }
     from paramtrans.plugins.manager import components
 
     sides = ((block.kind, block.source), (block.target_kind, block.target))

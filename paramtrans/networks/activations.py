@@ -119,14 +119,14 @@ def shapes_entering(network: nn.Module, paths: Iterable[str], batch: Inputs) -> 
 
 
 def call(network: nn.Module, batch: Inputs) -> Any:
-    """The network's output for a batch; raises `DataError` where it does not take it."""
+    """The network's output for a batch, which it may change; raises `DataError` where it does not take it."""
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
-    first, named = _arguments(batch)
+    first, named = arguments(batch)
     try:
         with memory.out_of_memory_hint("running the network", "give smaller batches of calibration inputs"):
             return network(
-                *(tensor.to(device) for tensor in first),
-                **{k: v.to(device) if isinstance(v, Tensor) else v for k, v in named.items()},
+                *(tensor.to(device, copy=True) for tensor in first),
+                **{k: v.to(device, copy=True) if isinstance(v, Tensor) else v for k, v in named.items()},
             )
     except ParamtransError:
         raise
@@ -136,6 +136,31 @@ def call(network: nn.Module, batch: Inputs) -> Any:
         raise DataError(
             f"the network does not take the calibration inputs ({what}): {type(error).__name__}: {reason}"
         ) from error
+
+
+@torch.no_grad()
+def check_repeatable(network: nn.Module, batches: Iterable[Inputs]) -> None:
+    """Raise `DataError` for a network in eval mode that gives something else the second time: it draws at random, and
+    what it computes before and after could not be compared."""
+    batch = next(iter(batches), None)
+    if batch is None:
+        return
+    once, twice = (_inside(call(network, first_examples(batch, 2))) for _ in range(2))
+    if len(once) != len(twice) or any(not torch.equal(a, b) for a, b in zip(once, twice, strict=True)):
+        if all(torch.allclose(a, b, rtol=1e-3, atol=1e-5, equal_nan=True) for a, b in zip(once, twice, strict=False)):
+            return  # sums in another order
+        raise DataError(
+            "the network gives something else each time, also in eval mode: it draws at random, so what it computes "
+            "before and after cannot be compared; take the random part out, or translate the parts before it alone"
+        )
+
+
+def _inside(output: Any) -> list[Tensor]:
+    """The tensors of what a network gives."""
+    if isinstance(output, Tensor):
+        return [output]
+    inside = output.values() if isinstance(output, Mapping) else output if isinstance(output, list | tuple) else ()
+    return [tensor for one in inside for tensor in _inside(one)]
 
 
 def in_batches(given: Iterable[Inputs] | Tensor | Mapping[str, Any]) -> Iterable[Inputs]:
@@ -174,7 +199,7 @@ def first_examples(batch: Inputs, count: int) -> Inputs:
     return batch[0][:count]  # type: ignore[no-any-return]
 
 
-def _arguments(batch: Inputs) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+def arguments(batch: Inputs) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
     """What a network is called with: by position, and by name. Raises `DataError` for no batch of inputs."""
     if isinstance(batch, Mapping):
         return (), dict(batch)
@@ -185,8 +210,14 @@ def _arguments(batch: Inputs) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
     return (first,), {}
 
 
+def length(batch: Inputs) -> int:
+    """Examples in a batch: the first axis of its first tensor."""
+    tensors = [tensor for tensor in _tensors(batch) if tensor.ndim]
+    return len(tensors[0]) if tensors else 1
+
+
 def _tensors(batch: Inputs) -> list[Tensor]:
-    first, named = _arguments(batch)
+    first, named = arguments(batch)
     return [value for value in (*first, *named.values()) if isinstance(value, Tensor)]
 
 

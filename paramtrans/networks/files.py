@@ -5,24 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 from torch import nn
 
 from paramtrans._version import __version__
 from paramtrans.api.options import BaseOptions
-from paramtrans.errors import ConfigError, StoreError
+from paramtrans.errors import ConfigError, DataError, StoreError
 from paramtrans.networks import architectures
 from paramtrans.networks.blocks import put
+from paramtrans.networks.graph.narrow import Setting
+from paramtrans.networks.narrowing import NarrowedGroup, rebuild
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
 from paramtrans.storage import files
 
-FORMAT = 2
-"""Version of a translated network on disk. In 1, what stands there now was always of the kind that stood there."""
+FORMAT = 3
+"""Version of a translated network on disk. In 1, what stands there now was always of the kind that stood there; up to
+2, whole blocks of adapters were replaced."""
 ATTRIBUTE = "paramtrans_blocks"
-"""Where a translated network keeps what was replaced in it."""
+"""Where a translated network keeps what was replaced or made smaller in it."""
+SIZES = "paramtrans_sizes"
+"""Where it keeps the numbers that its layers and modules hold otherwise than before."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +65,39 @@ class _Block(BaseOptions):
         return Replaced(**{**self.model_dump(), "target_kind": self.target_kind or self.kind})
 
 
+class _Group(BaseOptions):
+    """`NarrowedGroup`, as it is read from a file."""
+
+    path: str
+    kind: Literal["units", "groups"]
+    units: tuple[int, int]
+    parameters: tuple[int, int]
+    feature_error: float | None = None
+
+    def replaced(self) -> NarrowedGroup:
+        return NarrowedGroup(**self.model_dump())
+
+
+class _Size(BaseOptions):
+    """`Setting`, as it is read from a file."""
+
+    module: str
+    attribute: str
+    before: int | tuple[int, ...]
+    after: int | tuple[int, ...]
+
+    def setting(self) -> Setting:
+        return Setting(**self.model_dump())
+
+
 class _Record(BaseOptions):
     """What stands beside the parameters."""
 
     format: int
     paramtrans: str
     architecture: str | None
-    blocks: tuple[_Block, ...]
+    blocks: tuple[_Group | _Block, ...]
+    sizes: tuple[_Size, ...] = ()
     bytes: int
     sha256: str
 
@@ -84,6 +115,7 @@ def save_translated(network: nn.Module, path: Path | str, architecture: str | No
         "paramtrans": __version__,
         "architecture": architecture,
         "blocks": [asdict(block) for block in replaced],
+        "sizes": [asdict(size) for size in getattr(network, SIZES, ())],
     }
     files.save_params(Path(path), dict(network.state_dict()), record)
 
@@ -105,20 +137,25 @@ def load_translated(
         record = _Record.model_validate(raw)
     except ValidationError as error:
         raise StoreError(f"{place}: is no record of a translated network: {error.errors()[0]['msg']}") from error
-    if record.format not in (1, FORMAT):
+    if record.format not in range(1, FORMAT + 1):
         raise StoreError(f"{place}: has format {record.format}, this paramtrans reads {FORMAT}; update paramtrans")
     replaced = tuple(block.replaced() for block in record.blocks)
+    sizes = tuple(size.setting() for size in record.sizes)
     whole = _untranslated(record, network, place, registry)
     try:
         for block in replaced:
+            if isinstance(block, NarrowedGroup):
+                continue
             target = registry.create("block_adapter", block.target_kind, **block.target)
             put(whole, block.layers, target, None)
+        rebuild(whole, sizes, params)
         whole.load_state_dict(params)
-    except (ConfigError, AttributeError, RuntimeError) as error:
+    except (ConfigError, DataError, AttributeError, RuntimeError) as error:
         raise StoreError(
             f"{path}: does not fit the network it is to be put into: {architectures.reason(error)}"
         ) from error
     setattr(whole, ATTRIBUTE, replaced)
+    setattr(whole, SIZES, sizes)
     return whole.eval()
 
 

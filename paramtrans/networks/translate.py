@@ -19,13 +19,15 @@ from paramtrans.api.translator import Translator
 from paramtrans.backends.vmap import Vmap
 from paramtrans.errors import DataError, SpecMismatch
 from paramtrans.networks import factories
-from paramtrans.networks.activations import Inputs, NetworkContext, call, first_examples, in_batches
+from paramtrans.networks.activations import Inputs, NetworkContext, call, check_repeatable, first_examples, in_batches
 from paramtrans.networks.blocks import NetworkBlock, Survey, find_blocks, matches, put, some_paths, survey
 from paramtrans.networks.factories import Maker
-from paramtrans.networks.files import ATTRIBUTE, Replaced
+from paramtrans.networks.files import ATTRIBUTE, SIZES, Replaced
+from paramtrans.networks.graph.narrow import Setting
 from paramtrans.networks.host_network import HostNetwork
 from paramtrans.networks.input_cache import Entrances
-from paramtrans.networks.widths import Ratio, Widths
+from paramtrans.networks.narrowing import NarrowedGroup, narrow_network, suits
+from paramtrans.networks.widths import Budget, FlopBudget, Ratio, Widths
 from paramtrans.ops.distances import streamed_error
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
@@ -79,7 +81,22 @@ def translate(
         raise SpecMismatch(f"translate takes an nn.Module, not {type(module).__name__}; load the parameters into one")
     batches = in_batches(calibrate)
     original = copy.deepcopy(module).eval()
+    check_repeatable(original, batches)
     trained = factories.trained_translator(translator, registry, options or {})
+    rule = widths or Ratio(0.5 if ratio is None else ratio)
+    if _by_units(module, translator, then, rule, sequential, batches, registry):
+        narrowed = narrow_network(
+            original,
+            str(translator),
+            options or {},
+            registry,
+            widths=rule,
+            blocks=blocks,
+            batches=batches,
+            seed=seed,
+            reporter=reporter,
+        )
+        return _finished(module, narrowed.network, narrowed.groups, narrowed.settings)
     looked = look(original, blocks, batches, registry, trained.source if trained else None)
     for path, reason in looked.refused.items():
         log.warning("%s stays as it is: %s", path or "the network", reason)
@@ -89,7 +106,7 @@ def translate(
         factories.check_unsized(trained, ratio, widths)
         targets = [(block, trained.target) for block in looked.blocks]
     else:
-        chosen = (widths or Ratio(0.5 if ratio is None else ratio))(original, looked.blocks, batches)
+        chosen = rule(original, looked.blocks, batches)
         sized = [(block, chosen[block.entrance]) for block in looked.blocks]
         targets = [(block, block.adapter.with_sizes(sizes)) for block, sizes in sized if sizes != block.sizes]
     if (batch := next(iter(batches), None)) is not None:
@@ -103,9 +120,40 @@ def translate(
             made = _translate_block(block, target, chain, (original, before, small), entrances, seed)
             replaced.append(replace(made, target_kind=registry.name_of("block_adapter", type(target))))
             stage.advance(note=block.path)
+    return _finished(module, small, replaced, ())
+
+
+def _by_units(
+    module: nn.Module,
+    translator: str | Path,
+    then: Mapping[str, Mapping[str, Any]] | None,
+    rule: Widths,
+    sequential: bool,
+    batches: Iterable[Inputs],
+    registry: Registry,
+) -> bool:
+    """Whether a network is translated by the units that its graph shows, rather than by blocks that adapters know:
+    there are inputs to capture it with, and translators and rule take any units."""
+    named = [str(translator), *(then or {})]
+    known = {entry.name for entry in registry.of_kind("translator")}
+    suited = len(named) == 1 and named[0] in known and suits(named, registry) and sequential
+    inputs = next(iter(batches), None) is not None
+    return suited and inputs and isinstance(rule, Ratio | Budget | FlopBudget) and not isinstance(module, HostNetwork)
+
+
+def _finished(
+    module: nn.Module, small: nn.Module, replaced: Iterable[Replaced | NarrowedGroup], sizes: Iterable[Setting]
+) -> nn.Module:
+    """The small network with the flags of the original, and what is to be said of it."""
+    replaced = tuple(replaced)
     _warn(replaced)
     small.train(module.training)
+    before = dict(module.named_modules())
+    for path, one in small.named_modules():
+        if path in before:
+            one.training = before[path].training
     setattr(small, ATTRIBUTE, (*getattr(module, ATTRIBUTE, ()), *replaced))
+    setattr(small, SIZES, (*getattr(module, SIZES, ()), *sizes))
     return small
 
 
@@ -221,7 +269,7 @@ def _translated(maker: Translator, source: Params, context: NetworkContext) -> P
     return {name: tensor.to(precision) for name, tensor in params.items()}
 
 
-def _warn(replaced: list[Replaced]) -> None:
+def _warn(replaced: Iterable[Replaced | NarrowedGroup]) -> None:
     """Say which blocks are predicted to come out badly."""
     for block in replaced:
         if block.feature_error is not None and not block.feature_error <= BAD:

@@ -19,8 +19,12 @@ View: TypeAlias = "Callable[[GramMatrices], GramMatrices]"
 
 VALUES_AT_ONCE = 2**23
 """Values of one piece of the equations: 64 MiB in double precision."""
+ROWS_AT_ONCE = 4096
+"""Rows whose products are added up in single precision."""
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e2)
 """What is tried where the ridge is chosen on held-out probes."""
+MANY_VALUES = 1024
+"""Values read from which on every other ridge is tried alone."""
 OUTPUTS_TRIED = 64
 """Outputs that it is tried on, evenly spread, so that the choice does not cost more than the solution."""
 
@@ -42,6 +46,37 @@ class GramMatrices:
         read, wanted = read.double(), wanted.double()
         read = torch.cat([read, torch.ones_like(read[..., :1])], dim=-1)
         return cls(read.mT @ read, read.mT @ wanted, wanted.square().sum(1))
+
+    @classmethod
+    def summed(cls, read: Tensor, wanted: Tensor) -> GramMatrices:
+        """The same of many rows `[rows, values]` and `[rows, outputs]` of one model: products of pieces of rows in
+        single precision, their sums in double."""
+        size, outputs = read.shape[1] + 1, wanted.shape[1]
+        found = cls(
+            *(read.new_zeros(shape, dtype=torch.double) for shape in ((size, size), (size, outputs), (outputs,)))
+        )
+        read = torch.cat([read, torch.ones_like(read[:, :1])], dim=1)
+        for some, goal in zip(read.split(ROWS_AT_ONCE), wanted.split(ROWS_AT_ONCE), strict=True):
+            found.gram.add_(some.mT @ some)
+            found.cross.add_(some.mT @ goal)
+            found.power.add_(goal.square().sum(0))
+        return cls(found.gram[None], found.cross[None], found.power[None])
+
+    def without(self, others: Tensor, values: Tensor) -> GramMatrices:
+        """Of some of the values read, once all that the `others` can say is taken out (a Schur complement)."""
+        if not len(others):
+            return GramMatrices(self.gram[:, values][:, :, values], self.cross[:, values], self.power)
+        among = self.gram[:, others][:, :, others]
+        pull = 1e-4 * among.diagonal(dim1=1, dim2=2) + 1e-12
+        across = self.gram[:, others][:, :, values]
+        root = factor(among, pull)
+        solved = torch.cholesky_solve(torch.cat([across, self.cross[:, others]], dim=2), root)
+        left, said = solved[..., : len(values)], solved[..., len(values) :]
+        return GramMatrices(
+            self.gram[:, values][:, :, values] - across.mT @ left,
+            self.cross[:, values] - across.mT @ said,
+            (self.power - (self.cross[:, others] * said).sum(1)).clamp_min(0),
+        )
 
     def __add__(self, other: GramMatrices) -> GramMatrices:
         return GramMatrices(self.gram + other.gram, self.cross + other.cross, self.power + other.power)
@@ -119,6 +154,25 @@ class Halves:
                 self._add(half, GramMatrices.of(read, goal))
         self._examples += entered.shape[1]
 
+    @property
+    def known(self) -> bool:
+        """Whether there is anything."""
+        return bool(self._halves)
+
+    @property
+    def two(self) -> bool:
+        """Whether there are both halves."""
+        return len(self._halves) == 2
+
+    @property
+    def halves(self) -> list[GramMatrices]:
+        """Each half apart."""
+        return self._halves
+
+    def add_rows(self, half: int, read: Tensor, wanted: Tensor) -> None:
+        """Rows `[rows, values]` and `[rows, outputs]` of one model, for one of the halves."""
+        self._add(min(half, len(self._halves)), GramMatrices.summed(read, wanted))
+
     def total(self) -> GramMatrices:
         """Of all examples; raises `SpecMismatch` where there were none."""
         if not self._halves:
@@ -132,12 +186,12 @@ class Halves:
         step = -(-start.shape[2] // OUTPUTS_TRIED)
         one, other = (view(half).some_outputs(step) for half in self._halves)
         start = start[..., ::step]
-        errors = []
-        for strength in RIDGES:
+        errors, tried = [], RIDGES if start.shape[1] <= MANY_VALUES else RIDGES[::2]
+        for strength in tried:
             each = start.new_full((len(start),), strength)
             errors.append(other.error(one.ridge(start, each)) + one.error(other.ridge(start, each)))
         best = torch.stack(errors).argmin(0)
-        return torch.tensor(RIDGES, dtype=start.dtype, device=start.device)[best]
+        return torch.tensor(tried, dtype=start.dtype, device=start.device)[best]
 
     def _add(self, half: int, found: GramMatrices) -> None:
         if half < len(self._halves):

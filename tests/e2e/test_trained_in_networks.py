@@ -241,6 +241,6 @@ def test_a_translated_host_of_the_first_format_is_read(host: nn.Module, tmp_path
     files.save_params(path, params, {"format": 1, **kept})
     again = paramtrans.load_translated(path)
     assert again.paramtrans_blocks == small.paramtrans_blocks and again.block.conv1.out_channels == 3
-    files.save_params(path, params, {"format": 3, **kept})
+    files.save_params(path, params, {"format": 4, **kept})
     with pytest.raises(StoreError, match="update paramtrans"):
         paramtrans.load_translated(path)

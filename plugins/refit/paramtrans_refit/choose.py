@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -12,33 +15,96 @@ RIDGE = 1e-4
 """Relative to the mean square of each value; what two nearly equal units differ in is noise."""
 VALUES_FOR_ONE = 1024
 """Where a reader has more values than this, several units go at once, so that the cost stays that of its solution."""
+UNITS_FOR_ONE = 100
+"""Of more units than this, one in a hundred goes at once."""
+MOST_VALUES = 1536
+"""Values that units of a network are chosen by."""
 COMPACTED = 0.8
 """Units that are gone are left in their places until this share remains: copying them away costs more than they do."""
 
 
-def by_elimination(matrices: GramMatrices, units: int, keep: int) -> Tensor:
-    """Backward elimination: the units left when the least important goes, again and again: `[models, keep]`, in order.
+def by_elimination(
+    matrices: GramMatrices | Sequence[GramMatrices], units: int, keep: int, cells: Tensor | None = None
+) -> Tensor:
+    """The units left when the one of least importance goes, again and again: `[models, keep]`, in order.
 
-    A unit's importance is by how much the squared error grows when the reader is solved for anew without it (Optimal
-    Brain Surgeon, for a group of weights). `matrices` are of values unit by unit, as many for each.
+    A unit's importance is how much the squared error grows when the reader is solved for anew without it (backward
+    elimination by the Optimal Brain Surgeon's measure, Hassibi and Stork 1993, for a group of weights). `matrices` are
+    of values unit by unit, as many for each; those of several readers count by their share of what each gives. With
+    `cells` `[units]` as many units stay in each cell.
     """
-    count, size = len(matrices.gram), matrices.gram.shape[1] // units
-    inverse = torch.cholesky_inverse(factor(matrices.gram, RIDGE * matrices.penalty()))
-    weights = inverse @ matrices.cross
-    left = torch.arange(units, device=inverse.device).expand(count, -1)
+    several = [matrices] if isinstance(matrices, GramMatrices) else list(matrices)
+    count = len(several[0].gram)
+    equations = [_equations(one, units, len(several) > 1) for one in several]
+    device = equations[0].inverse.device
+    left = torch.arange(units, device=device).expand(count, -1)
     alive = torch.ones_like(left, dtype=torch.bool)
+    width = max(one.size for one in equations)
     remaining = units
     while remaining > keep:
         if remaining <= COMPACTED * left.shape[1]:
-            left, alive, inverse, weights = _compact(left, alive, inverse, weights, size)
-        per_unit = weights.view(count, left.shape[1], size, -1)
-        importance = (per_unit * torch.linalg.solve(_diagonal_blocks(inverse, size), per_unit)).sum((2, 3))
-        going = min(remaining - keep, max(1, remaining * size // VALUES_FOR_ONE))
-        gone = torch.where(alive, importance, torch.inf).argsort(dim=1)[:, :going]
+            left, alive = _compact(left, alive, equations)
+        importance = torch.stack([one.importance() for one in equations]).sum(0)
+        importance = torch.where(alive, importance, torch.inf)
+        going = min(remaining - keep, max(1, remaining * width // VALUES_FOR_ONE, remaining // UNITS_FOR_ONE))
+        gone = _least(importance, going, None if cells is None else cells.to(device)[left])
         alive = alive.scatter(1, gone, False)
-        remaining -= going
-        _take_out(inverse, weights, values_of(gone, size))
-    return _compact(left, alive, inverse, weights, size)[0]
+        remaining -= gone.shape[1]
+        for one in equations:
+            _take_out(one.inverse, one.weights, values_of(gone, one.size))
+    return _compact(left, alive, equations)[0]
+
+
+@dataclass
+class _Equations:
+    """The solution for one reader without the units that are gone."""
+
+    inverse: Tensor
+    weights: Tensor
+    size: int
+    """Values of a unit."""
+    share: Tensor
+    """What errors are divided by, `[models, 1]`."""
+
+    def importance(self) -> Tensor:
+        """How much the squared error grows without each unit: `[models, units]`."""
+        per_unit = self.weights.view(len(self.weights), -1, self.size, self.weights.shape[2])
+        lost = (per_unit * torch.linalg.solve(_diagonal_blocks(self.inverse, self.size), per_unit)).sum((2, 3))
+        shared: Tensor = lost / self.share
+        return shared
+
+
+def _equations(matrices: GramMatrices, units: int, several: bool) -> _Equations:
+    inverse = torch.cholesky_inverse(factor(matrices.gram, RIDGE * matrices.penalty()))
+    power = matrices.power.sum(1, keepdim=True).clamp_min(1e-30)
+    share = power if several else torch.ones_like(power)
+    return _Equations(inverse, inverse @ matrices.cross, matrices.gram.shape[1] // units, share)
+
+
+def _least(importance: Tensor, count: int, cells: Tensor | None) -> Tensor:
+    """The units of least importance `[models, count]`; with cells, one of each cell (one model alone)."""
+    order = importance.argsort(dim=1)
+    if cells is None:
+        return order[:, :count]
+    own = cells[0][order[0]]
+    each = max(1, count // len(cells.unique()))
+    return torch.cat([order[0][own == cell][:each] for cell in cells.unique()])[None]
+
+
+def reduced(matrices: GramMatrices, weight: Tensor, units: int, most: int = MOST_VALUES) -> GramMatrices:
+    """Matrices of fewer values of each unit, where there are more than `most` in all: those combinations that the
+    reader's weights `[values, outputs]` make most of, so that choosing does not cost more than solving."""
+    size = len(weight) // units
+    rank = max(1, most // units)
+    if rank >= size:
+        return matrices
+    per_unit = weight.to(matrices.gram).view(units, size, -1)
+    basis = torch.linalg.eigh(per_unit @ per_unit.mT).eigenvectors[..., -rank:]  # [units, size, rank]
+    gram = matrices.gram.view(-1, units, size, units, size)
+    once = torch.einsum("muavb,uar->murvb", gram, basis)
+    twice = torch.einsum("murvb,vbs->murvs", once, basis).reshape(-1, units * rank, units * rank)
+    cross = torch.einsum("muao,uar->muro", matrices.cross.view(-1, units, size, weight.shape[1]), basis)
+    return GramMatrices(twice, cross.reshape(-1, units * rank, weight.shape[1]), matrices.power)
 
 
 def by_contribution(matrices: GramMatrices, weights: Tensor, units: int, keep: int) -> Tensor:
@@ -63,14 +129,14 @@ def _take_out(inverse: Tensor, weights: Tensor, gone: Tensor) -> None:
     inverse.diagonal(dim1=1, dim2=2).scatter_(1, gone, 1)
 
 
-def _compact(
-    left: Tensor, alive: Tensor, inverse: Tensor, weights: Tensor, size: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _compact(left: Tensor, alive: Tensor, equations: list[_Equations]) -> tuple[Tensor, Tensor]:
     """All of it without the units that are gone."""
     stays = (~alive).long().argsort(dim=1, stable=True)[:, : int(alive[0].sum())]
-    values = values_of(stays, size)
-    retained = _rows(inverse, values).gather(2, values[:, None].expand(-1, values.shape[1], -1))
-    return left.gather(1, stays), alive.gather(1, stays), retained, _rows(weights, values)
+    for one in equations:
+        values = values_of(stays, one.size)
+        one.inverse = _rows(one.inverse, values).gather(2, values[:, None].expand(-1, values.shape[1], -1))
+        one.weights = _rows(one.weights, values)
+    return left.gather(1, stays), alive.gather(1, stays)
 
 
 def _rows(matrix: Tensor, index: Tensor) -> Tensor:

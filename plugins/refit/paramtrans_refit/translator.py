@@ -20,10 +20,12 @@ from paramtrans.api.options import BaseOptions
 from paramtrans.api.specs import Reader
 from paramtrans.api.stacking import Params
 from paramtrans.api.translator import Translator
+from paramtrans.api.units import Reading, UnitCase
 from paramtrans.errors import SpecMismatch
+from paramtrans.ops.least_squares import GramMatrices
 from paramtrans.ops.readout import Readout
 from paramtrans.ops.symmetry import values_of
-from paramtrans_refit.choose import by_contribution, by_elimination
+from paramtrans_refit.choose import by_contribution, by_elimination, reduced
 from paramtrans_refit.cut import Cut
 
 
@@ -49,12 +51,25 @@ class Refit(Translator):
     Options: ClassVar[type[BaseOptions]] = RefitOptions
     options: RefitOptions
     needs_probes: ClassVar[bool] = True
+    keeps_units: ClassVar[bool] = True
+    solves_readers: ClassVar[bool] = True
 
     def __init__(self, options: RefitOptions, source: BlockAdapter, target: BlockAdapter) -> None:
         super().__init__(options, source, target)
         self.readout = Readout(source, target)
         self.cut = Cut(source, target)
         self.whole = Readout(source, source) if self.cut.possible and source.readers() else None
+
+    @classmethod
+    @torch.no_grad()
+    def keep(cls, options: BaseOptions, case: UnitCase) -> Tensor:
+        assert isinstance(options, RefitOptions)
+        if options.units == "norm" or not case.readings:
+            return case.best(case.strengths())
+        if options.units == "activation":
+            shares = [_contribution(one, len(case)) / one.power.sum() for one in case.readings]
+            return case.best(torch.stack(shares).sum(0))
+        return by_elimination([_moments(one, len(case)) for one in case.readings], len(case), case.count, case.cells)[0]
 
     @torch.no_grad()
     def translate(self, source: Params, context: Context | None = None) -> Params:
@@ -112,3 +127,14 @@ class Refit(Translator):
         """Name of the group of units that a reader reads."""
         group = adapter.units(reader)
         return "" if group is None else group.name
+
+
+def _contribution(reading: Reading, units: int) -> Tensor:
+    """Mean square of what each unit adds to what a layer gives, each alone: `[units]`."""
+    square = reading.gram.diagonal() * reading.weight.to(reading.gram).square().sum(1)
+    return square.view(units, -1).sum(1)
+
+
+def _moments(reading: Reading, units: int) -> GramMatrices:
+    moments = GramMatrices(reading.gram[None], reading.cross[None], reading.power[None])
+    return reduced(moments, reading.weight, units)

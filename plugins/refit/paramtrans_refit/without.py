@@ -17,6 +17,7 @@ from paramtrans.api.options import BaseOptions
 from paramtrans.api.specs import SymmetryGroup
 from paramtrans.api.stacking import Params, models
 from paramtrans.api.translator import Translator
+from paramtrans.api.units import UnitCase
 from paramtrans.errors import SpecMismatch
 from paramtrans.ops import symmetry
 from paramtrans_refit.cut import Cut, take_units
@@ -52,12 +53,26 @@ class Closed(Translator):
 class Prune(Closed):
     """Keeps the hidden units whose weights have the largest product of norms."""
 
+    keeps_units: ClassVar[bool] = True
+
+    @classmethod
+    def keep(cls, options: BaseOptions, case: UnitCase) -> Tensor:
+        return case.best(case.strengths())
+
     def fewer(self, params: Params, group: SymmetryGroup, count: int) -> Params:
         return take_units(params, group, self.cut.ranked(params, group)[:, :count].sort(dim=1).values)
 
 
 class Select(Closed):
     """Keeps hidden units at even distances, whatever they do (weight selection, arXiv 2311.18823)."""
+
+    keeps_units: ClassVar[bool] = True
+
+    @classmethod
+    def keep(cls, options: BaseOptions, case: UnitCase) -> Tensor:
+        if case.cells is not None:
+            return case.best(-torch.arange(len(case)).double())
+        return torch.arange(case.count) * len(case) // case.count
 
     def fewer(self, params: Params, group: SymmetryGroup, count: int) -> Params:
         kept = torch.arange(count) * group.size // count

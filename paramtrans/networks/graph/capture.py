@@ -1,0 +1,129 @@
+"""A network as a graph of ATen operations, captured by `torch.export`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+from torch.fx import Node
+
+from paramtrans.errors import SpecMismatch
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+"""What a network is called with: by position, and by name."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """One pass of a network in eval mode, on example inputs."""
+
+    exported: ExportedProgram
+    arguments: Arguments
+    names: Mapping[str, str]
+    """Placeholders of parameters and buffers, each with its name in the network; one name for a shared tensor."""
+    tensors: Mapping[str, Tensor]
+    """Parameters and buffers by these names."""
+    constants: Mapping[str, Any]
+    """Placeholders of tensors that the network's code makes, with their values."""
+
+    @property
+    def nodes(self) -> list[Node]:
+        """All operations in the order in which they run, placeholders and output included."""
+        return list(self.exported.graph.nodes)
+
+    @cached_property
+    def inputs(self) -> frozenset[str]:
+        """Placeholders of the network's own inputs."""
+        specs = self.exported.graph_signature.input_specs
+        return frozenset(spec.arg.name for spec in specs if spec.kind is InputKind.USER_INPUT)
+
+    @property
+    def outputs(self) -> tuple[Node, ...]:
+        """What the network gives."""
+        final = next(node for node in reversed(self.nodes) if node.op == "output")
+        return tuple(one for one in torch.utils._pytree.tree_leaves(final.args) if isinstance(one, Node))
+
+
+def capture(network: nn.Module, arguments: Arguments) -> Program:
+    """The program of one pass of `network`, which is in eval mode.
+
+    Raises `SpecMismatch` with the line of the network's code that stopped it.
+    """
+    args, kwargs = arguments
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # a fused layer hides the operations inside it
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            exported = torch.export.export(_Outputs(network).eval(), args, dict(kwargs), strict=False)
+    except Exception as error:
+        raise SpecMismatch(f"torch.export cannot follow this network: {_cause(error)}") from error
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    canonical: dict[int, str] = {}
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in [
+        *network.named_parameters(remove_duplicate=False),
+        *network.named_buffers(remove_duplicate=False),
+    ]:
+        canonical.setdefault(id(tensor), name)
+        tensors[name] = tensor
+    names, constants = dict[str, str](), dict[str, Any]()
+    for spec in exported.graph_signature.input_specs:
+        own = str(spec.target).removeprefix("network.")
+        if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER) and own in tensors:
+            names[spec.arg.name] = canonical[id(tensors[own])]
+        elif spec.kind is InputKind.CONSTANT_TENSOR:
+            constants[spec.arg.name] = exported.constants[spec.target]
+    used = set(names.values())
+    return Program(exported, arguments, names, {n: t for n, t in tensors.items() if n in used}, constants)
+
+
+class _Outputs(nn.Module):
+    """A network that gives its tensors alone, as export takes no objects of other classes (such as caches)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        return tuple(tensors_of(self.network(*args, **kwargs)))
+
+
+def tensors_of(output: Any) -> list[Tensor]:
+    """The tensors of what a network gives, in order: in lists, tuples and dictionaries; other objects are left out."""
+    if isinstance(output, Tensor):
+        return [output]
+    inside = output.values() if isinstance(output, Mapping) else output if isinstance(output, list | tuple) else ()
+    return [tensor for one in inside for tensor in tensors_of(one)]
+
+
+def module_path(node: Node) -> str:
+    """Path of the innermost module whose code runs an operation."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return str(stack[-1][0]).removeprefix("network").removeprefix(".") if stack else ""
+
+
+def place(node: Node) -> str:
+    """The line of the network's code that an operation is from, as `file.py:12 (code)`; empty where it is not known."""
+    lines = [line.strip() for line in (node.meta.get("stack_trace") or "").splitlines() if line.strip()]
+    for index in range(len(lines) - 1, -1, -1):
+        if lines[index].startswith("File "):
+            parts = lines[index].split('"')
+            number = lines[index].partition("line ")[2].partition(",")[0]
+            code = lines[index + 1] if index + 1 < len(lines) else ""
+            return f"{parts[1].rsplit('/', 1)[-1]}:{number} ({code})"
+    return ""
+
+
+def _cause(error: Exception) -> str:
+    """What export says, without its advice."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

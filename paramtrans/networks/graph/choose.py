@@ -1,0 +1,111 @@
+"""Which units of each group stay: what translators are shown of them, in a pass of the untouched network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from paramtrans.api.units import Reading, UnitCase
+from paramtrans.networks.graph.examples import Examples, Piece, forward_pass, read_values, row_pieces
+from paramtrans.networks.graph.groups import Analysis, NamedGroup
+from paramtrans.networks.graph.proof import named_tensors
+from paramtrans.networks.graph.readers import ReaderLayer
+from paramtrans.networks.lockstep import Lockstep
+from paramtrans.ops.least_squares import GramMatrices
+
+Choose = Callable[[UnitCase], Tensor]
+"""Which units of a group stay."""
+
+
+@torch.no_grad()
+def choose_units(
+    analysis: Analysis, counts: Mapping[NamedGroup, int], choose: Choose, examples: Examples | None, seed: int = 0
+) -> dict[NamedGroup, Tensor]:
+    """For each group the units that stay, by what the layers that read it give in the untouched network."""
+    tensors = named_tensors(analysis.network)
+    kept: dict[NamedGroup, Tensor] = {}
+    waiting = {group: {layer.weight for layer in group.readers} for group in counts}
+    readings: dict[NamedGroup, list[Reading]] = {group: [] for group in counts}
+
+    def decide(group: NamedGroup) -> None:
+        case = UnitCase(_weights(group, tensors), counts[group], tuple(readings.pop(group)), group.units.cells)
+        kept[group] = choose(case)
+
+    if examples is not None:
+        layers = {layer.weight: layer for group in counts for layer in group.readers}
+        forwards = [forward_pass(analysis.network, batch, tensors, layers) for batch in examples.batches]
+        seen: dict[str, GramMatrices] = {}
+        passed = dict.fromkeys(layers, 0)
+        with Lockstep(forwards) as passes:
+            for calls in passes.layers():
+                name = calls[0].layer
+                passed[name] += 1
+                found = _total(row_pieces(calls, examples, read_values(tensors[name], layers[name]), seed))
+                seen[name] = seen[name] + found if name in seen else found
+                if passed[name] < layers[name].times:
+                    continue
+                for group in counts:
+                    if name in waiting[group]:
+                        waiting[group].discard(name)
+                        readings[group].append(_reading(group, layers[name], seen[name], tensors))
+                        if not waiting[group]:
+                            decide(group)
+                del seen[name]
+    for group in counts:
+        if group not in kept:
+            decide(group)
+    return {group: kept[group] for group in counts}
+
+
+def _total(pieces: Iterable[Piece]) -> GramMatrices:
+    found: GramMatrices | None = None
+    for read, given, _ in pieces:
+        own = GramMatrices.summed(read, given)
+        found = own if found is None else found + own
+    assert found is not None
+    return found
+
+
+def _reading(group: NamedGroup, layer: ReaderLayer, moments: GramMatrices, tensors: Mapping[str, Tensor]) -> Reading:
+    """A layer's equations, as far as they are about the units of a group."""
+    weight = tensors[layer.weight]
+    matrix = weight.flatten(1).mT if layer.axis == 1 else weight
+    values = _values(group, layer, weight)
+    others = torch.ones(len(matrix), dtype=torch.bool)
+    others[values] = False
+    seen = moments.centred() if layer.bias is not None or layer.mean is not None else moments.plain()
+    if layer.gain is not None:
+        gain = _gain(layer.gain, tensors)
+        seen = GramMatrices(seen.gram, seen.cross * gain, seen.power * gain.square())
+    part = seen.without(others.nonzero()[:, 0], values)
+    return Reading(part.gram[0], part.cross[0], part.power[0], matrix[values])
+
+
+def _gain(names: tuple[str | None, str, float], tensors: Mapping[str, Tensor]) -> Tensor:
+    """What a BatchNorm multiplies each channel by."""
+    scale, variance, eps = names
+    gain = (tensors[variance].double() + eps).rsqrt()
+    return gain if scale is None else gain * tensors[scale].double()
+
+
+def _values(group: NamedGroup, layer: ReaderLayer, weight: Tensor) -> Tensor:
+    """Numbers of the values that a layer reads of a group, unit by unit."""
+    [own] = [axis for axis in group.units.axes if (axis.tensor, axis.axis) == (layer.weight, layer.axis)]
+    kernel = weight[0, 0].numel() if layer.axis == 1 else 1
+    return (own.indices[..., None] * kernel + torch.arange(kernel)).flatten()
+
+
+def _weights(group: NamedGroup, tensors: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    """The part of each weight (of two axes or more) that belongs to each unit."""
+    parts = []
+    for axis in group.units.axes:
+        tensor = tensors[axis.tensor]
+        if tensor.ndim > 1 and tensor.is_floating_point():
+            picked = tensor.detach().movedim(axis.axis, 0)[axis.indices.flatten().to(tensor.device)]
+            parts.append(picked.reshape(len(group), -1).float().cpu())
+    if not parts:
+        axis = group.units.axes[0]
+        parts = [tensors[axis.tensor].detach()[axis.indices.flatten()].reshape(len(group), -1).float()]
+    return tuple(parts)

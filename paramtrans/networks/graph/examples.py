@@ -1,0 +1,59 @@
+"""Calibration inputs, and what layers read of them in passes of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from paramtrans.networks.activations import Inputs, call
+from paramtrans.networks.graph.readers import ReaderLayer, Sampling, rows
+from paramtrans.networks.lockstep import Call
+
+KEPT_ASIDE, FEW = 8, 32
+"""One of so many examples is kept aside to measure errors on; of fewer than `FEW` none, and each half is measured on
+the solution for the other one."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Calibration inputs, and which of them are kept aside."""
+
+    batches: Sequence[Inputs]
+    sizes: tuple[int, ...]
+
+    @property
+    def total(self) -> int:
+        return sum(self.sizes)
+
+    def aside(self, number: Tensor) -> Tensor:
+        """Whether examples of these numbers are kept aside; none where there are few."""
+        if self.total < FEW:
+            return torch.zeros_like(number, dtype=torch.bool)
+        return number % KEPT_ASIDE == KEPT_ASIDE - 1
+
+
+def forward_pass(
+    network: nn.Module, batch: Inputs, tensors: Mapping[str, Tensor], layers: Mapping[str, ReaderLayer]
+) -> tuple[Callable[[], Any], dict[int, str]]:
+    return (lambda: call(network, batch)), {id(tensors[name]): name for name in layers}
+
+
+Piece = tuple[Tensor, Tensor, Tensor]
+"""What is read, what the layer gives for it, and whose it is: the example's number among all."""
+
+
+def row_pieces(calls: Sequence[Call], examples: Examples, values: int, seed: int) -> Iterable[Piece]:
+    first = 0
+    for number, (one, size) in enumerate(zip(calls, examples.sizes, strict=True)):
+        read, given, example = rows(one, Sampling(size, examples.total, seed + number, values))
+        yield read, given, example + first
+        first += size
+
+
+def read_values(weight: Tensor, layer: ReaderLayer) -> int:
+    """Values that a layer reads."""
+    return weight[0].numel() if layer.axis == 1 else len(weight)

@@ -1,0 +1,233 @@
+"""The groups of a network that are made smaller: found, named, proven, and why the rest stays."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Node
+
+from paramtrans.networks.graph.capture import Arguments, Program, capture, place
+from paramtrans.networks.graph.narrow import Removal, Setting
+from paramtrans.networks.graph.operators import Value, name_of
+from paramtrans.networks.graph.proof import Masked, Proof, lively, named_tensors, prove
+from paramtrans.networks.graph.propagate import Labelled, propagate
+from paramtrans.networks.graph.readers import ReaderLayer, read_by, readers
+from paramtrans.networks.graph.units import Classes, UnitGroup, find_units
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class NamedGroup:
+    """A group of units of a network, with where it stands."""
+
+    path: str
+    """Path of the module that all its tensors are in; of the layer that writes its units, where that is taken."""
+    units: UnitGroup
+    readers: tuple[ReaderLayer, ...]
+    """Layers that read the units and can be solved for, in the order in which they run."""
+    stream: bool
+    """Whether the units are those of a residual stream: branches add to what they read."""
+    inner: bool
+    """Whether the units are parts of those of another group (query-key pairs of a head)."""
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+    @property
+    def kind(self) -> str:
+        """What the units are, in a word."""
+        width = max(axis.indices.shape[1] for axis in self.units.axes)
+        return "units" if width == 1 else "groups"
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What a network consists of."""
+
+    network: nn.Module
+    labelled: Labelled
+    classes: Classes
+    groups: tuple[NamedGroup, ...]
+    """All groups of units, in the order in which they are read."""
+    readers: Mapping[str, ReaderLayer]
+
+    @property
+    def program(self) -> Program:
+        return self.labelled.program
+
+    def removal(self, kept: Mapping[NamedGroup, Tensor]) -> Removal:
+        """All units of these groups left out but those that are kept."""
+        return Removal.of(self.labelled, self.classes, {group.units: units for group, units in kept.items()})
+
+    def unknown(self) -> dict[str, str]:
+        """Operations that nothing is known of, each with the line of code where labels ended at it first."""
+        return {name: place(node) for name, node in self.labelled.unknown.items()}
+
+
+def analyse(network: nn.Module, arguments: Arguments) -> Analysis:
+    """The groups of units of a network in eval mode, from one pass on example inputs.
+
+    Args:
+        network: The network; it is not changed.
+        arguments: What it is called with, by position and by name; two examples are enough.
+
+    Raises:
+        SpecMismatch: `torch.export` cannot follow the network.
+    """
+    labelled = propagate(capture(network, arguments))
+    classes = Classes(labelled)
+    layers = readers(labelled)
+    trained = {name for name, _ in network.named_parameters(remove_duplicate=False)}
+    units = [group for group in find_units(labelled) if trained & {*group.tensors}]
+    summed = _residual(labelled, classes)
+    order = {name: number for number, name in enumerate(layers)}
+    groups = []
+    for group in units:
+        own = read_by(group, layers)
+        inner = any(other is not group and _inside(group, other) for other in units)
+        stream = any(unit & summed for unit in group.classes)
+        groups.append((group, own, stream, inner))
+    groups.sort(key=lambda one: min((order[layer.weight] for layer in one[1]), default=len(order)))
+    paths = _paths([(group, inner) for group, _, _, inner in groups], layers)
+    named = [
+        NamedGroup(path, group, tuple(own), stream, inner)
+        for path, (group, own, stream, inner) in zip(paths, groups, strict=True)
+    ]
+    return Analysis(network, labelled, classes, tuple(named), layers)
+
+
+def _inside(group: UnitGroup, other: UnitGroup) -> bool:
+    return len(other) < len(group) and bool(frozenset().union(*group.classes) & frozenset().union(*other.classes))
+
+
+def _residual(labelled: Labelled, classes: Classes) -> set[int]:
+    """Classes of units that are added to what they were computed from: those of residual streams."""
+    found: set[int] = set()
+    before: dict[str, set[str]] = {}
+    for node in labelled.program.nodes:
+        behind: set[str] = set()
+        for one in node.all_input_nodes:
+            behind |= before.get(one.name, set())
+            behind.add(one.name) if _labelled(labelled, one) else None
+        before[node.name] = behind
+        operands = [one for one in node.args if isinstance(one, Node)][:2]
+        if name_of(node) not in ("add", "sub") or len(operands) < 2:
+            continue
+        first, second = operands
+        if first.op == "placeholder" or second.op == "placeholder":
+            continue
+        shared = _classes(labelled, classes, first) & _classes(labelled, classes, second)
+        if shared and any(
+            _carries(labelled, classes, name, shared)
+            for name in before[first.name] & ({second.name} | before[second.name]) | before[second.name] & {first.name}
+        ):
+            found |= shared
+    return found - {classes.pinned}
+
+
+def _labelled(labelled: Labelled, node: Node) -> bool:
+    value = labelled.values.get(node.name)
+    return node.op != "placeholder" and isinstance(value, Value) and bool(value.labels)
+
+
+def _classes(labelled: Labelled, classes: Classes, node: Node) -> set[int]:
+    value = labelled.values.get(node.name)
+    labels = value.labels if isinstance(value, Value) else []
+    return {one for label in labels for one in classes.of[label.numpy()].ravel().tolist()}
+
+
+def _carries(labelled: Labelled, classes: Classes, name: str, shared: set[int]) -> bool:
+    """Whether a value that both branches come from has the units itself."""
+    value = labelled.values.get(name)
+    labels = value.labels if isinstance(value, Value) else []
+    return any(int(classes.of[label.numpy()].ravel()[0]) in shared for label in labels)
+
+
+def _paths(groups: list[tuple[UnitGroup, bool]], layers: Mapping[str, ReaderLayer]) -> list[str]:
+    """A path for each group; `inner` ones are named by a layer."""
+    common = [_common([name.rpartition(".")[0] for name in group.tensors]) for group, _ in groups]
+    outer = [path for path, (_, inner) in zip(common, groups, strict=True) if not inner]
+    read = {(layer.weight, layer.axis) for layer in layers.values()}
+    paths = []
+    for (group, inner), path in zip(groups, common, strict=True):
+        if not path or inner or outer.count(path) > 1:
+            writers = [
+                axis.tensor for axis in group.axes if (axis.tensor, axis.axis) not in read and axis.tensor in layers
+            ]
+            path = (writers or [group.axes[0].tensor])[0].rpartition(".")[0]
+        paths.append(path)
+    return [path if paths.index(path) == i else f"{path}#{paths[:i].count(path) + 1}" for i, path in enumerate(paths)]
+
+
+def _common(paths: list[str]) -> str:
+    """The longest path that all paths are in."""
+    parts = [path.split(".") for path in paths]
+    together = [names[0] for names in zip(*parts, strict=False) if len({*names}) == 1]
+    first = next((i for i, names in enumerate(zip(*parts, strict=False)) if len({*names}) > 1), len(together))
+    return ".".join(together[:first])
+
+
+@dataclass
+class Proven:
+    """Groups that may be made smaller by as many units as was asked, with what has to be set for it."""
+
+    counts: dict[NamedGroup, int]
+    settings: tuple[Setting, ...] = ()
+    difference: float = 0.0
+    refused: dict[str, str] = field(default_factory=dict)
+    """Groups that may not, with the reason of each."""
+
+
+def prove_groups(analysis: Analysis, counts: Mapping[NamedGroup, int]) -> Proven:
+    """Hold groups to the proof, each with as many units as it is to keep: one of each kind alone, then all together."""
+    proven = Proven({group: count for group, count in counts.items() if count < len(group)})
+    alive = lively(analysis.network)
+    whole = Masked(analysis.program, named_tensors(alive)).outputs()
+
+    def tried(groups: Iterable[NamedGroup]) -> Proof:
+        kept = {group: _even(group, proven.counts[group]) for group in groups}
+        return prove(alive, analysis.removal(kept), whole)
+
+    for _, alike in groupby(sorted(proven.counts, key=_sort), key=_sort):
+        same = list(alike)
+        failure = tried(same[:1]).failure
+        if failure is not None:
+            for group in same:
+                proven.refused[group.path] = failure
+                del proven.counts[group]
+    together = tried(proven.counts) if proven.counts else Proof(0.0, ())
+    if together.failure is not None:
+        for group in list(proven.counts):
+            failure = tried([group]).failure
+            if failure is not None:
+                proven.refused[group.path] = failure
+                del proven.counts[group]
+        together = tried(proven.counts) if proven.counts else Proof(0.0, ())
+        if together.failure is not None:
+            proven.refused |= {
+                group.path: f"not together with the others: {together.failure}" for group in proven.counts
+            }
+            proven.counts.clear()
+    proven.settings, proven.difference = together.settings, together.difference
+    return proven
+
+
+def _even(group: NamedGroup, count: int) -> Tensor:
+    """As many units at even distances."""
+    scores = torch.zeros(len(group))
+    scores[torch.arange(count) * len(group) // count] = 1
+    return group.units.choose(scores, count)
+
+
+def _sort(group: NamedGroup) -> str:
+    """What groups of layers alike have in common: their tensors without the numbers in their names."""
+    names = ["".join("#" if letter.isdigit() else letter for letter in axis.tensor) for axis in group.units.axes]
+    return "|".join(
+        f"{name}:{axis.axis}:{axis.indices.shape[1]}" for name, axis in zip(names, group.units.axes, strict=True)
+    )

@@ -1,0 +1,234 @@
+"""A network with units left out: its own code, layers, hooks and flags, with smaller tensors and the sizes to match."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.fx import Node
+from torch.utils._pytree import tree_flatten
+
+from paramtrans.networks.graph.capture import module_path
+from paramtrans.networks.graph.labels import axes_of
+from paramtrans.networks.graph.operators import Value, name_of
+from paramtrans.networks.graph.propagate import Labelled
+from paramtrans.networks.graph.rules.movement import SPLITTING
+from paramtrans.networks.graph.units import Classes, UnitGroup
+
+Kept = dict[str, list[Tensor]]
+"""For tensors with indices that go, those that stay, axis by axis."""
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Units to be left out of a network."""
+
+    labelled: Labelled
+    classes: Classes
+    gone: np.ndarray
+    """`[classes]`: whether each goes."""
+
+    @classmethod
+    def of(cls, labelled: Labelled, classes: Classes, choices: Mapping[UnitGroup, Tensor]) -> Removal:
+        """All units of some groups but those chosen to stay (numbers of units)."""
+        gone = np.zeros(classes.of.max() + 1, bool)
+        for group, kept in choices.items():
+            staying = {*kept.tolist()}
+            for number, unit in enumerate(group.classes):
+                if number not in staying:
+                    gone[list(unit)] = True
+        return cls(labelled, classes, gone)
+
+    def stays(self, label: Tensor) -> Tensor:
+        """Which elements of a label stay."""
+        return torch.from_numpy(~self.gone[self.classes.of[label.numpy()]])
+
+    def kept(self) -> Kept:
+        """What stays of each tensor that becomes smaller."""
+        found: Kept = {}
+        for name, axes in self.labelled.axes.items():
+            indices = [self.stays(atoms).nonzero()[:, 0] for atoms in axes]
+            if any(len(index) < len(atoms) for index, atoms in zip(indices, axes, strict=True)):
+                found[name] = indices
+        return found
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A number that the network's code reads, and what it becomes."""
+
+    module: str
+    attribute: str
+    before: int | tuple[int, ...]
+    after: int | tuple[int, ...]
+
+
+def narrow(network: nn.Module, removal: Removal, settings: list[Setting]) -> nn.Module:
+    """A copy of a network without the units of `removal`, with these settings."""
+    small = copy.deepcopy(network)
+    kept = removal.kept()
+    shrink(small, kept)
+    apply(small, settings)
+    return small
+
+
+def shrink(network: nn.Module, kept: Kept) -> None:
+    """Make a network's tensors smaller in place, and the sizes that PyTorch's own layers remember."""
+    owners = list(network.named_modules(remove_duplicate=False))
+    made: dict[int, Tensor] = {}
+    by_tensor: dict[int, list[Tensor]] = {}
+    for name, tensor in [
+        *network.named_parameters(remove_duplicate=False),
+        *network.named_buffers(remove_duplicate=False),
+    ]:
+        if name in kept:
+            by_tensor[id(tensor)] = kept[name]
+    for _, module in owners:
+        before = {
+            name: tensor
+            for name, tensor in [*module._parameters.items(), *module._buffers.items()]
+            if tensor is not None
+        }
+        indices = {name: by_tensor[id(tensor)] for name, tensor in before.items() if id(tensor) in by_tensor}
+        for name, tensor in before.items():
+            if id(tensor) in by_tensor:
+                smaller = made.setdefault(id(tensor), _smaller(tensor, by_tensor[id(tensor)]))
+                by_tensor[id(smaller)] = []  # a shared tensor that was seen from another owner
+                slot = module._parameters if name in module._parameters else module._buffers
+                slot[name] = smaller
+        if any(indices.values()):
+            set_sizes(module, before, {name: index for name, index in indices.items() if index})
+
+
+def _smaller(tensor: Tensor, indices: list[Tensor]) -> Tensor:
+    """A tensor with some indices of each axis; its kind, flags and memory format stay."""
+    if not indices:
+        return tensor
+    values = tensor.detach()
+    for axis, index in enumerate(indices):
+        if len(index) < values.shape[axis]:
+            values = values.index_select(axis, index.to(values.device))
+    if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous():
+        values = values.contiguous(memory_format=torch.channels_last)
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(values, requires_grad=tensor.requires_grad)
+    return values
+
+
+def set_sizes(module: nn.Module, before: Mapping[str, Tensor], kept: Mapping[str, list[Tensor]]) -> None:
+    """Sizes that a layer of PyTorch remembers of its weight, after that became smaller."""
+    weight = getattr(module, "weight", None)
+    if isinstance(module, nn.modules.conv._ConvNd) and "weight" in kept:
+        rows, columns = kept["weight"][:2]
+        if module.transposed:
+            groups = _alive(rows, before["weight"].shape[0] // module.groups)
+            module.in_channels, module.out_channels = len(rows), len(columns) * groups
+        else:
+            groups = _alive(rows, before["weight"].shape[0] // module.groups)
+            module.out_channels, module.in_channels = len(rows), len(columns) * groups
+        module.groups = groups
+    elif isinstance(module, nn.Linear) and isinstance(weight, Tensor):
+        module.out_features, module.in_features = weight.shape
+    elif isinstance(module, nn.modules.batchnorm._NormBase):
+        module.num_features = next(len(own[0]) for own in kept.values())
+    elif isinstance(module, nn.Embedding) and isinstance(weight, Tensor):
+        module.num_embeddings, module.embedding_dim = weight.shape
+    elif isinstance(module, nn.GroupNorm) and isinstance(weight, Tensor):
+        module.num_groups = _alive(kept["weight"][0], module.num_channels // module.num_groups)
+        module.num_channels = len(weight)
+    elif isinstance(module, nn.LayerNorm | nn.RMSNorm) and isinstance(weight, Tensor):
+        module.normalized_shape = tuple(weight.shape)
+
+
+def _alive(kept: Tensor, size: int) -> int:
+    """Groups of `size` indices of which some stay."""
+    return len((kept // size).unique())
+
+
+# Numbers in the network's own code ----------------------------------------------------------------------------------
+
+
+def candidates(network: nn.Module, removal: Removal) -> list[Setting]:
+    """Attributes of modules that hold a number which a shape in their code has, and which is to become smaller."""
+    modules = dict(network.named_modules())
+    found: dict[Setting, None] = {}
+    for node in removal.labelled.program.nodes:
+        if node.op != "call_function":
+            continue
+        for before, after in _changed_numbers(node, removal):
+            path: str | None = module_path(node)
+            while path is not None:
+                own = [Setting(path, name, before, after) for name in _numbers(modules.get(path), before)]
+                found.update(dict.fromkeys(own))
+                path = None if own or not path else path.rpartition(".")[0]
+    return list(found)
+
+
+def _numbers(module: nn.Module | None, value: int) -> list[str]:
+    """Attributes of a module of the network's own that hold this number."""
+    if module is None or type(module).__module__.startswith("torch.nn."):
+        return []
+    return [
+        name for name, own in vars(module).items() if type(own) is int and own == value and not name.startswith("_")
+    ]
+
+
+def _changed_numbers(node: Node, removal: Removal) -> Iterator[tuple[int, int]]:
+    """Numbers among an operation's arguments that change, with what they become."""
+    result = removal.labelled.values.get(node.name)
+    numbers = {one for one in tree_flatten((node.args, node.kwargs))[0] if type(one) is int}
+    name = name_of(node)
+    for value in result if isinstance(result, list) else [result]:
+        if not isinstance(value, Value):
+            continue
+        for axis, after in new_sizes(value, removal).items():
+            before = value.shape[axis]
+            if before in numbers or name in SPLITTING:
+                yield before, after
+    if name == "group_norm" and isinstance(result, Value):
+        for label in result.labels:
+            if axes_of(label) == (1,):
+                stays = removal.stays(label.flatten()).view(int(node.args[1]), -1).any(1)  # type: ignore[arg-type]
+                if not stays.all():
+                    yield int(node.args[1]), int(stays.sum())  # type: ignore[arg-type]
+
+
+def new_sizes(value: Value, removal: Removal) -> dict[int, int]:
+    """Axes of a value that become smaller, each with its new size."""
+    found: dict[int, int] = {}
+    for label in value.labels:
+        stays = removal.stays(label)
+        if bool(stays.all()):
+            continue
+        for axis in axes_of(label):
+            others = [one for one in range(label.ndim) if one != axis]
+            rows = stays.any(dim=others) if others else stays
+            # Where each row keeps some of its own, the axis has as many as one row keeps.
+            counts = stays.sum(axis)
+            most = int(counts.max())
+            size = min(int(rows.sum()), most) if len(axes_of(label)) > 1 else int(rows.sum())
+            if size < label.shape[axis]:
+                found[axis] = size
+    return found
+
+
+def apply(network: nn.Module, settings: list[Setting]) -> None:
+    """Set numbers in modules of a network."""
+    for setting in settings:
+        setattr(network.get_submodule(setting.module), setting.attribute, setting.after)
+
+
+def changed_numbers(before: nn.Module, after: nn.Module) -> Iterator[Setting]:
+    """Numbers, and tuples of them, that modules of one network hold otherwise than those of another."""
+    others = dict(after.named_modules())
+    for path, module in before.named_modules():
+        for name, value in vars(module).items():
+            now: Any = vars(others[path]).get(name)
+            numbers = type(value) is int or (isinstance(value, tuple) and all(type(one) is int for one in value))
+            if numbers and type(now) is type(value) and now != value:
+                yield Setting(path, name, value, now)

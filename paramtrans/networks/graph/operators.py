@@ -1,0 +1,104 @@
+"""What is known of values in a graph, and how rules for operations are written."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+from torch.fx import Node
+from torch.utils._pytree import tree_flatten
+
+from paramtrans.networks.graph.labels import Facts, Label
+
+Shape = tuple[int, ...]
+
+
+@dataclass
+class Value:
+    """What is known of a value in the graph."""
+
+    shape: Shape
+    labels: list[Label] = field(default_factory=list)
+    known: Tensor | None = None
+    """Its elements, where they depend on neither the network's inputs nor its trained parameters."""
+    tensor: str | None = None
+    """Name of the network's tensor that it is, unchanged."""
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """A sum over units: where an operation multiplies and adds up over an axis that labels run over."""
+
+    node: Node
+    operand: int
+    """Which argument of the operation has the units."""
+    label: Label
+    """The label that is summed over, as the operand has it."""
+    weight: str | None
+    """Name of the parameter that it is multiplied with, where it is one."""
+
+
+@dataclass
+class State:
+    """What rules write to."""
+
+    facts: Facts
+    contractions: list[Contraction] = field(default_factory=list)
+    unknown: dict[str, Node] = field(default_factory=dict)
+    """Operations that no rule is for, each with the first place where it pinned labels."""
+
+
+Rule = Callable[[State, Node, list[Any], dict[str, Any]], Any]
+"""Arguments with `Value` in place of each tensor → the labels of what comes out, or a list of these for several."""
+
+
+class Rules(dict[str, Rule]):
+    """Rules by the names of operations."""
+
+    def __call__(self, names: str) -> Callable[[Rule], Rule]:
+        """Marks the rule for operations of these names, between spaces."""
+
+        def mark(function: Rule) -> Rule:
+            self.update(dict.fromkeys(names.split(), function))
+            return function
+
+        return mark
+
+
+def name_of(node: Node) -> str:
+    """`conv2d` for `aten.conv2d.default`; an operation in place has the name of the other one."""
+    if node.target is operator.getitem:
+        return "getitem"
+    name = str(getattr(node.target, "_opname", None) or getattr(node.target, "__name__", node.target))
+    name = str(node.target).split(".")[1] if str(node.target).startswith("aten.") else name
+    return name.removesuffix("_") if not name.startswith("__") else name
+
+
+def values_in(arguments: Any) -> list[Value]:
+    """The values among arguments."""
+    return [one for one in tree_flatten(arguments)[0] if isinstance(one, Value)]
+
+
+def pin_all(state: State, node: Node, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Label]:
+    """For operations that nothing is known of."""
+    for value in values_in((args, kwargs)):
+        for label in value.labels:
+            state.facts.pin(label)
+            state.unknown.setdefault(name_of(node), node)
+    return []
+
+
+def spread(value: Value, ndim: int, axis: int) -> Value:
+    """A vector along one axis of a value of `ndim` axes."""
+    shape = tuple(value.shape[0] if i == axis % ndim else 1 for i in range(ndim))
+    return Value(shape, [label.view(shape) for label in value.labels if label.ndim == 1], tensor=value.tensor)
+
+
+def tied(state: State, value: Value, axes: Sequence[int] | range) -> list[Label]:
+    """Labels of a value of which something is computed over axes: what runs along them goes together."""
+    for label in value.labels:
+        state.facts.tie(label, axes)
+    return value.labels

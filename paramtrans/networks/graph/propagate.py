@@ -1,0 +1,126 @@
+"""Labels carried through all operations of a captured network."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+from torch.utils._pytree import tree_flatten, tree_map
+
+from paramtrans.networks.graph.capture import Program
+from paramtrans.networks.graph.labels import Facts, Label, axes_of
+from paramtrans.networks.graph.operators import Contraction, State, Value, name_of, pin_all
+from paramtrans.networks.graph.rules.every import RULES
+
+KNOWN_ELEMENTS = 2**20
+"""Values that depend on constants alone are computed up to this size, as numbers of elements may be among them."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A program with what is known of its units."""
+
+    program: Program
+    facts: Facts
+    axes: dict[str, list[Tensor]]
+    """For each tensor of the network the atoms of each of its axes."""
+    values: dict[str, Any]
+    """For each node what is known of its value; lists for several."""
+    contractions: list[Contraction]
+    unknown: dict[str, Node]
+
+
+@torch.no_grad()
+def propagate(program: Program) -> Labelled:
+    """Carry labels from the axes of all parameters and buffers through the program to its outputs, which are pinned."""
+    state = State(Facts())
+    axes = {name: [state.facts.fresh(size) for size in tensor.shape] for name, tensor in program.tensors.items()}
+    values: dict[str, Any] = {}
+    for node in program.nodes:
+        if node.op == "placeholder":
+            values[node.name] = _placeholder(program, node, axes)
+        elif node.op == "call_function":
+            values[node.name] = _operation(state, node, values)
+    for node in program.outputs:
+        for value in tree_flatten(values.get(node.name))[0]:
+            for label in value.labels if isinstance(value, Value) else ():
+                state.facts.pin(label)
+    return Labelled(program, state.facts, axes, values, state.contractions, state.unknown)
+
+
+def _placeholder(program: Program, node: Node, axes: dict[str, list[Tensor]]) -> Value:
+    name = program.names.get(node.name)
+    if name is None:
+        known = program.constants.get(node.name)
+        shape = tuple(getattr(node.meta.get("val"), "shape", ()))
+        return Value(shape, known=known if isinstance(known, Tensor) else None)
+    tensor = program.tensors[name]
+    labels = [
+        atoms.view([-1 if axis == own else 1 for axis in range(tensor.ndim)]) for own, atoms in enumerate(axes[name])
+    ]
+    known = tensor if not tensor.is_floating_point() and tensor.numel() <= KNOWN_ELEMENTS else None
+    return Value(tuple(tensor.shape), [one for one in labels if axes_of(one)], known, name)
+
+
+def _operation(state: State, node: Node, values: dict[str, Any]) -> Any:
+    given: tuple[list[Any], dict[str, Any]] = tree_map(
+        lambda one: values[one.name] if isinstance(one, Node) else one,
+        (list(node.args), dict(node.kwargs)),
+        is_leaf=lambda one: isinstance(one, Node),
+    )
+    args, kwargs = given
+    if node.target is operator.getitem:
+        return args[0][args[1]]
+    result = node.meta.get("val")
+    tensors = [one for one in tree_flatten((args, kwargs))[0] if isinstance(one, Value)]
+    labelled = any(value.labels for value in tensors)
+    rule = RULES.get(name_of(node), pin_all)
+    try:
+        labels = rule(state, node, list(args), kwargs) if labelled else None
+    except (IndexError, RuntimeError, ValueError, TypeError, AttributeError, KeyError):
+        labels = pin_all(state, node, args, kwargs)  # a form of the operation that its rule does not know
+    known = _known(node, args, kwargs) if _constant(tensors) else None
+    if isinstance(result, list | tuple):
+        several = labels if labels and isinstance(labels[0], list) else [[] for _ in result]
+        several = [*several, *([] for _ in range(len(result) - len(several)))]
+        knowns = known if isinstance(known, list | tuple) else [None] * len(result)
+        return [
+            Value(tuple(getattr(one, "shape", ())), own, k) for one, own, k in zip(result, several, knowns, strict=True)
+        ]
+    if not isinstance(result, Tensor):
+        return Value((), [])
+    return Value(tuple(result.shape), _checked(labels or [], tuple(result.shape)), known)
+
+
+def _checked(labels: list[Label], shape: tuple[int, ...]) -> list[Label]:
+    for label in labels:
+        if label.ndim != len(shape) or any(a not in (1, b) for a, b in zip(label.shape, shape, strict=True)):
+            raise AssertionError(f"a label of shape {list(label.shape)} for a value of {list(shape)}")
+    return labels
+
+
+def _constant(tensors: list[Value]) -> bool:
+    return all(value.known is not None for value in tensors)
+
+
+def _known(node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    """What an operation gives, where all that it is given is known and small."""
+    result = node.meta.get("val")
+    sizes = [one.numel() for one in tree_flatten(result)[0] if isinstance(one, Tensor)]
+    if sum(sizes) > KNOWN_ELEMENTS:
+        return None
+    concrete = tree_map(
+        lambda one: one.known.clone() if isinstance(one, Value) and one.known is not None else one, (args, kwargs)
+    )
+    try:
+        return node.target(*concrete[0], **concrete[1])  # type: ignore[operator]
+    except Exception:
+        return None
+
+
+def _concrete(one: Any) -> Any:
+    return one.known.clone() if isinstance(one, Value) and one.known is not None else one

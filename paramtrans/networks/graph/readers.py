@@ -1,0 +1,183 @@
+"""Layers that read units: which they are, and the rows of the equations that they are solved for by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+from torch.nn.functional import pad
+
+from paramtrans.networks.graph.capture import Program
+from paramtrans.networks.graph.operators import name_of
+from paramtrans.networks.graph.propagate import Labelled
+from paramtrans.networks.graph.units import UnitGroup
+from paramtrans.networks.lockstep import Call
+
+ROWS_A_VALUE = 16
+"""Rows of the equations for each value that is read, at most: more change the solution by less than held-out error."""
+LEAST_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class ReaderLayer:
+    """A Linear, a convolution of one group or a matrix product that reads units of a network."""
+
+    weight: str
+    axis: int
+    """Axis of the weight that runs over what is read."""
+    bias: str | None
+    mean: str | None
+    """The running mean of a BatchNorm that directly follows, which can take up a constant where there is no bias."""
+    gain: tuple[str | None, str, float] | None
+    """The scale, the running variance and the epsilon of that BatchNorm."""
+    times: int
+    """How often it is passed in a run of the network."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How many rows are drawn of a batch."""
+
+    examples: int
+    """Examples in the batch."""
+    total: int
+    """Examples in all batches together."""
+    seed: int
+    values: int
+    """Values that the layer reads in the untouched network, so that both networks give the same rows."""
+
+
+def readers(labelled: Labelled) -> dict[str, ReaderLayer]:
+    """The layers of a network that can be solved for, by the name of their weight, in the order in which they run."""
+    found: dict[str, ReaderLayer] = {}
+    axes = {"linear": 1, "conv1d": 1, "conv2d": 1, "conv3d": 1, "addmm": 0, "matmul": 0, "mm": 0}
+    passed: dict[str, int] = {}
+    for node in labelled.program.nodes:
+        weight = _weight(node, labelled.program)
+        if weight is None or name_of(node) not in axes:
+            continue
+        passed[weight] = passed.get(weight, 0) + 1
+        if "conv" in name_of(node) and _argument(node, 6, "groups", 1) != 1:
+            continue
+        norm = _norm(node, labelled.program)
+        mean, gain = (norm[0], norm[1:]) if norm else (None, None)
+        bias = _bias(node, labelled.program)
+        found[weight] = ReaderLayer(weight, axes[name_of(node)], bias, mean, gain, passed[weight])
+    return found
+
+
+def read_by(group: UnitGroup, layers: Mapping[str, ReaderLayer]) -> list[ReaderLayer]:
+    """Of these layers those that read units of a group."""
+    places = {(axis.tensor, axis.axis) for axis in group.axes}
+    return [layer for layer in layers.values() if (layer.weight, layer.axis) in places]
+
+
+def _argument(node: Node, position: int, name: str, default: Any) -> Any:
+    return node.kwargs.get(name, node.args[position] if len(node.args) > position else default)
+
+
+def _named(one: Any, program: Program) -> str | None:
+    return program.names.get(one.name) if isinstance(one, Node) else None
+
+
+def _weight(node: Node, program: Program) -> str | None:
+    """The parameter that an operation multiplies something by."""
+    if node.op != "call_function":
+        return None
+    position = 2 if name_of(node) == "addmm" else 1
+    return _named(node.args[position], program) if len(node.args) > position else None
+
+
+def _bias(node: Node, program: Program) -> str | None:
+    name = name_of(node)
+    if name == "addmm":
+        return _named(node.args[0], program)
+    return None if name in ("matmul", "mm") else _named(_argument(node, 2, "bias", None), program)
+
+
+def _norm(node: Node, program: Program) -> tuple[str, str | None, str, float] | None:
+    """The BatchNorm that alone reads what an operation gives: its running mean, scale, running variance and epsilon."""
+    users = list(node.users)
+    if len(users) != 1 or name_of(users[0]) != "batch_norm" or users[0].args[0] is not node:
+        return None
+    scale, mean, variance = (_named(users[0].args[i], program) for i in (1, 3, 4))
+    return None if mean is None or variance is None else (mean, scale, variance, float(users[0].args[7]))  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def rows(call: Call, sampling: Sampling) -> tuple[Tensor, Tensor, Tensor]:
+    """What a layer reads, what it would give for it without a bias, and the number of the example: `[rows, values]`,
+    `[rows, outputs]`, `[rows]`. Of many positions some are drawn, the same for every pass."""
+    weight = call.args[call.position]
+    given = call.args[call.position - 1]
+    if "conv" in call.function.__name__:
+        read = _patches(given, weight, call, sampling)
+        matrix = weight.flatten(1).mT
+    else:
+        read = given.reshape(-1, given.shape[-1])
+        matrix = weight.mT if call.function.__name__ == "linear" else weight
+        read = read[_some(len(read), sampling)]
+    read = read.float()
+    wanted = read @ matrix.float()
+    number = torch.arange(len(read)) // max(1, len(read) // sampling.examples)
+    return read, wanted, number
+
+
+def _some(count: int, sampling: Sampling) -> Tensor:
+    """Numbers of some of `count` rows, which stand example by example, equally many of each."""
+    positions = count // sampling.examples
+    most = max(1, -(-max(LEAST_ROWS, ROWS_A_VALUE * sampling.values) // sampling.total))
+    if positions <= most:
+        return torch.arange(count)
+    generator = torch.Generator().manual_seed(sampling.seed)
+    chosen = [torch.randperm(positions, generator=generator)[:most].sort().values for _ in range(sampling.examples)]
+    return (torch.stack(chosen) + positions * torch.arange(sampling.examples)[:, None]).flatten()
+
+
+def _patches(given: Tensor, weight: Tensor, call: Call, sampling: Sampling) -> Tensor:
+    """What a convolution reads at some positions of each example: `[examples · positions, channels · kernel]`."""
+    kernel = weight.shape[2:]
+    ndim = len(kernel)
+    stride, padding, dilation = (
+        _tuple(_given(call, position, name, default), ndim)
+        for position, name, default in ((3, "stride", 1), (4, "padding", 0), (5, "dilation", 1))
+    )
+    if isinstance(padding, str):
+        total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)] if padding == "same" else [0] * ndim
+        before = [t // 2 for t in total]
+        after = [t - b for t, b in zip(total, before, strict=True)]
+    else:
+        before = after = list(padding)
+    flat = [side for b, a in reversed(list(zip(before, after, strict=True))) for side in (b, a)]
+    padded = pad(given, flat) if any(flat) else given
+    sizes = [(padded.shape[2 + i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in range(ndim)]
+    positions = int(torch.Size(sizes).numel())
+    chosen = _some(positions * len(given), sampling)
+    example, rest = chosen // positions, chosen % positions
+    index: list[Tensor] = []
+    for i in reversed(range(ndim)):
+        index.insert(0, rest % sizes[i] * stride[i])
+        rest = rest // sizes[i]
+    offsets = torch.cartesian_prod(*(torch.arange(k) * d for k, d in zip(kernel, dilation, strict=True))).view(-1, ndim)
+    places = [index[i][:, None] + offsets[:, i] for i in range(ndim)]
+    where: Any = (example[:, None], slice(None), *places)
+    found = padded[where]  # [rows, kernel, channels]
+    return found.mT.flatten(1)
+
+
+def _given(call: Call, position: int, name: str, default: Any) -> Any:
+    return call.kwargs.get(name, call.args[position] if len(call.args) > position else default)
+
+
+def _tuple(value: Any, ndim: int) -> Any:
+    if isinstance(value, str):
+        return value
+    return (
+        tuple(value)
+        if isinstance(value, list | tuple) and len(value) == ndim
+        else (value if not isinstance(value, list | tuple) else value[0],) * ndim
+    )

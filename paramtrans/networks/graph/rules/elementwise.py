@@ -1,0 +1,82 @@
+"""Operations that compute each element by itself, and normalisations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.fx import Node
+
+from paramtrans.networks.graph.labels import Label, align, axes_of
+from paramtrans.networks.graph.operators import (
+    Rules,
+    State,
+    Value,
+    name_of,
+    pin_all,
+    spread,
+    tied,
+    values_in,
+)
+
+rule = Rules()
+"""The rules of this file."""
+
+
+@rule(
+    "add sub mul div rsub pow maximum minimum fmax fmin where lerp addcmul addcdiv eq ne lt le gt ge "
+    "logical_and logical_or logical_xor bitwise_and bitwise_or bitwise_xor __and__ __or__ atan2 fmod "
+    "remainder floor_divide relu relu6 gelu silu sigmoid tanh hardswish hardsigmoid hardtanh leaky_relu elu "
+    "celu selu mish softplus logsigmoid exp log log1p expm1 sqrt rsqrt neg abs sin cos tan erf reciprocal "
+    "sign floor ceil round clamp clamp_min clamp_max masked_fill logical_not bitwise_not dropout "
+    "feature_dropout alpha_dropout clone contiguous alias detach to _to_copy type_as float half bfloat16 "
+    "double int long bool lift_fresh_copy prelu isnan isinf isfinite nan_to_num softsign hardshrink "
+    "softshrink tanhshrink threshold trunc frac asin acos atan sinh cosh detach_copy log2 log10 exp2 positive "
+    "xlogy rrelu true_divide masked_fill dropout2d log_sigmoid _assert_tensor_metadata bernoulli "
+    "native_dropout mul_ erfinv signbit"
+)
+def elementwise(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> list[Label]:
+    if name_of(node) == "prelu" and args[1].shape != (1,) and len(args[0].shape) > 1:
+        args = [args[0], spread(args[1], len(args[0].shape), 1)]
+    values = [(value.shape, value.labels) for value in values_in((args, kwargs))]
+    return align(state.facts, values) if values else []
+
+
+@rule("batch_norm instance_norm")
+def channel_norm(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> list[Label]:
+    given = args[0]
+    beside = [spread(one, len(given.shape), 1) for one in args[1:] if isinstance(one, Value)]
+    return align(state.facts, [(one.shape, one.labels) for one in (given, *beside)])
+
+
+@rule("layer_norm rms_norm")
+def axis_norm(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> list[Label]:
+    given, sizes = args[0], args[1]
+    labels = tied(state, given, range(len(given.shape) - len(sizes), len(given.shape)))
+    beside = [one for one in args[2:] if isinstance(one, Value)]
+    return align(state.facts, [(given.shape, labels), *((one.shape, one.labels) for one in beside)])
+
+
+@rule("group_norm")
+def group_norm(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> list[Label]:
+    given, groups = args[0], args[1]
+    beside = [spread(one, len(given.shape), 1) for one in args[2:] if isinstance(one, Value)]
+    labels = align(state.facts, [(one.shape, one.labels) for one in (given, *beside)])
+    for label in labels:
+        if axes_of(label) == (1,):
+            state.facts.tie(label.view(groups, -1), [1])
+        elif 1 in axes_of(label):
+            state.facts.pin(label)
+    return labels
+
+
+@rule(
+    "arange zeros ones full empty zeros_like ones_like full_like empty_like new_zeros new_ones new_full "
+    "new_empty scalar_tensor tensor eye linspace tril triu rand randn randn_like rand_like fill copy sym_size "
+    "fill_ _assert_async _assert_scalar meshgrid sym_constrain_range_for_size one_hot bucketize searchsorted "
+    "tril_indices"
+)
+def unlabelled(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> list[Label]:
+    """Results whose elements are not units; where labelled values go in, those are pinned unless shapes alone count."""
+    if name_of(node).endswith("_like") or name_of(node).startswith("new_"):
+        return []
+    return pin_all(state, node, args, kwargs)

@@ -1,0 +1,215 @@
+"""Units of a network, and groups of units that are alike: what may be left out together."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+from paramtrans.networks.graph.labels import PINNED
+from paramtrans.networks.graph.propagate import Labelled
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Indices of one axis of one tensor that belong to the units of a group."""
+
+    tensor: str
+    axis: int
+    indices: Tensor
+    """`[units, width]`: those of each unit."""
+
+
+@dataclass(frozen=True, eq=False)
+class UnitGroup:
+    """Units that stand in the same axes of the same tensors, any number of which may be left out."""
+
+    axes: tuple[Axis, ...]
+    classes: tuple[frozenset[int], ...]
+    """For each unit the classes of atoms that go with it."""
+    cells: Tensor | None = None
+    """`[units]`: where as many units have to stay in each cell, the cell of each."""
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The tensors that units stand in, each once."""
+        return tuple(dict.fromkeys(axis.tensor for axis in self.axes))
+
+    def choose(self, scores: Tensor, count: int) -> Tensor:
+        """The `count` units of highest score, in order; equally many of each cell."""
+        if self.cells is None:
+            return scores.argsort(descending=True, stable=True)[:count].sort().values
+        cells = int(self.cells.max()) + 1
+        kept = [(self.cells == cell).nonzero()[:, 0] for cell in range(cells)]
+        return (
+            torch.cat([own[scores[own].argsort(descending=True, stable=True)[: count // cells]] for own in kept])
+            .sort()
+            .values
+        )
+
+    def allowed(self, count: float, multiple_of: int = 1) -> int:
+        """The largest number of units up to `count` that may stay: at least one, or one of each cell."""
+        step = 1 if self.cells is None else int(self.cells.max()) + 1
+        step = int(np.lcm(step, multiple_of)) if multiple_of > 1 else step
+        least = 1 if self.cells is None else int(self.cells.max()) + 1
+        if step > len(self):
+            return len(self)
+        return min(len(self), max(least, step, int(count + 1e-9) // step * step))
+
+
+class Classes:
+    """Atoms that are equal, as one class each; what goes if something goes."""
+
+    def __init__(self, labelled: Labelled) -> None:
+        facts = labelled.facts
+        covers = [(cover.parents.numpy(), cover.children.numpy()) for cover in facts.covers]
+        pairs = [(one.numpy(), other.numpy()) for one, other in facts.equal]
+        # A parent of one child is that child.
+        pairs += [(parents, children[:, 0]) for parents, children in covers if children.shape[1] == 1]
+        first, second = (np.concatenate([p[i] for p in pairs] or [np.zeros(0, int)]) for i in range(2))
+        graph = coo_matrix((np.ones(len(first), bool), (first, second)), (facts.count, facts.count))
+        self.of: np.ndarray = connected_components(graph, directed=False)[1]
+        self.pinned = int(self.of[PINNED])
+        self.cells: dict[int, list[frozenset[int]]] = defaultdict(list)
+        """For each parent the sets of children that it covers."""
+        self.parents: dict[int, list[tuple[int, frozenset[int]]]] = defaultdict(list)
+        """For each child the cells that it stands in, each with its parent."""
+        self.partitions: list[list[frozenset[int]]] = []
+        seen: set[tuple[int, frozenset[int]]] = set()
+        for parents, children in covers:
+            partition: list[frozenset[int]] = []
+            for parent, own in zip(self.of[parents].tolist(), self.of[children].tolist(), strict=True):
+                cell = frozenset(own)
+                partition.append(cell)
+                if cell == {parent} or (parent, cell) in seen:
+                    continue
+                seen.add((parent, cell))
+                self.cells[parent].append(cell)
+                for child in cell:
+                    self.parents[child].append((parent, cell))
+            self.partitions.append(partition)
+
+    def closure(self, seed: int) -> frozenset[int] | None:
+        """All classes that go with one; None where something of them can never go, or not alone."""
+        going, todo = {seed}, [seed]
+        while todo:
+            current = todo.pop()
+            if current == self.pinned:
+                return None
+            found = [child for cell in self.cells.get(current, ()) for child in cell]
+            found += [parent for parent, cell in self.parents.get(current, ()) if cell <= going]
+            for one in found:
+                if one not in going:
+                    going.add(one)
+                    todo.append(one)
+        return frozenset(going) if all(self._may_go(one, going) for one in going) else None
+
+    def _may_go(self, child: int, going: set[int]) -> bool:
+        """Whether a child leaves no crossing cells half full: it goes with one of them, or stands in nested ones."""
+        cells = [(parent, cell) for parent, cell in self.parents.get(child, ()) if len(cell) > 1]
+        if any(parent in going for parent, _ in cells):
+            return True
+        crossing = any(not (a <= b or b <= a) for _, a in cells for _, b in cells)
+        return not crossing
+
+
+def find_units(labelled: Labelled) -> list[UnitGroup]:
+    """All groups of two units or more, in the order of the tensors; some share classes (heads and their queries)."""
+    classes = Classes(labelled)
+    members = _members(labelled, classes)
+    seen: set[frozenset[int]] = set()
+    by_place: dict[tuple[tuple[str, int, int], ...], list[tuple[frozenset[int], dict[tuple[str, int], list[int]]]]]
+    by_place = defaultdict(list)
+    for seed in [*classes.cells, *members]:
+        unit = classes.closure(seed)
+        if unit is None or unit in seen:
+            continue
+        seen.add(unit)
+        indices: dict[tuple[str, int], list[int]] = defaultdict(list)
+        for one in unit:
+            for tensor, axis, index in members.get(one, ()):
+                indices[tensor, axis].append(index)
+        place = tuple(sorted((tensor, axis, len(own)) for (tensor, axis), own in indices.items()))
+        if place:
+            by_place[place].append((unit, indices))
+    order = {name: number for number, name in enumerate(labelled.axes)}
+    groups = [
+        group
+        for place, units in by_place.items()
+        if len(units) > 1 and _partial(labelled, place, len(units))
+        for group in _groups(classes, place, units)
+    ]
+    return sorted(groups, key=lambda group: min(order[name] for name in group.tensors))
+
+
+def _partial(labelled: Labelled, place: Sequence[tuple[str, int, int]], count: int) -> bool:
+    return all(len(labelled.axes[tensor][axis]) >= count * width for tensor, axis, width in place)
+
+
+def _members(labelled: Labelled, classes: Classes) -> dict[int, list[tuple[str, int, int]]]:
+    """For each class its atoms in tensors: tensor, axis, index."""
+    members: dict[int, list[tuple[str, int, int]]] = defaultdict(list)
+    for tensor, axes in labelled.axes.items():
+        for axis, atoms in enumerate(axes):
+            for index, own in enumerate(classes.of[atoms.numpy()].tolist()):
+                if own != classes.pinned:
+                    members[own].append((tensor, axis, index))
+    return members
+
+
+def _groups(
+    classes: Classes,
+    place: Sequence[tuple[str, int, int]],
+    units: list[tuple[frozenset[int], dict[tuple[str, int], list[int]]]],
+) -> Iterator[UnitGroup]:
+    """One group of these units, or none where their number is tied to what is no unit of them."""
+    units = sorted(units, key=lambda unit: min(min(own) for own in unit[1].values()))
+    cells = _cells(classes, [unit for unit, _ in units])
+    if cells is False:
+        return
+    axes = tuple(
+        Axis(tensor, axis, torch.tensor([sorted(indices[tensor, axis]) for _, indices in units]))
+        for tensor, axis, _ in place
+    )
+    yield UnitGroup(axes, tuple(unit for unit, _ in units), cells if isinstance(cells, Tensor) else None)
+
+
+def _cells(classes: Classes, units: list[frozenset[int]]) -> Tensor | bool | None:
+    """The cell of each unit where cells must stay equally full; None without such cells; False where they cannot."""
+    found: Tensor | None = None
+    inside = set().union(*units)
+    for partition in classes.partitions:
+        if not any(cell & inside for cell in partition) or len({*partition}) < 2:
+            continue
+        distinct = list(dict.fromkeys(partition))
+        counts = (
+            torch.tensor([[len(unit & cell) for cell in distinct] for unit in units])
+            if len(units) * len(distinct) <= 10**6
+            else None
+        )
+        if counts is None:
+            return False
+        sizes = torch.tensor([len(cell) for cell in distinct])
+        partly = (counts > 0) & (counts < sizes)
+        if not partly.any() or (not (counts < counts[:, :1]).any() and not (counts > counts[:, :1]).any()):
+            continue  # whole cells go, or equally much of each
+        if (
+            ((counts > 0).sum(1) != 1).any()
+            or len({*counts.sum(1).tolist()}) > 1
+            or (counts.sum(0) != counts.sum(0)[0]).any()
+        ):
+            return False
+        own = counts.argmax(1)
+        if found is not None and not torch.equal(found, own):
+            return False
+        found = own
+    return found
