@@ -9,6 +9,8 @@ from types import ModuleType
 
 import pytest
 
+pytestmark = pytest.mark.docs
+
 ROOT = Path(__file__).parents[2]
 CHANGELOG = "# Changelog\n\n## 0.2.0 (unreleased)\n\n- An older line.\n\n## 0.1.0\n\n- The first.\n"
 
