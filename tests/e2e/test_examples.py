@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,11 @@ def test_it_runs(path: Path, fresh_plugins: Callable[[], Plugins], tmp_path: Pat
         {"translated"} if resolved.translator else set()
     )
     assert result.methods.keys() == expected
-    assert all(0 <= found["mean"] <= 100 and found["n"] == 2 for found in result.methods.values())
+    for name, found in result.methods.items():
+        scores = result.evaluation["hosts"]["accuracies"][name]
+        right = [score * 500 / 100 for score in scores]
+        assert found["n"] == 2 and found["mean"] == pytest.approx(statistics.fmean(scores))
+        assert right == pytest.approx([round(count) for count in right], abs=1e-6)  # so many of 500 examples
     if resolved.translator is not None:
         assert math.isfinite(result.evaluation["break_even"]["zoo_seconds"])
     assert (tmp_path / "run" / "report.html").stat().st_size > 10_000

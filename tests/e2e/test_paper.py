@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,15 +40,20 @@ def test_it_runs(path: Path, fresh_plugins: Callable[[], Plugins], cache: Path, 
     page = (tmp_path / "run" / "report.html").read_text()
     assert "<table>" in page and "<svg" in page
     for result in results(tmp_path / "run"):
-        assert result["paper_way"] is None or 0 <= result["paper_way"]["best"] <= 100
-        assert all(0 <= found["mean"] <= 100 for found in result["methods"].values())
+        for name, scores in result["hosts"]["accuracies"].items():
+            right = [score * result["examples"] / 100 for score in scores]
+            assert right == pytest.approx([round(count) for count in right], abs=1e-6), name  # so many examples
+            assert result["methods"][name]["mean"] == pytest.approx(statistics.fmean(scores))
 
 
 def results(folder: Path) -> list[dict[str, Any]]:
-    if (folder / "sweep.json").exists():
-        runs: list[dict[str, Any]] = json.loads((folder / "sweep.json").read_text())["runs"]
-        return runs
-    return [json.loads((folder / "evaluation.json").read_text())]
+    """What each run of a folder came to; a sweep says the same of its runs, without single hosts."""
+    if not (folder / "sweep.json").exists():
+        return [json.loads((folder / "evaluation.json").read_text())]
+    runs = json.loads((folder / "sweep.json").read_text())["runs"]
+    found = [json.loads((folder / run["name"] / "evaluation.json").read_text()) for run in runs]
+    assert found and [run["methods"] for run in runs] == [result["methods"] for result in found]
+    return found
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
