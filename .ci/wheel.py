@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 ROOM = 20 * 10**9
 """Bytes that have to be free: torch and what it needs are some seven gigabytes, and as much again on the way."""
-PATIENCE = 480
+PATIENCE = 600
 """Seconds that the dependencies may take."""
 OURS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 """Variables that would bring the checkout, or another environment, in."""
@@ -53,7 +53,7 @@ def installed(python: str, folder: Path) -> str:
     do([python, "-m", "venv", str(folder / "venv")])
     [inside] = map(str, [*folder.glob("venv/bin/python"), *folder.glob("venv/Scripts/python.exe")])
     pip = [inside, "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-deps"]
-    do([*pip, "--require-hashes", "-r", str(ROOT / "requirements.lock")], timeout=PATIENCE)
+    do([*pip, "--no-compile", "--require-hashes", "-r", str(ROOT / "requirements.lock")], timeout=PATIENCE)
     [wheel] = map(str, folder.glob("*.whl"))
     do([*pip, "--no-index", wheel])
     return inside

@@ -51,8 +51,11 @@ def test_headings_that_are_linked_to_are_there(page: str) -> None:
 
 
 def test_every_marker_is_explained_to_contributors() -> None:
-    assert markers() == {"slow", "docs", "distributed", "browser"}
-    assert all(marker in (ROOT / "CONTRIBUTING.md").read_text() for marker in markers())
+    assert markers() >= {"slow", "docs", "distributed", "browser"}
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert [
+        marker for marker in markers() if f"`{marker}`" not in text and f"`@pytest.mark.{marker}`" not in text
+    ] == []
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)

@@ -22,6 +22,8 @@ from paramtrans.learned import LearnedTranslator
 from paramtrans.plugins import Plugins
 from paramtrans.stacked import initial
 
+pytestmark = pytest.mark.pipeline
+
 CONV = components().create("block_adapter", "conv", channels=4, hidden=3)
 ATTENTION = components().create("block_adapter", "attention", channels=4)
 

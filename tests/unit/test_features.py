@@ -14,6 +14,8 @@ from paramtrans.hosts import Params
 from paramtrans.plugins import components
 from paramtrans.protocols import Task
 
+pytestmark = pytest.mark.pipeline
+
 SEEDS = [3, 4, 5]
 
 

@@ -17,6 +17,8 @@ from paramtrans.planning import plan
 from paramtrans.plugins import Plugins
 from paramtrans.progress import Reporter
 
+pytestmark = pytest.mark.pipeline
+
 Make = Callable[..., Config]
 ALONE = ("zoo.pairs=0", "training.epochs=1", 'evaluation.rivals=["zero_block"]')
 

@@ -20,6 +20,8 @@ from paramtrans.lanes.functions import LaneAttention
 from paramtrans.lanes.vectors import exp2, load, store
 from paramtrans.layers import SpatialAttention
 
+pytestmark = pytest.mark.kernels
+
 State = dict[str, Tensor]
 Call = Callable[[State, Tensor], Tensor]
 

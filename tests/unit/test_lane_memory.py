@@ -15,6 +15,8 @@ from paramtrans.lanes import Lanes
 from paramtrans.lanes.arrays import Memory
 from paramtrans.layers import SpatialAttention
 
+pytestmark = pytest.mark.kernels
+
 State = dict[str, Tensor]
 
 

@@ -20,6 +20,8 @@ from paramtrans.progress import Reporter
 from paramtrans.repeat import again, differences
 from paramtrans.runfolder import versions
 
+pytestmark = pytest.mark.pipeline
+
 
 @pytest.fixture
 def finished(tiny_config: Callable[..., Config], tiny_plugins: Plugins) -> RunResult:

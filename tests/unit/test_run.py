@@ -17,6 +17,8 @@ from paramtrans.progress import Reporter
 from paramtrans.training import Trainer
 from paramtrans.zoo import Zoo
 
+pytestmark = pytest.mark.pipeline
+
 Make = Callable[..., Config]
 
 

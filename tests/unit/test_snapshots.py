@@ -24,6 +24,8 @@ from paramtrans.report import host_counts
 from paramtrans.training import Trainer
 from paramtrans.zoo import Zoo, do_job
 
+pytestmark = pytest.mark.pipeline
+
 Make = Callable[..., Config]
 SNAPSHOTS = "zoo.snapshots=[0.5, 0.75]"
 ROLES = ("train@0.5", "train@0.75")

@@ -18,6 +18,8 @@ from paramtrans.sweep import Sweep, SweepResult, expand
 from paramtrans.training import Trainer
 from paramtrans.zoo import Zoo
 
+pytestmark = pytest.mark.pipeline
+
 TINY = Path(__file__).parents[1] / "support" / "tiny.toml"
 SWEEP = f"""
 extends = "{TINY}"

@@ -17,6 +17,8 @@ from paramtrans.progress import Reporter
 from paramtrans.sweep import Sweep
 from paramtrans.training import Trainer
 
+pytestmark = pytest.mark.pipeline
+
 Make = Callable[..., Config]
 TINY = Path(__file__).parents[1] / "support" / "tiny.toml"
 MSE = 'objectives=["mse"]'
