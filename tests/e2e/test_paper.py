@@ -19,6 +19,8 @@ from paramtrans.sweep import Sweep, is_sweep
 
 PAPER = Path(__file__).parents[2] / "examples" / "paper"
 FILES = sorted(PAPER.glob("*.toml"))
+SWEEPS = ("fig4", "table2", "table4", "table5")
+"""Sweeps over translators, as table3.toml is, which is run in their place."""
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,11 @@ def made(path: Path, loaded: Plugins, *settings: str) -> Run | Sweep:
     return Run(config.load(path, loaded.registry(), settings), path.stem, Reporter(), loaded)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=pytest.mark.slow) if path.stem in SWEEPS else path for path in FILES],
+    ids=[path.stem for path in FILES],
+)
 def test_it_runs(path: Path, fresh_plugins: Callable[[], Plugins], cache: Path, tmp_path: Path) -> None:
     settings = ("scale=pico", "run.device=cpu", f"run.cache={cache}", f"run.dir={tmp_path / 'run'}")
     made(path, fresh_plugins(), *settings).do(fresh=False)
