@@ -1,15 +1,28 @@
 # `make demo` and `make test` set up everything they need below this folder.
 PYTHON ?= python3
 VENV := .venv
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+# Tests of single parts, and every component against what its kind promises.
+FAST := -m "not (slow or pipeline or kernels or docs or distributed or browser)" tests/unit tests/testing plugins
 
-.PHONY: demo test bench check docs trust coverage lock clean
+.PHONY: demo test test-fast test-slow test-wheel bench check docs trust coverage lock clean
 
 demo: $(VENV)/installed
 	$(BIN)/paramtrans run examples/mnist_conv_to_attn.toml
 
+# All but sweeps over zoos, random networks and full counts, which `make test-slow` runs.
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto -m "not slow"
+
+test-fast: $(VENV)/installed
+	$(BIN)/python -m pytest -n auto $(FAST)
+
+test-slow: $(VENV)/installed
+	$(BIN)/python -m pytest -n auto -m slow
+
+# The fast tests against the wheel, outside the checkout, on any Python: make test-wheel ON=python3.13
+test-wheel: $(VENV)/installed
+	$(BIN)/python .ci/wheel.py $(or $(ON),$(PYTHON)) $(FAST)
 
 # Ratios against what one would do instead, into docs/results/ and docs/benchmarks.md; QUICK=1 takes under five minutes.
 bench: $(VENV)/installed

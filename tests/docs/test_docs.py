@@ -28,6 +28,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.docs
+
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(
     r"^(?P<before><!-- in place of: (?P<place>.*?) -->\n)?"

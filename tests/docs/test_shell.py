@@ -27,6 +27,8 @@ from paramtrans.config.toml_writer import toml
 from paramtrans.plugins import plugins
 from tests.docs.test_docs import FENCE, ROOT, RUN
 
+pytestmark = pytest.mark.docs
+
 ELSEWHERE = ("make", "pip", ". .venv", "eval", "torchrun", "python -m trust")
 """Commands that are tried by other tests: make by CI, completion by test_startup, the others by theirs."""
 SMALL = {
@@ -111,8 +113,8 @@ def test_the_blocks_of_a_page_run_as_they_stand(page: Path, folder: Path) -> Non
 
 
 def test_every_target_of_make_that_a_page_names_is_there() -> None:
-    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
-    named = {name for page in pages for name in re.findall(r"(?:^|`)make (\w+)", page.read_text(), re.MULTILINE)}
+    named = {name for page in pages for name in re.findall(r"(?:^|`)make ([\w-]+)", page.read_text(), re.MULTILINE)}
     assert named and named <= targets
     assert shutil.which("make") is None or "demo" in named

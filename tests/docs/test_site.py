@@ -14,6 +14,8 @@ from paramtrans.plugins import components, hookspecs
 from paramtrans.testing import CHECKS
 from paramtrans.testing.every import BASES
 
+pytestmark = pytest.mark.docs
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -20,7 +20,10 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "
 # 50 steps, of five hosts and of one alone: shares of two and three hosts, of one and none.
 SETTINGS = ("training.epochs=25", "training.batch_size=5", "translator.dropout=0", "augmenters=[]")
 
-pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
+pytestmark = [
+    pytest.mark.distributed,
+    pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed"),
+]
 
 
 @dataclass(frozen=True)

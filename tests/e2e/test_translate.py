@@ -263,7 +263,7 @@ def test_options_of_translators_that_go_on_from_the_shell(
     arguments = ("translate", model, "--arch", f"{nets}:small", "--blocks", "1,2", "--calibrate", data, "-o", output)
     arguments += ("--ratio", 0.25, "--option", "units=norm", "--option", "matching.steps=5", "--json")
     status, _, err = shell(capsys, *arguments)
-    assert status == 2 and "matching is none of the translators that --then names" in err and not output.exists()
+    assert status == 2 and "matching" in err and "--then" in err and not output.exists()
     status, _, err = shell(capsys, *arguments, "--then", "matching")
     assert status == 0, err
     options: Any = {"options": {"units": "norm"}, "then": {"matching": {"steps": 5}}}
@@ -375,7 +375,7 @@ def test_what_a_file_of_an_architecture_cannot_import_is_told(
     save_file(network.state_dict(), tmp_path / "model.safetensors")
     (tmp_path / "two.py").write_text("import no_such_layers\n")
     status, _, err = shell(capsys, "inspect", tmp_path / "model.safetensors", "--arch", f"{tmp_path / 'two.py'}:small")
-    assert status == 2 and "No module named 'no_such_layers'; put the folder that it is in on PYTHONPATH" in err
+    assert status == 2 and "'no_such_layers'" in err and "PYTHONPATH" in err
 
 
 def test_a_damaged_or_foreign_record_is_refused(network: nn.Module, nets: Path, tmp_path: Path) -> None:

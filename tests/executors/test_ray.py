@@ -24,6 +24,7 @@ SUPPORT = Path(__file__).parents[1] / "support"
 RAY = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
 
 pytest.importorskip("ray")
+pytestmark = pytest.mark.distributed
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from paramtrans.backends.cpu.stacked import CpuStack, supports
 
+pytestmark = pytest.mark.kernels
+
 State = dict[str, Tensor]
 Call = Callable[[State, Tensor], Tensor]
 
@@ -179,7 +181,12 @@ def test_matches_vmap(models: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "kernel, stride, channels", [(1, 1, 5), (1, 2, 13), (3, 1, 13), (3, 2, 5), (5, 1, 5), (5, 2, 13)]
+    "kernel, stride, channels",
+    [
+        (3, 1, 13),
+        (5, 2, 13),
+        *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in [(1, 1, 5), (1, 2, 13), (3, 2, 5), (5, 1, 5)]),
+    ],
 )
 def test_sizes(kernel: int, stride: int, channels: int) -> None:
     def make() -> nn.Module:

@@ -20,6 +20,8 @@ from paramtrans.backends.cpu.stacked import CpuStack, supports
 from paramtrans.backends.cpu.vectors import exp2, load, store
 from paramtrans.backends.layers import SpatialAttention
 
+pytestmark = pytest.mark.kernels
+
 State = dict[str, Tensor]
 Call = Callable[[State, Tensor], Tensor]
 

@@ -15,6 +15,8 @@ from paramtrans.backends.cpu.arrays import Memory
 from paramtrans.backends.cpu.stacked import CpuStack
 from paramtrans.backends.layers import SpatialAttention
 
+pytestmark = pytest.mark.kernels
+
 State = dict[str, Tensor]
 
 

@@ -15,6 +15,8 @@ from paramtrans.backends.layers import SpatialAttention
 pytest.importorskip("triton", reason="comes with PyTorch on Linux alone")
 from paramtrans.backends.gpu.stacked import GpuStack, supports
 
+pytestmark = pytest.mark.kernels
+
 State = dict[str, Tensor]
 Call = Callable[[State, Tensor], Tensor]
 

@@ -85,7 +85,7 @@ def test_a_run_without_a_translator_of_its_own_needs_no_training(registry) -> No
     methods = f'evaluation.methods=[{{label="a", translator="matching", {STROKES}}}]'
     assert config.validate(config.override(found, [methods]), registry).zoo.train == 0
     [problem] = problems(registry, found)
-    assert problem == "x.toml: translator: required, but not given; name one, or list some as [[evaluation.methods]]"
+    assert problem.startswith("x.toml: translator: required") and "evaluation.methods" in problem
     goes_on = f'evaluation.methods=[{{label="a", then=["matching"], {STROKES}}}]'
     [problem] = problems(registry, config.override(found, [goes_on]))
     assert problem.startswith("x.toml: evaluation.methods.0: has no translator to go on from")
@@ -130,7 +130,8 @@ def test_the_config_these_tests_change_is_sound(registry) -> None:
 
 
 def test_every_shipped_config_is_found() -> None:
-    assert len(EXAMPLES) >= 1
+    """One of each folder, as a pattern that finds nothing would leave nothing to test."""
+    assert {"mnist_conv_to_attn", "mnist_conv_to_separable", "learned_conv"} <= {path.stem for path in EXAMPLES}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.relative_to(ROOT / "examples").as_posix())
@@ -274,7 +275,8 @@ def test_what_is_no_list_or_table_is_told_once_and_hides_no_other_mistake(regist
     ],
 )
 def test_an_unknown_option_is_refused_with_its_place_and_a_near_name(registry, typed, place, meant) -> None:
-    assert one(registry, f"{typed}=1") == f'x.toml: {place}: unknown option; did you mean "{meant}"?'
+    problem = one(registry, f"{typed}=1")
+    assert problem.startswith(f"x.toml: {place}: ") and f'"{meant}"' in problem
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("augmenters.0.onn", "on"), ("objectives.0.weigth", "weight")])
@@ -460,7 +462,7 @@ def test_a_bare_name_is_a_component_with_its_defaults(registry) -> None:
 
 
 def test_set_never_guesses_at_the_options_of_a_bare_name() -> None:
-    with pytest.raises(ConfigError, match=r"--set translator\.width=16: there is nothing below the value 'mlp'"):
+    with pytest.raises(ConfigError, match=r"--set translator\.width=16: .*'mlp'"):
         config.override({**document(), "translator": "mlp"}, ["translator.width=16"])
 
 
@@ -472,13 +474,8 @@ def test_a_mistake_in_set_is_a_mistake_of_the_user(setting: str, capsys) -> None
 
 
 def test_deeply_nested_settings_are_no_crash(registry) -> None:
-    try:
-        found = config.override(document(), [".".join("a" * 3000) + "=1"])
-        config.validate(found, registry)
-    except ConfigError as error:
-        assert error.problems
-    else:
-        pytest.fail("an unknown option was accepted")
+    with pytest.raises(ConfigError, match=r"\ba\b"):
+        config.validate(config.override(document(), [".".join("a" * 3000) + "=1"]), registry)
 
 
 # Resolved configs
@@ -726,5 +723,5 @@ def test_a_file_of_hosts_stands_beside_the_config_that_names_it(registry, tmp_pa
 
 def test_a_config_of_several_runs_is_not_taken_for_one(registry, tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_text('[sweep]\nover = {"zoo.seed" = [1, 2]}\n')
-    with pytest.raises(ConfigError, match=r"x\.toml: sweep: this config is of several runs; give it to paramtrans run"):
+    with pytest.raises(ConfigError, match=r"x\.toml: sweep: .*paramtrans run"):
         config.load(tmp_path / "x.toml", registry)

@@ -15,6 +15,8 @@ from paramtrans.plugins import components
 from paramtrans.utils import memory
 from paramtrans.zoo import feature_cache, host_training
 
+pytestmark = pytest.mark.pipeline
+
 SEEDS = [3, 4, 5]
 
 

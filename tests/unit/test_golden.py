@@ -56,7 +56,7 @@ def test_a_finished_run_answers_from_its_folder(
     tiny_config: Callable[..., Config], tiny_plugins: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(GOLDEN / "run", tmp_path / "run")
-    monkeypatch.setattr(Zoo, "missing", lambda self, step: pytest.fail("nothing is to be trained"))
+    monkeypatch.setattr(Zoo, "missing", lambda self, step, outdated=0: pytest.fail("nothing is to be trained"))
     result = run(tiny_config(*SETTINGS), loaded=tiny_plugins)
     assert result.methods["translated"]["n"] == 2
     assert result.as_dict()["run_dir"] == str(tmp_path / "run")

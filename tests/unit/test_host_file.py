@@ -18,6 +18,8 @@ from paramtrans.storage import files
 from paramtrans.utils.progress import Reporter
 from paramtrans.zoo import host_training
 
+pytestmark = pytest.mark.pipeline
+
 Make = Callable[..., Config]
 ALONE = ("zoo.pairs=0", "training.epochs=1", 'evaluation.rivals=["zero_block"]')
 
@@ -63,7 +65,7 @@ def test_targets_are_trained_where_the_file_has_none_of_this_kind(
 ) -> None:
     save_file({k: t for k, t in finished.items() if not k.startswith("target.")}, tmp_path / "hosts.safetensors")
     given = tiny_config(*ALONE, f"zoo.report_from={tmp_path / 'hosts.safetensors'}", dir=tmp_path / "second")
-    monkeypatch.setattr(host_training, "train_hosts", lambda *args: pytest.fail("all hosts are there"))
+    monkeypatch.setattr(host_training, "train_hosts", lambda *args, **options: pytest.fail("all hosts are there"))
     found = run(given, loaded=tiny_plugins)
     own = run(tiny_config(*ALONE, dir=tmp_path / "first"), loaded=tiny_plugins)
     target = "trained_target"
@@ -96,7 +98,7 @@ def test_a_file_that_does_not_fit_is_told_before_anything_is_trained(
     how, match = CHANGES[change]
     how(finished)
     save_file(finished, tmp_path / "hosts.safetensors")
-    monkeypatch.setattr("paramtrans_executors.local.do_job", lambda *args: pytest.fail("too late"))
+    monkeypatch.setattr("paramtrans_executors.local.do_job", lambda job, report: pytest.fail("too late"))
     given = tiny_config(*ALONE, f"zoo.report_from={tmp_path / 'hosts.safetensors'}", dir=tmp_path / "second")
     with pytest.raises(StoreError, match=rf"hosts\.safetensors: .*{match}"):
         run(given, loaded=tiny_plugins)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.pipeline
+
 hub = importlib.util.spec_from_file_location("stand_in_hub", Path(__file__).parents[1] / "support" / "hub.py")
 assert hub and hub.loader
 stand_in = importlib.util.module_from_spec(hub)

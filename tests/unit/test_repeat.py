@@ -21,6 +21,8 @@ from paramtrans.runs.run import RunResult
 from paramtrans.storage import files
 from paramtrans.utils.progress import Reporter
 
+pytestmark = pytest.mark.pipeline
+
 
 @pytest.fixture
 def finished(tiny_config: Callable[..., Config], tiny_plugins: Plugins) -> RunResult:

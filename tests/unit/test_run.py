@@ -17,6 +17,8 @@ from paramtrans.training.trainer import Trainer
 from paramtrans.utils.progress import Reporter
 from paramtrans.zoo import Zoo
 
+pytestmark = pytest.mark.pipeline
+
 Make = Callable[..., Config]
 
 
@@ -29,7 +31,7 @@ def test_without_trained_targets_the_run_ends_with_its_report(tiny_config: Make,
 def test_a_translator_that_does_not_fit_the_host_is_told_before_anything_is_trained(
     tiny_config: Make, tiny_plugins: Plugins, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Zoo, "missing", lambda self, step: pytest.fail("too late"))
+    monkeypatch.setattr(Zoo, "missing", lambda self, step, outdated=0: pytest.fail("too late"))
     translator = 'translator={name="equivariant", width=8, heads=2, surroundings=3}'
     with pytest.raises(ConfigError, match=r"translator: translator.surroundings is 3, but the task declares"):
         run(tiny_config(translator), loaded=tiny_plugins)
@@ -103,7 +105,7 @@ def test_a_chain_that_does_not_fit_is_told_before_anything_is_trained(
     def refuse(self: Matching, *args: object) -> None:
         raise SpecMismatch("no such pair")
 
-    monkeypatch.setattr(Zoo, "missing", lambda self, step: pytest.fail("too late"))
+    monkeypatch.setattr(Zoo, "missing", lambda self, step, outdated=0: pytest.fail("too late"))
     monkeypatch.setattr(Matching, "__init__", refuse)
     with pytest.raises(ConfigError, match=r"evaluation\.methods\.0: no such pair"):
         run(tiny_config(f'evaluation.methods=[{{label="a", then=["matching"], {STROKES}}}]'), loaded=tiny_plugins)

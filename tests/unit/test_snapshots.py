@@ -26,6 +26,8 @@ from paramtrans.training.trainer import Trainer
 from paramtrans.utils.progress import Reporter
 from paramtrans.zoo import Zoo, do_job, exchange, host_training
 
+pytestmark = pytest.mark.pipeline
+
 Make = Callable[..., Config]
 SNAPSHOTS = "zoo.snapshots=[0.5, 0.75]"
 ROLES = ("train@0.5", "train@0.75")

@@ -19,6 +19,8 @@ from paramtrans.training.trainer import Trainer
 from paramtrans.utils.progress import Reporter
 from paramtrans.zoo import Zoo, host_training
 
+pytestmark = pytest.mark.pipeline
+
 TINY = Path(__file__).parents[1] / "support" / "tiny.toml"
 SWEEP = f"""
 extends = "{TINY}"
@@ -163,7 +165,7 @@ def test_it_ends_in_one_table_and_one_figure_and_shares_a_zoo(
     assert [column.header for column in result.table().columns][:3] == ["case", "translator.dropout", "translated"]
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("<svg") == 1 and 'href="mlp-0.1/report.html"' in page
-    monkeypatch.setattr(Zoo, "missing", lambda self, step: pytest.fail("a finished sweep trains nothing"))
+    monkeypatch.setattr(Zoo, "missing", lambda self, step, outdated=0: pytest.fail("a finished sweep trains nothing"))
     assert sweep(path, tiny_plugins).rows == result.rows
 
 

@@ -92,9 +92,9 @@ def test_a_compiled_translator_learns_the_same(trained: Any, monkeypatch: pytest
     real, compiled = nn.Module.compile, []
     plain = trained()
 
-    def trace(self: nn.Module) -> None:
+    def trace(self: nn.Module, *args: Any, **options: Any) -> None:
         compiled.append(self)
-        real(self, backend="eager")
+        real(self, *args, **{**options, "backend": "eager"})
 
     monkeypatch.setattr(nn.Module, "compile", trace)
     close(plain, trained("training.compile=true"), 1e-4)
@@ -107,10 +107,8 @@ def test_a_translator_that_cannot_be_compiled_is_told(trained: Any, monkeypatch:
     def fail(*args: object) -> None:
         raise TorchDynamoException("no compiler\nand much more")
 
-    monkeypatch.setattr(nn.Module, "compile", lambda self: setattr(self, "_compiled_call_impl", fail))
-    with pytest.raises(
-        ConfigError, match=r"^training\.compile: torch\.compile fails here: no compiler; set it to false$"
-    ):
+    monkeypatch.setattr(nn.Module, "compile", lambda self, *args, **options: setattr(self, "_compiled_call_impl", fail))
+    with pytest.raises(ConfigError, match=r"^training\.compile: .*no compiler.*false$"):  # and not its further lines
         trained("training.compile=true")
 
 

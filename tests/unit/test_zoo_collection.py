@@ -17,6 +17,8 @@ from paramtrans.runs.sweep import Sweep
 from paramtrans.training.trainer import Trainer
 from paramtrans.utils.progress import Reporter
 
+pytestmark = pytest.mark.pipeline
+
 Make = Callable[..., Config]
 TINY = Path(__file__).parents[1] / "support" / "tiny.toml"
 MSE = 'objectives=["mse"]'
@@ -41,7 +43,7 @@ def test_hosts_trained_further_begin_where_they_stood(tiny_config: Make, tiny_pl
     made = finished(tiny_config("report.begin=further", "report.step1={steps=1, lr=1e-9}"), tiny_plugins)
     before, after = made.zoo.load("report"), made.zoos.report()
     weights = [name for name in before.latter if name.endswith("weight") and before.latter[name].ndim > 2]
-    assert weights
+    assert weights == ["1.weight"]
     for name in weights:
         torch.testing.assert_close(after.latter[name], before.latter[name])
         assert made.zoos.reported.dir != made.zoo.dir
@@ -85,12 +87,12 @@ def test_an_objective_that_looks_at_examples_cannot_learn_from_several_tasks(
 
 
 def test_a_further_task_has_the_same_slot(tiny_config: Make, tiny_plugins: Plugins) -> None:
-    with pytest.raises(ConfigError, match="task tiny: channels: source block has 4, the host's slot has 6"):
+    with pytest.raises(ConfigError, match=r"task tiny: channels: .*\b4\b.*\b6\b"):
         run(tiny_config('report.task={name="tiny", channels=6}'), loaded=tiny_plugins)
 
 
 def test_given_report_hosts_are_not_made_otherwise(tiny_config: Make) -> None:
-    with pytest.raises(ConfigError, match=r"report: the report hosts are given by zoo\.report_from"):
+    with pytest.raises(ConfigError, match=r"report: .*zoo\.report_from"):
         tiny_config("report.begin=further", "zoo.report_from=hosts.safetensors")
 
 

@@ -1,0 +1,92 @@
+"""Tests against the wheel, on another Python: `python .ci/wheel.py PYTHON PYTEST-ARGUMENT...`.
+
+The wheel is built from this checkout and installed with the locked dependencies in a fresh environment. The tests run
+in a copy of the checkout that has no package in it, so that what they import is the wheel.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOM = 20 * 10**9
+"""Bytes that have to be free: torch and what it needs are some seven gigabytes, and as much again on the way."""
+PATIENCE = 600
+"""Seconds that the dependencies may take."""
+OURS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+"""Variables that would bring the checkout, or another environment, in."""
+NOT_COPIED = ("paramtrans", "runs", "build", "dist", "site")
+
+
+def main(arguments: list[str]) -> int:
+    """Exit status of the tests; 0, with a line that says so, where there is no room or no time for them."""
+    python, *tests = arguments
+    with tempfile.TemporaryDirectory(prefix="wheel") as name:
+        folder = Path(name)
+        if (free := shutil.disk_usage(folder).free) < ROOM:
+            return skipped(python, f"{free / 1e9:.0f} GB are free, {ROOM / 1e9:.0f} are needed")
+        begun = time.monotonic()
+        try:
+            inside = installed(python, folder)
+        except subprocess.TimeoutExpired:
+            return skipped(python, f"its packages took longer than {PATIENCE} seconds")
+        checks = copied(folder / "checks")
+        place = "import paramtrans; print(paramtrans.__file__)"
+        if not Path(do([inside, "-c", place], cwd=checks).strip()).is_relative_to(folder / "venv"):
+            raise SystemExit("the tests would import something else than the wheel")
+        ready = time.monotonic()
+        status = subprocess.run([inside, "-m", "pytest", "-n", "auto", *tests], cwd=checks, env=outside()).returncode
+        done = time.monotonic()
+        print(f"the wheel on {python}: installed in {ready - begun:.0f} s, tested in {done - ready:.0f} s", flush=True)
+        return status
+
+
+def installed(python: str, folder: Path) -> str:
+    """The Python of a fresh environment in which the dependencies and the wheel are installed."""
+    do([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)])
+    do([python, "-m", "venv", str(folder / "venv")])
+    [inside] = map(str, [*folder.glob("venv/bin/python"), *folder.glob("venv/Scripts/python.exe")])
+    pip = [inside, "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-deps"]
+    do([*pip, "--no-compile", "--require-hashes", "-r", str(ROOT / "requirements.lock")], timeout=PATIENCE)
+    [wheel] = map(str, folder.glob("*.whl"))
+    do([*pip, "--no-index", wheel])
+    return inside
+
+
+def copied(to: Path) -> Path:
+    """A copy of the checkout without its packages."""
+
+    def left_out(folder: str, names: list[str]) -> list[str]:
+        if Path(folder) == ROOT:
+            return [name for name in names if name.startswith(".") or name in NOT_COPIED]
+        plugin = Path(folder).parent == ROOT / "plugins"
+        return [name for name in names if name == "__pycache__" or (plugin and name.startswith("paramtrans_"))]
+
+    shutil.copytree(ROOT, to, ignore=left_out)
+    return to
+
+
+def do(command: list[str], cwd: Path | None = None, timeout: float | None = None) -> str:
+    """What a command prints on standard output; it has to succeed."""
+    done = subprocess.run(command, check=True, cwd=cwd, env=outside(), timeout=timeout, stdout=subprocess.PIPE)
+    return done.stdout.decode()
+
+
+def outside() -> dict[str, str]:
+    """The environment of a command that is to see nothing but the wheel."""
+    return {name: value for name, value in os.environ.items() if name not in OURS}
+
+
+def skipped(python: str, why: str) -> int:
+    print(f"skipped: the wheel on {python}: {why}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
