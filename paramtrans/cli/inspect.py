@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 def inspect(model: Path, architecture: str, blocks: str, data: Path | None, as_json: bool) -> None:
     """List the blocks of a network that can be translated, with adapters, sizes and parameters.
 
-    With --calibrate, the network is run, and all groups of units are listed that its graph shows, each held to the
-    proof that the network without some of them computes what it does with them at zero.
+    With --calibrate, blocks are run, and held to what their adapters say that they compute. Where no adapter knows a
+    block, groups of units are listed that the network's graph shows, each held to the proof that the network without
+    some of them computes what it does with them at zero.
     """
     from paramtrans.evaluation.costs import parameters
     from paramtrans.networks.factories import trained_for
@@ -37,10 +38,9 @@ def inspect(model: Path, architecture: str, blocks: str, data: Path | None, as_j
     registry = components()
     network = read_network(model, architecture)
     batches = read_inputs(data) if data else []
-    if batches and not isinstance(network, HostNetwork):
+    rows = _blocks(network, blocks, registry, batches)
+    if batches and not rows and not isinstance(network, HostNetwork):
         rows = _groups(network, blocks, batches)
-    else:
-        rows = _blocks(network, blocks, registry, batches)
     fixed = [entry.name for entry in registry.of_kind("translator") if not entry.resolve().learns]
     trained = trained_for(network, blocks, registry)
     if as_json:
@@ -59,7 +59,7 @@ def inspect(model: Path, architecture: str, blocks: str, data: Path | None, as_j
     if trained:
         click.echo(f"trained translators for such blocks: {', '.join(trained)}")
     if not data:
-        click.echo("with --calibrate DATA, all groups of units are found, whatever the layers are called")
+        click.echo("--calibrate DATA holds the blocks to what their adapters say that they compute")
 
 
 def _blocks(network: Any, pattern: str, registry: Registry, batches: list[Any]) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -42,6 +42,11 @@ if TYPE_CHECKING:
 @click.option(
     "--measured", is_flag=True, help="With --parameters: take most units where that is measured to harm least."
 )
+@click.option(
+    "--by",
+    type=click.Choice(["blocks", "units"]),
+    help="Blocks that adapters recognise, or units that the graph shows; by default units where there are no blocks.",
+)
 @click.option("--independent", is_flag=True, help="Translate each block as if it were the only one.")
 @DATA
 @PROBES
@@ -61,6 +66,7 @@ def translate(
     budget: int | None,
     flops: int | None,
     measured: bool,
+    by: Literal["blocks", "units"] | None,
     independent: bool,
     data: Path | None,
     probes: str | None,
@@ -97,6 +103,7 @@ def translate(
         options=options,
         then=going_on,
         sequential=not independent,
+        by=by,
         reporter=Reporter() if quiet else ConsoleReporter(Console(stderr=True)),
     )
     save_translated(small, output, architecture)

@@ -156,7 +156,10 @@ def select(analysis: Analysis, pattern: str) -> list[NamedGroup]:
         raise SpecMismatch(f'no group of units has a path that matches "{pattern}"; there are {paths}{more}')
     stopped = [f"{name} ({where})" if where else name for name, where in analysis.unknown().items()]
     why = f"; labels ended at {', '.join(stopped[:3])}" if stopped else ""
-    raise SpecMismatch(f"this network has no hidden units that could be left out{why}")
+    kind = type(analysis.network).__name__
+    raise SpecMismatch(
+        f"no adapter knows a block of this {kind}, and its graph shows no hidden units to leave out{why}"
+    )
 
 
 def sizes(

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,7 @@ def translate(
     options: Mapping[str, Any] | None = None,
     then: Mapping[str, Mapping[str, Any]] | None = None,
     sequential: bool = True,
+    by: Literal["blocks", "units"] | None = None,
     seed: int = 0,
     reporter: Reporter | None = None,
     registry: Registry | None = None,
@@ -67,8 +68,10 @@ def translate(
     one whose name is given as `target` in `options`. `blocks` are patterns of paths, between
     commas. `calibrate` are unlabelled inputs: a tensor, a dictionary of keyword arguments, or batches of these,
     or of lists whose first item is the input, the same each time they are gone through. With `sequential`, every block
-    makes up for what those before it changed; else each is translated as if it were the only one. What is said of each
-    block, with its feature error (relative reconstruction error) where there are inputs, is kept in the result's
+    makes up for what those before it changed; else each is translated as if it were the only one. `by` says what is
+    made smaller: `blocks` that an adapter recognises, or `units` that the network's graph shows, whatever its layers
+    are called (with inputs, for `refit`, `prune` and `select`); by default units where no block is recognised. What is
+    said of each block, with its feature error (relative reconstruction error) where there are inputs, is kept in the result's
     `paramtrans_blocks`.
 
     Raises `SpecMismatch` where nothing can be translated as asked, `DataError` where the inputs cannot be used.
@@ -84,7 +87,13 @@ def translate(
     check_repeatable(original, batches)
     trained = factories.trained_translator(translator, registry, options or {})
     rule = widths or Ratio(0.5 if ratio is None else ratio)
-    if _by_units(module, translator, then, rule, sequential, batches, registry):
+    suited = _takes_units(original, translator, then, rule, sequential, batches, registry)
+    if by == "units" and not suited:
+        raise SpecMismatch(
+            'by="units" takes calibration inputs, a translator that chooses units (refit, prune, select) alone, and a '
+            "ratio or a budget"
+        )
+    if suited and (by == "units" or (by is None and not find_blocks(original, registry))):
         narrowed = narrow_network(
             original,
             str(translator),
@@ -123,7 +132,7 @@ def translate(
     return _finished(module, small, replaced, ())
 
 
-def _by_units(
+def _takes_units(
     module: nn.Module,
     translator: str | Path,
     then: Mapping[str, Mapping[str, Any]] | None,
@@ -132,8 +141,8 @@ def _by_units(
     batches: Iterable[Inputs],
     registry: Registry,
 ) -> bool:
-    """Whether a network is translated by the units that its graph shows, rather than by blocks that adapters know:
-    there are inputs to capture it with, and translators and rule take any units."""
+    """Whether a network can be translated by the units that its graph shows: there are inputs to capture it with, and
+    translators and rule take any units."""
     named = [str(translator), *(then or {})]
     known = {entry.name for entry in registry.of_kind("translator")}
     suited = len(named) == 1 and named[0] in known and suits(named, registry) and sequential

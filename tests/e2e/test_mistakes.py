@@ -34,7 +34,7 @@ def calibrating(calibrate: Any) -> Callable[[], Any]:
 
 NETWORKS = {
     "parameters alone": (translating(module={"weight": IMAGES}), SpecMismatch, "takes an nn.Module, not dict"),
-    "nothing known": (translating(module=nn.Linear(3, 4)), SpecMismatch, r"no adapter .* knows a block of this Linear"),
+    "nothing known": (translating(module=nn.Linear(3, 4)), SpecMismatch, r"no adapter .*knows a block of this Linear"),
     "no such path": (translating(blocks="layer9"), SpecMismatch, r'matches "layer9"; there are "1"'),
     "no such path of a ratio": (translating(ratio={"layer9": 0.5}), SpecMismatch, r'matches "layer9"; there are "1"'),
     "a ratio in words": (translating(ratio="half"), SpecMismatch, "ratio: 'half' is no share"),
