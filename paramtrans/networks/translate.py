@@ -71,8 +71,8 @@ def translate(
     makes up for what those before it changed; else each is translated as if it were the only one. `by` says what is
     made smaller: `blocks` that an adapter recognises, or `units` that the network's graph shows, whatever its layers
     are called (with inputs, for `refit`, `prune` and `select`); by default units where no block is recognised. What is
-    said of each block, with its feature error (relative reconstruction error) where there are inputs, is kept in the result's
-    `paramtrans_blocks`.
+    said of each block, with its feature error (relative reconstruction error) where there are inputs, is kept in the
+    result's `paramtrans_blocks`.
 
     Raises `SpecMismatch` where nothing can be translated as asked, `DataError` where the inputs cannot be used.
 
