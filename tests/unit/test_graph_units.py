@@ -218,7 +218,7 @@ def test_an_input_normalisation_in_a_hook_acts_on_the_smaller_network() -> None:
     torch.manual_seed(0)
     network = sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)).eval()
     network[0].register_forward_pre_hook(lambda _, given: ((given[0] - 100) / 50,))
-    images = 100 + 50 * torch.randn(40, 3, 8, 8)
+    images = 100 + 50 * torch.randn(256, 3, 8, 8)
     small = paramtrans.translate(network, ratio=0.5, by="units", calibrate=images)
     error = (small(images) - network(images)).square().mean() / network(images).var()
     assert error < 0.5 and small.paramtrans_blocks[0].feature_error == pytest.approx(float(error), rel=0.5)
