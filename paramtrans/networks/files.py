@@ -148,7 +148,8 @@ def load_translated(
                 continue
             target = registry.create("block_adapter", block.target_kind, **block.target)
             put(whole, block.layers, target, None)
-        rebuild(whole, sizes, params)
+        if any(isinstance(block, NarrowedGroup) for block in replaced):
+            rebuild(whole, sizes, params)
         whole.load_state_dict(params)
     except (ConfigError, DataError, AttributeError, RuntimeError) as error:
         raise StoreError(
