@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import sys
+import threading
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -13,9 +14,9 @@ from typing import Any
 
 import pluggy
 
-from paramtrans.api.specs import Component
 from paramtrans.errors import PluginLoadError
 from paramtrans.plugins import hookspecs
+from paramtrans.plugins.calls import Outcome, guarded
 from paramtrans.plugins.registry import KINDS, Entry, Provider, Registry
 
 ENTRY_POINTS = "paramtrans"
@@ -27,6 +28,7 @@ class Plugins:
     def __init__(self) -> None:
         self._manager = pluggy.PluginManager("paramtrans")
         self._manager.add_hookspecs(hookspecs)
+        self._lock, self._outcome = threading.Lock(), Outcome("")
         self._providers: dict[str, Provider] = {}
         self.not_loaded: list[str] = []
         self.files: list[Path] = []
@@ -52,7 +54,7 @@ class Plugins:
         # Files of one name in different folders are different plugins; one file given twice is one.
         place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
         name = f"paramtrans_file_{path.stem}_{place}"
-        if name in sys.modules and self._manager.is_registered(sys.modules[name]):
+        if name in sys.modules and self._manager.has_plugin(name):
             return
         spec = importlib.util.spec_from_file_location(name, path)
         if not path.is_file() or spec is None or spec.loader is None:
@@ -73,11 +75,12 @@ class Plugins:
         version = getattr(plugin, "PARAMTRANS_HOOK_VERSION", hookspecs.HOOK_VERSION)
         if version != hookspecs.HOOK_VERSION:
             raise PluginLoadError(f"written for hook version {version}, this paramtrans has {hookspecs.HOOK_VERSION}")
-        name = self._manager.register(plugin)
+        made = guarded(plugin, provider, self._manager, lambda: self._outcome)
+        name = self._manager.register(made, self._manager.get_canonical_name(plugin))
         try:
             self._manager.check_pending()
         except pluggy.PluginValidationError as error:
-            self._manager.unregister(plugin)
+            self._manager.unregister(made)
             raise PluginLoadError(str(error)) from error
         self._providers[str(name)] = provider
 
@@ -85,24 +88,22 @@ class Plugins:
         """The components that all plugins announce. A plugin that raises in its hook is reported and left out."""
         entries: list[Entry] = []
         failures: list[str] = []
-        for kind in KINDS:
-            for implementation in getattr(self._manager.hook, f"paramtrans_{kind}s").get_hookimpls():
-                provider = self._providers[implementation.plugin_name]
-                try:
-                    entries += [_entry(kind, component, provider) for component in implementation.function()]
-                except (Exception, SystemExit) as error:
-                    failures.append(f"{provider}, hook paramtrans_{kind}s ({type(error).__name__}: {error})")
+        with self._lock:  # the guards of all plugins report to the one call that goes on
+            for kind in KINDS:
+                self._outcome = Outcome(f"paramtrans_{kind}s")
+                announced = getattr(self._manager.hook, self._outcome.hook)()
+                entries += self._outcome.entries(kind, announced)
+                failures += self._outcome.failures
         return Registry(entries, [*self.not_loaded, *failures])
 
     def notify(self, hook: str, **arguments: Any) -> None:
-        """Call a lifecycle hook of every plugin; raises `PluginLoadError` naming the plugin that fails."""
-        for implementation in getattr(self._manager.hook, hook).get_hookimpls():
-            wanted = {name: arguments[name] for name in implementation.argnames}
-            try:
-                implementation.function(**wanted)
-            except (Exception, SystemExit) as error:
-                provider = self._providers[implementation.plugin_name]
-                raise PluginLoadError(f"{provider}, hook {hook}: {type(error).__name__}: {error}") from error
+        """Call a lifecycle hook of every plugin.
+
+        Raises:
+            PluginLoadError: a plugin fails; it is named.
+            StopRun: a plugin asks that the run ends here.
+        """
+        getattr(self._manager.hook, hook)(**arguments)
 
     def providers(self) -> list[Provider]:
         """Every distribution that brought a plugin, once."""
@@ -113,12 +114,6 @@ class Plugins:
             self.register(point.load(), provider)
         except (Exception, SystemExit) as error:  # a broken plugin must not take the program down
             self.not_loaded.append(f"{provider} ({type(error).__name__}: {error})")
-
-
-def _entry(kind: str, component: object, provider: Provider) -> Entry:
-    if not isinstance(component, Component):
-        raise TypeError(f"expected Component records, got {component!r}")
-    return Entry(kind, component, provider)
 
 
 @cache
