@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from paramtrans.api.context import Context, Entering
     from paramtrans.api.executor import Executor
     from paramtrans.api.hosts import Hosts
+    from paramtrans.api.job import Job
     from paramtrans.api.objective import Batch, Objective
     from paramtrans.api.options import BaseOptions
     from paramtrans.api.probes import ProbeCase, Probes
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from paramtrans.api.task import Split, Task
     from paramtrans.api.translator import Translator
     from paramtrans.config.schema import Config
-    from paramtrans.errors import ParamtransError
+    from paramtrans.errors import ParamtransError, StopRun
     from paramtrans.networks.files import load_translated, save_translated
     from paramtrans.networks.host_network import HostNetwork
     from paramtrans.networks.synthetic_inputs import draw_probes
@@ -52,6 +53,7 @@ _MODULES = {
     "api.context": ["Context", "Entering"],
     "api.executor": ["Executor"],
     "api.hosts": ["Hosts"],
+    "api.job": ["Job"],
     "api.objective": ["Batch", "Objective"],
     "api.options": ["BaseOptions"],
     "api.probes": ["ProbeCase", "Probes"],
@@ -70,7 +72,7 @@ _MODULES = {
     "api.task": ["Split", "Task"],
     "api.translator": ["Translator"],
     "config.schema": ["Config"],
-    "errors": ["ParamtransError"],
+    "errors": ["ParamtransError", "StopRun"],
     "networks.files": ["load_translated", "save_translated"],
     "networks.host_network": ["HostNetwork"],
     "networks.synthetic_inputs": ["draw_probes"],
@@ -101,6 +103,7 @@ __all__ = [
     "FeatureSpec",
     "HostNetwork",
     "Hosts",
+    "Job",
     "LearnedTranslator",
     "Objective",
     "Params",
@@ -113,6 +116,7 @@ __all__ = [
     "RunInfo",
     "RunResult",
     "Split",
+    "StopRun",
     "SymmetryGroup",
     "SymmetryMember",
     "Task",

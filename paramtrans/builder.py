@@ -36,7 +36,7 @@ class Parts:
 
     def __init__(self, config: Config, registry: Registry, like: Parts | None = None) -> None:
         """What is the same in `like`, task, blocks and their runner, is taken over from there, data and all."""
-        self.config, self._registry = config, registry
+        self.config, self.registry = config, registry
         self._ready: set[Path] = set()
         if like is not None:
             names = ["task", "source", "target"]
@@ -121,7 +121,7 @@ class Parts:
             yield self._further(part.name, part.options)
 
     def _further(self, name: str, options: dict[str, Any]) -> BlockAdapter:
-        adapter: BlockAdapter = self._registry.create("block_adapter", name, **options)
+        adapter: BlockAdapter = self.registry.create("block_adapter", name, **options)
         check_fit("target block", adapter, self.task.slot)
         return adapter
 
@@ -221,4 +221,4 @@ class Parts:
             yield f"{path}: objective {', '.join(needing)} needs a trained target, which these have not"
 
     def _create(self, kind: str, part: Any, *args: Any) -> Any:
-        return self._registry.create(kind, part.name, *args, **part.options)
+        return self.registry.create(kind, part.name, *args, **part.options)

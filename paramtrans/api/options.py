@@ -31,6 +31,8 @@ class Configurable:
     trials: ClassVar[Trials] = ({},)
     """Options that tests and `paramtrans check` try it with: small sizes, each way of working once. None at all where
     it cannot be tried without help, such as a download."""
+    needs_registry: ClassVar[bool] = False
+    """Whether it looks up further components: its class then takes `registry`, the one that it was found in."""
 
 
 Model = TypeVar("Model", bound=BaseOptions)

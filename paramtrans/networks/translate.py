@@ -25,7 +25,7 @@ from paramtrans.networks.factories import Maker
 from paramtrans.networks.files import ATTRIBUTE, Replaced
 from paramtrans.networks.host_network import HostNetwork
 from paramtrans.networks.input_cache import Entrances
-from paramtrans.networks.widths import Ratio, Widths
+from paramtrans.networks.widths import Ratio, Widths, with_registry
 from paramtrans.ops.distances import streamed_error
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
@@ -87,7 +87,9 @@ def translate(
         factories.check_unsized(trained, ratio, widths)
         targets = [(block, trained.target) for block in looked.blocks]
     else:
-        chosen = (widths or Ratio(0.5 if ratio is None else ratio))(original, looked.blocks, batches)
+        chosen = with_registry(widths or Ratio(0.5 if ratio is None else ratio), registry)(
+            original, looked.blocks, batches
+        )
         sized = [(block, chosen[block.entrance]) for block in looked.blocks]
         targets = [(block, block.adapter.narrowed(sizes)) for block, sizes in sized if sizes != block.sizes]
     if (batch := next(iter(batches), None)) is not None:

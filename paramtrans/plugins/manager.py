@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.metadata
 import importlib.util
 import sys
 import threading
-from functools import cache
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pluggy
 
+from paramtrans.api.specs import PluginSource
 from paramtrans.errors import PluginLoadError
 from paramtrans.plugins import hookspecs
 from paramtrans.plugins.calls import Outcome, guarded
-from paramtrans.plugins.registry import KINDS, Entry, Provider, Registry
+from paramtrans.plugins.registry import KINDS, LIVE, Entry, Provider, Registry, new_key
 
 ENTRY_POINTS = "paramtrans"
 
@@ -28,14 +32,41 @@ class Plugins:
     def __init__(self) -> None:
         self._manager = pluggy.PluginManager("paramtrans")
         self._manager.add_hookspecs(hookspecs)
-        self._lock, self._outcome = threading.Lock(), Outcome("")
+        self._lock, self._outcome = threading.RLock(), Outcome("")
         self._providers: dict[str, Provider] = {}
         self.not_loaded: list[str] = []
         self.files: list[Path] = []
-        """One-file plugins, for processes that are to have the same ones."""
+        """One-file plugins."""
+        self._entry_points = False
+        self._modules: list[tuple[str, str, str]] = []
+        self._objects: list[str] = []
+
+    @classmethod
+    def of(cls, source: PluginSource) -> Plugins:
+        """The plugins of another process, as far as they can be had here.
+
+        Raises:
+            PluginLoadError: a one-file plugin is missing, or fails.
+        """
+        made = cls()
+        if source.entry_points:
+            made.load_entry_points()
+        for file in source.files:
+            made.load_file(Path(file))
+        for name, distribution, version in source.modules:
+            made._load(partial(importlib.import_module, name), Provider(distribution, version))
+        made.not_loaded += source.absent
+        return made
+
+    def source(self) -> PluginSource:
+        """How another process comes by the same plugins."""
+        absent = (f"{provider} (registered as an object, which other processes lack)" for provider in self._objects)
+        files = tuple(map(str, self.files))
+        return PluginSource(new_key(), self._entry_points, files, tuple(self._modules), tuple(absent))
 
     def load_entry_points(self) -> None:
         """Load every plugin that an installed distribution announces under `[project.entry-points.paramtrans]`."""
+        self._entry_points = True
         seen: set[tuple[str, str]] = set()
         for distribution in importlib.metadata.distributions():
             for point in distribution.entry_points.select(group=ENTRY_POINTS):
@@ -44,7 +75,7 @@ class Plugins:
                 if (name, point.name) in seen:
                     continue
                 seen.add((name, point.name))
-                self._load(point, Provider(name, version))
+                self._load(point.load, Provider(name, version))
 
     def load_file(self, path: Path) -> None:
         """Load a one-file plugin. Only the command line or a caller does so, never a config.
@@ -64,14 +95,27 @@ class Plugins:
         sys.modules[module.__name__] = module
         try:
             spec.loader.exec_module(module)
-            self.register(module, Provider(str(path), ""))
+            self._register(module, Provider(str(path), ""))
             self.files.append(path.resolve())
         except (Exception, SystemExit) as error:
             del sys.modules[module.__name__]
             raise PluginLoadError(f"--plugin {path}: {type(error).__name__}: {error}") from error
 
     def register(self, plugin: ModuleType | object, provider: Provider) -> None:
-        """Add a plugin; raises `PluginLoadError` where it was written for other hooks than ours."""
+        """Add a plugin, a module or an object with hooks.
+
+        Other processes, which may train shards, import a module by its name; an object cannot reach them.
+
+        Raises:
+            PluginLoadError: it was written for other hooks than ours.
+        """
+        self._register(plugin, provider)
+        if isinstance(plugin, ModuleType):
+            self._modules.append((plugin.__name__, provider.distribution, provider.version))
+        else:
+            self._objects.append(str(provider))
+
+    def _register(self, plugin: ModuleType | object, provider: Provider) -> None:
         version = getattr(plugin, "PARAMTRANS_HOOK_VERSION", hookspecs.HOOK_VERSION)
         if version != hookspecs.HOOK_VERSION:
             raise PluginLoadError(f"written for hook version {version}, this paramtrans has {hookspecs.HOOK_VERSION}")
@@ -88,13 +132,13 @@ class Plugins:
         """The components that all plugins announce. A plugin that raises in its hook is reported and left out."""
         entries: list[Entry] = []
         failures: list[str] = []
-        with self._lock:  # the guards of all plugins report to the one call that goes on
-            for kind in KINDS:
-                self._outcome = Outcome(f"paramtrans_{kind}s")
-                announced = getattr(self._manager.hook, self._outcome.hook)()
-                entries += self._outcome.entries(kind, announced)
-                failures += self._outcome.failures
-        return Registry(entries, [*self.not_loaded, *failures])
+        for kind in KINDS:
+            outcome = Outcome(f"paramtrans_{kind}s")
+            with self._reporting_to(outcome):
+                announced = getattr(self._manager.hook, outcome.hook)()
+            entries += outcome.entries(kind, announced)
+            failures += outcome.failures
+        return Registry(entries, [*self.not_loaded, *failures], self.source())
 
     def notify(self, hook: str, **arguments: Any) -> None:
         """Call a lifecycle hook of every plugin.
@@ -105,13 +149,23 @@ class Plugins:
         """
         getattr(self._manager.hook, hook)(**arguments)
 
+    @contextmanager
+    def _reporting_to(self, outcome: Outcome) -> Iterator[None]:
+        """Within it the guards of all plugins report to this one call; a hook may ask for the registry in its turn."""
+        with self._lock:
+            before, self._outcome = self._outcome, outcome
+            try:
+                yield
+            finally:
+                self._outcome = before
+
     def providers(self) -> list[Provider]:
         """Every distribution that brought a plugin, once."""
         return sorted(set(self._providers.values()), key=str)
 
-    def _load(self, point: importlib.metadata.EntryPoint, provider: Provider) -> None:
+    def _load(self, load: Callable[[], Any], provider: Provider) -> None:
         try:
-            self.register(point.load(), provider)
+            self._register(load(), provider)
         except (Exception, SystemExit) as error:  # a broken plugin must not take the program down
             self.not_loaded.append(f"{provider} ({type(error).__name__}: {error})")
 
@@ -122,6 +176,20 @@ def plugins() -> Plugins:
     loaded = Plugins()
     loaded.load_entry_points()
     return loaded
+
+
+def registry_of(source: PluginSource) -> Registry:
+    """The registry that a source is of: itself in the process that made it, made anew in others.
+
+    Raises:
+        PluginLoadError: a one-file plugin is missing, or fails.
+    """
+    return LIVE.get(source.key) or _made_anew(source)
+
+
+@lru_cache(maxsize=4)
+def _made_anew(source: PluginSource) -> Registry:
+    return Plugins.of(source).registry()
 
 
 def components() -> Registry:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
-from paramtrans.api.specs import Component
+from paramtrans.api.specs import Component, PluginSource
 from paramtrans.errors import NameConflict, PluginLoadError, UnknownName
 
 KINDS = (
@@ -61,11 +63,25 @@ class Entry:
             ) from error
 
 
+LIVE: WeakValueDictionary[str, Registry] = WeakValueDictionary()
+"""The registries of this process, by the key of their source: a job that is done here is done with its own."""
+
+
+def new_key() -> str:
+    """A key that no other registry has, in this process or another."""
+    return os.urandom(8).hex()
+
+
 class Registry:
     """All components of all loaded plugins."""
 
-    def __init__(self, entries: Iterable[Entry] = (), not_loaded: Iterable[str] = ()) -> None:
+    def __init__(
+        self, entries: Iterable[Entry] = (), not_loaded: Iterable[str] = (), source: PluginSource | None = None
+    ) -> None:
         self._entries = tuple(entries)
+        self.source = source or PluginSource(new_key(), absent=("a registry made by hand",))
+        """How another process comes by the same."""
+        LIVE[self.source.key] = self
         self.not_loaded = tuple(not_loaded)
         """What could not be loaded and why, a line each, for error messages."""
 
@@ -116,7 +132,8 @@ class Registry:
         from paramtrans.api.options import validate  # here, because pydantic takes longer to import than listing takes
 
         cls = self.load(kind, name)
-        return cls(validate(cls.Options, options, f"{kind.replace('_', ' ')} {name}: "), *args)
+        validated = validate(cls.Options, options, f"{kind.replace('_', ' ')} {name}: ")
+        return cls(validated, *args, registry=self) if cls.needs_registry else cls(validated, *args)
 
     def _unknown(self, kind: str, name: str) -> str:
         if kind not in KINDS:

@@ -107,10 +107,11 @@ class Run:
         self.group = distributed.joined()
         self.where = where
         """What messages about the config begin with: its file."""
-        self.parts = Parts(config, loaded.registry(), like)
+        registry = loaded.registry()
+        self.parts = Parts(config, registry, like)
         self.cache = cache_dir(config.run.cache)
         with memory.told(where):
-            self.zoos = Zoos(self.parts, self.cache, loaded.registry())
+            self.zoos = Zoos(self.parts, self.cache, registry)
         self.zoo = self.zoos.own
         path = Path(config.run.dir) if config.run.dir else Path("runs") / name
         self.folder = RunFolder(path, config.model_dump(mode="json"))
@@ -212,7 +213,7 @@ class Run:
                 return
             training = zoo.config.zoo.step1 if step == 1 else zoo.config.zoo.step2
             steps = len(jobs) * training.length(len(zoo.parts.task.split("train")))
-            count = sum(job["stop"] - job["start"] for job in jobs)
+            count = sum(job.stop - job.start for job in jobs)
             what = f"step {step}: {count} {'whole hosts' if step == 1 else 'target blocks'}"
             with self.reporter.stage(what, steps) as stage:
                 self.parts.executor.run(jobs, stage.advance)
@@ -228,7 +229,7 @@ class Run:
 
     def _take_over(self, earlier: Path) -> tuple[Translator, dict[str, Any] | None]:
         """The translator of another run, and its history."""
-        translator = load_translator(earlier, self.plugins.registry())
+        translator = load_translator(earlier, self.parts.registry)
         self._save(translator)
         if not isinstance(translator, LearnedTranslator):
             return translator, None

@@ -147,3 +147,16 @@ def test_a_wrapper_may_end_a_run_and_sees_that_another_does() -> None:
     with pytest.raises(StopRun, match="the night is over"):
         found.notify("paramtrans_run_started", run=None)
     assert seen == ["the night is over"]
+
+
+def test_a_hook_may_ask_for_what_else_there_is() -> None:
+    found = Plugins()
+
+    def rivals() -> list[Component]:
+        [shift] = found.registry().of_kind("augmenter")
+        return [Component("beside", "", shift.component.target)]
+
+    asking = iter([rivals, list])  # once: it is called again by what it calls
+    found.register(announcing(SHIFT), Provider("acme", "1"))
+    found.register(plugin("paramtrans_rivals", lambda: next(asking)()), Provider("asking", "1"))
+    assert names(found) == {"shift": "acme", "beside": "asking"}
