@@ -12,6 +12,7 @@ from paramtrans.utils.lazy import face
 
 if TYPE_CHECKING:
     from paramtrans.api.adapter import BlockAdapter, BlockOptions
+    from paramtrans.api.architecture import ArchitectureSource
     from paramtrans.api.augmenter import Augmenter
     from paramtrans.api.context import Context, Entering
     from paramtrans.api.executor import Executor
@@ -48,6 +49,10 @@ if TYPE_CHECKING:
     from paramtrans.translators.saving import load_translator, save_translator
 
 _MODULES = {
+    "networks.widths": ["WidthRule"],
+    "api.report_section": ["ReportSection"],
+    "api.metric": ["Metric"],
+    "api.architecture": ["ArchitectureSource"],
     "api.adapter": ["BlockAdapter", "BlockOptions"],
     "api.augmenter": ["Augmenter"],
     "api.context": ["Context", "Entering"],
@@ -89,6 +94,7 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 """The module, below `paramtrans`, that each public name lives in."""
 
 __all__ = [
+    "ArchitectureSource",
     "Augmenter",
     "BaseOptions",
     "Batch",
@@ -105,12 +111,14 @@ __all__ = [
     "Hosts",
     "Job",
     "LearnedTranslator",
+    "Metric",
     "Objective",
     "Params",
     "ParamtransError",
     "PretrainedTranslator",
     "ProbeCase",
     "Probes",
+    "ReportSection",
     "Rival",
     "RivalCase",
     "RunInfo",
@@ -124,6 +132,7 @@ __all__ = [
     "TensorSpec",
     "TokenTranslator",
     "Translator",
+    "WidthRule",
     "__version__",
     "components",
     "draw_probes",

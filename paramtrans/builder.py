@@ -15,7 +15,9 @@ from paramtrans.api.augmenter import Augmenter
 from paramtrans.api.context import Context
 from paramtrans.api.executor import Executor
 from paramtrans.api.hosts import Hosts
+from paramtrans.api.metric import Metric
 from paramtrans.api.objective import Objective
+from paramtrans.api.report_section import ReportSection
 from paramtrans.api.rival import Rival
 from paramtrans.api.runner import Runner
 from paramtrans.api.stacking import split
@@ -133,6 +135,14 @@ class Parts:
         """The rivals by name."""
         return {p.name: self._create("rival", p) for p in self.config.evaluation.rivals}
 
+    def metrics(self) -> dict[str, Metric]:
+        """What is measured beside the task's own score, by name."""
+        return {p.name: self._create("metric", p) for p in self.config.evaluation.metrics}
+
+    def sections(self) -> list[ReportSection]:
+        """Further sections of the run's page."""
+        return [self._create("report_section", p) for p in self.config.evaluation.sections]
+
     def methods(self) -> dict[str, Method]:
         """The methods beside the run's own translator, by label."""
         return {part.label: self._method(part) for part in self.config.evaluation.methods}
@@ -176,7 +186,7 @@ class Parts:
             _ = self.device
         except ConfigError as error:
             problems += [f"{where}: {problem}" for problem in error.problems]
-        _ = self.executor, self.augmenters(), self.rivals()
+        _ = self.executor, self.augmenters(), self.rivals(), self.metrics(), self.sections()
         if problems:
             raise ConfigError(problems)
 

@@ -13,7 +13,12 @@ if TYPE_CHECKING:
     from paramtrans.networks.files import load_translated as load_translated, save_translated as save_translated
     from paramtrans.networks.host_network import HostNetwork as HostNetwork
     from paramtrans.networks.synthetic_inputs import draw_probes as draw_probes
-    from paramtrans.networks.widths import Budget as Budget, FlopBudget as FlopBudget, Ratio as Ratio
+    from paramtrans.networks.widths import (
+        Budget as Budget,
+        FlopBudget as FlopBudget,
+        Ratio as Ratio,
+        WidthRule as WidthRule,
+    )
 else:
     __getattr__, __dir__, __all__ = face(
         __name__,
@@ -24,6 +29,6 @@ else:
             "files": ["load_translated", "save_translated"],
             "host_network": ["HostNetwork"],
             "synthetic_inputs": ["draw_probes"],
-            "widths": ["Budget", "FlopBudget", "Ratio"],
+            "widths": ["Budget", "FlopBudget", "Ratio", "WidthRule"],
         },
     )

@@ -22,6 +22,10 @@ KINDS = (
     "rival",
     "probe",
     "executor",
+    "architecture",
+    "width_rule",
+    "metric",
+    "report_section",
     "pretrained_translator",
     "command",
 )
