@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ from weakref import WeakValueDictionary
 
 from paramtrans.api.specs import Component, PluginSource
 from paramtrans.errors import NameConflict, PluginLoadError, UnknownName
+from paramtrans.utils.near import did_you_mean, nearest
 
 KINDS = (
     "block_adapter",
@@ -109,8 +109,8 @@ class Registry:
         """The components of this name, of any kind; raises `UnknownName` where there is none."""
         if found := [entry for entry in self if entry.name == name]:
             return found
-        close = difflib.get_close_matches(name, {entry.name for entry in self}, n=1)
-        hint = f'did you mean "{close[0]}"?' if close else "paramtrans plugins lists what there is"
+        near = nearest(name, {entry.name for entry in self})
+        hint = f'did you mean "{near}"?' if near else "paramtrans plugins lists what there is"
         raise UnknownName(f'unknown component "{name}"; {hint}')
 
     def name_of(self, kind: str, cls: type) -> str:
@@ -141,8 +141,8 @@ class Registry:
 
     def _unknown(self, kind: str, name: str) -> str:
         if kind not in KINDS:
-            return f'unknown kind of component "{kind}"{_near(kind, KINDS)}\n  kinds: {", ".join(KINDS)}'
-        near = _near(name, {entry.name for entry in self.of_kind(kind)})
+            return f'unknown kind of component "{kind}"{did_you_mean(kind, KINDS)}\n  kinds: {", ".join(KINDS)}'
+        near = did_you_mean(name, {entry.name for entry in self.of_kind(kind)})
         lines = [f'unknown {kind.replace("_", " ")} "{name}"{near}']
         providers = sorted({str(entry.provider) for entry in self.of_kind(kind)})
         for provider in providers:
@@ -150,9 +150,3 @@ class Registry:
             lines.append(f"  available: {', '.join(offered)} ({provider})")
         lines.extend(f"  not loaded: {line}" for line in self.not_loaded)
         return "\n".join(lines)
-
-
-def _near(name: str, names: Iterable[str]) -> str:
-    """The nearest of some names as a question, or nothing."""
-    close = difflib.get_close_matches(name, list(names), n=1)
-    return f'; did you mean "{close[0]}"?' if close else ""

@@ -1,4 +1,4 @@
-"""The page of examples shows what `paramtrans new plugin` writes; `tests/plugins/test_new.py` installs and runs that."""
+"""The page of examples shows what `paramtrans new plugin` writes, which other tests install and run."""
 
 from __future__ import annotations
 

@@ -81,9 +81,15 @@ def test_a_beginning_of_every_kind_does_what_its_kind_promises(tmp_path: Path) -
     assert called.returncode == 0 and int(called.stdout) > 1000
     settings = {"task.name": "acme_all_task", "executor.name": "acme_all_executor", "run.device": "cpu"}
     arguments = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-    lists = ["--set", "objectives=[acme_all_objective]", "--set", "evaluation.rivals=[acme_all_rival]"]
-    lists += ["--set", "evaluation.metrics=[acme_all_metric]", "--set", "evaluation.sections=[acme_all_report_section]"]
-    command = ["run", str(SUPPORT / "tiny.toml"), "--quiet", *arguments, *lists]
+    lists = {
+        "objectives": "objective",
+        "evaluation.rivals": "rival",
+        "evaluation.metrics": "metric",
+        "evaluation.sections": "report_section",
+    }
+    for key, kind in lists.items():
+        arguments += ["--set", f'{key}=["acme_all_{kind}"]']
+    command = ["run", str(SUPPORT / "tiny.toml"), "--quiet", *arguments]
     stopped = python("-m", "paramtrans.cli.main", *command, site=site, cwd=tmp_path, ACME_ALL_SECONDS="0")
     assert stopped.returncode == 3 and "stopped: " in stopped.stderr, stopped.stderr
     done = python("-m", "paramtrans.cli.main", *command, site=site, cwd=tmp_path)
