@@ -107,7 +107,8 @@ class Comparison:
                 first = stacks.take(self.filled[method].blocks, [0])
                 block = {name: t.to(parts.device) for name, t in first.items()}
                 maps[method] = runner.target(block, former)
-        return {name: values[0].mean(dim=1).cpu() for name, values in maps.items()}
+        shown = {name: values[0] for name, values in maps.items() if values.ndim == 5}  # inputs may be no images
+        return {name: values.mean(dim=1).cpu() for name, values in shown.items()}
 
     def _translate(self, reporter: Reporter) -> None:
         """The run's own translator, and the methods beside it."""
