@@ -12,10 +12,12 @@ from paramtrans.utils.lazy import face
 
 if TYPE_CHECKING:
     from paramtrans.api.adapter import BlockAdapter, BlockOptions
+    from paramtrans.api.architecture import ArchitectureSource
     from paramtrans.api.augmenter import Augmenter
     from paramtrans.api.context import Context, Entering
     from paramtrans.api.executor import Executor
     from paramtrans.api.hosts import Hosts
+    from paramtrans.api.job import Job
     from paramtrans.api.objective import Batch, Objective
     from paramtrans.api.options import BaseOptions
     from paramtrans.api.probes import ProbeCase, Probes
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from paramtrans.api.task import Split, Task
     from paramtrans.api.translator import Translator
     from paramtrans.config.schema import Config
-    from paramtrans.errors import ParamtransError
+    from paramtrans.errors import ParamtransError, StopRun
     from paramtrans.networks.files import load_translated, save_translated
     from paramtrans.networks.host_network import HostNetwork
     from paramtrans.networks.synthetic_inputs import draw_probes
@@ -47,11 +49,16 @@ if TYPE_CHECKING:
     from paramtrans.translators.saving import load_translator, save_translator
 
 _MODULES = {
+    "networks.widths": ["WidthRule"],
+    "api.report_section": ["ReportSection"],
+    "api.metric": ["Metric"],
+    "api.architecture": ["ArchitectureSource"],
     "api.adapter": ["BlockAdapter", "BlockOptions"],
     "api.augmenter": ["Augmenter"],
     "api.context": ["Context", "Entering"],
     "api.executor": ["Executor"],
     "api.hosts": ["Hosts"],
+    "api.job": ["Job"],
     "api.objective": ["Batch", "Objective"],
     "api.options": ["BaseOptions"],
     "api.probes": ["ProbeCase", "Probes"],
@@ -70,7 +77,7 @@ _MODULES = {
     "api.task": ["Split", "Task"],
     "api.translator": ["Translator"],
     "config.schema": ["Config"],
-    "errors": ["ParamtransError"],
+    "errors": ["ParamtransError", "StopRun"],
     "networks.files": ["load_translated", "save_translated"],
     "networks.host_network": ["HostNetwork"],
     "networks.synthetic_inputs": ["draw_probes"],
@@ -87,6 +94,7 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 """The module, below `paramtrans`, that each public name lives in."""
 
 __all__ = [
+    "ArchitectureSource",
     "Augmenter",
     "BaseOptions",
     "Batch",
@@ -101,18 +109,22 @@ __all__ = [
     "FeatureSpec",
     "HostNetwork",
     "Hosts",
+    "Job",
     "LearnedTranslator",
+    "Metric",
     "Objective",
     "Params",
     "ParamtransError",
     "PretrainedTranslator",
     "ProbeCase",
     "Probes",
+    "ReportSection",
     "Rival",
     "RivalCase",
     "RunInfo",
     "RunResult",
     "Split",
+    "StopRun",
     "SymmetryGroup",
     "SymmetryMember",
     "Task",
@@ -120,6 +132,7 @@ __all__ = [
     "TensorSpec",
     "TokenTranslator",
     "Translator",
+    "WidthRule",
     "__version__",
     "components",
     "draw_probes",

@@ -55,3 +55,12 @@ class OutOfMemory(ParamtransError):
 
 class TrainingError(ParamtransError):
     """Training that left the finite numbers or cannot go on."""
+
+
+class StopRun(ParamtransError):
+    """Raised by a lifecycle hook to end a run here. What is done stays, and the same run goes on from there.
+
+    >>> raise StopRun("the night is over")
+    Traceback (most recent call last):
+    paramtrans.errors.StopRun: the night is over
+    """

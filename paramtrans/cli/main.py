@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import paramtrans
-from paramtrans.errors import ParamtransError
+from paramtrans.errors import ParamtransError, StopRun
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Entry
 
@@ -57,7 +57,7 @@ def paramtrans_group(debug: bool) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 done, 1 a defect of ours, 2 the user's mistake, 130 interrupted."""
+    """Exit status: 0 done, 1 a defect of ours, 2 the user's mistake, 3 stopped by a plugin, 130 interrupted."""
     if os.environ.get("_PARAMTRANS_COMPLETE", "").startswith("bash"):
         from click.shell_completion import add_completion_class
 
@@ -79,6 +79,9 @@ def main(arguments: list[str] | None = None) -> int:
         again = "run it again without --fresh" if "--fresh" in arguments else "run the same command again"
         click.echo(f"interrupted; {again} to go on", err=True)
         return 130
+    except StopRun as error:
+        click.echo(f"stopped: {error}; run the same command again to go on", err=True)
+        return 3
     except ParamtransError as error:
         if "--debug" in given:
             traceback.print_exc()

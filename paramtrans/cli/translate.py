@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 @click.option(
     "--measured", is_flag=True, help="With --parameters: take most units where that is measured to harm least."
 )
+@click.option("--widths", "rule", metavar="NAME", help="Instead of --ratio: a rule; its options by --option.")
 @click.option("--independent", is_flag=True, help="Translate each block as if it were the only one.")
 @DATA
 @PROBES
@@ -61,6 +62,7 @@ def translate(
     budget: int | None,
     flops: int | None,
     measured: bool,
+    rule: str | None,
     independent: bool,
     data: Path | None,
     probes: str | None,
@@ -75,14 +77,23 @@ def translate(
     from paramtrans.networks.blocks import costs, output_error
     from paramtrans.networks.files import ATTRIBUTE, save_translated
     from paramtrans.networks.translate import translate as translate_network
+    from paramtrans.plugins.manager import components
     from paramtrans.utils.progress import ConsoleReporter, Reporter
 
     if output.suffix != ".safetensors":
         raise ConfigError([f"-o {output}: must end in .safetensors"])
-    options, going_on = _settings(settings, (*then, *([probes] if probes else [])))
+    named = [name for name in (probes, rule) if name]
+    options, going_on = _settings(settings, (*then, *named))
     made_up = shape_of_made_up(probes, shape, data)
     chosen = Path(translator) if Path(translator).is_dir() else translator
-    widths = _widths(ratio, budget, flops, (chosen, options) if measured else None)
+    if rule is not None:
+        if measured or any(given is not None for given in (ratio, budget, flops)):
+            raise ConfigError(
+                ["--widths: is instead of --ratio, --parameters, --flops and --measured; give one of them"]
+            )
+        widths = components().create("width_rule", rule, **going_on.pop(rule))
+    else:
+        widths = _widths(ratio, budget, flops, (chosen, options) if measured else None)
     promised = _promised(chosen)
     network = read_network(model, architecture)
     batches = read_inputs(data) if data else []

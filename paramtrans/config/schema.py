@@ -146,6 +146,10 @@ class EvaluationConfig(BaseOptions):
     )
     methods: tuple[MethodConfig, ...] = ()
     """Translators beside the run's own, each with probes of its own and others that go on from it."""
+    metrics: tuple[ComponentConfig, ...] = Field((), max_length=MAX_PARTS)
+    """Numbers to measure beside the task's own score, for every method."""
+    sections: tuple[ComponentConfig, ...] = Field((), max_length=MAX_PARTS)
+    """Further sections of the run's page."""
     baseline: str | None = None
     """The method that all are compared with, host by host; by default the run's own translator."""
     holdout: bool = False
@@ -207,6 +211,9 @@ class Config(BaseOptions):
         yield from ((f"objectives.{i}", "objective", part) for i, part in enumerate(self.objectives))
         yield from ((f"augmenters.{i}", "augmenter", part) for i, part in enumerate(self.augmenters))
         yield from ((f"evaluation.rivals.{i}", "rival", part) for i, part in enumerate(self.evaluation.rivals))
+        yield from ((f"evaluation.metrics.{i}", "metric", part) for i, part in enumerate(self.evaluation.metrics))
+        sections = enumerate(self.evaluation.sections)
+        yield from ((f"evaluation.sections.{i}", "report_section", part) for i, part in sections)
         for i, method in enumerate(self.evaluation.methods):
             own = [(f"then.{j}", "translator", part) for j, part in enumerate(method.then)]
             own += [("translator", "translator", method.translator)] if method.translator else []

@@ -19,7 +19,7 @@ from paramtrans.api.stacking import Params
 from paramtrans.api.translator import Translator
 from paramtrans.builder import Builder
 from paramtrans.errors import TrainingError
-from paramtrans.evaluation.accuracy import accuracies
+from paramtrans.evaluation.accuracy import SCORE, measured
 from paramtrans.evaluation.costs import block_costs, break_even, translator_costs
 from paramtrans.evaluation.diagnosis import Diagnosis
 from paramtrans.ops.statistics import gap_closed, summarise
@@ -40,6 +40,8 @@ class Comparison:
     def __init__(self, builder: Builder, translator: Translator | None, hosts: Hosts, pairs: Hosts | None) -> None:
         self.builder, self.translator, self.hosts, self.pairs = builder, translator, hosts, pairs
         self.accuracies: dict[str, Tensor] = {}
+        self.metrics: dict[str, dict[str, Tensor]] = {}
+        """What was measured beside it: metric → method → `[hosts]`."""
         self.examples = 0
         """On how many examples accuracies are measured."""
         self.filled: dict[str, Filled] = {}
@@ -58,7 +60,10 @@ class Comparison:
         test = runner.task.split("holdout" if settings.holdout else "test").first(settings.examples)
         self.examples = len(test)
         with reporter.stage(f"evaluation: {len(networks)} methods", len(self.hosts)) as stage:
-            self.accuracies = accuracies(runner, self.hosts, networks, test, self.builder.device, stage.advance)
+            metrics = {name: metric.measure for name, metric in self.builder.metrics().items()}
+            measures = {SCORE: runner.task.score, **metrics}
+            found = measured(runner, self.hosts, networks, test, measures, self.builder.device, stage.advance)
+        self.accuracies, self.metrics = found.pop(SCORE), found
 
     def result(self, history: dict[str, Any] | None, zoo_seconds: float) -> dict[str, Any]:
         """What `evaluation.json` says, but for the numbers of hosts; `zoo_seconds` is what the zoo's shards took."""
@@ -102,7 +107,8 @@ class Comparison:
                 first = stacks.take(self.filled[method].blocks, [0])
                 block = {name: t.to(builder.device) for name, t in first.items()}
                 maps[method] = runner.target(block, former)
-        return {name: values[0].mean(dim=1).cpu() for name, values in maps.items()}
+        shown = {name: values[0] for name, values in maps.items() if values.ndim == 5}  # inputs may be no images
+        return {name: values.mean(dim=1).cpu() for name, values in shown.items()}
 
     def _translate(self, reporter: Reporter) -> None:
         """The run's own translator, and the methods beside it."""
@@ -145,6 +151,8 @@ class Comparison:
                 summary["difference"] = {"mean": difference.mean, "ci95": list(difference.ci95)}
             if filled := self.filled.get(method):
                 summary["images"] = filled.images
+            if self.metrics:
+                summary["metrics"] = {name: summarise(of[method]).as_dict() for name, of in self.metrics.items()}
         return summaries
 
     def _diagnosis(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from paramtrans.networks.activations import Inputs, call
 from paramtrans.networks.blocks import NetworkBlock
 from paramtrans.networks.translate import translate
 from paramtrans.networks.widths import Chosen, Ratio, saved
+from paramtrans.plugins.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,12 @@ class Allotment:
     options: Mapping[str, Any] = field(default_factory=dict)
     shares: tuple[float, ...] = (0.25, 0.5, 0.75)
     """Of the hidden units; a block may also stay as it is."""
+    registry: Registry | None = None
+    """Where translators are looked up: by default where `translate` does."""
+
+    def with_registry(self, registry: Registry) -> Allotment:
+        """The same; a registry of its own stays."""
+        return self if self.registry else replace(self, registry=registry)
 
     def __call__(self, network: nn.Module, blocks: Sequence[NetworkBlock], batches: Iterable[Inputs]) -> Chosen:
         every = list(batches)
@@ -69,6 +76,7 @@ class Allotment:
         for share in sorted(self.shares, reverse=True):
             sizes = Ratio(share).sizes(block)
             alone: dict[str, Any] = {"widths": _Only(block.entrance, sizes), "blocks": block.path or "*"}
+            alone["registry"] = self.registry
             with _unwarned():
                 small = translate(network, self.translator, calibrate=calibrate, options=self.options, **alone)
             found.append(Step(sizes, saved(block, sizes), error(small, network, held_out)))

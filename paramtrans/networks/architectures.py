@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -14,14 +14,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from paramtrans.errors import ConfigError, StoreError
-from paramtrans.networks.host_network import HostNetwork, host_network
+from paramtrans.api.architecture import ArchitectureSource
+from paramtrans.errors import ConfigError, ParamtransError, StoreError
+from paramtrans.networks.host_network import HostNetwork
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
 from paramtrans.storage import torch_checkpoint
 
-KNOWN = "torchvision:NAME, task:TASK:BLOCK"
-"""Architectures that come with what is installed, so that no file is run to build them."""
+KIND, FIRST = "architecture", "torchvision"
+"""The kind of component, and the source that messages name first."""
 
 
 def build(architecture: str, files: bool = True, registry: Registry | None = None) -> nn.Module:
@@ -31,12 +32,30 @@ def build(architecture: str, files: bool = True, registry: Registry | None = Non
     A file is run as Python, so only a person may name one; `files` says whether one does. Raises `ConfigError`, and
     `UnknownName` for a task or a block that there is not.
     """
-    return _factory(architecture, files, registry or components())()
+    registry = registry or components()
+    place, _, query = architecture.partition("?")
+    arguments = {key: _value(value) for key, value in parse_qsl(query)}
+    source, _, name = place.partition(":")
+    if is_installed(architecture, registry):
+        made: ArchitectureSource = registry.create(KIND, source)
+        return _called(partial(made.build, name, arguments), architecture)
+    file, _, function = place.rpartition(":")
+    if not file or not files:
+        raise ConfigError([f"architecture {architecture!r}: expected {_expected(files, registry)}"])
+    return _called(partial(_factory(architecture, Path(file), function), **arguments), architecture)
 
 
-def is_installed(architecture: str) -> bool:
-    """Whether building it runs no file."""
-    return architecture.startswith(("torchvision:", "task:"))
+def is_installed(architecture: str, registry: Registry) -> bool:
+    """Whether it comes from what is installed, so that no file is run to build it."""
+    source, colon, _ = architecture.partition(":")
+    return bool(colon) and any(entry.name == source for entry in registry.of_kind(KIND))
+
+
+def _expected(files: bool, registry: Registry) -> str:
+    """The forms that an architecture may have."""
+    sources = sorted(registry.of_kind(KIND), key=lambda entry: entry.name != FIRST)
+    forms = ", ".join(f"{entry.name}:{entry.resolve().form}" for entry in sources)
+    return f"{forms} or FILE.py:FACTORY" if files else forms
 
 
 def with_parameters(network: nn.Module, path: Path) -> nn.Module:
@@ -88,23 +107,8 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
         raise StoreError(f"{path}: not a safetensors file ({error})") from error
 
 
-def _factory(architecture: str, files: bool, registry: Registry) -> Callable[[], nn.Module]:
-    place, _, name = architecture.rpartition(":")
-    name, _, query = name.partition("?")
-    arguments = {key: _value(value) for key, value in parse_qsl(query)}
-    if place == "torchvision":
-        return lambda: _called(_torchvision(name), arguments, architecture)
-    if place.startswith("task:"):
-        return lambda: host_network(place.removeprefix("task:"), name, arguments, registry)
-    if place == "task":
-        blocks = ", ".join(entry.name for entry in registry.of_kind("block_adapter"))
-        raise ConfigError(
-            [f"architecture {architecture!r}: add the block in its slot, as in {architecture}:BLOCK ({blocks})"]
-        )
-    if not place or not files:
-        allowed = f"{KNOWN} or FILE.py:FACTORY" if files else KNOWN
-        raise ConfigError([f"architecture {architecture!r}: expected {allowed}"])
-    path = Path(place)
+def _factory(architecture: str, path: Path, name: str) -> Callable[..., Any]:
+    """A function of a Python file, which is run."""
     spec = importlib.util.spec_from_file_location(f"paramtrans_architecture_{path.stem}", path)
     if not path.is_file() or spec is None or spec.loader is None:
         raise ConfigError([f"architecture {architecture!r}: no such Python file: {path}"])
@@ -118,23 +122,15 @@ def _factory(architecture: str, files: bool, registry: Registry) -> Callable[[],
     factory = getattr(module, name, None)
     if not callable(factory):
         raise ConfigError([f"architecture {architecture!r}: {path} has no function {name!r} that makes a network"])
-    return lambda: _called(factory, arguments, architecture)
+    made: Callable[..., Any] = factory
+    return made
 
 
-def _torchvision(name: str) -> Callable[..., Any]:
-    from torchvision import models
-
-    if name not in models.list_models():
-        near = difflib.get_close_matches(name, models.list_models(), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError([f"architecture: torchvision.models.list_models() has no {name!r}{hint}"])
-    builder: Callable[..., Any] = models.get_model_builder(name)
-    return builder
-
-
-def _called(factory: Callable[..., Any], arguments: dict[str, Any], architecture: str) -> nn.Module:
+def _called(make: Callable[[], Any], architecture: str) -> nn.Module:
     try:
-        network = factory(**arguments)
+        network = make()
+    except ParamtransError:
+        raise
     except Exception as error:
         raise ConfigError([f"architecture {architecture!r}: {type(error).__name__}: {error}"]) from error
     if not isinstance(network, nn.Module):

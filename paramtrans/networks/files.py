@@ -164,7 +164,7 @@ def _untranslated(record: _Record, network: nn.Module | str | None, place: Path,
         return network
     if network is not None:
         return architectures.build(network, registry=registry)
-    if record.architecture is None or not architectures.is_installed(record.architecture):
+    if record.architecture is None or not architectures.is_installed(record.architecture, registry):
         made_by = f" (it was {record.architecture})" if record.architecture else ""
         raise StoreError(f"{place}: say what makes the untranslated network{made_by}; no file named here is ever run")
     return architectures.build(record.architecture, files=False, registry=registry)

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from rich.table import Table
 from rich.text import Text
@@ -15,6 +14,7 @@ from rich.text import Text
 from paramtrans.report import figures, sweep_figures
 from paramtrans.report.figures import label
 from paramtrans.storage import files
+from paramtrans.utils.templates import environment
 
 Row: TypeAlias = "dict[str, Any]"
 """One run: `name`, `values`, `dir` below the sweep's folder, `seconds`, and most of its `evaluation.json`."""
@@ -63,19 +63,19 @@ def cells(rows: Sequence[Row], columns: Sequence[str]) -> tuple[list[str], list[
 
 def write(folder: Path, name: str, rows: Sequence[Row], columns: Sequence[str], figure: str) -> Path:
     """Write the page of a sweep to its folder; returns the page's path."""
-    templates = FileSystemLoader(Path(__file__).parents[1] / "templates")
-    environment = Environment(
-        loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     head, body = cells(rows, columns)
     made, said = _figure(folder, rows, columns, figure)
-    page = environment.get_template(TEMPLATE).render(
-        name=name,
-        head=head,
-        lines=[(row["dir"], line) for row, line in zip(rows, body, strict=True)],
-        keys=_keys_count(rows),
-        figure=Markup(figures.svg(made, "sweep", said)),
-        said=said,
+    page = (
+        environment()
+        .get_template(TEMPLATE)
+        .render(
+            name=name,
+            head=head,
+            lines=[(row["dir"], line) for row, line in zip(rows, body, strict=True)],
+            keys=_keys_count(rows),
+            figure=Markup(figures.svg(made, "sweep", said)),
+            said=said,
+        )
     )
     files.write_bytes(folder / PAGE, page.encode("utf-8", errors="replace"))
     return folder / PAGE

@@ -22,6 +22,7 @@ from paramtrans.report.figures import label, ordered
 from paramtrans.runs import folder as run_folder
 from paramtrans.runs.folder import Record
 from paramtrans.storage import files
+from paramtrans.utils.templates import environment
 
 FORMAT = 1
 NONE = "–"
@@ -126,7 +127,7 @@ def write(path: Path, found: Mapping[str, Any]) -> None:
     means = found["methods"].get("translated", {})
     said = "Mean accuracy of the translated blocks of each run, with its 95% interval."
     page = (
-        html.environment()
+        environment()
         .get_template("compare.html.jinja")
         .render(
             runs=runs,

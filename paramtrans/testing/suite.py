@@ -19,12 +19,14 @@ from paramtrans.testing import (  # noqa: F401 - each brings its checks
     every,
     executors,
     families,
+    metrics,
     objectives,
     probes,
     rivals,
     symmetries,
     tasks,
     translators,
+    width_rules,
 )
 from paramtrans.testing.check import CHECKS as CHECKS, Check, CheckFailed, Subject
 from paramtrans.testing.samples import trials

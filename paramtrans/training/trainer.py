@@ -18,7 +18,7 @@ from paramtrans.api.objective import Batch
 from paramtrans.api.stacking import Params, take
 from paramtrans.backends.host_runner import HostRunner
 from paramtrans.builder import Builder
-from paramtrans.errors import ConfigError, TrainingError
+from paramtrans.errors import ConfigError, StopRun, TrainingError
 from paramtrans.evaluation import accuracy
 from paramtrans.storage import files
 from paramtrans.storage.training_checkpoint import Checkpoint
@@ -30,6 +30,8 @@ from paramtrans.utils import seeds
 FORMAT = 1
 """Version of a checkpoint."""
 SMALLEST_VARIANCE = 1e-4
+EpochEnded = Callable[[int, dict[str, float]], None]
+"""Is told the number of an epoch, counted from 1, and its metrics."""
 
 
 class Trainer:
@@ -74,7 +76,7 @@ class Trainer:
             translator.parameters(), self.options.lr, weight_decay=self.options.weight_decay
         )
 
-    def run(self, epoch_ended: Callable[[int, dict[str, float]], None]) -> History:
+    def run(self, epoch_ended: EpochEnded) -> History:
         """Train to the last epoch; the translator ends with the weights of its best evaluation."""
         self._resume()
         self._begin_together()
@@ -86,11 +88,19 @@ class Trainer:
                 metrics["select"] = self._evaluate(epoch)
             self.history.epochs.append(metrics)
             self.history.seconds = earlier + time.monotonic() - started
-            epoch_ended(epoch, metrics)
+            self._tell(epoch_ended, epoch, metrics)
             if self.processes.leads and (last or epoch % self.options.checkpoint_every == 0):
                 self._save()
         self.translator.load_state_dict(self.best)
         return self.history
+
+    def _tell(self, epoch_ended: EpochEnded, epoch: int, metrics: dict[str, float]) -> None:
+        """Say that an epoch ended; where that ends the run, what was learned is kept."""
+        try:
+            epoch_ended(epoch, metrics)
+        except StopRun:
+            self._save()
+            raise
 
     def rate(self, epoch: int) -> float:
         """Learning rate during an epoch, counted from 1."""

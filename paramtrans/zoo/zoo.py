@@ -12,11 +12,11 @@ import torch
 
 from paramtrans.api import stacking as params_
 from paramtrans.api.hosts import Hosts
+from paramtrans.api.job import Job
 from paramtrans.api.stacking import Params
 from paramtrans.backends import host_runner
 from paramtrans.builder import Builder
 from paramtrans.errors import StoreError, TrainingError
-from paramtrans.plugins.manager import plugins
 from paramtrans.storage import files
 from paramtrans.storage.shards import Shards
 from paramtrans.zoo import warm_start
@@ -138,8 +138,8 @@ class Zoo:
         }.get(role, 0)
         return shards(role, count, self.config.zoo.shard)
 
-    def missing(self, step: int, outdated: int = 0) -> list[dict[str, Any]]:
-        """Jobs for the shards of a step that are absent, or damaged (which is logged), as JSON documents.
+    def missing(self, step: int, outdated: int = 0) -> list[Job]:
+        """Jobs for the shards of a step that are absent, or damaged (which is logged).
 
         Shards that were there when `newest` returned `outdated` count as absent too.
         """
@@ -268,21 +268,24 @@ class Zoo:
     def _seeds(self, shard: Shard) -> list[int]:
         return [host_seed(self.config.zoo.seed, shard.role, number) for number in range(shard.start, shard.stop)]
 
-    def _job(self, step: int, shard: Shard, snapshots: list[Shard]) -> dict[str, Any]:
-        return {
-            "step": step,
-            "role": shard.role,
-            "start": shard.start,
-            "stop": shard.stop,
-            "hosts": str(self._hosts_file(shard).absolute()),
-            "file": str(self._path(step, shard).absolute()),
-            "snapshots": {each.role: str(self._path(step, each).absolute()) for each in snapshots},
-            "cache": str(self.cache),
-            "plugins": [str(file) for file in plugins().files],
-            "given": shard.role == "report" and (self.given is not None if step == 1 else self.given_targets),
-            "config": self.config.model_dump(mode="json"),
-            "begin": [self.begin[0], str(self.begin[1]._hosts_file(shard).absolute())] if self.begin else None,
-        }
+    def _job(self, step: int, shard: Shard, snapshots: list[Shard]) -> Job:
+        begin = (self.begin[0], self.begin[1]._hosts_file(shard).absolute()) if self.begin else None
+        return Job.model_validate(
+            {
+                "step": step,
+                "role": shard.role,
+                "start": shard.start,
+                "stop": shard.stop,
+                "hosts": self._hosts_file(shard).absolute(),
+                "file": self._path(step, shard).absolute(),
+                "snapshots": {each.role: self._path(step, each).absolute() for each in snapshots},
+                "cache": self.cache,
+                "plugins": self.builder.registry.source,
+                "given": shard.role == "report" and (self.given is not None if step == 1 else self.given_targets),
+                "config": self.config.model_dump(mode="json"),
+                "begin": begin,
+            }
+        )
 
     def _hosts_file(self, shard: Shard) -> Path:
         """The step-1 file that holds a shard's hosts; a step-2 shard may end before it."""
