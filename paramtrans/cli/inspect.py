@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
+from paramtrans.cli import answer
 from paramtrans.cli.flags import json_flag, plugin_files
 from paramtrans.cli.inputs import DATA, read_inputs
 from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, read_network, times
@@ -48,7 +48,7 @@ def inspect(model: Path, architecture: str, blocks: str, data: Path | None, as_j
     trained = trained_for(network, blocks, registry)
     if as_json:
         seen = {"parameters": parameters(network), "blocks": rows, "translators": fixed, "trained": trained}
-        click.echo(json.dumps(seen, ensure_ascii=False))
+        answer.tell(seen)
         return
     notes = (f"not to be translated: {row['refused']}" if row["refused"] else "" for row in rows)
     cells = ((row["path"] or ".", row["adapter"], times(row["hidden"]), f"{row['parameters']:,}") for row in rows)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import paramtrans
+from paramtrans.cli import answer
 from paramtrans.cli.completion import component_names
 from paramtrans.cli.flags import json_flag, plugin_files, quiet_flag
 from paramtrans.plugins.manager import components
@@ -37,7 +38,7 @@ def plugins(name: str | None, as_json: bool, quiet: bool) -> None:
     else:
         rows = [_row(entry) | {"options": _options(entry)} for entry in registry.named(name)]
     if as_json:
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        answer.tell(rows, indent=2)
     elif name is None:
         click.echo(_overview(rows), nl=False)
     else:

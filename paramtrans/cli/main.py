@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import paramtrans
-from paramtrans.errors import ParamtransError
+from paramtrans.cli import answer
+from paramtrans.errors import ParamtransError, printable
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Entry
+from paramtrans.utils.boundary import reason
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
@@ -71,7 +73,9 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     arguments = [argument for argument in given if argument != "--debug"]
     try:
-        status: Any = paramtrans_group.main(arguments, prog_name="paramtrans", standalone_mode=False)
+        with answer.alone("--json" in arguments):
+            status: Any = paramtrans_group.main(arguments, prog_name="paramtrans", standalone_mode=False)
+        _flush()
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -79,12 +83,31 @@ def main(arguments: list[str] | None = None) -> int:
         again = "run it again without --fresh" if "--fresh" in arguments else "run the same command again"
         click.echo(f"interrupted; {again} to go on", err=True)
         return 130
-    except ParamtransError as error:
+    except (ParamtransError, OSError) as error:
         if "--debug" in given:
             traceback.print_exc()
-        click.echo(f"error: {error}" if "\n" not in str(error) else str(error), err=True)
+        click.echo(_told(error), err=True)
         return 2
     return status if isinstance(status, int) else 0
+
+
+def _told(error: ParamtransError | OSError) -> str:
+    """An error in words; of the system's, which file and why."""
+    if isinstance(error, OSError):
+        places = [str(place) for place in (error.filename, error.filename2) if place is not None]
+        what = printable(", ".join(places)) or "standard output, a file or a process"
+        return f"error: {what}: {reason(error)}; what was finished is kept (--debug shows where this came from)"
+    return f"error: {error}" if "\n" not in str(error) else str(error)
+
+
+def _flush() -> None:
+    """Write what waits for standard output; raises `OSError` where it is full or closed, and drops what waits then."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, ValueError) as error:
+        sys.stdout = None  # or Python tries again at its end, and ends with a status of its own
+        raise OSError(getattr(error, "errno", 0), reason(error), "standard output") from error
 
 
 def _interrupted_again(lost: UnraisableHookArgs) -> None:

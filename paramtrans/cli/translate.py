@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from paramtrans.cli.flags import json_flag, plugin_files, quiet_flag
+from paramtrans.cli import answer
+from paramtrans.cli.flags import force_flag, json_flag, plugin_files, quiet_flag
 from paramtrans.cli.inputs import DATA, PROBES, SHAPE, drawn, read_inputs, shape_of_made_up
 from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, read_network, times
 from paramtrans.errors import ConfigError
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 @PROBES
 @SHAPE
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Where the small network goes.")
+@force_flag
 @plugin_files
 @quiet_flag
 @json_flag
@@ -65,19 +67,25 @@ def translate(
     probes: str | None,
     shape: str | None,
     output: Path,
+    force: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
     """Translate the blocks of a network to smaller ones; write its parameters, and beside them how to rebuild it."""
     from rich.console import Console
 
+    from paramtrans.networks.architectures import factory_file
     from paramtrans.networks.blocks import costs, output_error
     from paramtrans.networks.files import ATTRIBUTE, save_translated
     from paramtrans.networks.translate import translate as translate_network
+    from paramtrans.storage import files, outputs
     from paramtrans.utils.progress import ConsoleReporter, Reporter
 
     if output.suffix != ".safetensors":
         raise ConfigError([f"-o {output}: must end in .safetensors"])
+    given = [model, *([data] if data else []), *([Path(translator)] if Path(translator).is_dir() else [])]
+    for path in (output, files.record_path(output)):
+        outputs.check(path, [*given, *factory_file(architecture)], force)
     options, going_on = _settings(settings, (*then, *([probes] if probes else [])))
     made_up = shape_of_made_up(probes, shape, data)
     chosen = Path(translator) if Path(translator).is_dir() else translator
@@ -104,7 +112,7 @@ def translate(
     whole = output_error(network, small, batches)
     if as_json:
         found = {"output": str(output), "before": before, "after": after, "blocks": made, "output_error": whole}
-        click.echo(json.dumps({**found, "promised": promised}, ensure_ascii=False))
+        answer.tell({**found, "promised": promised})
         return
     columns(
         "<<<>",

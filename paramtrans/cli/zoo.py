@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from paramtrans.cli import answer
 from paramtrans.cli.completion import settings as completed
-from paramtrans.cli.flags import json_flag, plugin_files, quiet_flag
+from paramtrans.cli.flags import force_flag, json_flag, plugin_files, quiet_flag
 
 if TYPE_CHECKING:
     from paramtrans.zoo.exchange import Contents
@@ -54,7 +55,7 @@ def inspect(name: str | None, verify: bool, cache: str | None, as_json: bool, qu
                     advance(1)
     summaries = [exchange.summary(each) for each in found]
     if as_json:
-        click.echo(json.dumps(summaries[0] if name else summaries, ensure_ascii=False))
+        answer.tell(summaries[0] if name else summaries)
     elif name:
         click.echo(_described(summaries[0]) + ("\nevery file is whole" if verify else ""))
     else:
@@ -89,17 +90,18 @@ def export(name: str, out: Path, cache: str | None, as_json: bool, quiet: bool) 
     show_default=True,
     help="What the host is for in its zoo.",
 )
+@force_flag
 @plugin_files
 @cache_option
 @json_flag
-def take(name: str, out: Path, number: int, role: str, cache: str | None, as_json: bool) -> None:
+def take(name: str, out: Path, number: int, role: str, force: bool, cache: str | None, as_json: bool) -> None:
     """Write one host, of a zoo or of a file of hosts, to OUT as an ordinary network: a plain state_dict."""
     from safetensors.torch import save
 
     from paramtrans.errors import StoreError
     from paramtrans.networks import host_network
     from paramtrans.plugins.manager import components
-    from paramtrans.storage import files
+    from paramtrans.storage import files, outputs
     from paramtrans.zoo import exchange
     from paramtrans.zoo.host_file import HostFile
 
@@ -112,6 +114,7 @@ def take(name: str, out: Path, number: int, role: str, cache: str | None, as_jso
         found = _contents(name, cache)
         state = exchange.take(found, role, number)
         architecture = host_network.architecture(found.recipe["task"], found.recipe["source"], components())
+    outputs.check(out, [Path(name)] if name.endswith(".safetensors") else [found.folder], force)
     files.write_bytes(out, save(state))
     told = {"output": str(out), "architecture": architecture}
     built = f"--arch '{architecture}'" if architecture else "--arch task:TASK:BLOCK, the task and block of these hosts"
@@ -232,7 +235,7 @@ def _stage(quiet: bool, name: str, total: int) -> Any:
 
 
 def _told(document: dict[str, Any], sentence: str, as_json: bool) -> None:
-    click.echo(json.dumps(document, ensure_ascii=False) if as_json else sentence)
+    answer.tell(document) if as_json else click.echo(sentence)
 
 
 def _component(part: dict[str, Any]) -> str:

@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from paramtrans.errors import ConfigError, StoreError
 from paramtrans.networks.host_network import HostNetwork, host_network
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
-from paramtrans.storage import torch_checkpoint
+from paramtrans.storage import outside, torch_checkpoint
 
 KNOWN = "torchvision:NAME, task:TASK:BLOCK"
 """Architectures that come with what is installed, so that no file is run to build them."""
@@ -37,6 +35,12 @@ def build(architecture: str, files: bool = True, registry: Registry | None = Non
 def is_installed(architecture: str) -> bool:
     """Whether building it runs no file."""
     return architecture.startswith(("torchvision:", "task:"))
+
+
+def factory_file(architecture: str) -> list[Path]:
+    """The Python file that an architecture is made by, if it is."""
+    place = architecture.partition("?")[0].rpartition(":")[0]
+    return [] if is_installed(architecture) or not place else [Path(place)]
 
 
 def with_parameters(network: nn.Module, path: Path) -> nn.Module:
@@ -66,7 +70,7 @@ def read_parameters(path: Path) -> dict[str, Tensor]:
     Raises `StoreError` where the file is missing, damaged, or holds anything but tensors.
     """
     if path.suffix == ".safetensors":
-        return _safetensors(path)
+        return outside.tensors(path)
     found = torch_checkpoint.read(path)
     for key in ("state_dict", "model"):
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
@@ -74,18 +78,6 @@ def read_parameters(path: Path) -> dict[str, Tensor]:
     if not isinstance(found, Mapping) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
         raise StoreError(f"{path}: holds no dictionary of tensors; save `model.state_dict()`")
     return dict(found)
-
-
-def _safetensors(path: Path) -> dict[str, Tensor]:
-    torch_checkpoint.check_regular(path)
-    try:
-        return load_file(path)
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except MemoryError as error:
-        raise StoreError(f"{path}: is larger than the memory that there is") from error
-    except SafetensorError as error:
-        raise StoreError(f"{path}: not a safetensors file ({error})") from error
 
 
 def _factory(architecture: str, files: bool, registry: Registry) -> Callable[[], nn.Module]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import platform
@@ -18,7 +17,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from paramtrans.config.schema import ELSEWHERE, Config
 from paramtrans.errors import StoreError
-from paramtrans.storage import files as store
+from paramtrans.storage import files as store, names, outside
+from paramtrans.utils import documents
+from paramtrans.utils.boundary import in_words
 
 FORMAT = 2
 """Version of `run.json`. 1 was the same without checksums of itself and of the results."""
@@ -98,14 +99,26 @@ class RunFolder:
 
     def write_metrics(self, epochs: list[dict[str, float]]) -> None:
         """One line for each epoch."""
-        lines = [json.dumps({"epoch": number, **metrics}) + "\n" for number, metrics in enumerate(epochs, 1)]
+        lines = [
+            documents.text(documents.finite({"epoch": number, **metrics})[0]) + "\n"
+            for number, metrics in enumerate(epochs, 1)
+        ]
         store.write_bytes(self.file("metrics.jsonl"), "".join(lines).encode())
+
+    def write_evaluation(self, evaluation: dict[str, Any]) -> dict[str, Any]:
+        """Write and return what was found, with null for numbers that are not finite, which is said."""
+        found, lost = documents.finite(evaluation)
+        path, kept = self.file("evaluation.json"), dict(found)
+        if lost:
+            logger.warning("%s: null for %d numbers that are not finite, such as %s", path, len(lost), lost[0])
+        store.write_json(path, kept)
+        return kept
 
     def write_record(self, status: str, plugins: list[str]) -> dict[str, Any]:
         """Write and return `run.json`: all that is needed to know what was run, and with what."""
         record = {
             "format": FORMAT,
-            "name": self.path.name,
+            "name": names.known(self.path.name),
             "status": status,
             "started": self.started,
             "config": self.config,
@@ -152,6 +165,8 @@ def read_finished(folder: Path) -> tuple[Record, dict[str, Any]]:
     path = folder / "evaluation.json"
     if record.status != "finished":
         raise StoreError(f"{folder}: the run is not finished; {otherwise}")
+    if not store.exists(path):
+        raise StoreError(f"{path}: is missing; {otherwise}")
     if record.files and store.checksum(path) != record.files.get(path.name):
         raise StoreError(f"{path}: was changed after it was written; {otherwise}")
     document = _document(path, (EVALUATION_FORMAT,), otherwise)
@@ -162,10 +177,19 @@ def history(folder: Path) -> dict[str, Any]:
     """How the translator of a finished run was trained, as its training told it."""
     _, evaluation = read_finished(folder)
     training, costs = evaluation["training"], evaluation["break_even"]
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    epochs = [{key: value for key, value in json.loads(line).items() if key != "epoch"} for line in lines]
+    lines = read_metrics(folder / "metrics.jsonl")
+    epochs = [{key: value for key, value in line.items() if key != "epoch"} for line in lines]
     best = {"best_epoch": training["best_epoch"], "best_accuracy": training["best_select"]}
     return {"epochs": epochs, **best, "seconds": costs["training_seconds"]}
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """A document for each epoch; raises `Damaged` where a line was cut or changed."""
+    lines = outside.content(path, store.MAX_JSON).decode(errors="replace").splitlines()
+    with in_words(
+        f"{path}: a line is no JSON", "it was cut off or changed; use --fresh to make it anew", store.Damaged
+    ):
+        return [dict(documents.parse(line)) for line in lines]
 
 
 class Record(BaseModel):
@@ -201,14 +225,14 @@ class Evaluation(BaseModel):
 Checked = TypeVar("Checked", bound=BaseModel)
 
 
-def read_record(path: Path, otherwise: str) -> Record:
-    """`run.json`, held to its checksum where its format has one.
+def read_record(path: Path, otherwise: str, sealed: bool = False) -> Record:
+    """`run.json`, held to its checksum where its format has one; `sealed`: it must have one.
 
     Raises `StoreError` where it is not what was written, or of a later version; `otherwise` is what to do then.
     """
     document = _document(path, (1, FORMAT), otherwise)
     try:
-        if document.get("format") == FORMAT or store.SEAL in document:
+        if sealed or document.get("format") == FORMAT or store.SEAL in document:
             document = store.unsealed(path, document)
     except store.Damaged as error:
         raise StoreError(f"{error}; {otherwise}") from error

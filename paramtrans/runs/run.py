@@ -22,7 +22,7 @@ from paramtrans.report import html
 from paramtrans.runs import folder as run_folder
 from paramtrans.runs.folder import RunFolder
 from paramtrans.storage import files
-from paramtrans.storage.cache import cache_dir
+from paramtrans.storage.cache import at_home, cache_dir
 from paramtrans.training import distributed
 from paramtrans.training.trainer import Trainer
 from paramtrans.translators import card
@@ -112,7 +112,7 @@ class Run:
         with memory.told(where):
             self.zoos = Zoos(self.parts, self.cache, loaded.registry())
         self.zoo = self.zoos.own
-        path = Path(config.run.dir) if config.run.dir else Path("runs") / name
+        path = at_home(config.run.dir, "set run.dir to a folder") if config.run.dir else Path("runs") / name
         self.folder = RunFolder(path, config.model_dump(mode="json"))
         self.info = RunInfo(path, self.folder.config)
 
@@ -188,7 +188,7 @@ class Run:
             comparison.run(self.reporter, reported.seconds_per_target())
             result = comparison.result(history, self.zoos.seconds()) | self.zoos.facts()
             result["paper_way"] = _best_of_all(history, self.config.evaluation.paper_way)
-        files.write_json(self.folder.file("evaluation.json"), result)
+        result = self.folder.write_evaluation(result)
         with self._timed("report"):
             record = self._record("running")
             epochs = [{"epoch": n, **metrics} for n, metrics in enumerate(history["epochs"] if history else [], 1)]

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from paramtrans._version import __version__
 from paramtrans.api.stacking import Params
 from paramtrans.errors import StoreError
-from paramtrans.storage import files as store
+from paramtrans.storage import files as store, outputs, outside
 from paramtrans.zoo.host_file import network_state
 from paramtrans.zoo.recipe import digest, hosts_digest
 
@@ -168,12 +168,11 @@ def contents(folder: Path) -> Contents:
 
 def export(zoo: Contents, out: Path, progress: Progress = lambda done: None) -> None:
     """Copy a zoo to a new folder. The index is written last, so that a folder with one is complete."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise StoreError(f"{out}: is not empty; name a new folder")
+    outputs.check_folder(out, [zoo.folder])
     listed = []
     for file in zoo.files:
         tensors = {name: list(tensor.shape) for name, tensor in zoo.load(file).items()}
-        store.write_bytes(out / file.path, (zoo.folder / file.path).read_bytes())
+        store.write_bytes(out / file.path, outside.content(zoo.folder / file.path))
         listed.append({"path": file.path, "tensors": tensors, "record": file.record})
         progress(1)
     index = {"format": FORMAT, "paramtrans": __version__, "recipe": zoo.recipe, "targets": zoo.targets}
