@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,9 +14,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from paramtrans.config.schema import ELSEWHERE, Config
 from paramtrans.errors import StoreError
+from paramtrans.runs import environment
+from paramtrans.runs.environment import versions as versions
 from paramtrans.storage import files as store, names, outside
 from paramtrans.utils import documents
 from paramtrans.utils.boundary import in_words
+from paramtrans.zoo import fingerprint
 
 FORMAT = 2
 """Version of `run.json`. 1 was the same without checksums of itself and of the results."""
@@ -29,7 +29,6 @@ RESULTS = ("translator", "tensorboard", "evaluation.json", "metrics.jsonl", "rep
 """Files and folders that a run leaves."""
 OTHERWISE = "set run.dir to another folder"
 AGAIN = f"use --fresh to start over, or {OTHERWISE}"
-PACKAGES = ("paramtrans", "torch", "torchvision", "numpy", "safetensors", "pluggy", "pydantic")
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +40,13 @@ class RunFolder:
         self.path, self.config = path, config
         self.device = ""
         """What was computed on, for the record: `cpu`, or a GPU's name."""
+        self._told = False
         self.seconds: dict[str, float] = {}
         """Wall-clock time of each stage, over all interruptions."""
         self.outdated = 0
         """Shards of the zoo that are no newer are trained again (`--fresh`); 0: none."""
+        self.made_of: dict[str, Any] = {}
+        """What the code of the blocks computes (`zoo.fingerprint`), so that no run goes on with other."""
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
 
     @contextmanager
@@ -74,6 +76,11 @@ class RunFolder:
                 f"{self.path}: holds a run of another config (different: {', '.join(different[:5])}); "
                 "set run.dir to another folder, or use --fresh to start over here, zoo included"
             )
+        if other := fingerprint.difference(record.made_of, self.made_of):
+            raise StoreError(f"{self.path}: holds a run of other code: {other}; {AGAIN}")
+        if (newer := environment.other_versions(record.versions)) and not self._told:
+            logger.warning("%s: was begun with %s; numbers may differ", self.path, ", ".join(newer))
+        self._told = True
         self.seconds, self.started, self.outdated = record.seconds, record.started, record.outdated
         if record.status != "finished":
             return None
@@ -125,8 +132,9 @@ class RunFolder:
             "seconds": self.seconds,
             "outdated": self.outdated,
             "versions": versions(),
-            "machine": {"device": self.device, **machine()},
+            "machine": {"device": self.device, **environment.machine()},
             "plugins": plugins,
+            "made_of": self.made_of,
             "files": self._results() if status == "finished" else {},
         }
         store.write_sealed(self.file("run.json"), record)
@@ -205,6 +213,7 @@ class Record(BaseModel):
     versions: dict[str, str] = {}
     machine: dict[str, Any] = {}
     plugins: list[str] = []
+    made_of: dict[str, Any] = {}
     files: dict[str, str] = {}
 
 
@@ -237,17 +246,6 @@ def read_record(path: Path, otherwise: str, sealed: bool = False) -> Record:
     except store.Damaged as error:
         raise StoreError(f"{error}; {otherwise}") from error
     return _checked(path, document, Record, otherwise)
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that numbers depend on, as they are here."""
-    return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
-
-
-def machine() -> dict[str, Any]:
-    """What kind of processor this is, and how many of its cores this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return {"processor": platform.machine(), "cores": cores}
 
 
 def _document(path: Path, formats: tuple[int, ...], otherwise: str) -> dict[str, Any]:
@@ -291,10 +289,3 @@ def _differences(one: Any, other: Any, path: str = "") -> Iterator[str]:
             yield from _differences(one.get(key), other.get(key), f"{path}.{key}" if path else str(key))
     elif (one or other) and one != other:
         yield path
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"

@@ -19,17 +19,17 @@ from paramtrans.errors import ConfigError, StoreError
 from paramtrans.evaluation.comparison import Comparison
 from paramtrans.plugins.manager import Plugins, plugins
 from paramtrans.report import html
-from paramtrans.runs import folder as run_folder
+from paramtrans.runs import folder as run_folder, pages
 from paramtrans.runs.folder import RunFolder
 from paramtrans.storage import files
 from paramtrans.storage.cache import at_home, cache_dir
 from paramtrans.training import distributed
 from paramtrans.training.trainer import Trainer
-from paramtrans.translators import card
 from paramtrans.translators.base import LearnedTranslator
 from paramtrans.translators.saving import load_translator, save_translator
 from paramtrans.utils import memory, seeds
 from paramtrans.utils.progress import Reporter
+from paramtrans.zoo import fingerprint
 from paramtrans.zoo.collection import Zoos
 from paramtrans.zoo.zoo import Zoo
 
@@ -116,6 +116,11 @@ class Run:
         self.folder = RunFolder(path, config.model_dump(mode="json"))
         self.info = RunInfo(path, self.folder.config)
 
+    def _blocks(self) -> dict[str, list[float]]:
+        """What the blocks compute, which needs no data, so that a finished run answers without them."""
+        own = (fingerprint.computed(self.parts, step, data=False) for step in (1, 2))
+        return {part: numbers for found in own for part, numbers in found.items()}
+
     def check(self) -> None:
         """Raise `ConfigError` with all that does not fit, before anything is trained."""
         with memory.told(self.where):
@@ -135,6 +140,7 @@ class Run:
     def do(self, fresh: bool, earlier: Path | None = None) -> RunResult:
         """All stages, in order. `earlier` is the folder of a finished run with the same lesson, which is taken over."""
         self.check()
+        self.folder.made_of = {"computes": self._blocks()}
         if not self.group.leads:
             return self._train_along()
         finished = None if fresh else self.folder.resume()
@@ -190,11 +196,7 @@ class Run:
             result["paper_way"] = _best_of_all(history, self.config.evaluation.paper_way)
         result = self.folder.write_evaluation(result)
         with self._timed("report"):
-            record = self._record("running")
-            epochs = [{"epoch": n, **metrics} for n, metrics in enumerate(history["epochs"] if history else [], 1)]
-            html.write(self.folder.path, result, record, epochs, comparison.feature_maps())
-            if translator is not None:
-                card.write(self.folder.file("translator"), card.of_run(record, result))
+            pages.write(self.folder, self._record("running"), result, history, comparison)
         finished = RunResult(self.folder.path, self.folder.seconds, result)
         self.plugins.notify("paramtrans_run_finished", run=self.info, result=finished.as_dict())
         self._record("finished")

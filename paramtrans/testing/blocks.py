@@ -233,6 +233,24 @@ def positions_are_computed_alone(subject: Subject) -> None:
 
 
 @check("block_adapter", when=lambda subject: bool(subject.create().readers()))
+def readers_complete_the_block(subject: Subject) -> None:
+    """What the last reader gives, behind its BatchNorm, is what is added to the input, or to `skip` of it."""
+    adapter = subject.create()
+    inputs = entering(adapter)[0].double()
+    module: Any = _loaded(adapter, randomised(adapter), 0).double().eval()
+    reader = adapter.readers()[-1]
+    given: list[Tensor] = []
+    last = dict(module.named_modules())[reader.norm or reader.layer]
+    last.register_forward_hook(lambda _, __, left: given.append(left))
+    output = module(inputs)
+    if adapter.rectified or adapter.closing is not None:
+        output = module.branch(inputs) + (inputs if not hasattr(module, "skip") else module.skip(inputs))
+    added = output - (module.skip(inputs) if hasattr(module, "skip") else inputs)
+    found = given[0] if given[0].shape == added.shape else given[0].movedim(-1, 1)
+    close(found, added, f"what {reader.norm or reader.layer} gives, added to the input or to `skip` of it,")
+
+
+@check("block_adapter", when=lambda subject: bool(subject.create().readers()))
 def readers_read_what_is_declared(subject: Subject) -> None:
     """`readers` name layers, and BatchNorms, of the module; `features` is what enters the `readout`."""
     adapter = subject.create()

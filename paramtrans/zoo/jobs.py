@@ -18,7 +18,7 @@ from paramtrans.builder import Parts
 from paramtrans.config.schema import Config
 from paramtrans.plugins.manager import components, plugins
 from paramtrans.storage import files
-from paramtrans.zoo import host_training, warm_start
+from paramtrans.zoo import fingerprint, host_training, warm_start
 from paramtrans.zoo.host_file import HostFile
 from paramtrans.zoo.recipe import host_seed, hosts_digest, identity, trained_as
 
@@ -57,6 +57,7 @@ def do_job(job: dict[str, Any], report: Report) -> None:
             target = host_training.train_targets(parts.task, parts.target, first, zoo.step2, own, parts.device, report)
         made = {job["role"]: target}
     made_by = {"paramtrans": __version__, "torch": torch.__version__, "device": str(parts.device)}
+    told[fingerprint.KEY] = fingerprint.of(parts, job["step"])
     seconds = time.monotonic() - started
     for role, file_ in _files(job).items():
         record = {**identity(job["step"], role, job["start"], own), **told, "seconds": seconds, "made_by": made_by}

@@ -19,7 +19,7 @@ from paramtrans.errors import StoreError, TrainingError
 from paramtrans.plugins.manager import plugins
 from paramtrans.storage import files
 from paramtrans.storage.shards import Shards
-from paramtrans.zoo import warm_start
+from paramtrans.zoo import fingerprint, warm_start
 from paramtrans.zoo.host_file import HostFile, name_in_file
 from paramtrans.zoo.jobs import do_job as do_job
 from paramtrans.zoo.recipe import (
@@ -63,6 +63,7 @@ class Zoo:
         """Seeds of the hosts that were left out, by role."""
         self.target_dir = self.dir / "targets" / digest(self.target_recipe)
         self.parts = parts
+        self._said: set[str] = set()
 
     @cached_property
     def given(self) -> HostFile | None:
@@ -257,6 +258,12 @@ class Zoo:
         expected = identity(step, shard.role, shard.start, self._seeds(shard))
         if different := [key for key, value in expected.items() if record.get(key) != value]:
             raise files.Damaged(f"{path}: is another shard's file ({', '.join(different)} differ)")
+        made_of = fingerprint.of(self.parts, step)
+        if other := fingerprint.difference(record.get(fingerprint.KEY), made_of):
+            raise files.Damaged(f"{path}: was made by other code or data: {other}")
+        if (newer := fingerprint.newer(record.get(fingerprint.KEY), made_of)) and newer not in self._said:
+            self._said.add(newer)
+            logger.warning("%s: made by %s, which computes the same on what was tried; it is used", path, newer)
         if step == 1 and self.begin and not warm_start.is_told(record, self.begin[1]._hosts_file(shard)):
             raise files.Damaged(f"{path}: began with other hosts than there are now")
         if step == 2:

@@ -84,10 +84,12 @@ def test_an_answer_is_all_there_is_on_standard_output(tmp_path: Path, support: P
         "    os.write(1, b'by descriptor')\n"
         "    subprocess.run(['echo', 'of a child'])\n"
     )
+    settings = ["zoo.train=3", "run.device=cpu", "training.epochs=1", f"run.dir={tmp_path / 'run'}"]
+    arguments = ["run", str(support / "tiny.toml"), "--json", "--quiet"]
+    arguments += ["--plugin", str(support / "tiny_task.py"), "--plugin", str(plugin)]
+    arguments += [each for setting in settings for each in ("--set", setting)]
     done = subprocess.run(
-        [sys.executable, "-m", "paramtrans.cli.main", "run", str(support / "tiny.toml"), "--json", "--quiet"]
-        + ["--plugin", str(support / "tiny_task.py"), "--plugin", str(plugin), "--set", "zoo.train=3"]
-        + ["--set", "run.device=cpu", "--set", "training.epochs=1", "--set", f"run.dir={tmp_path / 'run'}"],
+        [sys.executable, "-m", "paramtrans.cli.main", *arguments],
         capture_output=True,
         text=True,
         timeout=300,
