@@ -95,9 +95,13 @@ def _trained(name: str) -> str:
     from paramtrans.report.html import headline
     from paramtrans.translators import card
     from paramtrans.translators.saving import find_translator, load_translator
+    from paramtrans.utils.boundary import well_formed
 
-    translator, known = load_translator(name), card.read(find_translator(name, components()))
-    lines = [f"{named(translator.source)} → {named(translator.target)}", *(headline(known.results) if known else ())]
+    translator, folder = load_translator(name), find_translator(name, components())
+    with well_formed(folder / card.CARD):
+        known = card.read(folder)
+        measured = headline(known.results) if known else []
+    lines = [f"{named(translator.source)} → {named(translator.target)}", *measured]
     return "\n".join([*lines, f"paramtrans translate MODEL --arch ARCHITECTURE --with {name} -o SMALL.safetensors"])
 
 

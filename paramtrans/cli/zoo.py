@@ -11,6 +11,7 @@ import click
 from paramtrans.cli import answer
 from paramtrans.cli.completion import settings as completed
 from paramtrans.cli.flags import force_flag, json_flag, plugin_files, quiet_flag
+from paramtrans.errors import printable
 
 if TYPE_CHECKING:
     from paramtrans.zoo.exchange import Contents
@@ -177,20 +178,35 @@ def _contents(name: str, cache: str | None) -> Contents:
         return exchange.contents(path)
     if path.suffix == ".toml":
         return exchange.contents(_zoo_of(path, (), cache).dir)
-    found = [each for each in _cached(cache) if each.folder.name.startswith(name)]
+    folders = _folders(cache)
+    found = [folder for folder in folders if folder.name.startswith(name)]
     if len(found) != 1:
-        known = ", ".join(each.folder.name for each in _cached(cache)) or "none"
+        known = ", ".join(folder.name for folder in folders) or "none"
         raise StoreError(
             f'zoo "{name}": {len(found)} in the cache begin so (there: {known}); name a folder or a config'
         )
-    return found[0]
+    return exchange.contents(found[0])
 
 
 def _cached(cache: str | None) -> list[Contents]:
-    from paramtrans.storage.cache import cache_dir
+    """Every zoo in the cache that can be read; the others are named."""
+    from paramtrans.errors import StoreError
     from paramtrans.zoo import exchange
 
-    return [exchange.contents(path.parent) for path in sorted((cache_dir(cache) / "zoos").glob("*/recipe.json"))]
+    found = []
+    for folder in _folders(cache):
+        try:
+            found.append(exchange.contents(folder))
+        except StoreError as error:
+            click.echo(f"left out: {error}", err=True)
+    return found
+
+
+def _folders(cache: str | None) -> list[Path]:
+    """The folders of the zoos in the cache."""
+    from paramtrans.storage.cache import cache_dir
+
+    return [path.parent for path in sorted((cache_dir(cache) / "zoos").glob("*/recipe.json"))]
 
 
 def _zoo_of(path: Path, settings: tuple[str, ...], cache: str | None) -> Zoo:
@@ -242,7 +258,7 @@ def _component(part: dict[str, Any]) -> str:
     options = ", ".join(
         f"{key} = {json.dumps(value)}" for key, value in part.items() if key != "name" and value is not None
     )
-    return f"{part['name']} ({options})" if options else str(part["name"])
+    return printable(f"{part['name']} ({options})" if options else str(part["name"]))
 
 
 def _line(summary: dict[str, Any]) -> str:
@@ -253,12 +269,12 @@ def _line(summary: dict[str, Any]) -> str:
 def _described(summary: dict[str, Any]) -> str:
     rows = [
         ("zoo", summary["name"]),
-        ("folder", summary["folder"]),
+        ("folder", printable(summary["folder"])),
         ("task", _component(summary["task"])),
         ("source block", _component(summary["source"])),
         ("hosts", ", ".join(f"{count:,} {role}" for role, count in summary["hosts"].items())),
         *((f"target {t['name']}", f"{_component(t['target'])}: {t['hosts']:,} hosts") for t in summary["targets"]),
         ("size", f"{summary['files']:,} files, {summary['bytes']:,} bytes, trained in {summary['seconds']:,.0f} s"),
-        *((name, str(shape)) for name, shape in summary["tensors"].items()),
+        *((printable(name), str(shape)) for name, shape in summary["tensors"].items()),
     ]
     return "\n".join(f"{what:<24} {said}" for what, said in rows)

@@ -17,7 +17,7 @@ from paramtrans.evaluation.costs import parameters
 from paramtrans.networks.activations import Inputs, call
 from paramtrans.networks.blocks import NetworkBlock
 from paramtrans.networks.translate import translate
-from paramtrans.networks.widths import Chosen, Ratio, saved
+from paramtrans.networks.widths import Chosen, Ratio, largest, saved
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ class Allotment:
                 f"a network of {self.parameters:,} parameters cannot be made of this one with these shares: "
                 f"{parameters(network) - most:,} are left"
             )
-        return {path: dict(step.sizes) for path, step in zip(steps, taken, strict=True)}
+        left = sum(step.saved for step in taken) - over
+        return {block.entrance: sizes for block, sizes in filled(blocks, list(steps.values()), taken, left)}
 
     def _steps(self, network: nn.Module, block: NetworkBlock, batches: list[Inputs]) -> list[Step]:
         """From all units to fewer."""
@@ -116,6 +117,29 @@ def cheapest(steps: Sequence[Sequence[Step]], over: int) -> list[Step] | None:
         _, block, step = min(rates)
         at[block] = step
     return [own[i] for own, i in zip(steps, at, strict=True)]
+
+
+def filled(
+    blocks: Sequence[NetworkBlock], steps: Sequence[Sequence[Step]], taken: Sequence[Step], left: int
+) -> Iterator[tuple[NetworkBlock, dict[str, int]]]:
+    """Each block with its sizes; what is `left` of the budget goes to those that lose most, up to their next step."""
+    order = sorted(range(len(blocks)), key=lambda number: taken[number].error, reverse=True)
+    sizes = {number: dict(taken[number].sizes) for number in order}
+    for number in order:
+        block, own = blocks[number], taken[number]
+        above = [step for step in steps[number] if step.saved < own.saved]
+        if not above:
+            continue
+        next_ = min(above, key=lambda step: own.saved - step.saved)
+
+        def between(share: float, low: Step = own, high: Step = next_) -> dict[str, int]:
+            return {name: size + int(share * (high.sizes[name] - size)) for name, size in low.sizes.items()}
+
+        share = largest(lambda share: own.saved - saved(block, between(share)) <= left)  # noqa: B023 - called here
+        if share is not None:
+            sizes[number] = between(share)
+            left -= own.saved - saved(block, sizes[number])
+    yield from ((block, sizes[number]) for number, block in enumerate(blocks))
 
 
 @torch.no_grad()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib.util
+import inspect
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+import torch
 from torch import Tensor, nn
 
 from paramtrans.errors import ConfigError, StoreError
@@ -20,6 +23,44 @@ from paramtrans.storage import outside, torch_checkpoint
 
 KNOWN = "torchvision:NAME, task:TASK:BLOCK"
 """Architectures that come with what is installed, so that no file is run to build them."""
+
+
+SCALARS = {
+    "num_classes": (1, 100_000),
+    "aux_logits": (0, 1),
+    "transform_input": (0, 1),
+    "init_weights": (0, 1),
+    "dropout": (0, 1),
+    "width_mult": (0.1, 10),
+    "stochastic_depth_prob": (0, 1),
+}
+"""Options of torchvision's architectures that a file may name, with bounds; weights are none of them."""
+LARGEST, FURTHER = 64, 2**28
+"""A network named in a file may have this many times the bytes of the file, and so many beside them."""
+
+
+def build_from_file(architecture: str, size: int, where: str, registry: Registry | None = None) -> nn.Module:
+    """The fresh network that a file of `size` bytes names: of what is installed, with options of known, bounded kinds.
+
+    Nothing is fetched from a network. Raises `StoreError`, before any memory is taken, where it is far larger.
+    """
+    place, _, rest = architecture.rpartition(":")
+    options = {key: _value(value) for key, value in parse_qsl(rest.partition("?")[2])}
+    for name, value in options.items() if place == "torchvision" else ():
+        low, high = SCALARS.get(name, (1, 0))
+        if not (isinstance(value, int | float) and low <= value <= high):
+            raise StoreError(
+                f"{where}: {architecture[:100]!r} has an option ({name[:40]} = {str(value)[:40]}) that no file may "
+                "set; name the architecture yourself (network=, --arch)"
+            )
+    try:
+        with torch.device("meta"), torch.no_grad():
+            asked = sum(tensor.nbytes for tensor in build(architecture, False, registry).state_dict().values())
+    except ConfigError as error:
+        raise StoreError(f"{where}: {error}") from error
+    if asked > LARGEST * size + FURTHER:
+        raise StoreError(f"{where}: {architecture[:100]!r} is a network of {asked:,} bytes, far more than is here")
+    return build(architecture, False, registry)
 
 
 def build(architecture: str, files: bool = True, registry: Registry | None = None) -> nn.Module:
@@ -85,7 +126,7 @@ def _factory(architecture: str, files: bool, registry: Registry) -> Callable[[],
     name, _, query = name.partition("?")
     arguments = {key: _value(value) for key, value in parse_qsl(query)}
     if place == "torchvision":
-        return lambda: _called(_torchvision(name), arguments, architecture)
+        return lambda: _called(_untrained(_torchvision(name), arguments), arguments, architecture)
     if place.startswith("task:"):
         return lambda: host_network(place.removeprefix("task:"), name, arguments, registry)
     if place == "task":
@@ -122,6 +163,14 @@ def _torchvision(name: str) -> Callable[..., Any]:
         raise ConfigError([f"architecture: torchvision.models.list_models() has no {name!r}{hint}"])
     builder: Callable[..., Any] = models.get_model_builder(name)
     return builder
+
+
+def _untrained(builder: Callable[..., Any], arguments: Mapping[str, Any]) -> Callable[..., Any]:
+    """The same without weights that would be fetched, where nobody asks for some: some builders do by default."""
+    known = inspect.signature(builder).parameters
+    return functools.partial(
+        builder, **{n: None for n in ("weights", "weights_backbone") if n in known and n not in arguments}
+    )
 
 
 def _called(factory: Callable[..., Any], arguments: dict[str, Any], architecture: str) -> nn.Module:

@@ -18,6 +18,7 @@ from paramtrans.networks.blocks import put
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
 from paramtrans.storage import files
+from paramtrans.utils import boundary, documents
 
 FORMAT = 2
 """Version of a translated network on disk. In 1, what stands there now was always of the kind that stood there."""
@@ -85,7 +86,15 @@ def save_translated(network: nn.Module, path: Path | str, architecture: str | No
         "architecture": architecture,
         "blocks": [asdict(block) for block in replaced],
     }
+    _check_written(Path(path), record)
     files.save_params(Path(path), dict(network.state_dict()), record)
+
+
+def _check_written(path: Path, record: dict[str, Any]) -> None:
+    """Raise `StoreError` for a record that `load_translated` would refuse: no writer is laxer than its reader."""
+    with boundary.in_words(f"{path}: is not written, as its record could not be read again", "look at the inputs"):
+        content = documents.content({**record, "bytes": 0, "sha256": ""})
+        _Record.model_validate_json(content)
 
 
 def load_translated(
@@ -130,4 +139,4 @@ def _untranslated(record: _Record, network: nn.Module | str | None, place: Path,
     if record.architecture is None or not architectures.is_installed(record.architecture):
         made_by = f" (it was {record.architecture})" if record.architecture else ""
         raise StoreError(f"{place}: say what makes the untranslated network{made_by}; no file named here is ever run")
-    return architectures.build(record.architecture, files=False, registry=registry)
+    return architectures.build_from_file(record.architecture, record.bytes, str(place), registry)

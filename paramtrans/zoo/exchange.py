@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from paramtrans._version import __version__
@@ -27,13 +28,18 @@ PLACE = re.compile(
 
 Progress = Callable[[int], None]
 Size = Annotated[int, Field(ge=0)]
+Tensors = Annotated[
+    list[tuple[Annotated[str, Field(pattern=r"^\w+(\.\w+)*$", max_length=500)], list[Annotated[int, Field(ge=1)]]]],
+    Field(min_length=1),
+]
+"""Names of tensors with their shapes, of one host."""
 
 
 class Component(BaseModel):
     """A named part of a recipe, with its options."""
 
     model_config = ConfigDict(extra="allow")
-    name: str
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$", max_length=100)]
 
 
 class TargetRecipe(BaseModel):
@@ -41,7 +47,7 @@ class TargetRecipe(BaseModel):
 
     format: Literal[1]
     target: Component
-    tensors: list[tuple[str, list[Size]]]
+    tensors: Tensors
 
 
 class HostRecipe(BaseModel):
@@ -50,7 +56,7 @@ class HostRecipe(BaseModel):
     format: Literal[1]
     task: Component
     source: Component
-    tensors: list[tuple[str, list[Size]]]
+    tensors: Tensors
 
 
 class Record(BaseModel):
@@ -146,8 +152,10 @@ class Contents:
         wanted = {name: (file.count, *shape) for name, shape in recipe["tensors"]}
         found = {_bare(name): tuple(tensor.shape) for name, tensor in params.items()}
         right = found == {_bare(name): shape for name, shape in wanted.items()}
-        if not right or not all(tensor.is_floating_point() for tensor in params.values()):
+        if not right:
             raise store.Damaged(f"{path}: its tensors are not those of the recipe")
+        if other := sorted({str(t.dtype) for t in params.values() if t.dtype != torch.float32}):
+            raise store.Damaged(f"{path}: holds {', '.join(other)}, and hosts are torch.float32")
         return params
 
 
@@ -264,6 +272,8 @@ def _checked(folder: Path, recipe: Any, targets: Any, listed: Any) -> Contents:
     if wrong := [name for name, found in targets.items() if digest(found) != name]:
         raise store.Damaged(f"{folder}: target recipe {wrong[0][:40]} has another name than its content")
     files = tuple(File(item["path"], item["record"]) for item in listed)
+    if not files:
+        raise store.Damaged(f"{folder}: holds no file of hosts; it is no whole zoo")
     for file in files:
         file.check(folder / file.path)
         if file.target is not None and file.target not in targets:
