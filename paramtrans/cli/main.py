@@ -70,6 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     sys.unraisablehook = _interrupted_again
+    _end_in_order()
     given = sys.argv[1:] if arguments is None else arguments
     arguments = [argument for argument in given if argument != "--debug"]
     try:
@@ -108,6 +109,15 @@ def _flush() -> None:
     except (OSError, ValueError) as error:
         sys.stdout = None  # or Python tries again at its end, and ends with a status of its own
         raise OSError(getattr(error, "errno", 0), reason(error), "standard output") from error
+
+
+def _end_in_order() -> None:
+    """On SIGTERM and SIGHUP end as a program does, so that temporary files go; where nobody else cares for these."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")):
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, lambda number, frame: sys.exit(128 + number))
 
 
 def _interrupted_again(lost: UnraisableHookArgs) -> None:

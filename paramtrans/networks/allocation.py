@@ -61,7 +61,7 @@ class Allotment:
                 f"{parameters(network) - most:,} are left"
             )
         left = sum(step.saved for step in taken) - over
-        return {block.entrance: sizes for block, sizes in filled(blocks, list(steps.values()), taken, left)}
+        return {block.entrance: sizes for block, sizes in filled(blocks, taken, left)}
 
     def _steps(self, network: nn.Module, block: NetworkBlock, batches: list[Inputs]) -> list[Step]:
         """From all units to fewer."""
@@ -120,26 +120,23 @@ def cheapest(steps: Sequence[Sequence[Step]], over: int) -> list[Step] | None:
 
 
 def filled(
-    blocks: Sequence[NetworkBlock], steps: Sequence[Sequence[Step]], taken: Sequence[Step], left: int
+    blocks: Sequence[NetworkBlock], taken: Sequence[Step], left: int
 ) -> Iterator[tuple[NetworkBlock, dict[str, int]]]:
-    """Each block with its sizes; what is `left` of the budget goes to those that lose most, up to their next step."""
-    order = sorted(range(len(blocks)), key=lambda number: taken[number].error, reverse=True)
-    sizes = {number: dict(taken[number].sizes) for number in order}
-    for number in order:
+    """Each block with its sizes; what is `left` of the budget goes to those that lose most, up to their whole width."""
+    sizes = [dict(step.sizes) for step in taken]
+    for number in sorted(range(len(blocks)), key=lambda number: taken[number].error, reverse=True):
         block, own = blocks[number], taken[number]
-        above = [step for step in steps[number] if step.saved < own.saved]
-        if not above:
-            continue
-        next_ = min(above, key=lambda step: own.saved - step.saved)
 
-        def between(share: float, low: Step = own, high: Step = next_) -> dict[str, int]:
-            return {name: size + int(share * (high.sizes[name] - size)) for name, size in low.sizes.items()}
+        def wider(share: float, block: NetworkBlock = block, own: Step = own) -> dict[str, int]:
+            return {name: size + int(share * (block.sizes[name] - size)) for name, size in own.sizes.items()}
 
-        share = largest(lambda share: own.saved - saved(block, between(share)) <= left)  # noqa: B023 - called here
+        def costs(share: float, block: NetworkBlock = block, own: Step = own, wider: Any = wider) -> int:
+            return own.saved - saved(block, wider(share))
+
+        share = largest(lambda share, costs=costs, most=left: costs(share) <= most)  # type: ignore[misc]
         if share is not None:
-            sizes[number] = between(share)
-            left -= own.saved - saved(block, sizes[number])
-    yield from ((block, sizes[number]) for number, block in enumerate(blocks))
+            sizes[number], left = wider(share), left - costs(share)
+    yield from zip(blocks, sizes, strict=True)
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
 from paramtrans.storage import files
 from paramtrans.utils import boundary, documents
+from paramtrans.utils.surroundings import pinned
 
 FORMAT = 2
 """Version of a translated network on disk. In 1, what stands there now was always of the kind that stood there."""
@@ -97,6 +98,7 @@ def _check_written(path: Path, record: dict[str, Any]) -> None:
         _Record.model_validate_json(content)
 
 
+@pinned()
 def load_translated(
     path: Path | str, network: nn.Module | str | None = None, registry: Registry | None = None
 ) -> nn.Module:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib.metadata
 import importlib.util
+import re
 import sys
 from functools import cache
 from pathlib import Path
@@ -17,8 +19,13 @@ from paramtrans.api.specs import Component
 from paramtrans.errors import PluginLoadError
 from paramtrans.plugins import hookspecs
 from paramtrans.plugins.registry import KINDS, Entry, Provider, Registry
+from paramtrans.utils import surroundings
 
 ENTRY_POINTS = "paramtrans"
+NAME = re.compile(r"[^\W_][\w.-]{0,99}")
+"""What components may be called."""
+TARGET = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
+"""Where a component's class is."""
 
 
 class Plugins:
@@ -60,8 +67,11 @@ class Plugins:
         module = importlib.util.module_from_spec(spec)
         # Components are resolved by name later, so the import system must know the module.
         sys.modules[module.__name__] = module
+        if (folder := str(path.resolve().parent)) not in sys.path:
+            sys.path.append(folder)  # for what stands beside the file, behind all that is installed
         try:
-            spec.loader.exec_module(module)
+            with surroundings.restored():
+                spec.loader.exec_module(module)
             self.register(module, Provider(str(path), ""))
             self.files.append(path.resolve())
         except (Exception, SystemExit) as error:
@@ -73,6 +83,8 @@ class Plugins:
         version = getattr(plugin, "PARAMTRANS_HOOK_VERSION", hookspecs.HOOK_VERSION)
         if version != hookspecs.HOOK_VERSION:
             raise PluginLoadError(f"written for hook version {version}, this paramtrans has {hookspecs.HOOK_VERSION}")
+        if unmarked := [name for name in vars(hookspecs) if _is_unmarked(name, plugin)]:
+            raise PluginLoadError(f"{', '.join(unmarked)}: not marked; put @hookimpl above each hook")
         name = self._manager.register(plugin)
         try:
             self._manager.check_pending()
@@ -89,7 +101,9 @@ class Plugins:
             for implementation in getattr(self._manager.hook, f"paramtrans_{kind}s").get_hookimpls():
                 provider = self._providers[implementation.plugin_name]
                 try:
-                    entries += [_entry(kind, component, provider) for component in implementation.function()]
+                    entries += [
+                        _entry(kind, component, provider) for component in _announced(implementation.function())
+                    ]
                 except (Exception, SystemExit) as error:
                     failures.append(f"{provider}, hook paramtrans_{kind}s ({type(error).__name__}: {error})")
         return Registry(entries, [*self.not_loaded, *failures])
@@ -97,9 +111,10 @@ class Plugins:
     def notify(self, hook: str, **arguments: Any) -> None:
         """Call a lifecycle hook of every plugin; raises `PluginLoadError` naming the plugin that fails."""
         for implementation in getattr(self._manager.hook, hook).get_hookimpls():
-            wanted = {name: arguments[name] for name in implementation.argnames}
+            wanted = {name: copy.deepcopy(arguments[name]) for name in implementation.argnames}
             try:
-                implementation.function(**wanted)
+                with surroundings.restored():
+                    implementation.function(**wanted)
             except (Exception, SystemExit) as error:
                 provider = self._providers[implementation.plugin_name]
                 raise PluginLoadError(f"{provider}, hook {hook}: {type(error).__name__}: {error}") from error
@@ -110,14 +125,33 @@ class Plugins:
 
     def _load(self, point: importlib.metadata.EntryPoint, provider: Provider) -> None:
         try:
-            self.register(point.load(), provider)
+            with surroundings.restored():
+                plugin = point.load()
+            self.register(plugin, provider)
         except (Exception, SystemExit) as error:  # a broken plugin must not take the program down
             self.not_loaded.append(f"{provider} ({type(error).__name__}: {error})")
+
+
+def _is_unmarked(name: str, plugin: object) -> bool:
+    """Whether a plugin has a function with a hook's name that is none."""
+    function = getattr(plugin, name, None) if name.startswith("paramtrans_") else None
+    return callable(function) and not hasattr(function, "paramtrans_impl")
+
+
+def _announced(found: object) -> list[Any]:
+    """What a hook returned, as a list; raises `TypeError` for a single component."""
+    if not isinstance(found, list | tuple):
+        raise TypeError(f"expected a list of Component records, got {found!r}; put it into [ ]")
+    return list(found)
 
 
 def _entry(kind: str, component: object, provider: Provider) -> Entry:
     if not isinstance(component, Component):
         raise TypeError(f"expected Component records, got {component!r}")
+    if not NAME.fullmatch(component.name):
+        raise ValueError(f"{component.name!r} is no name: letters, digits, _, - and . alone, at most 100")
+    if not TARGET.fullmatch(component.target):
+        raise ValueError(f"{component.name}: {component.target!r} is no target; write package.module:Class")
     return Entry(kind, component, provider)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -82,6 +83,9 @@ class RunFolder:
             logger.warning("%s: was begun with %s; numbers may differ", self.path, ", ".join(newer))
         self._told = True
         self.seconds, self.started, self.outdated = record.seconds, record.started, record.outdated
+        if self.outdated > time.time_ns():
+            logger.warning("%s: was started over at a time to come; shards that are there are used", self.path)
+            self.outdated = 0
         if record.status != "finished":
             return None
         self._check_results(record.files)

@@ -29,6 +29,7 @@ from paramtrans.translators.base import LearnedTranslator
 from paramtrans.translators.saving import load_translator, save_translator
 from paramtrans.utils import memory, seeds
 from paramtrans.utils.progress import Reporter
+from paramtrans.utils.surroundings import pinned
 from paramtrans.zoo import fingerprint
 from paramtrans.zoo.collection import Zoos
 from paramtrans.zoo.zoo import Zoo
@@ -114,12 +115,7 @@ class Run:
         self.zoo = self.zoos.own
         path = at_home(config.run.dir, "set run.dir to a folder") if config.run.dir else Path("runs") / name
         self.folder = RunFolder(path, config.model_dump(mode="json"))
-        self.info = RunInfo(path, self.folder.config)
-
-    def _blocks(self) -> dict[str, list[float]]:
-        """What the blocks compute, which needs no data, so that a finished run answers without them."""
-        own = (fingerprint.computed(self.parts, step, data=False) for step in (1, 2))
-        return {part: numbers for found in own for part, numbers in found.items()}
+        self.info = RunInfo(path.absolute(), self.folder.config)
 
     def check(self) -> None:
         """Raise `ConfigError` with all that does not fit, before anything is trained."""
@@ -137,10 +133,11 @@ class Run:
         zoo = {key: value for key, value in what["zoo"].items() if not key.startswith("report")}
         return files.digest({**what, "zoo": zoo})
 
+    @pinned()
     def do(self, fresh: bool, earlier: Path | None = None) -> RunResult:
         """All stages, in order. `earlier` is the folder of a finished run with the same lesson, which is taken over."""
         self.check()
-        self.folder.made_of = {"computes": self._blocks()}
+        self.folder.made_of = fingerprint.of_blocks(self.parts)
         if not self.group.leads:
             return self._train_along()
         finished = None if fresh else self.folder.resume()
@@ -171,6 +168,7 @@ class Run:
 
     def start_over(self) -> None:
         """Forget what the run's folder holds and all shards there are now, also over interruptions to come."""
+        self.zoos.check_again()
         self.folder.clear()
         self.folder.outdated = self.zoos.newest()
         self._record("running")

@@ -41,7 +41,7 @@ def check_replaceable(path: Path) -> None:
         return
     if not stat.S_ISREG(found.st_mode):
         what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "no regular file"
-        raise StoreError(f"{path}: is {what}, which writing would replace; name another file")
+        raise StoreError(f"{path}: cannot be written: it is {what}, which that would replace; name another file")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -209,10 +209,18 @@ def record_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def written(path: Path) -> int:
-    """When a parameter file was finished, in nanoseconds as files tell time; 0 where it was not."""
+def written(path: Path, at_most: int | None = None) -> int:
+    """When a parameter file was finished, in nanoseconds as files tell time; 0 where it was not.
+
+    One that is later than `at_most`, as a clock was set back, is given that time.
+    """
+    place = record_path(path)
     try:
-        return record_path(path).stat().st_mtime_ns
+        found = place.stat().st_mtime_ns
+        if at_most is not None and found > at_most:
+            os.utime(place, ns=(at_most, at_most))
+            return at_most
+        return found
     except FileNotFoundError:
         return 0
 

@@ -63,6 +63,11 @@ def computed(parts: Parts, step: int, data: bool = True) -> dict[str, Numbers]:
     return found
 
 
+def of_blocks(parts: Parts) -> dict[str, Any]:
+    """The same of both steps, of what needs no data, so that a finished run answers without them."""
+    return {"computes": computed(parts, 1, data=False) | computed(parts, 2, data=False)}
+
+
 def difference(then: Any, now: Mapping[str, Any]) -> str | None:
     """What computes something else now than then, in words; None where all that is known of both agrees."""
     then = then if isinstance(then, dict) else {}

@@ -49,7 +49,7 @@ def test_what_a_run_leaves_is_answered_from_in_words_whatever_was_done_to_it(
     assert "--force" in refused("compare", finished, "--html", report)
     assert main(["compare", str(finished), "--html", str(tmp_path / "page.html")]) == 0
     os.mkfifo(tmp_path / "pipe.html")
-    assert "would replace" in refused("compare", finished, "--html", tmp_path / "pipe.html", "--force")
+    assert "that would replace" in refused("compare", finished, "--html", tmp_path / "pipe.html", "--force")
 
     outside = {path: path.stat().st_mtime_ns for path in tmp_path.parent.iterdir() if path != tmp_path}
     for name in ("../climbed", str(tmp_path / "absolute"), "/", "..", "a/b", "\x1b[31mred", "x" * 300):
