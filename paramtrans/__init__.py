@@ -11,11 +11,12 @@ from paramtrans._version import __version__
 from paramtrans.utils.lazy import face
 
 if TYPE_CHECKING:
-    from paramtrans.api.adapter import BlockAdapter, BlockOptions
+    from paramtrans.api.adapter import BlockAdapter, BlockOptions, Recognised
     from paramtrans.api.augmenter import Augmenter
     from paramtrans.api.context import Context, Entering
     from paramtrans.api.executor import Executor
     from paramtrans.api.hosts import Hosts
+    from paramtrans.api.modules import initial
     from paramtrans.api.objective import Batch, Objective
     from paramtrans.api.options import BaseOptions
     from paramtrans.api.probes import ProbeCase, Probes
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         BlockSpec,
         Component,
         FeatureSpec,
+        Reader,
         RunInfo,
         SymmetryGroup,
         SymmetryMember,
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from paramtrans.api.task import Split, Task
     from paramtrans.api.translator import Translator
     from paramtrans.config.schema import Config
-    from paramtrans.errors import ParamtransError
+    from paramtrans.errors import ParamtransError, SpecMismatch
     from paramtrans.networks.files import load_translated, save_translated
     from paramtrans.networks.host_network import HostNetwork
     from paramtrans.networks.synthetic_inputs import draw_probes
@@ -42,16 +44,17 @@ if TYPE_CHECKING:
     from paramtrans.plugins.hookspecs import hookimpl
     from paramtrans.plugins.manager import components
     from paramtrans.runs.run import RunResult, run
-    from paramtrans.translators.base import LearnedTranslator, TokenTranslator
+    from paramtrans.translators.base import LearnedTranslator, TokenOptions, TokenTranslator
     from paramtrans.translators.pretrained import PretrainedTranslator
     from paramtrans.translators.saving import load_translator, save_translator
 
 _MODULES = {
-    "api.adapter": ["BlockAdapter", "BlockOptions"],
+    "api.adapter": ["BlockAdapter", "BlockOptions", "Recognised"],
     "api.augmenter": ["Augmenter"],
     "api.context": ["Context", "Entering"],
     "api.executor": ["Executor"],
     "api.hosts": ["Hosts"],
+    "api.modules": ["initial"],
     "api.objective": ["Batch", "Objective"],
     "api.options": ["BaseOptions"],
     "api.probes": ["ProbeCase", "Probes"],
@@ -60,6 +63,7 @@ _MODULES = {
         "BlockSpec",
         "Component",
         "FeatureSpec",
+        "Reader",
         "RunInfo",
         "SymmetryGroup",
         "SymmetryMember",
@@ -70,7 +74,7 @@ _MODULES = {
     "api.task": ["Split", "Task"],
     "api.translator": ["Translator"],
     "config.schema": ["Config"],
-    "errors": ["ParamtransError"],
+    "errors": ["ParamtransError", "SpecMismatch"],
     "networks.files": ["load_translated", "save_translated"],
     "networks.host_network": ["HostNetwork"],
     "networks.synthetic_inputs": ["draw_probes"],
@@ -78,7 +82,7 @@ _MODULES = {
     "plugins.hookspecs": ["hookimpl"],
     "plugins.manager": ["components"],
     "runs.run": ["RunResult", "run"],
-    "translators.base": ["LearnedTranslator", "TokenTranslator"],
+    "translators.base": ["LearnedTranslator", "TokenOptions", "TokenTranslator"],
     "translators.pretrained": ["PretrainedTranslator"],
     "translators.saving": ["load_translator", "save_translator"],
 }
@@ -108,22 +112,27 @@ __all__ = [
     "PretrainedTranslator",
     "ProbeCase",
     "Probes",
+    "Reader",
+    "Recognised",
     "Rival",
     "RivalCase",
     "RunInfo",
     "RunResult",
+    "SpecMismatch",
     "Split",
     "SymmetryGroup",
     "SymmetryMember",
     "Task",
     "TensorKind",
     "TensorSpec",
+    "TokenOptions",
     "TokenTranslator",
     "Translator",
     "__version__",
     "components",
     "draw_probes",
     "hookimpl",
+    "initial",
     "load_translated",
     "load_translator",
     "run",

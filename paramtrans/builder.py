@@ -92,7 +92,10 @@ class Parts:
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            return torch.empty(0, device=name).device
+            device = torch.empty(0, device=name).device
+            if device.type == "meta":
+                raise RuntimeError("it holds no numbers")
+            return device
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
             raise ConfigError([f'run.device: "{name}" cannot be used: {reason}; use "auto" or "cpu"']) from error

@@ -21,10 +21,13 @@ def compare(runs: tuple[Path, ...], html: Path | None, force: bool, as_json: boo
     """Put finished runs side by side: accuracies, what differs in their configs and versions. RUN is a run's folder."""
     from paramtrans.runs import compare
     from paramtrans.storage import outputs
+    from paramtrans.utils.boundary import well_formed
 
     if html is not None:
         outputs.check(html, runs, force)
-    found = compare.compare(compare.read(runs))
+    read = compare.read(runs)
+    with well_formed(Path(", ".join(map(str, runs)))):
+        found = compare.compare(read)
     if html is not None:
         compare.write(html, found)
     if as_json:

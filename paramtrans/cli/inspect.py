@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,11 @@ from paramtrans.cli import answer
 from paramtrans.cli.flags import json_flag, plugin_files
 from paramtrans.cli.inputs import DATA, read_inputs
 from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, read_network, times
+from paramtrans.errors import ParamtransError, PluginLoadError
+
+if TYPE_CHECKING:
+    from paramtrans.networks.blocks import NetworkBlock
+    from paramtrans.plugins.registry import Registry
 
 
 @click.command()
@@ -44,7 +49,7 @@ def inspect(model: Path, architecture: str, blocks: str, data: Path | None, as_j
         }
         for block in found
     ]
-    fixed = [entry.name for entry in registry.of_kind("translator") if not entry.resolve().learns]
+    fixed = [name for name in _closed_forms(registry) if not found or any(_takes(b, name, registry) for b in found)]
     trained = trained_for(network, blocks, registry)
     if as_json:
         seen = {"parameters": parameters(network), "blocks": rows, "translators": fixed, "trained": trained}
@@ -63,3 +68,24 @@ def inspect(model: Path, architecture: str, blocks: str, data: Path | None, as_j
         click.echo(f"trained translators for such blocks: {', '.join(trained)}")
     if not data:
         click.echo("--calibrate DATA holds the blocks to what their adapters say that they compute")
+
+
+def _closed_forms(registry: Registry) -> list[str]:
+    """Translators that need no training; one that cannot be loaded is named, and left out."""
+    found = []
+    for entry in registry.of_kind("translator"):
+        try:
+            found += [] if entry.resolve().learns else [entry.name]
+        except PluginLoadError as error:
+            click.echo(f"left out: {error}", err=True)
+    return found
+
+
+def _takes(block: NetworkBlock, name: str, registry: Registry) -> bool:
+    """Whether a translator writes a block of half the width in this one's place."""
+    try:
+        half = {group: max(1, size // 2) for group, size in block.sizes.items()}
+        registry.create("translator", name, block.adapter, block.adapter.narrowed(half))
+    except ParamtransError:
+        return False
+    return True

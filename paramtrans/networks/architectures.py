@@ -7,6 +7,7 @@ import functools
 import importlib.util
 import inspect
 import json
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,8 @@ def build_from_file(architecture: str, size: int, where: str, registry: Registry
 
     Nothing is fetched from a network. Raises `StoreError`, before any memory is taken, where it is far larger.
     """
-    place, _, rest = architecture.rpartition(":")
-    options = {key: _value(value) for key, value in parse_qsl(rest.partition("?")[2])}
+    head, _, query = architecture.partition("?")
+    place, options = head.rpartition(":")[0], {key: _value(value) for key, value in parse_qsl(query)}
     for name, value in options.items() if place == "torchvision" else ():
         low, high = SCALARS.get(name, (1, 0))
         if not (isinstance(value, int | float) and low <= value <= high):
@@ -86,7 +87,10 @@ def factory_file(architecture: str) -> list[Path]:
 
 def with_parameters(network: nn.Module, path: Path) -> nn.Module:
     """The network with the parameters of a file; raises `StoreError` where they are not all of its own."""
-    state = read_parameters(path)
+    state, own = read_parameters(path), network.state_dict()
+    for name, tensor in state.items():
+        if tensor.is_complex() and name in own and not own[name].is_complex():
+            raise StoreError(f"{path}: {name} is complex, and the network's is real; its imaginary part would be lost")
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -118,12 +122,14 @@ def read_parameters(path: Path) -> dict[str, Tensor]:
             found = found[key]
     if not isinstance(found, Mapping) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
         raise StoreError(f"{path}: holds no dictionary of tensors; save `model.state_dict()`")
+    if other := [name for name in found if not isinstance(name, str)]:
+        raise StoreError(f"{path}: {str(other[0])[:40]!r} is no name of a tensor; save `model.state_dict()`")
     return dict(found)
 
 
 def _factory(architecture: str, files: bool, registry: Registry) -> Callable[[], nn.Module]:
-    place, _, name = architecture.rpartition(":")
-    name, _, query = name.partition("?")
+    head, _, query = architecture.partition("?")  # in options there may be colons
+    place, _, name = head.rpartition(":")
     arguments = {key: _value(value) for key, value in parse_qsl(query)}
     if place == "torchvision":
         return lambda: _called(_untrained(_torchvision(name), arguments), arguments, architecture)
@@ -142,9 +148,11 @@ def _factory(architecture: str, files: bool, registry: Registry) -> Callable[[],
     if not path.is_file() or spec is None or spec.loader is None:
         raise ConfigError([f"architecture {architecture!r}: no such Python file: {path}"])
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for the names in their annotations
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
+        del sys.modules[spec.name]
         found = f"architecture {architecture!r}: {path}: {type(error).__name__}: {error}"
         hint = "; put the folder that it is in on PYTHONPATH" if isinstance(error, ModuleNotFoundError) else ""
         raise ConfigError([found + hint]) from error
