@@ -155,17 +155,17 @@ def states_of_torch(setting: Setting, count: Count) -> None:
     import torch
     from torch import nn
 
-    from paramtrans import networks
+    import paramtrans
 
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3)).eval()
     inputs = torch.randn(24, 6)
-    wanted = networks.translate(network, calibrate=inputs).state_dict()
+    wanted = paramtrans.translate(network, calibrate=inputs).state_dict()
     for name, around in list(_states().items())[: setting.trials]:
         try:
             with around():
                 before = torch.get_rng_state()
-                found = networks.translate(network, calibrate=inputs)
+                found = paramtrans.translate(network, calibrate=inputs)
                 drawn = not torch.equal(before, torch.get_rng_state())
             other = [key for key, tensor in found.state_dict().items() if not torch.equal(tensor, wanted[key])]
             trainable = not any(parameter.is_inference() for parameter in found.parameters())
@@ -260,9 +260,9 @@ def _unchecked_results() -> None:
 
 
 def _unpinned() -> None:
-    from paramtrans import networks
+    import paramtrans
 
-    networks.translate = networks.translate.__wrapped__
+    paramtrans.translate = paramtrans.translate.__wrapped__
 
 
 def _unread() -> None:
