@@ -11,13 +11,14 @@ from paramtrans._version import __version__
 from paramtrans.utils.lazy import face
 
 if TYPE_CHECKING:
-    from paramtrans.api.adapter import BlockAdapter, BlockOptions
+    from paramtrans.api.adapter import BlockAdapter, BlockOptions, Recognised
     from paramtrans.api.architecture import ArchitectureSource
     from paramtrans.api.augmenter import Augmenter
     from paramtrans.api.context import Context, Entering
     from paramtrans.api.executor import Executor
     from paramtrans.api.hosts import Hosts
     from paramtrans.api.job import Job
+    from paramtrans.api.modules import initial
     from paramtrans.api.objective import Batch, Objective
     from paramtrans.api.options import BaseOptions
     from paramtrans.api.probes import ProbeCase, Probes
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         BlockSpec,
         Component,
         FeatureSpec,
+        Reader,
         RunInfo,
         SymmetryGroup,
         SymmetryMember,
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from paramtrans.api.task import Split, Task
     from paramtrans.api.translator import Translator
     from paramtrans.config.schema import Config
-    from paramtrans.errors import ParamtransError, StopRun
+    from paramtrans.errors import ParamtransError, SpecMismatch, StopRun
     from paramtrans.networks.files import load_translated, save_translated
     from paramtrans.networks.host_network import HostNetwork
     from paramtrans.networks.synthetic_inputs import draw_probes
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     from paramtrans.plugins.hookspecs import hookimpl
     from paramtrans.plugins.manager import components
     from paramtrans.runs.run import RunResult, run
-    from paramtrans.translators.base import LearnedTranslator, TokenTranslator
+    from paramtrans.translators.base import LearnedTranslator, TokenOptions, TokenTranslator
     from paramtrans.translators.pretrained import PretrainedTranslator
     from paramtrans.translators.saving import load_translator, save_translator
 
@@ -53,12 +55,13 @@ _MODULES = {
     "api.report_section": ["ReportSection"],
     "api.metric": ["Metric"],
     "api.architecture": ["ArchitectureSource"],
-    "api.adapter": ["BlockAdapter", "BlockOptions"],
+    "api.adapter": ["BlockAdapter", "BlockOptions", "Recognised"],
     "api.augmenter": ["Augmenter"],
     "api.context": ["Context", "Entering"],
     "api.executor": ["Executor"],
     "api.hosts": ["Hosts"],
     "api.job": ["Job"],
+    "api.modules": ["initial"],
     "api.objective": ["Batch", "Objective"],
     "api.options": ["BaseOptions"],
     "api.probes": ["ProbeCase", "Probes"],
@@ -67,6 +70,7 @@ _MODULES = {
         "BlockSpec",
         "Component",
         "FeatureSpec",
+        "Reader",
         "RunInfo",
         "SymmetryGroup",
         "SymmetryMember",
@@ -77,7 +81,7 @@ _MODULES = {
     "api.task": ["Split", "Task"],
     "api.translator": ["Translator"],
     "config.schema": ["Config"],
-    "errors": ["ParamtransError", "StopRun"],
+    "errors": ["ParamtransError", "SpecMismatch", "StopRun"],
     "networks.files": ["load_translated", "save_translated"],
     "networks.host_network": ["HostNetwork"],
     "networks.synthetic_inputs": ["draw_probes"],
@@ -85,7 +89,7 @@ _MODULES = {
     "plugins.hookspecs": ["hookimpl"],
     "plugins.manager": ["components"],
     "runs.run": ["RunResult", "run"],
-    "translators.base": ["LearnedTranslator", "TokenTranslator"],
+    "translators.base": ["LearnedTranslator", "TokenOptions", "TokenTranslator"],
     "translators.pretrained": ["PretrainedTranslator"],
     "translators.saving": ["load_translator", "save_translator"],
 }
@@ -118,11 +122,14 @@ __all__ = [
     "PretrainedTranslator",
     "ProbeCase",
     "Probes",
+    "Reader",
+    "Recognised",
     "ReportSection",
     "Rival",
     "RivalCase",
     "RunInfo",
     "RunResult",
+    "SpecMismatch",
     "Split",
     "StopRun",
     "SymmetryGroup",
@@ -130,6 +137,7 @@ __all__ = [
     "Task",
     "TensorKind",
     "TensorSpec",
+    "TokenOptions",
     "TokenTranslator",
     "Translator",
     "WidthRule",
@@ -137,6 +145,7 @@ __all__ = [
     "components",
     "draw_probes",
     "hookimpl",
+    "initial",
     "load_translated",
     "load_translator",
     "run",

@@ -55,6 +55,14 @@ class Builder:
             self.task.prepare(cache)
             self._ready.add(cache)
 
+    def providers(self, step: int) -> dict[str, str]:
+        """Who provides what a step of the zoo uses, each with its version; of a one-file plugin its name alone."""
+        own = {"task": ("task", self.config.task)}
+        own |= {"source": ("block_adapter", self.config.source)} if step == 1 else {}
+        own |= {"target": ("block_adapter", self.config.target)} if step == 2 else {}
+        found = {part: self.registry.find(kind, named.name).provider for part, (kind, named) in own.items()}
+        return {part: str(each) if each.version else Path(each.distribution).name for part, each in found.items()}
+
     @cached_property
     def task(self) -> Task:
         task: Task = self._create("task", self.config.task)
@@ -86,7 +94,10 @@ class Builder:
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            return torch.empty(0, device=name).device
+            device = torch.empty(0, device=name).device
+            if device.type == "meta":
+                raise RuntimeError("it holds no numbers")
+            return device
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
             raise ConfigError([f'run.device: "{name}" cannot be used: {reason}; use "auto" or "cpu"']) from error

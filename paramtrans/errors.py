@@ -45,6 +45,10 @@ class StoreError(ParamtransError):
     """A zoo, a translator or a run folder that cannot be read or written as it stands."""
 
 
+class Damaged(StoreError):
+    """A file that is there but is not what was written: truncated, changed, or of another kind."""
+
+
 class DataError(ParamtransError):
     """A data set that is missing, damaged, or cannot be fetched."""
 

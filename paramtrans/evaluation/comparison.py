@@ -28,6 +28,8 @@ from paramtrans.utils import seeds
 from paramtrans.utils.progress import Reporter
 
 IMAGES_SHOWN, IMAGES_DIAGNOSED = 4, 256
+IMAGES_NDIM = 5
+"""Axes of what can be shown: `[hosts, images, channels, height, width]`."""
 SILENT = 0.5
 """The share of hidden units that may be silent before a run says so."""
 
@@ -95,7 +97,10 @@ class Comparison:
 
     @torch.no_grad()
     def feature_maps(self) -> dict[str, Tensor]:
-        """What the first report host makes of a few test images: channel means `[images, height, width]` (Fig. 5)."""
+        """What the first report host makes of a few test images: channel means `[images, height, width]` (Fig. 5).
+
+        Of inputs and features that are no images there are none.
+        """
         builder, runner = self.builder, self.builder.runner
         hosts = self.hosts.pick([0]).to(builder.device)
         raw = builder.task.split("test").inputs[:IMAGES_SHOWN].to(builder.device)
@@ -107,8 +112,7 @@ class Comparison:
                 first = stacks.take(self.filled[method].blocks, [0])
                 block = {name: t.to(builder.device) for name, t in first.items()}
                 maps[method] = runner.target(block, former)
-        shown = {name: values[0] for name, values in maps.items() if values.ndim == 5}  # inputs may be no images
-        return {name: values.mean(dim=1).cpu() for name, values in shown.items()}
+        return {name: values[0].mean(dim=1).cpu() for name, values in maps.items() if values.ndim == IMAGES_NDIM}
 
     def _translate(self, reporter: Reporter) -> None:
         """The run's own translator, and the methods beside it."""

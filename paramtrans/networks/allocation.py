@@ -17,7 +17,7 @@ from paramtrans.evaluation.costs import parameters
 from paramtrans.networks.activations import Inputs, call
 from paramtrans.networks.blocks import NetworkBlock
 from paramtrans.networks.translate import translate
-from paramtrans.networks.widths import Chosen, Ratio, saved
+from paramtrans.networks.widths import Chosen, Ratio, largest, saved
 from paramtrans.plugins.registry import Registry
 
 
@@ -67,7 +67,8 @@ class Allotment:
                 f"a network of {self.parameters:,} parameters cannot be made of this one with these shares: "
                 f"{parameters(network) - most:,} are left"
             )
-        return {path: dict(step.sizes) for path, step in zip(steps, taken, strict=True)}
+        left = sum(step.saved for step in taken) - over
+        return {block.entrance: sizes for block, sizes in filled(blocks, taken, left)}
 
     def _steps(self, network: nn.Module, block: NetworkBlock, batches: list[Inputs]) -> list[Step]:
         """From all units to fewer."""
@@ -124,6 +125,26 @@ def cheapest(steps: Sequence[Sequence[Step]], over: int) -> list[Step] | None:
         _, block, step = min(rates)
         at[block] = step
     return [own[i] for own, i in zip(steps, at, strict=True)]
+
+
+def filled(
+    blocks: Sequence[NetworkBlock], taken: Sequence[Step], left: int
+) -> Iterator[tuple[NetworkBlock, dict[str, int]]]:
+    """Each block with its sizes; what is `left` of the budget goes to those that lose most, up to their whole width."""
+    sizes = [dict(step.sizes) for step in taken]
+    for number in sorted(range(len(blocks)), key=lambda number: taken[number].error, reverse=True):
+        block, own = blocks[number], taken[number]
+
+        def wider(share: float, block: NetworkBlock = block, own: Step = own) -> dict[str, int]:
+            return {name: size + int(share * (block.sizes[name] - size)) for name, size in own.sizes.items()}
+
+        def costs(share: float, block: NetworkBlock = block, own: Step = own, wider: Any = wider) -> int:
+            return own.saved - saved(block, wider(share))
+
+        share = largest(lambda share, costs=costs, most=left: costs(share) <= most)  # type: ignore[misc]
+        if share is not None:
+            sizes[number], left = wider(share), left - costs(share)
+    yield from zip(blocks, sizes, strict=True)
 
 
 @torch.no_grad()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+import torch
 from torch import Tensor, nn
 
 from paramtrans.api.architecture import ArchitectureSource
@@ -19,10 +19,48 @@ from paramtrans.errors import ConfigError, ParamtransError, StoreError
 from paramtrans.networks.host_network import HostNetwork
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
-from paramtrans.storage import torch_checkpoint
+from paramtrans.storage import outside, torch_checkpoint
 
 KIND, FIRST = "architecture", "torchvision"
 """The kind of component, and the source that messages name first."""
+
+
+SCALARS = {
+    "num_classes": (1, 100_000),
+    "aux_logits": (0, 1),
+    "transform_input": (0, 1),
+    "init_weights": (0, 1),
+    "dropout": (0, 1),
+    "width_mult": (0.1, 10),
+    "stochastic_depth_prob": (0, 1),
+}
+"""Options of torchvision's architectures that a file may name, with bounds; weights are none of them."""
+LARGEST, FURTHER = 64, 2**28
+"""A network named in a file may have this many times the bytes of the file, and so many beside them."""
+
+
+def build_from_file(architecture: str, size: int, where: str, registry: Registry | None = None) -> nn.Module:
+    """The fresh network that a file of `size` bytes names: of what is installed, with options of known, bounded kinds.
+
+    Nothing is fetched from a network. Raises `StoreError`, before any memory is taken, where it is far larger.
+    """
+    head, _, query = architecture.partition("?")
+    place, options = head.rpartition(":")[0], {key: _value(value) for key, value in parse_qsl(query)}
+    for name, value in options.items() if place == "torchvision" else ():
+        low, high = SCALARS.get(name, (1, 0))
+        if not (isinstance(value, int | float) and low <= value <= high):
+            raise StoreError(
+                f"{where}: {architecture[:100]!r} has an option ({name[:40]} = {str(value)[:40]}) that no file may "
+                "set; name the architecture yourself (network=, --arch)"
+            )
+    try:
+        with torch.device("meta"), torch.no_grad():
+            asked = sum(tensor.nbytes for tensor in build(architecture, False, registry).state_dict().values())
+    except ConfigError as error:
+        raise StoreError(f"{where}: {error}") from error
+    if asked > LARGEST * size + FURTHER:
+        raise StoreError(f"{where}: {architecture[:100]!r} is a network of {asked:,} bytes, far more than is here")
+    return build(architecture, False, registry)
 
 
 def build(architecture: str, files: bool = True, registry: Registry | None = None) -> nn.Module:
@@ -58,9 +96,18 @@ def _expected(files: bool, registry: Registry) -> str:
     return f"{forms} or FILE.py:FACTORY" if files else forms
 
 
+def factory_file(architecture: str) -> list[Path]:
+    """The Python file that an architecture is made by, if it is."""
+    place = architecture.partition("?")[0].rpartition(":")[0]
+    return [] if is_installed(architecture, components()) or not place else [Path(place)]
+
+
 def with_parameters(network: nn.Module, path: Path) -> nn.Module:
     """The network with the parameters of a file; raises `StoreError` where they are not all of its own."""
-    state = read_parameters(path)
+    state, own = read_parameters(path), network.state_dict()
+    for name, tensor in state.items():
+        if tensor.is_complex() and name in own and not own[name].is_complex():
+            raise StoreError(f"{path}: {name} is complex, and the network's is real; its imaginary part would be lost")
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -85,26 +132,16 @@ def read_parameters(path: Path) -> dict[str, Tensor]:
     Raises `StoreError` where the file is missing, damaged, or holds anything but tensors.
     """
     if path.suffix == ".safetensors":
-        return _safetensors(path)
+        return outside.tensors(path)
     found = torch_checkpoint.read(path)
     for key in ("state_dict", "model"):
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
     if not isinstance(found, Mapping) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
         raise StoreError(f"{path}: holds no dictionary of tensors; save `model.state_dict()`")
+    if other := [name for name in found if not isinstance(name, str)]:
+        raise StoreError(f"{path}: {str(other[0])[:40]!r} is no name of a tensor; save `model.state_dict()`")
     return dict(found)
-
-
-def _safetensors(path: Path) -> dict[str, Tensor]:
-    torch_checkpoint.check_regular(path)
-    try:
-        return load_file(path)
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except MemoryError as error:
-        raise StoreError(f"{path}: is larger than the memory that there is") from error
-    except SafetensorError as error:
-        raise StoreError(f"{path}: not a safetensors file ({error})") from error
 
 
 def _factory(architecture: str, path: Path, name: str) -> Callable[..., Any]:
@@ -113,9 +150,11 @@ def _factory(architecture: str, path: Path, name: str) -> Callable[..., Any]:
     if not path.is_file() or spec is None or spec.loader is None:
         raise ConfigError([f"architecture {architecture!r}: no such Python file: {path}"])
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for the names in their annotations
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
+        del sys.modules[spec.name]
         found = f"architecture {architecture!r}: {path}: {type(error).__name__}: {error}"
         hint = "; put the folder that it is in on PYTHONPATH" if isinstance(error, ModuleNotFoundError) else ""
         raise ConfigError([found + hint]) from error

@@ -33,6 +33,7 @@ from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
 from paramtrans.utils import seeds
 from paramtrans.utils.progress import Reporter
+from paramtrans.utils.surroundings import pinned
 
 Placed = tuple[NetworkBlock, BlockAdapter]
 """A block, and what is to stand in its place."""
@@ -43,6 +44,7 @@ errors cost in accuracy."""
 log = logging.getLogger(__name__)
 
 
+@pinned()
 def translate(
     module: nn.Module,
     translator: str | Path = "refit",

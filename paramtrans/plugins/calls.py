@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import re
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
@@ -11,6 +13,12 @@ import pluggy
 from paramtrans.api.specs import Component
 from paramtrans.errors import PluginLoadError, StopRun
 from paramtrans.plugins.registry import Entry, Provider
+from paramtrans.utils import surroundings
+
+NAME = re.compile(r"[^\W_][\w.-]{0,99}")
+"""What components may be called."""
+TARGET = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
+"""Where a component's class is."""
 
 Function = Callable[..., Any]
 Announced = list[list[Component]]
@@ -30,11 +38,15 @@ class Outcome:
 
         Raises:
             TypeError: something among them is no `Component`.
+            ValueError: one has a name or a target that is none.
         """
+        if isinstance(components, Component):
+            raise TypeError(f"expected a list of Component records, got {components!r}; put it into [ ]")
         checked = []
         for component in components:
             if not isinstance(component, Component):
                 raise TypeError(f"expected Component records, got {component!r}")
+            _check(component)
             self._known.setdefault(id(component), (component, provider))
             checked.append(component)
         return checked
@@ -47,6 +59,14 @@ class Outcome:
         """What is left once all wrappers are done, each component with its provider."""
         for component in (component for components in announced for component in components):
             yield Entry(kind, component, self._known[id(component)][1])
+
+
+def _check(component: Component) -> None:
+    """Raise `ValueError` for a component with a name or a target that is none."""
+    if not NAME.fullmatch(component.name):
+        raise ValueError(f"{component.name!r} is no name: letters, digits, _, - and . alone, at most 100")
+    if not TARGET.fullmatch(component.target):
+        raise ValueError(f"{component.name}: {component.target!r} is no target; write package.module:Class")
 
 
 class Guarded:
@@ -98,7 +118,8 @@ def _arguments(manager: pluggy.PluginManager, name: str) -> tuple[str, ...]:
 def _announcing(function: Function, provider: Provider, outcome: Callable[[], Outcome]) -> Function:
     def call(*arguments: Any) -> list[Component] | None:
         try:
-            return outcome().announced(function(*arguments), provider)
+            with surroundings.restored():
+                return outcome().announced(function(*arguments), provider)
         except (Exception, SystemExit) as error:
             outcome().failed(provider, error)
             return None
@@ -144,7 +165,8 @@ def _adopted(value: Any, before: Announced, provider: Provider, outcome: Outcome
 def _told(function: Function, provider: Provider, hook: str) -> Function:
     def call(*arguments: Any) -> None:
         try:
-            function(*arguments)
+            with surroundings.restored():
+                function(*map(copy.deepcopy, arguments))  # what a plugin changes is its own
         except (StopRun, PluginLoadError):
             raise
         except (Exception, SystemExit) as error:

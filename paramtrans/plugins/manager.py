@@ -22,6 +22,7 @@ from paramtrans.errors import PluginLoadError
 from paramtrans.plugins import hookspecs
 from paramtrans.plugins.calls import Outcome, guarded
 from paramtrans.plugins.registry import KINDS, LIVE, Entry, Provider, Registry, new_key
+from paramtrans.utils import surroundings
 
 ENTRY_POINTS = "paramtrans"
 
@@ -93,8 +94,11 @@ class Plugins:
         module = importlib.util.module_from_spec(spec)
         # Components are resolved by name later, so the import system must know the module.
         sys.modules[module.__name__] = module
+        if (folder := str(path.resolve().parent)) not in sys.path:
+            sys.path.append(folder)  # for what stands beside the file, behind all that is installed
         try:
-            spec.loader.exec_module(module)
+            with surroundings.restored():
+                spec.loader.exec_module(module)
             self._register(module, Provider(str(path), ""))
             self.files.append(path.resolve())
         except (Exception, SystemExit) as error:
@@ -119,6 +123,8 @@ class Plugins:
         version = getattr(plugin, "PARAMTRANS_HOOK_VERSION", hookspecs.HOOK_VERSION)
         if version != hookspecs.HOOK_VERSION:
             raise PluginLoadError(f"written for hook version {version}, this paramtrans has {hookspecs.HOOK_VERSION}")
+        if unmarked := [name for name in vars(hookspecs) if _is_unmarked(name, plugin)]:
+            raise PluginLoadError(f"{', '.join(unmarked)}: not marked; put @hookimpl above each hook")
         made = guarded(plugin, provider, self._manager, lambda: self._outcome)
         name = self._manager.register(made, self._manager.get_canonical_name(plugin))
         try:
@@ -165,9 +171,17 @@ class Plugins:
 
     def _load(self, load: Callable[[], Any], provider: Provider) -> None:
         try:
-            self._register(load(), provider)
+            with surroundings.restored():
+                plugin = load()
+            self._register(plugin, provider)
         except (Exception, SystemExit) as error:  # a broken plugin must not take the program down
             self.not_loaded.append(f"{provider} ({type(error).__name__}: {error})")
+
+
+def _is_unmarked(name: str, plugin: object) -> bool:
+    """Whether a plugin has a function with a hook's name that is none."""
+    function = getattr(plugin, name, None) if name.startswith("paramtrans_") else None
+    return callable(function) and not hasattr(function, "paramtrans_impl")
 
 
 @cache

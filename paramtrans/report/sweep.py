@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,9 +10,12 @@ from markupsafe import Markup
 from rich.table import Table
 from rich.text import Text
 
+from paramtrans.errors import Damaged
 from paramtrans.report import figures, sweep_figures
 from paramtrans.report.figures import label
-from paramtrans.storage import files
+from paramtrans.storage import files, outside
+from paramtrans.utils import documents
+from paramtrans.utils.boundary import in_words
 from paramtrans.utils.templates import environment
 
 Row: TypeAlias = "dict[str, Any]"
@@ -113,7 +115,11 @@ def gain(row: Row) -> dict[str, Any] | None:
 def history(folder: Path) -> list[dict[str, float]]:
     """The lines of a run's `metrics.jsonl`; none for a translator that was not trained."""
     path = folder / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    if not path.exists():
+        return []
+    lines = outside.content(path).decode(errors="replace").splitlines()
+    with in_words(f"{path}: a line is no JSON", "it was cut off or changed; remove that run's folder", Damaged):
+        return [documents.parse(line) for line in lines]
 
 
 def _cell(row: Row, column: str) -> str:

@@ -19,18 +19,19 @@ from paramtrans.errors import ConfigError, StoreError
 from paramtrans.evaluation.comparison import Comparison
 from paramtrans.plugins.manager import Plugins, plugins
 from paramtrans.report import html
-from paramtrans.runs import folder as run_folder
+from paramtrans.runs import folder as run_folder, pages
 from paramtrans.runs.folder import RunFolder
 from paramtrans.runs.zoo_training import CACHE_HINT, ZooTraining
 from paramtrans.storage import files
-from paramtrans.storage.cache import cache_dir
+from paramtrans.storage.cache import at_home, cache_dir
 from paramtrans.training import distributed
 from paramtrans.training.trainer import Trainer
-from paramtrans.translators import card
 from paramtrans.translators.base import LearnedTranslator
 from paramtrans.translators.saving import load_translator, save_translator
 from paramtrans.utils import memory, seeds
 from paramtrans.utils.progress import Reporter
+from paramtrans.utils.surroundings import pinned
+from paramtrans.zoo import fingerprint
 from paramtrans.zoo.collection import Zoos
 
 if TYPE_CHECKING:
@@ -112,9 +113,9 @@ class Run:
         with memory.out_of_memory_hint(where):
             self.zoos = Zoos(self.builder, self.cache, registry)
         self.zoo = self.zoos.own
-        path = Path(config.run.dir) if config.run.dir else Path("runs") / name
+        path = at_home(config.run.dir, "set run.dir to a folder") if config.run.dir else Path("runs") / name
         self.folder = RunFolder(path, config.model_dump(mode="json"))
-        self.info = RunInfo(path, self.folder.config)
+        self.info = RunInfo(path.absolute(), self.folder.config)
         self._zoo_training = ZooTraining(self.builder.executor, self.reporter, loaded, self.info, self.folder)
 
     def check(self) -> None:
@@ -133,9 +134,11 @@ class Run:
         zoo = {key: value for key, value in what["zoo"].items() if not key.startswith("report")}
         return files.digest({**what, "zoo": zoo})
 
+    @pinned()
     def do(self, fresh: bool, earlier: Path | None = None) -> RunResult:
         """All stages, in order. `earlier` is the folder of a finished run with the same training key, taken over."""
         self.check()
+        self.folder.made_of = fingerprint.of_blocks(self.builder)
         if not self.processes.leads:
             return self._train_along()
         finished = None if fresh else self.folder.resume()
@@ -166,6 +169,7 @@ class Run:
 
     def start_over(self) -> None:
         """Forget what the run's folder holds and all shards there are now, also over interruptions to come."""
+        self.zoos.check_again()
         self.folder.clear()
         self.folder.outdated = self.zoos.newest()
         self._record("running")
@@ -189,14 +193,9 @@ class Run:
             comparison.run(self.reporter, reported.seconds_per_target())
             result = comparison.result(history, self.zoos.seconds()) | self.zoos.facts()
             result["paper_way"] = _best_of_all(history, self.config.evaluation.paper_way)
-        files.write_json(self.folder.file("evaluation.json"), result)
+        result = self.folder.write_evaluation(result)
         with self._timed("report"):
-            record = self._record("running")
-            epochs = [{"epoch": n, **metrics} for n, metrics in enumerate(history["epochs"] if history else [], 1)]
-            sections = self.builder.sections()
-            html.write(self.folder.path, result, record, epochs, comparison.feature_maps(), sections)
-            if translator is not None:
-                card.write(self.folder.file("translator"), card.of_run(record, result))
+            pages.write(self.folder, self._record("running"), result, history, comparison, self.builder.sections())
         finished = RunResult(self.folder.path, self.folder.seconds, result)
         self.plugins.notify("paramtrans_run_finished", run=self.info, result=finished.as_dict())
         self._record("finished")

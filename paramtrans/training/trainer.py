@@ -15,7 +15,7 @@ from torch import Tensor
 from paramtrans.api.context import Context
 from paramtrans.api.hosts import Hosts
 from paramtrans.api.objective import Batch
-from paramtrans.api.stacking import Params, take
+from paramtrans.api.stacking import Params, check, take
 from paramtrans.backends.host_runner import HostRunner
 from paramtrans.builder import Builder
 from paramtrans.errors import ConfigError, StopRun, TrainingError
@@ -26,6 +26,7 @@ from paramtrans.training.distributed import ProcessGroup, cut
 from paramtrans.training.records import Drawn, History, TrainingStep
 from paramtrans.translators.base import LearnedTranslator
 from paramtrans.utils import seeds
+from paramtrans.utils.boundary import well_formed
 
 FORMAT = 1
 """Version of a checkpoint."""
@@ -204,6 +205,7 @@ class Trainer:
         for on, augmenter in self.augmenters:
             if on in (what, "both"):
                 params = augmenter.change(params, spec, generator)
+                check(params, spec, f"augmenter {type(augmenter).__name__}")
         variances = {tensor.name for tensor in spec.tensors if tensor.positive}
         # Masking and noise know nothing of signs.
         return {name: t.clamp_min(SMALLEST_VARIANCE) if name in variances else t for name, t in params.items()}
@@ -274,7 +276,8 @@ class Trainer:
             index, _, key = name.partition(".")
             adam["state"].setdefault(int(index), {})[key] = value
         self.optimizer.load_state_dict(adam)
-        self.history = History(**record["history"])
+        with well_formed(self.checkpoint.folder):
+            self.history = History(**record["history"])
 
 
 def _below(prefix: str, tensors: dict[str, Any]) -> dict[str, Any]:

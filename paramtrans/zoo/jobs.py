@@ -20,7 +20,7 @@ from paramtrans.builder import Builder
 from paramtrans.config.schema import Config
 from paramtrans.plugins.manager import registry_of
 from paramtrans.storage import files
-from paramtrans.zoo import host_training, warm_start
+from paramtrans.zoo import fingerprint, host_training, warm_start
 from paramtrans.zoo.host_file import HostFile
 from paramtrans.zoo.recipe import host_seed, hosts_digest, identity, trained_as
 
@@ -59,6 +59,7 @@ def do_job(job: Job, report: Report) -> None:
             )
         made = {job.role: target}
     made_by = {"paramtrans": __version__, "torch": torch.__version__, "device": str(builder.device)}
+    recorded[fingerprint.KEY] = fingerprint.of(builder, job.step)
     seconds = time.monotonic() - started
     for role, file_ in _files(job).items():
         record = {**identity(job.step, role, job.start, own), **recorded, "seconds": seconds, "made_by": made_by}

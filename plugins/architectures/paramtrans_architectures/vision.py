@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,5 +23,8 @@ class Torchvision(ArchitectureSource):
             near = nearest(name, models.list_models())
             hint = f"; did you mean {near!r}?" if near else ""
             raise ConfigError([f"architecture: torchvision.models.list_models() has no {name!r}{hint}"])
-        network: nn.Module = models.get_model_builder(name)(**arguments)
+        builder = models.get_model_builder(name)
+        # Some builders fetch weights by default, where nobody asks for any.
+        unasked = {"weights", "weights_backbone"} & {*inspect.signature(builder).parameters} - {*arguments}
+        network: nn.Module = builder(**dict.fromkeys(unasked), **arguments)
         return network

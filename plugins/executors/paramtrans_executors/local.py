@@ -52,10 +52,14 @@ class Local(Executor):
 def _spread(jobs: Sequence[Job], progress: Callable[[int], None], processes: int) -> None:
     """Raises the error of the first shard that fails, and `TrainingError` where a process is killed."""
     context = multiprocessing.get_context("spawn")  # a forked process has lost its threads
-    shares: SimpleQueue[list[int]] = context.SimpleQueue()
+    try:
+        shares: SimpleQueue[list[int]] = context.SimpleQueue()
+        steps: Queue[int] = context.Queue()
+    except OSError as error:
+        why = f"{error.strerror or error}; is there a /dev/shm?"
+        raise TrainingError(f"executor: no several processes here ({why}); set executor.processes to 1") from error
     for share in _shares(processes):
         shares.put(share)
-    steps: Queue[int] = context.Queue()
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(processes, context, _begin, (shares, steps))
     try:
@@ -66,6 +70,11 @@ def _spread(jobs: Sequence[Job], progress: Callable[[int], None], processes: int
                 future.result()
             _report(steps, progress)
     except BrokenProcessPool as error:
+        if not shares.empty():  # some never began
+            raise TrainingError(
+                "executor: a process could not begin; a script that starts a run does so below "
+                '`if __name__ == "__main__":`, or sets executor.processes to 1'
+            ) from error
         raise TrainingError(
             "executor: a process was killed, perhaps for want of memory; run again, with fewer executor.processes"
         ) from error
