@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from paramtrans.builder import Builder
+from paramtrans.errors import Damaged
 
 KEY = "made_of"
 """Where a record of a shard has it."""
@@ -137,3 +139,13 @@ def _numbers(tensor: Tensor) -> Numbers:
         (values * weights.square()).mean(),
     ]
     return [float(f"{float(number):.6g}") for number in found]
+
+
+def check(recorded: Any, now: dict[str, Any], path: Path, said: set[str]) -> None:
+    """Raise `Damaged` for a file that other code or data made; one of another version that computes the same is used,
+    which is logged once for each that is not among those `said`."""
+    if other := difference(recorded, now):
+        raise Damaged(f"{path}: was made by other code or data: {other}")
+    if (version := newer(recorded, now)) and version not in said:
+        said.add(version)
+        logger.warning("%s: made by %s, which computes the same on what was tried; it is used", path, version)

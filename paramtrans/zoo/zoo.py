@@ -261,12 +261,7 @@ class Zoo:
         expected = identity(step, shard.role, shard.start, self._seeds(shard))
         if different := [key for key, value in expected.items() if record.get(key) != value]:
             raise files.Damaged(f"{path}: is another shard's file ({', '.join(different)} differ)")
-        made_of = fingerprint.of(self.builder, step)
-        if other := fingerprint.difference(record.get(fingerprint.KEY), made_of):
-            raise files.Damaged(f"{path}: was made by other code or data: {other}")
-        if (newer := fingerprint.newer(record.get(fingerprint.KEY), made_of)) and newer not in self._said:
-            self._said.add(newer)
-            logger.warning("%s: made by %s, which computes the same on what was tried; it is used", path, newer)
+        fingerprint.check(record.get(fingerprint.KEY), fingerprint.of(self.builder, step), path, self._said)
         if step == 1 and self.begin and not warm_start.is_recorded(record, self.begin[1]._hosts_file(shard)):
             raise files.Damaged(f"{path}: began with other hosts than there are now")
         if step == 2:
