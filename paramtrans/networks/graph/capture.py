@@ -105,6 +105,27 @@ def tensors_of(output: Any) -> list[Tensor]:
     return [tensor for one in inside for tensor in tensors_of(one)]
 
 
+def module_paths(node: Node) -> frozenset[str]:
+    """Paths of all modules whose code runs an operation, the network's own ("") among them."""
+    stack = (node.meta.get("nn_module_stack") or {}).values()
+    return frozenset(str(path).removeprefix("network").removeprefix(".") for path, _ in stack)
+
+
+def read_by_hooks(network: nn.Module, program: Program) -> list[Node]:
+    """Operations whose results a user's hooks are given: what leaves modules with forward hooks, and enters those with
+    forward pre-hooks."""
+    after = {path for path, module in network.named_modules() if module._forward_hooks}
+    before = {path for path, module in network.named_modules() if module._forward_pre_hooks}
+    found: dict[Node, None] = {}
+    for node in program.nodes if after or before else ():
+        inside = module_paths(node)
+        for user in node.users if node.op == "call_function" else ():
+            within = module_paths(user)
+            if (inside - within) & after or (within - inside) & before:
+                found[node] = None
+    return list(found)
+
+
 def module_path(node: Node) -> str:
     """Path of the innermost module whose code runs an operation."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
-from paramtrans.networks.graph.capture import Arguments, Program, capture, place
+from paramtrans.networks.graph.capture import Arguments, Program, capture, place, read_by_hooks
 from paramtrans.networks.graph.narrow import Removal, Setting
 from paramtrans.networks.graph.operators import Value, name_of
 from paramtrans.networks.graph.proof import Masked, Proof, lively, named_tensors, prove
@@ -80,7 +80,8 @@ def analyse(network: nn.Module, arguments: Arguments) -> Analysis:
     Raises:
         SpecMismatch: `torch.export` cannot follow the network.
     """
-    labelled = propagate(capture(network, arguments))
+    program = capture(network, arguments)
+    labelled = propagate(program, read_by_hooks(network, program))
     classes = Classes(labelled)
     layers = readers(labelled)
     trained = {name for name, _ in network.named_parameters(remove_duplicate=False)}
@@ -107,27 +108,26 @@ def _inside(group: UnitGroup, other: UnitGroup) -> bool:
 
 
 def _residual(labelled: Labelled, classes: Classes) -> set[int]:
-    """Classes of units that are added to what they were computed from: those of residual streams."""
+    """Classes of units that are added to what layers make of them: those of residual streams."""
     found: set[int] = set()
-    before: dict[str, set[str]] = {}
+    summing = {one.node.name for one in labelled.contractions}
+    before: dict[str, set[str]] = {}  # all labelled values that one comes from
+    through: dict[str, set[str]] = {}  # of these, those that a sum over units lies between
     for node in labelled.program.nodes:
-        behind: set[str] = set()
-        for one in node.all_input_nodes:
-            behind |= before.get(one.name, set())
-            behind.add(one.name) if _labelled(labelled, one) else None
-        before[node.name] = behind
+        given = node.all_input_nodes
+        before[node.name] = set().union(*(before[one.name] for one in given))
+        before[node.name] |= {one.name for one in given if _labelled(labelled, one)}
+        through[node.name] = (
+            before[node.name] if node.name in summing else set().union(*(through[one.name] for one in given))
+        )
         operands = [one for one in node.args if isinstance(one, Node)][:2]
-        if name_of(node) not in ("add", "sub") or len(operands) < 2:
+        if name_of(node) not in ("add", "sub") or len(operands) < 2 or any(one.op == "placeholder" for one in operands):
             continue
-        first, second = operands
-        if first.op == "placeholder" or second.op == "placeholder":
-            continue
-        shared = _classes(labelled, classes, first) & _classes(labelled, classes, second)
-        if shared and any(
-            _carries(labelled, classes, name, shared)
-            for name in before[first.name] & ({second.name} | before[second.name]) | before[second.name] & {first.name}
-        ):
-            found |= shared
+        shared = _classes(labelled, classes, operands[0]) & _classes(labelled, classes, operands[1])
+        for one, other in (operands, operands[::-1]):
+            both = through[one.name] & (before[other.name] | {other.name})
+            if shared and any(_carries(labelled, classes, name, shared) for name in both):
+                found |= shared
     return found - {classes.pinned}
 
 
@@ -153,14 +153,15 @@ def _paths(groups: list[tuple[UnitGroup, bool]], layers: Mapping[str, ReaderLaye
     """A path for each group; `inner` ones are named by a layer."""
     common = [_common([name.rpartition(".")[0] for name in group.tensors]) for group, _ in groups]
     outer = [path for path, (_, inner) in zip(common, groups, strict=True) if not inner]
-    read = {(layer.weight, layer.axis) for layer in layers.values()}
+    read, order = {(layer.weight, layer.axis) for layer in layers.values()}, list(layers)
     paths = []
     for (group, inner), path in zip(groups, common, strict=True):
         if not path or inner or outer.count(path) > 1:
             writers = [
                 axis.tensor for axis in group.axes if (axis.tensor, axis.axis) not in read and axis.tensor in layers
             ]
-            path = (writers or [group.axes[0].tensor])[0].rpartition(".")[0]
+            first = min(writers, key=order.index) if writers else group.axes[0].tensor
+            path = first.rpartition(".")[0]
         paths.append(path)
     return [path if paths.index(path) == i else f"{path}#{paths[:i].count(path) + 1}" for i, path in enumerate(paths)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,8 +36,9 @@ class Labelled:
 
 
 @torch.no_grad()
-def propagate(program: Program) -> Labelled:
-    """Carry labels from the axes of all parameters and buffers through the program to its outputs, which are pinned."""
+def propagate(program: Program, pinned: Sequence[Node] = ()) -> Labelled:
+    """Carry labels from the axes of all parameters and buffers through the program to its outputs, which are pinned, as
+    are the results of other operations in `pinned`."""
     state = State(Facts())
     axes = {name: [state.facts.fresh(size) for size in tensor.shape] for name, tensor in program.tensors.items()}
     values: dict[str, Any] = {}
@@ -45,7 +47,7 @@ def propagate(program: Program) -> Labelled:
             values[node.name] = _placeholder(program, node, axes)
         elif node.op == "call_function":
             values[node.name] = _operation(state, node, values)
-    for node in program.outputs:
+    for node in (*program.outputs, *pinned):
         for value in tree_flatten(values.get(node.name))[0]:
             for label in value.labels if isinstance(value, Value) else ():
                 state.facts.pin(label)

@@ -1,0 +1,312 @@
+"""Units found in the graphs of networks: hand-written ones of every kind, and real ones at small size."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import paramtrans
+from paramtrans.errors import DataError, SpecMismatch, StoreError
+from paramtrans.networks.graph.groups import Analysis, analyse, prove_groups
+from paramtrans.storage import files
+
+
+def sequential(*layers: nn.Module) -> nn.Module:
+    return nn.Sequential(*layers)
+
+
+class Mnist(nn.Module):
+    """As in PyTorch's own example: functions between the layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 12, 3)
+        self.fc1, self.fc2 = nn.Linear(12 * 9, 16), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(F.relu(self.conv2(F.relu(self.conv1(x)))), 2)
+        return F.log_softmax(self.fc2(F.dropout(F.relu(self.fc1(torch.flatten(x, 1))), training=self.training)), dim=1)
+
+
+class Gated(nn.Module):
+    """SwiGLU around a residual stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(6)
+        self.gate, self.up, self.down = nn.Linear(6, 16), nn.Linear(6, 16), nn.Linear(16, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm(x)
+        return x + self.down(F.silu(self.gate(h)) * self.up(h))
+
+
+class Packed(nn.Module):
+    """Attention with packed queries, keys and values, as in timm."""
+
+    def __init__(self, heads: int = 4, width: int = 3) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim = heads, width
+        self.qkv, self.proj = nn.Linear(6, 3 * heads * width), nn.Linear(heads * width, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, _ = x.shape
+        q, k, v = self.qkv(x).reshape(batch, length, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        return self.proj(mixed.reshape(batch, length, self.num_heads * self.head_dim))
+
+
+class Excited(nn.Module):
+    """Squeeze-and-excitation around a depthwise convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.depth = nn.Conv2d(4, 12, 1), nn.Conv2d(12, 12, 3, padding=1, groups=12)
+        self.squeeze, self.excite, self.thin = nn.Conv2d(12, 3, 1), nn.Conv2d(3, 12, 1), nn.Conv2d(12, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.hardswish(self.depth(F.relu6(self.wide(x))))
+        return x + self.thin(h * torch.sigmoid(self.excite(F.relu(self.squeeze(h.mean((2, 3), keepdim=True))))))
+
+
+class Dense(nn.Module):
+    """DenseNet's concatenations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 6, 3, padding=1), nn.Conv2d(14, 5, 1)
+        self.d = nn.Conv2d(5 + 8, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = F.relu(self.a(x))
+        both = torch.cat([a, F.relu(self.b(a))], 1)
+        return self.d(torch.cat([self.c(both), a], 1))
+
+
+class Shared(nn.Module):
+    """A layer that is passed twice, and an embedding tied to the output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.up, self.down = nn.Embedding(11, 6), nn.Linear(6, 10), nn.Linear(10, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.embed(x)
+        for _ in range(2):
+            h = h + self.down(torch.tanh(self.up(h)))
+        return F.linear(h, self.embed.weight)
+
+
+IMAGE, TOKENS = torch.randn(6, 3, 8, 8), torch.randn(6, 5, 6)
+CASES: dict[str, tuple[Callable[[], nn.Module], Tensor, dict[str, int]]] = {
+    "functions": (Mnist, torch.randn(6, 1, 10, 10), {"conv1": 8, "conv2": 12, "fc1": 16}),
+    "gated pair": (lambda: sequential(Gated(), Gated()), TOKENS, {"0": 16, "1": 16}),
+    "packed heads": (lambda: sequential(nn.LayerNorm(6), Packed()), TOKENS, {"1": 4}),
+    "squeeze": (Excited, torch.randn(6, 4, 8, 8), {"wide": 12, "squeeze": 3}),
+    "concatenation": (Dense, IMAGE, {}),
+    "shared": (Shared, torch.randint(0, 11, (6, 5)), {"up": 10}),
+    "norm behind": (
+        lambda: sequential(
+            nn.Conv2d(3, 8, (3, 1), padding="same"), nn.GELU(), nn.BatchNorm2d(8, affine=False), nn.Conv2d(8, 2, 3)
+        ),
+        IMAGE,
+        {"0": 8},
+    ),
+    "group norm": (
+        lambda: sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(4, 8), nn.ReLU(), nn.Conv2d(8, 2, 1)),
+        IMAGE,
+        {"0": 4},
+    ),
+    "transposed": (
+        lambda: sequential(
+            nn.ConvTranspose2d(3, 8, 2, stride=2), nn.InstanceNorm2d(8, affine=True), nn.Conv2d(8, 2, 1)
+        ),
+        IMAGE,
+        {"0": 8},
+    ),
+    "one dimension": (lambda: sequential(nn.Conv1d(5, 8, 3), nn.PReLU(8), nn.Conv1d(8, 2, 1)), TOKENS, {"0": 8}),
+    "three dimensions": (
+        lambda: sequential(nn.Conv3d(1, 8, 2), nn.ReLU(), nn.MaxPool3d(2), nn.Conv3d(8, 2, 1)),
+        torch.randn(4, 1, 6, 6, 6),
+        {"0": 8},
+    ),
+    "grouped": (lambda: sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, groups=4), nn.Conv2d(8, 2, 1)), IMAGE, {}),
+}
+
+
+def analysed(network: nn.Module, inputs: Tensor) -> Analysis:
+    return analyse(network.eval(), ((inputs[:2],), {}))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_groups_are_found_and_the_smaller_network_is_proven(case: str) -> None:
+    torch.manual_seed(0)
+    make, inputs, wanted = CASES[case]
+    network = make().eval()
+    analysis = analysed(network, inputs)
+    free = {group.path: group for group in analysis.groups if not group.stream and not group.inner}
+    for path, size in wanted.items():
+        assert any(len(group) == size and group.path.startswith(path) for group in free.values()), (case, list(free))
+    counts = {group: group.units.allowed(max(1, len(group) // 2)) for group in free.values()}
+    assert counts, case
+    proven = prove_groups(analysis, counts)
+    assert not proven.refused and proven.difference < 1e-4, proven.refused
+    small = paramtrans.translate(network, "refit", ratio=0.5, calibrate=inputs)
+    assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in network.parameters())
+    assert small(inputs).shape == network(inputs).shape and small(inputs).isfinite().all()
+
+
+def test_a_residual_stream_is_seen_and_left_alone() -> None:
+    network = sequential(nn.Linear(6, 6), Gated(), Gated(), nn.Linear(6, 3))
+    groups = analysed(network, TOKENS).groups
+    assert {group.path for group in groups if not group.stream} == {
+        "1",
+        "2",
+    }  # the norm ties the stream together
+
+
+def test_what_is_no_size_stays_as_it_is() -> None:
+    class Adapted(nn.Linear):
+        """A subclass, as adapters for fine-tuning are."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * 2
+
+    network = sequential(
+        nn.Conv2d(3, 8, 3),
+        nn.BatchNorm2d(8, momentum=0.3),
+        nn.ReLU(),
+        nn.Flatten(),
+        Adapted(8 * 36, 8),
+        nn.ReLU(),
+        nn.Linear(8, 2),
+    )
+    network.to(memory_format=torch.channels_last).eval()
+    network[0].weight.requires_grad = False
+    network[1].num_batches_tracked += 7
+    network[1].train()
+    network[1].eval()
+    network.train()
+    network[1].eval()  # frozen statistics in a network that is trained further
+    seen = []
+    network[6].register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1]))
+    images = torch.randn(8, 3, 8, 8)
+    small = paramtrans.translate(network, "prune", ratio=0.5, calibrate=images)
+    assert small[0].weight.shape == (4, 3, 3, 3) and not small[0].weight.requires_grad and small[1].weight.requires_grad
+    assert small[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert small[1].momentum == 0.3 and small[1].num_batches_tracked == 7 and small.training and not small[1].training
+    assert type(small[4]) is Adapted and small[4].out_features == 8  # read by a hook, so it keeps its width
+    seen.clear()
+    small(images)
+    assert seen == [8]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_stays(dtype: torch.dtype) -> None:
+    network = sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3)).to(dtype).eval()
+    small = paramtrans.translate(network, ratio=0.5, calibrate=torch.randn(40, 6, dtype=dtype))
+    assert small[0].weight.shape == (8, 6) and {p.dtype for p in small.parameters()} == {dtype}
+
+
+def test_an_input_normalisation_in_a_hook_acts_on_the_smaller_network() -> None:
+    torch.manual_seed(0)
+    network = sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)).eval()
+    network[0].register_forward_pre_hook(lambda _, given: ((given[0] - 100) / 50,))
+    images = 100 + 50 * torch.randn(40, 3, 8, 8)
+    small = paramtrans.translate(network, ratio=0.5, calibrate=images)
+    error = (small(images) - network(images)).square().mean() / network(images).var()
+    assert error < 0.5 and small.paramtrans_blocks[0].feature_error == pytest.approx(float(error), rel=0.5)
+
+
+def test_features_that_are_returned_keep_their_shape() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(6, 16), nn.Linear(16, 12), nn.Linear(12, 3)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            features = F.relu(self.a(x))
+            return features, self.c(F.relu(self.b(features)))
+
+    small = paramtrans.translate(Both().eval(), ratio=0.5, calibrate=torch.randn(40, 6))
+    assert [out.shape for out in small(torch.randn(2, 6))] == [(2, 16), (2, 3)] and small.b.out_features == 6
+
+
+def test_networks_that_draw_at_random_are_refused_and_inputs_are_left_alone() -> None:
+    class Noisy(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.dropout(x, training=True)
+
+    inputs = torch.randn(8, 6)
+    with pytest.raises(DataError, match="draws at random"):
+        paramtrans.translate(sequential(nn.Linear(6, 8), Noisy(), nn.Linear(8, 2)), calibrate=inputs)
+    before = inputs.clone()
+    paramtrans.translate(
+        sequential(nn.ReLU(inplace=True), nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2)), calibrate=inputs
+    )
+    assert torch.equal(inputs, before)
+
+
+@pytest.mark.parametrize("network", [nn.LSTM(6, 8, batch_first=True), nn.TransformerEncoderLayer(6, 2, 12, bias=False)])
+def test_what_the_graph_does_not_say_is_left_and_named(network: nn.Module, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        try:
+            small = paramtrans.translate(network.eval(), "prune", ratio=0.5, calibrate=TOKENS)
+        except SpecMismatch as error:
+            assert "lstm" in str(error)
+        else:
+            assert small(TOKENS).shape == TOKENS.shape and "stays as it is" in caplog.text
+
+
+def test_a_translated_network_is_saved_and_rebuilt_and_a_strangers_record_is_bounded(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    inputs = torch.randn(40, 5, 6)
+    small = paramtrans.translate(sequential(Packed(), Gated()).eval(), ratio=0.5, calibrate=inputs)
+    path = tmp_path / "small.safetensors"
+    paramtrans.save_translated(small, path)
+    again = paramtrans.load_translated(path, sequential(Packed(), Gated()))
+    torch.testing.assert_close(again(inputs), small(inputs))
+    assert again.paramtrans_blocks == small.paramtrans_blocks and again[0].num_heads == 2
+    params, record = files.load_params(path)
+    own = {key: record[key] for key in ("format", "paramtrans", "architecture", "blocks")}
+    for size in (
+        {"module": "0", "attribute": "num_heads", "before": 4, "after": 10**9},
+        {"module": "0", "attribute": "forward", "before": 1, "after": 1},
+        {"module": "9", "attribute": "num_heads", "before": 4, "after": 2},
+    ):
+        files.save_params(path, params, {**own, "sizes": [size]})
+        with pytest.raises(StoreError):
+            paramtrans.load_translated(path, sequential(Packed(), Gated()))
+
+
+def test_a_real_language_model_with_grouped_queries_and_rotary_positions() -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=50, bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    network = transformers.LlamaForCausalLM(config).eval()
+    tokens = torch.randint(0, 50, (40, 7))
+    small = paramtrans.translate(network, ratio=0.5, calibrate={"input_ids": tokens})
+    layer = small.model.layers[0]
+    assert layer.mlp.gate_proj.out_features == layer.mlp.down_proj.in_features == 24
+    assert (layer.self_attn.q_proj.out_features, layer.self_attn.k_proj.out_features) == (16, 8)
+    assert small(input_ids=tokens).logits.shape == (40, 7, 50)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "efficientnet_b0", "densenet121"])
+def test_real_networks_of_timm(name: str) -> None:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    network = timm.create_model(name, num_classes=4).eval()
+    images = torch.randn(2, 3, 224 if "vit" in name else 64, 224 if "vit" in name else 64)
+    small = paramtrans.translate(network, "prune", ratio=0.5, calibrate=images)
+    before, after = (sum(p.numel() for p in one.parameters()) for one in (network, small))
+    assert after < 0.75 * before and small(images).isfinite().all()
