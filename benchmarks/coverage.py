@@ -1,0 +1,162 @@
+"""How many networks of other zoos are translated, and how much smaller they become.
+
+python -m benchmarks.coverage [--zoo ZOO ...] [--only NAME ...] [--seconds N] [--again] [--rival] [--out FILE]
+
+Every network has random weights and loses half of the units of each group (structure alone, as `prune` leaves it out);
+each group is held to the proof. Networks that stand in the file already are left out, so that a run can be gone on
+with. Operations are counted on the input that the proof was run with, of one example.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import multiprocessing
+import resource
+import time
+import warnings
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.coverage_models import build, names
+
+ZOOS = ("torchvision", "timm", "transformers")
+RATIO = 0.5
+MEMORY = 8 * 2**30
+
+
+def measure(zoo: str, name: str) -> dict[str, Any]:
+    """One row of the table."""
+    from paramtrans.networks.graph.groups import analyse, prove_groups
+    from paramtrans.networks.graph.narrow import narrow
+
+    network, args, kwargs = build(zoo, name)
+    whole = cost(network, args, kwargs)
+    row: dict[str, Any] = {"zoo": zoo, "model": name, "parameters": whole[0], "flops": whole[1]}
+    start = time.perf_counter()
+    analysis = analyse(network, (args, kwargs))
+    free = [group for group in analysis.groups if not group.stream and not group.inner]
+    wanted = {group: group.units.allowed(round(len(group) * RATIO)) for group in free}
+    proven = prove_groups(analysis, wanted)
+    kept = {group: group.units.choose(torch.zeros(len(group)), count) for group, count in proven.counts.items()}
+    small = narrow(network, analysis.removal(kept), list(proven.settings))
+    row["seconds"] = round(time.perf_counter() - start, 1)
+    left = cost(small, args, kwargs)
+    row |= {"parameters_kept": round(left[0] / whole[0], 4), "flops_kept": round(left[1] / max(1, whole[1]), 4)}
+    row |= {"groups": len(proven.counts), "refused": proven.refused, "proof": proven.difference}
+    return row | {"unknown": analysis.unknown()}
+
+
+def rival(zoo: str, name: str) -> dict[str, Any]:
+    """What Torch-Pruning keeps of the same network at the same ratio."""
+    import torch_pruning
+
+    network, args, kwargs = build(zoo, name)
+    whole, given = cost(network, args, kwargs), kwargs or args
+    last = [one for one in network.modules() if isinstance(one, nn.Linear)][-1:]
+    pruner = torch_pruning.pruner.MagnitudePruner(
+        network, given, torch_pruning.importance.MagnitudeImportance(), pruning_ratio=RATIO, ignored_layers=last
+    )
+    pruner.step()
+    left = cost(network, args, kwargs)
+    return {"parameters_kept": round(left[0] / whole[0], 4), "flops_kept": round(left[1] / max(1, whole[1]), 4)}
+
+
+@torch.no_grad()
+def cost(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, int]:
+    """Parameters, and operations for one example."""
+    given = copy.deepcopy((args, kwargs))
+    with FlopCounterMode(display=False) as counter:
+        network(*given[0], **given[1])
+    examples = len((*args, *kwargs.values())[0])
+    return sum(one.numel() for one in network.parameters()), int(counter.get_total_flops()) // examples
+
+
+def _job(work: Any, zoo: str, name: str, answers: Any) -> None:
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+    try:
+        answers.put(work(zoo, name))
+    except BaseException as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        answers.put({"error": f"{type(error).__name__}: {' '.join(lines)[:300]}"})
+
+
+def alone(work: Any, zoo: str, name: str, seconds: float) -> dict[str, Any]:
+    """What a function says of a network, in a process of its own."""
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    process = context.Process(target=_job, args=(work, zoo, name, answers))
+    process.start()
+    end = time.monotonic() + seconds
+    try:
+        while True:
+            try:
+                return dict(answers.get(timeout=1))
+            except Empty:
+                if time.monotonic() > end:
+                    return {"error": f"not done after {seconds:.0f} s"}
+                if not process.is_alive() and answers.empty():
+                    return {"error": f"the process ended with {process.exitcode}"}
+    finally:
+        process.kill()
+        process.join()
+
+
+def summary(rows: list[dict[str, Any]]) -> str:
+    """What came of a zoo, in a line each."""
+    lines = []
+    for zoo in ZOOS:
+        own = [row for row in rows if row["zoo"] == zoo]
+        done = [row for row in own if row.get("groups")]
+        if own:
+            kept = [sum(row[key] for row in done) / max(1, len(done)) for key in ("parameters_kept", "flops_kept")]
+            lines.append(
+                f"{zoo}: {len(done)} of {len(own)}; of parameters {kept[0]:.2f} and of operations {kept[1]:.2f} kept"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.coverage", description=__doc__)
+    parser.add_argument("--zoo", nargs="*", choices=ZOOS, default=list(ZOOS))
+    parser.add_argument("--only", nargs="*", help="names of networks")
+    parser.add_argument("--seconds", type=float, default=180, help="time limit for each network")
+    parser.add_argument("--again", action="store_true", help="those too that stand in the file")
+    parser.add_argument("--failed", action="store_true", help="those again that failed")
+    parser.add_argument("--rival", action="store_true", help="Torch-Pruning beside it")
+    parser.add_argument("--out", type=Path, default=Path("docs/results/coverage.json"))
+    options = parser.parse_args()
+    rows: list[dict[str, Any]] = json.loads(options.out.read_text()) if options.out.exists() else []
+    known = {(row["zoo"], row["model"]): row for row in rows}
+    for zoo in options.zoo:
+        __import__({"transformers": "transformers"}.get(zoo, zoo))
+        for name in names(zoo):
+            before = known.get((zoo, name))
+            wanted = not options.only or name in options.only
+            done = before is not None and not (options.failed and not before.get("groups"))
+            if not wanted or (done and not options.again and not options.rival):
+                continue
+            row = dict(before or {})
+            if not done or options.again:
+                row = {"zoo": zoo, "model": name} | alone(measure, zoo, name, options.seconds)
+                if before and "torch_pruning" in before:
+                    row["torch_pruning"] = before["torch_pruning"]
+            if options.rival and "torch_pruning" not in row:
+                row["torch_pruning"] = alone(rival, zoo, name, options.seconds)
+            known[zoo, name] = row
+            options.out.write_text(json.dumps(list(known.values()), indent=1, ensure_ascii=False) + "\n")
+            said = row.get("error") or f"{row['groups']} groups, {row['flops_kept']:.2f}, {len(row['refused'])} refused"
+            print(f"{zoo} {name}: {said} {row.get('seconds', '')}", flush=True)
+    print(summary(list(known.values())))
+
+
+if __name__ == "__main__":
+    main()
