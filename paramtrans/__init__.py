@@ -11,11 +11,14 @@ from paramtrans._version import __version__
 from paramtrans.utils.lazy import face
 
 if TYPE_CHECKING:
-    from paramtrans.api.adapter import BlockAdapter, BlockOptions
+    from paramtrans.api.adapter import BlockAdapter, BlockOptions, Recognised
+    from paramtrans.api.architecture import ArchitectureSource
     from paramtrans.api.augmenter import Augmenter
     from paramtrans.api.context import Context, Entering
     from paramtrans.api.executor import Executor
     from paramtrans.api.hosts import Hosts
+    from paramtrans.api.job import Job
+    from paramtrans.api.modules import initial
     from paramtrans.api.objective import Batch, Objective
     from paramtrans.api.options import BaseOptions
     from paramtrans.api.probes import ProbeCase, Probes
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
         BlockSpec,
         Component,
         FeatureSpec,
+        Reader,
         RunInfo,
         SymmetryGroup,
         SymmetryMember,
@@ -34,7 +38,7 @@ if TYPE_CHECKING:
     from paramtrans.api.task import Split, Task
     from paramtrans.api.translator import Translator
     from paramtrans.config.schema import Config
-    from paramtrans.errors import ParamtransError
+    from paramtrans.errors import ParamtransError, SpecMismatch, StopRun
     from paramtrans.networks.files import load_translated, save_translated
     from paramtrans.networks.host_network import HostNetwork
     from paramtrans.networks.synthetic_inputs import draw_probes
@@ -42,16 +46,22 @@ if TYPE_CHECKING:
     from paramtrans.plugins.hookspecs import hookimpl
     from paramtrans.plugins.manager import components
     from paramtrans.runs.run import RunResult, run
-    from paramtrans.translators.base import LearnedTranslator, TokenTranslator
+    from paramtrans.translators.base import LearnedTranslator, TokenOptions, TokenTranslator
     from paramtrans.translators.pretrained import PretrainedTranslator
     from paramtrans.translators.saving import load_translator, save_translator
 
 _MODULES = {
-    "api.adapter": ["BlockAdapter", "BlockOptions"],
+    "networks.widths": ["WidthRule"],
+    "api.report_section": ["ReportSection"],
+    "api.metric": ["Metric"],
+    "api.architecture": ["ArchitectureSource"],
+    "api.adapter": ["BlockAdapter", "BlockOptions", "Recognised"],
     "api.augmenter": ["Augmenter"],
     "api.context": ["Context", "Entering"],
     "api.executor": ["Executor"],
     "api.hosts": ["Hosts"],
+    "api.job": ["Job"],
+    "api.modules": ["initial"],
     "api.objective": ["Batch", "Objective"],
     "api.options": ["BaseOptions"],
     "api.probes": ["ProbeCase", "Probes"],
@@ -60,6 +70,7 @@ _MODULES = {
         "BlockSpec",
         "Component",
         "FeatureSpec",
+        "Reader",
         "RunInfo",
         "SymmetryGroup",
         "SymmetryMember",
@@ -70,7 +81,7 @@ _MODULES = {
     "api.task": ["Split", "Task"],
     "api.translator": ["Translator"],
     "config.schema": ["Config"],
-    "errors": ["ParamtransError"],
+    "errors": ["ParamtransError", "SpecMismatch", "StopRun"],
     "networks.files": ["load_translated", "save_translated"],
     "networks.host_network": ["HostNetwork"],
     "networks.synthetic_inputs": ["draw_probes"],
@@ -78,7 +89,7 @@ _MODULES = {
     "plugins.hookspecs": ["hookimpl"],
     "plugins.manager": ["components"],
     "runs.run": ["RunResult", "run"],
-    "translators.base": ["LearnedTranslator", "TokenTranslator"],
+    "translators.base": ["LearnedTranslator", "TokenOptions", "TokenTranslator"],
     "translators.pretrained": ["PretrainedTranslator"],
     "translators.saving": ["load_translator", "save_translator"],
 }
@@ -87,6 +98,7 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 """The module, below `paramtrans`, that each public name lives in."""
 
 __all__ = [
+    "ArchitectureSource",
     "Augmenter",
     "BaseOptions",
     "Batch",
@@ -101,29 +113,39 @@ __all__ = [
     "FeatureSpec",
     "HostNetwork",
     "Hosts",
+    "Job",
     "LearnedTranslator",
+    "Metric",
     "Objective",
     "Params",
     "ParamtransError",
     "PretrainedTranslator",
     "ProbeCase",
     "Probes",
+    "Reader",
+    "Recognised",
+    "ReportSection",
     "Rival",
     "RivalCase",
     "RunInfo",
     "RunResult",
+    "SpecMismatch",
     "Split",
+    "StopRun",
     "SymmetryGroup",
     "SymmetryMember",
     "Task",
     "TensorKind",
     "TensorSpec",
+    "TokenOptions",
     "TokenTranslator",
     "Translator",
+    "WidthRule",
     "__version__",
     "components",
     "draw_probes",
     "hookimpl",
+    "initial",
     "load_translated",
     "load_translator",
     "run",

@@ -15,7 +15,9 @@ from paramtrans.api.augmenter import Augmenter
 from paramtrans.api.context import Context
 from paramtrans.api.executor import Executor
 from paramtrans.api.hosts import Hosts
+from paramtrans.api.metric import Metric
 from paramtrans.api.objective import Objective
+from paramtrans.api.report_section import ReportSection
 from paramtrans.api.rival import Rival
 from paramtrans.api.runner import Runner
 from paramtrans.api.stacking import split
@@ -36,7 +38,7 @@ class Builder:
 
     def __init__(self, config: Config, registry: Registry, like: Builder | None = None) -> None:
         """What is the same in `like`, task, blocks and their runner, is taken over from there, data and all."""
-        self.config, self._registry = config, registry
+        self.config, self.registry = config, registry
         self._ready: set[Path] = set()
         if like is not None:
             names = ["task", "source", "target"]
@@ -52,6 +54,14 @@ class Builder:
         if cache not in self._ready:
             self.task.prepare(cache)
             self._ready.add(cache)
+
+    def providers(self, step: int) -> dict[str, str]:
+        """Who provides what a step of the zoo uses, each with its version; of a one-file plugin its name alone."""
+        own = {"task": ("task", self.config.task)}
+        own |= {"source": ("block_adapter", self.config.source)} if step == 1 else {}
+        own |= {"target": ("block_adapter", self.config.target)} if step == 2 else {}
+        found = {part: self.registry.find(kind, named.name).provider for part, (kind, named) in own.items()}
+        return {part: str(each) if each.version else Path(each.distribution).name for part, each in found.items()}
 
     @cached_property
     def task(self) -> Task:
@@ -84,7 +94,10 @@ class Builder:
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            return torch.empty(0, device=name).device
+            device = torch.empty(0, device=name).device
+            if device.type == "meta":
+                raise RuntimeError("it holds no numbers")
+            return device
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
             raise ConfigError([f'run.device: "{name}" cannot be used: {reason}; use "auto" or "cpu"']) from error
@@ -121,7 +134,7 @@ class Builder:
             yield self._further(part.name, part.options)
 
     def _further(self, name: str, options: dict[str, Any]) -> BlockAdapter:
-        adapter: BlockAdapter = self._registry.create("block_adapter", name, **options)
+        adapter: BlockAdapter = self.registry.create("block_adapter", name, **options)
         check_fit("target block", adapter, self.task.slot)
         return adapter
 
@@ -132,6 +145,14 @@ class Builder:
     def rivals(self) -> dict[str, Rival]:
         """The rivals by name."""
         return {p.name: self._create("rival", p) for p in self.config.evaluation.rivals}
+
+    def metrics(self) -> dict[str, Metric]:
+        """What is measured beside the task's own score, by name."""
+        return {p.name: self._create("metric", p) for p in self.config.evaluation.metrics}
+
+    def sections(self) -> list[ReportSection]:
+        """Further sections of the run's page."""
+        return [self._create("report_section", p) for p in self.config.evaluation.sections]
 
     def methods(self) -> dict[str, Method]:
         """The methods beside the run's own translator, by label."""
@@ -176,7 +197,7 @@ class Builder:
             _ = self.device
         except ConfigError as error:
             problems += [f"{where}: {problem}" for problem in error.problems]
-        _ = self.executor, self.augmenters(), self.rivals()
+        _ = self.executor, self.augmenters(), self.rivals(), self.metrics(), self.sections()
         if problems:
             raise ConfigError(problems)
 
@@ -221,4 +242,4 @@ class Builder:
             yield f"{path}: objective {', '.join(needing)} needs a trained target, which these have not"
 
     def _create(self, kind: str, part: Any, *args: Any) -> Any:
-        return self._registry.create(kind, part.name, *args, **part.options)
+        return self.registry.create(kind, part.name, *args, **part.options)

@@ -45,6 +45,10 @@ class StoreError(ParamtransError):
     """A zoo, a translator or a run folder that cannot be read or written as it stands."""
 
 
+class Damaged(StoreError):
+    """A file that is there but is not what was written: truncated, changed, or of another kind."""
+
+
 class DataError(ParamtransError):
     """A data set that is missing, damaged, or cannot be fetched."""
 
@@ -55,3 +59,12 @@ class OutOfMemory(ParamtransError):
 
 class TrainingError(ParamtransError):
     """Training that left the finite numbers or cannot go on."""
+
+
+class StopRun(ParamtransError):
+    """Raised by a lifecycle hook to end a run here. What is done stays, and the same run goes on from there.
+
+    >>> raise StopRun("the night is over")
+    Traceback (most recent call last):
+    paramtrans.errors.StopRun: the night is over
+    """

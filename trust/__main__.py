@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from trust.all import CHECKS
+from trust.guards import WITHOUT
 
 
 def main() -> int:
@@ -21,7 +22,10 @@ def main() -> int:
     parser.add_argument("--few", action="store_true", help="the counts of the tests, which take a minute")
     parser.add_argument("--trials", type=int, help="a count of one's own")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments, damages and documents")
+    parser.add_argument("--unguarded", action="store_true", help="without the guard, to see that the check fails")
     chosen = parser.parse_args()
+    for name in chosen.names if chosen.unguarded else ():
+        WITHOUT[name]()
     folder = Path(tempfile.mkdtemp(prefix="trust-"))
     folder.chmod(0o755)  # a check becomes another user
     broken = 0

@@ -65,9 +65,9 @@ class Curve:
     def make_pairs(self) -> int:
         """Shards until the time is over, but one at least; returns the number of pairs there are now."""
         zoo = Zoo(self.builder(self.options.most), self.folder)
-        todo = [{job["start"]: job for job in zoo.missing(step) if job["role"] == "train"} for step in (1, 2)]
+        todo = [{job.start: job for job in zoo.missing(step) if job.role == "train"} for step in (1, 2)]
         begun, seconds = time.monotonic(), [0.0, 0.0]
-        there = self.options.most - sum(job["stop"] - job["start"] for job in todo[1].values())
+        there = self.options.most - sum(job.stop - job.start for job in todo[1].values())
         made, longest = 0, 0.0
         for start, job in todo[1].items():
             before = time.monotonic()
@@ -79,7 +79,7 @@ class Curve:
                     do_job(part, lambda steps: None)
                     seconds[number] += time.monotonic() - part_begun
             longest = max(longest, time.monotonic() - before)
-            made += job["stop"] - start
+            made += job.stop - start
             self.found["zoo"] = {
                 "pairs": there + made,
                 "made": made,

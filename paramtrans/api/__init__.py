@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from paramtrans.api.context import Context as Context, Entering as Entering
     from paramtrans.api.executor import Executor as Executor
     from paramtrans.api.hosts import Hosts as Hosts
+    from paramtrans.api.job import Job as Job
     from paramtrans.api.objective import Batch as Batch, Objective as Objective
     from paramtrans.api.options import BaseOptions as BaseOptions, Configurable as Configurable
     from paramtrans.api.probes import ProbeCase as ProbeCase, ProbeOptions as ProbeOptions, Probes as Probes
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         BlockSpec as BlockSpec,
         Component as Component,
         FeatureSpec as FeatureSpec,
+        PluginSource as PluginSource,
         Reader as Reader,
         RunInfo as RunInfo,
         SymmetryGroup as SymmetryGroup,
@@ -44,6 +46,7 @@ else:
             "context": ["Context", "Entering"],
             "executor": ["Executor"],
             "hosts": ["Hosts"],
+            "job": ["Job"],
             "objective": ["Batch", "Objective"],
             "options": ["BaseOptions", "Configurable"],
             "probes": ["ProbeCase", "ProbeOptions", "Probes"],
@@ -53,6 +56,7 @@ else:
                 "BlockSpec",
                 "Component",
                 "FeatureSpec",
+                "PluginSource",
                 "Reader",
                 "RunInfo",
                 "SymmetryGroup",

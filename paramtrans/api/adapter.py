@@ -152,6 +152,10 @@ def check_fit(name: str, adapter: BlockAdapter, slot: FeatureSpec) -> None:
 
     if adapter.options.channels != slot.channels:
         raise SpecMismatch(f"channels: {name} has {adapter.options.channels}, the host's slot has {slot.channels}")
+    if adapter.channels_last:
+        raise SpecMismatch(
+            f"{name} has its channels in the last axis, the host's slot in the second; it is for whole networks"
+        )
     with torch.device("meta"):
         found = tuple(adapter.module()(torch.empty(2, *slot.shape)).shape)
     if found != (2, *slot.shape):

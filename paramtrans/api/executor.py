@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
 
+from paramtrans.api.job import Job
 from paramtrans.api.options import BaseOptions, Configurable
 
 
 class Executor(Configurable, ABC):
-    """Where the shards of a zoo are trained. A job is a JSON document; doing one twice writes the same shard."""
+    """Where the shards of a zoo are trained. Doing a job twice writes the same shard."""
 
     def __init__(self, options: BaseOptions) -> None:
         self.options = options
 
     @abstractmethod
-    def run(self, jobs: Sequence[dict[str, Any]], progress: Callable[[int], None]) -> None:
+    def run(self, jobs: Sequence[Job], progress: Callable[[int], None]) -> None:
         """Do all jobs through `paramtrans.zoo.do_job`; call `progress` in this process with numbers of steps done."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias, TypeVar, get_args
@@ -10,6 +9,7 @@ from typing import Any, ClassVar, TypeAlias, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from paramtrans.errors import ConfigError
+from paramtrans.utils.near import nearest
 
 MAX_SHOWN = 50
 """Mistakes of one record that are told at most."""
@@ -31,6 +31,8 @@ class Configurable:
     trials: ClassVar[Trials] = ({},)
     """Options that tests and `paramtrans check` try it with: small sizes, each way of working once. None at all where
     it cannot be tried without help, such as a download."""
+    needs_registry: ClassVar[bool] = False
+    """Whether it looks up further components: its class then takes `registry`, the one that it was found in."""
 
 
 Model = TypeVar("Model", bound=BaseOptions)
@@ -72,8 +74,8 @@ def _message(finding: Any, model: type[BaseModel], also_known: Iterable[str]) ->
     if finding["type"] == "extra_forbidden":
         *place, name = finding["loc"]
         known = sorted({*_fields(model, place), *also_known})
-        close = difflib.get_close_matches(str(name), known, n=1)
-        hint = f'did you mean "{close[0]}"?' if close else f"known: {', '.join(known) or 'none'}"
+        near = nearest(str(name), known)
+        hint = f'did you mean "{near}"?' if near else f"known: {', '.join(known) or 'none'}"
         return f"unknown option; {hint}"
     if finding["type"] == "missing":
         return "required, but not given"

@@ -148,6 +148,22 @@ class FeatureSpec:
 
 
 @dataclass(frozen=True)
+class PluginSource:
+    """How another process comes by the same plugins."""
+
+    key: str
+    """Names the registry itself, in the process that it is in."""
+    entry_points: bool = False
+    """Whether those of installed distributions are among them."""
+    files: tuple[str, ...] = ()
+    """Paths of one-file plugins."""
+    modules: tuple[tuple[str, str, str], ...] = ()
+    """Modules that were registered by hand: name, and the distribution and version that provide it."""
+    absent: tuple[str, ...] = ()
+    """What no other process can make, and why, a line each."""
+
+
+@dataclass(frozen=True)
 class RunInfo:
     """What lifecycle hooks are told about a run."""
 

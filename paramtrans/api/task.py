@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Split:
-    """Examples with their labels, as stored: raw inputs `[n, *shape]` (often uint8) and class numbers `[n]`."""
+    """Examples with their labels, as stored: raw inputs `[n, *shape]` (often uint8) and labels `[n, ...]`: class
+    numbers, or whatever `loss` and `score` compare outputs with."""
 
     inputs: Tensor
     labels: Tensor

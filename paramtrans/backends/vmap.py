@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+import logging
+from functools import cache, cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from paramtrans.api.stacking import Params
     from paramtrans.backends.cpu.stacked import CpuStack
     from paramtrans.backends.gpu.stacked import GpuStack
+
+logger = logging.getLogger(__name__)
 
 
 class Vmap:
@@ -43,9 +46,9 @@ class Vmap:
 
 
 class Fastest:
-    """In float32, the CPU or GPU back end, by where the inputs are; vmap for all else."""
+    """In float32, the CPU back end, where there is one, or the GPU back end; vmap for all else."""
 
-    def __init__(self, cpu: CpuStack, reference: Vmap) -> None:
+    def __init__(self, cpu: CpuStack | None, reference: Vmap) -> None:
         self.cpu, self.reference = cpu, reference
 
     @cached_property
@@ -61,7 +64,7 @@ class Fastest:
         """`training` None: each layer follows its own flag."""
         run: CpuStack | GpuStack | Vmap = self.reference
         if inputs.dtype == torch.float32 and inputs.device.type == "cpu":
-            run = self.cpu
+            run = self.cpu or self.reference
         elif inputs.dtype == torch.float32 and inputs.is_cuda and torch.version.hip is None:
             run = self.gpu or self.reference
         return run(params, inputs, training)
@@ -103,7 +106,26 @@ def block_stacked(adapter: BlockAdapter) -> Stacked:
 
 
 def stacked(module: nn.Module) -> Fastest | Vmap:
-    """The fastest layout that runs this module: the CPU and GPU back ends where they know all its layers, else vmap."""
+    """The fastest layout that runs this module: the CPU or GPU back end where all its layers can, else vmap."""
+    if not _has_numba():
+        return Fastest(None, Vmap(module)) if _runs_on_gpu(module) else Vmap(module)
     from paramtrans.backends.cpu import stacked as cpu  # compiles kernels, so only when something is run
 
     return Fastest(cpu.CpuStack(module), Vmap(module)) if cpu.supports(module) else Vmap(module)
+
+
+@cache
+def _has_numba() -> bool:
+    """Whether the CPU back end can be compiled; says once what it means where they cannot."""
+    found = find_spec("numba") is not None
+    if not found:
+        logger.warning("numba is not installed: networks run by torch.func.vmap, which is slower on the CPU")
+    return found
+
+
+def _runs_on_gpu(module: nn.Module) -> bool:
+    if not torch.cuda.is_available() or find_spec("triton") is None:
+        return False
+    from paramtrans.backends.gpu import stacked as gpu
+
+    return gpu.supports(module)

@@ -8,6 +8,7 @@ from itertools import groupby
 
 import click
 
+from paramtrans.cli import answer
 from paramtrans.cli.completion import component_names
 from paramtrans.cli.flags import json_flag, plugin_files, quiet_flag
 from paramtrans.config import merge
@@ -34,7 +35,7 @@ def check(name: str, kind: str | None, settings: tuple[str, ...], as_json: bool,
     made = []
     if as_json:
         made = list(results(found))
-        click.echo(json.dumps([result.as_dict() for result in made], indent=2, ensure_ascii=False, default=str))
+        answer.tell(json.loads(json.dumps([result.as_dict() for result in made], default=str)), indent=2)
     else:
         made = _told(results(found), quiet)
         failed = sum(not result.passed for result in made)

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
-from paramtrans.cli.flags import json_flag, quiet_flag
+from paramtrans.cli import answer
+from paramtrans.cli.flags import force_flag, json_flag, quiet_flag
 from paramtrans.cli.show import show
 
 
 @click.command()
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path, file_okay=False))
 @click.option("--html", type=click.Path(path_type=Path), help="Also write a page to look at.")
+@force_flag
 @json_flag
 @quiet_flag
-def compare(runs: tuple[Path, ...], html: Path | None, as_json: bool, quiet: bool) -> None:
+def compare(runs: tuple[Path, ...], html: Path | None, force: bool, as_json: bool, quiet: bool) -> None:
     """Put finished runs side by side: accuracies, what differs in their configs and versions. RUN is a run's folder."""
     from paramtrans.runs import compare
+    from paramtrans.storage import outputs
+    from paramtrans.utils.boundary import well_formed
 
-    found = compare.compare(compare.read(runs))
+    if html is not None:
+        outputs.check(html, runs, force)
+    read = compare.read(runs)
+    with well_formed(Path(", ".join(map(str, runs)))):
+        found = compare.compare(read)
     if html is not None:
         compare.write(html, found)
     if as_json:
-        click.echo(json.dumps(found, ensure_ascii=False))
+        answer.tell(found)
     else:
         show(compare.tables(found))
         if html is not None:

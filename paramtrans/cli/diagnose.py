@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 import click
 
+from paramtrans.cli import answer
 from paramtrans.cli.flags import json_flag
 from paramtrans.cli.show import show
 
@@ -24,26 +25,32 @@ def diagnose(folder: Path, as_json: bool) -> None:
     pair: distance to the nearest trained target (0: a copy; 1: as far as these are from each other). ρ: rank
     correlation of the lack of confidence, which needs no label, with the accuracy that was lost.
     """
-    from rich.table import Table
-    from rich.text import Text
-
     from paramtrans.errors import StoreError
-    from paramtrans.evaluation.diagnosis import describe
-    from paramtrans.report.figures import label
-    from paramtrans.storage import files
+    from paramtrans.runs.folder import read_finished
+    from paramtrans.utils.boundary import well_formed
 
     path = folder / "evaluation.json"
-    if not path.exists():
-        raise StoreError(f"{path}: is missing; give the folder of a finished run")
-    evaluation = files.read_json(path)
-    section = evaluation.get("diagnosis") if isinstance(evaluation, dict) else None
+    _, evaluation = read_finished(folder)
+    section = evaluation.get("diagnosis")
     if section is None:
         raise StoreError(
             f"{path}: has no diagnosis, for an earlier paramtrans wrote it; use run --fresh to make it anew"
         )
     if as_json:
-        click.echo(json.dumps(section, ensure_ascii=False))
+        answer.tell(section)
         return
+    with well_formed(path):
+        _show(section, evaluation)
+
+
+def _show(section: dict[str, Any], evaluation: dict[str, Any]) -> None:
+    """The table, and the hosts to trust least."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from paramtrans.evaluation.diagnosis import describe
+    from paramtrans.report.figures import label
+
     heading, *rows = describe(section)
     title = f"On {section['images']} training images, without their labels"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), header_style="bold")

@@ -19,6 +19,12 @@ def json_flag(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON to standard output.")(command)
 
 
+def force_flag(command: Command) -> Command:
+    """`--force`: write over files that are read here, or are a run's; passed on as `force`."""
+    text = "Write even over a file that is read here, or is a run's."
+    return click.option("--force", is_flag=True, help=text)(command)
+
+
 def quiet_flag(command: Command) -> Command:
     """`--quiet`: nothing on standard error but errors; passed on as `quiet`."""
     return click.option("--quiet", is_flag=True, callback=_quieten, help="No progress and no warnings.")(command)

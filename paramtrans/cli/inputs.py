@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from paramtrans.errors import ConfigError, DataError
+from paramtrans.errors import ConfigError, DataError, StoreError
 
 DATA = click.option(
     "--calibrate",
@@ -30,15 +30,17 @@ def read_inputs(path: Path) -> list[Any]:
     import torch
 
     from paramtrans.networks.architectures import read_parameters
-    from paramtrans.storage.torch_checkpoint import check_regular
+    from paramtrans.storage import outside
+    from paramtrans.utils.boundary import reason
 
-    check_regular(path)
     if path.suffix == ".npy":
         try:
-            whole: Any = torch.from_numpy(numpy.load(path, allow_pickle=False))
-        except (OSError, ValueError, MemoryError, SyntaxError, TokenError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            raise DataError(f"{path}: cannot be read as an array of numbers: {reason}") from error
+            with outside.opened(path) as file:
+                whole: Any = torch.from_numpy(numpy.load(file, allow_pickle=False))
+        except StoreError as error:
+            raise DataError(str(error)) from error
+        except (OSError, ValueError, TypeError, MemoryError, SyntaxError, TokenError, EOFError) as error:
+            raise DataError(f"{path}: cannot be read as an array of numbers: {reason(error)}") from error
     elif path.suffix == ".safetensors":
         found = read_parameters(path)
         whole = next(iter(found.values())) if len(found) == 1 else found

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from paramtrans.cli import answer
 from paramtrans.cli.flags import json_flag, plugin_files
 from paramtrans.cli.inputs import DATA, read_inputs
 from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, read_network, times
+from paramtrans.errors import ParamtransError, PluginLoadError
 
 if TYPE_CHECKING:
+    from paramtrans.networks.blocks import NetworkBlock
     from paramtrans.plugins.registry import Registry
 
 
@@ -31,6 +33,7 @@ def inspect(model: Path, architecture: str, blocks: str, data: Path | None, as_j
     some of them computes what it does with them at zero.
     """
     from paramtrans.evaluation.costs import parameters
+    from paramtrans.networks.blocks import find_blocks
     from paramtrans.networks.factories import trained_for
     from paramtrans.networks.host_network import HostNetwork
     from paramtrans.plugins.manager import components
@@ -41,11 +44,14 @@ def inspect(model: Path, architecture: str, blocks: str, data: Path | None, as_j
     rows = _blocks(network, blocks, registry, batches)
     if batches and not rows and not isinstance(network, HostNetwork):
         rows = _groups(network, blocks, batches)
-    fixed = [entry.name for entry in registry.of_kind("translator") if not entry.resolve().learns]
+    fixed = _closed_forms(registry)
+    if not batches:
+        found = find_blocks(network, registry, blocks)
+        fixed = [name for name in fixed if not found or any(_takes(block, name, registry) for block in found)]
     trained = trained_for(network, blocks, registry)
     if as_json:
         seen = {"parameters": parameters(network), "blocks": rows, "translators": fixed, "trained": trained}
-        click.echo(json.dumps(seen, ensure_ascii=False))
+        answer.tell(seen)
         return
     notes = (f"not to be translated: {row['refused']}" if row["refused"] else "" for row in rows)
     cells = ((row["path"] or ".", row["adapter"], times(row["hidden"]), f"{row['parameters']:,}") for row in rows)
@@ -103,3 +109,24 @@ def _groups(network: Any, pattern: str, batches: list[Any]) -> list[dict[str, An
         }
         for group in groups
     ]
+
+
+def _closed_forms(registry: Registry) -> list[str]:
+    """Translators that need no training; one that cannot be loaded is named, and left out."""
+    found = []
+    for entry in registry.of_kind("translator"):
+        try:
+            found += [] if entry.resolve().learns else [entry.name]
+        except PluginLoadError as error:
+            click.echo(f"left out: {error}", err=True)
+    return found
+
+
+def _takes(block: NetworkBlock, name: str, registry: Registry) -> bool:
+    """Whether a translator writes a block of half the width in this one's place."""
+    try:
+        half = {group: max(1, size // 2) for group, size in block.sizes.items()}
+        registry.create("translator", name, block.adapter, block.adapter.with_sizes(half))
+    except ParamtransError:
+        return False
+    return True

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import paramtrans
+from paramtrans.cli import answer
 from paramtrans.cli.completion import component_names
 from paramtrans.cli.flags import json_flag, plugin_files, quiet_flag
 from paramtrans.plugins.manager import components
@@ -37,7 +38,7 @@ def plugins(name: str | None, as_json: bool, quiet: bool) -> None:
     else:
         rows = [_row(entry) | {"options": _options(entry)} for entry in registry.named(name)]
     if as_json:
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        answer.tell(rows, indent=2)
     elif name is None:
         click.echo(_overview(rows), nl=False)
     else:
@@ -94,9 +95,13 @@ def _trained(name: str) -> str:
     from paramtrans.report.html import headline
     from paramtrans.translators import card
     from paramtrans.translators.saving import find_translator, load_translator
+    from paramtrans.utils.boundary import well_formed
 
-    translator, known = load_translator(name), card.read(find_translator(name, components()))
-    lines = [f"{named(translator.source)} → {named(translator.target)}", *(headline(known.results) if known else ())]
+    translator, folder = load_translator(name), find_translator(name, components())
+    with well_formed(folder / card.CARD):
+        known = card.read(folder)
+        measured = headline(known.results) if known else []
+    lines = [f"{named(translator.source)} → {named(translator.target)}", *measured]
     return "\n".join([*lines, f"paramtrans translate MODEL --arch ARCHITECTURE --with {name} -o SMALL.safetensors"])
 
 

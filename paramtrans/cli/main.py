@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import paramtrans
-from paramtrans.errors import ParamtransError
+from paramtrans.cli import answer
+from paramtrans.errors import ParamtransError, StopRun, printable
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Entry
+from paramtrans.utils.boundary import reason
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
@@ -57,7 +59,7 @@ def paramtrans_group(debug: bool) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 done, 1 a defect of ours, 2 the user's mistake, 130 interrupted."""
+    """Exit status: 0 done, 1 a defect of ours, 2 the user's mistake, 3 stopped by a plugin, 130 interrupted."""
     if os.environ.get("_PARAMTRANS_COMPLETE", "").startswith("bash"):
         from click.shell_completion import add_completion_class
 
@@ -68,10 +70,13 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     sys.unraisablehook = _interrupted_again
+    _end_in_order()
     given = sys.argv[1:] if arguments is None else arguments
     arguments = [argument for argument in given if argument != "--debug"]
     try:
-        status: Any = paramtrans_group.main(arguments, prog_name="paramtrans", standalone_mode=False)
+        with answer.alone("--json" in arguments):
+            status: Any = paramtrans_group.main(arguments, prog_name="paramtrans", standalone_mode=False)
+        _flush()
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -79,12 +84,43 @@ def main(arguments: list[str] | None = None) -> int:
         again = "run it again without --fresh" if "--fresh" in arguments else "run the same command again"
         click.echo(f"interrupted; {again} to go on", err=True)
         return 130
-    except ParamtransError as error:
+    except StopRun as error:
+        click.echo(f"stopped: {error}; run the same command again to go on", err=True)
+        return 3
+    except (ParamtransError, OSError) as error:
         if "--debug" in given:
             traceback.print_exc()
-        click.echo(f"error: {error}" if "\n" not in str(error) else str(error), err=True)
+        click.echo(_told(error), err=True)
         return 2
     return status if isinstance(status, int) else 0
+
+
+def _told(error: ParamtransError | OSError) -> str:
+    """An error in words; of the system's, which file and why."""
+    if isinstance(error, OSError):
+        places = [str(place) for place in (error.filename, error.filename2) if place is not None]
+        what = printable(", ".join(places)) or "standard output, a file or a process"
+        return f"error: {what}: {reason(error)}; what was finished is kept (--debug shows where this came from)"
+    return f"error: {error}" if "\n" not in str(error) else str(error)
+
+
+def _flush() -> None:
+    """Write what waits for standard output; raises `OSError` where it is full or closed, and drops what waits then."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, ValueError) as error:
+        sys.stdout = None  # or Python tries again at its end, and ends with a status of its own
+        raise OSError(getattr(error, "errno", 0), reason(error), "standard output") from error
+
+
+def _end_in_order() -> None:
+    """On SIGTERM and SIGHUP end as a program does, so that temporary files go; where nobody else cares for these."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")):
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, lambda number, frame: sys.exit(128 + number))
 
 
 def _interrupted_again(lost: UnraisableHookArgs) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
+from paramtrans.cli import answer
 from paramtrans.cli.completion import settings as completed
 from paramtrans.cli.flags import json_flag, plugin_files, quiet_flag
 from paramtrans.cli.show import show
@@ -67,13 +67,13 @@ def run(
         if not leads:
             return
         plan = planner.plan_sweep(this) if isinstance(this, Sweep) else planner.plan(this)
-        click.echo(json.dumps(plan.as_dict()) if as_json else plan.describe())
+        answer.tell(plan.as_dict()) if as_json else click.echo(plan.describe())
         return
     result = this.do(fresh)
     if not leads:
         return
     if as_json:
-        click.echo(json.dumps(result.as_dict(), ensure_ascii=False))
+        answer.tell(result.as_dict())
     else:
         show(result.table())
         click.echo(f"report: {result.dir / 'report.html'}")

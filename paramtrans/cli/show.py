@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 WIDEST = 1000
+NARROW = 40
+"""Columns of a terminal in which cells would be cut to nothing; lines are folded there instead."""
 
 
 def show(table: RenderableType) -> None:
@@ -16,7 +18,7 @@ def show(table: RenderableType) -> None:
     from rich.measure import Measurement
 
     console = Console()
-    if not console.is_terminal:
+    if not console.is_terminal or console.width < NARROW:
         wanted = Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
         console.width = max(console.width, wanted)
     console.print(table)

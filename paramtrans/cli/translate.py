@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from paramtrans.cli.flags import json_flag, plugin_files, quiet_flag
+from paramtrans.cli import answer
+from paramtrans.cli.flags import force_flag, json_flag, plugin_files, quiet_flag
 from paramtrans.cli.inputs import DATA, PROBES, SHAPE, drawn, read_inputs, shape_of_made_up
 from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, read_network, times
-from paramtrans.errors import ConfigError
+from paramtrans.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from paramtrans.networks.files import Replaced
@@ -47,11 +49,13 @@ if TYPE_CHECKING:
     type=click.Choice(["blocks", "units"]),
     help="Blocks that adapters recognise, or units that the graph shows; by default units where there are no blocks.",
 )
+@click.option("--widths", "rule", metavar="NAME", help="Instead of --ratio: a rule; its options by --option.")
 @click.option("--independent", is_flag=True, help="Translate each block as if it were the only one.")
 @DATA
 @PROBES
 @SHAPE
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Where the small network goes.")
+@force_flag
 @plugin_files
 @quiet_flag
 @json_flag
@@ -67,28 +71,44 @@ def translate(
     flops: int | None,
     measured: bool,
     by: Literal["blocks", "units"] | None,
+    rule: str | None,
     independent: bool,
     data: Path | None,
     probes: str | None,
     shape: str | None,
     output: Path,
+    force: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
     """Translate the blocks of a network to smaller ones; write its parameters, and beside them how to rebuild it."""
     from rich.console import Console
 
+    from paramtrans.networks.architectures import factory_file
     from paramtrans.networks.blocks import costs, output_error
     from paramtrans.networks.files import ATTRIBUTE, save_translated
     from paramtrans.networks.translate import translate as translate_network
+    from paramtrans.plugins.manager import components
+    from paramtrans.storage import files, outputs
     from paramtrans.utils.progress import ConsoleReporter, Reporter
 
     if output.suffix != ".safetensors":
         raise ConfigError([f"-o {output}: must end in .safetensors"])
-    options, going_on = _settings(settings, (*then, *([probes] if probes else [])))
+    given = [model, *([data] if data else []), *([Path(translator)] if Path(translator).is_dir() else [])]
+    for path in (output, files.record_path(output)):
+        outputs.check(path, [*given, *factory_file(architecture)], force)
+    named = [name for name in (probes, rule) if name]
+    options, going_on = _settings(settings, (*then, *named))
     made_up = shape_of_made_up(probes, shape, data)
     chosen = Path(translator) if Path(translator).is_dir() else translator
-    widths = _widths(ratio, budget, flops, (chosen, options) if measured else None)
+    if rule is not None:
+        if measured or any(given is not None for given in (ratio, budget, flops)):
+            raise ConfigError(
+                ["--widths: is instead of --ratio, --parameters, --flops and --measured; give one of them"]
+            )
+        widths = components().create("width_rule", rule, **going_on.pop(rule))
+    else:
+        widths = _widths(ratio, budget, flops, (chosen, options) if measured else None)
     promised = _promised(chosen)
     network = read_network(model, architecture)
     batches = read_inputs(data) if data else []
@@ -106,13 +126,15 @@ def translate(
         by=by,
         reporter=Reporter() if quiet else ConsoleReporter(Console(stderr=True)),
     )
-    save_translated(small, output, architecture)
     before, after = (costs(one, batches[0] if batches else None) for one in (network, small))
     made = [_described(block) for block in getattr(small, ATTRIBUTE)]
     whole = output_error(network, small, batches)
+    _check_finite(whole, made)
+    _tell_what_is_left(made, after["parameters"], budget, quiet)
+    save_translated(small, output, architecture)
     if as_json:
         found = {"output": str(output), "before": before, "after": after, "blocks": made, "output_error": whole}
-        click.echo(json.dumps({**found, "promised": promised}, ensure_ascii=False))
+        answer.tell({**found, "promised": promised})
         return
     columns(
         "<<<>",
@@ -134,6 +156,28 @@ def translate(
     click.echo(f"{output}: rebuild it by paramtrans.load_translated")
 
 
+def _check_finite(whole: float | None, made: list[dict[str, Any]]) -> None:
+    """Raise `DataError` where the inputs lead out of the finite numbers, so that no error says anything."""
+    errors = {"the network": whole, **{one["path"] or "the network": one["feature_error"] for one in made}}
+    wrong = [path for path, error in errors.items() if error is not None and not math.isfinite(error)]
+    if wrong:
+        raise DataError(
+            f"{', '.join(wrong)}: the features on the calibration inputs are too large for their precision, so that "
+            "errors are no finite numbers; nothing is written; scale the inputs as in training"
+        )
+
+
+def _tell_what_is_left(made: list[dict[str, Any]], parameters: int, budget: int | None, quiet: bool) -> None:
+    """Say where nothing was made smaller, or a good part of a budget is left."""
+    said = None
+    if not made:
+        said = "nothing was translated: every block keeps its width; lower --ratio, --parameters or --flops"
+    elif budget is not None and parameters < 0.9 * budget:
+        said = f"{parameters:,} of the {budget:,} parameters of the budget are used: no width fits in between"
+    if said and not quiet:
+        click.echo(f"warning: {said}", err=True)
+
+
 def _promised(translator: str | Path) -> str | None:
     """What the card of a trained translator says that it was measured at."""
     from paramtrans.networks import factories
@@ -141,11 +185,14 @@ def _promised(translator: str | Path) -> str | None:
     from paramtrans.report.html import headline
     from paramtrans.translators import card
     from paramtrans.translators.saving import find_translator
+    from paramtrans.utils.boundary import well_formed
 
-    known = None
-    if factories.is_trained(translator, components()):
-        known = card.read(find_translator(translator, components()))
-    return headline(known.results)[0] if known else None
+    if not factories.is_trained(translator, components()):
+        return None
+    folder = find_translator(translator, components())
+    with well_formed(folder / card.CARD):
+        known = card.read(folder)
+        return headline(known.results)[0] if known else None
 
 
 def _widths(

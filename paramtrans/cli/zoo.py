@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from paramtrans.cli import answer
 from paramtrans.cli.completion import settings as completed
-from paramtrans.cli.flags import json_flag, plugin_files, quiet_flag
+from paramtrans.cli.flags import force_flag, json_flag, plugin_files, quiet_flag
+from paramtrans.errors import printable
 
 if TYPE_CHECKING:
     from paramtrans.zoo.exchange import Contents
@@ -54,7 +56,7 @@ def inspect(name: str | None, verify: bool, cache: str | None, as_json: bool, qu
                     advance(1)
     summaries = [exchange.summary(each) for each in found]
     if as_json:
-        click.echo(json.dumps(summaries[0] if name else summaries, ensure_ascii=False))
+        answer.tell(summaries[0] if name else summaries)
     elif name:
         click.echo(_described(summaries[0]) + ("\nevery file is whole" if verify else ""))
     else:
@@ -89,17 +91,18 @@ def export(name: str, out: Path, cache: str | None, as_json: bool, quiet: bool) 
     show_default=True,
     help="What the host is for in its zoo.",
 )
+@force_flag
 @plugin_files
 @cache_option
 @json_flag
-def take(name: str, out: Path, number: int, role: str, cache: str | None, as_json: bool) -> None:
+def take(name: str, out: Path, number: int, role: str, force: bool, cache: str | None, as_json: bool) -> None:
     """Write one host, of a zoo or of a file of hosts, to OUT as an ordinary network: a plain state_dict."""
     from safetensors.torch import save
 
     from paramtrans.errors import StoreError
     from paramtrans.networks import host_network
     from paramtrans.plugins.manager import components
-    from paramtrans.storage import files
+    from paramtrans.storage import files, outputs
     from paramtrans.zoo import exchange
     from paramtrans.zoo.host_file import HostFile
 
@@ -112,6 +115,7 @@ def take(name: str, out: Path, number: int, role: str, cache: str | None, as_jso
         found = _contents(name, cache)
         state = exchange.take(found, role, number)
         architecture = host_network.architecture(found.recipe["task"], found.recipe["source"], components())
+    outputs.check(out, [Path(name)] if name.endswith(".safetensors") else [found.folder], force)
     files.write_bytes(out, save(state))
     told = {"output": str(out), "architecture": architecture}
     built = f"--arch '{architecture}'" if architecture else "--arch task:TASK:BLOCK, the task and block of these hosts"
@@ -174,20 +178,35 @@ def _contents(name: str, cache: str | None) -> Contents:
         return exchange.contents(path)
     if path.suffix == ".toml":
         return exchange.contents(_zoo_of(path, (), cache).dir)
-    found = [each for each in _cached(cache) if each.folder.name.startswith(name)]
+    folders = _folders(cache)
+    found = [folder for folder in folders if folder.name.startswith(name)]
     if len(found) != 1:
-        known = ", ".join(each.folder.name for each in _cached(cache)) or "none"
+        known = ", ".join(folder.name for folder in folders) or "none"
         raise StoreError(
             f'zoo "{name}": {len(found)} in the cache begin so (there: {known}); name a folder or a config'
         )
-    return found[0]
+    return exchange.contents(found[0])
 
 
 def _cached(cache: str | None) -> list[Contents]:
-    from paramtrans.storage.cache import cache_dir
+    """Every zoo in the cache that can be read; the others are named."""
+    from paramtrans.errors import StoreError
     from paramtrans.zoo import exchange
 
-    return [exchange.contents(path.parent) for path in sorted((cache_dir(cache) / "zoos").glob("*/recipe.json"))]
+    found = []
+    for folder in _folders(cache):
+        try:
+            found.append(exchange.contents(folder))
+        except StoreError as error:
+            click.echo(f"left out: {error}", err=True)
+    return found
+
+
+def _folders(cache: str | None) -> list[Path]:
+    """The folders of the zoos in the cache."""
+    from paramtrans.storage.cache import cache_dir
+
+    return [path.parent for path in sorted((cache_dir(cache) / "zoos").glob("*/recipe.json"))]
 
 
 def _zoo_of(path: Path, settings: tuple[str, ...], cache: str | None) -> Zoo:
@@ -232,14 +251,14 @@ def _stage(quiet: bool, name: str, total: int) -> Any:
 
 
 def _told(document: dict[str, Any], sentence: str, as_json: bool) -> None:
-    click.echo(json.dumps(document, ensure_ascii=False) if as_json else sentence)
+    answer.tell(document) if as_json else click.echo(sentence)
 
 
 def _component(part: dict[str, Any]) -> str:
     options = ", ".join(
         f"{key} = {json.dumps(value)}" for key, value in part.items() if key != "name" and value is not None
     )
-    return f"{part['name']} ({options})" if options else str(part["name"])
+    return printable(f"{part['name']} ({options})" if options else str(part["name"]))
 
 
 def _line(summary: dict[str, Any]) -> str:
@@ -250,12 +269,12 @@ def _line(summary: dict[str, Any]) -> str:
 def _described(summary: dict[str, Any]) -> str:
     rows = [
         ("zoo", summary["name"]),
-        ("folder", summary["folder"]),
+        ("folder", printable(summary["folder"])),
         ("task", _component(summary["task"])),
         ("source block", _component(summary["source"])),
         ("hosts", ", ".join(f"{count:,} {role}" for role, count in summary["hosts"].items())),
         *((f"target {t['name']}", f"{_component(t['target'])}: {t['hosts']:,} hosts") for t in summary["targets"]),
         ("size", f"{summary['files']:,} files, {summary['bytes']:,} bytes, trained in {summary['seconds']:,.0f} s"),
-        *((name, str(shape)) for name, shape in summary["tensors"].items()),
+        *((printable(name), str(shape)) for name, shape in summary["tensors"].items()),
     ]
     return "\n".join(f"{what:<24} {said}" for what, said in rows)

@@ -75,6 +75,8 @@ def well_formed(document: Mapping[str, Any]) -> Iterator[tuple[str, str, Compone
         ("objectives", "objective", ObjectiveConfig, document.get("objectives")),
         ("augmenters", "augmenter", AugmenterConfig, document.get("augmenters")),
         ("evaluation.rivals", "rival", ComponentConfig, evaluation.get("rivals")),
+        ("evaluation.metrics", "metric", ComponentConfig, evaluation.get("metrics")),
+        ("evaluation.sections", "report_section", ComponentConfig, evaluation.get("sections")),
     )
     candidates = [(path, kind, ComponentConfig, document.get(path)) for path, kind in SINGLE.items()]
     candidates.append(("report.task", "task", ComponentConfig, report.get("task")))

@@ -18,6 +18,7 @@ from paramtrans.config.merge import override as override, read as read, settle
 from paramtrans.config.schema import Config
 from paramtrans.errors import ConfigError, ParamtransError
 from paramtrans.plugins.registry import Registry
+from paramtrans.storage.cache import at_home
 
 
 def load(path: Path | str, registry: Registry, overrides: Sequence[str] = ()) -> Config:
@@ -34,7 +35,8 @@ def located(path: Path, document: Mapping[str, Any]) -> Mapping[str, Any]:
     """The same with the file of hosts that it names found from the folder of the config, which is at `path`."""
     zoo = document.get("zoo")
     if isinstance(zoo, dict) and isinstance(given := zoo.get("report_from"), str):
-        return {**document, "zoo": {**zoo, "report_from": str(path.parent / given)}}
+        found = at_home(given, "give the path of a file of hosts") if given.startswith("~") else path.parent / given
+        return {**document, "zoo": {**zoo, "report_from": str(found)}}
     return document
 
 

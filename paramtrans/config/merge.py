@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
+from codecs import BOM_UTF8
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from paramtrans.errors import ConfigError
+from paramtrans.errors import ConfigError, StoreError
+from paramtrans.storage import outside
 
 MAX_BYTES = 100_000
 """A config larger than this is refused unread."""
@@ -41,15 +43,18 @@ def read(path: Path | str) -> dict[str, Any]:
 
 def _toml(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
+        if path.stat().st_size > MAX_BYTES and path.is_file():
             raise ConfigError([f"{path}: larger than {MAX_BYTES:,} bytes; this is no config"])
+        content = outside.content(path, MAX_BYTES)
+        if content.startswith(BOM_UTF8):
+            raise ConfigError([f"{path}: begins with a byte-order mark; save it as UTF-8 without one"])
         if DEEP_KEY.search(content):
             raise ConfigError([f"{path}: a key of more than {KEY_PARTS} parts; this is no config"])
         return tomllib.loads(content.decode())
     except OSError as error:
         raise ConfigError([f"{path}: {error.strerror or error}; give the path of a TOML file"]) from error
+    except StoreError as error:
+        raise ConfigError([f"{error}; give the path of a TOML file"]) from error
     except (ValueError, RecursionError) as error:  # broken TOML, text that is not UTF-8, numbers without end
         raise ConfigError([f"{path}: not valid TOML: {error}"]) from error
 

@@ -17,6 +17,8 @@ from paramtrans.config.components import (
     ObjectiveConfig,
 )
 
+PathText = Annotated[str, Field(min_length=1, max_length=4000, pattern=r"^[^\x00]*$")]
+"""A path: text without the zero that no system takes."""
 ELSEWHERE = ("run", "executor")
 """Parts of a config that say where a run is made, not what; they may differ when it goes on."""
 
@@ -24,9 +26,9 @@ ELSEWHERE = ("run", "executor")
 class RunConfig(BaseOptions):
     """Where and how a run is made."""
 
-    dir: str | None = None
+    dir: PathText | None = None
     """The run's folder; by default `runs/<name of the config file>` below the current folder."""
-    cache: str | None = None
+    cache: PathText | None = None
     """Where zoos and data are kept; by default the user's cache folder, or $PARAMTRANS_CACHE."""
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
@@ -65,7 +67,7 @@ class ZooConfig(BaseOptions):
     """Hosts on which its best epoch is chosen, with images held out of the training set."""
     report: int = Field(ge=2, le=1_000_000)
     """Hosts on which all methods are reported, with the test images."""
-    report_from: str | None = None
+    report_from: PathText | None = None
     """A safetensors file of finished hosts to report on, instead of training some: `former.*`, `source.*`, `latter.*`,
     and `target.*` where they have one, first axis the host. Relative to the config file."""
     pairs: NonNegativeInt | None = Field(None, le=10_000_000)
@@ -146,6 +148,10 @@ class EvaluationConfig(BaseOptions):
     )
     methods: tuple[MethodConfig, ...] = ()
     """Translators beside the run's own, each with probes of its own and others that go on from it."""
+    metrics: tuple[ComponentConfig, ...] = Field((), max_length=MAX_PARTS)
+    """Numbers to measure beside the task's own score, for every method."""
+    sections: tuple[ComponentConfig, ...] = Field((), max_length=MAX_PARTS)
+    """Further sections of the run's page."""
     baseline: str | None = None
     """The method that all are compared with, host by host; by default the run's own translator."""
     holdout: bool = False
@@ -164,9 +170,13 @@ class Config(BaseOptions):
     """One run, complete. `resolve` has replaced every component's options by its own, defaults included."""
 
     task: ComponentConfig
+    """The hosts, the data they are trained on, and how they are scored."""
     source: ComponentConfig
+    """The block in the slot of the trained hosts, which is to be translated."""
     target: ComponentConfig
+    """The block that takes its place."""
     zoo: ZooConfig
+    """How many hosts there are, and how they are trained."""
     report: ReportConfig | None = None
     """Where given, how the hosts are made that methods are reported on."""
     translator: ComponentConfig | None = None
@@ -174,10 +184,15 @@ class Config(BaseOptions):
     objectives: tuple[ObjectiveConfig, ...] = Field((), max_length=MAX_PARTS)
     """What it is trained on; needed where it learns, as `training`, `zoo.train` and `zoo.select` are."""
     augmenters: tuple[AugmenterConfig, ...] = Field((), max_length=MAX_PARTS)
+    """Random changes of parameters while it is trained."""
     training: TrainingConfig | None = None
+    """How the run's own translator is trained; needed where it learns."""
     evaluation: EvaluationConfig = EvaluationConfig()
+    """What the translated block is compared with."""
     executor: ComponentConfig = ComponentConfig(name="local")
+    """Where the shards of the zoo are trained."""
     run: RunConfig = RunConfig()
+    """The run's folder, cache and device."""
 
     def identity(self) -> dict[str, Any]:
         """What is run, without where."""
@@ -207,6 +222,9 @@ class Config(BaseOptions):
         yield from ((f"objectives.{i}", "objective", part) for i, part in enumerate(self.objectives))
         yield from ((f"augmenters.{i}", "augmenter", part) for i, part in enumerate(self.augmenters))
         yield from ((f"evaluation.rivals.{i}", "rival", part) for i, part in enumerate(self.evaluation.rivals))
+        yield from ((f"evaluation.metrics.{i}", "metric", part) for i, part in enumerate(self.evaluation.metrics))
+        sections = enumerate(self.evaluation.sections)
+        yield from ((f"evaluation.sections.{i}", "report_section", part) for i, part in sections)
         for i, method in enumerate(self.evaluation.methods):
             own = [(f"then.{j}", "translator", part) for j, part in enumerate(method.then)]
             own += [("translator", "translator", method.translator)] if method.translator else []

@@ -65,6 +65,9 @@ def _names(config: Config) -> Iterator[str]:
     for path, own in (("rivals", rivals), ("methods", labels)):
         for name in sorted({name for name in own if (rivals + labels).count(name) > 1 or name in METHODS}):
             yield f"evaluation.{path}: {name} is named twice, or is the name of another method"
+    metrics = [part.name for part in config.evaluation.metrics]
+    for name in sorted({name for name in metrics if metrics.count(name) > 1}):
+        yield f"evaluation.metrics: {name} is named twice"
     baseline, known = config.evaluation.baseline, [*METHODS, *rivals, *labels]
     if baseline is not None and baseline not in known:
         yield f"evaluation.baseline: {baseline} is no method; known: {', '.join(known)}"

@@ -11,14 +11,19 @@ from paramtrans.api.hosts import Hosts
 from paramtrans.api.runner import Runner, Stacked
 from paramtrans.api.stacking import Params, join, take
 from paramtrans.api.task import Split
+from paramtrans.errors import SpecMismatch
 
 HOSTS_AT_ONCE, EXAMPLES_AT_ONCE = 16, 500
 """Evaluation goes through hosts and examples in pieces of this size, so that its memory is bounded."""
 LARGER = 4
 """Times as many of both on a GPU, which small pieces would not fill."""
 
+SCORE = "score"
+"""The measure that is the task's own."""
+Measure = Callable[[Tensor, Tensor], Tensor]
+"""Outputs `[hosts, examples, *outputs]` and labels `[examples, *label]` → one number for each, `[hosts, examples]`."""
 
-@torch.no_grad()
+
 def accuracies(
     runner: Runner,
     hosts: Hosts,
@@ -32,7 +37,25 @@ def accuracies(
     `blocks` gives for each name how the block is run, and its parameters, stacked in the order of the hosts.
     `progress` is called with numbers of hosts done.
     """
-    scores: dict[str, list[Tensor]] = {name: [] for name in blocks}
+    return measured(runner, hosts, blocks, split, {SCORE: runner.task.score}, device, progress)[SCORE]
+
+
+@torch.no_grad()
+def measured(
+    runner: Runner,
+    hosts: Hosts,
+    blocks: Mapping[str, tuple[Stacked, Params]],
+    split: Split,
+    measures: Mapping[str, Measure],
+    device: torch.device | str = "cpu",
+    progress: Callable[[int], None] = lambda hosts: None,
+) -> dict[str, dict[str, Tensor]]:
+    """Several numbers of each host in one go, each as `accuracies` has the score: measure → name → `[hosts]`.
+
+    Raises:
+        SpecMismatch: a measure does not give one number for each host and example.
+    """
+    found: dict[str, dict[str, list[Tensor]]] = {measure: {name: [] for name in blocks} for measure in measures}
     whole = {name: runner.in_one_piece(block) for name, (block, _) in blocks.items()}
     larger = LARGER if torch.device(device).type == "cuda" else 1
     examples = EXAMPLES_AT_ONCE * larger
@@ -40,7 +63,8 @@ def accuracies(
         some = hosts.pick(chosen).to(device)
         around = join({"former": some.former, "latter": some.latter})
         own = {name: _on(take(params, chosen.tolist()), device) for name, (_, params) in blocks.items()}
-        totals = {name: torch.zeros(len(chosen), dtype=torch.float64, device=device) for name in blocks}
+        zero = torch.zeros(len(chosen), dtype=torch.float64, device=device)
+        totals = {measure: {name: zero.clone() for name in blocks} for measure in measures}
         for start in range(0, len(split), examples):
             inputs = runner.task.to_input(split.inputs[start : start + examples].to(device))
             labels = split.labels[start : start + examples].to(device)
@@ -51,11 +75,20 @@ def accuracies(
                     outputs = in_one_piece(around | join({"block": own[name]}), entering)
                 else:
                     outputs = runner.latter(some.latter, block(own[name], features))
-                totals[name] += runner.task.score(outputs, labels).double().sum(1)
-        for name, total in totals.items():
-            scores[name].append(total.cpu() / len(split))
+                for measure, function in measures.items():
+                    totals[measure][name] += _checked(function(outputs, labels), outputs, measure).double().sum(1)
+        for measure, by_name in totals.items():
+            for name, total in by_name.items():
+                found[measure][name].append(total.cpu() / len(split))
         progress(len(chosen))
-    return {name: torch.cat(parts) for name, parts in scores.items()}
+    return {measure: {name: torch.cat(parts) for name, parts in by.items()} for measure, by in found.items()}
+
+
+def _checked(numbers: Tensor, outputs: Tensor, measure: str) -> Tensor:
+    if numbers.shape != outputs.shape[:2]:
+        wanted, given = list(outputs.shape[:2]), list(numbers.shape)
+        raise SpecMismatch(f"{measure}: gave numbers of shape {given}, not one for each host and example: {wanted}")
+    return numbers
 
 
 def _on(params: Params, device: torch.device | str) -> Params:

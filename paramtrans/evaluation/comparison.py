@@ -19,7 +19,7 @@ from paramtrans.api.stacking import Params
 from paramtrans.api.translator import Translator
 from paramtrans.builder import Builder
 from paramtrans.errors import TrainingError
-from paramtrans.evaluation.accuracy import accuracies
+from paramtrans.evaluation.accuracy import SCORE, measured
 from paramtrans.evaluation.costs import block_costs, break_even, translator_costs
 from paramtrans.evaluation.diagnosis import Diagnosis
 from paramtrans.ops.statistics import gap_closed, summarise
@@ -28,6 +28,8 @@ from paramtrans.utils import seeds
 from paramtrans.utils.progress import Reporter
 
 IMAGES_SHOWN, IMAGES_DIAGNOSED = 4, 256
+IMAGES_NDIM = 5
+"""Axes of what can be shown: `[hosts, images, channels, height, width]`."""
 SILENT = 0.5
 """The share of hidden units that may be silent before a run says so."""
 
@@ -40,6 +42,8 @@ class Comparison:
     def __init__(self, builder: Builder, translator: Translator | None, hosts: Hosts, pairs: Hosts | None) -> None:
         self.builder, self.translator, self.hosts, self.pairs = builder, translator, hosts, pairs
         self.accuracies: dict[str, Tensor] = {}
+        self.metrics: dict[str, dict[str, Tensor]] = {}
+        """What was measured beside it: metric → method → `[hosts]`."""
         self.examples = 0
         """On how many examples accuracies are measured."""
         self.filled: dict[str, Filled] = {}
@@ -58,7 +62,10 @@ class Comparison:
         test = runner.task.split("holdout" if settings.holdout else "test").first(settings.examples)
         self.examples = len(test)
         with reporter.stage(f"evaluation: {len(networks)} methods", len(self.hosts)) as stage:
-            self.accuracies = accuracies(runner, self.hosts, networks, test, self.builder.device, stage.advance)
+            metrics = {name: metric.measure for name, metric in self.builder.metrics().items()}
+            measures = {SCORE: runner.task.score, **metrics}
+            found = measured(runner, self.hosts, networks, test, measures, self.builder.device, stage.advance)
+        self.accuracies, self.metrics = found.pop(SCORE), found
 
     def result(self, history: dict[str, Any] | None, zoo_seconds: float) -> dict[str, Any]:
         """What `evaluation.json` says, but for the numbers of hosts; `zoo_seconds` is what the zoo's shards took."""
@@ -90,7 +97,10 @@ class Comparison:
 
     @torch.no_grad()
     def feature_maps(self) -> dict[str, Tensor]:
-        """What the first report host makes of a few test images: channel means `[images, height, width]` (Fig. 5)."""
+        """What the first report host makes of a few test images: channel means `[images, height, width]` (Fig. 5).
+
+        Of inputs and features that are no images there are none.
+        """
         builder, runner = self.builder, self.builder.runner
         hosts = self.hosts.pick([0]).to(builder.device)
         raw = builder.task.split("test").inputs[:IMAGES_SHOWN].to(builder.device)
@@ -102,7 +112,7 @@ class Comparison:
                 first = stacks.take(self.filled[method].blocks, [0])
                 block = {name: t.to(builder.device) for name, t in first.items()}
                 maps[method] = runner.target(block, former)
-        return {name: values[0].mean(dim=1).cpu() for name, values in maps.items()}
+        return {name: values[0].mean(dim=1).cpu() for name, values in maps.items() if values.ndim == IMAGES_NDIM}
 
     def _translate(self, reporter: Reporter) -> None:
         """The run's own translator, and the methods beside it."""
@@ -145,6 +155,8 @@ class Comparison:
                 summary["difference"] = {"mean": difference.mean, "ci95": list(difference.ci95)}
             if filled := self.filled.get(method):
                 summary["images"] = filled.images
+            if self.metrics:
+                summary["metrics"] = {name: summarise(of[method]).as_dict() for name, of in self.metrics.items()}
         return summaries
 
     def _diagnosis(self) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,10 @@ from paramtrans.api.context import Context
 from paramtrans.api.specs import FeatureSpec
 from paramtrans.api.stacking import Params
 from paramtrans.api.translator import Translator
+from paramtrans.errors import SpecMismatch
+from paramtrans.utils.boundary import reason
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -25,8 +31,8 @@ class BlockCost:
 
     parameters: int
     """Trained values; running statistics are not counted."""
-    flops: int
-    """Floating-point operations for one example; a multiply-add is two."""
+    flops: int | None
+    """Floating-point operations for one example; a multiply-add is two. None where PyTorch cannot count them."""
     latency_ms: float
     """Median milliseconds for a batch of 100 examples, one model, on this machine, in plain PyTorch."""
 
@@ -42,30 +48,36 @@ def block_costs(
         for _ in range(21):
             for name, module in modules.items():
                 seconds[name].append(_seconds(module, batch))
-        flops = {name: _flops(module, example) for name, module in modules.items()}
+        flops = {name: operations(partial(module, example), f"{name} block") for name, module in modules.items()}
     return {
         name: BlockCost(adapter.spec.parameters, flops[name], 1000 * statistics.median(seconds[name][1:]))
         for name, adapter in adapters.items()
     }
 
 
-def translator_costs(translator: Translator, source: Params, context: Context) -> dict[str, int]:
-    """Trained values of a translator, and the floating-point operations of translating one block (a stack of one)."""
+def translator_costs(translator: Translator, source: Params, context: Context) -> dict[str, int | None]:
+    """Trained values of a translator, and the floating-point operations of translating one block (a stack of one);
+    None where PyTorch cannot count them."""
     parameters = sum(p.numel() for p in translator.parameters()) if isinstance(translator, torch.nn.Module) else 0
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # fused transformer layers are not counted
     try:
-        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-            translator.translate(source, context)
+        with sdpa_kernel(SDPBackend.MATH):
+            counted = operations(lambda: translator.translate(source, context), "the translator")
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
-    return {"parameters": parameters, "flops": int(counter.get_total_flops())}
+    return {"parameters": parameters, "flops": counted}
 
 
-def _flops(module: torch.nn.Module, inputs: Tensor) -> int:
-    with FlopCounterMode(display=False) as counter:
-        module(inputs)
-    return int(counter.get_total_flops())
+def operations(run: Callable[[], object], what: str) -> int | None:
+    """Floating-point operations of a call, as PyTorch counts them; None, with a warning, where its counter fails."""
+    try:
+        with FlopCounterMode(display=False) as counter:
+            run()
+        return int(counter.get_total_flops())
+    except (RuntimeError, AssertionError, NotImplementedError, KeyError, TypeError) as error:
+        logger.warning("%s: its operations are left out, as PyTorch cannot count them: %s", what, reason(error))
+        return None
 
 
 def _seconds(module: torch.nn.Module, inputs: Tensor) -> float:
@@ -91,7 +103,11 @@ def parameters(network: nn.Module) -> int:
 
 
 def flops(adapter: BlockAdapter, shape: Sequence[int]) -> int:
-    """Operations that a block takes for features of this shape, as PyTorch counts them."""
-    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        adapter.module().eval()(torch.empty(tuple(shape)))
-    return int(counter.get_total_flops())
+    """Operations that a block takes for features of this shape, as PyTorch counts them; raises `SpecMismatch` where it
+    cannot."""
+    with torch.device("meta"), torch.no_grad():
+        module, features = adapter.module().eval(), torch.empty(tuple(shape))
+        counted = operations(lambda: module(features), type(adapter).__name__)
+    if counted is None:
+        raise SpecMismatch(f"operations of {type(adapter).__name__} cannot be counted; give a budget of parameters")
+    return counted

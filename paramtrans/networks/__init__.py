@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from paramtrans.networks.host_network import HostNetwork as HostNetwork
     from paramtrans.networks.narrowing import NarrowedGroup as NarrowedGroup
     from paramtrans.networks.synthetic_inputs import draw_probes as draw_probes
-    from paramtrans.networks.widths import Budget as Budget, FlopBudget as FlopBudget, Ratio as Ratio
+    from paramtrans.networks.widths import (
+        Budget as Budget,
+        FlopBudget as FlopBudget,
+        Ratio as Ratio,
+        WidthRule as WidthRule,
+    )
 else:
     __getattr__, __dir__, __all__ = face(
         __name__,
@@ -26,6 +31,6 @@ else:
             "host_network": ["HostNetwork"],
             "narrowing": ["NarrowedGroup"],
             "synthetic_inputs": ["draw_probes"],
-            "widths": ["Budget", "FlopBudget", "Ratio"],
+            "widths": ["Budget", "FlopBudget", "Ratio", "WidthRule"],
         },
     )

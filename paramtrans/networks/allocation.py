@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from paramtrans.evaluation.costs import parameters
 from paramtrans.networks.activations import Inputs, call
 from paramtrans.networks.blocks import NetworkBlock
 from paramtrans.networks.translate import translate
-from paramtrans.networks.widths import Chosen, Ratio, saved
+from paramtrans.networks.widths import Chosen, Ratio, largest, saved
+from paramtrans.plugins.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,12 @@ class Allotment:
     options: Mapping[str, Any] = field(default_factory=dict)
     shares: tuple[float, ...] = (0.25, 0.5, 0.75)
     """Of the hidden units; a block may also stay as it is."""
+    registry: Registry | None = None
+    """Where translators are looked up: by default where `translate` does."""
+
+    def with_registry(self, registry: Registry) -> Allotment:
+        """The same; a registry of its own stays."""
+        return self if self.registry else replace(self, registry=registry)
 
     def __call__(self, network: nn.Module, blocks: Sequence[NetworkBlock], batches: Iterable[Inputs]) -> Chosen:
         every = list(batches)
@@ -60,7 +67,8 @@ class Allotment:
                 f"a network of {self.parameters:,} parameters cannot be made of this one with these shares: "
                 f"{parameters(network) - most:,} are left"
             )
-        return {path: dict(step.sizes) for path, step in zip(steps, taken, strict=True)}
+        left = sum(step.saved for step in taken) - over
+        return {block.entrance: sizes for block, sizes in filled(blocks, taken, left)}
 
     def _steps(self, network: nn.Module, block: NetworkBlock, batches: list[Inputs]) -> list[Step]:
         """From all units to fewer."""
@@ -69,6 +77,7 @@ class Allotment:
         for share in sorted(self.shares, reverse=True):
             sizes = Ratio(share).sizes(block)
             alone: dict[str, Any] = {"widths": _Only(block.entrance, sizes), "blocks": block.path or "*"}
+            alone["registry"] = self.registry
             with _unwarned():
                 small = translate(network, self.translator, calibrate=calibrate, options=self.options, **alone)
             found.append(Step(sizes, saved(block, sizes), error(small, network, held_out)))
@@ -116,6 +125,26 @@ def cheapest(steps: Sequence[Sequence[Step]], over: int) -> list[Step] | None:
         _, block, step = min(rates)
         at[block] = step
     return [own[i] for own, i in zip(steps, at, strict=True)]
+
+
+def filled(
+    blocks: Sequence[NetworkBlock], taken: Sequence[Step], left: int
+) -> Iterator[tuple[NetworkBlock, dict[str, int]]]:
+    """Each block with its sizes; what is `left` of the budget goes to those that lose most, up to their whole width."""
+    sizes = [dict(step.sizes) for step in taken]
+    for number in sorted(range(len(blocks)), key=lambda number: taken[number].error, reverse=True):
+        block, own = blocks[number], taken[number]
+
+        def wider(share: float, block: NetworkBlock = block, own: Step = own) -> dict[str, int]:
+            return {name: size + int(share * (block.sizes[name] - size)) for name, size in own.sizes.items()}
+
+        def costs(share: float, block: NetworkBlock = block, own: Step = own, wider: Any = wider) -> int:
+            return own.saved - saved(block, wider(share))
+
+        share = largest(lambda share, costs=costs, most=left: costs(share) <= most)  # type: ignore[misc]
+        if share is not None:
+            sizes[number], left = wider(share), left - costs(share)
+    yield from zip(blocks, sizes, strict=True)
 
 
 @torch.no_grad()

@@ -2,26 +2,65 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import json
+import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+import torch
 from torch import Tensor, nn
 
-from paramtrans.errors import ConfigError, StoreError
-from paramtrans.networks.host_network import HostNetwork, host_network
+from paramtrans.api.architecture import ArchitectureSource
+from paramtrans.errors import ConfigError, ParamtransError, StoreError
+from paramtrans.networks.host_network import HostNetwork
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
-from paramtrans.storage import torch_checkpoint
+from paramtrans.storage import outside, torch_checkpoint
 
-KNOWN = "torchvision:NAME, task:TASK:BLOCK"
-"""Architectures that come with what is installed, so that no file is run to build them."""
+KIND, FIRST = "architecture", "torchvision"
+"""The kind of component, and the source that messages name first."""
+
+
+SCALARS = {
+    "num_classes": (1, 100_000),
+    "aux_logits": (0, 1),
+    "transform_input": (0, 1),
+    "init_weights": (0, 1),
+    "dropout": (0, 1),
+    "width_mult": (0.1, 10),
+    "stochastic_depth_prob": (0, 1),
+}
+"""Options of torchvision's architectures that a file may name, with bounds; weights are none of them."""
+LARGEST, FURTHER = 64, 2**28
+"""A network named in a file may have this many times the bytes of the file, and so many beside them."""
+
+
+def build_from_file(architecture: str, size: int, where: str, registry: Registry | None = None) -> nn.Module:
+    """The fresh network that a file of `size` bytes names: of what is installed, with options of known, bounded kinds.
+
+    Nothing is fetched from a network. Raises `StoreError`, before any memory is taken, where it is far larger.
+    """
+    head, _, query = architecture.partition("?")
+    place, options = head.rpartition(":")[0], {key: _value(value) for key, value in parse_qsl(query)}
+    for name, value in options.items() if place == "torchvision" else ():
+        low, high = SCALARS.get(name, (1, 0))
+        if not (isinstance(value, int | float) and low <= value <= high):
+            raise StoreError(
+                f"{where}: {architecture[:100]!r} has an option ({name[:40]} = {str(value)[:40]}) that no file may "
+                "set; name the architecture yourself (network=, --arch)"
+            )
+    try:
+        with torch.device("meta"), torch.no_grad():
+            asked = sum(tensor.nbytes for tensor in build(architecture, False, registry).state_dict().values())
+    except ConfigError as error:
+        raise StoreError(f"{where}: {error}") from error
+    if asked > LARGEST * size + FURTHER:
+        raise StoreError(f"{where}: {architecture[:100]!r} is a network of {asked:,} bytes, far more than is here")
+    return build(architecture, False, registry)
 
 
 def build(architecture: str, files: bool = True, registry: Registry | None = None) -> nn.Module:
@@ -31,17 +70,44 @@ def build(architecture: str, files: bool = True, registry: Registry | None = Non
     A file is run as Python, so only a person may name one; `files` says whether one does. Raises `ConfigError`, and
     `UnknownName` for a task or a block that there is not.
     """
-    return _factory(architecture, files, registry or components())()
+    registry = registry or components()
+    place, _, query = architecture.partition("?")
+    arguments = {key: _value(value) for key, value in parse_qsl(query)}
+    source, _, name = place.partition(":")
+    if is_installed(architecture, registry):
+        made: ArchitectureSource = registry.create(KIND, source)
+        return _called(partial(made.build, name, arguments), architecture)
+    file, _, function = place.rpartition(":")
+    if not file or not files:
+        raise ConfigError([f"architecture {architecture!r}: expected {_expected(files, registry)}"])
+    return _called(partial(_factory(architecture, Path(file), function), **arguments), architecture)
 
 
-def is_installed(architecture: str) -> bool:
-    """Whether building it runs no file."""
-    return architecture.startswith(("torchvision:", "task:"))
+def is_installed(architecture: str, registry: Registry) -> bool:
+    """Whether it comes from what is installed, so that no file is run to build it."""
+    source, colon, _ = architecture.partition(":")
+    return bool(colon) and any(entry.name == source for entry in registry.of_kind(KIND))
+
+
+def _expected(files: bool, registry: Registry) -> str:
+    """The forms that an architecture may have."""
+    sources = sorted(registry.of_kind(KIND), key=lambda entry: entry.name != FIRST)
+    forms = ", ".join(f"{entry.name}:{entry.resolve().form}" for entry in sources)
+    return f"{forms} or FILE.py:FACTORY" if files else forms
+
+
+def factory_file(architecture: str) -> list[Path]:
+    """The Python file that an architecture is made by, if it is."""
+    place = architecture.partition("?")[0].rpartition(":")[0]
+    return [] if is_installed(architecture, components()) or not place else [Path(place)]
 
 
 def with_parameters(network: nn.Module, path: Path) -> nn.Module:
     """The network with the parameters of a file; raises `StoreError` where they are not all of its own."""
-    state = read_parameters(path)
+    state, own = read_parameters(path), network.state_dict()
+    for name, tensor in state.items():
+        if tensor.is_complex() and name in own and not own[name].is_complex():
+            raise StoreError(f"{path}: {name} is complex, and the network's is real; its imaginary part would be lost")
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -66,75 +132,44 @@ def read_parameters(path: Path) -> dict[str, Tensor]:
     Raises `StoreError` where the file is missing, damaged, or holds anything but tensors.
     """
     if path.suffix == ".safetensors":
-        return _safetensors(path)
+        return outside.tensors(path)
     found = torch_checkpoint.read(path)
     for key in ("state_dict", "model"):
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
     if not isinstance(found, Mapping) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
         raise StoreError(f"{path}: holds no dictionary of tensors; save `model.state_dict()`")
+    if other := [name for name in found if not isinstance(name, str)]:
+        raise StoreError(f"{path}: {str(other[0])[:40]!r} is no name of a tensor; save `model.state_dict()`")
     return dict(found)
 
 
-def _safetensors(path: Path) -> dict[str, Tensor]:
-    torch_checkpoint.check_regular(path)
-    try:
-        return load_file(path)
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except MemoryError as error:
-        raise StoreError(f"{path}: is larger than the memory that there is") from error
-    except SafetensorError as error:
-        raise StoreError(f"{path}: not a safetensors file ({error})") from error
-
-
-def _factory(architecture: str, files: bool, registry: Registry) -> Callable[[], nn.Module]:
-    place, _, name = architecture.rpartition(":")
-    name, _, query = name.partition("?")
-    arguments = {key: _value(value) for key, value in parse_qsl(query)}
-    if place == "torchvision":
-        return lambda: _called(_torchvision(name), arguments, architecture)
-    if place.startswith("task:"):
-        return lambda: host_network(place.removeprefix("task:"), name, arguments, registry)
-    if place == "task":
-        blocks = ", ".join(entry.name for entry in registry.of_kind("block_adapter"))
-        raise ConfigError(
-            [f"architecture {architecture!r}: add the block in its slot, as in {architecture}:BLOCK ({blocks})"]
-        )
-    if not place or not files:
-        allowed = f"{KNOWN} or FILE.py:FACTORY" if files else KNOWN
-        raise ConfigError([f"architecture {architecture!r}: expected {allowed}"])
-    path = Path(place)
+def _factory(architecture: str, path: Path, name: str) -> Callable[..., Any]:
+    """A function of a Python file, which is run."""
     spec = importlib.util.spec_from_file_location(f"paramtrans_architecture_{path.stem}", path)
     if not path.is_file() or spec is None or spec.loader is None:
         raise ConfigError([f"architecture {architecture!r}: no such Python file: {path}"])
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for the names in their annotations
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
+        del sys.modules[spec.name]
         found = f"architecture {architecture!r}: {path}: {type(error).__name__}: {error}"
         hint = "; put the folder that it is in on PYTHONPATH" if isinstance(error, ModuleNotFoundError) else ""
         raise ConfigError([found + hint]) from error
     factory = getattr(module, name, None)
     if not callable(factory):
         raise ConfigError([f"architecture {architecture!r}: {path} has no function {name!r} that makes a network"])
-    return lambda: _called(factory, arguments, architecture)
+    made: Callable[..., Any] = factory
+    return made
 
 
-def _torchvision(name: str) -> Callable[..., Any]:
-    from torchvision import models
-
-    if name not in models.list_models():
-        near = difflib.get_close_matches(name, models.list_models(), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError([f"architecture: torchvision.models.list_models() has no {name!r}{hint}"])
-    builder: Callable[..., Any] = models.get_model_builder(name)
-    return builder
-
-
-def _called(factory: Callable[..., Any], arguments: dict[str, Any], architecture: str) -> nn.Module:
+def _called(make: Callable[[], Any], architecture: str) -> nn.Module:
     try:
-        network = factory(**arguments)
+        network = make()
+    except ParamtransError:
+        raise
     except Exception as error:
         raise ConfigError([f"architecture {architecture!r}: {type(error).__name__}: {error}"]) from error
     if not isinstance(network, nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +16,7 @@ from paramtrans.networks.blocks import find_blocks
 from paramtrans.plugins.registry import Registry
 from paramtrans.translators.base import LearnedTranslator
 from paramtrans.translators.saving import load_translator
+from paramtrans.utils.near import nearest
 
 Maker = Callable[[BlockAdapter, BlockAdapter], Translator]
 """Makes the translator for a pair of blocks, or raises `SpecMismatch`."""
@@ -74,9 +74,9 @@ def trained_for(network: nn.Module, pattern: str, registry: Registry) -> list[st
 def _check_spelling(name: str, pretrained: Iterable[str], registry: Registry) -> None:
     """Raise `UnknownName` for what was meant to be the name of a trained translator."""
     own = {entry.name for entry in registry.of_kind("translator")}
-    near = [] if name in own else difflib.get_close_matches(name, {*own, *pretrained}, n=1)
-    if near and near[0] not in own:
-        raise UnknownName(f'unknown translator "{name}"; did you mean "{near[0]}"?')
+    near = None if name in own else nearest(name, {*own, *pretrained})
+    if near and near not in own:
+        raise UnknownName(f'unknown translator "{name}"; did you mean "{near}"?')
 
 
 def check_unsized(trained: Translator, *sizes: object) -> None:

@@ -20,6 +20,8 @@ from paramtrans.networks.narrowing import NarrowedGroup, rebuild
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
 from paramtrans.storage import files
+from paramtrans.utils import boundary, documents
+from paramtrans.utils.surroundings import pinned
 
 FORMAT = 3
 """Version of a translated network on disk. In 1, what stands there now was always of the kind that stood there; up to
@@ -117,9 +119,18 @@ def save_translated(network: nn.Module, path: Path | str, architecture: str | No
         "blocks": [asdict(block) for block in replaced],
         "sizes": [asdict(size) for size in getattr(network, SIZES, ())],
     }
+    _check_written(Path(path), record)
     files.save_params(Path(path), dict(network.state_dict()), record)
 
 
+def _check_written(path: Path, record: dict[str, Any]) -> None:
+    """Raise `StoreError` for a record that `load_translated` would refuse: no writer is laxer than its reader."""
+    with boundary.in_words(f"{path}: is not written, as its record could not be read again", "look at the inputs"):
+        content = documents.content({**record, "bytes": 0, "sha256": ""})
+        _Record.model_validate_json(content)
+
+
+@pinned()
 def load_translated(
     path: Path | str, network: nn.Module | str | None = None, registry: Registry | None = None
 ) -> nn.Module:
@@ -165,7 +176,7 @@ def _untranslated(record: _Record, network: nn.Module | str | None, place: Path,
         return network
     if network is not None:
         return architectures.build(network, registry=registry)
-    if record.architecture is None or not architectures.is_installed(record.architecture):
+    if record.architecture is None or not architectures.is_installed(record.architecture, registry):
         made_by = f" (it was {record.architecture})" if record.architecture else ""
         raise StoreError(f"{place}: say what makes the untranslated network{made_by}; no file named here is ever run")
-    return architectures.build(record.architecture, files=False, registry=registry)
+    return architectures.build_from_file(record.architecture, record.bytes, str(place), registry)

@@ -14,8 +14,10 @@ from paramtrans.networks.activations import call
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
 from paramtrans.utils import memory
+from paramtrans.utils.surroundings import pinned
 
 
+@pinned()
 def draw_probes(
     network: nn.Module,
     shape: tuple[int, ...],

@@ -27,12 +27,13 @@ from paramtrans.networks.graph.narrow import Setting
 from paramtrans.networks.host_network import HostNetwork
 from paramtrans.networks.input_cache import Entrances
 from paramtrans.networks.narrowing import NarrowedGroup, narrow_network, suits
-from paramtrans.networks.widths import Budget, FlopBudget, Ratio, Widths
+from paramtrans.networks.widths import Budget, FlopBudget, Ratio, Widths, with_registry
 from paramtrans.ops.distances import streamed_error
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
 from paramtrans.utils import seeds
 from paramtrans.utils.progress import Reporter
+from paramtrans.utils.surroundings import pinned
 
 Placed = tuple[NetworkBlock, BlockAdapter]
 """A block, and what is to stand in its place."""
@@ -43,6 +44,7 @@ errors cost in accuracy."""
 log = logging.getLogger(__name__)
 
 
+@pinned()
 def translate(
     module: nn.Module,
     translator: str | Path = "refit",
@@ -115,7 +117,7 @@ def translate(
         factories.check_unsized(trained, ratio, widths)
         targets = [(block, trained.target) for block in looked.blocks]
     else:
-        chosen = rule(original, looked.blocks, batches)
+        chosen = with_registry(rule, registry)(original, looked.blocks, batches)
         sized = [(block, chosen[block.entrance]) for block in looked.blocks]
         targets = [(block, block.adapter.with_sizes(sizes)) for block, sizes in sized if sizes != block.sizes]
     if (batch := next(iter(batches), None)) is not None:

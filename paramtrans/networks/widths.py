@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import nn
 
+from paramtrans.api.options import BaseOptions, Configurable
 from paramtrans.errors import SpecMismatch
 from paramtrans.evaluation.costs import flops, parameters
 from paramtrans.networks.activations import Inputs, shapes_entering
 from paramtrans.networks.blocks import NetworkBlock, costs, matches, some_paths
+from paramtrans.plugins.registry import Registry
 
 Chosen = dict[str, dict[str, int]]
 """For each block, by the path of its entrance, the size of each group of its hidden units."""
@@ -23,6 +26,44 @@ class Widths(Protocol):
     def __call__(self, network: nn.Module, blocks: Sequence[NetworkBlock], batches: Iterable[Inputs]) -> Chosen:
         """Sizes of all groups of all blocks; a block that keeps its sizes is left as it is."""
         ...
+
+
+class WidthRule(Configurable, ABC):
+    """A rule that a plugin offers by name, with options of its own."""
+
+    def __init__(self, options: BaseOptions) -> None:
+        self.options = options
+
+    @abstractmethod
+    def __call__(self, network: nn.Module, blocks: Sequence[NetworkBlock], batches: Iterable[Inputs]) -> Chosen:
+        """How many hidden units each block keeps.
+
+        Args:
+            network: The network, as it is.
+            blocks: The blocks that are translated: `sizes` has the number of units of each group, `entrance` the path
+                by which a block is named here.
+            batches: The calibration inputs; none where there are none.
+
+        Returns:
+            For each block, by its `entrance`, the size of each of its groups.
+
+        Raises:
+            SpecMismatch: the rule cannot be kept with these blocks, or needs inputs.
+        """
+
+
+@runtime_checkable
+class LooksUp(Protocol):
+    """A rule that looks up components itself."""
+
+    def with_registry(self, registry: Registry) -> Widths:
+        """The same rule, which looks them up here."""
+        ...
+
+
+def with_registry(rule: Widths, registry: Registry) -> Widths:
+    """A rule, with the caller's own plugins where it looks up any."""
+    return rule.with_registry(registry) if isinstance(rule, LooksUp) else rule
 
 
 @dataclass(frozen=True)

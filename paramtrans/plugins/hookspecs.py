@@ -18,6 +18,7 @@ import pluggy
 from paramtrans.api.specs import Component
 
 if TYPE_CHECKING:
+    from paramtrans.api.job import Job
     from paramtrans.api.specs import RunInfo
 
 HOOK_VERSION = 1
@@ -92,6 +93,38 @@ def paramtrans_executors() -> list[Component]:
 
 
 @hookspec
+def paramtrans_architectures() -> list[Component]:
+    """What may stand before the colon of `--arch`: subclasses of `paramtrans.ArchitectureSource`.
+
+    Example: `[Component("timm", "Networks of timm", "my_package.timm:Timm")]`
+    """
+
+
+@hookspec
+def paramtrans_width_rules() -> list[Component]:
+    """Rules for how many hidden units each block keeps: subclasses of `paramtrans.WidthRule`.
+
+    Example: `[Component("latency", "Within so many milliseconds", "my_package.widths:Latency")]`
+    """
+
+
+@hookspec
+def paramtrans_metrics() -> list[Component]:
+    """Numbers beside a task's own score, measured for every method: subclasses of `paramtrans.Metric`.
+
+    Example: `[Component("top_5", "Share of labels among the five highest", "my_package.metrics:Top5")]`
+    """
+
+
+@hookspec
+def paramtrans_report_sections() -> list[Component]:
+    """Sections of a run's page: subclasses of `paramtrans.ReportSection`.
+
+    Example: `[Component("costs", "What the run cost", "my_package.sections:Costs")]`
+    """
+
+
+@hookspec
 def paramtrans_pretrained_translators() -> list[Component]:
     """Translators ready to use: folders (`pathlib.Path`) that `save_pretrained` wrote, loaded by name.
 
@@ -112,6 +145,31 @@ def paramtrans_run_started(run: RunInfo) -> None:
     """A run begins, or goes on after an interruption. `run.dir` exists; `run.config` is the resolved config.
 
     Example: `def paramtrans_run_started(run): print(run.dir)`
+    """
+
+
+@hookspec
+def paramtrans_zoo_started(run: RunInfo, step: int, shards: int) -> None:
+    """A step of a zoo begins: 1 for whole hosts, 2 for target blocks. `shards` are those that have to be trained.
+
+    Example: `def paramtrans_zoo_started(step, shards): print(f"step {step}: {shards} shards")`
+    """
+
+
+@hookspec
+def paramtrans_shard_finished(run: RunInfo, job: Job, left: int) -> None:
+    """A shard has been written, wherever it was trained; `left` are those that are not there yet. Called in the process
+    of the run, soon after: the shards of other processes may be noticed several at once.
+
+    Example: `def paramtrans_shard_finished(job, left): print(job.file, left)`
+    """
+
+
+@hookspec
+def paramtrans_zoo_finished(run: RunInfo, step: int) -> None:
+    """All shards of a step of a zoo are there.
+
+    Example: `def paramtrans_zoo_finished(step): print(step)`
     """
 
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.metadata
 import importlib.util
 import sys
-from functools import cache
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pluggy
 
-from paramtrans.api.specs import Component
+from paramtrans.api.specs import PluginSource
 from paramtrans.errors import PluginLoadError
 from paramtrans.plugins import hookspecs
-from paramtrans.plugins.registry import KINDS, Entry, Provider, Registry
+from paramtrans.plugins.calls import Outcome, guarded
+from paramtrans.plugins.registry import KINDS, LIVE, Entry, Provider, Registry, new_key
+from paramtrans.utils import surroundings
 
 ENTRY_POINTS = "paramtrans"
 
@@ -27,13 +33,41 @@ class Plugins:
     def __init__(self) -> None:
         self._manager = pluggy.PluginManager("paramtrans")
         self._manager.add_hookspecs(hookspecs)
+        self._lock, self._outcome = threading.RLock(), Outcome("")
         self._providers: dict[str, Provider] = {}
         self.not_loaded: list[str] = []
         self.files: list[Path] = []
-        """One-file plugins, for processes that are to have the same ones."""
+        """One-file plugins."""
+        self._entry_points = False
+        self._modules: list[tuple[str, str, str]] = []
+        self._objects: list[str] = []
+
+    @classmethod
+    def of(cls, source: PluginSource) -> Plugins:
+        """The plugins of another process, as far as they can be had here.
+
+        Raises:
+            PluginLoadError: a one-file plugin is missing, or fails.
+        """
+        made = cls()
+        if source.entry_points:
+            made.load_entry_points()
+        for file in source.files:
+            made.load_file(Path(file))
+        for name, distribution, version in source.modules:
+            made._load(partial(importlib.import_module, name), Provider(distribution, version))
+        made.not_loaded += source.absent
+        return made
+
+    def source(self) -> PluginSource:
+        """How another process comes by the same plugins."""
+        absent = (f"{provider} (registered as an object, which other processes lack)" for provider in self._objects)
+        files = tuple(map(str, self.files))
+        return PluginSource(new_key(), self._entry_points, files, tuple(self._modules), tuple(absent))
 
     def load_entry_points(self) -> None:
         """Load every plugin that an installed distribution announces under `[project.entry-points.paramtrans]`."""
+        self._entry_points = True
         seen: set[tuple[str, str]] = set()
         for distribution in importlib.metadata.distributions():
             for point in distribution.entry_points.select(group=ENTRY_POINTS):
@@ -42,7 +76,7 @@ class Plugins:
                 if (name, point.name) in seen:
                     continue
                 seen.add((name, point.name))
-                self._load(point, Provider(name, version))
+                self._load(point.load, Provider(name, version))
 
     def load_file(self, path: Path) -> None:
         """Load a one-file plugin. Only the command line or a caller does so, never a config.
@@ -52,7 +86,7 @@ class Plugins:
         # Files of one name in different folders are different plugins; one file given twice is one.
         place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
         name = f"paramtrans_file_{path.stem}_{place}"
-        if name in sys.modules and self._manager.is_registered(sys.modules[name]):
+        if name in sys.modules and self._manager.has_plugin(name):
             return
         spec = importlib.util.spec_from_file_location(name, path)
         if not path.is_file() or spec is None or spec.loader is None:
@@ -60,24 +94,43 @@ class Plugins:
         module = importlib.util.module_from_spec(spec)
         # Components are resolved by name later, so the import system must know the module.
         sys.modules[module.__name__] = module
+        if (folder := str(path.resolve().parent)) not in sys.path:
+            sys.path.append(folder)  # for what stands beside the file, behind all that is installed
         try:
-            spec.loader.exec_module(module)
-            self.register(module, Provider(str(path), ""))
+            with surroundings.restored():
+                spec.loader.exec_module(module)
+            self._register(module, Provider(str(path), ""))
             self.files.append(path.resolve())
         except (Exception, SystemExit) as error:
             del sys.modules[module.__name__]
             raise PluginLoadError(f"--plugin {path}: {type(error).__name__}: {error}") from error
 
     def register(self, plugin: ModuleType | object, provider: Provider) -> None:
-        """Add a plugin; raises `PluginLoadError` where it was written for other hooks than ours."""
+        """Add a plugin, a module or an object with hooks.
+
+        Other processes, which may train shards, import a module by its name; an object cannot reach them.
+
+        Raises:
+            PluginLoadError: it was written for other hooks than ours.
+        """
+        self._register(plugin, provider)
+        if isinstance(plugin, ModuleType):
+            self._modules.append((plugin.__name__, provider.distribution, provider.version))
+        else:
+            self._objects.append(str(provider))
+
+    def _register(self, plugin: ModuleType | object, provider: Provider) -> None:
         version = getattr(plugin, "PARAMTRANS_HOOK_VERSION", hookspecs.HOOK_VERSION)
         if version != hookspecs.HOOK_VERSION:
             raise PluginLoadError(f"written for hook version {version}, this paramtrans has {hookspecs.HOOK_VERSION}")
-        name = self._manager.register(plugin)
+        if unmarked := [name for name in vars(hookspecs) if _is_unmarked(name, plugin)]:
+            raise PluginLoadError(f"{', '.join(unmarked)}: not marked; put @hookimpl above each hook")
+        made = guarded(plugin, provider, self._manager, lambda: self._outcome)
+        name = self._manager.register(made, self._manager.get_canonical_name(plugin))
         try:
             self._manager.check_pending()
         except pluggy.PluginValidationError as error:
-            self._manager.unregister(plugin)
+            self._manager.unregister(made)
             raise PluginLoadError(str(error)) from error
         self._providers[str(name)] = provider
 
@@ -86,39 +139,49 @@ class Plugins:
         entries: list[Entry] = []
         failures: list[str] = []
         for kind in KINDS:
-            for implementation in getattr(self._manager.hook, f"paramtrans_{kind}s").get_hookimpls():
-                provider = self._providers[implementation.plugin_name]
-                try:
-                    entries += [_entry(kind, component, provider) for component in implementation.function()]
-                except (Exception, SystemExit) as error:
-                    failures.append(f"{provider}, hook paramtrans_{kind}s ({type(error).__name__}: {error})")
-        return Registry(entries, [*self.not_loaded, *failures])
+            outcome = Outcome(f"paramtrans_{kind}s")
+            with self._reporting_to(outcome):
+                announced = getattr(self._manager.hook, outcome.hook)()
+            entries += outcome.entries(kind, announced)
+            failures += outcome.failures
+        return Registry(entries, [*self.not_loaded, *failures], self.source())
 
     def notify(self, hook: str, **arguments: Any) -> None:
-        """Call a lifecycle hook of every plugin; raises `PluginLoadError` naming the plugin that fails."""
-        for implementation in getattr(self._manager.hook, hook).get_hookimpls():
-            wanted = {name: arguments[name] for name in implementation.argnames}
+        """Call a lifecycle hook of every plugin.
+
+        Raises:
+            PluginLoadError: a plugin fails; it is named.
+            StopRun: a plugin asks that the run ends here.
+        """
+        getattr(self._manager.hook, hook)(**arguments)
+
+    @contextmanager
+    def _reporting_to(self, outcome: Outcome) -> Iterator[None]:
+        """Within it the guards of all plugins report to this one call; a hook may ask for the registry in its turn."""
+        with self._lock:
+            before, self._outcome = self._outcome, outcome
             try:
-                implementation.function(**wanted)
-            except (Exception, SystemExit) as error:
-                provider = self._providers[implementation.plugin_name]
-                raise PluginLoadError(f"{provider}, hook {hook}: {type(error).__name__}: {error}") from error
+                yield
+            finally:
+                self._outcome = before
 
     def providers(self) -> list[Provider]:
         """Every distribution that brought a plugin, once."""
         return sorted(set(self._providers.values()), key=str)
 
-    def _load(self, point: importlib.metadata.EntryPoint, provider: Provider) -> None:
+    def _load(self, load: Callable[[], Any], provider: Provider) -> None:
         try:
-            self.register(point.load(), provider)
+            with surroundings.restored():
+                plugin = load()
+            self._register(plugin, provider)
         except (Exception, SystemExit) as error:  # a broken plugin must not take the program down
             self.not_loaded.append(f"{provider} ({type(error).__name__}: {error})")
 
 
-def _entry(kind: str, component: object, provider: Provider) -> Entry:
-    if not isinstance(component, Component):
-        raise TypeError(f"expected Component records, got {component!r}")
-    return Entry(kind, component, provider)
+def _is_unmarked(name: str, plugin: object) -> bool:
+    """Whether a plugin has a function with a hook's name that is none."""
+    function = getattr(plugin, name, None) if name.startswith("paramtrans_") else None
+    return callable(function) and not hasattr(function, "paramtrans_impl")
 
 
 @cache
@@ -127,6 +190,20 @@ def plugins() -> Plugins:
     loaded = Plugins()
     loaded.load_entry_points()
     return loaded
+
+
+def registry_of(source: PluginSource) -> Registry:
+    """The registry that a source is of: itself in the process that made it, made anew in others.
+
+    Raises:
+        PluginLoadError: a one-file plugin is missing, or fails.
+    """
+    return LIVE.get(source.key) or _made_anew(source)
+
+
+@lru_cache(maxsize=4)
+def _made_anew(source: PluginSource) -> Registry:
+    return Plugins.of(source).registry()
 
 
 def components() -> Registry:

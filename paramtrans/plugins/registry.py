@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
-from paramtrans.api.specs import Component
+from paramtrans.api.specs import Component, PluginSource
 from paramtrans.errors import NameConflict, PluginLoadError, UnknownName
+from paramtrans.utils.near import did_you_mean, nearest
 
 KINDS = (
     "block_adapter",
@@ -20,6 +22,10 @@ KINDS = (
     "rival",
     "probe",
     "executor",
+    "architecture",
+    "width_rule",
+    "metric",
+    "report_section",
     "pretrained_translator",
     "command",
 )
@@ -61,11 +67,25 @@ class Entry:
             ) from error
 
 
+LIVE: WeakValueDictionary[str, Registry] = WeakValueDictionary()
+"""The registries of this process, by the key of their source: a job that is done here is done with its own."""
+
+
+def new_key() -> str:
+    """A key that no other registry has, in this process or another."""
+    return os.urandom(8).hex()
+
+
 class Registry:
     """All components of all loaded plugins."""
 
-    def __init__(self, entries: Iterable[Entry] = (), not_loaded: Iterable[str] = ()) -> None:
+    def __init__(
+        self, entries: Iterable[Entry] = (), not_loaded: Iterable[str] = (), source: PluginSource | None = None
+    ) -> None:
         self._entries = tuple(entries)
+        self.source = source or PluginSource(new_key(), absent=("a registry made by hand",))
+        """How another process comes by the same."""
+        LIVE[self.source.key] = self
         self.not_loaded = tuple(not_loaded)
         """What could not be loaded and why, a line each, for error messages."""
 
@@ -89,8 +109,8 @@ class Registry:
         """The components of this name, of any kind; raises `UnknownName` where there is none."""
         if found := [entry for entry in self if entry.name == name]:
             return found
-        close = difflib.get_close_matches(name, {entry.name for entry in self}, n=1)
-        hint = f'did you mean "{close[0]}"?' if close else "paramtrans plugins lists what there is"
+        near = nearest(name, {entry.name for entry in self})
+        hint = f'did you mean "{near}"?' if near else "paramtrans plugins lists what there is"
         raise UnknownName(f'unknown component "{name}"; {hint}')
 
     def name_of(self, kind: str, cls: type) -> str:
@@ -116,12 +136,13 @@ class Registry:
         from paramtrans.api.options import validate  # here, because pydantic takes longer to import than listing takes
 
         cls = self.load(kind, name)
-        return cls(validate(cls.Options, options, f"{kind.replace('_', ' ')} {name}: "), *args)
+        validated = validate(cls.Options, options, f"{kind.replace('_', ' ')} {name}: ")
+        return cls(validated, *args, registry=self) if cls.needs_registry else cls(validated, *args)
 
     def _unknown(self, kind: str, name: str) -> str:
         if kind not in KINDS:
-            return f'unknown kind of component "{kind}"{_near(kind, KINDS)}\n  kinds: {", ".join(KINDS)}'
-        near = _near(name, {entry.name for entry in self.of_kind(kind)})
+            return f'unknown kind of component "{kind}"{did_you_mean(kind, KINDS)}\n  kinds: {", ".join(KINDS)}'
+        near = did_you_mean(name, {entry.name for entry in self.of_kind(kind)})
         lines = [f'unknown {kind.replace("_", " ")} "{name}"{near}']
         providers = sorted({str(entry.provider) for entry in self.of_kind(kind)})
         for provider in providers:
@@ -129,9 +150,3 @@ class Registry:
             lines.append(f"  available: {', '.join(offered)} ({provider})")
         lines.extend(f"  not loaded: {line}" for line in self.not_loaded)
         return "\n".join(lines)
-
-
-def _near(name: str, names: Iterable[str]) -> str:
-    """The nearest of some names as a question, or nothing."""
-    close = difflib.get_close_matches(name, list(names), n=1)
-    return f'; did you mean "{close[0]}"?' if close else ""

@@ -7,18 +7,24 @@ import importlib.util
 import keyword
 import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from textwrap import indent
 
 from paramtrans._version import __version__
 from paramtrans.errors import ConfigError, StoreError
+from paramtrans.plugins.scaffold_kinds import DEFAULT, KINDS, LIFECYCLE, Kind
+from paramtrans.utils.templates import environment
 
 TEMPLATES = Path(__file__).parents[1] / "templates" / "plugin"
 NAME = re.compile(r"[a-z][a-z0-9]*([-_.][a-z0-9]+)*", re.ASCII)
 MAX_NAME = 60
 
 
-def new_plugin(name: str, parent: Path) -> Path:
+def new_plugin(name: str, parent: Path, kinds: Sequence[str] = DEFAULT) -> Path:
     """Write the distribution `name` into a new folder of that name below `parent`; returns the folder.
+
+    `kinds` are those of which there is a beginning in it: names in `scaffold_kinds.NAMES`.
 
     Raises `ConfigError` for a name that cannot be a distribution's or is taken, `StoreError` where the folder is there
     or cannot be written.
@@ -30,7 +36,7 @@ def new_plugin(name: str, parent: Path) -> Path:
     try:
         with tempfile.TemporaryDirectory(dir=parent, prefix=".paramtrans-new-") as temporary:
             whole = Path(temporary) / name
-            _write(whole, name, package)
+            _write(whole, name, package, kinds)
             whole.rename(folder)
     except OSError as error:
         reason = error.strerror or error
@@ -57,18 +63,45 @@ def _package(name: str) -> str:
     return package
 
 
-def _write(folder: Path, name: str, package: str) -> None:
+def _write(folder: Path, name: str, package: str, kinds: Sequence[str]) -> None:
     """All files of the distribution, rendered."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-        autoescape=False,  # Python and TOML, not HTML; the name is checked
-    )
-    for template in environment.list_templates(extensions=["jinja"]):
-        path = folder / template.removesuffix(".jinja").replace("package/", f"{package}/")
+    for template, text in rendered(name, package, kinds).items():
+        path = folder / template
         path.parent.mkdir(parents=True, exist_ok=True)
-        values = {"name": name, "package": package, "version": __version__}
-        path.write_text(environment.get_template(template).render(values), encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
+
+
+def rendered(name: str, package: str, kinds: Sequence[str]) -> dict[str, str]:
+    """The files of a distribution with a beginning of each of these kinds, by their path in it."""
+    chosen, lifecycle = [kind for kind in KINDS if kind.kind in kinds], LIFECYCLE in kinds
+    values = {
+        "name": name,
+        "package": package,
+        "version": __version__,
+        "lifecycle": lifecycle,
+        "kinds": [_announced(kind, package) for kind in chosen],
+        "used": [indent(kind.config.format(_component(kind, package)), "    ") for kind in chosen if kind.config],
+    }
+    left_out = {f"package/{kind.file}.py.jinja" for kind in KINDS if kind not in chosen}
+    left_out |= set() if lifecycle else {f"package/{LIFECYCLE}.py.jinja"}
+    templates = environment(TEMPLATES)
+    wanted = [path for path in templates.list_templates(extensions=["jinja"]) if path not in left_out]
+    return {
+        path.removesuffix(".jinja").replace("package/", f"{package}/"): templates.get_template(path).render(values)
+        for path in wanted
+    }
+
+
+def _announced(kind: Kind, package: str) -> dict[str, str]:
+    """What `plugin.py` says of a component."""
+    return {
+        "kind": kind.kind,
+        "component": _component(kind, package),
+        "noun": kind.noun,
+        "summary": kind.summary,
+        "target": f"{kind.file}:{kind.attribute}",
+    }
+
+
+def _component(kind: Kind, package: str) -> str:
+    return f"{package}_{kind.file}"

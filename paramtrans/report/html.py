@@ -8,7 +8,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from rich.table import Table
 from rich.text import Text
@@ -17,12 +16,16 @@ from paramtrans.config.toml_writer import toml
 from paramtrans.ops.statistics import gap_closed
 from paramtrans.report import figures
 from paramtrans.report.figures import finite, label, ordered
+from paramtrans.report.sections import written
 from paramtrans.report.text import about, meanings
 from paramtrans.storage import files
 from paramtrans.utils.progress import duration
+from paramtrans.utils.templates import environment
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from paramtrans.api.report_section import ReportSection
 
 Facts = list[tuple[str, str]]
 
@@ -51,8 +54,9 @@ def write(
     run: Mapping[str, Any],
     history: Sequence[Mapping[str, Any]],
     maps: Mapping[str, Tensor],
+    sections: Iterable[ReportSection] = (),
 ) -> Path:
-    """Write the page of a run to its folder; returns the page's path."""
+    """Write the page of a run to its folder, with further sections of plugins; returns the page's path."""
     page = (
         environment()
         .get_template(f"{PAGE}.jinja")
@@ -71,6 +75,7 @@ def write(
             break_even=break_even(result["break_even"]),
             training=_training(result, history),
             stages=_stages(run["seconds"]),
+            sections=written(sections, run, result),
             config=toml(run["config"]),
         )
     )
@@ -83,18 +88,6 @@ def _examples(result: Mapping[str, Any], document: Mapping[str, Any]) -> str:
     """What accuracies were measured on, in words; older results do not count it."""
     kind = "examples held out of training" if document.get("evaluation", {}).get("holdout") else "test examples"
     return f"{result['examples']:,} {kind}" if "examples" in result else f"the {kind}"
-
-
-def environment() -> Environment:
-    """The templates; what is put into HTML is escaped."""
-    return Environment(
-        loader=FileSystemLoader(Path(__file__).parents[1] / "templates"),
-        autoescape=lambda name: bool(name) and ".html" in str(name),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
 
 
 def markdown_table(result: Mapping[str, Any]) -> str:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from rich.table import Table
 from rich.text import Text
 
+from paramtrans.errors import Damaged
 from paramtrans.report import figures, sweep_figures
 from paramtrans.report.figures import label
-from paramtrans.storage import files
+from paramtrans.storage import files, outside
+from paramtrans.utils import documents
+from paramtrans.utils.boundary import in_words
+from paramtrans.utils.templates import environment
 
 Row: TypeAlias = "dict[str, Any]"
 """One run: `name`, `values`, `dir` below the sweep's folder, `seconds`, and most of its `evaluation.json`."""
@@ -63,19 +65,19 @@ def cells(rows: Sequence[Row], columns: Sequence[str]) -> tuple[list[str], list[
 
 def write(folder: Path, name: str, rows: Sequence[Row], columns: Sequence[str], figure: str) -> Path:
     """Write the page of a sweep to its folder; returns the page's path."""
-    templates = FileSystemLoader(Path(__file__).parents[1] / "templates")
-    environment = Environment(
-        loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     head, body = cells(rows, columns)
     made, said = _figure(folder, rows, columns, figure)
-    page = environment.get_template(TEMPLATE).render(
-        name=name,
-        head=head,
-        lines=[(row["dir"], line) for row, line in zip(rows, body, strict=True)],
-        keys=_keys_count(rows),
-        figure=Markup(figures.svg(made, "sweep", said)),
-        said=said,
+    page = (
+        environment()
+        .get_template(TEMPLATE)
+        .render(
+            name=name,
+            head=head,
+            lines=[(row["dir"], line) for row, line in zip(rows, body, strict=True)],
+            keys=_keys_count(rows),
+            figure=Markup(figures.svg(made, "sweep", said)),
+            said=said,
+        )
     )
     files.write_bytes(folder / PAGE, page.encode("utf-8", errors="replace"))
     return folder / PAGE
@@ -113,7 +115,11 @@ def gain(row: Row) -> dict[str, Any] | None:
 def history(folder: Path) -> list[dict[str, float]]:
     """The lines of a run's `metrics.jsonl`; none for a translator that was not trained."""
     path = folder / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    if not path.exists():
+        return []
+    lines = outside.content(path).decode(errors="replace").splitlines()
+    with in_words(f"{path}: a line is no JSON", "it was cut off or changed; remove that run's folder", Damaged):
+        return [documents.parse(line) for line in lines]
 
 
 def _cell(row: Row, column: str) -> str:

@@ -15,13 +15,14 @@ from rich.table import Table
 from rich.text import Text
 
 from paramtrans.config.schema import ELSEWHERE
-from paramtrans.errors import StoreError
+from paramtrans.errors import StoreError, printable
 from paramtrans.ops.statistics import summarise
 from paramtrans.report import figures, html, sweep_figures
 from paramtrans.report.figures import label, ordered
 from paramtrans.runs import folder as run_folder
 from paramtrans.runs.folder import Record
 from paramtrans.storage import files
+from paramtrans.utils.templates import environment
 
 FORMAT = 1
 NONE = "–"
@@ -58,9 +59,9 @@ def read(folders: Sequence[Path]) -> list[Compared]:
     runs: list[Compared] = []
     for folder in folders:
         record, evaluation = run_folder.read_finished(folder)
-        name = folder.resolve().name
+        name = printable(folder.resolve().name)
         if any(run.name == name for run in runs):
-            name = str(folder)
+            name = printable(str(folder))
         if any(run.name == name for run in runs):
             raise StoreError(f"{folder}: is named twice")
         runs.append(Compared(name, record, evaluation))
@@ -126,7 +127,7 @@ def write(path: Path, found: Mapping[str, Any]) -> None:
     means = found["methods"].get("translated", {})
     said = "Mean accuracy of the translated blocks of each run, with its 95% interval."
     page = (
-        html.environment()
+        environment()
         .get_template("compare.html.jinja")
         .render(
             runs=runs,

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import platform
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +15,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from paramtrans.config.schema import ELSEWHERE, Config
 from paramtrans.errors import StoreError
-from paramtrans.storage import files as store
+from paramtrans.runs import environment
+from paramtrans.runs.environment import versions as versions
+from paramtrans.storage import files as store, names, outside
+from paramtrans.utils import documents
+from paramtrans.utils.boundary import in_words
+from paramtrans.zoo import fingerprint
 
 FORMAT = 2
 """Version of `run.json`. 1 was the same without checksums of itself and of the results."""
@@ -28,7 +30,6 @@ RESULTS = ("translator", "tensorboard", "evaluation.json", "metrics.jsonl", "rep
 """Files and folders that a run leaves."""
 OTHERWISE = "set run.dir to another folder"
 AGAIN = f"use --fresh to start over, or {OTHERWISE}"
-PACKAGES = ("paramtrans", "torch", "torchvision", "numpy", "safetensors", "pluggy", "pydantic")
 
 logger = logging.getLogger(__name__)
 
@@ -40,10 +41,13 @@ class RunFolder:
         self.path, self.config = path, config
         self.device = ""
         """What was computed on, for the record: `cpu`, or a GPU's name."""
+        self._told = False
         self.seconds: dict[str, float] = {}
         """Wall-clock time of each stage, over all interruptions."""
         self.outdated = 0
         """Shards of the zoo that are no newer are trained again (`--fresh`); 0: none."""
+        self.made_of: dict[str, Any] = {}
+        """What the code of the blocks computes (`zoo.fingerprint`), so that no run goes on with other."""
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
 
     @contextmanager
@@ -73,7 +77,15 @@ class RunFolder:
                 f"{self.path}: holds a run of another config (different: {', '.join(different[:5])}); "
                 "set run.dir to another folder, or use --fresh to start over here, zoo included"
             )
+        if other := fingerprint.difference(record.made_of, self.made_of):
+            raise StoreError(f"{self.path}: holds a run of other code: {other}; {AGAIN}")
+        if (newer := environment.other_versions(record.versions)) and not self._told:
+            logger.warning("%s: was begun with %s; numbers may differ", self.path, ", ".join(newer))
+        self._told = True
         self.seconds, self.started, self.outdated = record.seconds, record.started, record.outdated
+        if self.outdated > time.time_ns():
+            logger.warning("%s: was started over at a time to come; shards that are there are used", self.path)
+            self.outdated = 0
         if record.status != "finished":
             return None
         self._check_results(record.files)
@@ -98,22 +110,35 @@ class RunFolder:
 
     def write_metrics(self, epochs: list[dict[str, float]]) -> None:
         """One line for each epoch."""
-        lines = [json.dumps({"epoch": number, **metrics}) + "\n" for number, metrics in enumerate(epochs, 1)]
+        lines = [
+            documents.text(documents.finite({"epoch": number, **metrics})[0]) + "\n"
+            for number, metrics in enumerate(epochs, 1)
+        ]
         store.write_bytes(self.file("metrics.jsonl"), "".join(lines).encode())
+
+    def write_evaluation(self, evaluation: dict[str, Any]) -> dict[str, Any]:
+        """Write and return what was found, with null for numbers that are not finite, which is said."""
+        found, lost = documents.finite(evaluation)
+        path, kept = self.file("evaluation.json"), dict(found)
+        if lost:
+            logger.warning("%s: null for %d numbers that are not finite, such as %s", path, len(lost), lost[0])
+        store.write_json(path, kept)
+        return kept
 
     def write_record(self, status: str, plugins: list[str]) -> dict[str, Any]:
         """Write and return `run.json`: all that is needed to know what was run, and with what."""
         record = {
             "format": FORMAT,
-            "name": self.path.name,
+            "name": names.known(self.path.name),
             "status": status,
             "started": self.started,
             "config": self.config,
             "seconds": self.seconds,
             "outdated": self.outdated,
             "versions": versions(),
-            "machine": {"device": self.device, **machine()},
+            "machine": {"device": self.device, **environment.machine()},
             "plugins": plugins,
+            "made_of": self.made_of,
             "files": self._results() if status == "finished" else {},
         }
         store.write_sealed(self.file("run.json"), record)
@@ -152,6 +177,8 @@ def read_finished(folder: Path) -> tuple[Record, dict[str, Any]]:
     path = folder / "evaluation.json"
     if record.status != "finished":
         raise StoreError(f"{folder}: the run is not finished; {otherwise}")
+    if not store.exists(path):
+        raise StoreError(f"{path}: is missing; {otherwise}")
     if record.files and store.checksum(path) != record.files.get(path.name):
         raise StoreError(f"{path}: was changed after it was written; {otherwise}")
     document = _document(path, (EVALUATION_FORMAT,), otherwise)
@@ -162,10 +189,19 @@ def history(folder: Path) -> dict[str, Any]:
     """How the translator of a finished run was trained, as its training told it."""
     _, evaluation = read_finished(folder)
     training, costs = evaluation["training"], evaluation["break_even"]
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    epochs = [{key: value for key, value in json.loads(line).items() if key != "epoch"} for line in lines]
+    lines = read_metrics(folder / "metrics.jsonl")
+    epochs = [{key: value for key, value in line.items() if key != "epoch"} for line in lines]
     best = {"best_epoch": training["best_epoch"], "best_accuracy": training["best_select"]}
     return {"epochs": epochs, **best, "seconds": costs["training_seconds"]}
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """A document for each epoch; raises `Damaged` where a line was cut or changed."""
+    lines = outside.content(path, store.MAX_JSON).decode(errors="replace").splitlines()
+    with in_words(
+        f"{path}: a line is no JSON", "it was cut off or changed; use --fresh to make it anew", store.Damaged
+    ):
+        return [dict(documents.parse(line)) for line in lines]
 
 
 class Record(BaseModel):
@@ -181,6 +217,7 @@ class Record(BaseModel):
     versions: dict[str, str] = {}
     machine: dict[str, Any] = {}
     plugins: list[str] = []
+    made_of: dict[str, Any] = {}
     files: dict[str, str] = {}
 
 
@@ -201,29 +238,18 @@ class Evaluation(BaseModel):
 Checked = TypeVar("Checked", bound=BaseModel)
 
 
-def read_record(path: Path, otherwise: str) -> Record:
-    """`run.json`, held to its checksum where its format has one.
+def read_record(path: Path, otherwise: str, sealed: bool = False) -> Record:
+    """`run.json`, held to its checksum where its format has one; `sealed`: it must have one.
 
     Raises `StoreError` where it is not what was written, or of a later version; `otherwise` is what to do then.
     """
     document = _document(path, (1, FORMAT), otherwise)
     try:
-        if document.get("format") == FORMAT or store.SEAL in document:
+        if sealed or document.get("format") == FORMAT or store.SEAL in document:
             document = store.unsealed(path, document)
     except store.Damaged as error:
         raise StoreError(f"{error}; {otherwise}") from error
     return _checked(path, document, Record, otherwise)
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that numbers depend on, as they are here."""
-    return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
-
-
-def machine() -> dict[str, Any]:
-    """What kind of processor this is, and how many of its cores this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return {"processor": platform.machine(), "cores": cores}
 
 
 def _document(path: Path, formats: tuple[int, ...], otherwise: str) -> dict[str, Any]:
@@ -267,10 +293,3 @@ def _differences(one: Any, other: Any, path: str = "") -> Iterator[str]:
             yield from _differences(one.get(key), other.get(key), f"{path}.{key}" if path else str(key))
     elif (one or other) and one != other:
         yield path
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"

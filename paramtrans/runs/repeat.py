@@ -13,6 +13,7 @@ from paramtrans.config.schema import ELSEWHERE
 from paramtrans.plugins.manager import Plugins
 from paramtrans.runs import folder
 from paramtrans.runs.run import Run
+from paramtrans.storage import names
 from paramtrans.utils.progress import Reporter
 
 OTHERWISE = "give the config instead"
@@ -25,14 +26,15 @@ def again(path: Path, settings: Sequence[str], reporter: Reporter, loaded: Plugi
 
     Raises `StoreError` where the file is damaged. What is installed in other versions than then is logged.
     """
-    record = folder.read_record(path, OTHERWISE)
+    record = folder.read_record(path, OTHERWISE, sealed=True)
+    name = names.checked(record.name, f"{path}: name")
     for line in differences(record.versions, record.plugins, loaded):
         logger.warning("%s: made with %s; the numbers may differ", path, line)
     document = {key: value for key, value in record.config.items() if key not in ELSEWHERE}
     document["run"] = {"device": _device(record.config)}
     where = str(path)
     made = loading.validate(settle(document, settings, where), loaded.registry(), where)
-    return Run(made, f"{record.name}-again", reporter, loaded, where)
+    return Run(made, f"{name}-again", reporter, loaded, where)
 
 
 def differences(versions: Mapping[str, str], plugins: Iterable[str], loaded: Plugins) -> list[str]:

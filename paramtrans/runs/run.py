@@ -19,24 +19,24 @@ from paramtrans.errors import ConfigError, StoreError
 from paramtrans.evaluation.comparison import Comparison
 from paramtrans.plugins.manager import Plugins, plugins
 from paramtrans.report import html
-from paramtrans.runs import folder as run_folder
+from paramtrans.runs import folder as run_folder, pages
 from paramtrans.runs.folder import RunFolder
+from paramtrans.runs.zoo_training import CACHE_HINT, ZooTraining
 from paramtrans.storage import files
-from paramtrans.storage.cache import cache_dir
+from paramtrans.storage.cache import at_home, cache_dir
 from paramtrans.training import distributed
 from paramtrans.training.trainer import Trainer
-from paramtrans.translators import card
 from paramtrans.translators.base import LearnedTranslator
 from paramtrans.translators.saving import load_translator, save_translator
 from paramtrans.utils import memory, seeds
 from paramtrans.utils.progress import Reporter
+from paramtrans.utils.surroundings import pinned
+from paramtrans.zoo import fingerprint
 from paramtrans.zoo.collection import Zoos
-from paramtrans.zoo.zoo import Zoo
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-CACHE_HINT = "set run.cache to another folder"
 CALLS = ("train", "done")
 """What the process that leads tells the others."""
 
@@ -107,14 +107,16 @@ class Run:
         self.processes = distributed.process_group()
         self.where = where
         """What messages about the config begin with: its file."""
-        self.builder = Builder(config, loaded.registry(), like)
+        registry = loaded.registry()
+        self.builder = Builder(config, registry, like)
         self.cache = cache_dir(config.run.cache)
         with memory.out_of_memory_hint(where):
-            self.zoos = Zoos(self.builder, self.cache, loaded.registry())
+            self.zoos = Zoos(self.builder, self.cache, registry)
         self.zoo = self.zoos.own
-        path = Path(config.run.dir) if config.run.dir else Path("runs") / name
+        path = at_home(config.run.dir, "set run.dir to a folder") if config.run.dir else Path("runs") / name
         self.folder = RunFolder(path, config.model_dump(mode="json"))
-        self.info = RunInfo(path, self.folder.config)
+        self.info = RunInfo(path.absolute(), self.folder.config)
+        self._zoo_training = ZooTraining(self.builder.executor, self.reporter, loaded, self.info, self.folder)
 
     def check(self) -> None:
         """Raise `ConfigError` with all that does not fit, before anything is trained."""
@@ -132,9 +134,11 @@ class Run:
         zoo = {key: value for key, value in what["zoo"].items() if not key.startswith("report")}
         return files.digest({**what, "zoo": zoo})
 
+    @pinned()
     def do(self, fresh: bool, earlier: Path | None = None) -> RunResult:
         """All stages, in order. `earlier` is the folder of a finished run with the same training key, taken over."""
         self.check()
+        self.folder.made_of = fingerprint.of_blocks(self.builder)
         if not self.processes.leads:
             return self._train_along()
         finished = None if fresh else self.folder.resume()
@@ -165,6 +169,7 @@ class Run:
 
     def start_over(self) -> None:
         """Forget what the run's folder holds and all shards there are now, also over interruptions to come."""
+        self.zoos.check_again()
         self.folder.clear()
         self.folder.outdated = self.zoos.newest()
         self._record("running")
@@ -179,7 +184,7 @@ class Run:
         for step in (1, 2):
             with self._timed(f"zoo_step{step}"):
                 for zoo in self.zoos.all:
-                    self._train_zoo(zoo, step)
+                    self._zoo_training.train(zoo, step)
         with self._timed("training"):
             translator, history = self._take_over(earlier) if earlier else self._train_translator()
         with self._timed("evaluation"):
@@ -188,34 +193,14 @@ class Run:
             comparison.run(self.reporter, reported.seconds_per_target())
             result = comparison.result(history, self.zoos.seconds()) | self.zoos.facts()
             result["paper_way"] = _best_of_all(history, self.config.evaluation.paper_way)
-        files.write_json(self.folder.file("evaluation.json"), result)
+        result = self.folder.write_evaluation(result)
         with self._timed("report"):
-            record = self._record("running")
-            epochs = [{"epoch": n, **metrics} for n, metrics in enumerate(history["epochs"] if history else [], 1)]
-            html.write(self.folder.path, result, record, epochs, comparison.feature_maps())
-            if translator is not None:
-                card.write(self.folder.file("translator"), card.of_run(record, result))
+            pages.write(self.folder, self._record("running"), result, history, comparison, self.builder.sections())
         finished = RunResult(self.folder.path, self.folder.seconds, result)
         self.plugins.notify("paramtrans_run_finished", run=self.info, result=finished.as_dict())
         self._record("finished")
         self.folder.drop_checkpoint()
         return result
-
-    def _train_zoo(self, zoo: Zoo, step: int) -> None:
-        """Train the shards of a step that are not there yet. Runs that share a zoo take turns."""
-        folder, _ = zoo.folder(step)
-        with files.locked(folder, CACHE_HINT):
-            files.tidy(folder, folder / "hosts")
-            zoo.write_recipe(step)
-            jobs = zoo.missing(step, self.folder.outdated)
-            if not jobs:
-                return
-            training = zoo.config.zoo.step1 if step == 1 else zoo.config.zoo.step2
-            steps = len(jobs) * training.length(len(zoo.builder.task.split("train")))
-            count = sum(job["stop"] - job["start"] for job in jobs)
-            what = f"step {step}: {count} {'whole hosts' if step == 1 else 'target blocks'}"
-            with self.reporter.stage(what, steps) as stage:
-                self.builder.executor.run(jobs, stage.advance)
 
     def _train_translator(self) -> tuple[Translator | None, dict[str, Any] | None]:
         """Step 3: the run's own translator, if it has one, and its history, if it learned."""
@@ -228,7 +213,7 @@ class Run:
 
     def _take_over(self, earlier: Path) -> tuple[Translator, dict[str, Any] | None]:
         """The translator of another run, and its history."""
-        translator = load_translator(earlier, self.plugins.registry())
+        translator = load_translator(earlier, self.builder.registry)
         self._save(translator)
         if not isinstance(translator, LearnedTranslator):
             return translator, None

@@ -21,6 +21,7 @@ from paramtrans.report import sweep
 from paramtrans.report.sweep import FIGURES, Row
 from paramtrans.runs.run import Run, RunResult
 from paramtrans.storage import files
+from paramtrans.storage.cache import at_home
 from paramtrans.training import distributed
 from paramtrans.utils.progress import Reporter
 
@@ -105,7 +106,7 @@ class Sweep:
         self.options = options.validate(SweepOptions, document["sweep"], f"{where}: sweep")
         self.trained: dict[str, Path] = {}
         """The folder of the first run with each training key."""
-        self.folder = folder or Path(_dir(document) or Path("runs") / path.stem)
+        self.folder = folder or at_home(_dir(document) or f"runs/{path.stem}", "set run.dir to a folder")
         self.runs: list[Run] = []
         for member, made in zip(self.members, self._configs(loaded), strict=True):
             alike = [

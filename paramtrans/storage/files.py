@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import safetensors
 import torch
 from filelock import FileLock, Timeout
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 
 from paramtrans.api.stacking import Params
-from paramtrans.errors import StoreError
+from paramtrans.errors import Damaged as Damaged, StoreError
+from paramtrans.storage import outside
+from paramtrans.utils import documents
+from paramtrans.utils.boundary import in_words, reason
 
 MAX_JSON = 2**28
 """Bytes of a JSON document that are read at most; the accuracies of a million hosts take fewer."""
@@ -32,14 +33,23 @@ SEAL = "record_sha256"
 """Key of a document's checksum of itself."""
 
 
-class Damaged(StoreError):
-    """A file that is there but is not what was written: truncated, changed, or of another kind."""
+def check_replaceable(path: Path) -> None:
+    """Raise `StoreError` where something stands that is no regular file: to write there atomically would replace it."""
+    try:
+        found = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if not stat.S_ISREG(found.st_mode):
+        what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "no regular file"
+        raise StoreError(f"{path}: cannot be written: it is {what}, which that would replace; name another file")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all; raises `StoreError` where the disk is full or the folder may not be written."""
+    """Write a file whole or not at all; raises `StoreError` where the disk is full, the folder may not be written, or
+    something stands there that is no regular file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        check_replaceable(path)
         temporary = path.with_name(f".{path.name}.{uuid4().hex}")
         try:
             with temporary.open("xb") as file:
@@ -50,21 +60,26 @@ def write_bytes(path: Path, content: bytes) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-    except OSError as error:
-        raise StoreError(
-            f"{path}: cannot be written: {error.strerror or error}; free space or choose another folder"
-        ) from error
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: cannot be written: {reason(error)}; free space or choose another folder") from error
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Write a JSON document whole or not at all."""
-    write_bytes(path, (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
+    """Write a JSON document whole or not at all; raises `StoreError` too where it is none, as NaN is not."""
+    with _as_json(path):
+        content = documents.content(document, indent=2) + b"\n"
+    write_bytes(path, content)
 
 
 def write_sealed(path: Path, document: Mapping[str, Any]) -> None:
     """Write a JSON document with a checksum of itself, so that `unsealed` tells any change of it."""
-    body = json.loads(json.dumps(document))  # what will be read: lists for tuples, text for numbers as keys
+    with _as_json(path):
+        body = documents.parse(documents.text(document))  # what will be read: lists for tuples, text for keys
     write_json(path, {**body, SEAL: digest(body)})
+
+
+def _as_json(path: Path) -> AbstractContextManager[None]:
+    return in_words(f"{path}: is not written", "JSON holds finite numbers, text, lists and tables")
 
 
 def unsealed(path: Path, document: Any) -> dict[str, Any]:
@@ -78,30 +93,17 @@ def unsealed(path: Path, document: Any) -> dict[str, Any]:
 def read_json(path: Path) -> Any:
     """A JSON document of ours; raises `Damaged` where it is none."""
     try:
-        _check_regular(path, MAX_JSON)
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
+        return documents.parse(outside.content(path, MAX_JSON))
     except (ValueError, RecursionError) as error:
         raise Damaged(f"{path}: not valid JSON ({error}); it was damaged after it was written") from error
-
-
-def _check_regular(path: Path, at_most: int | None = None) -> int:
-    """The size of a file; raises `Damaged` for a pipe or device, whose content may never end, and one too large."""
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
-        raise Damaged(f"{path}: is no regular file")
-    if at_most is not None and found.st_size > at_most:
-        raise Damaged(f"{path}: {found.st_size:,} bytes, but no such file has more than {at_most:,}")
-    return found.st_size
 
 
 def exists(path: Path) -> bool:
     """Whether there is a file or folder; raises `StoreError` where that may not be known."""
     try:
         return path.exists()
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: cannot be read: {reason(error)}") from error
 
 
 def remove(path: Path) -> None:
@@ -119,8 +121,8 @@ def make_folder(folder: Path, otherwise: str) -> None:
     """Make a folder if need be; raises `StoreError` where that cannot be, with what to do `otherwise`."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"{folder}: cannot be written: {error.strerror or error}; {otherwise}") from error
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{folder}: cannot be written: {reason(error)}; {otherwise}") from error
 
 
 def tidy(*folders: Path) -> None:
@@ -179,27 +181,19 @@ def load_params(path: Path, at_most: int | None = None) -> tuple[Params, dict[st
 def read_params(path: Path, record: Mapping[str, Any]) -> Params:
     """The parameters in a file whose `record` is kept elsewhere; raises `Damaged` where they differ from it."""
     verify(path, record)
-    try:
-        # Copies, because results of vector instructions depend on where tensors lie in memory, and files align nothing.
-        return {name: tensor.clone() for name, tensor in load_file(path).items()}
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except safetensors.SafetensorError as error:
-        raise Damaged(f"{path}: not a safetensors file ({error})") from error
+    # Copies, because results of vector instructions depend on where tensors lie in memory, and files align nothing.
+    return {name: tensor.clone() for name, tensor in outside.tensors(path).items()}
 
 
 def verify(path: Path, record: Mapping[str, Any]) -> None:
     """Raises `Damaged` where a file has another size or checksum than its `record` says."""
-    try:
-        size = _check_regular(path)
-        if size != record.get("bytes"):
-            raise Damaged(f"{path}: {size:,} bytes, expected {record.get('bytes')}; it was cut off or replaced")
-        if checksum(path) != record.get("sha256"):
-            raise Damaged(f"{path}: checksum differs from its record; it was changed after it was written")
-    except FileNotFoundError as error:
-        raise Damaged(f"{path}: missing, though its record is there") from error
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if not exists(path):
+        raise Damaged(f"{path}: missing, though its record is there")
+    size = outside.size(path)
+    if size != record.get("bytes"):
+        raise Damaged(f"{path}: {size:,} bytes, expected {record.get('bytes')}; it was cut off or replaced")
+    if checksum(path) != record.get("sha256"):
+        raise Damaged(f"{path}: checksum differs from its record; it was changed after it was written")
 
 
 def load_record(path: Path) -> dict[str, Any]:
@@ -215,20 +209,28 @@ def record_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def written(path: Path) -> int:
-    """When a parameter file was finished, in nanoseconds as files tell time; 0 where it was not."""
+def written(path: Path, at_most: int | None = None) -> int:
+    """When a parameter file was finished, in nanoseconds as files tell time; 0 where it was not.
+
+    One that is later than `at_most`, as a clock was set back, is given that time.
+    """
+    place = record_path(path)
     try:
-        return record_path(path).stat().st_mtime_ns
+        found = place.stat().st_mtime_ns
+        if at_most is not None and found > at_most:
+            os.utime(place, ns=(at_most, at_most))
+            return at_most
+        return found
     except FileNotFoundError:
         return 0
 
 
 def checksum(path: Path) -> str:
-    """SHA-256 of a file, which is not held in memory; raises `OSError`."""
-    with path.open("rb") as file:
+    """SHA-256 of a file, which is not held in memory; raises as `outside.opened` does."""
+    with outside.opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest(document: Mapping[str, Any]) -> str:
     """A name for a JSON document, the same for the same content."""
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(documents.canonical(document)).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
@@ -11,6 +12,10 @@ import torch
 
 from paramtrans.errors import StoreError
 
+MAX_PICKLE = 2**26
+"""Bytes in which a checkpoint may describe its tensors, at most; a thousand take a tenth of a megabyte."""
+DEEP = re.compile(rb"[\]}()]{1000}|(?:\]q.|\}q.|\(q.|\]\x94|\}\x94){1000}", re.DOTALL)
+"""Containers begun in containers, in a row."""
 REFUSED = (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, MemoryError)
 """What torch answers with where a file is damaged, or holds more than tensors and containers of them."""
 
@@ -23,6 +28,7 @@ def read(path: Path, at_most: int | None = None) -> Any:
     check_regular(path)
     try:
         _check_size(path, at_most)
+        _check_nesting(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
@@ -42,6 +48,25 @@ def check_regular(path: Path) -> None:
         raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
     if not regular:
         raise StoreError(f"{path}: cannot be read: it is {'no regular file' if there else 'not there'}")
+
+
+def _check_nesting(path: Path) -> None:
+    """Lists in lists a million deep are built, at some cost, before they are refused; torch nests a few."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            pickles = [member for member in archive.infolist() if member.filename.endswith(".pkl")]
+            if any(member.file_size > MAX_PICKLE for member in pickles):
+                raise StoreError(
+                    f"{path}: describes its tensors in more than {MAX_PICKLE:,} bytes; this is no checkpoint"
+                )
+            contents = [archive.read(member) for member in pickles]
+    else:
+        with path.open("rb") as file:
+            contents = [file.read(MAX_PICKLE)]
+    if any(DEEP.search(content) for content in contents):
+        raise StoreError(
+            f"{path}: cannot be read as a checkpoint of tensors alone (nested too deeply); other objects are refused"
+        )
 
 
 def _check_size(path: Path, at_most: int | None) -> None:

@@ -232,6 +232,27 @@ def positions_are_computed_alone(subject: Subject) -> None:
     close(module(inputs.flatten(0, -2)), module(inputs).flatten(0, -2), "each position's features")
 
 
+def _adds_plainly(adapter: BlockAdapter) -> bool:
+    """Whether nothing stands behind the sum of branch and input; of other blocks `branch` says what is added."""
+    return bool(adapter.readers()) and not adapter.rectified and adapter.closing is None
+
+
+@check("block_adapter", when=lambda subject: _adds_plainly(subject.create()))
+def readers_complete_the_block(subject: Subject) -> None:
+    """What the last reader gives, behind its BatchNorm, is what is added to the input, or to `skip` of it."""
+    adapter = subject.create()
+    inputs = entering(adapter)[0].double()
+    module: Any = _loaded(adapter, randomised(adapter), 0).double().eval()
+    reader = adapter.readers()[-1]
+    given: list[Tensor] = []
+    last = dict(module.named_modules())[reader.norm or reader.layer]
+    last.register_forward_hook(lambda _, __, left: given.append(left))
+    output = module(inputs)
+    added = output - (module.skip(inputs) if hasattr(module, "skip") else inputs)
+    found = given[0] if given[0].shape == added.shape else given[0].movedim(-1, 1)
+    close(found, added, f"what {reader.norm or reader.layer} gives, added to the input or to `skip` of it,")
+
+
 @check("block_adapter", when=lambda subject: bool(subject.create().readers()))
 def readers_read_what_is_declared(subject: Subject) -> None:
     """`readers` name layers, and BatchNorms, of the module; `features` is what enters the `readout`."""

@@ -10,14 +10,18 @@ from typing import Any
 from pydantic import ValidationError
 
 from paramtrans.api.adapter import BlockAdapter
+from paramtrans.api.architecture import ArchitectureSource
 from paramtrans.api.augmenter import Augmenter
 from paramtrans.api.executor import Executor
+from paramtrans.api.metric import Metric
 from paramtrans.api.objective import Objective
 from paramtrans.api.options import validate
 from paramtrans.api.probes import Probes
+from paramtrans.api.report_section import ReportSection
 from paramtrans.api.rival import Rival
 from paramtrans.api.task import Task
 from paramtrans.api.translator import Translator
+from paramtrans.networks.widths import WidthRule
 from paramtrans.testing.check import CheckFailed, Subject, check, expect, named
 
 BASES: dict[str, type] = {
@@ -29,6 +33,10 @@ BASES: dict[str, type] = {
     "probe": Probes,
     "task": Task,
     "executor": Executor,
+    "architecture": ArchitectureSource,
+    "width_rule": WidthRule,
+    "metric": Metric,
+    "report_section": ReportSection,
 }
 """Kinds that have checks, with the class that each of their components is a subclass of."""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from paramtrans.api.job import Job
 from paramtrans.builder import Builder
 from paramtrans.config import loading, schema
 from paramtrans.errors import DataError, ParamtransError, StoreError
@@ -55,17 +56,17 @@ def _config(registry: Registry, folder: Path) -> schema.Config:
 
 
 @contextmanager
-def _jobs(subject: Subject) -> Iterator[list[dict[str, Any]]]:
+def _jobs(subject: Subject) -> Iterator[list[Job]]:
     """Two jobs that are not done, in a folder that goes away."""
     with TemporaryDirectory() as folder:
         builder = Builder(_config(subject.registry, Path(folder)), subject.registry)
         yield Zoo(builder, Path(folder)).missing(step=1)[:2]
 
 
-def _digest(job: dict[str, Any]) -> str | None:
+def _digest(job: Job) -> str | None:
     """Of the parameters in a job's file; None where there is none."""
     try:
-        params, _ = files.load_params(Path(job["file"]))
+        params, _ = files.load_params(job.file)
     except StoreError:
         return None
     return hashlib.sha256(b"".join(t.numpy().tobytes() for t in params.values())).hexdigest()
@@ -79,12 +80,12 @@ def does_every_job(subject: Subject) -> None:
             do_job(job, lambda steps: None)
         wanted = [_digest(job) for job in jobs]
         for job in jobs:
-            files.remove(Path(job["file"]))
-            files.remove(files.record_path(Path(job["file"])))
+            files.remove(job.file)
+            files.remove(files.record_path(job.file))
         for time in ("first", "second"):
             subject.create().run(jobs, lambda steps: None)
             found = [_digest(job) for job in jobs]
-            wrong = [Path(j["file"]).name for j, a, b in zip(jobs, wanted, found, strict=True) if a != b]
+            wrong = [j.file.name for j, a, b in zip(jobs, wanted, found, strict=True) if a != b]
             expect(not wrong, f"every shard the {time} time", f"{named(wrong)} missing or another")
 
 
@@ -103,7 +104,8 @@ def tells_how_far_it_is(subject: Subject) -> None:
 def tells_what_fails(subject: Subject) -> None:
     """A job that cannot be done raises the error that `do_job` raises, or another that says it."""
     with _jobs(subject) as jobs:
-        job = {**jobs[0], "step": 2, "hosts": str(Path(jobs[0]["hosts"]).with_name("no-such-shard"))}
+        hosts = jobs[0].hosts.with_name("no-such-shard")
+        job = jobs[0].model_copy(update={"step": 2, "hosts": hosts})
         try:
             subject.create().run([job], lambda steps: None)
         except ParamtransError as error:

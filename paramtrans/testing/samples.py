@@ -23,6 +23,7 @@ from paramtrans.api.specs import FeatureSpec
 from paramtrans.api.stacking import Params
 from paramtrans.api.task import Split, Task
 from paramtrans.backends.host_runner import HostRunner
+from paramtrans.errors import PluginLoadError
 from paramtrans.plugins.registry import Entry
 from paramtrans.testing.check import Subject, copied, differing, expect, named
 
@@ -160,8 +161,17 @@ def rival_case(source: BlockAdapter, target: BlockAdapter, seed: int = 0, pairs:
 
 def neighbours(subject: Subject) -> list[Entry]:
     """Block adapters to try a component with: paramtrans' own, and those of the component's distribution."""
-    near = {"paramtrans", subject.entry.provider.distribution}
-    return [e for e in subject.registry.of_kind("block_adapter") if e.provider.distribution in near]
+    near, every = {"paramtrans", subject.entry.provider.distribution}, subject.registry.of_kind("block_adapter")
+    names = [entry.name for entry in every]
+    return [e for e in every if e.provider.distribution in near and names.count(e.name) == 1 and _loads(e)]
+
+
+def _loads(entry: Entry) -> bool:
+    """Whether an adapter can be imported; that one cannot is told where it is checked itself, and not by all others."""
+    try:
+        return hasattr(entry.resolve(), "trials")
+    except PluginLoadError:
+        return False
 
 
 def partners(subject: Subject, every_trial: bool = False) -> list[BlockAdapter]:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from paramtrans.api.specs import Component
-from paramtrans.errors import UnknownName
+from paramtrans.errors import PluginLoadError, UnknownName
 from paramtrans.plugins.manager import ENTRY_POINTS, components
 from paramtrans.plugins.registry import Entry, Provider, Registry
 from paramtrans.testing import (  # noqa: F401 - each brings its checks
@@ -19,12 +19,14 @@ from paramtrans.testing import (  # noqa: F401 - each brings its checks
     every,
     executors,
     families,
+    metrics,
     objectives,
     probes,
     rivals,
     symmetries,
     tasks,
     translators,
+    width_rules,
 )
 from paramtrans.testing.check import CHECKS as CHECKS, Check, CheckFailed, Subject
 from paramtrans.testing.samples import trials
@@ -79,7 +81,10 @@ def subjects(
 
 def _trials(entry: Entry, options: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     """What a component is tried with; nothing where it has to be left alone; `{}` where its class has no `trials`."""
-    cls = entry.resolve()
+    try:
+        cls = entry.resolve()
+    except PluginLoadError:  # told by the first check
+        return [{}]
     return trials(cls, entry.kind, options) if hasattr(cls, "trials") else [{}]
 
 

@@ -45,7 +45,8 @@ def splits_are_whole(subject: Subject) -> None:
     splits = {name: task.split(name) for name in SPLITS}
     for name, some in splits.items():
         expect(len(some.inputs) == len(some.labels) > 0, f"as many inputs as labels in {name}", len(some.inputs))
-        expect(some.labels.ndim == 1 and not some.labels.is_floating_point(), "class numbers [n]", some.labels.dtype)
+        finite = not some.labels.is_floating_point() or bool(some.labels.isfinite().all())
+        expect(some.labels.ndim >= 1 and finite, "labels [n, …], finite where they are numbers", some.labels.dtype)
     kinds = {(some.inputs.shape[1:], some.inputs.dtype) for some in splits.values()}
     expect(len(kinds) == 1, "inputs of one shape and type in all splits", kinds)
 
@@ -66,7 +67,7 @@ def losses_are_each_models_own(subject: Subject) -> None:
     task = ready(subject)
     outputs, labels = _outputs(task)
     leaf = outputs.detach().requires_grad_()
-    losses = task.loss(leaf, labels.expand(MODELS, -1))
+    losses = task.loss(leaf, labels.expand(MODELS, *labels.shape))
     expect(tuple(losses.shape) == (MODELS,), f"shape [{MODELS}]", list(losses.shape))
     expect(bool(losses.isfinite().all()), "finite losses", losses.tolist())
     [gradient] = torch.autograd.grad(losses[0], leaf)

@@ -20,7 +20,7 @@ from paramtrans.config.components import ComponentConfig
 from paramtrans.errors import SpecMismatch
 from paramtrans.testing.check import Subject, check, copied, differing, drawing, expect, named
 from paramtrans.testing.samples import context, hosts, neighbours, own, partners, randomised, untouched
-from paramtrans.translators.base import LearnedTranslator, TokenTranslator
+from paramtrans.translators.base import LearnedTranslator, TokenTranslator, positive
 from paramtrans.translators.saving import load_translator, save_translator
 
 TOLERANCE = 1e-4
@@ -270,6 +270,22 @@ def sources_that_never_vary_do_no_harm(subject: Subject) -> None:
             written = translated(replace(given, translator=fresh), index)
             wrong = [name for name, tensor in written.items() if not tensor.isfinite().all()]
             expect(not wrong, f"{pair}: finite values, started on {what}", f"others in {named(wrong)}")
+
+
+def _starts_at_a_template(subject: Subject) -> bool:
+    return issubclass(subject.cls, TokenTranslator) and subject.options.get("start", "template") == "template"
+
+
+@check("translator", when=_starts_at_a_template)
+def fresh_it_writes_its_template(subject: Subject) -> None:
+    """Before training it writes the template, whatever it reads: its last layer, which is zero at first, writes all."""
+    for pair in pairs(subject):
+        with drawing(0):
+            made = subject.create(pair.source, pair.target)
+        wanted = positive(made.writes.unpack(made.template[None]), pair.target.spec)
+        for name, tensor in translated(replace(pair, translator=made)).items():
+            same = torch.equal(tensor, wanted[name].expand_as(tensor))
+            expect(same, f"{pair}: the template's {name}", "another, as not the last Linear or Conv1d writes")
 
 
 @check("translator", when=lambda subject: issubclass(subject.cls, TokenTranslator))

@@ -15,10 +15,10 @@ from torch import Tensor
 from paramtrans.api.context import Context
 from paramtrans.api.hosts import Hosts
 from paramtrans.api.objective import Batch
-from paramtrans.api.stacking import Params, take
+from paramtrans.api.stacking import Params, check, take
 from paramtrans.backends.host_runner import HostRunner
 from paramtrans.builder import Builder
-from paramtrans.errors import ConfigError, TrainingError
+from paramtrans.errors import ConfigError, StopRun, TrainingError
 from paramtrans.evaluation import accuracy
 from paramtrans.storage import files
 from paramtrans.storage.training_checkpoint import Checkpoint
@@ -26,10 +26,13 @@ from paramtrans.training.distributed import ProcessGroup, cut
 from paramtrans.training.records import Drawn, History, TrainingStep
 from paramtrans.translators.base import LearnedTranslator
 from paramtrans.utils import seeds
+from paramtrans.utils.boundary import well_formed
 
 FORMAT = 1
 """Version of a checkpoint."""
 SMALLEST_VARIANCE = 1e-4
+EpochEnded = Callable[[int, dict[str, float]], None]
+"""Is told the number of an epoch, counted from 1, and its metrics."""
 
 
 class Trainer:
@@ -74,7 +77,7 @@ class Trainer:
             translator.parameters(), self.options.lr, weight_decay=self.options.weight_decay
         )
 
-    def run(self, epoch_ended: Callable[[int, dict[str, float]], None]) -> History:
+    def run(self, epoch_ended: EpochEnded) -> History:
         """Train to the last epoch; the translator ends with the weights of its best evaluation."""
         self._resume()
         self._begin_together()
@@ -86,11 +89,19 @@ class Trainer:
                 metrics["select"] = self._evaluate(epoch)
             self.history.epochs.append(metrics)
             self.history.seconds = earlier + time.monotonic() - started
-            epoch_ended(epoch, metrics)
+            self._tell(epoch_ended, epoch, metrics)
             if self.processes.leads and (last or epoch % self.options.checkpoint_every == 0):
                 self._save()
         self.translator.load_state_dict(self.best)
         return self.history
+
+    def _tell(self, epoch_ended: EpochEnded, epoch: int, metrics: dict[str, float]) -> None:
+        """Say that an epoch ended; where that ends the run, what was learned is kept."""
+        try:
+            epoch_ended(epoch, metrics)
+        except StopRun:
+            self._save()
+            raise
 
     def rate(self, epoch: int) -> float:
         """Learning rate during an epoch, counted from 1."""
@@ -194,6 +205,7 @@ class Trainer:
         for on, augmenter in self.augmenters:
             if on in (what, "both"):
                 params = augmenter.change(params, spec, generator)
+                check(params, spec, f"augmenter {type(augmenter).__name__}")
         variances = {tensor.name for tensor in spec.tensors if tensor.positive}
         # Masking and noise know nothing of signs.
         return {name: t.clamp_min(SMALLEST_VARIANCE) if name in variances else t for name, t in params.items()}
@@ -264,7 +276,8 @@ class Trainer:
             index, _, key = name.partition(".")
             adam["state"].setdefault(int(index), {})[key] = value
         self.optimizer.load_state_dict(adam)
-        self.history = History(**record["history"])
+        with well_formed(self.checkpoint.folder):
+            self.history = History(**record["history"])
 
 
 def _below(prefix: str, tensors: dict[str, Any]) -> dict[str, Any]:

@@ -105,7 +105,10 @@ class TokenTranslator(LearnedTranslator):
             base, scale = template(target, options.start_seed)
             self.register_buffer("template", self.writes.pack(base)[0])
             self.register_buffer("scale", self.writes.pack(scale)[0])
-            last = [m for m in self.backbone.modules() if isinstance(m, nn.Linear | nn.Conv1d)][-1]
+            layers = [m for m in self.backbone.modules() if isinstance(m, nn.Linear | nn.Conv1d)]
+            if not layers:
+                raise SpecMismatch("the backbone has no Linear or Conv1d that writes; build one, or set start to none")
+            last = layers[-1]
             nn.init.zeros_(last.weight)
             if last.bias is not None:
                 nn.init.zeros_(last.bias)
@@ -128,6 +131,8 @@ class TokenTranslator(LearnedTranslator):
     def forward(self, reading: Params, context: Context | None = None) -> Params:
         tokens = (self.reads.pack(reading) - self.mean) / self.deviation
         written = self.backbone(tokens)
+        if written.shape != (wanted := (len(tokens), self.writes.count, self.writes.width)):
+            raise SpecMismatch(f"the backbone gives tokens {list(written.shape)}, and {list(wanted)} are to be written")
         if self.options.start == "template":
             written = self.template + self.scale * written
         return positive(self.writes.unpack(written), self.target.spec)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from paramtrans.report import html
 from paramtrans.storage import files
+from paramtrans.utils.templates import environment
 
 FORMAT = 1
 CARD, PAGE = "card.json", "README.md"
@@ -64,7 +65,7 @@ def read(folder: Path) -> Card | None:
 def page(card: Card) -> str:
     """The card in Markdown, with the header that hubs read."""
     return (
-        html.environment()
+        environment()
         .get_template("card.md.jinja")
         .render(
             card=card,

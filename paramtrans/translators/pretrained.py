@@ -47,5 +47,6 @@ class PretrainedTranslator(Translator):
 
         Nothing is unpickled, and no file can name code: components are looked up among the installed plugins.
         """
-        folder = find_translator(pretrained_model_name_or_path, registry or components())
+        registry = registry or components()
+        folder = find_translator(pretrained_model_name_or_path, registry)
         return cls(load_translator(folder, registry), cards.read(folder))

@@ -19,6 +19,7 @@ from paramtrans.plugins.registry import Registry
 from paramtrans.storage import files
 from paramtrans.translators.base import LearnedTranslator
 from paramtrans.utils import memory
+from paramtrans.utils.surroundings import pinned
 
 FORMAT = 2
 """Version of a saved translator. 1 was the same without checksums of the description and of the weights in it."""
@@ -58,6 +59,7 @@ def save_translator(
     files.write_sealed(folder / DESCRIPTION, description)
 
 
+@pinned()
 def load_translator(folder: Path | str, registry: Registry | None = None) -> Translator:
     """A translator from its folder, a run's folder, or by the name of one that a plugin brings; ready to translate.
 

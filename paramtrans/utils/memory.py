@@ -9,8 +9,8 @@ from pathlib import Path
 
 from paramtrans.errors import OutOfMemory
 
-SIGNS = ("can't allocate memory", "out of memory", "not enough memory", "overflow")
-"""What torch's messages say where a tensor is larger than memory, or than any memory."""
+SIGNS = ("can't allocate memory", "out of memory", "not enough memory", "storage size calculation overflowed")
+"""What torch's messages say where a tensor is larger than memory, or than any; any other overflow is a defect."""
 LESS = "lower zoo.shard, training.batch_size, or the sizes of task, blocks and translator; what was finished is kept"
 
 
@@ -19,7 +19,7 @@ def out_of_memory_hint(what: str, instead: str = LESS) -> Iterator[None]:
     """Turns running out of memory into `OutOfMemory`: `what` was done, and what to do `instead`."""
     try:
         yield
-    except (MemoryError, OverflowError, RuntimeError, TypeError) as error:
+    except (MemoryError, RuntimeError, TypeError) as error:
         text = (str(error).splitlines() or [""])[0]
         if isinstance(error, RuntimeError | TypeError) and not any(sign in text.lower() for sign in SIGNS):
             raise

@@ -73,6 +73,12 @@ class Zoos:
         found = [pairs for zoo in self.learning if (pairs := zoo.pairs()) is not None]
         return Hosts.of(found) if found else None
 
+    def check_again(self) -> None:
+        """Raise `StoreError` where hosts from elsewhere are not all there, before anything is forgotten."""
+        for zoo in self.all:
+            if zoo.config.zoo.origin:
+                zoo.missing(1)
+
     def newest(self) -> int:
         """When the last of their shards was written."""
         return max(zoo.newest() for zoo in self.all)

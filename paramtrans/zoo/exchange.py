@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from paramtrans._version import __version__
 from paramtrans.api.stacking import Params
 from paramtrans.errors import StoreError
-from paramtrans.storage import files as store
+from paramtrans.storage import files as store, outputs, outside
 from paramtrans.zoo.host_file import network_state
 from paramtrans.zoo.recipe import digest, hosts_digest
 
@@ -27,13 +28,18 @@ PLACE = re.compile(
 
 Progress = Callable[[int], None]
 Size = Annotated[int, Field(ge=0)]
+Tensors = Annotated[
+    list[tuple[Annotated[str, Field(pattern=r"^\w+(\.\w+)*$", max_length=500)], list[Annotated[int, Field(ge=1)]]]],
+    Field(min_length=1),
+]
+"""Names of tensors with their shapes, of one host."""
 
 
 class Component(BaseModel):
     """A named part of a recipe, with its options."""
 
     model_config = ConfigDict(extra="allow")
-    name: str
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$", max_length=100)]
 
 
 class TargetRecipe(BaseModel):
@@ -41,7 +47,7 @@ class TargetRecipe(BaseModel):
 
     format: Literal[1]
     target: Component
-    tensors: list[tuple[str, list[Size]]]
+    tensors: Tensors
 
 
 class HostRecipe(BaseModel):
@@ -50,7 +56,7 @@ class HostRecipe(BaseModel):
     format: Literal[1]
     task: Component
     source: Component
-    tensors: list[tuple[str, list[Size]]]
+    tensors: Tensors
 
 
 class Record(BaseModel):
@@ -146,8 +152,10 @@ class Contents:
         wanted = {name: (file.count, *shape) for name, shape in recipe["tensors"]}
         found = {_bare(name): tuple(tensor.shape) for name, tensor in params.items()}
         right = found == {_bare(name): shape for name, shape in wanted.items()}
-        if not right or not all(tensor.is_floating_point() for tensor in params.values()):
+        if not right:
             raise store.Damaged(f"{path}: its tensors are not those of the recipe")
+        if other := sorted({str(t.dtype) for t in params.values() if t.dtype != torch.float32}):
+            raise store.Damaged(f"{path}: holds {', '.join(other)}, and hosts are torch.float32")
         return params
 
 
@@ -168,12 +176,11 @@ def contents(folder: Path) -> Contents:
 
 def export(zoo: Contents, out: Path, progress: Progress = lambda done: None) -> None:
     """Copy a zoo to a new folder. The index is written last, so that a folder with one is complete."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise StoreError(f"{out}: is not empty; name a new folder")
+    outputs.check_folder(out, [zoo.folder])
     listed = []
     for file in zoo.files:
         tensors = {name: list(tensor.shape) for name, tensor in zoo.load(file).items()}
-        store.write_bytes(out / file.path, (zoo.folder / file.path).read_bytes())
+        store.write_bytes(out / file.path, outside.content(zoo.folder / file.path))
         listed.append({"path": file.path, "tensors": tensors, "record": file.record})
         progress(1)
     index = {"format": FORMAT, "paramtrans": __version__, "recipe": zoo.recipe, "targets": zoo.targets}
@@ -249,6 +256,8 @@ def _trained(zoo: Contents, target: str) -> int:
 def _exported(folder: Path) -> Contents:
     path = folder / INDEX
     index = store.unsealed(path, store.read_json(path))
+    if type(index.get("format")) is not int:
+        raise store.Damaged(f"{path}: says no format; it is no index of a zoo")
     if index.get("format") != FORMAT:
         raise StoreError(f"{path}: has format {index.get('format')}, this paramtrans reads {FORMAT}; update paramtrans")
     return _checked(folder, index.get("recipe"), index.get("targets"), index.get("files"))
@@ -265,6 +274,8 @@ def _checked(folder: Path, recipe: Any, targets: Any, listed: Any) -> Contents:
     if wrong := [name for name, found in targets.items() if digest(found) != name]:
         raise store.Damaged(f"{folder}: target recipe {wrong[0][:40]} has another name than its content")
     files = tuple(File(item["path"], item["record"]) for item in listed)
+    if not files:
+        raise store.Damaged(f"{folder}: holds no file of hosts; it is no whole zoo")
     for file in files:
         file.check(folder / file.path)
         if file.target is not None and file.target not in targets:

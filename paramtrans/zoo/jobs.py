@@ -1,4 +1,4 @@
-"""One shard of a zoo, trained or copied as its job says: a JSON document, so that it may be done anywhere."""
+"""One shard of a zoo, trained or copied as its job says, in whatever process that is."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ import torch
 
 from paramtrans._version import __version__
 from paramtrans.api import stacking as params_
+from paramtrans.api.job import Job
+from paramtrans.api.specs import PluginSource
 from paramtrans.api.stacking import Params
 from paramtrans.builder import Builder
 from paramtrans.config.schema import Config
-from paramtrans.plugins.manager import components, plugins
+from paramtrans.plugins.manager import registry_of
 from paramtrans.storage import files
-from paramtrans.zoo import host_training, warm_start
+from paramtrans.zoo import fingerprint, host_training, warm_start
 from paramtrans.zoo.host_file import HostFile
 from paramtrans.zoo.recipe import host_seed, hosts_digest, identity, trained_as
 
@@ -26,52 +28,51 @@ Report = Callable[[int], None]
 
 
 @lru_cache(maxsize=1)
-def _builder(config: str, cache: Path) -> Builder:
+def _builder(config: str, cache: Path, plugins: PluginSource) -> Builder:
     """The components that a job's config names, with their data ready; kept from one shard to the next."""
-    builder = Builder(Config.model_validate_json(config), components())
+    builder = Builder(Config.model_validate_json(config), registry_of(plugins))
     builder.task.prepare(cache)
     return builder
 
 
-def do_job(job: dict[str, Any], report: Report) -> None:
+def do_job(job: Job, report: Report) -> None:
     """Train one shard and write it. `report` is called with the number of steps done since its last call."""
-    for file in job["plugins"]:
-        plugins().load_file(Path(file))
-    builder = _builder(json.dumps(job["config"]), Path(job["cache"]))
+    builder = _builder(json.dumps(job.config), job.cache, job.plugins)
     zoo, started = builder.config.zoo, time.monotonic()
-    own = [host_seed(zoo.seed, job["role"], number) for number in range(job["start"], job["stop"])]
+    own = [host_seed(zoo.seed, job.role, number) for number in range(job.start, job.stop)]
     recorded: dict[str, Any] = {}
-    file = HostFile(Path(zoo.report_from)) if job["given"] and zoo.report_from else None
-    if job["step"] == 1 and file:
-        made = {job["role"]: file.hosts(job["start"], job["stop"])}
-    elif job["step"] == 1:
+    file = HostFile(Path(zoo.report_from)) if job.given and zoo.report_from else None
+    if job.step == 1 and file:
+        made = {job.role: file.hosts(job.start, job.stop)}
+    elif job.step == 1:
         recorded = warm_start.recorded(job)
         made = _hosts(job, builder, own, report)
     else:
-        whole, _ = files.load_params(Path(job["hosts"]))
+        whole, _ = files.load_params(job.hosts)
         first = params_.take(whole, range(len(own)))
         recorded = {"hosts_sha256": hosts_digest(whole, len(own))}
         if file:
-            target = file.targets(job["start"], job["stop"])
+            target = file.targets(job.start, job.stop)
         else:
             target = host_training.train_targets(
                 builder.task, builder.target, first, zoo.step2, own, builder.device, report
             )
-        made = {job["role"]: target}
+        made = {job.role: target}
     made_by = {"paramtrans": __version__, "torch": torch.__version__, "device": str(builder.device)}
+    recorded[fingerprint.KEY] = fingerprint.of(builder, job.step)
     seconds = time.monotonic() - started
     for role, file_ in _files(job).items():
-        record = {**identity(job["step"], role, job["start"], own), **recorded, "seconds": seconds, "made_by": made_by}
-        files.save_params(Path(file_), made[role], record)
+        record = {**identity(job.step, role, job.start, own), **recorded, "seconds": seconds, "made_by": made_by}
+        files.save_params(file_, made[role], record)
         seconds = 0.0  # what is kept on the way takes no more
 
 
-def _files(job: dict[str, Any]) -> dict[str, str]:
+def _files(job: Job) -> dict[str, Path]:
     """By role, where a job writes its hosts."""
-    return {job["role"]: job["file"], **job["snapshots"]}
+    return {job.role: job.file, **job.snapshots}
 
 
-def _hosts(job: dict[str, Any], builder: Builder, own: list[int], report: Report) -> dict[str, Params]:
+def _hosts(job: Job, builder: Builder, own: list[int], report: Report) -> dict[str, Params]:
     """By role, the hosts of step 1 as they were after their share of it."""
     begin, frozen = warm_start.of_job(job, len(own))
     options, kept = builder.config.zoo.step1, dict[int, Params]()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from paramtrans.api.specs import TensorSpec
 from paramtrans.api.stacking import Params
 from paramtrans.config.schema import Config
-from paramtrans.utils import seeds
+from paramtrans.utils import documents, seeds
 
 FORMAT = 1
 """Version of a zoo on disk: its shards, their records, and the meaning of its recipe."""
@@ -84,7 +83,7 @@ def identity(step: int, role: str, start: int, own: list[int]) -> dict[str, Any]
 
 def digest(recipe: dict[str, Any]) -> str:
     """A recipe's name on disk."""
-    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(documents.canonical(recipe)).hexdigest()[:16]
 
 
 def hosts_digest(hosts: Params, count: int) -> str:

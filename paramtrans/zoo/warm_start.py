@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from paramtrans.api.job import Job
 from paramtrans.api.stacking import Params, take
 from paramtrans.storage import files
 
@@ -12,20 +13,20 @@ CHECKSUM = "begin_sha256"
 """In a shard's record: that of the file of hosts it began with."""
 
 
-def of_job(job: dict[str, Any], count: int) -> tuple[Params | None, frozenset[str]]:
+def of_job(job: Job, count: int) -> tuple[Params | None, frozenset[str]]:
     """Tensors that the first `count` hosts of a job begin with, and the parts that stay as they are."""
-    if job["begin"] is None:
+    if job.begin is None:
         return None, frozenset()
-    how, path = job["begin"]
-    hosts = take(files.load_params(Path(path))[0], range(count))
+    how, path = job.begin
+    hosts = take(files.load_params(path)[0], range(count))
     if how == "further":
         return hosts, frozenset()
     return {name: tensor for name, tensor in hosts.items() if name.startswith("source.")}, frozenset({"source"})
 
 
-def recorded(job: dict[str, Any]) -> dict[str, str]:
-    """What a job's record says of the hosts that it began with."""
-    return {CHECKSUM: _checksum(Path(job["begin"][1]))} if job["begin"] else {}
+def recorded(job: Job) -> dict[str, str]:
+    """What a job's record says of it."""
+    return {CHECKSUM: _checksum(job.begin[1])} if job.begin else {}
 
 
 def is_recorded(record: dict[str, Any], hosts: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -12,14 +13,14 @@ import torch
 
 from paramtrans.api import stacking as params_
 from paramtrans.api.hosts import Hosts
+from paramtrans.api.job import Job
 from paramtrans.api.stacking import Params
 from paramtrans.backends import host_runner
 from paramtrans.builder import Builder
 from paramtrans.errors import StoreError, TrainingError
-from paramtrans.plugins.manager import plugins
 from paramtrans.storage import files
 from paramtrans.storage.shards import Shards
-from paramtrans.zoo import warm_start
+from paramtrans.zoo import fingerprint, warm_start
 from paramtrans.zoo.host_file import HostFile, name_in_file
 from paramtrans.zoo.jobs import do_job as do_job
 from paramtrans.zoo.recipe import (
@@ -63,6 +64,7 @@ class Zoo:
         """Seeds of the hosts that were left out, by role."""
         self.target_dir = self.dir / "targets" / digest(self.target_recipe)
         self.builder = builder
+        self._said: set[str] = set()
 
     @cached_property
     def given(self) -> HostFile | None:
@@ -86,6 +88,7 @@ class Zoo:
     def write_recipe(self, step: int) -> None:
         """Say in words, beside the shards, what made them; a file that says something else, or is gone, is reported."""
         folder, recipe = self.folder(step)
+        files.tidy(*{self._path(step, shard).parent for role in ROLES for shard in self._shards(step, role)})
         path = folder / "recipe.json"
         try:
             if path.exists():
@@ -138,12 +141,15 @@ class Zoo:
         }.get(role, 0)
         return shards(role, count, self.config.zoo.shard)
 
-    def missing(self, step: int, outdated: int = 0) -> list[dict[str, Any]]:
-        """Jobs for the shards of a step that are absent, or damaged (which is logged), as JSON documents.
+    def _shards(self, step: int, role: str) -> list[Shard]:
+        return self.host_shards(role) if step == 1 else self.target_shards(role)
+
+    def missing(self, step: int, outdated: int = 0) -> list[Job]:
+        """Jobs for the shards of a step that are absent, or damaged (which is logged).
 
         Shards that were there when `newest` returned `outdated` count as absent too.
         """
-        absent = self.absent(step, outdated)
+        absent = self.absent(step, 0 if step == 1 and self.config.zoo.origin else outdated)
         if absent and step == 1 and self.config.zoo.origin:
             raise StoreError(
                 f"zoo.origin: {len(absent)} shards of {self.config.zoo.origin} are not in the cache, and hosts from "
@@ -156,9 +162,8 @@ class Zoo:
 
         Where snapshots alone are absent, the first of them stands for the hosts.
         """
-        of_step = self.host_shards if step == 1 else self.target_shards
         found = {}
-        for shard in [shard for role in ROLES for shard in of_step(role)]:
+        for shard in [shard for role in ROLES for shard in self._shards(step, role)]:
             on_the_way = self.snapshots if (step, shard.role) == (1, "train") else []
             wanted = [shard, *(replace(shard, role=role) for role in on_the_way)]
             if lacking := [each for each in wanted if not self._is_whole(step, each, outdated)]:
@@ -177,14 +182,13 @@ class Zoo:
     def reader(self, step: int, role: str, prefixes: tuple[str, ...] = ("",)) -> Shards:
         """The hosts (step 1) or targets (step 2) of a role as they are on disk, diverged ones too, for more than fit in
         memory: `zoo.reader(1, "train", ("source.",)).take([5, 2])`."""
-        of_step = self.host_shards if step == 1 else self.target_shards
-        return Shards([self._path(step, shard) for shard in of_step(role)], prefixes)
+        return Shards([self._path(step, shard) for shard in self._shards(step, role)], prefixes)
 
     def newest(self) -> int:
         """When the last of this config's shards was written, as files tell time; 0 where there is none."""
         steps_, roles = ((1, self.host_shards), (2, self.target_shards)), (*ROLES, *self.snapshots)
         paths = [self._path(step, shard) for step, of_step in steps_ for role in roles for shard in of_step(role)]
-        return max((files.written(path) for path in paths), default=0)
+        return max((files.written(path, at_most=time.time_ns()) for path in paths), default=0)
 
     def put(self, step: int, shard: Shard, params: Params, made_by: dict[str, str]) -> None:
         """Write a shard that was made elsewhere, as `do_job` writes those made here."""
@@ -257,6 +261,7 @@ class Zoo:
         expected = identity(step, shard.role, shard.start, self._seeds(shard))
         if different := [key for key, value in expected.items() if record.get(key) != value]:
             raise files.Damaged(f"{path}: is another shard's file ({', '.join(different)} differ)")
+        fingerprint.check(record.get(fingerprint.KEY), fingerprint.of(self.builder, step), path, self._said)
         if step == 1 and self.begin and not warm_start.is_recorded(record, self.begin[1]._hosts_file(shard)):
             raise files.Damaged(f"{path}: began with other hosts than there are now")
         if step == 2:
@@ -268,21 +273,24 @@ class Zoo:
     def _seeds(self, shard: Shard) -> list[int]:
         return [host_seed(self.config.zoo.seed, shard.role, number) for number in range(shard.start, shard.stop)]
 
-    def _job(self, step: int, shard: Shard, snapshots: list[Shard]) -> dict[str, Any]:
-        return {
-            "step": step,
-            "role": shard.role,
-            "start": shard.start,
-            "stop": shard.stop,
-            "hosts": str(self._hosts_file(shard).absolute()),
-            "file": str(self._path(step, shard).absolute()),
-            "snapshots": {each.role: str(self._path(step, each).absolute()) for each in snapshots},
-            "cache": str(self.cache),
-            "plugins": [str(file) for file in plugins().files],
-            "given": shard.role == "report" and (self.given is not None if step == 1 else self.given_targets),
-            "config": self.config.model_dump(mode="json"),
-            "begin": [self.begin[0], str(self.begin[1]._hosts_file(shard).absolute())] if self.begin else None,
-        }
+    def _job(self, step: int, shard: Shard, snapshots: list[Shard]) -> Job:
+        begin = (self.begin[0], self.begin[1]._hosts_file(shard).absolute()) if self.begin else None
+        return Job.model_validate(
+            {
+                "step": step,
+                "role": shard.role,
+                "start": shard.start,
+                "stop": shard.stop,
+                "hosts": self._hosts_file(shard).absolute(),
+                "file": self._path(step, shard).absolute(),
+                "snapshots": {each.role: self._path(step, each).absolute() for each in snapshots},
+                "cache": self.cache,
+                "plugins": self.builder.registry.source,
+                "given": shard.role == "report" and (self.given is not None if step == 1 else self.given_targets),
+                "config": self.config.model_dump(mode="json"),
+                "begin": begin,
+            }
+        )
 
     def _hosts_file(self, shard: Shard) -> Path:
         """The step-1 file that holds a shard's hosts; a step-2 shard may end before it."""

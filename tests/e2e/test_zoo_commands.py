@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save
 
 from paramtrans.cli.main import main
 from paramtrans.storage import files as store
@@ -341,3 +343,54 @@ def test_a_published_zoo_needs_its_name_its_folders_and_enough_models(do, tmp_pa
     assert "backup_last" in refused(do, tmp_path / "c", folder, *TINY, *ORIGIN, *SMALLER)
     status, _, err = do("zoo", "import", folder, "--quiet")
     assert status == 2 and "CONFIG" in err
+
+
+STRANGE: dict[str, Callable[[Any], None]] = {
+    "a name that climbs": lambda index: index["recipe"]["tensors"][0].__setitem__(0, "../../x"),
+    "a negative size": lambda index: index["recipe"]["tensors"][0].__setitem__(1, [-1]),
+    "no files": lambda index: index.__setitem__("files", []),
+    "a task that climbs": lambda index: index["recipe"]["task"].__setitem__("name", "../x"),
+    "no tensors": lambda index: index["recipe"].__setitem__("tensors", []),
+}
+
+
+@pytest.mark.parametrize("what", STRANGE)
+def test_what_an_index_says_is_held_to_what_a_zoo_is(do, exported: Path, tmp_path: Path, what: str) -> None:
+    edit(exported, STRANGE[what])
+    refused(do, tmp_path / "other", exported)
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16])
+def test_hosts_of_another_precision_are_refused(do, exported: Path, tmp_path: Path, kind: torch.dtype) -> None:
+    index = json.loads((exported / "index.json").read_text())
+    del index["record_sha256"]
+    for listed in index["files"]:
+        path = exported / listed["path"]
+        content = save({name: tensor.to(kind) for name, tensor in load_file(path).items()})
+        path.write_bytes(content)
+        listed["record"] |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    store.write_sealed(exported / "index.json", index)
+    assert str(kind) in refused(do, tmp_path / "other", exported)
+
+
+def test_a_damaged_zoo_in_the_cache_hides_no_other(do, exported: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "other"
+    assert do("zoo", "import", exported, "--cache", cache)[0] == 0
+    [whole] = (cache / "zoos").iterdir()
+    bad = cache / "zoos" / "0000"
+    bad.mkdir()
+    (bad / "recipe.json").write_text("{")
+    status, out, err = do("zoo", "inspect", "--cache", cache)
+    assert status == 0 and whole.name in out and "left out" in err and str(bad) in err
+    assert do("zoo", "export", whole.name[:6], tmp_path / "out", "--cache", cache)[0] == 0
+
+
+def test_nothing_is_exported_into_the_zoo_itself(do, exported: Path, tmp_path: Path) -> None:
+    status, _, err = do("zoo", "export", exported, exported / "again")
+    assert status == 2 and "lies inside" in err and not (exported / "again").exists()
+
+
+def test_names_in_a_strangers_zoo_do_not_act_on_the_terminal(do, exported: Path) -> None:
+    edit(exported, lambda index: index["recipe"]["source"].__setitem__("note\x1b[31m", "\x1b[31mred"))
+    status, out, err = do("zoo", "inspect", exported)
+    assert "\x1b" not in out + err and status in (0, 2)

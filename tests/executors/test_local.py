@@ -8,13 +8,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from paramtrans_executors.local import _shares
 
+from paramtrans.api.job import Job
 from paramtrans.api.stacking import Params
 from paramtrans.builder import Builder
 from paramtrans.config import Config
@@ -85,13 +86,21 @@ class Reader:
         self.first = self.first or len(self.seen)
 
 
-def _jobs(config: Config, cache: Path) -> list[dict[str, Any]]:
+def _jobs(config: Config, cache: Path) -> list[Job]:
     return Zoo(Builder(config, components()), cache).missing(1)
+
+
+def _with_plugin(jobs: list[Job], file: str) -> list[Job]:
+    """Jobs that ask for one more one-file plugin."""
+    return [
+        job.model_copy(update={"plugins": replace(job.plugins, key="", files=(*job.plugins.files, file))})
+        for job in jobs
+    ]
 
 
 def test_an_error_in_a_process_is_the_run_s_error(tiny_config: Make, tmp_path: Path) -> None:
     config = tiny_config(TWO)
-    jobs = [{**job, "plugins": ["/nowhere/plugin.py"]} for job in _jobs(config, tmp_path)]
+    jobs = _with_plugin(_jobs(config, tmp_path), "/nowhere/plugin.py")
     with pytest.raises(ParamtransError, match="no such Python file"):
         Builder(config, components()).executor.run(jobs, lambda steps: None)
 
@@ -100,7 +109,7 @@ def test_a_process_that_is_killed_is_named(tiny_config: Make, tmp_path: Path) ->
     deadly = tmp_path / "deadly.py"
     deadly.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
     config = tiny_config(TWO)
-    jobs = [{**job, "plugins": [str(deadly)]} for job in _jobs(config, tmp_path)]
+    jobs = _with_plugin(_jobs(config, tmp_path), str(deadly))
     with pytest.raises(TrainingError, match="process was killed"):
         Builder(config, components()).executor.run(jobs, lambda steps: None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from paramtrans.errors import ConfigError, StoreError
-from paramtrans.plugins.scaffold import new_plugin
+from paramtrans.plugins.scaffold import new_plugin, rendered
+from paramtrans.plugins.scaffold_kinds import NAMES
 
+SUPPORT = Path(__file__).parents[1] / "support"
 FILES = {
     "README.md",
     "pyproject.toml",
@@ -24,11 +27,11 @@ FILES = {
 }
 
 
-def python(*arguments: str | Path, site: Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+def python(*arguments: str | Path, site: Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Python in a process that sees what is installed in `site`, beside this environment."""
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(site)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")]), **environment},
         cwd=cwd,
         capture_output=True,
         text=True,
@@ -62,6 +65,50 @@ def test_a_new_plugin_is_installed_passes_its_own_tests_and_is_checked(tmp_path:
     checked = python("-m", "paramtrans.cli.main", "check", "acme-blocks", site=site, cwd=tmp_path)
     assert checked.returncode == 0 and checked.stdout.endswith("checks, all passed\n"), checked.stdout
     assert len((folder / "tests" / "test_conformance.py").read_text().splitlines()) <= 12
+
+
+def test_a_beginning_of_every_kind_does_what_its_kind_promises(tmp_path: Path) -> None:
+    new_plugin("acme-all", tmp_path, NAMES)
+    folder, site = tmp_path / "acme-all", tmp_path / "site"
+    pip = ("-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--target", site)
+    assert python(*pip, folder, site=tmp_path, cwd=tmp_path).returncode == 0
+    checked = python("-m", "paramtrans.cli.main", "check", "acme-all", "--json", site=site, cwd=tmp_path)
+    results = json.loads(checked.stdout)
+    assert checked.returncode == 0, [result for result in results if not result["passed"]] or checked.stderr
+    unchecked = {"command", "pretrained_translator", "lifecycle"}
+    assert {result["kind"] for result in results} == {*NAMES, "plugin"} - unchecked
+    called = python("-m", "paramtrans.cli.main", "acme_all_command", str(folder), site=site, cwd=tmp_path)
+    assert called.returncode == 0 and int(called.stdout) > 1000
+    settings = {"task.name": "acme_all_task", "executor.name": "acme_all_executor", "run.device": "cpu"}
+    arguments = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    lists = {
+        "objectives": "objective",
+        "evaluation.rivals": "rival",
+        "evaluation.metrics": "metric",
+        "evaluation.sections": "report_section",
+    }
+    for key, kind in lists.items():
+        arguments += ["--set", f'{key}=["acme_all_{kind}"]']
+    command = ["run", str(SUPPORT / "tiny.toml"), "--quiet", *arguments]
+    stopped = python("-m", "paramtrans.cli.main", *command, site=site, cwd=tmp_path, ACME_ALL_SECONDS="0")
+    assert stopped.returncode == 3 and "stopped: " in stopped.stderr, stopped.stderr
+    done = python("-m", "paramtrans.cli.main", *command, site=site, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "runs" / "tiny" / "report.html").read_text()
+    assert ">Machine</h2>" in page
+
+
+def test_a_beginning_of_one_kind_has_that_alone(tmp_path: Path) -> None:
+    folder = new_plugin("acme", tmp_path, ["task"])
+    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*.py")}
+    assert found == {"acme/__init__.py", "acme/plugin.py", "acme/task.py", "tests/test_conformance.py"}
+
+
+@pytest.mark.parametrize(
+    "text", [text for path, text in rendered("acme", "acme", NAMES).items() if path.endswith("py")]
+)
+def test_no_line_is_long(text: str) -> None:
+    assert max(map(len, text.splitlines())) <= 120
 
 
 @pytest.mark.parametrize(

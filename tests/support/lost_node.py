@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from paramtrans import config
+from paramtrans.api.job import Job
 from paramtrans.builder import Builder
 from paramtrans.plugins import plugins
 from paramtrans.zoo import Zoo
@@ -46,7 +48,7 @@ def main(folder: Path) -> None:
     killer.start()
     zoo = _zoo(folder, cluster.address)
     for step in (1, 2):
-        jobs = [{**job, "plugins": [*job["plugins"], str(SUPPORT / "begun.py")]} for job in zoo.missing(step)]
+        jobs = [_noting(job) for job in zoo.missing(step)]
         found[f"jobs_{step}"] = len(jobs)
         zoo.builder.executor.run(jobs, lambda steps: None)
     killer.join()
@@ -55,6 +57,12 @@ def main(folder: Path) -> None:
     (folder / "found.json").write_text(json.dumps(found))  # to standard output Ray writes too
     ray.shutdown()
     cluster.shutdown()
+
+
+def _noting(job: Job) -> Job:
+    """The job, with a plugin that notes where it is begun."""
+    files = (*job.plugins.files, str(SUPPORT / "begun.py"))
+    return job.model_copy(update={"plugins": replace(job.plugins, files=files)})
 
 
 def _alive(wanted: int, seconds: float = 60) -> int:

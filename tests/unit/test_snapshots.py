@@ -131,7 +131,7 @@ def test_a_snapshot_is_kept_at_its_share_of_step_one(hosts_alone: Make, tmp_path
 def test_snapshots_asked_for_later_leave_finished_hosts_untouched(hosts_alone: Make, tmp_path: Path) -> None:
     train(hosts_alone())
     zoo, jobs = train(hosts_alone(SNAPSHOTS))
-    assert [(job["role"], list(job["snapshots"])) for job in jobs] == 2 * [(ROLES[0], [ROLES[1]])]
+    assert [(job.role, list(job.snapshots)) for job in jobs] == 2 * [(ROLES[0], [ROLES[1]])]
     assert zoo.missing(1) == []
     together, _ = train(hosts_alone(SNAPSHOTS, f"run.cache={tmp_path / 'together'}"))
     assert files(zoo) == files(together)
@@ -172,7 +172,7 @@ def test_a_damaged_snapshot_is_reported_and_made_again_to_the_same_bits(hosts_al
     path = zoo.dir / "hosts" / f"{ROLES[0]}-0000000-0000003.safetensors"
     path.write_bytes(path.read_bytes()[:-4] + b"abcd")
     _, again = train(hosts_alone(SNAPSHOTS))
-    assert [(job["file"], job["snapshots"]) for job in again] == [(str(path), {})]
+    assert [(job.file, job.snapshots) for job in again] == [(path, {})]
     assert str(path) in caplog.text and "trained again" in caplog.text and files(zoo) == before
 
 

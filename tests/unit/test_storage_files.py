@@ -15,7 +15,7 @@ import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from paramtrans.errors import StoreError
-from paramtrans.storage import files
+from paramtrans.storage import files, outside
 from paramtrans.storage.files import Damaged
 
 PARAMS = {"conv.weight": torch.arange(24.0).view(2, 3, 2, 2), "conv.bias": torch.tensor([[1.5], [-0.0]])}
@@ -96,7 +96,11 @@ def test_tensors_with_gradients_and_no_tensors_are_saved(tmp_path: Path) -> None
     record=st.dictionaries(
         st.text(max_size=6),
         st.recursive(
-            st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(max_size=6),
+            st.none()
+            | st.booleans()
+            | st.integers(-(2**53), 2**53)
+            | st.floats(allow_nan=False, allow_infinity=False)
+            | st.text(max_size=6),
             lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
             max_leaves=6,
         ),
@@ -503,10 +507,12 @@ def refuse(*given: object, **options: object) -> None:
     raise PermissionError(errno.EACCES, "Permission denied")
 
 
-@pytest.mark.parametrize("failing", ["load_file", "checksum"])
-def test_a_file_that_may_not_be_read_says_why(saved: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
-    monkeypatch.setattr(files, failing, refuse)
-    with pytest.raises(StoreError, match=r"shard\.safetensors: cannot be read: Permission denied$"):
+@pytest.mark.parametrize("failing", [(outside, "load_file"), (os, "open")], ids=["values", "checksum"])
+def test_a_file_that_may_not_be_read_says_why(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, failing: tuple[object, str]
+) -> None:
+    monkeypatch.setattr(*failing, refuse)
+    with pytest.raises(StoreError, match=r"shard\.safetensors(\.json)?: cannot be read: Permission denied$"):
         files.load_params(saved)
 
 

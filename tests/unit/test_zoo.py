@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import torch
 from paramtrans import run
 from paramtrans.api import stacking as stacks
 from paramtrans.api.hosts import Hosts
+from paramtrans.api.job import Job
 from paramtrans.api.modules import initial
 from paramtrans.api.stacking import Params
 from paramtrans.builder import Builder
@@ -218,7 +218,7 @@ def test_a_job_is_json_reports_all_its_steps_and_gives_the_same_bits_again(tiny_
     for step, length in ((1, 8), (2, 6)):
         for job in zoo.missing(step):
             reported: list[int] = []
-            do_job(json.loads(json.dumps(job)), reported.append)
+            do_job(Job.model_validate_json(job.model_dump_json()), reported.append)
             assert sum(reported) == length
     before = files(zoo)
     shutil.rmtree(zoo.dir)
@@ -252,7 +252,7 @@ def test_a_growing_zoo_trains_only_what_is_new(tiny_config: Make) -> None:
     small, _ = train(tiny_config())
     before = files(small)
     large, jobs = train(tiny_config("zoo.train=9", "zoo.report=6"))
-    assert [(job["step"], job["role"], job["start"], job["stop"]) for job in jobs] == [
+    assert [(job.step, job.role, job.start, job.stop) for job in jobs] == [
         (1, "train", 6, 9),
         (1, "report", 3, 6),
         (2, "train", 6, 9),
@@ -266,13 +266,13 @@ def test_a_growing_zoo_trains_only_what_is_new(tiny_config: Make) -> None:
 def test_another_target_reuses_all_hosts(tiny_config: Make) -> None:
     train(tiny_config())
     _, jobs = train(tiny_config("target={name='mlp', channels=4, hidden=3}"))
-    assert {job["step"] for job in jobs} == {2}
+    assert {job.step for job in jobs} == {2}
 
 
 def test_fewer_pairs_than_hosts_are_pairs_beside_hosts_without_targets(tiny_config: Make) -> None:
     full, _ = train(tiny_config())
     some, jobs = train(tiny_config("zoo.pairs=4"))
-    assert [(job["start"], job["stop"]) for job in jobs] == [(3, 4)]
+    assert [(job.start, job.stop) for job in jobs] == [(3, 4)]
     pairs = some.pairs()
     assert len(some.load("train")) == 6 and some.load("train").target is None
     assert pairs is not None and len(pairs) == 4 and pairs.seeds == full.load("train").seeds[:4]
@@ -304,7 +304,7 @@ def test_starting_over_trains_each_shard_again_once_and_takes_none_away_from_oth
 def test_starting_over_leaves_the_shards_of_larger_zoos_alone(tiny_config: Make) -> None:
     train(tiny_config("zoo.train=9"))
     small = zoo_of(tiny_config())
-    assert {job["stop"] for job in small.missing(1, small.newest())} == {2, 3, 6}
+    assert {job.stop for job in small.missing(1, small.newest())} == {2, 3, 6}
 
 
 @pytest.mark.parametrize("step", [1, 2])
@@ -377,11 +377,11 @@ def others(path: Path):
 def test_a_damaged_shard_is_reported_and_made_again_to_the_same_bits(tiny_config, caplog, damage, step: int) -> None:
     zoo, jobs = train(tiny_config())
     before = files(zoo)
-    path = Path(next(job["file"] for job in jobs if job["step"] == step and job["role"] == "train"))
+    path = next(job.file for job in jobs if job.step == step and job.role == "train")
     damage(path)
     with caplog.at_level(logging.WARNING):
         _, again = train(tiny_config())
-    assert [job["file"] for job in again] == [str(path)]
+    assert [job.file for job in again] == [path]
     [warning] = [record.getMessage() for record in caplog.records]
     assert str(path) in warning and "trained again" in warning
     assert files(zoo) == before
@@ -391,21 +391,21 @@ def test_a_damaged_shard_is_reported_and_made_again_to_the_same_bits(tiny_config
 def test_a_shard_swapped_whole_with_another_is_noticed(tiny_config: Make, step: int) -> None:
     """Parameters and record of other hosts fit each other, but they are the wrong hosts."""
     zoo, jobs = train(tiny_config())
-    path = Path(next(job["file"] for job in jobs if job["step"] == step and job["role"] == "train"))
-    other = Path(next(job["file"] for job in jobs if job["step"] == step and job["role"] == "report"))
+    path = next(job.file for job in jobs if job.step == step and job.role == "train")
+    other = next(job.file for job in jobs if job.step == step and job.role == "report")
     for place in (lambda path: path, store.record_path):
         shutil.copy(place(other), place(path))
-    assert [job["file"] for job in zoo.missing(step)] == [str(path)]
+    assert [job.file for job in zoo.missing(step)] == [path]
 
 
 def test_a_shard_without_record_is_reported_and_made_again(tiny_config, caplog) -> None:
     zoo, jobs = train(tiny_config())
     before = files(zoo)
-    store.record_path(Path(jobs[0]["file"])).unlink()
+    store.record_path(jobs[0].file).unlink()
     _, again = train(tiny_config())
-    assert [job["file"] for job in again] == [jobs[0]["file"]]
+    assert [job.file for job in again] == [jobs[0].file]
     [warning] = caplog.records
-    assert jobs[0]["file"] in warning.getMessage() and files(zoo) == before
+    assert str(jobs[0].file) in warning.getMessage() and files(zoo) == before
 
 
 def test_a_run_over_a_damaged_zoo_gives_the_same_methods(tiny_config, tiny_plugins, tmp_path, caplog) -> None:

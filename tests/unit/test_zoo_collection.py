@@ -63,8 +63,8 @@ def test_report_hosts_that_begin_with_hosts_that_were_replaced_are_trained_again
 ) -> None:
     made = finished(tiny_config("report.begin=around"), tiny_plugins)
     assert made.zoos.reported.missing(1) == []
-    [job] = [job for job in made.zoo.missing(1, made.zoo.newest()) if job["role"] == "report"]
-    job["config"]["zoo"]["step1"]["lr"] = 0.01  # other parameters under the same name
+    [job] = [job for job in made.zoo.missing(1, made.zoo.newest()) if job.role == "report"]
+    job.config["zoo"]["step1"]["lr"] = 0.01  # other parameters under the same name
     from paramtrans.zoo import do_job
 
     do_job(job, lambda steps: None)

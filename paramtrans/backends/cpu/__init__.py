@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from paramtrans.utils import compiled
 from paramtrans.utils.lazy import face
+
+compiled.find_room()
 
 if TYPE_CHECKING:
     from paramtrans.backends.cpu.stacked import CpuStack as CpuStack, supports as supports

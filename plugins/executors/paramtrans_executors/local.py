@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.queues import Queue, SimpleQueue
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from pydantic import Field, PositiveInt
 
 from paramtrans.api.executor import Executor
+from paramtrans.api.job import Job
 from paramtrans.api.options import BaseOptions, Trials
 from paramtrans.errors import TrainingError
 from paramtrans.zoo import do_job
@@ -39,7 +40,7 @@ class Local(Executor):
     options: LocalOptions
     trials: ClassVar[Trials] = ({}, {"processes": 2})
 
-    def run(self, jobs: Sequence[dict[str, Any]], progress: Callable[[int], None]) -> None:
+    def run(self, jobs: Sequence[Job], progress: Callable[[int], None]) -> None:
         processes = min(self.options.processes, len(jobs))
         if processes > 1:
             _spread(jobs, progress, processes)
@@ -48,13 +49,17 @@ class Local(Executor):
             do_job(job, progress)
 
 
-def _spread(jobs: Sequence[dict[str, Any]], progress: Callable[[int], None], processes: int) -> None:
+def _spread(jobs: Sequence[Job], progress: Callable[[int], None], processes: int) -> None:
     """Raises the error of the first shard that fails, and `TrainingError` where a process is killed."""
     context = multiprocessing.get_context("spawn")  # a forked process has lost its threads
-    shares: SimpleQueue[list[int]] = context.SimpleQueue()
+    try:
+        shares: SimpleQueue[list[int]] = context.SimpleQueue()
+        steps: Queue[int] = context.Queue()
+    except OSError as error:
+        why = f"{error.strerror or error}; is there a /dev/shm?"
+        raise TrainingError(f"executor: no several processes here ({why}); set executor.processes to 1") from error
     for share in _shares(processes):
         shares.put(share)
-    steps: Queue[int] = context.Queue()
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(processes, context, _begin, (shares, steps))
     try:
@@ -65,6 +70,11 @@ def _spread(jobs: Sequence[dict[str, Any]], progress: Callable[[int], None], pro
                 future.result()
             _report(steps, progress)
     except BrokenProcessPool as error:
+        if not shares.empty():  # some never began
+            raise TrainingError(
+                "executor: a process could not begin; a script that starts a run does so below "
+                '`if __name__ == "__main__":`, or sets executor.processes to 1'
+            ) from error
         raise TrainingError(
             "executor: a process was killed, perhaps for want of memory; run again, with fewer executor.processes"
         ) from error
@@ -109,6 +119,6 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _do(job: dict[str, Any]) -> None:
+def _do(job: Job) -> None:
     assert _steps is not None
     do_job(job, _steps.put)

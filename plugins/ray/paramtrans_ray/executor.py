@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from pydantic import NonNegativeInt, PositiveInt
 
 from paramtrans.api.executor import Executor
+from paramtrans.api.job import Job
 from paramtrans.api.options import BaseOptions, Trials
 from paramtrans.errors import ConfigError, ParamtransError, TrainingError
 from paramtrans.zoo import do_job
@@ -38,7 +38,7 @@ class Ray(Executor):
     trials: ClassVar[Trials] = ()
     """It needs Ray, and a cluster that answers."""
 
-    def run(self, jobs: Sequence[dict[str, Any]], progress: Callable[[int], None]) -> None:
+    def run(self, jobs: Sequence[Job], progress: Callable[[int], None]) -> None:
         if not jobs:
             return
         ray = _ray()
@@ -53,7 +53,7 @@ class Ray(Executor):
             reason = str(error).splitlines()[0]
             raise ConfigError([f"executor.address: no Ray cluster at {self.options.address}: {reason}"]) from error
 
-    def _do_all(self, ray: Any, jobs: Sequence[dict[str, Any]], progress: Callable[[int], None]) -> None:
+    def _do_all(self, ray: Any, jobs: Sequence[Job], progress: Callable[[int], None]) -> None:
         """Raises the error of the first shard that fails, and `TrainingError` where machines are lost for good."""
         options = self.options
         task = ray.remote(num_cpus=options.cpus, num_gpus=options.gpus, max_retries=options.retries)(train)
@@ -62,7 +62,7 @@ class Ray(Executor):
             while pending:
                 [done], _ = ray.wait(list(pending), num_returns=1)
                 steps = ray.get(done)
-                file = Path(pending.pop(done)["file"])
+                file = pending.pop(done).file
                 if not file.exists():
                     raise TrainingError(
                         f"{file}: was trained on another machine, and is not here; "
@@ -81,7 +81,7 @@ class Ray(Executor):
                 ray.cancel(unfinished, force=True)
 
 
-def train(job: dict[str, Any], threads: int) -> int:
+def train(job: Job, threads: int) -> int:
     """One shard, on whatever machine this is; returns the number of its steps."""
     torch.set_num_threads(threads)
     steps: list[int] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from paramtrans import hookimpl
@@ -20,6 +21,8 @@ def paramtrans_run_started(run: RunInfo) -> None:
 
 @hookimpl
 def paramtrans_epoch_ended(run: RunInfo, epoch: int, metrics: dict[str, float]) -> None:
+    if not _is_installed():
+        return
     writer = _writer(run, first=epoch)
     for name, value in metrics.items():
         writer.add_scalar(f"training/{name}", value, epoch)
@@ -27,11 +30,18 @@ def paramtrans_epoch_ended(run: RunInfo, epoch: int, metrics: dict[str, float]) 
 
 @hookimpl
 def paramtrans_run_finished(run: RunInfo, result: dict[str, Any]) -> None:
+    if not _is_installed():
+        return
     writer = _writer(run)
     for name, summary in result["methods"].items():
         writer.add_scalar(f"accuracy/{name}", summary["mean"], 0)
     writer.close()
     del _writers[str(run.dir)]
+
+
+def _is_installed() -> bool:
+    """Without TensorBoard, the extra `paramtrans[tensorboard]`, nothing is written."""
+    return find_spec("tensorboard") is not None
 
 
 _writers: dict[str, SummaryWriter] = {}

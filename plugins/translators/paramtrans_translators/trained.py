@@ -14,6 +14,7 @@ from paramtrans.api.options import BaseOptions, Trials
 from paramtrans.api.stacking import Params
 from paramtrans.api.translator import Translator
 from paramtrans.errors import ConfigError, SpecMismatch, StoreError
+from paramtrans.plugins.registry import Registry
 from paramtrans.translators.base import LearnedTranslator
 
 
@@ -31,12 +32,16 @@ class Trained(Translator):
     trials: ClassVar[Trials] = ()
     """It needs a run that is finished."""
 
-    def __init__(self, options: TrainedOptions, source: BlockAdapter, target: BlockAdapter) -> None:
+    needs_registry: ClassVar[bool] = True
+
+    def __init__(
+        self, options: TrainedOptions, source: BlockAdapter, target: BlockAdapter, *, registry: Registry | None = None
+    ) -> None:
         super().__init__(options, source, target)
         folder = Path(options.folder)
         below = folder / "translator"
         try:
-            self.translator = load_translator(below if below.is_dir() else folder)
+            self.translator = load_translator(below if below.is_dir() else folder, registry)
         except StoreError as error:
             raise ConfigError([f"folder: {error}"]) from error
         if not _alike(self.translator, source, target):

@@ -278,6 +278,17 @@ class OtherFeatures(Sound):
             return self.project(torch.relu(self.features(x)))
 
 
+@breaks("readers_complete_the_block")
+class NothingBeside(Sound):
+    """The readout gives all that leaves the block, where closed forms take it for what is added to the input."""
+
+    rectified = False
+
+    class Module(Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.project(self.features(x))
+
+
 @breaks("symmetries_leave_the_function")
 class WrongSymmetry(Sound):
     """Rows of `project` instead of its columns; both are four."""

@@ -210,6 +210,51 @@ class OptionsIgnored(Sound):
         model_config: ClassVar[Any] = {**TokenOptions.model_config, "extra": "ignore"}
 
 
+class Backbone(nn.Module):
+    """One linear layer from all tokens to some, and one that is made after it and stands before it."""
+
+    def __init__(self, source: tuple[int, int], count: int, width: int, turned: bool = False) -> None:
+        super().__init__()
+        self.shape, size = (count, width), source[0] * source[1]
+        if turned:
+            self.second, self.first = nn.Linear(size, count * width), nn.Linear(size, size)
+        else:
+            self.first, self.second = nn.Linear(size, size), nn.Linear(size, count * width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.second(self.first(tokens.flatten(1))).view(-1, *self.shape)
+
+
+@breaks("refuses_clearly")
+class OneToken(Sound):
+    """It would stand for all of them."""
+
+    def build(self, source: tuple[int, int], target: tuple[int, int]) -> nn.Module:
+        return Backbone(source, 1, target[1])
+
+
+@breaks("refuses_clearly")
+class TwoTooMany(Sound):
+    """They would be cut off."""
+
+    def build(self, source: tuple[int, int], target: tuple[int, int]) -> nn.Module:
+        return Backbone(source, target[0] + 2, target[1])
+
+
+@breaks("fresh_it_writes_its_template")
+class WritersTurned(Sound):
+    """The last layer that is made is not the last that writes."""
+
+    def build(self, source: tuple[int, int], target: tuple[int, int]) -> nn.Module:
+        return Backbone(source, *target, turned=True)
+
+
+@breaks("refuses_clearly")
+class NoWriter(Sound):
+    def build(self, source: tuple[int, int], target: tuple[int, int]) -> nn.Module:
+        return nn.Flatten(1)
+
+
 @hookimpl
 def paramtrans_translators() -> list[Component]:
     names = ["Sound", "SoundFamilies", *BROKEN]

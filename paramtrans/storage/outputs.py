@@ -1,0 +1,51 @@
+"""Files that a command is told to write: beside what is read, and only in the place of a file or of nothing."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from paramtrans.errors import StoreError
+from paramtrans.storage import files
+from paramtrans.utils.boundary import in_words
+
+RUN = "run.json"
+
+
+def check(path: Path, inputs: Iterable[Path] = (), force: bool = False) -> None:
+    """Raise `StoreError` where something may not be written: over what is no regular file, ever; over one of the
+    `inputs` or a file of a run, unless `force`. To be called before any work is done."""
+    with in_words(f"{path}: cannot be written", "choose another place"):
+        files.check_replaceable(path)
+        if force or not path.exists():
+            return
+        for given in inputs:
+            if given.exists() and _inside(path, given):
+                raise StoreError(
+                    f"{path}: is read here ({given}), and would be lost; name another file, or use --force"
+                )
+        if run := _run_of(path):
+            raise StoreError(f"{path}: is a file of the run in {run}; name another file, or use --force")
+
+
+def check_folder(path: Path, inputs: Iterable[Path] = ()) -> None:
+    """Raise `StoreError` unless a folder is new or empty, and lies outside of all `inputs`."""
+    with in_words(f"{path}: cannot be written", "choose another place"):
+        for given in inputs:
+            if path.resolve() == given.resolve() or given.resolve() in path.resolve().parents:
+                raise StoreError(f"{path}: lies inside {given}, which is read here; name a folder elsewhere")
+        if os.path.lexists(path) and (not path.is_dir() or any(path.iterdir())):
+            raise StoreError(f"{path}: is not empty; name a new folder")
+
+
+def _inside(path: Path, given: Path) -> bool:
+    """Whether a file is a given one, or lies in a given folder."""
+    return path.samefile(given) or (stat.S_ISDIR(given.stat().st_mode) and given.resolve() in path.resolve().parents)
+
+
+def _run_of(path: Path) -> Path | None:
+    """The run's folder in which a file lies, directly or with its translator; None where it lies in none."""
+    above = path.resolve().parent
+    return next((folder for folder in (above, above.parent) if (folder / RUN).is_file()), None)

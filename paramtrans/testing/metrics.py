@@ -1,0 +1,22 @@
+"""Checks of metrics, on outputs and labels of classes."""
+
+from __future__ import annotations
+
+import torch
+
+from paramtrans.testing.check import Subject, check, drawing, expect
+
+HOSTS, EXAMPLES, CLASSES = 3, 5, 4
+
+
+@check("metric")
+def gives_one_number_for_each_host_and_example(subject: Subject) -> None:
+    """`[hosts, examples]`, whatever the outputs; each host's numbers are those that it has alone."""
+    with drawing(0):
+        outputs, labels = torch.randn(HOSTS, EXAMPLES, CLASSES), torch.randint(CLASSES, (EXAMPLES,))
+    metric = subject.create()
+    found = metric.measure(outputs.clone(), labels)
+    expect(list(found.shape) == [HOSTS, EXAMPLES], f"numbers of shape {[HOSTS, EXAMPLES]}", list(found.shape))
+    alone = metric.measure(outputs[1:2].clone(), labels)[0]
+    same = torch.allclose(found[1].double(), alone.double())
+    expect(same, "the same numbers for a host alone", "others")

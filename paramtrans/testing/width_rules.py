@@ -1,0 +1,32 @@
+"""Checks of rules for widths, on a small network of linear layers."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from paramtrans.networks.blocks import find_blocks
+from paramtrans.testing.check import Subject, check, drawing, expect
+
+WIDTH, HIDDEN = 6, 16
+
+
+@check("width_rule")
+def gives_sizes_of_every_group(subject: Subject) -> None:
+    """For every block the size of each of its groups, from one unit to all of them; the network stays as it is."""
+    with drawing(0):
+        network = nn.Sequential(nn.Linear(WIDTH, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, WIDTH))
+        batches = list(torch.randn(2, 8, WIDTH))
+    before = copy.deepcopy(network.state_dict())
+    blocks = find_blocks(network, subject.registry)
+    chosen = subject.create()(network, blocks, batches)
+    expect(chosen.keys() == {block.entrance for block in blocks}, "sizes of every block, by its entrance", list(chosen))
+    for block in blocks:
+        sizes = chosen[block.entrance]
+        expect(sizes.keys() == block.sizes.keys(), f"sizes of the groups {list(block.sizes)}", list(sizes))
+        fits = all(1 <= sizes[group] <= size for group, size in block.sizes.items())
+        expect(fits, f"from 1 to {dict(block.sizes)} units", dict(sizes))
+    same = all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    expect(same, "the network as it was", "changed parameters")

@@ -1,0 +1,44 @@
+"""Where the program meets what is not its own, and errors of Python and of the system become words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from paramtrans.errors import Damaged, ParamtransError, StoreError
+
+FOREIGN = (OSError, ValueError, TypeError)
+"""What files, paths and values from outside are answered with."""
+MALFORMED = (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError, ZeroDivisionError)
+"""What a document is answered with that lacks what is read of it, or holds something else there."""
+
+
+def reason(error: BaseException) -> str:
+    """Why, in a line: what the system says of a file, else the first line of the message."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+@contextmanager
+def in_words(what: str, otherwise: str = "", kind: type[ParamtransError] = StoreError) -> Iterator[None]:
+    """Turns errors of Python and of the system into ours: `what` went wrong, why, and what to do `otherwise`."""
+    try:
+        yield
+    except ParamtransError:
+        raise
+    except FOREIGN as error:
+        raise kind(f"{what}: {reason(error)}{f'; {otherwise}' if otherwise else ''}") from error
+
+
+@contextmanager
+def well_formed(path: Path) -> Iterator[None]:
+    """Turns what happens where a document holds something else than is read of it into `Damaged`."""
+    try:
+        yield
+    except ParamtransError:
+        raise
+    except MALFORMED as error:
+        said = f"{type(error).__name__}: {reason(error)}"
+        raise Damaged(f"{path}: is not what was written there ({said}); it was damaged, or made by hand") from error

@@ -1,0 +1,33 @@
+"""Hosts of a task as ordinary networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import nn
+
+from paramtrans.api.architecture import ArchitectureSource
+from paramtrans.api.options import BaseOptions
+from paramtrans.errors import ConfigError
+from paramtrans.networks.host_network import host_network
+from paramtrans.plugins.registry import Registry
+
+
+class TaskHosts(ArchitectureSource):
+    """`task:mnist:conv?channels=8&block.hidden=3`: former and latter of a task, with a block between them."""
+
+    form: ClassVar[str] = "TASK:BLOCK"
+    needs_registry: ClassVar[bool] = True
+
+    def __init__(self, options: BaseOptions, *, registry: Registry) -> None:
+        super().__init__(options)
+        self.registry = registry
+
+    def build(self, name: str, arguments: Mapping[str, Any]) -> nn.Module:
+        task, colon, block = name.partition(":")
+        if not colon:
+            blocks = ", ".join(entry.name for entry in self.registry.of_kind("block_adapter"))
+            whole = f"task:{task}"
+            raise ConfigError([f"architecture {whole!r}: add the block in its slot, as in {whole}:BLOCK ({blocks})"])
+        return host_network(task, block, arguments, self.registry)

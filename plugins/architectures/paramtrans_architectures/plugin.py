@@ -1,0 +1,12 @@
+"""What this plugin announces."""
+
+from paramtrans import Component, hookimpl
+
+
+@hookimpl
+def paramtrans_architectures() -> list[Component]:
+    package = "paramtrans_architectures"
+    return [
+        Component("torchvision", "torchvision:resnet18 and its like", f"{package}.vision:Torchvision"),
+        Component("task", "hosts of a task, such as task:mnist:basic_block", f"{package}.hosts:TaskHosts"),
+    ]

@@ -1,0 +1,30 @@
+"""Networks of torchvision by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from paramtrans.api.architecture import ArchitectureSource
+from paramtrans.errors import ConfigError
+from paramtrans.utils.near import nearest
+
+
+class Torchvision(ArchitectureSource):
+    """`torchvision:resnet18?num_classes=10`: any network of `torchvision.models.list_models()`, untrained."""
+
+    def build(self, name: str, arguments: Mapping[str, Any]) -> nn.Module:
+        from torchvision import models
+
+        if name not in models.list_models():
+            near = nearest(name, models.list_models())
+            hint = f"; did you mean {near!r}?" if near else ""
+            raise ConfigError([f"architecture: torchvision.models.list_models() has no {name!r}{hint}"])
+        builder = models.get_model_builder(name)
+        # Some builders fetch weights by default, where nobody asks for any.
+        unasked = {"weights", "weights_backbone"} & {*inspect.signature(builder).parameters} - {*arguments}
+        network: nn.Module = builder(**dict.fromkeys(unasked), **arguments)
+        return network

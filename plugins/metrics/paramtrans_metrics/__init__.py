@@ -1,0 +1,1 @@
+"""Metrics beside a task's own score."""

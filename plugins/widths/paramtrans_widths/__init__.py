@@ -1,0 +1,1 @@
+"""Rules for how many hidden units each block of a network keeps."""

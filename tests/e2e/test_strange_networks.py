@@ -1,0 +1,167 @@
+"""Networks that files name, inputs that lead out of the finite numbers, and commands that have nothing to do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+import torch
+from torch import nn
+
+from paramtrans import load_translated
+from paramtrans.cli.main import main
+from paramtrans.errors import StoreError
+from paramtrans.networks import architectures
+from paramtrans.networks.files import ATTRIBUTE, Replaced, save_translated
+from paramtrans.storage import files
+
+NETS = """
+from torch import nn
+
+def small():
+    return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
+"""
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> list[str]:
+    """What `translate` is given: a file of parameters, and what makes the network."""
+    (tmp_path / "nets.py").write_text(NETS)
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    return [str(tmp_path / "model.pt"), "--arch", f"{tmp_path / 'nets.py'}:small"]
+
+
+def data(tmp_path: Path, scale: float = 1.0) -> str:
+    values = numpy.random.default_rng(0).standard_normal((24, 6)).astype("float32")
+    numpy.save(tmp_path / "data.npy", values * numpy.float32(scale))
+    return str(tmp_path / "data.npy")
+
+
+def recorded(tmp_path: Path, architecture: str) -> Path:
+    """A stranger's file that names this architecture, its checksums right."""
+    path = tmp_path / "small.safetensors"
+    record = {"format": 2, "paramtrans": "0.1.0", "architecture": architecture, "blocks": []}
+    files.save_params(path, {"weight": torch.zeros(2)}, record)
+    return path
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "weights=DEFAULT",
+        "weights_backbone=DEFAULT",
+        "num_classes=2000000",
+        "num_classes=-1",
+        "pretrained=true",
+        "progress=true",
+        'num_classes="x"',
+        "num_classes=[1]",
+        "norm_layer=x",
+        "width_mult=1e9",
+        "num_classes=NaN",
+    ],
+)
+def test_options_of_an_architecture_in_a_file_are_of_known_bounded_kinds(
+    tmp_path: Path, query: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *_, **__: pytest.fail("asked a network"))
+    with pytest.raises(StoreError, match="no file may"):
+        load_translated(recorded(tmp_path, f"torchvision:resnet18?{query}"))
+
+
+def test_a_file_names_no_network_far_larger_than_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(architectures, "FURTHER", 0)
+    with pytest.raises(StoreError, match="far more than is here"):
+        load_translated(recorded(tmp_path, "torchvision:resnet18"))
+
+
+def test_nobody_asks_for_weights_that_are_fetched_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *_, **__: pytest.fail("asked a network"))
+    with torch.device("meta"):
+        assert architectures.build("torchvision:deeplabv3_mobilenet_v3_large")
+
+
+def test_a_record_that_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    network = nn.Linear(2, 2)
+    for error in (float("nan"), float("inf")):
+        setattr(network, ATTRIBUTE, (Replaced("", "mlp", {}, {}, {}, "mlp", error),))
+        with pytest.raises(StoreError, match="is not written"):
+            save_translated(network, tmp_path / "small.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def shell(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    capsys.readouterr()
+    status = main(["translate", *arguments])
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    return status, out, err
+
+
+def test_inputs_that_lead_out_of_the_finite_numbers_write_nothing(
+    model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "small.safetensors"
+    status, out, err = shell(capsys, *model, "--calibrate", data(tmp_path, 1e30), "-o", str(output), "--json")
+    assert (status, out) == (2, "") and err.count("error:") == 1
+    assert not output.exists() and not files.record_path(output).exists()
+    status, out, _ = shell(capsys, *model, "--calibrate", data(tmp_path), "-o", str(output), "--json")
+    assert status == 0 and json.loads(out)["output_error"] >= 0
+    assert load_translated(output, architectures.build(model[2]))
+
+
+@pytest.mark.parametrize("asked", [["--ratio", "1"], ["--ratio", "0.999"], ["--parameters", "100000"]])
+def test_nothing_done_is_said(
+    model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], asked: list[str]
+) -> None:
+    output = str(tmp_path / "small.safetensors")
+    status, _, err = shell(capsys, *model, "--calibrate", data(tmp_path), "-o", output, *asked)
+    assert status == 0 and "nothing was translated: every block keeps its width" in err
+
+
+def test_a_measured_budget_is_used_up(model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With 16 hidden units there are 163 parameters, 10 fewer for each that goes; the shares alone leave 83 or 123."""
+    asked = ["--calibrate", data(tmp_path), "--parameters", "115", "--measured", "--json"]
+    status, out, _ = shell(capsys, *model, *asked, "-o", str(tmp_path / "small.safetensors"))
+    assert status == 0 and json.loads(out)["after"]["parameters"] == 113
+
+
+def test_an_output_never_takes_the_place_of_an_input(
+    model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from safetensors.torch import save_file
+
+    own = tmp_path / "model.safetensors"
+    save_file(torch.load(model[0], weights_only=True), own)
+    before, arguments = own.read_bytes(), [str(own), *model[1:], "--with", "prune"]
+    status, _, err = shell(capsys, *arguments, "-o", str(own))
+    assert status == 2 and "--force" in err and own.read_bytes() == before
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(own)
+    assert shell(capsys, *arguments, "-o", str(link), "--force")[0] == 2 and own.read_bytes() == before
+    record = files.record_path(tmp_path / "new.safetensors")
+    record.symlink_to("/dev/null")
+    assert shell(capsys, *arguments, "-o", str(tmp_path / "new.safetensors"))[0] == 2 and record.is_symlink()
+    assert shell(capsys, *arguments, "-o", str(own), "--force")[0] == 0 and own.read_bytes() != before
+
+
+def test_a_card_with_odd_content_is_told_in_words(
+    model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    from paramtrans.plugins import components
+    from paramtrans.translators.saving import find_translator
+
+    folder = shutil.copytree(find_translator("mnist_conv_to_conv", components()), tmp_path / "translator")
+    card: dict[str, Any] = files.unsealed(folder, files.read_json(folder / "card.json"))
+    for results in ({}, {"methods": {"translated": {}}}, {"methods": 3}, {"methods": {"translated": {"mean": "x"}}}):
+        files.write_sealed(folder / "card.json", {**card, "results": results})
+        output = str(tmp_path / "small.safetensors")
+        status, _, err = shell(capsys, *model, "--with", str(folder), "-o", output, "--calibrate", data(tmp_path))
+        assert status == 2 and err.count("\n") <= 2, err

@@ -1,0 +1,82 @@
+"""Tasks whose inputs are no images and whose labels are no classes; networks whose operations cannot be counted."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from paramtrans import config, run
+from paramtrans.evaluation import costs
+from paramtrans.plugins import Plugins
+from paramtrans.report import html
+from paramtrans.runs import pages
+from paramtrans.testing import results, subjects
+
+SETTINGS = ["task={name='vectors'}", "zoo.train=3", "zoo.report=2", "training.epochs=1", "run.device=cpu"]
+
+
+@pytest.fixture
+def with_vectors(tiny_plugins: Plugins, support: Path) -> Plugins:
+    tiny_plugins.load_file(support / "vectors_task.py")
+    return tiny_plugins
+
+
+def made(plugins: Plugins, support: Path, tmp_path: Path) -> Any:
+    return config.load(support / "tiny.toml", plugins.registry(), [*SETTINGS, f"run.dir={tmp_path / 'run'}"])
+
+
+def test_a_task_without_images_and_classes_runs_to_its_end(
+    with_vectors: Plugins, support: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[Any] = []
+    hook = type("Hook", (), {})()
+    with_vectors.notify = lambda hook, **arguments: told.append(hook)  # type: ignore[method-assign]
+    done = run(made(with_vectors, support, tmp_path), loaded=with_vectors)
+    assert "translated" in done.methods and (done.dir / "report.html").exists() and hook is not None
+    assert told[-1] == "paramtrans_run_finished" and not [r for r in caplog.records if r.name == pages.__name__]
+
+
+def test_it_passes_the_kit(with_vectors: Plugins) -> None:
+    found = {r.check: r.message for r in results(subjects("vectors", with_vectors.registry()))}
+    assert {check: message for check, message in found.items() if message} == {}
+
+
+@pytest.mark.parametrize("broken", ["write", "headline"])
+def test_a_report_that_cannot_be_made_costs_no_result(
+    tiny_config: Callable[..., Any],
+    tiny_plugins: Plugins,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    broken: str,
+) -> None:
+    def fail(*_: object) -> None:
+        raise IndexError("tuple index out of range")
+
+    monkeypatch.setattr(html, broken, fail)
+    with caplog.at_level(logging.WARNING):
+        done = run(tiny_config("zoo.train=3", "zoo.report=2", "training.epochs=1"), loaded=tiny_plugins)
+    assert "translated" in done.methods and "report.html: is left out (IndexError" in caplog.text
+    assert run(tiny_config("zoo.train=3", "zoo.report=2", "training.epochs=1"), loaded=tiny_plugins).methods
+
+
+def test_operations_that_cannot_be_counted_are_left_out_with_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    class Uncounted(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("a view was created in no_grad mode")
+
+    assert costs.operations(lambda: Uncounted()(torch.ones(1)), "the block") is None
+    assert "the block: its operations are left out" in caplog.text
+    assert costs.operations(lambda: nn.Linear(2, 3)(torch.ones(1, 2)), "the block") == 12
+
+
+def test_a_decoder_layer_without_gradients_is_counted_or_left_out() -> None:
+    layer = nn.TransformerDecoderLayer(8, 2, 16, batch_first=True).eval()
+    with torch.no_grad():
+        found = costs.operations(lambda: layer(torch.ones(1, 3, 8), torch.ones(1, 3, 8)), "the layer")
+    assert found is None or found > 0

@@ -1,0 +1,147 @@
+"""The caller's torch state, folder and random numbers are neither what results depend on nor changed by us."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import paramtrans
+from paramtrans import config, load_translator, run
+from paramtrans.plugins import Plugins
+from paramtrans.utils.surroundings import pinned
+
+
+@contextmanager
+def default_type(kind: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(kind)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+AROUND: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "meta": lambda: torch.device("meta"),
+    "inference mode": torch.inference_mode,
+    "no grad": torch.no_grad,
+    "bfloat16": lambda: default_type(torch.bfloat16),
+    "float64": lambda: default_type(torch.float64),
+}
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3)).eval()
+
+
+@pytest.mark.parametrize("around", AROUND)
+def test_a_translation_is_the_same_whatever_torch_is_set_to(around: str) -> None:
+    large, inputs = network(), torch.randn(24, 6, generator=torch.Generator().manual_seed(1))
+    wanted = paramtrans.translate(large, calibrate=inputs).state_dict()
+    with AROUND[around]():
+        small = paramtrans.translate(large, calibrate=inputs)
+    assert all(torch.equal(small.state_dict()[name], tensor) for name, tensor in wanted.items())
+    small(inputs).sum().backward()
+    assert all(parameter.grad is not None for parameter in small.parameters())
+
+
+@pytest.mark.parametrize("around", AROUND)
+def test_a_loaded_translator_is_the_same_and_can_be_trained(around: str) -> None:
+    wanted = load_translator("mnist_conv_to_conv").state_dict()
+    with AROUND[around]():
+        found = load_translator("mnist_conv_to_conv")
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in found.state_dict().items())
+    assert not any(parameter.is_inference() for parameter in found.parameters())
+
+
+def test_what_the_caller_draws_goes_on_as_if_nothing_had_been() -> None:
+    torch.manual_seed(3)
+    wanted = torch.rand(4)
+    torch.manual_seed(3)
+    paramtrans.translate(network_without_seed(), calibrate=torch.ones(8, 6))
+    load_translator("mnist_conv_to_conv")
+    assert torch.equal(torch.rand(4), wanted)
+
+
+def network_without_seed() -> nn.Module:
+    with torch.random.fork_rng():
+        return network()
+
+
+def test_all_is_restored_also_after_an_error(tmp_path: Path) -> None:
+    before = os.getcwd(), torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_default_device()
+    with pytest.raises(ValueError), pinned():
+        os.chdir(tmp_path)
+        torch.set_default_dtype(torch.float16)
+        torch.set_grad_enabled(False)
+        torch.set_default_device("meta")
+        raise ValueError
+    assert (os.getcwd(), torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_default_device()) == before
+
+
+RUDE = """
+import os, tempfile
+import torch
+from paramtrans import hookimpl
+
+def rude(**arguments):
+    os.chdir(tempfile.gettempdir())
+    torch.set_default_dtype(torch.float64)
+    for each in arguments.values():
+        if isinstance(each, dict):
+            each.clear()
+
+@hookimpl
+def paramtrans_run_started(run):
+    rude(config=run.config)
+
+@hookimpl
+def paramtrans_epoch_ended(run, epoch, metrics):
+    rude(config=run.config, metrics=metrics)
+
+@hookimpl
+def paramtrans_run_finished(run, result):
+    rude(config=run.config, result=result)
+"""
+
+
+def test_hooks_get_copies_and_what_they_set_is_restored(
+    tiny_plugins: Plugins, support: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = ["zoo.train=3", "zoo.report=2", "training.epochs=2", "run.device=cpu"]
+    made = config.load(support / "tiny.toml", tiny_plugins.registry(), settings)
+    wanted = run(made, "quiet", loaded=tiny_plugins)
+    (tmp_path / "rude.py").write_text(RUDE)
+    tiny_plugins.load_file(tmp_path / "rude.py")
+    found = run(made, "rude", loaded=tiny_plugins)
+    assert found.dir.resolve() == tmp_path / "runs" / "rude" and os.getcwd() == str(tmp_path)
+    assert found.methods["translated"] == wanted.methods["translated"]
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_runs_in_two_threads_take_turns(
+    tiny_plugins: Plugins, support: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ["zoo.train=3", "zoo.report=2", "training.epochs=1", "run.device=cpu"]
+    made = [
+        config.load(support / "tiny.toml", tiny_plugins.registry(), [*settings, f"run.dir={tmp_path / name}"])
+        for name in ("one", "other")
+    ]
+    found: list[Any] = []
+    threads = [threading.Thread(target=lambda c=each: found.append(run(c, loaded=tiny_plugins))) for each in made]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 2 and found[0].methods["translated"] == found[1].methods["translated"]
