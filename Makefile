@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
-# Tests of single parts, and every component against what its kind promises.
-FAST := -m "not (slow or pipeline or kernels or docs or distributed or browser)" tests/unit tests/testing plugins
+# Tests of single parts, and every component once against what its kind promises.
+FAST := -m "not (slow or pipeline or thorough or kernels or docs or distributed or browser)" tests/unit tests/testing plugins
 
 .PHONY: demo test test-fast test-slow test-wheel bench check docs trust coverage lock clean
 

@@ -25,6 +25,22 @@ if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+TRIALS = pytest.StashKey[dict[tuple[str, str], list[str]]]()
+"""Trials of each component that have been met."""
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """The conformance of a component with its first trial is tested fast; with further ones, thoroughly."""
+    if getattr(item, "originalname", "") != "test_conformance":
+        return
+    subject = item.callspec.params["subject"]  # type: ignore[attr-defined]
+    trials = item.config.stash.setdefault(TRIALS, {}).setdefault((subject.kind, subject.name), [])
+    if subject.title not in trials:
+        trials.append(subject.title)
+    if subject.title != trials[0]:
+        item.add_marker(pytest.mark.thorough)
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARAMTRANS_CACHE", str(tmp_path / "cache"))

@@ -49,14 +49,19 @@ SOUND = [
 ]
 
 
-@pytest.mark.parametrize(("file", "name", "check"), CASES)
+def marked(*case: str) -> Any:
+    """Translators are tried between all pairs of blocks, which takes seconds each."""
+    return pytest.param(*case, marks=pytest.mark.thorough if case[0] == "translators" else ())
+
+
+@pytest.mark.parametrize(("file", "name", "check"), [marked(*case) for case in CASES])
 def test_a_broken_component_fails_exactly_the_check_meant_for_it(file: str, name: str, check: str) -> None:
     found = failing(file, name)
     assert list(found) == [check], found
     assert "expected" in found[check] and "; found" in found[check]
 
 
-@pytest.mark.parametrize(("file", "name"), SOUND)
+@pytest.mark.parametrize(("file", "name"), [marked(*case) for case in SOUND])
 def test_a_sound_component_fails_none(file: str, name: str) -> None:
     assert failing(file, name) == {}
 

@@ -28,6 +28,8 @@ from paramtrans.utils.seeds import derive
 from paramtrans.zoo import ROLES, Zoo, do_job, host_training
 from paramtrans.zoo.recipe import host_seed, hosts_digest, shards
 
+pytestmark = pytest.mark.pipeline
+
 Make = Callable[..., Config]
 
 
