@@ -22,6 +22,7 @@ from paramtrans.utils.boundary import reason
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
+    from types import FrameType
 
 
 class Commands(click.Group):
@@ -71,28 +72,36 @@ def main(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     sys.unraisablehook = _interrupted_again
     _end_in_order()
+    interrupts = _noted()
     given = sys.argv[1:] if arguments is None else arguments
     arguments = [argument for argument in given if argument != "--debug"]
     try:
         with answer.alone("--json" in arguments):
             status: Any = paramtrans_group.main(arguments, prog_name="paramtrans", standalone_mode=False)
         _flush()
-    except click.ClickException as error:
+    except (KeyboardInterrupt, click.Abort):
+        return _interrupted(arguments)
+    except Exception as error:
+        if interrupts:  # compiled code that meets an interrupt may raise an error of its own instead
+            return _interrupted(arguments)
+        return _failed(error, debug="--debug" in given)
+    return status if isinstance(status, int) else 0
+
+
+def _failed(error: Exception, debug: bool) -> int:
+    """Say what went wrong; the exit status. A defect of ours is raised again."""
+    if isinstance(error, click.ClickException):
         error.show()
         return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        again = "run it again without --fresh" if "--fresh" in arguments else "run the same command again"
-        click.echo(f"interrupted; {again} to go on", err=True)
-        return 130
-    except StopRun as error:
+    if isinstance(error, StopRun):
         click.echo(f"stopped: {error}; run the same command again to go on", err=True)
         return 3
-    except (ParamtransError, OSError) as error:
-        if "--debug" in given:
-            traceback.print_exc()
-        click.echo(_told(error), err=True)
-        return 2
-    return status if isinstance(status, int) else 0
+    if not isinstance(error, ParamtransError | OSError):
+        raise error
+    if debug:
+        traceback.print_exception(error)
+    click.echo(_told(error), err=True)
+    return 2
 
 
 def _told(error: ParamtransError | OSError) -> str:
@@ -121,6 +130,27 @@ def _end_in_order() -> None:
     for number in (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")):
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, lambda number, frame: sys.exit(128 + number))
+
+
+def _noted() -> list[int]:
+    """A list to which each SIGINT is added before it is a `KeyboardInterrupt`, where Python's own handler stands."""
+    noted: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        noted.append(number)
+        signal.default_int_handler(number, frame)
+
+    own = threading.current_thread() is threading.main_thread()
+    if own and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, note)
+    return noted
+
+
+def _interrupted(arguments: list[str]) -> int:
+    """Say how to go on; the exit status."""
+    again = "run it again without --fresh" if "--fresh" in arguments else "run the same command again"
+    click.echo(f"interrupted; {again} to go on", err=True)
+    return 130
 
 
 def _interrupted_again(lost: UnraisableHookArgs) -> None:

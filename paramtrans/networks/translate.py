@@ -17,15 +17,16 @@ from paramtrans.api.adapter import BlockAdapter
 from paramtrans.api.stacking import Params
 from paramtrans.api.translator import Translator
 from paramtrans.backends.vmap import Vmap
-from paramtrans.errors import DataError, SpecMismatch
+from paramtrans.errors import SpecMismatch
 from paramtrans.networks import factories
-from paramtrans.networks.activations import Inputs, NetworkContext, call, check_repeatable, first_examples, in_batches
-from paramtrans.networks.blocks import NetworkBlock, Survey, find_blocks, matches, put, some_paths, survey
+from paramtrans.networks.activations import Inputs, NetworkContext, check_repeatable, in_batches
+from paramtrans.networks.blocks import NetworkBlock, find_blocks, put
 from paramtrans.networks.factories import Maker
 from paramtrans.networks.files import ATTRIBUTE, SIZES, Replaced
 from paramtrans.networks.graph.narrow import Setting
 from paramtrans.networks.host_network import HostNetwork
 from paramtrans.networks.input_cache import Entrances
+from paramtrans.networks.looking import check_room, look
 from paramtrans.networks.narrowing import NarrowedGroup, narrow_network, suits
 from paramtrans.networks.widths import Budget, FlopBudget, Ratio, Widths, with_registry
 from paramtrans.ops.distances import streamed_error
@@ -35,8 +36,6 @@ from paramtrans.utils import seeds
 from paramtrans.utils.progress import Reporter
 from paramtrans.utils.surroundings import pinned
 
-Placed = tuple[NetworkBlock, BlockAdapter]
-"""A block, and what is to stand in its place."""
 BAD = 0.2
 """A block with a larger feature error (relative reconstruction error) is warned of; docs/networks.md says what such
 errors cost in accuracy."""
@@ -121,7 +120,7 @@ def translate(
         sized = [(block, chosen[block.entrance]) for block in looked.blocks]
         targets = [(block, block.adapter.with_sizes(sizes)) for block, sizes in sized if sizes != block.sizes]
     if (batch := next(iter(batches), None)) is not None:
-        _check_room(original, targets, batch)
+        check_room(original, targets, batch)
     small, entrances = copy.deepcopy(original), Entrances(batches)
     replaced: list[Replaced] = []
     count = f"{len(targets)} block{'' if len(targets) == 1 else 's'}"
@@ -166,64 +165,6 @@ def _finished(
     setattr(small, ATTRIBUTE, (*getattr(module, ATTRIBUTE, ()), *replaced))
     setattr(small, SIZES, (*getattr(module, SIZES, ()), *sizes))
     return small
-
-
-def look(
-    network: nn.Module,
-    pattern: str,
-    batches: Iterable[Inputs],
-    registry: Registry,
-    own: BlockAdapter | None = None,
-) -> Survey:
-    """The blocks of a network in eval mode that can be translated; raises `SpecMismatch` where there are none.
-
-    With `own`, the source block of a trained translator, those alone that it fits.
-    """
-    every = find_blocks(network, registry, own=own)
-    if not every and own is not None:
-        raise SpecMismatch(
-            f"the translator was trained for blocks of another kind ({factories.named(own)}) than those of this "
-            f"{type(network).__name__}; paramtrans inspect lists them"
-        )
-    if not every:
-        known = ", ".join(entry.name for entry in registry.of_kind("block_adapter"))
-        raise SpecMismatch(
-            f"no adapter ({known}) knows a block of this {type(network).__name__}; docs/networks.md says what is "
-            "recognised, docs/plugins.md how to add to it"
-        )
-    found = [block for block in every if matches(block.path, pattern)]
-    if not found:
-        raise SpecMismatch(f'no block has a path that matches "{pattern}"; there are {some_paths(every)}')
-    fit = [block for block in found if own is None or block.adapter is own]
-    batch = next(iter(batches), None)
-    looked = survey(network, fit, batch) if batch is not None and fit else Survey(tuple(fit), {})
-    if own is not None:
-        others = {block.path: factories.unfit("source", own, block.adapter) for block in found if block not in fit}
-        looked = Survey(looked.blocks, {**others, **looked.refused})
-    if not looked.blocks:
-        reasons = "; ".join(f"{path or 'the network'}: {reason}" for path, reason in looked.refused.items())
-        raise SpecMismatch(f"none of the blocks can be translated: {reasons}")
-    return looked
-
-
-@torch.no_grad()
-def _check_room(network: nn.Module, targets: Sequence[Placed], batch: Inputs) -> None:
-    """Raise `SpecMismatch` where the network's own code has no room for smaller blocks, before any is translated."""
-    trial = copy.deepcopy(network)
-    for block, target in targets:
-        block.replace(trial, target, None)
-    try:
-        call(trial, first_examples(batch, 1))
-    except DataError as error:
-        if len(targets) == 1:
-            reason = str(error.__cause__).partition("\n")[0]
-            raise SpecMismatch(
-                f"{targets[0][0].path or 'the network'}: the code around it takes no other number of hidden units "
-                f"({reason}); leave it out (blocks=)"
-            ) from error
-        for one in targets:
-            _check_room(network, [one], batch)
-        raise
 
 
 def _translate_block(

@@ -70,8 +70,10 @@ class Plugins:
         self._entry_points = True
         seen: set[tuple[str, str]] = set()
         for distribution in importlib.metadata.distributions():
-            for point in distribution.entry_points.select(group=ENTRY_POINTS):
-                name, version = distribution.metadata["Name"] or "", distribution.version or ""
+            points = distribution.entry_points.select(group=ENTRY_POINTS)
+            metadata: Any = distribution.metadata if points else {}  # read anew, and parsed, each time it is asked for
+            for point in points:
+                name, version = metadata["Name"] or "", metadata["Version"] or ""
                 # An editable install can be visible on two paths; the first one found is the one imported.
                 if (name, point.name) in seen:
                     continue

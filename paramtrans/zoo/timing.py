@@ -44,9 +44,11 @@ class Trial:
         return Hosts(parts["former"], parts["source"], parts["latter"], target, tuple(self.seeds), stream)
 
     def _all(self, train: Callable[[int], Params], options: HostTraining) -> float:
-        """A longer run less a shorter one, so that preparation does not count."""
-        seconds = {count: _timed(partial(train, count)) for count in (1, 1 + STEPS)}
-        return max(0.0, seconds[1 + STEPS] - seconds[1]) / STEPS * options.length(len(self.builder.task.split("train")))
+        """A longer run less a shorter one, so that preparation does not count; where something else slowed the shorter
+        one, so that it took as long, the longer one as a whole."""
+        shorter, longer = (_timed(partial(train, count)) for count in (1, 1 + STEPS))
+        step = (longer - shorter) / STEPS if longer > shorter else longer / (1 + STEPS)
+        return step * options.length(len(self.builder.task.split("train")))
 
     def _train(self, count: int) -> Params:
         options = _short(self.builder.config.zoo.step1, count)

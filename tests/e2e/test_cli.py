@@ -236,6 +236,26 @@ def test_an_interrupt_that_python_drops_comes_again() -> None:
     assert done.stderr.startswith("interrupted") and done.stderr.count("\n") == 1  # and nothing of the one dropped
 
 
+LOST = """
+import os, signal, sys
+from paramtrans.cli import main
+def work(*arguments, **settings):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        pass
+    raise ValueError("what compiled code made of it")
+main.paramtrans_group.main = work
+sys.exit(main.main([]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT ends a process there")
+def test_an_interrupt_that_compiled_code_turns_into_an_error_is_one() -> None:
+    done = subprocess.run([sys.executable, "-c", LOST], capture_output=True, text=True, check=False)
+    assert done.returncode == 130 and done.stderr.startswith("interrupted"), done.stderr
+
+
 # Mistakes
 
 

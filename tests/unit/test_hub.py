@@ -23,7 +23,8 @@ pytest.importorskip("huggingface_hub", reason="the extra paramtrans[hub] is not 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run"
 HEADER = f"""
 import json, pathlib, torch
-from paramtrans import PretrainedTranslator, card, load_translator
+from paramtrans import PretrainedTranslator, load_translator
+from paramtrans.translators import card
 from paramtrans.hub import HubTranslator
 from paramtrans.api.modules import initial
 golden = pathlib.Path({str(GOLDEN)!r})

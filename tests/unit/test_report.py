@@ -17,6 +17,7 @@ import torch
 from rich.console import Console
 
 from paramtrans.config.toml_writer import toml
+from paramtrans.ops.statistics import gap_closed
 from paramtrans.report import figures, html
 
 NASTY = "</text><script>alert('$x_1$')</script>\x00\ud800 & \"quotes\""
@@ -254,7 +255,7 @@ def test_headline_with_few_methods(result, alone):
 )
 def test_gap_closed(low, middle, high, share):
     means = {"random_init": low, "translated": middle, "trained_target": high}
-    closed = html.gap_closed({name: {"mean": mean} for name, mean in means.items()})
+    closed = gap_closed({name: {"mean": mean} for name, mean in means.items()}, "translated")
     assert closed == (None if share is None else pytest.approx(share))
 
 
