@@ -68,9 +68,10 @@ class Setting:
     after: int | tuple[int, ...]
 
 
-def narrow(network: nn.Module, removal: Removal, settings: list[Setting]) -> nn.Module:
-    """A copy of a network without the units of `removal`, with these settings."""
-    small = copy.deepcopy(network)
+def narrow(network: nn.Module, removal: Removal, settings: list[Setting], share: bool = False) -> nn.Module:
+    """A copy of a network without the units of `removal`, with these settings; with `share`, parameters that stay as
+    they are are the network's own."""
+    small = copy.deepcopy(network, {id(one): one for one in network.parameters()} if share else {})
     kept = removal.kept()
     shrink(small, kept)
     apply(small, settings)

@@ -129,7 +129,7 @@ def prove(network: nn.Module, removal: Removal, whole: list[Tensor] | None = Non
     failure, best = "", float("inf")
     for settings in _choices(found):
         try:
-            outputs = run(narrow(network, removal, list(settings)), program)
+            outputs = run(narrow(network, removal, list(settings), share=True), program)
         except Exception as error:  # a network's own code may raise anything
             failure = failure or _told(error)
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -84,6 +85,8 @@ class Classes:
         self.parents: dict[int, list[tuple[int, frozenset[int]]]] = defaultdict(list)
         """For each child the cells that it stands in, each with its parent."""
         self.partitions: list[list[frozenset[int]]] = []
+        self._crossing: dict[int, frozenset[int] | None] = {}
+        """Parents of a child that stands in cells that cross; None for others."""
         seen: set[tuple[int, frozenset[int]]] = set()
         for parents, children in covers:
             partition: list[frozenset[int]] = []
@@ -115,11 +118,12 @@ class Classes:
 
     def _may_go(self, child: int, going: set[int]) -> bool:
         """Whether a child leaves no crossing cells half full: it goes with one of them, or stands in nested ones."""
-        cells = [(parent, cell) for parent, cell in self.parents.get(child, ()) if len(cell) > 1]
-        if any(parent in going for parent, _ in cells):
-            return True
-        crossing = any(not (a <= b or b <= a) for _, a in cells for _, b in cells)
-        return not crossing
+        if child not in self._crossing:
+            cells = [(parent, cell) for parent, cell in self.parents.get(child, ()) if len(cell) > 1]
+            cross = any(not (a <= b or b <= a) for (_, a), (_, b) in combinations(cells, 2))
+            self._crossing[child] = frozenset(parent for parent, _ in cells) if cross else None
+        parents = self._crossing[child]
+        return parents is None or not parents.isdisjoint(going)
 
 
 def find_units(labelled: Labelled) -> list[UnitGroup]:
