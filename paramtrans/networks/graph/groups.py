@@ -108,24 +108,31 @@ def _inside(group: UnitGroup, other: UnitGroup) -> bool:
 
 
 def _residual(labelled: Labelled, classes: Classes) -> set[int]:
-    """Classes of units that are added to what layers make of them: those of residual streams."""
+    """Classes of units of residual streams: a value that depends on the inputs, plus what layers make of that value."""
     found: set[int] = set()
+    program = labelled.program
     summing = {one.node.name for one in labelled.contractions}
-    before: dict[str, set[str]] = {}  # all labelled values that one comes from
-    through: dict[str, set[str]] = {}  # of these, those that a sum over units lies between
-    for node in labelled.program.nodes:
-        given = node.all_input_nodes
-        before[node.name] = set().union(*(before[one.name] for one in given))
-        before[node.name] |= {one.name for one in given if _labelled(labelled, one)}
-        through[node.name] = (
-            before[node.name] if node.name in summing else set().union(*(through[one.name] for one in given))
-        )
+    values: dict[str, set[str]] = {}  # all values with units that one comes from
+    direct: dict[str, set[str]] = {}  # of these, those with no sum over units between
+    through: dict[str, set[str]] = {}  # of these, those with one
+    moving: set[str] = set()  # values that depend on the inputs
+    for node in program.nodes:
+        given = [one.name for one in node.all_input_nodes]
+        if node.name in program.inputs or not moving.isdisjoint(given):
+            moving.add(node.name)
+        own = {one.name for one in node.all_input_nodes if one.name in moving and _labelled(labelled, one)}
+        values[node.name] = own.union(*(values[name] for name in given))
+        if node.name in summing:
+            direct[node.name], through[node.name] = set(), values[node.name]
+        else:
+            direct[node.name] = own.union(*(direct[name] for name in given))
+            through[node.name] = set().union(*(through[name] for name in given))
         operands = [one for one in node.args if isinstance(one, Node)][:2]
         if name_of(node) not in ("add", "sub") or len(operands) < 2 or any(one.op == "placeholder" for one in operands):
             continue
         shared = _classes(labelled, classes, operands[0]) & _classes(labelled, classes, operands[1])
         for one, other in (operands, operands[::-1]):
-            both = through[one.name] & (before[other.name] | {other.name})
+            both = through[one.name] & (direct[other.name] | ({other.name} & moving))
             if shared and any(_carries(labelled, classes, name, shared) for name in both):
                 found |= shared
     return found - {classes.pinned}

@@ -12,7 +12,7 @@ A value has any number of labels, which run over different axes. All rules come 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -62,6 +62,16 @@ class Facts:
         for axis in axes:
             if label.shape[axis] > 1:
                 self.equate(label, label.narrow(axis, 0, 1))
+
+    def rows(self, label: Label, axes: Collection[int]) -> Label:
+        """Atoms of what runs over some axes of a label, each covering all that it runs past; rows alike share one."""
+        others = [axis for axis in range(label.ndim) if axis not in axes]
+        sizes = [size if axis in axes else 1 for axis, size in enumerate(label.shape)]
+        past = label.permute(*axes, *others).reshape(torch.Size(sizes).numel(), -1)
+        alike, which = past.unique(dim=0, return_inverse=True)
+        made = self.fresh(len(alike))
+        self.covers.append(Cover(made, alike))
+        return squeezed(made[which].view(sizes))
 
     def cover(self, parents: Label, children: Label) -> None:
         """`parents` runs over some of the axes of `children`: each goes if and only if all that it runs past do."""
@@ -169,9 +179,8 @@ def _joined(facts: Facts, labels: list[Label], label: Label) -> list[Label]:
         elif shared < axes:
             facts.cover(other, label)
         else:  # both run over an axis and each over another one beside it: what they share is a row of both
-            rows = facts.fresh(*(size if axis in shared & axes else 1 for axis, size in enumerate(label.shape)))
+            rows = facts.rows(label, sorted(shared & axes))
             facts.cover(rows, other)
-            facts.cover(rows, label)
             kept.append(other)
     if not any(one is label for one in kept):
         kept.append(label)
@@ -186,9 +195,7 @@ def summed(facts: Facts, labels: Sequence[Label], axes: Iterable[int]) -> list[L
         if not run & gone:
             result.append(label)
         elif run - gone:
-            rows = facts.fresh(*(size if axis in run - gone else 1 for axis, size in enumerate(label.shape)))
-            facts.cover(rows, label)
-            result.append(rows)
+            result.append(facts.rows(label, sorted(run - gone)))
     return disjoint_rows(facts, result)
 
 

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 from paramtrans.networks.graph.capture import Program
 from paramtrans.networks.graph.labels import Facts, Label, axes_of
 from paramtrans.networks.graph.operators import Contraction, State, Value, name_of, pin_all
+from paramtrans.networks.graph.rules.elementwise import FILLING
 from paramtrans.networks.graph.rules.every import RULES
 
 KNOWN_ELEMENTS = 2**20
@@ -79,7 +80,7 @@ def _operation(state: State, node: Node, values: dict[str, Any]) -> Any:
         return args[0][args[1]]
     result = node.meta.get("val")
     tensors = [one for one in tree_flatten((args, kwargs))[0] if isinstance(one, Value)]
-    labelled = any(value.labels for value in tensors)
+    labelled = any(value.labels for value in tensors) or name_of(node) in FILLING
     rule = RULES.get(name_of(node), pin_all)
     try:
         labels = rule(state, node, list(args), kwargs) if labelled else None

@@ -84,22 +84,23 @@ class Classes:
         """For each parent the sets of children that it covers."""
         self.parents: dict[int, list[tuple[int, frozenset[int]]]] = defaultdict(list)
         """For each child the cells that it stands in, each with its parent."""
-        self.partitions: list[list[frozenset[int]]] = []
+        self.partitions: list[np.ndarray] = []
+        """For each cover its distinct cells: the classes of the children of each, `[cells, children]`."""
         self._crossing: dict[int, frozenset[int] | None] = {}
         """Parents of a child that stands in cells that cross; None for others."""
         seen: set[tuple[int, frozenset[int]]] = set()
         for parents, children in covers:
-            partition: list[frozenset[int]] = []
-            for parent, own in zip(self.of[parents].tolist(), self.of[children].tolist(), strict=True):
+            rows = np.sort(self.of[children], 1)
+            for parent, own in zip(self.of[parents].tolist(), rows.tolist(), strict=True):
                 cell = frozenset(own)
-                partition.append(cell)
                 if cell == {parent} or (parent, cell) in seen:
                     continue
                 seen.add((parent, cell))
                 self.cells[parent].append(cell)
                 for child in cell:
                     self.parents[child].append((parent, cell))
-            self.partitions.append(partition)
+            if len(distinct := np.unique(rows, axis=0)) > 1:
+                self.partitions.append(distinct)
 
     def closure(self, seed: int) -> frozenset[int] | None:
         """All classes that go with one; None where something of them can never go, or not alone."""
@@ -190,27 +191,22 @@ def _groups(
 def _cells(classes: Classes, units: list[frozenset[int]]) -> Tensor | bool | None:
     """The cell of each unit where cells must stay equally full; None without such cells; False where they cannot."""
     found: Tensor | None = None
-    inside = set().union(*units)
+    of_class: dict[int, list[int]] = defaultdict(list)
+    for number, unit in enumerate(units):
+        for one in unit:
+            of_class[one].append(number)
     for partition in classes.partitions:
-        if not any(cell & inside for cell in partition) or len({*partition}) < 2:
+        inside = np.isin(partition, list(of_class))
+        if not inside.any():
             continue
-        distinct = list(dict.fromkeys(partition))
-        counts = (
-            torch.tensor([[len(unit & cell) for cell in distinct] for unit in units])
-            if len(units) * len(distinct) <= 10**6
-            else None
-        )
-        if counts is None:
-            return False
-        sizes = torch.tensor([len(cell) for cell in distinct])
-        partly = (counts > 0) & (counts < sizes)
-        if not partly.any() or (not (counts < counts[:, :1]).any() and not (counts > counts[:, :1]).any()):
+        counts = torch.zeros(len(units), len(partition), dtype=torch.long)
+        for cell, child in zip(*inside.nonzero(), strict=True):
+            counts[of_class[int(partition[cell, child])], int(cell)] += 1
+        partly = (counts > 0) & (counts < partition.shape[1])
+        if not partly.any() or bool((counts == counts[:, :1]).all()):
             continue  # whole cells go, or equally much of each
-        if (
-            ((counts > 0).sum(1) != 1).any()
-            or len({*counts.sum(1).tolist()}) > 1
-            or (counts.sum(0) != counts.sum(0)[0]).any()
-        ):
+        once = bool(((counts > 0).sum(1) == 1).all()) and len({*counts.sum(1).tolist()}) == 1
+        if not once or bool((counts.sum(0) != counts.sum(0)[0]).any()):
             return False
         own = counts.argmax(1)
         if found is not None and not torch.equal(found, own):

@@ -69,9 +69,21 @@ def group_norm(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]
     return labels
 
 
+FILLING = ("zeros", "ones", "full", "new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like")
+"""Operations that make a tensor of one number, whose sizes are the code's."""
+
+
+@rule(" ".join(FILLING))
+def filled(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> list[Label]:
+    """Any of these sizes may follow what the value is combined with."""
+    shape = tuple(node.meta["val"].shape)
+    sides = [(axis, size) for axis, size in enumerate(shape) if size > 1]
+    return [state.facts.fresh(*(size if one == axis else 1 for one in range(len(shape)))) for axis, size in sides]
+
+
 @rule(
-    "arange zeros ones full empty zeros_like ones_like full_like empty_like new_zeros new_ones new_full "
-    "new_empty scalar_tensor tensor eye linspace tril triu rand randn randn_like rand_like fill copy sym_size "
+    "arange empty empty_like new_empty scalar_tensor tensor "
+    "eye linspace tril triu rand randn randn_like rand_like fill copy sym_size "
     "fill_ _assert_async _assert_scalar meshgrid sym_constrain_range_for_size one_hot bucketize searchsorted "
     "tril_indices"
 )

@@ -9,7 +9,7 @@ import torch
 from torch.fx import Node
 from torch.utils._pytree import tree_flatten, tree_map
 
-from paramtrans.networks.graph.labels import Label, axes_of, disjoint, squeezed
+from paramtrans.networks.graph.labels import Label, align, axes_of, disjoint, squeezed
 from paramtrans.networks.graph.operators import (
     Rules,
     Shape,
@@ -24,10 +24,10 @@ rule = Rules()
 
 
 @rule(
-    "view reshape _unsafe_view permute transpose t numpy_T mT expand expand_as slice select split "
+    "view reshape _unsafe_view permute transpose t numpy_T mT expand slice select split "
     "split_with_sizes chunk unbind flatten unflatten squeeze unsqueeze roll flip pixel_shuffle "
     "pixel_unshuffle index_select repeat repeat_interleave narrow movedim moveaxis swapaxes swapdims tile "
-    "broadcast_to index channel_shuffle view_as tensor_split diagonal unsafe_split unsafe_chunk rot90 adjoint "
+    "broadcast_to index channel_shuffle tensor_split diagonal unsafe_split unsafe_chunk rot90 adjoint "
     "mH matrix_H unfold hsplit vsplit"
 )
 def movement(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
@@ -50,6 +50,19 @@ def movement(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) 
     return results if several else results[0]
 
 
+@rule("view_as reshape_as expand_as")
+def as_another(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> list[Label]:
+    """A shape taken from another value: sizes of the two become smaller together."""
+    given, other = args[:2]
+    labels = given.labels
+    if name_of(node) != "expand_as":
+        moved = [label.expand(given.shape).reshape(other.shape) for label in labels]
+        labels = disjoint(state.facts, [squeezed(one) for one in moved])
+        _note_rows(state, labels)
+    shape = given.shape if name_of(node) == "expand_as" else other.shape
+    return align(state.facts, [(shape, labels), (other.shape, other.labels)])
+
+
 SPLITTING = ("view", "reshape", "_unsafe_view", "unflatten")
 
 
@@ -58,8 +71,7 @@ def _note_rows(state: State, labels: list[Label]) -> None:
     for label in labels:
         axes = axes_of(label)
         if len(axes) > 1:
-            rows = state.facts.fresh(*(size if axis == axes[0] else 1 for axis, size in enumerate(label.shape)))
-            state.facts.cover(rows, label)
+            state.facts.rows(label, axes[:1])
 
 
 _UNKNOWN = object()
