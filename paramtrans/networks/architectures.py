@@ -96,10 +96,10 @@ def _expected(files: bool, registry: Registry) -> str:
     return f"{forms} or FILE.py:FACTORY" if files else forms
 
 
-def factory_file(architecture: str) -> list[Path]:
+def factory_file(architecture: str, registry: Registry | None = None) -> list[Path]:
     """The Python file that an architecture is made by, if it is."""
     place = architecture.partition("?")[0].rpartition(":")[0]
-    return [] if is_installed(architecture, components()) or not place else [Path(place)]
+    return [] if is_installed(architecture, registry or components()) or not place else [Path(place)]
 
 
 def with_parameters(network: nn.Module, path: Path) -> nn.Module:
