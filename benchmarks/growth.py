@@ -52,7 +52,8 @@ def train(hosts: int, steps: int) -> dict[str, Any]:
         started = time.process_time()
         for step in (1, 2):
             jobs = [job for job in zoo.missing(step) if job.role == "train"]
-            builder.executor.run([{**job, "cache": str(cache_dir(None))} for job in jobs], lambda steps: None)
+            cached = [job.model_copy(update={"cache": cache_dir(None)}) for job in jobs]
+            builder.executor.run(cached, lambda steps: None)
         spent = time.process_time() - started
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     row = {

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+from paramtrans.errors import StoreError
+from paramtrans.storage import files
 from trust.checks import Count, Setting
 from trust.runs import Process, Shell, limited, undisturbed
 
@@ -41,6 +45,14 @@ def attempt(setting: Setting, count: Count, cases: list[Case]) -> None:
         if [(path.name, path.read_text()) for path in outside.iterdir()] != [("mine.txt", "mine")]:
             problems.append(f"outside there are {sorted(path.name for path in outside.iterdir())}")
         count.add(name, problems)
+
+
+def seal(path: Path, document: dict[str, Any]) -> None:
+    """Write a document with a checksum of itself, as a stranger's program would: also one that is no JSON."""
+    try:
+        files.write_sealed(path, document)
+    except StoreError:
+        path.write_text(json.dumps({**document, files.SEAL: "0" * 64}))
 
 
 def _do(arguments: list[str]) -> int:

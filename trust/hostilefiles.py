@@ -14,7 +14,7 @@ from typing import Any
 
 from paramtrans.storage import files
 from trust.checks import Count, Setting
-from trust.hostile import Case, attempt, write
+from trust.hostile import Case, attempt, seal, write
 from trust.runs import Shell, undisturbed
 
 
@@ -118,14 +118,14 @@ def _translator(folder: Path, whole: Shell, content: bytes) -> list[str]:
 
 
 def _sealed(made: Path, size: int, checksum: str) -> list[str]:
-    files.write_sealed(made / "translator.safetensors.json", {"format": 1, "bytes": size, "sha256": checksum})
+    seal(made / "translator.safetensors.json", {"format": 1, "bytes": size, "sha256": checksum})
     return edit(made, {"weights_sha256": checksum})
 
 
 def edit(made: Path, changes: dict[str, Any]) -> list[str]:
     document = json.loads((made / "translator.json").read_bytes())
     del document[files.SEAL]
-    files.write_sealed(made / "translator.json", {**document, **changes})
+    seal(made / "translator.json", {**document, **changes})
     return ["load", str(made)]
 
 
@@ -142,7 +142,7 @@ def _described(folder: Path, whole: Shell, content: bytes) -> list[str]:
 def _recorded(folder: Path, whole: Shell, changes: dict[str, Any]) -> list[str]:
     document = whole.record()
     del document[files.SEAL]
-    files.write_sealed(folder / "run.json", {**document, **changes})
+    seal(folder / "run.json", {**document, **changes})
     return ["run", "--from", str(folder / "run.json"), "--quiet", "--set", "zoo.train=no"]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from paramtrans.storage import files
 from trust.checks import Count, Setting
-from trust.hostile import Case, attempt, write
+from trust.hostile import Case, attempt, seal, write
 from trust.hostilefiles import Canary, copy_of, edit
 from trust.runs import CONFIG, PLUGIN, Shell, undisturbed
 
@@ -242,7 +242,7 @@ def _indexed(folder: Path, exported: Path, at: str, value: Any) -> list[str]:
     for key in before:
         place = place[key]
     place[last] = value
-    files.write_sealed(folder / "zoo" / "index.json", index)
+    seal(folder / "zoo" / "index.json", index)
     return _import(folder)
 
 
@@ -276,4 +276,4 @@ def _pretrained(folder: Path, whole: Shell, changes: dict[str, Any]) -> list[str
 
 
 def _seal(path: Path, document: dict[str, Any]) -> None:
-    files.write_sealed(path, document)
+    seal(path, document)
