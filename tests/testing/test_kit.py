@@ -21,8 +21,8 @@ from paramtrans.testing import CHECKS, checks, results, subjects
 from paramtrans.testing.check import Subject
 from paramtrans.testing.every import BASES
 
-FILES = {name: Path(__file__).parent / "broken" / f"{name}.py" for name in ("blocks", "translators", "others")}
-SUFFIX = {"blocks": "Block", "translators": "Translator", "others": ""}
+SUFFIX = {"blocks": "Block", "translators": "Translator", "others": "", "networks": ""}
+FILES = {name: Path(__file__).parent / "broken" / f"{name}.py" for name in SUFFIX}
 
 
 @cache
