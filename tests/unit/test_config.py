@@ -613,7 +613,7 @@ def test_any_accepted_config_validates_again_to_itself(registry, data: st.DataOb
         f"source.kernel={data.draw(st.sampled_from([1, 3, 5, 7]))}",
         f"translator.dropout={data.draw(st.floats(0, 0.99))}",
         f"augmenters.0.on={data.draw(st.sampled_from(['source', 'target', 'both']))}",
-        f"run.dir={data.draw(st.text(alphabet='abc/ éß', max_size=8))!r}",
+        f"run.dir={data.draw(st.text(alphabet='abc/ éß', min_size=1, max_size=8))!r}",
     ]
     found = config.validate(changed(*settings), registry)
     assert config.validate(found.model_dump(mode="json"), registry) == found

@@ -97,7 +97,6 @@ def test_blocks_whose_units_fell_silent_are_warned_of(
 
 def test_a_folder_without_a_diagnosis_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["diagnose", str(tmp_path)]) == 2
-    (tmp_path / "evaluation.json").write_text("{}")
-    assert main(["diagnose", str(tmp_path)]) == 2
-    errors = capsys.readouterr().err
-    assert "is missing; give the folder" in errors and "has no diagnosis" in errors
+    assert "is missing; give the folder of a finished run" in capsys.readouterr().err
+    assert main(["diagnose", str(Path(__file__).parents[1] / "golden" / "run")]) == 2
+    assert "has no diagnosis" in capsys.readouterr().err

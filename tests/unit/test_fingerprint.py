@@ -48,7 +48,7 @@ def again(fresh_plugins: Callable[[], Plugins], support: Path, tmp_path: Path) -
             del sys.modules[name]
         from paramtrans.zoo import jobs
 
-        jobs._parts.cache_clear()
+        jobs._builder.cache_clear()
         for name in ("pointwise.py", "tiny_task.py"):
             loaded.load_file(tmp_path / name)
         settings = [*SETTINGS, f"run.dir={tmp_path / folder}", "source.channels=4"]
