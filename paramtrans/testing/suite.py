@@ -25,6 +25,7 @@ from paramtrans.testing import (  # noqa: F401 - each brings its checks
     rivals,
     symmetries,
     tasks,
+    token_translators,
     translators,
     width_rules,
 )

@@ -19,8 +19,8 @@ from paramtrans.api.stacking import Params
 from paramtrans.config.components import ComponentConfig
 from paramtrans.errors import SpecMismatch
 from paramtrans.testing.check import Subject, check, copied, differing, drawing, expect, named
-from paramtrans.testing.samples import context, hosts, neighbours, own, partners, randomised, untouched
-from paramtrans.translators.base import LearnedTranslator, TokenTranslator, positive
+from paramtrans.testing.samples import context, hosts, neighbours, own, partners, untouched
+from paramtrans.translators.base import LearnedTranslator
 from paramtrans.translators.saving import load_translator, save_translator
 
 TOLERANCE = 1e-4
@@ -270,33 +270,3 @@ def sources_that_never_vary_do_no_harm(subject: Subject) -> None:
             written = translated(replace(given, translator=fresh), index)
             wrong = [name for name, tensor in written.items() if not tensor.isfinite().all()]
             expect(not wrong, f"{pair}: finite values, started on {what}", f"others in {named(wrong)}")
-
-
-def _starts_at_a_template(subject: Subject) -> bool:
-    return issubclass(subject.cls, TokenTranslator) and subject.options.get("start", "template") == "template"
-
-
-@check("translator", when=_starts_at_a_template)
-def fresh_it_writes_its_template(subject: Subject) -> None:
-    """Before training it writes the template, whatever it reads: its last layer, which is zero at first, writes all."""
-    for pair in pairs(subject):
-        with drawing(0):
-            made = subject.create(pair.source, pair.target)
-        wanted = positive(made.writes.unpack(made.template[None]), pair.target.spec)
-        above_zero = {tensor.name for tensor in pair.target.spec.tensors if tensor.positive}
-        for name, tensor in translated(replace(pair, translator=made)).items():
-            if tensor.shape[1:] != wanted[name].shape[1:] or (name in above_zero and not bool((tensor > 0).all())):
-                continue  # `writes_what_is_declared` says so
-            same = torch.equal(tensor, wanted[name].expand_as(tensor))
-            expect(same, f"{pair}: the template's {name}", "another, as not the last Linear or Conv1d writes")
-
-
-@check("translator", when=lambda subject: issubclass(subject.cls, TokenTranslator))
-def tokens_are_the_blocks(subject: Subject) -> None:
-    """Its tokens hold every value of the block it reads and of the block it writes, bit for bit."""
-    for pair in pairs(subject):
-        made = pair.translator
-        reading = made.source.read(copied(pair.hosts.source))
-        for layout, block in ((made.reads, reading), (made.writes, randomised(made.target))):
-            lost = differing(layout.unpack(layout.pack(block)), block)
-            expect(not lost, f"{pair}: every value there and back", f"{named(lost)} changed")

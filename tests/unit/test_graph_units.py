@@ -103,6 +103,57 @@ class Shared(nn.Module):
         return F.linear(h, self.embed.weight)
 
 
+class Biased(nn.Module):
+    """Heads over a bias that the code makes, behind a rotation of packed pairs whose shape is taken from another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim = 4, 2
+        self.qkv, self.proj = nn.Linear(6, 24), nn.Linear(8, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        length = x.shape[1]
+        q, k, v = (one.transpose(1, 2) for one in self.qkv(x).view(len(x), length, 3, -1, self.head_dim).unbind(2))
+        angles = torch.arange(length, dtype=x.dtype)[:, None].expand(length, 2)
+        q, k = (one * angles.cos() + torch.stack([-one[..., 1:], one[..., :1]], -1).reshape_as(one) for one in (q, k))
+        bias = torch.zeros(1, self.num_heads, length, length) + torch.ones(length, length).tril().log()
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2)
+        return self.proj(mixed.reshape(len(x), length, -1))
+
+
+class Folded(nn.Module):
+    """Heads that share an axis with examples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim = 4, 2
+        self.q, self.k, self.v, self.proj = nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(8, 6)
+
+    def folded(self, x: Tensor) -> Tensor:
+        split = x.view(len(x), x.shape[1], self.num_heads, self.head_dim).permute(0, 2, 1, 3)
+        return split.reshape(-1, x.shape[1], self.head_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (self.folded(layer(x)) for layer in (self.q, self.k, self.v))
+        mixed = torch.bmm(torch.bmm(q, k.transpose(1, 2)).softmax(-1), v)
+        mixed = mixed.view(len(x), self.num_heads, x.shape[1], self.head_dim).permute(0, 2, 1, 3)
+        return self.proj(mixed.reshape(len(x), x.shape[1], -1))
+
+
+class Repeated(nn.Module):
+    """One layer passed twice, around an activation that adds a value to its own cube: no residual stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(6, 10), nn.Linear(10, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(2):
+            h = self.up(x)
+            x = x + self.down(h * torch.tanh(h + 0.04 * h.pow(3)))
+        return x
+
+
 IMAGE, TOKENS = torch.randn(6, 3, 8, 8), torch.randn(6, 5, 6)
 CASES: dict[str, tuple[Callable[[], nn.Module], Tensor, dict[str, int]]] = {
     "functions": (Mnist, torch.randn(6, 1, 10, 10), {"conv1": 8, "conv2": 12, "fc1": 16}),
@@ -110,6 +161,9 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Tensor, dict[str, int]]] = {
     "packed heads": (lambda: sequential(nn.LayerNorm(6), Packed()), TOKENS, {"1": 4}),
     "squeeze": (Excited, torch.randn(6, 4, 8, 8), {"wide": 12, "squeeze": 3}),
     "concatenation": (Dense, IMAGE, {}),
+    "made bias": (Biased, TOKENS, {"": 4}),
+    "folded heads": (Folded, TOKENS, {"": 4}),
+    "passed twice": (Repeated, TOKENS, {"": 10}),
     "shared": (Shared, torch.randint(0, 11, (6, 5)), {"up": 10}),
     "norm behind": (
         lambda: sequential(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 import torch
 
 from paramtrans.api import modules
+from paramtrans.api.job import Job
 from paramtrans.api.stacking import Params
 from paramtrans.backends import host_runner
 from paramtrans.builder import Builder
@@ -160,8 +160,8 @@ def test_what_was_written_before_an_interruption_is_not_made_again(hosts_alone: 
     before = files(zoo)
     assert len(before) == 2
     first, second, *_ = zoo.missing(1)
-    assert (first["role"], first["start"], first["snapshots"]) == (ROLES[1], 0, {})
-    assert (second["role"], second["start"], list(second["snapshots"])) == ("train", 3, list(ROLES))
+    assert (first.role, first.start, first.snapshots) == (ROLES[1], 0, {})
+    assert (second.role, second.start, list(second.snapshots)) == ("train", 3, list(ROLES))
     train(hosts_alone(SNAPSHOTS))
     assert zoo.missing(1) == [] and {name: files(zoo)[name] for name in before} == before
 
@@ -247,4 +247,4 @@ def test_what_snapshots_cannot_be_is_refused(tiny_config: Make, tiny_plugins: Pl
 
 def test_a_job_with_snapshots_is_json(tiny_config: Make) -> None:
     job = zoo_of(tiny_config(SNAPSHOTS)).missing(1)[0]
-    assert json.loads(json.dumps(job)) == job
+    assert Job.model_validate_json(job.model_dump_json()) == job and job.snapshots

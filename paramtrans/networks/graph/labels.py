@@ -154,10 +154,13 @@ def _raised(label: Label, ndim: int) -> Label:
 
 
 def _check_sizes(facts: Facts, label: Label, shape: Sequence[int], labels: Sequence[Label]) -> None:
-    """Pin a label where another value runs over its axis without a label."""
+    """Sizes of axes over which another value runs without a label stay: what a label runs past beside them may go."""
     labelled = {axis for other in labels for axis in axes_of(other)}
-    if any(shape[axis] > 1 and axis not in labelled for axis in axes_of(label)):
+    fixed = [axis for axis in axes_of(label) if shape[axis] > 1 and axis not in labelled]
+    if len(fixed) == len(axes_of(label)):
         facts.pin(label)
+    else:
+        facts.tie(label, fixed)
 
 
 def _joined(facts: Facts, labels: list[Label], label: Label) -> list[Label]:
