@@ -13,8 +13,15 @@ from dataclasses import dataclass
 from statistics import median
 
 CLI = [sys.executable, "-m", "paramtrans.cli.main"]
+STANDS_ON = "click, pluggy, entry points"
+"""What no start can do without: the libraries of the command line, and a look at what is installed."""
 COMMANDS = {
     "python -c pass": [sys.executable, "-c", "pass"],
+    STANDS_ON: [
+        sys.executable,
+        "-c",
+        "import click, pluggy, importlib.metadata as m; [one.entry_points for one in m.distributions()]",
+    ],
     "paramtrans --help": [*CLI, "--help"],
     "paramtrans plugins": [*CLI, "plugins"],
 }
