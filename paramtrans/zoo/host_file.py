@@ -10,6 +10,7 @@ import safetensors
 import torch
 from safetensors.torch import load
 
+from paramtrans.api.hosts import in_network
 from paramtrans.api.specs import TensorSpec
 from paramtrans.api.stacking import Params, split, take
 from paramtrans.errors import StoreError
@@ -88,10 +89,4 @@ class HostFile:
 
 def network_state(hosts: Params, number: int) -> Params:
     """One of some hosts as the state of a network, `former.*`, `block.*` and `latter.*`, without the stack's axis."""
-    names = {name: name.replace("source.", "block.", 1) if name.startswith("source.") else name for name in hosts}
-    return {names[name]: tensor[number].clone() for name, tensor in hosts.items()}
-
-
-def name_in_file(name: str) -> str:
-    """A tensor's name in a file of hosts: the block in the slot is the source."""
-    return name.replace("block.", "source.", 1) if name.startswith("block.") else name
+    return {in_network(name): tensor[number].clone() for name, tensor in hosts.items()}

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from paramtrans import Context, Hosts, PretrainedTranslator, load_translator
+from paramtrans import Context, PretrainedTranslator, load_translator
 from paramtrans.api.modules import initial
-from paramtrans.api.stacking import split
-from paramtrans.backends.host_runner import HostRunner, network
+from paramtrans.backends.host_runner import HostRunner, untrained
 from paramtrans.errors import ParamtransError, StoreError
 from paramtrans.plugins import components
 from paramtrans.storage import files
@@ -39,10 +38,9 @@ def test_a_shipped_translator_translates_at_once(name: str) -> None:
     translator = PretrainedTranslator.from_pretrained(name.replace("_", "-"))
     assert translator.card is not None
     task = components().create("task", **translator.card.config["task"])
-    untrained = initial(lambda: network(task, translator.source), [1, 2])
-    former, source, latter = (split(untrained, part) for part in ("former", "block", "latter"))
+    hosts = untrained(task, translator.source, [1, 2])
     runner = HostRunner(task, translator.source, translator.target)
-    blocks = translator.translate(source, Context(Hosts(former, source, latter, stream=task.stream()), runner))
+    blocks = translator.translate(hosts.source, Context(hosts, runner))
     assert list(blocks) == list(translator.target.spec.names)
     assert all(len(tensor) == 2 and tensor.isfinite().all() for tensor in blocks.values())
 
