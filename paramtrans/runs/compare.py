@@ -24,7 +24,6 @@ from paramtrans.runs.folder import Record
 from paramtrans.storage import files
 from paramtrans.utils.templates import environment
 
-FORMAT = 1
 NONE = "–"
 
 

@@ -262,8 +262,7 @@ def _document(path: Path, formats: tuple[int, ...], otherwise: str) -> dict[str,
         raise StoreError(f"{error}; {otherwise}") from error
     if not isinstance(document, dict):
         raise StoreError(f"{path}: is not what was written there; {otherwise}")
-    if (found := document.get("format")) not in formats:
-        raise StoreError(f"{path}: has format {found}, this paramtrans reads {formats[-1]}; {otherwise}")
+    store.check_format(path, document.get("format"), formats, otherwise)
     return document
 
 

@@ -54,8 +54,7 @@ def read(folder: Path) -> Card | None:
     if not os.path.lexists(path):
         return None
     document = files.unsealed(path, files.read_json(path))
-    if document.get("format") != FORMAT:
-        raise files.Damaged(f"{path}: has format {document.get('format')}, this paramtrans reads {FORMAT}")
+    files.check_format(path, document.get("format"), (FORMAT,))
     try:
         return Card.model_validate(document)
     except ValidationError as error:

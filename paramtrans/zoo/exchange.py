@@ -259,8 +259,7 @@ def _exported(folder: Path) -> Contents:
     index = store.unsealed(path, store.read_json(path))
     if type(index.get("format")) is not int:
         raise store.Damaged(f"{path}: says no format; it is no index of a zoo")
-    if index.get("format") != FORMAT:
-        raise StoreError(f"{path}: has format {index.get('format')}, this paramtrans reads {FORMAT}; update paramtrans")
+    store.check_format(path, index["format"], (FORMAT,))
     return _checked(folder, index.get("recipe"), index.get("targets"), index.get("files"))
 
 

@@ -80,6 +80,14 @@ def test_a_damaged_card_is_refused(ours: PretrainedTranslator, tmp_path: Path, c
         PretrainedTranslator.from_pretrained(tmp_path)
 
 
+def test_a_card_of_a_later_version_is_told_with_what_to_do(ours: PretrainedTranslator, tmp_path: Path) -> None:
+    ours.save_pretrained(tmp_path)
+    document = files.unsealed(tmp_path / card.CARD, json.loads((tmp_path / card.CARD).read_text()))
+    files.write_sealed(tmp_path / card.CARD, {**document, "format": card.FORMAT + 1})
+    with pytest.raises(StoreError, match=r"card\.json: has format 2, .* reads 1; update paramtrans"):
+        PretrainedTranslator.from_pretrained(tmp_path)
+
+
 def test_a_card_that_is_a_link_to_nowhere_is_not_taken_for_none(ours: PretrainedTranslator, tmp_path: Path) -> None:
     ours.save_pretrained(tmp_path)
     (tmp_path / "card.json").unlink()
