@@ -59,22 +59,31 @@ def translator_costs(translator: Translator, source: Params, context: Context) -
     """Trained values of a translator, and the floating-point operations of translating one block (a stack of one);
     None where PyTorch cannot count them."""
     parameters = sum(p.numel() for p in translator.parameters()) if isinstance(translator, torch.nn.Module) else 0
+    return {
+        "parameters": parameters,
+        "flops": operations(lambda: translator.translate(source, context), "the translator"),
+    }
+
+
+def count(run: Callable[[], object]) -> int:
+    """Floating-point operations of a call, as PyTorch counts them; raises what its counter raises.
+
+    Attention and transformer layers run unfused meanwhile, because fused ones are counted as nothing.
+    """
     fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # fused transformer layers are not counted
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with sdpa_kernel(SDPBackend.MATH):
-            counted = operations(lambda: translator.translate(source, context), "the translator")
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            run()
+        return int(counter.get_total_flops())
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
-    return {"parameters": parameters, "flops": counted}
 
 
 def operations(run: Callable[[], object], what: str) -> int | None:
-    """Floating-point operations of a call, as PyTorch counts them; None, with a warning, where its counter fails."""
+    """What `count` says; None, with a warning, where PyTorch's counter fails."""
     try:
-        with FlopCounterMode(display=False) as counter:
-            run()
-        return int(counter.get_total_flops())
+        return count(run)
     except (RuntimeError, AssertionError, NotImplementedError, KeyError, TypeError) as error:
         logger.warning("%s: its operations are left out, as PyTorch cannot count them: %s", what, reason(error))
         return None

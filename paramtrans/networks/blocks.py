@@ -10,12 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from paramtrans.api.adapter import BlockAdapter
 from paramtrans.api.stacking import Params
 from paramtrans.errors import SpecMismatch
-from paramtrans.evaluation.costs import parameters
+from paramtrans.evaluation.costs import count, parameters
 from paramtrans.networks.activations import Inputs, call, every_layer, first_examples
 from paramtrans.ops.distances import streamed_error
 from paramtrans.plugins.registry import Registry
@@ -245,7 +244,5 @@ def costs(network: nn.Module, batch: Inputs | None) -> dict[str, int]:
         "bytes": sum(tensor.nbytes for tensor in network.state_dict().values()),
     }
     if batch is not None:
-        with FlopCounterMode(display=False) as counter:
-            call(network, first_examples(batch, 1))
-        found["flops"] = int(counter.get_total_flops())
+        found["flops"] = count(lambda: call(network, first_examples(batch, 1)))
     return found
