@@ -287,6 +287,12 @@ def test_config_is_the_same_after_toml():
     assert tomllib.loads(toml({**copy.deepcopy(config), "unset": None})) == config
 
 
+def test_toml_leaves_out_what_is_unset_wherever_it_stands() -> None:
+    config = {"task": {"root": None, "size": 3}, "methods": [{"label": None}, None, {"label": "a", "then": (1, None)}]}
+    found = tomllib.loads(toml(config))
+    assert found == {"task": {"size": 3}, "methods": [{}, {"label": "a", "then": [1]}]}
+
+
 def test_table_has_the_fixed_order_and_marks_translated(result):
     result["methods"]["another_rival"] = method([1.0])
     made = html.table(result)
