@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from paramtrans.api.adapter import BlockAdapter
 from paramtrans.api.hosts import Hosts
+from paramtrans.api.records import Diagnosed, MethodDiagnosis
 from paramtrans.api.runner import Runner
 from paramtrans.api.specs import BlockSpec, Reader
 from paramtrans.api.stacking import Params, take
@@ -28,7 +26,7 @@ class Diagnosis:
         self.runner, self.target, self.hosts, self.inputs = runner, target, hosts, inputs
 
     @torch.no_grad()
-    def of(self, blocks: Params, losses: Tensor, trained: Params | None = None) -> dict[str, Any]:
+    def of(self, blocks: Params, losses: Tensor, trained: Params | None = None) -> MethodDiagnosis:
         """What there is to say of one method: means over hosts, and the confidence in each host's block.
 
         `losses` are what each host lost in accuracy, `[models]`: what the confidence is held against. `trained` are the
@@ -37,15 +35,15 @@ class Diagnosis:
         pieces = [self._piece(blocks, piece) for piece in torch.arange(len(self.hosts)).split(HOSTS_AT_ONCE)]
         features, outputs, mute = (torch.cat(parts) for parts in zip(*pieces, strict=True))
         confidence = torch.exp(-outputs)
-        found: dict[str, Any] = {
-            "unit_cosine": likeness(blocks, self.target.spec),
-            "silent_units": mute.mean().item() if mute.numel() else None,
-            "feature_error": features.mean().item(),
-            "output_divergence": outputs.mean().item(),
-            "nearest_pair": None if trained is None else nearest(blocks, trained, self.target.spec),
-            "spearman": _correlation(-confidence, losses),
-        }
-        return {**found, "confidence": [round(value, 4) for value in confidence.tolist()]}
+        return MethodDiagnosis(
+            unit_cosine=likeness(blocks, self.target.spec),
+            silent_units=mute.mean().item() if mute.numel() else None,
+            feature_error=features.mean().item(),
+            output_divergence=outputs.mean().item(),
+            nearest_pair=None if trained is None else nearest(blocks, trained, self.target.spec),
+            spearman=_correlation(-confidence, losses),
+            confidence=[round(value, 4) for value in confidence.tolist()],
+        )
 
     def _piece(self, blocks: Params, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Feature error, output divergence and share of silent units of some hosts, `[models]` each."""
@@ -98,13 +96,13 @@ def nearest(params: Params, trained: Params, spec: BlockSpec) -> float:
     return (torch.cdist(one, other).amin(1).mean() / typical.clamp_min(1e-12)).item()
 
 
-def describe(section: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def describe(section: Diagnosed) -> list[tuple[str, ...]]:
     """The diagnosis of a run as rows of a table, a heading first."""
     names = ("unit_cosine", "silent_units", "feature_error", "output_divergence", "nearest_pair", "spearman")
     heading = ("method", "unit cosine", "silent units", "feature error", "divergence", "nearest pair", "ρ confidence")
     rows = [
         (method, *("–" if found[name] is None else f"{found[name]:.2f}" for name in names))
-        for method, found in section["methods"].items()
+        for method, found in section.methods.items()
     ]
     return [heading, *rows]
 

@@ -137,7 +137,7 @@ class Planner:
         if isinstance(translator, LearnedTranslator):
             translator.to(run.builder.device)
         costs = translator_costs(translator, hosts.source, Context(hosts, run.builder.runner))
-        return {"name": run.config.translator.name, **costs}
+        return {"name": run.config.translator.name, **costs._asdict()}
 
     def _again(self, run: Run) -> bool:
         """Whether an earlier run learns the same."""

@@ -61,19 +61,19 @@ def test_a_run_is_diagnosed_and_the_command_shows_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     result = run(tiny_config("zoo.report=4", "zoo.step1.steps=40"), loaded=tiny_plugins)
-    methods = result.evaluation["diagnosis"]["methods"]
+    methods = result.evaluation.diagnosis.methods
     assert methods.keys() == result.methods.keys() - {"source"}
     for found in methods.values():
-        assert len(found["confidence"]) == 4
-        divergences = [-math.log(value) for value in found["confidence"]]  # confidences are rounded
-        assert statistics.fmean(divergences) == pytest.approx(found["output_divergence"], abs=1e-3)
-    assert methods["zero_block"]["silent_units"] == 1 and methods["zero_block"]["unit_cosine"] == 0
-    assert methods["random_replacement"]["nearest_pair"] < 1e-2
+        assert len(found.confidence) == 4
+        divergences = [-math.log(value) for value in found.confidence]  # confidences are rounded
+        assert statistics.fmean(divergences) == pytest.approx(found.output_divergence, abs=1e-3)
+    assert methods["zero_block"].silent_units == 1 and methods["zero_block"].unit_cosine == 0
+    assert methods["random_replacement"].nearest_pair < 1e-2
     assert main(["diagnose", str(result.dir)]) == 0
     shown = capsys.readouterr().out
     assert "random initialisation" in shown and "least confidence: host " in shown
     assert main(["diagnose", str(result.dir), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == result.evaluation["diagnosis"]
+    assert json.loads(capsys.readouterr().out) == result.evaluation.diagnosis.document()
 
 
 def test_blocks_whose_units_fell_silent_are_warned_of(
@@ -97,7 +97,6 @@ def test_blocks_whose_units_fell_silent_are_warned_of(
 
 def test_a_folder_without_a_diagnosis_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["diagnose", str(tmp_path)]) == 2
-    (tmp_path / "evaluation.json").write_text("{}")
-    assert main(["diagnose", str(tmp_path)]) == 2
+    assert main(["diagnose", str(Path(__file__).parents[1] / "golden" / "run")]) == 2
     errors = capsys.readouterr().err
     assert "is missing; give the folder" in errors and "has no diagnosis" in errors

@@ -10,6 +10,7 @@ import torch
 
 from paramtrans import Context, PretrainedTranslator, load_translator
 from paramtrans.api.modules import initial
+from paramtrans.api.records import Evaluation
 from paramtrans.backends.host_runner import HostRunner, untrained
 from paramtrans.errors import ParamtransError, StoreError
 from paramtrans.plugins import components
@@ -24,7 +25,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "run"
 def known() -> card.Card:
     """The card of the golden run."""
     record, evaluation = (json.loads((GOLDEN / name).read_text()) for name in ("run.json", "evaluation.json"))
-    return card.of_run(record, evaluation)
+    return card.of_run(record, Evaluation.model_validate(evaluation))
 
 
 @pytest.fixture
@@ -78,6 +79,35 @@ def test_a_damaged_card_is_refused(ours: PretrainedTranslator, tmp_path: Path, c
     (tmp_path / card.CARD).write_bytes(content)
     with pytest.raises(files.Damaged, match=r"card\.json"):
         PretrainedTranslator.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("methods", {"translated": {"mean": 3}}),
+        ("methods", []),
+        ("blocks", {"source": None, "target": None}),
+        ("translator", "mixer"),
+    ],
+)
+def test_a_card_that_says_something_else_is_refused(
+    ours: PretrainedTranslator, tmp_path: Path, part: str, value: object
+) -> None:
+    ours.save_pretrained(tmp_path)
+    document = files.unsealed(tmp_path / card.CARD, json.loads((tmp_path / card.CARD).read_text()))
+    document["results"][part] = value
+    files.write_sealed(tmp_path / card.CARD, document)
+    with pytest.raises(files.Damaged, match=rf"card\.json: is no card of a translator: results\.{part}"):
+        PretrainedTranslator.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_card_that_is_read_and_written_again_is_the_same(tmp_path: Path, name: str) -> None:
+    folder = components().load("pretrained_translator", name)
+    known = card.read(folder)
+    assert known is not None
+    card.write(tmp_path, known)
+    assert files.read_json(tmp_path / card.CARD) == files.read_json(folder / card.CARD)
 
 
 def test_a_card_of_a_later_version_is_told_with_what_to_do(ours: PretrainedTranslator, tmp_path: Path) -> None:
