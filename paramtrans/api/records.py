@@ -1,4 +1,4 @@
-"""Documents that a run leaves, as records: what its `evaluation.json` says.
+"""Documents that a run leaves, as records: what its `run.json` and its `evaluation.json` say.
 
 Read, they are held to these types, and keys that are not known here are kept. Written, they have the keys that were
 given, in this order.
@@ -6,10 +6,12 @@ given, in this order.
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
+RUN_FORMAT = 2
+"""Version of `run.json`. 1 was the same without checksums of itself and of the results."""
 EVALUATION_FORMAT = 1
 """Version of `evaluation.json`."""
 
@@ -30,6 +32,40 @@ class Document(BaseModel):
     def document(self) -> dict[str, Any]:
         """As in the file."""
         return self.model_dump(exclude_unset=True)
+
+
+class Machine(Document):
+    """What a run was computed on."""
+
+    device: str = ""
+    """`cpu`, or a GPU's name."""
+    processor: str = ""
+    cores: int = 0
+    """How many the process might use."""
+
+
+class RunRecord(Document):
+    """What `run.json` says: all that is needed to take up a run, or to make it again."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    format: int
+    name: str = "run"
+    status: Literal["running", "finished"]
+    started: str
+    config: dict[str, Any]
+    """The resolved config, as JSON."""
+    seconds: dict[str, float]
+    """Of each stage, over all interruptions."""
+    outdated: int = 0
+    """Shards of the zoo that are no newer are trained again (`--fresh`); 0: none."""
+    versions: dict[str, str] = {}
+    machine: Machine = Machine()
+    plugins: list[str] = []
+    made_of: dict[str, Any] = {}
+    """What the code of task and blocks computes."""
+    files: dict[str, str] = {}
+    """Once finished: the checksum of each file of the results."""
 
 
 class Difference(Document):

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from rich.table import Table
 from rich.text import Text
 
-from paramtrans.api.records import BlockCosts, BreakEven, Evaluation, MethodResult
+from paramtrans.api.records import BlockCosts, BreakEven, Evaluation, MethodResult, RunRecord
 from paramtrans.config.toml_writer import toml
 from paramtrans.ops.statistics import gap_closed
 from paramtrans.report import figures
@@ -52,7 +52,7 @@ def table(methods: Mapping[str, MethodResult]) -> Table:
 def write(
     folder: Path,
     result: Evaluation,
-    run: Mapping[str, Any],
+    run: RunRecord,
     history: Sequence[Mapping[str, Any]],
     maps: Mapping[str, Tensor],
     sections: Iterable[ReportSection] = (),
@@ -63,21 +63,21 @@ def write(
         .get_template(f"{PAGE}.jinja")
         .render(
             run=run,
-            started=_moment(str(run["started"])),
+            started=_moment(run.started),
             headline=headline(result.methods),
             about=about(run, result),
             meanings=meanings(result.methods),
             tiles=_tiles(result),
-            examples=_examples(result, run["config"]),
+            examples=_examples(result, run.config),
             methods=_methods(result.methods),
             hosts=_hosts(result),
             figures=_figures(result, history, maps),
             costs=_costs(result.blocks),
             break_even=break_even(result.break_even),
             training=_training(result, history),
-            stages=_stages(run["seconds"]),
-            sections=written(sections, run, result.document()),
-            config=toml(run["config"]),
+            stages=_stages(run.seconds),
+            sections=written(sections, run.document(), result.document()),
+            config=toml(run.config),
         )
     )
     path = folder / PAGE

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
-from paramtrans.api.records import Evaluation
+from paramtrans.api.records import Evaluation, RunRecord
 from paramtrans.report.figures import label, ordered
 
 MEANINGS = {
@@ -19,9 +18,9 @@ MEANINGS = {
 }
 
 
-def about(run: Mapping[str, Any], result: Evaluation) -> str:
+def about(run: RunRecord, result: Evaluation) -> str:
     """What was done, in words for anyone."""
-    names = {part: run["config"][part]["name"] for part in ("task", "source", "target")}
+    names = {part: run.config[part]["name"] for part in ("task", "source", "target")}
     source, target = result.blocks.source.parameters, result.blocks.target.parameters
     written = "The methods below write the small block’s parameters."
     if result.translator is not None:

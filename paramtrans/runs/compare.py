@@ -14,14 +14,13 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from paramtrans.api.records import Evaluation, Measured, MethodResult
+from paramtrans.api.records import Evaluation, Measured, MethodResult, RunRecord
 from paramtrans.config.schema import ELSEWHERE
 from paramtrans.errors import StoreError, printable
 from paramtrans.ops.statistics import summarise
 from paramtrans.report import figures, html, sweep_figures
 from paramtrans.report.figures import label, ordered
 from paramtrans.runs import folder as run_folder
-from paramtrans.runs.folder import Record
 from paramtrans.storage import files
 from paramtrans.utils.templates import environment
 
@@ -33,7 +32,7 @@ class Compared:
     """One of the runs."""
 
     name: str
-    record: Record
+    record: RunRecord
     evaluation: Evaluation
 
     @property

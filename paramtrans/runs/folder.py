@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from filelock import Timeout
 from pydantic import BaseModel, ValidationError
 
-from paramtrans.api.records import EVALUATION_FORMAT, Evaluation
+from paramtrans.api.records import EVALUATION_FORMAT, RUN_FORMAT, Evaluation, RunRecord
 from paramtrans.config.schema import ELSEWHERE, Config
-from paramtrans.errors import StoreError
+from paramtrans.errors import StoreError, printable
 from paramtrans.runs import environment
 from paramtrans.runs.environment import versions as versions
 from paramtrans.storage import files as store, names, outside
@@ -23,8 +23,6 @@ from paramtrans.utils import documents
 from paramtrans.utils.boundary import in_words
 from paramtrans.zoo import fingerprint
 
-FORMAT = 2
-"""Version of `run.json`. 1 was the same without checksums of itself and of the results."""
 RESULTS = ("translator", "tensorboard", "evaluation.json", "metrics.jsonl", "report.html")
 """Files and folders that a run leaves."""
 OTHERWISE = "set run.dir to another folder"
@@ -123,23 +121,23 @@ class RunFolder:
         store.write_json(path, kept)
         return Evaluation.model_validate(kept)
 
-    def write_record(self, status: str, plugins: list[str]) -> dict[str, Any]:
+    def write_record(self, status: Literal["running", "finished"], plugins: list[str]) -> RunRecord:
         """Write and return `run.json`: all that is needed to know what was run, and with what."""
-        record = {
-            "format": FORMAT,
-            "name": names.known(self.path.name),
-            "status": status,
-            "started": self.started,
-            "config": self.config,
-            "seconds": self.seconds,
-            "outdated": self.outdated,
-            "versions": versions(),
-            "machine": {"device": self.device, **environment.machine()},
-            "plugins": plugins,
-            "made_of": self.made_of,
-            "files": self._results() if status == "finished" else {},
-        }
-        store.write_sealed(self.file("run.json"), record)
+        record = RunRecord(
+            format=RUN_FORMAT,
+            name=names.known(self.path.name),
+            status=status,
+            started=self.started,
+            config=self.config,
+            seconds=self.seconds,
+            outdated=self.outdated,
+            versions=versions(),
+            machine=environment.machine(self.device),
+            plugins=[printable(plugin) for plugin in plugins],  # some are paths, and not every path is text
+            made_of=self.made_of,
+            files=self._results() if status == "finished" else {},
+        )
+        store.write_sealed(self.file("run.json"), record.document())
         return record
 
     def _check_ours(self) -> None:
@@ -168,7 +166,7 @@ class RunFolder:
             logger.warning("%s; the run answers without it", what)
 
 
-def read_finished(folder: Path) -> tuple[Record, Evaluation]:
+def read_finished(folder: Path) -> tuple[RunRecord, Evaluation]:
     """The record and the evaluation of a finished run; raises `StoreError` where there is none in the folder."""
     otherwise = "give the folder of a finished run"
     record = read_record(folder / "run.json", otherwise)
@@ -203,38 +201,21 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         return [dict(documents.parse(line)) for line in lines]
 
 
-class Record(BaseModel):
-    """What is needed of `run.json` to take up a run, or to make it again."""
-
-    format: int
-    name: str = "run"
-    status: str
-    started: str
-    config: dict[str, Any]
-    seconds: dict[str, float]
-    outdated: int = 0
-    versions: dict[str, str] = {}
-    machine: dict[str, Any] = {}
-    plugins: list[str] = []
-    made_of: dict[str, Any] = {}
-    files: dict[str, str] = {}
-
-
 Checked = TypeVar("Checked", bound=BaseModel)
 
 
-def read_record(path: Path, otherwise: str, sealed: bool = False) -> Record:
+def read_record(path: Path, otherwise: str, sealed: bool = False) -> RunRecord:
     """`run.json`, held to its checksum where its format has one; `sealed`: it must have one.
 
     Raises `StoreError` where it is not what was written, or of a later version; `otherwise` is what to do then.
     """
-    document = _document(path, (1, FORMAT), otherwise)
+    document = _document(path, (1, RUN_FORMAT), otherwise)
     try:
-        if sealed or document.get("format") == FORMAT or store.SEAL in document:
+        if sealed or document.get("format") == RUN_FORMAT or store.SEAL in document:
             document = store.unsealed(path, document)
     except store.Damaged as error:
         raise StoreError(f"{error}; {otherwise}") from error
-    return _checked(path, document, Record, otherwise)
+    return _checked(path, document, RunRecord, otherwise)
 
 
 def _evaluation(path: Path, otherwise: str) -> Evaluation:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from paramtrans.api.records import Evaluation
+from paramtrans.api.records import Evaluation, RunRecord
 from paramtrans.errors import ParamtransError
 from paramtrans.evaluation.comparison import Comparison
 from paramtrans.report import html
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 def write(
     folder: RunFolder,
-    record: dict[str, Any],
+    record: RunRecord,
     result: Evaluation,
     history: dict[str, Any] | None,
     comparison: Comparison,

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from paramtrans.api.records import BestOfAll, Evaluation
+from paramtrans.api.records import BestOfAll, Evaluation, RunRecord
 from paramtrans.api.specs import RunInfo
 from paramtrans.api.translator import Translator
 from paramtrans.builder import Builder
@@ -268,7 +268,7 @@ class Run:
             self.folder.seconds[stage] = round(earlier + time.monotonic() - started, 3)
             self._record("running")
 
-    def _record(self, status: str) -> dict[str, Any]:
+    def _record(self, status: Literal["running", "finished"]) -> RunRecord:
         device = self.builder.device
         self.folder.device = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
         return self.folder.write_record(status, [str(provider) for provider in self.plugins.providers()])

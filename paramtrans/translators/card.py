@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from paramtrans.api.records import BlockCosts, Document, Evaluation, MethodResult, OwnTranslator, Trained
+from paramtrans.api.records import BlockCosts, Document, Evaluation, MethodResult, OwnTranslator, RunRecord, Trained
 from paramtrans.report import html
 from paramtrans.storage import files
 from paramtrans.utils.templates import environment
@@ -43,12 +43,18 @@ class Card(BaseModel):
     plugins: list[str]
 
 
-def of_run(record: Mapping[str, Any], evaluation: Evaluation) -> Card:
+def of_run(record: RunRecord, evaluation: Evaluation) -> Card:
     """The card of a run's translator, from its `run.json` and `evaluation.json`."""
-    config = {key: value for key, value in record["config"].items() if key not in ("run", "executor")}
+    config = {key: value for key, value in record.config.items() if key not in ("run", "executor")}
     results = Results(**{key: getattr(evaluation, key) for key in Results.model_fields})
-    known = {key: record[key] for key in ("name", "started", "versions", "plugins")}
-    return Card(config=config, results=results, **known)
+    return Card(
+        name=record.name,
+        started=record.started,
+        config=config,
+        results=results,
+        versions=record.versions,
+        plugins=record.plugins,
+    )
 
 
 def write(folder: Path, card: Card) -> None:

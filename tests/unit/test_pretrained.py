@@ -10,7 +10,7 @@ import torch
 
 from paramtrans import Context, PretrainedTranslator, load_translator
 from paramtrans.api.modules import initial
-from paramtrans.api.records import Evaluation
+from paramtrans.api.records import Evaluation, RunRecord
 from paramtrans.backends.host_runner import HostRunner, untrained
 from paramtrans.errors import ParamtransError, StoreError
 from paramtrans.plugins import components
@@ -25,7 +25,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "run"
 def known() -> card.Card:
     """The card of the golden run."""
     record, evaluation = (json.loads((GOLDEN / name).read_text()) for name in ("run.json", "evaluation.json"))
-    return card.of_run(record, Evaluation.model_validate(evaluation))
+    return card.of_run(RunRecord.model_validate(record), Evaluation.model_validate(evaluation))
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from paramtrans.api.records import Evaluation
+from paramtrans.api.records import Evaluation, RunRecord
 from paramtrans.config.toml_writer import toml
 from paramtrans.ops.statistics import gap_closed
 from paramtrans.report import figures, html
@@ -64,6 +64,8 @@ def result() -> dict[str, Any]:
 @pytest.fixture
 def run() -> dict[str, Any]:
     return {
+        "format": 2,
+        "status": "finished",
         "name": "small run",
         "config": {
             "task": {"name": "mnist"},
@@ -127,8 +129,8 @@ def found(result: dict[str, Any]) -> Evaluation:
     return Evaluation.model_validate(result)
 
 
-def page_of(folder: Path, result: dict[str, Any], *parts: Any) -> tuple[str, Reader]:
-    path = html.write(folder, found(result), *parts)
+def page_of(folder: Path, result: dict[str, Any], run: dict[str, Any], *parts: Any) -> tuple[str, Reader]:
+    path = html.write(folder, found(result), RunRecord.model_validate(run), *parts)
     assert path == folder / "report.html"
     page = path.read_bytes().decode()
     return page, Reader(page)
@@ -183,9 +185,9 @@ def test_page_is_accessible(tmp_path, result, run, history, maps):
 
 
 def test_same_input_gives_same_bytes_whatever_the_users_style(tmp_path, result, run, history, maps):
-    first = html.write(tmp_path / "a", found(result), run, history, maps).read_bytes()
+    first = html.write(tmp_path / "a", found(result), RunRecord.model_validate(run), history, maps).read_bytes()
     with matplotlib.rc_context({"axes.linewidth": 9, "font.size": 30, "svg.fonttype": "path"}):
-        second = html.write(tmp_path / "b", found(result), run, history, maps).read_bytes()
+        second = html.write(tmp_path / "b", found(result), RunRecord.model_validate(run), history, maps).read_bytes()
         assert matplotlib.rcParams["font.size"] == 30
     assert first == second
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from paramtrans import run
-from paramtrans.api.records import Evaluation
+from paramtrans.api.records import RUN_FORMAT, Evaluation
 from paramtrans.errors import StoreError
-from paramtrans.runs.folder import FORMAT, RunFolder, read_finished
+from paramtrans.runs.folder import RunFolder, read_finished, read_record
 from paramtrans.storage import files as store
 
 CONFIG: dict[str, Any] = {
@@ -108,19 +108,29 @@ def test_a_damaged_record_is_refused_with_what_to_do(finished: Path, content: by
     refused(finished)
 
 
-@pytest.mark.parametrize("edit", [{"config": 3}, {"config": None}, {"seconds": None}, {"seconds": [1]}])
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"config": 3},
+        {"config": None},
+        {"seconds": None},
+        {"seconds": [1]},
+        {"status": "done"},
+        {"machine": {"cores": "2"}},
+    ],
+)
 def test_a_record_with_wrong_parts_is_refused_with_what_to_do(finished: Path, edit: dict[str, Any]) -> None:
     record = json.loads((finished / "run.json").read_text())
     store.write_sealed(finished / "run.json", {**without_seal(record), **edit})
     refused(finished)
 
 
-@pytest.mark.parametrize("found", [FORMAT + 1, 0, "1", None])
+@pytest.mark.parametrize("found", [RUN_FORMAT + 1, 0, "1", None])
 def test_an_unknown_format_is_refused_with_both_versions(finished: Path, found: Any) -> None:
     record = json.loads((finished / "run.json").read_text())
     store.write_json(finished / "run.json", {**record, "format": found})
     message = refused(finished)
-    assert f"format {found}" in message and f"reads {FORMAT}" in message
+    assert f"format {found}" in message and f"reads {RUN_FORMAT}" in message
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b"\xff", b"{}"], ids=repr)
@@ -183,10 +193,21 @@ def test_numbers_that_are_not_finite_are_null_in_the_file_and_none_to_the_reader
     assert "null for 3 numbers that are not finite" in caplog.text
 
 
+def test_what_is_read_of_a_record_is_what_was_written(finished: Path) -> None:
+    read = read_record(finished / "run.json", "look", sealed=True).document()
+    assert read == without_seal(json.loads((finished / "run.json").read_text()))
+    assert read["machine"].keys() == {"device", "processor", "cores"}
+
+
+def test_a_plugin_whose_path_is_no_text_is_recorded(finished: Path) -> None:
+    folder(finished).write_record("running", ["a\udcff.py", "paramtrans 0.1.0"])
+    assert read_record(finished / "run.json", "look").plugins == ["a\\udcff.py", "paramtrans 0.1.0"]
+
+
 def test_the_record_says_what_was_run_and_with_what(finished: Path) -> None:
     record = json.loads((finished / "run.json").read_text())
     assert record["config"] == CONFIG
-    assert record["format"] == FORMAT and record["status"] == "finished"
+    assert record["format"] == RUN_FORMAT and record["status"] == "finished"
     assert {"python", "paramtrans", "torch"} <= record["versions"].keys()
     assert record["plugins"] == ["paramtrans 0.1.0"]
 
