@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from paramtrans.api.adapter import BlockAdapter
@@ -15,6 +15,7 @@ from paramtrans.api.stacking import Params, take
 from paramtrans.backends.vmap import Vmap
 from paramtrans.ops import symmetry
 from paramtrans.ops.distances import divergence, relative_error
+from paramtrans.ops.readout import UpToReadout
 
 HOSTS_AT_ONCE = 16
 
@@ -64,7 +65,7 @@ def silent(target: BlockAdapter, params: Params, entering: Tensor) -> Tensor | N
     """
     if target.readout is None or target.units(Reader(target.readout)) is None:
         return None
-    heard = Vmap(_Features(target))({f"block.{name}": tensor for name, tensor in params.items()}, entering)
+    heard = Vmap(UpToReadout(target.module()))({f"block.{name}": tensor for name, tensor in params.items()}, entering)
     return heard.abs().movedim(2, 1).flatten(2).amax(2) == 0
 
 
@@ -118,15 +119,3 @@ def _correlation(predicted: Tensor, losses: Tensor) -> float | None:
     if len(losses) < 3 or predicted.std() == 0 or losses.std() == 0:
         return None
     return float(spearmanr(predicted.numpy(), losses.cpu().numpy()).statistic)
-
-
-class _Features(nn.Module):
-    """What the last layer of a block's branch reads."""
-
-    def __init__(self, target: BlockAdapter) -> None:
-        super().__init__()
-        self.block = target.module()
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        read: Tensor = self.block.features(inputs)  # type: ignore[operator]
-        return read
