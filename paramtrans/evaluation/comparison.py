@@ -182,8 +182,9 @@ class Comparison:
             if filled := self.filled.get(method):
                 further["images"] = filled.images
             if self.metrics:
-                values = {name: summarise(of[method]).as_dict() for name, of in self.metrics.items()}
-                further["metrics"] = {name: Measured(**measured_) for name, measured_ in values.items()}
+                further["metrics"] = {
+                    name: Measured(**summarise(values[method]).as_dict()) for name, values in self.metrics.items()
+                }
             results[method] = MethodResult(**summary.as_dict(), **further)
         return results
 
