@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,7 +12,6 @@ from torch import nn
 from paramtrans import components, config
 from paramtrans.api import modules
 from paramtrans.api.hosts import Hosts
-from paramtrans.api.stacking import split
 from paramtrans.backends import host_runner
 from paramtrans.builder import Builder
 from paramtrans.config import HostTraining
@@ -78,8 +77,5 @@ class Setting:
     def hosts(self, count: int) -> Hosts:
         """Untrained hosts, each with a target block, in the order of their seeds."""
         builder = self.builder
-        whole = modules.initial(lambda: host_runner.network(builder.task, builder.source), self.seeds(count))
-        target = modules.initial(builder.target.module, self.seeds(count))
-        former, source, latter = (split(whole, part) for part in ("former", "block", "latter"))
-        hosts = Hosts(former, source, latter, target, tuple(self.seeds(count)), builder.task.stream())
-        return hosts.to(self.device)
+        hosts = host_runner.untrained(builder.task, builder.source, self.seeds(count))
+        return replace(hosts, target=modules.initial(builder.target.module, self.seeds(count))).to(self.device)

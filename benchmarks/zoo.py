@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.processes import OneProcess, Processes
 from benchmarks.published import Published
 from benchmarks.setting import BATCH, Setting
 from benchmarks.turns import Row, Turn, rate, row, take_turns
 from benchmarks.vmapped import Vmapped
+from paramtrans.evaluation.costs import count
 from paramtrans.zoo import host_training
 
 STACK, STACK_ON_GPU = 16, 256
@@ -58,9 +58,7 @@ def _flops(setting: Setting) -> float:
     """Floating-point operations of one training step for one image, as PyTorch counts them."""
     host = setting.host()
     inputs = setting.builder.task.to_input(setting.builder.task.split("train").inputs[:BATCH].to(setting.device))
-    with FlopCounterMode(display=False) as counter:
-        host(inputs).sum().backward()
-    return counter.get_total_flops() / BATCH
+    return count(lambda: host(inputs).sum().backward()) / BATCH
 
 
 def _peak(setting: Setting) -> float:

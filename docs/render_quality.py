@@ -56,9 +56,9 @@ def main(folders: list[str]) -> None:
 
 def placed(rows: Iterable[dict[str, Any]]) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Gives a row that has none its place, by what other runs of its experiment found on the same hosts."""
-    means: dict[str, dict[str, Any]] = {}
+    means: dict[str, dict[str, float | None]] = {}
     for row in rows:
-        means.setdefault(row["experiment"], {})[row["method"]] = row
+        means.setdefault(row["experiment"], {})[row["method"]] = row["mean"]
 
     def of(row: dict[str, Any]) -> dict[str, Any]:
         share = gap_closed(means[row["experiment"]], row["method"]) if row["gap_closed"] is None else row["gap_closed"]
@@ -108,7 +108,8 @@ def mean_of_seeds(own: dict[str, dict[str, Any]], runs: dict[str, tuple[Any, Any
     """The mean over seeds on each host, with its interval over hosts, and how far apart the seeds are."""
     every = torch.tensor([evaluation["hosts"]["accuracies"]["translated"] for _, evaluation in runs.values()])
     found, row, (_, evaluation) = summarise(every.mean(0)), next(iter(own.values())), next(iter(runs.values()))
-    share = gap_closed({**evaluation["methods"], "translated": found.as_dict()}, "translated")
+    means = {name: method["mean"] for name, method in evaluation["methods"].items()}
+    share = gap_closed({**means, "translated": found.mean}, "translated")
     return {
         **row,
         "method": f"translated, mean of {len(runs)} seeds",

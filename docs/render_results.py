@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from paramtrans.api.records import Evaluation
 from paramtrans.report.html import break_even, headline, markdown_table
 from paramtrans.utils.progress import duration
 
@@ -42,7 +43,8 @@ def main(folders: list[str]) -> None:
     sections = [INTRODUCTION, *(section(name, result) for name, result in runs.items())]
     (DOCS / "results.md").write_text("\n".join(sections))
     readme = DOCS.parent / "README.md"
-    shown = f"{BEGIN}\n{markdown_table(runs['mnist_conv_to_attn'])}\n{END}"
+    attention = Evaluation.model_validate(runs["mnist_conv_to_attn"])
+    shown = f"{BEGIN}\n{markdown_table(attention.methods)}\n{END}"
     text = re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: shown, readme.read_text(), flags=re.DOTALL)
     readme.write_text(text)
 
@@ -58,9 +60,11 @@ def section(name: str, result: dict[str, Any]) -> str:
         f"Translator: `{result['translator']['name']}`, {result['translator']['parameters']:,} parameters. "
         f"Hosts: {hosts}."
     )
-    pays = break_even(result["break_even"])
+    found = Evaluation.model_validate(result)
+    pays = break_even(found.break_even)
     times = f"{pays} Stages: {stages} (a stage that found its zoo done took almost none)."
-    return "\n\n".join([f"## {name}", " ".join(headline(result)), markdown_table(result), sizes, times, ""])
+    said, table = " ".join(headline(found.methods)), markdown_table(found.methods)
+    return "\n\n".join([f"## {name}", said, table, sizes, times, ""])
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from paramtrans.api.adapter import BlockAdapter, BlockOptions, Recognised
     from paramtrans.api.architecture import ArchitectureSource
     from paramtrans.api.augmenter import Augmenter
+    from paramtrans.api.block_module import BranchModule, ReadoutModule, SkipModule
     from paramtrans.api.context import Context, Entering
     from paramtrans.api.executor import Executor
     from paramtrans.api.hosts import Hosts
@@ -57,6 +58,7 @@ _MODULES = {
     "api.architecture": ["ArchitectureSource"],
     "api.adapter": ["BlockAdapter", "BlockOptions", "Recognised"],
     "api.augmenter": ["Augmenter"],
+    "api.block_module": ["BranchModule", "ReadoutModule", "SkipModule"],
     "api.context": ["Context", "Entering"],
     "api.executor": ["Executor"],
     "api.hosts": ["Hosts"],
@@ -105,6 +107,7 @@ __all__ = [
     "BlockAdapter",
     "BlockOptions",
     "BlockSpec",
+    "BranchModule",
     "Component",
     "Config",
     "Context",
@@ -123,12 +126,14 @@ __all__ = [
     "ProbeCase",
     "Probes",
     "Reader",
+    "ReadoutModule",
     "Recognised",
     "ReportSection",
     "Rival",
     "RivalCase",
     "RunInfo",
     "RunResult",
+    "SkipModule",
     "SpecMismatch",
     "Split",
     "StopRun",

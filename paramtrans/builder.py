@@ -9,18 +9,15 @@ from typing import Any
 
 import torch
 
-from paramtrans.api import modules
 from paramtrans.api.adapter import BlockAdapter, check_fit
 from paramtrans.api.augmenter import Augmenter
 from paramtrans.api.context import Context
 from paramtrans.api.executor import Executor
-from paramtrans.api.hosts import Hosts
 from paramtrans.api.metric import Metric
 from paramtrans.api.objective import Objective
 from paramtrans.api.report_section import ReportSection
 from paramtrans.api.rival import Rival
 from paramtrans.api.runner import Runner
-from paramtrans.api.stacking import split
 from paramtrans.api.task import Task
 from paramtrans.api.translator import Translator
 from paramtrans.backends import host_runner
@@ -203,14 +200,12 @@ class Builder:
 
     def _untranslatable(self) -> Iterator[str]:
         """What no method can do to two untrained hosts, so that it is found before anything is trained."""
-        untrained = modules.initial(lambda: host_runner.network(self.task, self.source), [0, 1])
-        former, source, latter = (split(untrained, part) for part in ("former", "block", "latter"))
-        hosts = Hosts(former, source, latter, stream=self.task.stream())
+        hosts = host_runner.untrained(self.task, self.source, [0, 1])
         if self.config.translator is not None:
             try:
                 translator = self.translator(seed=0)
                 if isinstance(translator, LearnedTranslator):
-                    translator.start(self.source.read(source), Context(hosts, self.runner))
+                    translator.start(self.source.read(hosts.source), Context(hosts, self.runner))
                     yield from self._unfit("training.sizes", self.sizes(), translator)
                     yield from self._unfit("training.targets", self.targets(), translator)
                 Method([translator], None).check(hosts, self.runner)

@@ -177,9 +177,8 @@ def _given(zoo: Zoo) -> Hosts:
     file = zoo.given
     assert file is not None
     count = zoo.count("report")
-    parts = file.hosts(0, count)
-    former, source, latter = (split(parts, part) for part in ("former", "source", "latter"))
-    return Hosts(former, source, latter, split(file.targets(0, count), "target"), tuple(range(count)), zoo.stream)
+    target = split(file.targets(0, count), "target")
+    return Hosts.from_network(file.hosts(0, count), target, range(count), zoo.stream)
 
 
 def _wait() -> None:

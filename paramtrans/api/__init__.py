@@ -13,6 +13,11 @@ if TYPE_CHECKING:
         Recognised as Recognised,
     )
     from paramtrans.api.augmenter import Augmenter as Augmenter
+    from paramtrans.api.block_module import (
+        BranchModule as BranchModule,
+        ReadoutModule as ReadoutModule,
+        SkipModule as SkipModule,
+    )
     from paramtrans.api.context import Context as Context, Entering as Entering
     from paramtrans.api.executor import Executor as Executor
     from paramtrans.api.hosts import Hosts as Hosts
@@ -43,6 +48,7 @@ else:
         {
             "adapter": ["BlockAdapter", "BlockOptions", "Recognised"],
             "augmenter": ["Augmenter"],
+            "block_module": ["BranchModule", "ReadoutModule", "SkipModule"],
             "context": ["Context", "Entering"],
             "executor": ["Executor"],
             "hosts": ["Hosts"],

@@ -60,12 +60,11 @@ class BlockAdapter(Configurable, ABC):
     """Options that matter to `read` alone, so that zoos do not differ by them."""
 
     rectified: ClassVar[bool] = False
-    """Whether the block ends in a ReLU of input plus branch. Its module then has a method `branch`: what is added to
-    the input, of the same shape; and `skip`, where not the input itself but something made of it is added to."""
+    """Whether the block ends in a ReLU of input plus branch. Its module is then a `BranchModule`, or a `SkipModule`."""
 
     closing: ClassVar[str | None] = None
     """Name of the LayerNorm that the sum of input and branch passes in the end (post-norm transformers), if one does.
-    The module then has the methods `branch` and `skip` too."""
+    The module is then a `BranchModule`, or a `SkipModule`."""
 
     channels_last: ClassVar[bool] = False
     """Whether features are `[batch, ..., channels]`, as in transformers, and not `[batch, channels, height, width]`."""
@@ -75,7 +74,7 @@ class BlockAdapter(Configurable, ABC):
 
     readout: ClassVar[str | None] = None
     """Name of the Linear or convolution that ends the branch, where no normalisation stands behind it; translators may
-    solve for it. The module then has a method `features`: what enters it, `[batch, hidden, height, width]`."""
+    solve for it. The module is then a `ReadoutModule`."""
 
     def __init__(self, options: BlockOptions) -> None:
         self.options = options

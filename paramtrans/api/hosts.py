@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from paramtrans.api.stacking import concatenate, join, models, take
+from paramtrans.api.stacking import concatenate, join, models, split, take
 
 if TYPE_CHECKING:
     import torch
@@ -15,6 +15,18 @@ if TYPE_CHECKING:
     from paramtrans.api.stacking import Params
 
 PARTS = ("former", "source", "latter", "target")
+
+
+def in_network(name: str) -> str:
+    """A tensor's name, or a part's, in a whole network: what hosts call the source is the block in the slot."""
+    part, dot, rest = name.partition(".")
+    return ("block" if part == "source" else part) + dot + rest
+
+
+def in_hosts(name: str) -> str:
+    """A tensor's name, or a part's, in hosts and their files: the block in a network's slot is the source."""
+    part, dot, rest = name.partition(".")
+    return ("source" if part == "block" else part) + dot + rest
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,19 @@ class Hosts:
         """The parts that are present, by name."""
         named = {part: getattr(self, part) for part in PARTS}
         return {part: params for part, params in named.items() if params is not None}
+
+    @classmethod
+    def from_network(
+        cls,
+        params: Params,
+        target: Params | None = None,
+        seeds: Sequence[int] = (),
+        stream: Mapping[str, int] | None = None,
+    ) -> Hosts:
+        """Hosts from tensors of whole networks, `former.*`, `block.*` (or `source.*`, as in files) and `latter.*`."""
+        named = {in_hosts(name): tensor for name, tensor in params.items()}
+        former, source, latter = (split(named, part) for part in ("former", "source", "latter"))
+        return cls(former, source, latter, target, tuple(seeds), stream or {})
 
     @staticmethod
     def of(stacks: Sequence[Hosts]) -> Hosts:

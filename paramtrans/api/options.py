@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeAlias, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from paramtrans.errors import ConfigError
-from paramtrans.utils.near import nearest
+from paramtrans.utils.near import did_you_mean
 
 MAX_SHOWN = 50
 """Mistakes of one record that are told at most."""
@@ -74,9 +74,7 @@ def _message(finding: Any, model: type[BaseModel], also_known: Iterable[str]) ->
     if finding["type"] == "extra_forbidden":
         *place, name = finding["loc"]
         known = sorted({*_fields(model, place), *also_known})
-        near = nearest(str(name), known)
-        hint = f'did you mean "{near}"?' if near else f"known: {', '.join(known) or 'none'}"
-        return f"unknown option; {hint}"
+        return "unknown option" + did_you_mean(str(name), known, f"known: {', '.join(known) or 'none'}")
     if finding["type"] == "missing":
         return "required, but not given"
     message: str = finding["msg"].removeprefix("Value error, ")

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from paramtrans.api.modules import tensor_specs
+from paramtrans.api.hosts import Hosts
+from paramtrans.api.modules import initial, tensor_specs
 from paramtrans.api.specs import TensorSpec
 from paramtrans.api.stacking import split
 from paramtrans.backends.vmap import Vmap, block_stacked, stacked
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from paramtrans.api.adapter import BlockAdapter
     from paramtrans.api.runner import Stacked
     from paramtrans.api.stacking import Params
@@ -53,6 +56,11 @@ def network_specs(task: Task, block: BlockAdapter) -> tuple[TensorSpec, ...]:
     """The tensors of a whole host with `block` in its slot."""
     with torch.device("meta"):
         return tensor_specs(network(task, block))
+
+
+def untrained(task: Task, block: BlockAdapter, seeds: Sequence[int]) -> Hosts:
+    """Fresh hosts with `block` as source, one from each seed."""
+    return Hosts.from_network(initial(lambda: network(task, block), seeds), seeds=seeds, stream=task.stream())
 
 
 class HostRunner:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from paramtrans.cli import answer
 from paramtrans.cli.flags import json_flag
 from paramtrans.cli.show import show
+
+if TYPE_CHECKING:
+    from paramtrans.api.records import Diagnosed
 
 WORST = 5
 
@@ -27,23 +30,21 @@ def diagnose(folder: Path, as_json: bool) -> None:
     """
     from paramtrans.errors import StoreError
     from paramtrans.runs.folder import read_finished
-    from paramtrans.utils.boundary import well_formed
 
     path = folder / "evaluation.json"
     _, evaluation = read_finished(folder)
-    section = evaluation.get("diagnosis")
+    section = evaluation.diagnosis
     if section is None:
         raise StoreError(
             f"{path}: has no diagnosis, for an earlier paramtrans wrote it; use run --fresh to make it anew"
         )
     if as_json:
-        answer.tell(section)
+        answer.tell(section.document())
         return
-    with well_formed(path):
-        _show(section, evaluation)
+    _show(section, evaluation.hosts.seeds)
 
 
-def _show(section: dict[str, Any], evaluation: dict[str, Any]) -> None:
+def _show(section: Diagnosed, seeds: list[int]) -> None:
     """The table, and the hosts to trust least."""
     from rich.table import Table
     from rich.text import Text
@@ -52,20 +53,19 @@ def _show(section: dict[str, Any], evaluation: dict[str, Any]) -> None:
     from paramtrans.report.figures import label
 
     heading, *rows = describe(section)
-    title = f"On {section['images']} training images, without their labels"
+    title = f"On {section.images} training images, without their labels"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), header_style="bold")
     for number, column in enumerate(heading):
         table.add_column(column.replace(" ", "\n"), justify="right" if number else "left", no_wrap=not number)
     for method, *values in rows:
         table.add_row(Text(label(method)), *values)
     show(table)
-    _worst(section, evaluation)
+    _worst(section, seeds)
 
 
-def _worst(section: dict[str, object], evaluation: dict[str, object]) -> None:
+def _worst(section: Diagnosed, seeds: list[int]) -> None:
     """Name the hosts whose blocks of the run's own translator deserve the least trust."""
-    methods, hosts = section["methods"], evaluation["hosts"]
-    assert isinstance(methods, dict) and isinstance(hosts, dict)
-    if own := methods.get("translated"):
-        ranked = sorted(zip(own["confidence"], hosts["seeds"], strict=True))[:WORST]
+    if own := section.methods.get("translated"):
+        known = [(value, seed) for value, seed in zip(own.confidence, seeds, strict=False) if value is not None]
+        ranked = sorted(known)[:WORST]
         click.echo("least confidence: " + ", ".join(f"host {seed} ({value:.2f})" for value, seed in ranked))

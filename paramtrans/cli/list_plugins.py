@@ -95,12 +95,10 @@ def _trained(name: str) -> str:
     from paramtrans.report.html import headline
     from paramtrans.translators import card
     from paramtrans.translators.saving import find_translator, load_translator
-    from paramtrans.utils.boundary import well_formed
 
     translator, folder = load_translator(name), find_translator(name, components())
-    with well_formed(folder / card.CARD):
-        known = card.read(folder)
-        measured = headline(known.results) if known else []
+    known = card.read(folder)
+    measured = headline(known.results.methods) if known else []
     lines = [f"{named(translator.source)} → {named(translator.target)}", *measured]
     return "\n".join([*lines, f"paramtrans translate MODEL --arch ARCHITECTURE --with {name} -o SMALL.safetensors"])
 

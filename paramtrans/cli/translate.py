@@ -185,14 +185,12 @@ def _promised(translator: str | Path) -> str | None:
     from paramtrans.report.html import headline
     from paramtrans.translators import card
     from paramtrans.translators.saving import find_translator
-    from paramtrans.utils.boundary import well_formed
 
     if not factories.is_trained(translator, components()):
         return None
     folder = find_translator(translator, components())
-    with well_formed(folder / card.CARD):
-        known = card.read(folder)
-        return headline(known.results)[0] if known else None
+    known = card.read(folder)
+    return headline(known.results.methods)[0] if known else None
 
 
 def _widths(

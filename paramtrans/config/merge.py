@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from codecs import BOM_UTF8
@@ -12,6 +11,7 @@ from typing import Any
 
 from paramtrans.errors import ConfigError, StoreError
 from paramtrans.storage import outside
+from paramtrans.utils.near import did_you_mean
 
 MAX_BYTES = 100_000
 """A config larger than this is refused unread."""
@@ -88,9 +88,8 @@ def scaled(document: Mapping[str, Any], where: str) -> dict[str, Any]:
         return rest
     if not isinstance(scales, dict) or not isinstance(scales.get(chosen) if isinstance(chosen, str) else None, dict):
         names = sorted(scales) if isinstance(scales, dict) else []
-        close = difflib.get_close_matches(str(chosen), names, n=1)
-        hint = f'did you mean "{close[0]}"?' if close else f"this config has {', '.join(names) or 'none'}"
-        raise ConfigError([f"{where}: scale: unknown scale {str(chosen)[:60]!r}; {hint}"])
+        hint = did_you_mean(str(chosen), names, f"this config has {', '.join(names) or 'none'}")
+        raise ConfigError([f"{where}: scale: unknown scale {str(chosen)[:60]!r}{hint}"])
     return merge(rest, scales[chosen])
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -13,6 +12,20 @@ from torch import Tensor
 from paramtrans.api import stacking as stacks
 from paramtrans.api.context import Context
 from paramtrans.api.hosts import Hosts
+from paramtrans.api.records import (
+    EVALUATION_FORMAT,
+    BestOfAll,
+    BlockCosts,
+    BreakEven,
+    Diagnosed,
+    Difference,
+    Evaluation,
+    Measured,
+    MethodResult,
+    OwnTranslator,
+    ReportHosts,
+    Trained,
+)
 from paramtrans.api.rival import RivalCase
 from paramtrans.api.specs import BlockSpec
 from paramtrans.api.stacking import Params
@@ -67,33 +80,44 @@ class Comparison:
             found = measured(runner, self.hosts, networks, test, measures, self.builder.device, stage.advance)
         self.accuracies, self.metrics = found.pop(SCORE), found
 
-    def result(self, history: dict[str, Any] | None, zoo_seconds: float) -> dict[str, Any]:
-        """What `evaluation.json` says, but for the numbers of hosts; `zoo_seconds` is what the zoo's shards took."""
+    def result(
+        self,
+        history: dict[str, Any] | None,
+        zoo_seconds: float,
+        zoo: dict[str, int],
+        diverged: dict[str, list[int]],
+        paper_way: BestOfAll | None,
+    ) -> Evaluation:
+        """What `evaluation.json` says; `zoo_seconds` is what the zoo's shards took, `zoo` and `diverged` say how many
+        hosts there were and which were left out."""
         builder = self.builder
         costs = block_costs({"source": builder.source, "target": builder.target}, builder.task.slot, builder.device)
-        return {
-            "format": 1,
-            "methods": self._summaries(),
-            "seconds_per_host": {method: filled.seconds for method, filled in self.filled.items()},
-            "baseline": self._baseline(),
-            "hosts": {
-                "seeds": list(self.hosts.seeds),
-                "accuracies": {method: values.tolist() for method, values in self.accuracies.items()},
-            },
-            "examples": self.examples,
-            "translator": self._own(),
-            "diagnosis": self._diagnosis(),
-            "blocks": {name: asdict(cost) for name, cost in costs.items()},
-            "break_even": None if self.translator is None else self._pays(history, zoo_seconds),
-            "training": None
+        return Evaluation(
+            format=EVALUATION_FORMAT,
+            methods=self._summaries(),
+            seconds_per_host={method: filled.seconds for method, filled in self.filled.items()},
+            baseline=self._baseline(),
+            hosts=ReportHosts(
+                seeds=list(self.hosts.seeds),
+                accuracies={method: values.tolist() for method, values in self.accuracies.items()},
+            ),
+            examples=self.examples,
+            translator=self._own(),
+            diagnosis=self._diagnosis(),
+            blocks=BlockCosts(**costs),
+            break_even=None if self.translator is None else self._pays(history, zoo_seconds),
+            training=None
             if history is None
-            else {
-                "epochs": len(history["epochs"]),
-                "best_epoch": history["best_epoch"],
-                "best_select": history["best_accuracy"],
-                "loss": history["epochs"][-1]["loss"],
-            },
-        }
+            else Trained(
+                epochs=len(history["epochs"]),
+                best_epoch=history["best_epoch"],
+                best_select=history["best_accuracy"],
+                loss=history["epochs"][-1]["loss"],
+            ),
+            zoo=zoo,
+            diverged=diverged,
+            paper_way=paper_way,
+        )
 
     @torch.no_grad()
     def feature_maps(self) -> dict[str, Tensor]:
@@ -141,25 +165,30 @@ class Comparison:
                 stacks.check(blocks, builder.target.spec, f"rival {name}")
                 self.filled[name] = Filled(blocks, (time.monotonic() - started) / len(self.hosts))
 
-    def _summaries(self) -> dict[str, dict[str, Any]]:
+    def _summaries(self) -> dict[str, MethodResult]:
         """Each method's accuracy, its difference to the baseline host by host, and the images it looked at.
 
         No times, so that a run made again has the same.
         """
-        summaries = {method: summarise(values).as_dict() for method, values in self.accuracies.items()}
+        summaries = {method: summarise(values) for method, values in self.accuracies.items()}
+        means = {method: summary.mean for method, summary in summaries.items()}
         baseline = self._baseline()
+        results = {}
         for method, summary in summaries.items():
-            summary["gap_closed"] = gap_closed(summaries, method)
+            further: dict[str, Any] = {"gap_closed": gap_closed(means, method)}
             if baseline is not None and baseline != method:
                 difference = summarise(self.accuracies[method] - self.accuracies[baseline])
-                summary["difference"] = {"mean": difference.mean, "ci95": list(difference.ci95)}
+                further["difference"] = Difference(mean=difference.mean, ci95=list(difference.ci95))
             if filled := self.filled.get(method):
-                summary["images"] = filled.images
+                further["images"] = filled.images
             if self.metrics:
-                summary["metrics"] = {name: summarise(of[method]).as_dict() for name, of in self.metrics.items()}
-        return summaries
+                further["metrics"] = {
+                    name: Measured(**summarise(values[method]).as_dict()) for name, values in self.metrics.items()
+                }
+            results[method] = MethodResult(**summary.as_dict(), **further)
+        return results
 
-    def _diagnosis(self) -> dict[str, Any]:
+    def _diagnosis(self) -> Diagnosed:
         """What is to be said of each method's blocks, on unlabelled training images."""
         builder = self.builder
         images = builder.task.split("train").inputs[:IMAGES_DIAGNOSED].to(builder.device)
@@ -170,41 +199,45 @@ class Comparison:
             method: diagnosis.of(filled.blocks, self.accuracies["source"] - self.accuracies[method], trained)
             for method, filled in self.filled.items()
         }
-        share = methods.get("translated", {}).get("silent_units")
+        share = methods["translated"].silent_units if "translated" in methods else None
         if share is not None and share > SILENT:
             logger.warning(
                 "translated: %.0f%% of the blocks' hidden units are silent on all images (dead ReLUs), so that the "
                 "blocks do little; lower training.lr, set training.clip, or let the translator start at a sane block",
                 100 * share,
             )
-        return {"images": len(images), "methods": methods}
+        return Diagnosed(images=len(images), methods=methods)
 
     def _baseline(self) -> str | None:
         """The method that all are compared with; None where it is not among them."""
         name = self.builder.config.evaluation.baseline or "translated"
         return name if name in self.accuracies else None
 
-    def _own(self) -> dict[str, Any] | None:
+    def _own(self) -> OwnTranslator | None:
         """The run's own translator, in a few words."""
         if self.translator is None or self.builder.config.translator is None:
             return None
         host = self.hosts.pick([0]).to(self.builder.device)
         costs = translator_costs(self.translator, host.source, Context(host, self.builder.runner))
-        return {"name": self.builder.config.translator.name, **costs, "target_bytes": self.translator.target_bytes}
+        return OwnTranslator(
+            name=self.builder.config.translator.name,
+            **costs._asdict(),
+            target_bytes=self.translator.target_bytes,
+        )
 
-    def _pays(self, history: dict[str, Any] | None, zoo_seconds: float) -> dict[str, Any]:
+    def _pays(self, history: dict[str, Any] | None, zoo_seconds: float) -> BreakEven:
         """What the run's own translator cost, and after how many models it has paid."""
         training = history["seconds"] if history else 0.0
         translation = self.filled["translated"].seconds
         assert translation is not None
         step2 = self.filled["trained_target"].seconds if "trained_target" in self.filled else None
-        return {
-            "models": None if step2 is None else break_even(zoo_seconds, training, translation, step2),
-            "zoo_seconds": zoo_seconds,
-            "training_seconds": training,
-            "translation_seconds": translation,
-            "step2_seconds": step2,
-        }
+        return BreakEven(
+            models=None if step2 is None else break_even(zoo_seconds, training, translation, step2),
+            zoo_seconds=zoo_seconds,
+            training_seconds=training,
+            translation_seconds=translation,
+            step2_seconds=step2,
+        )
 
 
 def check_blocks(blocks: Params, spec: BlockSpec, method: str) -> None:

@@ -6,8 +6,8 @@ import logging
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from paramtrans.api.adapter import BlockAdapter
 from paramtrans.api.context import Context
+from paramtrans.api.records import BlockCost as BlockCost
 from paramtrans.api.specs import FeatureSpec
 from paramtrans.api.stacking import Params
 from paramtrans.api.translator import Translator
@@ -25,16 +26,13 @@ from paramtrans.utils.boundary import reason
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class BlockCost:
-    """What one block costs to keep and to run."""
+class TranslatorCost(NamedTuple):
+    """What a translator costs to keep and to run."""
 
     parameters: int
-    """Trained values; running statistics are not counted."""
+    """Trained values."""
     flops: int | None
-    """Floating-point operations for one example; a multiply-add is two. None where PyTorch cannot count them."""
-    latency_ms: float
-    """Median milliseconds for a batch of 100 examples, one model, on this machine, in plain PyTorch."""
+    """Floating-point operations of translating one block; None where PyTorch cannot count them."""
 
 
 def block_costs(
@@ -50,31 +48,40 @@ def block_costs(
                 seconds[name].append(_seconds(module, batch))
         flops = {name: operations(partial(module, example), f"{name} block") for name, module in modules.items()}
     return {
-        name: BlockCost(adapter.spec.parameters, flops[name], 1000 * statistics.median(seconds[name][1:]))
+        name: BlockCost(
+            parameters=adapter.spec.parameters,
+            flops=flops[name],
+            latency_ms=1000 * statistics.median(seconds[name][1:]),
+        )
         for name, adapter in adapters.items()
     }
 
 
-def translator_costs(translator: Translator, source: Params, context: Context) -> dict[str, int | None]:
-    """Trained values of a translator, and the floating-point operations of translating one block (a stack of one);
-    None where PyTorch cannot count them."""
+def translator_costs(translator: Translator, source: Params, context: Context) -> TranslatorCost:
+    """What a translator costs, for one block (a stack of one)."""
     parameters = sum(p.numel() for p in translator.parameters()) if isinstance(translator, torch.nn.Module) else 0
+    return TranslatorCost(parameters, operations(lambda: translator.translate(source, context), "the translator"))
+
+
+def count(run: Callable[[], object]) -> int:
+    """Floating-point operations of a call, as PyTorch counts them; raises what its counter raises.
+
+    Attention and transformer layers run unfused meanwhile, because fused ones are counted as nothing.
+    """
     fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # fused transformer layers are not counted
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with sdpa_kernel(SDPBackend.MATH):
-            counted = operations(lambda: translator.translate(source, context), "the translator")
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            run()
+        return int(counter.get_total_flops())
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
-    return {"parameters": parameters, "flops": counted}
 
 
 def operations(run: Callable[[], object], what: str) -> int | None:
-    """Floating-point operations of a call, as PyTorch counts them; None, with a warning, where its counter fails."""
+    """What `count` says; None, with a warning, where PyTorch's counter fails."""
     try:
-        with FlopCounterMode(display=False) as counter:
-            run()
-        return int(counter.get_total_flops())
+        return count(run)
     except (RuntimeError, AssertionError, NotImplementedError, KeyError, TypeError) as error:
         logger.warning("%s: its operations are left out, as PyTorch cannot count them: %s", what, reason(error))
         return None

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from paramtrans.api.adapter import BlockAdapter
 from paramtrans.api.hosts import Hosts
+from paramtrans.api.records import Diagnosed, MethodDiagnosis
 from paramtrans.api.runner import Runner
 from paramtrans.api.specs import BlockSpec, Reader
 from paramtrans.api.stacking import Params, take
 from paramtrans.backends.vmap import Vmap
 from paramtrans.ops import symmetry
 from paramtrans.ops.distances import divergence, relative_error
+from paramtrans.ops.readout import UpToReadout
 
 HOSTS_AT_ONCE = 16
 
@@ -28,7 +27,7 @@ class Diagnosis:
         self.runner, self.target, self.hosts, self.inputs = runner, target, hosts, inputs
 
     @torch.no_grad()
-    def of(self, blocks: Params, losses: Tensor, trained: Params | None = None) -> dict[str, Any]:
+    def of(self, blocks: Params, losses: Tensor, trained: Params | None = None) -> MethodDiagnosis:
         """What there is to say of one method: means over hosts, and the confidence in each host's block.
 
         `losses` are what each host lost in accuracy, `[models]`: what the confidence is held against. `trained` are the
@@ -37,15 +36,15 @@ class Diagnosis:
         pieces = [self._piece(blocks, piece) for piece in torch.arange(len(self.hosts)).split(HOSTS_AT_ONCE)]
         features, outputs, mute = (torch.cat(parts) for parts in zip(*pieces, strict=True))
         confidence = torch.exp(-outputs)
-        found: dict[str, Any] = {
-            "unit_cosine": likeness(blocks, self.target.spec),
-            "silent_units": mute.mean().item() if mute.numel() else None,
-            "feature_error": features.mean().item(),
-            "output_divergence": outputs.mean().item(),
-            "nearest_pair": None if trained is None else nearest(blocks, trained, self.target.spec),
-            "spearman": _correlation(-confidence, losses),
-        }
-        return {**found, "confidence": [round(value, 4) for value in confidence.tolist()]}
+        return MethodDiagnosis(
+            unit_cosine=likeness(blocks, self.target.spec),
+            silent_units=mute.mean().item() if mute.numel() else None,
+            feature_error=features.mean().item(),
+            output_divergence=outputs.mean().item(),
+            nearest_pair=None if trained is None else nearest(blocks, trained, self.target.spec),
+            spearman=_correlation(-confidence, losses),
+            confidence=[round(value, 4) for value in confidence.tolist()],
+        )
 
     def _piece(self, blocks: Params, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Feature error, output divergence and share of silent units of some hosts, `[models]` each."""
@@ -66,7 +65,7 @@ def silent(target: BlockAdapter, params: Params, entering: Tensor) -> Tensor | N
     """
     if target.readout is None or target.units(Reader(target.readout)) is None:
         return None
-    heard = Vmap(_Features(target))({f"block.{name}": tensor for name, tensor in params.items()}, entering)
+    heard = Vmap(UpToReadout(target.module()))({f"block.{name}": tensor for name, tensor in params.items()}, entering)
     return heard.abs().movedim(2, 1).flatten(2).amax(2) == 0
 
 
@@ -98,13 +97,13 @@ def nearest(params: Params, trained: Params, spec: BlockSpec) -> float:
     return (torch.cdist(one, other).amin(1).mean() / typical.clamp_min(1e-12)).item()
 
 
-def describe(section: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def describe(section: Diagnosed) -> list[tuple[str, ...]]:
     """The diagnosis of a run as rows of a table, a heading first."""
     names = ("unit_cosine", "silent_units", "feature_error", "output_divergence", "nearest_pair", "spearman")
     heading = ("method", "unit cosine", "silent units", "feature error", "divergence", "nearest pair", "ρ confidence")
     rows = [
         (method, *("–" if found[name] is None else f"{found[name]:.2f}" for name in names))
-        for method, found in section["methods"].items()
+        for method, found in section.methods.items()
     ]
     return [heading, *rows]
 
@@ -120,15 +119,3 @@ def _correlation(predicted: Tensor, losses: Tensor) -> float | None:
     if len(losses) < 3 or predicted.std() == 0 or losses.std() == 0:
         return None
     return float(spearmanr(predicted.numpy(), losses.cpu().numpy()).statistic)
-
-
-class _Features(nn.Module):
-    """What the last layer of a block's branch reads."""
-
-    def __init__(self, target: BlockAdapter) -> None:
-        super().__init__()
-        self.block = target.module()
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        read: Tensor = self.block.features(inputs)  # type: ignore[operator]
-        return read

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from paramtrans.api.adapter import BlockAdapter
+from paramtrans.api.block_module import has_branch
 from paramtrans.api.stacking import Params
 from paramtrans.errors import SpecMismatch
-from paramtrans.evaluation.costs import parameters
+from paramtrans.evaluation.costs import count, parameters
 from paramtrans.networks.activations import Inputs, call, every_layer, first_examples
 from paramtrans.ops.distances import streamed_error
 from paramtrans.plugins.registry import Registry
@@ -200,8 +200,8 @@ def _reason(
     module = block.adapter.module().eval().to(entered)
     module.load_state_dict({name: tensor[0] for name, tensor in block.params(network).items()}, strict=False)
     if block.exit is not None:
-        branch = getattr(module, "branch", module)
-        if len(seen.get(block.exit, ())) != 1 or not _alike(branch(entered), seen[block.exit][0][1]):
+        found = module.branch(entered) if has_branch(module) else module(entered)
+        if len(seen.get(block.exit, ())) != 1 or not _alike(found, seen[block.exit][0][1]):
             return f"between its layers it computes something else than {block.kind} does"
     ends = [path for path in (block.closing, block.path if block.whole else None) if path is not None]
     if any(len(seen.get(path, ())) != 1 or not _alike(module(entered), seen[path][0][1]) for path in ends):
@@ -245,7 +245,5 @@ def costs(network: nn.Module, batch: Inputs | None) -> dict[str, int]:
         "bytes": sum(tensor.nbytes for tensor in network.state_dict().values()),
     }
     if batch is not None:
-        with FlopCounterMode(display=False) as counter:
-            call(network, first_examples(batch, 1))
-        found["flops"] = int(counter.get_total_flops())
+        found["flops"] = count(lambda: call(network, first_examples(batch, 1)))
     return found

@@ -148,8 +148,7 @@ def load_translated(
         record = _Record.model_validate(raw)
     except ValidationError as error:
         raise StoreError(f"{place}: is no record of a translated network: {error.errors()[0]['msg']}") from error
-    if record.format not in range(1, FORMAT + 1):
-        raise StoreError(f"{place}: has format {record.format}, this paramtrans reads {FORMAT}; update paramtrans")
+    files.check_format(place, record.format, range(1, FORMAT + 1))
     replaced = tuple(block.replaced() for block in record.blocks)
     sizes = tuple(size.setting() for size in record.sizes)
     whole = _untranslated(record, network, place, registry)

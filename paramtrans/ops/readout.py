@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.modules.batchnorm import _NormBase
 
+from paramtrans.api.block_module import has_skip, passed_on, read_out, summed
 from paramtrans.api.specs import Reader
 from paramtrans.api.stacking import Params, models
 from paramtrans.errors import SpecMismatch
@@ -56,6 +58,17 @@ class Taps:
         return output, seen
 
 
+class UpToReadout(nn.Module):
+    """A block as far as what enters its readout."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        return read_out(self.block)(x)
+
+
 class Readout:
     """Solves for the target's readers, one after the other; the last one completes the source's output.
 
@@ -79,10 +92,11 @@ class Readout:
         # Where both end in a ReLU or a LayerNorm, what enters it is compared; else what the source gives in the end.
         whole, alike = source.module(), target.closing is not None or (source.rectified and target.rectified)
         shared = tuple(reader.layer for reader in source.readers() if reader.layer in names)
-        self._source = Taps(whole, shared, _summed(whole) if alike else None)
+        self._source = Taps(whole, shared, summed(whole) if alike else None)
         self._target = Taps(module, names)
         beside = target.module()
-        self._skip = Taps(beside, (), getattr(beside, "skip")) if hasattr(beside, "skip") else None  # noqa: B009
+        skips = has_skip(beside)
+        self._skip = Taps(beside, (), partial(passed_on, beside)) if skips else None
 
     def gram_matrices(
         self, index: int, params: Params, source: Params, context: Context, retained: Tensor | None
@@ -177,16 +191,6 @@ def _with_constant(params: Params, reader: Reader, constant: Tensor) -> Params:
         return {bias: constant.to(params[bias])}
     mean = f"{reader.norm}.running_mean"
     return {mean: (params[mean] - constant).to(params[mean])}
-
-
-def _summed(block: nn.Module) -> Callable[[Tensor], Tensor]:
-    """A block's method for the sum of its input, passed on by `skip` where it has one, and its branch."""
-    branch, skip = (getattr(block, name, None) for name in ("branch", "skip"))
-    if branch is None:
-        raise SpecMismatch(f"{type(block).__name__} has no method `branch`, which its adapter promises")
-    if skip is None:
-        return lambda x: branch(x) + x
-    return lambda x: branch(x) + skip(x)
 
 
 def _pick(left: Tensor, retained: Tensor, axis: int) -> Tensor:

@@ -33,13 +33,12 @@ def summarise(values: Tensor) -> Summary:
     return Summary(mean, (mean - spread, mean + spread), values.min().item(), values.max().item(), n)
 
 
-def gap_closed(methods: Mapping[str, Mapping[str, Any]], name: str) -> float | None:
+def gap_closed(means: Mapping[str, float | None], name: str) -> float | None:
     """Share of the gap from random initialisation to the trained target that a method closes; None without a gap.
 
-    `methods` are summaries by name, of the same hosts.
+    `means` are accuracies by method, over the same hosts.
     """
-    low, mean, high = (methods.get(each, {}).get("mean") for each in ("random_init", name, "trained_target"))
+    low, mean, high = (means.get(each) for each in ("random_init", name, "trained_target"))
     if low is None or mean is None or high is None or not high > low or not math.isfinite(mean):
         return None
-    share: float = (mean - low) / (high - low)
-    return share
+    return (mean - low) / (high - low)

@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 
 from paramtrans.api.specs import Component, PluginSource
 from paramtrans.errors import NameConflict, PluginLoadError, UnknownName
-from paramtrans.utils.near import did_you_mean, nearest
+from paramtrans.utils.near import did_you_mean
 
 KINDS = (
     "block_adapter",
@@ -109,9 +109,8 @@ class Registry:
         """The components of this name, of any kind; raises `UnknownName` where there is none."""
         if found := [entry for entry in self if entry.name == name]:
             return found
-        near = nearest(name, {entry.name for entry in self})
-        hint = f'did you mean "{near}"?' if near else "paramtrans plugins lists what there is"
-        raise UnknownName(f'unknown component "{name}"; {hint}')
+        hint = did_you_mean(name, {entry.name for entry in self}, "paramtrans plugins lists what there is")
+        raise UnknownName(f'unknown component "{name}"{hint}')
 
     def name_of(self, kind: str, cls: type) -> str:
         """The name under which a class is announced; raises `UnknownName` where it is not."""

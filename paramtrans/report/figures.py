@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
+    from paramtrans.api.records import Evaluation
+
 P = ParamSpec("P")
 
 METHODS = {
@@ -95,16 +97,18 @@ def finite(values: Iterable[float | None]) -> list[float]:
 
 
 @styled
-def accuracies(result: Mapping[str, Any]) -> Figure:
+def accuracies(result: Evaluation) -> Figure:
     """Mean accuracy of every method with its 95% interval, hosts as faint dots behind."""
     from matplotlib.figure import Figure
 
-    names = [name for name in ordered(result["methods"]) if finite([result["methods"][name]["mean"]])]
+    methods = result.methods
+    means = {name: mean for name in ordered(methods) for mean in finite([methods[name].mean])}
+    names = list(means)
     figure = Figure(figsize=(7.2, 0.8 + 0.46 * max(1, len(names))), layout="constrained")
     axes = figure.subplots()
     for row, name in enumerate(names):
-        hosts = result["hosts"]["accuracies"].get(name, [])
-        method_line(axes, row, result["methods"][name], hosts, COLOURS.get(name, GREY), name == "translated")
+        hosts, colour = result.hosts.accuracies.get(name, []), COLOURS.get(name, GREY)
+        method_line(axes, row, means[name], methods[name].ci95, hosts, colour, name == "translated")
     axes.set_yticks(range(len(names)), [label(name) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlabel("accuracy, %")
@@ -117,18 +121,24 @@ def accuracies(result: Mapping[str, Any]) -> Figure:
 
 
 def method_line(
-    axes: Axes, row: int, method: Mapping[str, Any], hosts: Iterable[float], colour: str, bold: bool
+    axes: Axes,
+    row: int,
+    mean: float,
+    ci95: Iterable[float | None],
+    hosts: Iterable[float | None],
+    colour: str,
+    bold: bool,
 ) -> None:
     dots = _thinned(finite(hosts))
     # Golden-ratio steps spread the dots evenly, and alike each time.
     heights = [row + 0.5 * (i * 0.618034 % 1 - 0.5) for i in range(len(dots))]
     axes.scatter(dots, heights, s=12, color=colour, alpha=0.3, linewidths=0)
-    if len(interval := finite(method["ci95"])) == 2:
+    if len(interval := finite(ci95)) == 2:
         axes.plot(interval, [row, row], color=colour, linewidth=4, solid_capstyle="round")
-    axes.plot([method["mean"]], [row], "o", color=colour, markersize=7, markeredgecolor=CARD, markeredgewidth=1.2)
+    axes.plot([mean], [row], "o", color=colour, markersize=7, markeredgecolor=CARD, markeredgewidth=1.2)
     weight = "bold" if bold else "normal"
     where = axes.get_yaxis_transform()
-    axes.text(1.07, row, f"{method['mean']:.1f}", transform=where, va="center", ha="right", fontweight=weight)
+    axes.text(1.07, row, f"{mean:.1f}", transform=where, va="center", ha="right", fontweight=weight)
 
 
 def _thinned(values: list[float]) -> list[float]:
@@ -186,7 +196,7 @@ def _mark(axes: Axes, epoch: int, last: int) -> None:
 
 
 @styled
-def histogram(hosts: Mapping[str, Sequence[float]]) -> Figure:
+def histogram(hosts: Mapping[str, Sequence[float | None]]) -> Figure:
     """How many hosts have which accuracy, in bins of 5%: random initialisation, translated, trained target."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from rich.table import Table
 from rich.text import Text
 
+from paramtrans.api.records import BlockCosts, BreakEven, Evaluation, MethodResult, RunRecord
 from paramtrans.config.toml_writer import toml
 from paramtrans.ops.statistics import gap_closed
 from paramtrans.report import figures
@@ -35,13 +36,13 @@ STAGES = {"zoo_step1": "step 1: the hosts", "zoo_step2": "step 2: target blocks"
 GAP = ("random_init", "translated", "trained_target")
 
 
-def table(result: Mapping[str, Any]) -> Table:
+def table(methods: Mapping[str, MethodResult]) -> Table:
     """Accuracies of all methods, for a terminal."""
     made = Table(title="Accuracy on the report hosts, %", title_justify="left")
     made.add_column("method")
     for heading in ("mean", "95% interval", "min", "max", "n"):
         made.add_column(heading, justify="right", no_wrap=True)
-    for row in _methods(result):
+    for row in _methods(methods):
         cells = [row["label"], row["mean"], row["interval"], row["min"], row["max"], row["n"]]
         # Text, because a name from a plugin is no markup.
         made.add_row(*map(Text, cells), style="bold green" if row["name"] == "translated" else None)
@@ -50,8 +51,8 @@ def table(result: Mapping[str, Any]) -> Table:
 
 def write(
     folder: Path,
-    result: Mapping[str, Any],
-    run: Mapping[str, Any],
+    result: Evaluation,
+    run: RunRecord,
     history: Sequence[Mapping[str, Any]],
     maps: Mapping[str, Tensor],
     sections: Iterable[ReportSection] = (),
@@ -62,21 +63,21 @@ def write(
         .get_template(f"{PAGE}.jinja")
         .render(
             run=run,
-            started=_moment(str(run["started"])),
-            headline=headline(result),
+            started=_moment(run.started),
+            headline=headline(result.methods),
             about=about(run, result),
-            meanings=meanings(result["methods"]),
+            meanings=meanings(result.methods),
             tiles=_tiles(result),
-            examples=_examples(result, run["config"]),
-            methods=_methods(result),
+            examples=_examples(result, run.config),
+            methods=_methods(result.methods),
             hosts=_hosts(result),
             figures=_figures(result, history, maps),
-            costs=_costs(result["blocks"]),
-            break_even=break_even(result["break_even"]),
+            costs=_costs(result.blocks),
+            break_even=break_even(result.break_even),
             training=_training(result, history),
-            stages=_stages(run["seconds"]),
-            sections=written(sections, run, result),
-            config=toml(run["config"]),
+            stages=_stages(run.seconds),
+            sections=written(sections, run.document(), result.document()),
+            config=toml(run.config),
         )
     )
     path = folder / PAGE
@@ -84,96 +85,96 @@ def write(
     return path
 
 
-def _examples(result: Mapping[str, Any], document: Mapping[str, Any]) -> str:
+def _examples(result: Evaluation, document: Mapping[str, Any]) -> str:
     """What accuracies were measured on, in words; older results do not count it."""
     kind = "examples held out of training" if document.get("evaluation", {}).get("holdout") else "test examples"
-    return f"{result['examples']:,} {kind}" if "examples" in result else f"the {kind}"
+    return f"the {kind}" if result.examples is None else f"{result.examples:,} {kind}"
 
 
-def markdown_table(result: Mapping[str, Any]) -> str:
+def markdown_table(methods: Mapping[str, MethodResult]) -> str:
     """Accuracies of all methods, in Markdown."""
     lines = ["| method | mean % | 95% interval | min | max | hosts |", "| --- | --- | --- | --- | --- | --- |"]
-    for row in _methods(result):
+    for row in _methods(methods):
         cells = (row[key] for key in ("label", "mean", "interval", "min", "max", "n"))
         lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
     return "\n".join(lines)
 
 
-def headline(result: Mapping[str, Any]) -> list[str]:
+def headline(methods: Mapping[str, MethodResult]) -> list[str]:
     """The finding in a sentence or two."""
-    methods = result["methods"]
     if "translated" not in methods:
         return ["No translated block was evaluated."]
     translated = methods["translated"]
-    first = f"Translated blocks reach {_percent(translated['mean'])}"
-    if len(finite(translated["ci95"])) == 2:
-        first += f" (95% interval {interval(translated['ci95'])})"
-    first += f" on {_plural(translated['n'], 'report host')}"
-    others = [f"the source network has {_percent(methods['source']['mean'])}"] if "source" in methods else []
-    rivals = [name for name in ordered(methods) if name not in NOT_RIVALS and finite([methods[name]["mean"]])]
+    first = f"Translated blocks reach {_percent(translated.mean)}"
+    if len(finite(translated.ci95)) == 2:
+        first += f" (95% interval {interval(translated.ci95)})"
+    first += f" on {_plural(translated.n, 'report host')}"
+    others = [f"the source network has {_percent(methods['source'].mean)}"] if "source" in methods else []
+    names = [name for name in ordered(methods) if name not in NOT_RIVALS]
+    rivals = {name: mean for name in names for mean in finite([methods[name].mean])}
     if rivals:
-        best = max(rivals, key=lambda name: methods[name]["mean"])
+        best = max(rivals, key=lambda name: rivals[name])
         has = "" if others else " has"
-        others.append(f"the best rival ({label(best)}){has} {_percent(methods[best]['mean'])}")
+        others.append(f"the best rival ({label(best)}){has} {_percent(rivals[best])}")
     sentences = [first + "; " * bool(others) + ", ".join(others) + "."]
-    if rivals and methods[best]["mean"] >= translated["mean"]:
+    if rivals and translated.mean is not None and rivals[best] >= translated.mean:
         sentences.append("So that rival does at least as well.")
     return sentences + _gap_sentence(methods)
 
 
-def _gap_sentence(methods: Mapping[str, Any]) -> list[str]:
+def _gap_sentence(methods: Mapping[str, MethodResult]) -> list[str]:
     share = _gap(methods)
     if share is None:
         return []
-    low, high = (_percent(methods[name]["mean"]) for name in ("random_init", "trained_target"))
+    low, high = (_percent(methods[name].mean) for name in ("random_init", "trained_target"))
     closed = f"{100 * share:.1f}%" if share > 0 else "none"
     return [f"That closes {closed} of the gap from random initialisation ({low}) to the trained target ({high})."]
 
 
-def _gap(methods: Mapping[str, Any]) -> float | None:
+def _gap(methods: Mapping[str, MethodResult]) -> float | None:
     """Share of the gap that the translated block closes; None without a gap."""
-    return gap_closed(methods, "translated")
+    return gap_closed({name: method.mean for name, method in methods.items()}, "translated")
 
 
-def break_even(costs: Mapping[str, Any] | None) -> str:
+def break_even(costs: BreakEven | None) -> str:
     """When translating has cost less time than training each target block."""
     if costs is None:
         return "The run has no translator of its own, so nothing has to be paid off."
-    if costs["step2_seconds"] is None:
+    if costs.step2_seconds is None:
         return "Step 2 was not run on the report hosts, so there is nothing to compare the cost with."
-    zoo, training = _seconds(costs["zoo_seconds"]), _seconds(costs["training_seconds"])
-    translation, step2 = _seconds(costs["translation_seconds"]), _seconds(costs["step2_seconds"])
+    zoo, training = _seconds(costs.zoo_seconds), _seconds(costs.training_seconds)
+    translation, step2 = _seconds(costs.translation_seconds), _seconds(costs.step2_seconds)
     each = f"a translation takes {translation}, step 2 takes {step2}"
-    if costs["models"] is None:
+    if costs.models is None:
         return f"Translating never pays by time alone: for each model {each}."
-    when = "the first model" if costs["models"] <= 1 else f"{costs['models']:,} models"
+    when = "the first model" if costs.models <= 1 else f"{costs.models:,} models"
     once = f"The zoo ({zoo}) and the training ({training}) are paid for once"
     return f"By time alone, translating pays from {when} on. {once}; after that, for each model {each}."
 
 
-def _methods(result: Mapping[str, Any]) -> list[dict[str, str]]:
+def _methods(methods: Mapping[str, MethodResult]) -> list[dict[str, str]]:
     return [
         {
             "name": name,
             "label": label(name),
-            "mean": number(method["mean"]),
-            "interval": interval(method["ci95"]),
-            "min": number(method["min"]),
-            "max": number(method["max"]),
-            "n": f"{method['n']:,}",
+            "mean": number(method.mean),
+            "interval": interval(method.ci95),
+            "min": number(method.min),
+            "max": number(method.max),
+            "n": f"{method.n:,}",
         }
-        for name, method in ((name, result["methods"][name]) for name in ordered(result["methods"]))
+        for name, method in ((name, methods[name]) for name in ordered(methods))
     ]
 
 
-def _tiles(result: Mapping[str, Any]) -> Facts:
+def _tiles(result: Evaluation) -> Facts:
     """The few numbers that stand large at the top: (number, what it is)."""
-    methods, blocks = result["methods"], result["blocks"]
-    tiles = [(_percent(methods["translated"]["mean"]), "accuracy, translated")] if "translated" in methods else []
+    methods, source, target = result.methods, result.blocks.source, result.blocks.target
+    tiles = [(_percent(methods["translated"].mean), "accuracy, translated")] if "translated" in methods else []
     if (share := _gap(methods)) is not None:
         tiles.append((f"{100 * share:.1f}%", "of the gap closed"))
-    for key, what in (("parameters", "parameters"), ("flops", "FLOPs")):
-        tiles.append((_ratio(blocks["source"][key], blocks["target"][key]), f"{what}, source ÷ target"))
+    tiles.append((_ratio(source.parameters, target.parameters), "parameters, source ÷ target"))
+    tiles.append((_ratio(source.flops, target.flops), "FLOPs, source ÷ target"))
     return tiles
 
 
@@ -183,18 +184,16 @@ def host_counts(zoo: Mapping[str, int]) -> str:
     return counts + (f"; {zoo['snapshots']:,} snapshots to train" if "snapshots" in zoo else "")
 
 
-def _hosts(result: Mapping[str, Any]) -> str:
-    counts = host_counts(result["zoo"])
+def _hosts(result: Evaluation) -> str:
+    counts = host_counts(result.zoo)
     return f"Hosts of the zoo: {counts}. Seeds and accuracies of each report host are in evaluation.json."
 
 
-def _figures(
-    result: Mapping[str, Any], history: Sequence[Mapping[str, Any]], maps: Mapping[str, Tensor]
-) -> dict[str, Markup]:
+def _figures(result: Evaluation, history: Sequence[Mapping[str, Any]], maps: Mapping[str, Tensor]) -> dict[str, Markup]:
     """By name, the figures that there is something to show in."""
-    hosts = result["hosts"]["accuracies"]
+    hosts = result.hosts.accuracies
     made: dict[str, tuple[Any, str]] = {}
-    if rows := [f"{row['label']} {row['mean']}" for row in _methods(result)]:
+    if rows := [f"{row['label']} {row['mean']}" for row in _methods(result.methods)]:
         made["accuracies"] = (figures.accuracies(result), f"Mean accuracy in percent: {', '.join(rows)}.")
     if finite(hosts.get("translated", [])):
         spans = ", ".join(f"{label(name)} between {_span(hosts[name])}" for name in GAP if finite(hosts.get(name, [])))
@@ -203,7 +202,7 @@ def _figures(
         names = ", ".join(figures.MAPS.get(name, label(name)) for name in maps)
         made["maps"] = (figures.feature_maps(maps), f"Grid of feature maps: {names}.")
     if history:
-        best = (result["training"] or {}).get("best_epoch")
+        best = result.training.best_epoch if result.training else None
         made["training"] = (figures.training(history, best), _loss_sentence(history))
     return {name: Markup(figures.svg(figure, name, said)) for name, (figure, said) in made.items()}
 
@@ -214,25 +213,27 @@ def _loss_sentence(history: Sequence[Mapping[str, Any]]) -> str:
     return f"Loss{path} over {_plural(len(history), 'epoch')}."
 
 
-def _costs(blocks: Mapping[str, Any]) -> list[dict[str, str]]:
-    rows = []
-    for key, name in (("parameters", "parameters"), ("flops", "FLOPs for one example"), ("latency_ms", "latency, ms")):
-        before, after = (blocks[block][key] for block in ("source", "target"))
-        digits = 3 if key == "latency_ms" else 0
+def _costs(blocks: BlockCosts) -> list[dict[str, str]]:
+    source, target, rows = blocks.source, blocks.target, []
+    for name, before, after, digits in (
+        ("parameters", source.parameters, target.parameters, 0),
+        ("FLOPs for one example", source.flops, target.flops, 0),
+        ("latency, ms", source.latency_ms, target.latency_ms, 3),
+    ):
         shown = {"before": number(before, digits), "after": number(after, digits), "ratio": _ratio(before, after)}
         rows.append({"name": name, **shown})
     return rows
 
 
-def _training(result: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> Facts:
-    translator, training = result["translator"], result["training"]
+def _training(result: Evaluation, history: Sequence[Mapping[str, Any]]) -> Facts:
+    translator, training = result.translator, result.training
     if translator is None:
         return [("translator", "none of the run's own")]
-    facts = [("translator", str(translator["name"])), ("its parameters", f"{translator['parameters']:,}")]
+    facts = [("translator", translator.name), ("its parameters", f"{translator.parameters:,}")]
     if training is None:
         return [*facts, ("training", "none needed")]
-    facts += [("epochs", f"{training['epochs']:,}"), ("chosen epoch", f"{training['best_epoch']:,}")]
-    facts.append(("its accuracy on the selection hosts", _percent(training["best_select"])))
+    facts += [("epochs", f"{training.epochs:,}"), ("chosen epoch", f"{training.best_epoch:,}")]
+    facts.append(("its accuracy on the selection hosts", _percent(training.best_select)))
     losses = finite(entry.get("loss") for entry in history)
     return [*facts, ("last loss", f"{losses[-1]:.4g}")] if losses else facts
 

@@ -19,7 +19,7 @@ def means(runs: Mapping[str, Mapping[str, Any]]) -> Figure:
     figure = Figure(figsize=(7.2, 0.8 + 0.32 * max(1, len(runs))), layout="constrained")
     axes = figure.subplots()
     for place, found in enumerate(runs.values()):
-        method_line(axes, place, found, [], BLUE, False)
+        method_line(axes, place, found["mean"], found["ci95"], [], BLUE, False)
     axes.set_yticks(range(len(runs)), [label(name) for name in runs])
     axes.set_ylim(len(runs) - 0.4, -0.6)
     axes.set_xlabel("accuracy, %")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
+from paramtrans.api.records import Evaluation, RunRecord
 from paramtrans.report.figures import label, ordered
 
 MEANINGS = {
@@ -18,16 +18,17 @@ MEANINGS = {
 }
 
 
-def about(run: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+def about(run: RunRecord, result: Evaluation) -> str:
     """What was done, in words for anyone."""
-    names = {part: run["config"][part]["name"] for part in ("task", "source", "target")}
-    sizes = {side: f"{result['blocks'][side]['parameters']:,} parameters" for side in ("source", "target")}
+    names = {part: run.config[part]["name"] for part in ("task", "source", "target")}
+    source, target = result.blocks.source.parameters, result.blocks.target.parameters
     written = "The methods below write the small block’s parameters."
-    if result["translator"] is not None:
+    if result.translator is not None:
         written = "A translator wrote the small block’s parameters from the large one’s; nothing was trained again."
     return (
         f"In networks trained on “{names['task']}”, one block was replaced by a smaller one: the source block "
-        f"({names['source']}, {sizes['source']}) by a target block ({names['target']}, {sizes['target']}). {written} "
+        f"({names['source']}, {source:,} parameters) by a target block ({names['target']}, {target:,} parameters). "
+        f"{written} "
         "All methods were compared on the same networks, the report hosts, and no translator has seen those before."
     )
 

@@ -14,17 +14,16 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from paramtrans.api.records import Evaluation, Measured, MethodResult, RunRecord
 from paramtrans.config.schema import ELSEWHERE
 from paramtrans.errors import StoreError, printable
 from paramtrans.ops.statistics import summarise
 from paramtrans.report import figures, html, sweep_figures
 from paramtrans.report.figures import label, ordered
 from paramtrans.runs import folder as run_folder
-from paramtrans.runs.folder import Record
 from paramtrans.storage import files
 from paramtrans.utils.templates import environment
 
-FORMAT = 1
 NONE = "–"
 
 
@@ -33,13 +32,12 @@ class Compared:
     """One of the runs."""
 
     name: str
-    record: Record
-    evaluation: dict[str, Any]
+    record: RunRecord
+    evaluation: Evaluation
 
     @property
-    def methods(self) -> dict[str, dict[str, Any]]:
-        methods: dict[str, dict[str, Any]] = self.evaluation["methods"]
-        return methods
+    def methods(self) -> dict[str, MethodResult]:
+        return self.evaluation.methods
 
     @property
     def values(self) -> dict[str, Any]:
@@ -50,8 +48,8 @@ class Compared:
     @property
     def hosts(self) -> tuple[Any, ...]:
         """What tells its report hosts from others: their seeds, and what the source networks reach."""
-        hosts = self.evaluation["hosts"]
-        return (*hosts.get("seeds", ()), None, *hosts.get("accuracies", {}).get("source", ()))
+        hosts = self.evaluation.hosts
+        return (*hosts.seeds, None, *hosts.accuracies.get("source", ()))
 
 
 def read(folders: Sequence[Path]) -> list[Compared]:
@@ -142,8 +140,8 @@ def write(path: Path, found: Mapping[str, Any]) -> None:
     files.write_bytes(path, page.encode("utf-8", errors="replace"))
 
 
-def _short(method: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: method.get(key) for key in ("mean", "ci95", "min", "max", "n")}
+def _short(method: MethodResult) -> dict[str, Any]:
+    return method.model_dump(include=set(Measured.model_fields))
 
 
 def _difference(runs: Sequence[Compared]) -> dict[str, Any]:
@@ -151,7 +149,7 @@ def _difference(runs: Sequence[Compared]) -> dict[str, Any]:
     first, *others = runs
     if any(run.hosts != first.hosts for run in others):
         return {}
-    values = {run.name: run.evaluation["hosts"].get("accuracies", {}).get("translated") for run in runs}
+    values = {run.name: run.evaluation.hosts.accuracies.get("translated") for run in runs}
     if None in values.values():
         return {}
     base = torch.tensor(values[first.name], dtype=torch.float64)

@@ -6,7 +6,8 @@ import os
 import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+
+from paramtrans.api.records import Machine
 
 PACKAGES = ("paramtrans", "torch", "torchvision", "numpy", "safetensors", "pluggy", "pydantic")
 
@@ -22,10 +23,10 @@ def other_versions(then: Mapping[str, str]) -> list[str]:
     return [f"{name} {before}, here {here[name]}" for name, before in then.items() if here.get(name, before) != before]
 
 
-def machine() -> dict[str, Any]:
-    """What kind of processor this is, and how many of its cores this process may use."""
+def machine(device: str) -> Machine:
+    """What kind of processor this is, and how many of its cores this process may use, beside the run's `device`."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return {"processor": platform.machine(), "cores": cores}
+    return Machine(device=device, processor=platform.machine(), cores=cores)
 
 
 def _version(package: str) -> str:

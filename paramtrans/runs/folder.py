@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from filelock import Timeout
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
+from paramtrans.api.records import EVALUATION_FORMAT, RUN_FORMAT, Evaluation, RunRecord
 from paramtrans.config.schema import ELSEWHERE, Config
-from paramtrans.errors import StoreError
+from paramtrans.errors import StoreError, printable
 from paramtrans.runs import environment
 from paramtrans.runs.environment import versions as versions
 from paramtrans.storage import files as store, names, outside
@@ -22,10 +23,6 @@ from paramtrans.utils import documents
 from paramtrans.utils.boundary import in_words
 from paramtrans.zoo import fingerprint
 
-FORMAT = 2
-"""Version of `run.json`. 1 was the same without checksums of itself and of the results."""
-EVALUATION_FORMAT = 1
-"""Version of `evaluation.json`."""
 RESULTS = ("translator", "tensorboard", "evaluation.json", "metrics.jsonl", "report.html")
 """Files and folders that a run leaves."""
 OTHERWISE = "set run.dir to another folder"
@@ -64,7 +61,7 @@ class RunFolder:
         except Timeout as error:
             raise StoreError(f"{self.path}: another process works on this run; wait for it, or set run.dir") from error
 
-    def resume(self) -> dict[str, Any] | None:
+    def resume(self) -> Evaluation | None:
         """Take up what is in the folder: the evaluation if the run is finished, else None.
 
         Raises `StoreError` if the folder holds a run of another config, or of a later version of the format.
@@ -89,8 +86,7 @@ class RunFolder:
         if record.status != "finished":
             return None
         self._check_results(record.files)
-        path = self.file("evaluation.json")
-        return _checked(path, _document(path, (EVALUATION_FORMAT,), AGAIN), Evaluation, AGAIN).model_dump()
+        return _evaluation(self.file("evaluation.json"), AGAIN)
 
     def clear(self) -> None:
         """Forget what earlier runs left; files of others stay. `run.json`, which says whose they are, goes last."""
@@ -116,32 +112,32 @@ class RunFolder:
         ]
         store.write_bytes(self.file("metrics.jsonl"), "".join(lines).encode())
 
-    def write_evaluation(self, evaluation: dict[str, Any]) -> dict[str, Any]:
+    def write_evaluation(self, evaluation: Evaluation) -> Evaluation:
         """Write and return what was found, with null for numbers that are not finite, which is said."""
-        found, lost = documents.finite(evaluation)
-        path, kept = self.file("evaluation.json"), dict(found)
+        kept, lost = documents.finite(evaluation.document())
+        path = self.file("evaluation.json")
         if lost:
             logger.warning("%s: null for %d numbers that are not finite, such as %s", path, len(lost), lost[0])
         store.write_json(path, kept)
-        return kept
+        return Evaluation.model_validate(kept)
 
-    def write_record(self, status: str, plugins: list[str]) -> dict[str, Any]:
+    def write_record(self, status: Literal["running", "finished"], plugins: list[str]) -> RunRecord:
         """Write and return `run.json`: all that is needed to know what was run, and with what."""
-        record = {
-            "format": FORMAT,
-            "name": names.known(self.path.name),
-            "status": status,
-            "started": self.started,
-            "config": self.config,
-            "seconds": self.seconds,
-            "outdated": self.outdated,
-            "versions": versions(),
-            "machine": {"device": self.device, **environment.machine()},
-            "plugins": plugins,
-            "made_of": self.made_of,
-            "files": self._results() if status == "finished" else {},
-        }
-        store.write_sealed(self.file("run.json"), record)
+        record = RunRecord(
+            format=RUN_FORMAT,
+            name=names.known(self.path.name),
+            status=status,
+            started=self.started,
+            config=self.config,
+            seconds=self.seconds,
+            outdated=self.outdated,
+            versions=versions(),
+            machine=environment.machine(self.device),
+            plugins=[printable(plugin) for plugin in plugins],  # some are paths, and not every path is text
+            made_of=self.made_of,
+            files=self._results() if status == "finished" else {},
+        )
+        store.write_sealed(self.file("run.json"), record.document())
         return record
 
     def _check_ours(self) -> None:
@@ -170,7 +166,7 @@ class RunFolder:
             logger.warning("%s; the run answers without it", what)
 
 
-def read_finished(folder: Path) -> tuple[Record, dict[str, Any]]:
+def read_finished(folder: Path) -> tuple[RunRecord, Evaluation]:
     """The record and the evaluation of a finished run; raises `StoreError` where there is none in the folder."""
     otherwise = "give the folder of a finished run"
     record = read_record(folder / "run.json", otherwise)
@@ -181,18 +177,19 @@ def read_finished(folder: Path) -> tuple[Record, dict[str, Any]]:
         raise StoreError(f"{path}: is missing; {otherwise}")
     if record.files and store.checksum(path) != record.files.get(path.name):
         raise StoreError(f"{path}: was changed after it was written; {otherwise}")
-    document = _document(path, (EVALUATION_FORMAT,), otherwise)
-    return record, _checked(path, document, Evaluation, otherwise).model_dump()
+    return record, _evaluation(path, otherwise)
 
 
 def history(folder: Path) -> dict[str, Any]:
     """How the translator of a finished run was trained, as its training told it."""
     _, evaluation = read_finished(folder)
-    training, costs = evaluation["training"], evaluation["break_even"]
+    training, costs = evaluation.training, evaluation.break_even
+    if training is None or costs is None:
+        raise StoreError(f"{folder}: its translator learned nothing; use --fresh to make the run anew")
     lines = read_metrics(folder / "metrics.jsonl")
     epochs = [{key: value for key, value in line.items() if key != "epoch"} for line in lines]
-    best = {"best_epoch": training["best_epoch"], "best_accuracy": training["best_select"]}
-    return {"epochs": epochs, **best, "seconds": costs["training_seconds"]}
+    best = {"best_epoch": training.best_epoch, "best_accuracy": training.best_select}
+    return {"epochs": epochs, **best, "seconds": costs.training_seconds}
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -204,52 +201,25 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         return [dict(documents.parse(line)) for line in lines]
 
 
-class Record(BaseModel):
-    """What is needed of `run.json` to take up a run, or to make it again."""
-
-    format: int
-    name: str = "run"
-    status: str
-    started: str
-    config: dict[str, Any]
-    seconds: dict[str, float]
-    outdated: int = 0
-    versions: dict[str, str] = {}
-    machine: dict[str, Any] = {}
-    plugins: list[str] = []
-    made_of: dict[str, Any] = {}
-    files: dict[str, str] = {}
-
-
-class Evaluation(BaseModel):
-    """What is needed of `evaluation.json` to answer from it."""
-
-    model_config = ConfigDict(extra="allow")
-    format: int
-    methods: dict[str, dict[str, Any]]
-    hosts: dict[str, Any]
-    translator: dict[str, Any] | None
-    zoo: dict[str, int]
-    blocks: dict[str, dict[str, Any]]
-    break_even: dict[str, Any] | None
-    training: dict[str, Any] | None
-
-
 Checked = TypeVar("Checked", bound=BaseModel)
 
 
-def read_record(path: Path, otherwise: str, sealed: bool = False) -> Record:
+def read_record(path: Path, otherwise: str, sealed: bool = False) -> RunRecord:
     """`run.json`, held to its checksum where its format has one; `sealed`: it must have one.
 
     Raises `StoreError` where it is not what was written, or of a later version; `otherwise` is what to do then.
     """
-    document = _document(path, (1, FORMAT), otherwise)
+    document = _document(path, (1, RUN_FORMAT), otherwise)
     try:
-        if sealed or document.get("format") == FORMAT or store.SEAL in document:
+        if sealed or document.get("format") == RUN_FORMAT or store.SEAL in document:
             document = store.unsealed(path, document)
     except store.Damaged as error:
         raise StoreError(f"{error}; {otherwise}") from error
-    return _checked(path, document, Record, otherwise)
+    return _checked(path, document, RunRecord, otherwise)
+
+
+def _evaluation(path: Path, otherwise: str) -> Evaluation:
+    return _checked(path, _document(path, (EVALUATION_FORMAT,), otherwise), Evaluation, otherwise)
 
 
 def _document(path: Path, formats: tuple[int, ...], otherwise: str) -> dict[str, Any]:
@@ -262,8 +232,7 @@ def _document(path: Path, formats: tuple[int, ...], otherwise: str) -> dict[str,
         raise StoreError(f"{error}; {otherwise}") from error
     if not isinstance(document, dict):
         raise StoreError(f"{path}: is not what was written there; {otherwise}")
-    if (found := document.get("format")) not in formats:
-        raise StoreError(f"{path}: has format {found}, this paramtrans reads {formats[-1]}; {otherwise}")
+    store.check_format(path, document.get("format"), formats, otherwise)
     return document
 
 
@@ -271,7 +240,9 @@ def _checked(path: Path, document: dict[str, Any], model: type[Checked], otherwi
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        raise StoreError(f"{path}: is not what was written there; {otherwise}") from error
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))[:200]
+        raise StoreError(f"{path}: {where}: {first['msg']}: is not what was written there; {otherwise}") from error
 
 
 def _completed(config: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from paramtrans.api.records import Evaluation, RunRecord
 from paramtrans.errors import ParamtransError
 from paramtrans.evaluation.comparison import Comparison
 from paramtrans.report import html
@@ -18,8 +19,8 @@ logger = logging.getLogger(__name__)
 
 def write(
     folder: RunFolder,
-    record: dict[str, Any],
-    result: dict[str, Any],
+    record: RunRecord,
+    result: Evaluation,
     history: dict[str, Any] | None,
     comparison: Comparison,
     sections: Sequence[Any] = (),

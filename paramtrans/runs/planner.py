@@ -10,10 +10,7 @@ from typing import Any
 
 import torch
 
-from paramtrans.api import modules
 from paramtrans.api.context import Context
-from paramtrans.api.hosts import Hosts
-from paramtrans.api.stacking import split
 from paramtrans.backends import host_runner
 from paramtrans.errors import DataError
 from paramtrans.evaluation.costs import translator_costs
@@ -135,14 +132,12 @@ class Planner:
         """Name, parameters, and FLOPs for one block, of the run's own translator."""
         if run.config.translator is None:
             return None
-        host = modules.initial(lambda: host_runner.network(run.builder.task, run.builder.source), [0])
-        former, source, latter = (split(host, part) for part in ("former", "block", "latter"))
-        hosts = Hosts(former, source, latter, stream=run.builder.task.stream()).to(run.builder.device)
+        hosts = host_runner.untrained(run.builder.task, run.builder.source, [0]).to(run.builder.device)
         translator = run.builder.translator(seed=0)
         if isinstance(translator, LearnedTranslator):
             translator.to(run.builder.device)
         costs = translator_costs(translator, hosts.source, Context(hosts, run.builder.runner))
-        return {"name": run.config.translator.name, **costs}
+        return {"name": run.config.translator.name, **costs._asdict()}
 
     def _again(self, run: Run) -> bool:
         """Whether an earlier run learns the same."""

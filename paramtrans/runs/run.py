@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from paramtrans.api.records import BestOfAll, Evaluation, RunRecord
 from paramtrans.api.specs import RunInfo
 from paramtrans.api.translator import Translator
 from paramtrans.builder import Builder
@@ -48,23 +49,23 @@ class RunResult:
     dir: Path
     seconds: dict[str, float]
     """Wall-clock time of each stage; a stage that found its work done took almost none."""
-    evaluation: dict[str, Any]
+    evaluation: Evaluation
     """The content of `evaluation.json`: accuracies of every method on every report host, costs, break-even."""
 
     @property
     def methods(self) -> dict[str, dict[str, Any]]:
         """For each method: `mean`, `ci95`, `min`, `max` in percent, and `n` hosts."""
-        methods: dict[str, dict[str, Any]] = self.evaluation["methods"]
-        return methods
+        return {name: method.document() for name, method in self.evaluation.methods.items()}
 
     def table(self) -> Table:
         """All methods, for a terminal."""
-        return html.table(self.evaluation)
+        return html.table(self.evaluation.methods)
 
     def as_dict(self) -> dict[str, Any]:
         """The object that `paramtrans run --json` prints."""
         kept = ("methods", "translator", "zoo", "blocks", "break_even")
-        return {"run_dir": str(self.dir), "seconds": self.seconds, **{key: self.evaluation[key] for key in kept}}
+        document = self.evaluation.document()
+        return {"run_dir": str(self.dir), "seconds": self.seconds, **{key: document[key] for key in kept}}
 
 
 def run(
@@ -174,7 +175,7 @@ class Run:
         self.folder.outdated = self.zoos.newest()
         self._record("running")
 
-    def _stages(self, fresh: bool, earlier: Path | None) -> dict[str, Any]:
+    def _stages(self, fresh: bool, earlier: Path | None) -> Evaluation:
         files.make_folder(self.cache, CACHE_HINT)
         self.zoos.prepare(self.cache)
         if fresh:
@@ -191,9 +192,9 @@ class Run:
             reported = self.zoos.reported
             comparison = Comparison(reported.builder, translator, self.zoos.report(), self.zoos.pairs())
             comparison.run(self.reporter, reported.seconds_per_target())
-            result = comparison.result(history, self.zoos.seconds()) | self.zoos.facts()
-            result["paper_way"] = _best_of_all(history, self.config.evaluation.paper_way)
-        result = self.folder.write_evaluation(result)
+            best = _best_of_all(history, self.config.evaluation.paper_way)
+            found = comparison.result(history, self.zoos.seconds(), self.zoos.used(), self.zoos.diverged(), best)
+        result = self.folder.write_evaluation(found)
         with self._timed("report"):
             pages.write(self.folder, self._record("running"), result, history, comparison, self.builder.sections())
         finished = RunResult(self.folder.path, self.folder.seconds, result)
@@ -267,18 +268,17 @@ class Run:
             self.folder.seconds[stage] = round(earlier + time.monotonic() - started, 3)
             self._record("running")
 
-    def _record(self, status: str) -> dict[str, Any]:
+    def _record(self, status: Literal["running", "finished"]) -> RunRecord:
         device = self.builder.device
         self.folder.device = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
         return self.folder.write_record(status, [str(provider) for provider in self.plugins.providers()])
 
 
-def _best_of_all(history: dict[str, Any] | None, asked: bool) -> dict[str, Any] | None:
-    """What the paper would print: the best of all evaluations on the report hosts themselves."""
+def _best_of_all(history: dict[str, Any] | None, asked: bool) -> BestOfAll | None:
     if not asked or history is None:
         return None
     found = {
         epoch: metrics["paper_way"] for epoch, metrics in enumerate(history["epochs"], 1) if "paper_way" in metrics
     }
     best = max(found, key=lambda epoch: found[epoch])
-    return {"best": found[best], "epoch": best, "evaluations": len(found)}
+    return BestOfAll(best=found[best], epoch=best, evaluations=len(found))

@@ -195,7 +195,7 @@ class SweepResult:
 
 def row(member: Member, result: RunResult) -> Row:
     """What `sweep.json` keeps of a run; the accuracies of single hosts stay in the run's own folder."""
-    kept = {key: value for key, value in result.evaluation.items() if key not in ("format", "hosts")}
+    kept = {key: value for key, value in result.evaluation.document().items() if key not in ("format", "hosts")}
     return {"name": member.name, "values": member.values, "dir": member.name, "seconds": result.seconds, **kept}
 
 

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,13 @@ def read_json(path: Path) -> Any:
         return documents.parse(outside.content(path, MAX_JSON))
     except (ValueError, RecursionError) as error:
         raise Damaged(f"{path}: not valid JSON ({error}); it was damaged after it was written") from error
+
+
+def check_format(path: Path, found: Any, formats: Sequence[int], otherwise: str = "update paramtrans") -> None:
+    """Raise `StoreError` where a document says none of the `formats`, whose last is written now; `otherwise` is what to
+    do then."""
+    if type(found) is not int or found not in formats:
+        raise StoreError(f"{path}: has format {found}, this paramtrans reads {formats[-1]}; {otherwise}")
 
 
 def exists(path: Path) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from paramtrans.errors import StoreError
+from paramtrans.storage import outside
 
 MAX_PICKLE = 2**26
 """Bytes in which a checkpoint may describe its tensors, at most; a thousand take a tenth of a megabyte."""
@@ -25,9 +26,9 @@ def read(path: Path, at_most: int | None = None) -> Any:
 
     Raises `StoreError` where it is no regular file, has more than `at_most` bytes, is damaged, or holds other objects.
     """
-    check_regular(path)
+    size = outside.size(path)
     try:
-        _check_size(path, at_most)
+        _check_size(path, size, at_most)
         _check_nesting(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -38,16 +39,6 @@ def read(path: Path, at_most: int | None = None) -> Any:
             f"{path}: cannot be read as a checkpoint of tensors alone ({reason}); other objects are refused, because "
             "loading them runs code; save `model.state_dict()` as safetensors"
         ) from error
-
-
-def check_regular(path: Path) -> None:
-    """Raise `StoreError` unless a path is that of a file: a pipe may never end, nor may a device."""
-    try:
-        regular, there = path.is_file(), path.exists()
-    except OSError as error:  # a folder that may not be looked into
-        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if not regular:
-        raise StoreError(f"{path}: cannot be read: it is {'no regular file' if there else 'not there'}")
 
 
 def _check_nesting(path: Path) -> None:
@@ -69,13 +60,13 @@ def _check_nesting(path: Path) -> None:
         )
 
 
-def _check_size(path: Path, at_most: int | None) -> None:
+def _check_size(path: Path, size: int, at_most: int | None) -> None:
     """torch packs nothing, so a file that holds more bytes than it has was made to fill the memory."""
-    inside = outside = path.stat().st_size
+    inside = size
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            inside = max(outside, sum(member.file_size for member in archive.infolist()))
+            inside = max(size, sum(member.file_size for member in archive.infolist()))
     if at_most is not None and inside > at_most:
         raise StoreError(f"{path}: {inside:,} bytes, far more than the {at_most:,} that its values may need")
-    if inside > outside:
+    if inside > size:
         raise StoreError(f"{path}: is a packed archive of {inside:,} bytes, and torch packs none; unpack it first")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from paramtrans.api import stacking as stacks
 from paramtrans.api.adapter import BlockAdapter
+from paramtrans.api.block_module import has_branch, has_features, passed_on, read_out, summed
 from paramtrans.api.modules import initial, trained_names
 from paramtrans.api.stacking import Params
 from paramtrans.backends.vmap import Vmap, block_stacked
@@ -206,8 +207,7 @@ def branch_is_what_is_added(subject: Subject) -> None:
     adapter = subject.create()
     inputs = entering(adapter)[0].double()
     module: Any = _loaded(adapter, randomised(adapter), 0).double().eval()
-    skipped = module.skip(inputs) if hasattr(module, "skip") else inputs
-    close(torch.relu(module.branch(inputs) + skipped), module(inputs), "relu(branch + input)")
+    close(torch.relu(_sum(module, inputs)), module(inputs), "relu(branch + input)")
 
 
 @check("block_adapter", when=lambda subject: subject.create().closing is not None)
@@ -218,8 +218,13 @@ def closing_ends_the_block(subject: Subject) -> None:
     module: Any = _loaded(adapter, randomised(adapter), 0).double().eval()
     norm: Any = dict(module.named_modules()).get(adapter.closing or "")
     expect(isinstance(norm, nn.LayerNorm), f"a LayerNorm called {adapter.closing}", type(norm).__name__)
-    skipped = module.skip(inputs) if hasattr(module, "skip") else inputs
-    close(norm(module.branch(inputs) + skipped), module(inputs), "the normalised sum")
+    close(norm(_sum(module, inputs)), module(inputs), "the normalised sum")
+
+
+def _sum(module: nn.Module, inputs: Tensor) -> Tensor:
+    """Of a block's branch and what it is added to."""
+    expect(has_branch(module), "a method `branch`", "none")
+    return summed(module)(inputs)
 
 
 @check("block_adapter", when=lambda subject: subject.create().positionwise)
@@ -248,9 +253,9 @@ def readers_complete_the_block(subject: Subject) -> None:
     last = dict(module.named_modules())[reader.norm or reader.layer]
     last.register_forward_hook(lambda _, __, left: given.append(left))
     output = module(inputs)
-    added = output - (module.skip(inputs) if hasattr(module, "skip") else inputs)
-    found = given[0] if given[0].shape == added.shape else given[0].movedim(-1, 1)
-    close(found, added, f"what {reader.norm or reader.layer} gives, added to the input or to `skip` of it,")
+    wanted = output - passed_on(module, inputs)
+    found = given[0] if given[0].shape == wanted.shape else given[0].movedim(-1, 1)
+    close(found, wanted, f"what {reader.norm or reader.layer} gives, added to the input or to `skip` of it,")
 
 
 @check("block_adapter", when=lambda subject: bool(subject.create().readers()))
@@ -269,6 +274,7 @@ def readers_read_what_is_declared(subject: Subject) -> None:
         layers[adapter.readout].register_forward_hook(lambda _, given, __: entered.append(given[0]))
         inputs = entering(adapter)[0].double()
         module(inputs)
-        read = module.features(inputs)
+        expect(has_features(module), "a method `features`", "none")
+        read = read_out(module)(inputs)
         same = torch.equal(entered[0], read) or torch.equal(entered[0], read.movedim(1, -1))
         expect(same, f"features as they enter {adapter.readout}", "others")

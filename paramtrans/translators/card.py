@@ -10,41 +10,56 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from paramtrans.api.records import BlockCosts, Document, Evaluation, MethodResult, OwnTranslator, RunRecord, Trained
 from paramtrans.report import html
 from paramtrans.storage import files
 from paramtrans.utils.templates import environment
 
 FORMAT = 1
 CARD, PAGE = "card.json", "README.md"
-RESULTS = ("methods", "translator", "zoo", "blocks", "training")
-"""Parts of a run's evaluation that a card repeats."""
+
+
+class Results(Document):
+    """What a card repeats of a run's evaluation."""
+
+    methods: dict[str, MethodResult]
+    translator: OwnTranslator | None
+    zoo: dict[str, int]
+    blocks: BlockCosts
+    training: Trained | None
 
 
 class Card(BaseModel):
     """What is known of a translator's run."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, strict=True)
     name: str
     started: str
     config: dict[str, Any]
     """The run's config, complete, without where it was made."""
-    results: dict[str, Any]
+    results: Results
     """Accuracies of all methods on the report hosts, the hosts' numbers, the blocks' costs."""
     versions: dict[str, str]
     plugins: list[str]
 
 
-def of_run(record: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Card:
+def of_run(record: RunRecord, evaluation: Evaluation) -> Card:
     """The card of a run's translator, from its `run.json` and `evaluation.json`."""
-    config = {key: value for key, value in record["config"].items() if key not in ("run", "executor")}
-    results = {key: evaluation[key] for key in RESULTS}
-    known = {key: record[key] for key in ("name", "started", "versions", "plugins")}
-    return Card(config=config, results=results, **known)
+    config = {key: value for key, value in record.config.items() if key not in ("run", "executor")}
+    results = Results(**{key: getattr(evaluation, key) for key in Results.model_fields})
+    return Card(
+        name=record.name,
+        started=record.started,
+        config=config,
+        results=results,
+        versions=record.versions,
+        plugins=record.plugins,
+    )
 
 
 def write(folder: Path, card: Card) -> None:
     """Write a card into a translator's folder: `card.json`, and `README.md`, which hubs show."""
-    files.write_sealed(folder / CARD, {"format": FORMAT, **card.model_dump(mode="json")})
+    files.write_sealed(folder / CARD, {"format": FORMAT, **card.model_dump(mode="json", exclude_unset=True)})
     files.write_bytes(folder / PAGE, page(card).encode("utf-8", errors="replace"))
 
 
@@ -54,12 +69,13 @@ def read(folder: Path) -> Card | None:
     if not os.path.lexists(path):
         return None
     document = files.unsealed(path, files.read_json(path))
-    if document.get("format") != FORMAT:
-        raise files.Damaged(f"{path}: has format {document.get('format')}, this paramtrans reads {FORMAT}")
+    files.check_format(path, document.get("format"), (FORMAT,))
     try:
         return Card.model_validate(document)
     except ValidationError as error:
-        raise files.Damaged(f"{path}: is no card of a translator") from error
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise files.Damaged(f"{path}: is no card of a translator: {where}: {first['msg']}") from error
 
 
 def page(card: Card) -> str:
@@ -69,10 +85,10 @@ def page(card: Card) -> str:
         .get_template("card.md.jinja")
         .render(
             card=card,
-            headline=" ".join(html.headline(card.results)),
-            table=html.markdown_table(card.results),
+            headline=" ".join(html.headline(card.results.methods)),
+            table=html.markdown_table(card.results.methods),
             trained_on=_trained_on(card),
-            blocks=card.results["blocks"],
+            blocks=card.results.blocks,
             versions=", ".join(f"{name} {version}" for name, version in card.versions.items()),
             plugins=", ".join(card.plugins),
             text=text,
@@ -86,7 +102,7 @@ def _trained_on(card: Card) -> list[tuple[str, str]]:
         ("task", _component(config["task"])),
         ("source block", _component(config["source"])),
         ("target block", _component(config["target"])),
-        ("hosts", html.host_counts(card.results["zoo"])),
+        ("hosts", html.host_counts(card.results.zoo)),
         ("step 1 (hosts)", _options(config["zoo"]["step1"])),
         ("step 2 (target blocks)", _options(config["zoo"]["step2"])),
         ("translator", _component(config["translator"])),

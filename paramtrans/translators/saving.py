@@ -117,8 +117,7 @@ def _description(path: Path) -> dict[str, Any]:
     found = description.get("format") if isinstance(description, dict) else None
     if type(found) is not int:
         raise StoreError(f"{path}: is no description of a translator")
-    if found not in (1, FORMAT):
-        raise StoreError(f"{path}: has format {found}, this paramtrans reads {FORMAT}; update paramtrans")
+    files.check_format(path, found, (1, FORMAT))
     if found == 1 and files.SEAL not in description:
         return dict(description)
     return files.unsealed(path, description)

@@ -10,7 +10,7 @@ from pathlib import Path
 from paramtrans.errors import OutOfMemory
 
 SIGNS = ("can't allocate memory", "out of memory", "not enough memory", "storage size calculation overflowed")
-"""What torch's messages say where a tensor is larger than memory, or than any; any other overflow is a defect."""
+"""What torch's allocators say where a tensor is larger than memory, or than any; any other overflow is a defect."""
 LESS = "lower zoo.shard, training.batch_size, or the sizes of task, blocks and translator; what was finished is kept"
 
 
@@ -19,9 +19,9 @@ def out_of_memory_hint(what: str, instead: str = LESS) -> Iterator[None]:
     """Turns running out of memory into `OutOfMemory`: `what` was done, and what to do `instead`."""
     try:
         yield
-    except (MemoryError, RuntimeError, TypeError) as error:
+    except (MemoryError, RuntimeError) as error:
         text = (str(error).splitlines() or [""])[0]
-        if isinstance(error, RuntimeError | TypeError) and not any(sign in text.lower() for sign in SIGNS):
+        if isinstance(error, RuntimeError) and not any(sign in text.lower() for sign in SIGNS):
             raise
         raise OutOfMemory(f"{what}: not enough memory{f' ({text})' if text else ''}; {instead}") from error
 

@@ -12,7 +12,9 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(name, list(names), n=1)), None)
 
 
-def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """The nearest of some names as a question behind a semicolon; empty where none is near."""
+def did_you_mean(name: str, names: Iterable[str], otherwise: str = "") -> str:
+    """The nearest of some names as a question behind a semicolon; where none is near, what to say `otherwise`, if
+    anything."""
     near = nearest(name, names)
-    return f'; did you mean "{near}"?' if near else ""
+    said = f'did you mean "{near}"?' if near else otherwise
+    return f"; {said}" if said else ""

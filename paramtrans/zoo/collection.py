@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from paramtrans.api.adapter import check_fit
 from paramtrans.api.hosts import Hosts
@@ -97,10 +96,14 @@ class Zoos:
         snapshots = sum(number(zoo, role) for zoo in self.learning for role in zoo.snapshots)
         return found | ({"snapshots": snapshots} if snapshots else {})
 
-    def facts(self) -> dict[str, Any]:
-        """For the results: hosts of each role that were used, and seeds of those that were left out."""
+    def used(self) -> dict[str, int]:
+        """How many hosts of each role were used."""
+        return self._by_role(Zoo.used)
+
+    def diverged(self) -> dict[str, list[int]]:
+        """Seeds of the hosts that were left out, by role."""
         diverged: dict[str, list[int]] = {}
         for zoo in self.all:
             for role, lost in zoo.diverged.items():
                 diverged.setdefault(role, []).extend(lost)
-        return {"zoo": self._by_role(Zoo.used), "diverged": diverged}
+        return diverged

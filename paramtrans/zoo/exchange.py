@@ -13,6 +13,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from paramtrans._version import __version__
+from paramtrans.api.hosts import in_hosts
 from paramtrans.api.stacking import Params
 from paramtrans.errors import StoreError
 from paramtrans.storage import files as store, outputs, outside
@@ -148,11 +149,11 @@ class Contents:
         if path.is_symlink() or path.parent.resolve() != (self.folder.resolve() / file.path).parent:
             raise store.Damaged(f"{path}: is a link, and might lead anywhere")
         params = store.read_params(path, file.record)
-        recipe = self.recipe if file.target is None else self.targets[file.target]
-        wanted = {name: (file.count, *shape) for name, shape in recipe["tensors"]}
-        found = {_bare(name): tuple(tensor.shape) for name, tensor in params.items()}
-        right = found == {_bare(name): shape for name, shape in wanted.items()}
-        if not right:
+        # Recipes have the names of a network, and those of a target block alone.
+        listed = self.recipe["tensors"] if file.target is None else self.targets[file.target]["tensors"]
+        in_file = in_hosts if file.target is None else "target.{}".format
+        wanted = {in_file(name): (file.count, *shape) for name, shape in listed}
+        if wanted != {name: tuple(tensor.shape) for name, tensor in params.items()}:
             raise store.Damaged(f"{path}: its tensors are not those of the recipe")
         if other := sorted({str(t.dtype) for t in params.values() if t.dtype != torch.float32}):
             raise store.Damaged(f"{path}: holds {', '.join(other)}, and hosts are torch.float32")
@@ -258,8 +259,7 @@ def _exported(folder: Path) -> Contents:
     index = store.unsealed(path, store.read_json(path))
     if type(index.get("format")) is not int:
         raise store.Damaged(f"{path}: says no format; it is no index of a zoo")
-    if index.get("format") != FORMAT:
-        raise StoreError(f"{path}: has format {index.get('format')}, this paramtrans reads {FORMAT}; update paramtrans")
+    store.check_format(path, index["format"], (FORMAT,))
     return _checked(folder, index.get("recipe"), index.get("targets"), index.get("files"))
 
 
@@ -281,12 +281,6 @@ def _checked(folder: Path, recipe: Any, targets: Any, listed: Any) -> Contents:
         if file.target is not None and file.target not in targets:
             raise store.Damaged(f"{folder}: {file.path} belongs to no recipe there")
     return Contents(folder, recipe, targets, files)
-
-
-def _bare(name: str) -> str:
-    """A tensor's name without that of the slot: recipes say `block` where shards say `source` and `target`."""
-    first, _, rest = name.partition(".")
-    return rest if first == "target" else f"source.{rest}" if first == "block" else name
 
 
 def _hosts(zoo: Contents, file: File) -> str | None:

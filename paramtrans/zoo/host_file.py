@@ -10,9 +10,11 @@ import safetensors
 import torch
 from safetensors.torch import load
 
+from paramtrans.api.hosts import in_network
 from paramtrans.api.specs import TensorSpec
 from paramtrans.api.stacking import Params, split, take
 from paramtrans.errors import StoreError
+from paramtrans.storage import outside
 
 MAX_BYTES = 4 * 2**30
 """A larger file is refused unread."""
@@ -26,14 +28,9 @@ class HostFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            if path.exists() and not path.is_file():
-                raise StoreError(f"{path}: is no regular file; give the path of one")
-            if path.stat().st_size > MAX_BYTES:
-                raise StoreError(f"{path}: larger than {MAX_BYTES:,} bytes; cut it into files of fewer hosts")
-            content = path.read_bytes()
-        except OSError as error:
-            raise StoreError(f"{path}: cannot be read: {error.strerror or error}; give the path of a file") from error
+        if outside.size(path) > MAX_BYTES:
+            raise StoreError(f"{path}: larger than {MAX_BYTES:,} bytes; cut it into files of fewer hosts")
+        content = outside.content(path, MAX_BYTES)
         self.digest = hashlib.sha256(content).hexdigest()
         try:
             self.tensors: Params = dict(sorted(load(content).items()))  # it has them in any order
@@ -88,10 +85,4 @@ class HostFile:
 
 def network_state(hosts: Params, number: int) -> Params:
     """One of some hosts as the state of a network, `former.*`, `block.*` and `latter.*`, without the stack's axis."""
-    names = {name: name.replace("source.", "block.", 1) if name.startswith("source.") else name for name in hosts}
-    return {names[name]: tensor[number].clone() for name, tensor in hosts.items()}
-
-
-def name_in_file(name: str) -> str:
-    """A tensor's name in a file of hosts: the block in the slot is the source."""
-    return name.replace("block.", "source.", 1) if name.startswith("block.") else name
+    return {in_network(name): tensor[number].clone() for name, tensor in hosts.items()}

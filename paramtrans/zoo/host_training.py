@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from paramtrans.api import modules, stacking as params_
+from paramtrans.api.hosts import in_hosts, in_network
 from paramtrans.api.stacking import Params
 from paramtrans.api.task import Split, Task
 from paramtrans.backends import host_runner
@@ -49,8 +50,8 @@ def train_hosts(
     After each number of steps that is in `at`, `keep` gets it and a copy of the hosts as they are then.
     """
     params = modules.initial(lambda: host_runner.network(task, source), host_seeds, device)
-    params |= {_in_network(name): tensor.to(device, copy=True) for name, tensor in (begin or {}).items()}
-    still = frozenset(map(_in_network, frozen))
+    params |= {in_network(name): tensor.to(device, copy=True) for name, tensor in (begin or {}).items()}
+    still = frozenset(map(in_network, frozen))
     before = {name: tensor.clone() for name, tensor in params.items() if name.partition(".")[0] in still}
     network = host_runner.network_stacked(task, source, still)
     trained = modules.trained_names(host_runner.network(task, source)) - before.keys()
@@ -202,14 +203,7 @@ def _check_frozen(before: Params, after: Params, step: str) -> None:
 
 def _as_hosts(params: Params) -> Params:
     """A network's tensors under the names they have in hosts, sharing memory."""
-    rename = {"former": "former", "block": "source", "latter": "latter"}
-    return params_.join({new: params_.detach(params_.split(params, old)) for old, new in rename.items()})
-
-
-def _in_network(name: str) -> str:
-    """A tensor's name, or a part's, in a whole network: the block in the slot is the source."""
-    part, _, rest = name.partition(".")
-    return ("block" if part == "source" else part) + (f".{rest}" if rest else "")
+    return {in_hosts(name): tensor for name, tensor in params_.detach(params).items()}
 
 
 def _same_bits(one: Tensor, other: Tensor) -> bool:

@@ -10,7 +10,8 @@ from typing import Any
 from paramtrans.api.specs import TensorSpec
 from paramtrans.api.stacking import Params
 from paramtrans.config.schema import Config
-from paramtrans.utils import documents, seeds
+from paramtrans.storage import files
+from paramtrans.utils import seeds
 
 FORMAT = 1
 """Version of a zoo on disk: its shards, their records, and the meaning of its recipe."""
@@ -83,7 +84,7 @@ def identity(step: int, role: str, start: int, own: list[int]) -> dict[str, Any]
 
 def digest(recipe: dict[str, Any]) -> str:
     """A recipe's name on disk."""
-    return hashlib.sha256(documents.canonical(recipe)).hexdigest()[:16]
+    return files.digest(recipe)[:16]
 
 
 def hosts_digest(hosts: Params, count: int) -> str:

@@ -39,9 +39,8 @@ class Trial:
     @cached_property
     def stack(self) -> Hosts:
         """Barely trained hosts with their targets."""
-        parts = {part: split(self.hosts, part) for part in ("former", "source", "latter")}
-        target, stream = split(self._targets(1), "target"), self.builder.task.stream()
-        return Hosts(parts["former"], parts["source"], parts["latter"], target, tuple(self.seeds), stream)
+        target = split(self._targets(1), "target")
+        return Hosts.from_network(self.hosts, target, self.seeds, self.builder.task.stream())
 
     def _all(self, train: Callable[[int], Params], options: HostTraining) -> float:
         """A longer run less a shorter one, so that preparation does not count; where something else slowed the shorter

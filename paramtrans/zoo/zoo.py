@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from paramtrans.api import stacking as params_
-from paramtrans.api.hosts import Hosts
+from paramtrans.api.hosts import Hosts, in_hosts
 from paramtrans.api.job import Job
 from paramtrans.api.stacking import Params
 from paramtrans.backends import host_runner
@@ -21,7 +21,7 @@ from paramtrans.errors import StoreError, TrainingError
 from paramtrans.storage import files
 from paramtrans.storage.shards import Shards
 from paramtrans.zoo import fingerprint, warm_start
-from paramtrans.zoo.host_file import HostFile, name_in_file
+from paramtrans.zoo.host_file import HostFile
 from paramtrans.zoo.jobs import do_job as do_job
 from paramtrans.zoo.recipe import (
     Shard,
@@ -73,7 +73,7 @@ class Zoo:
             return None
         given = HostFile(Path(self.config.zoo.report_from))
         specs = host_runner.network_specs(self.builder.task, self.builder.source)
-        given.check([replace(spec, name=name_in_file(spec.name)) for spec in specs], self.count("report"))
+        given.check([replace(spec, name=in_hosts(spec.name)) for spec in specs], self.count("report"))
         return given
 
     @cached_property
@@ -202,13 +202,12 @@ class Zoo:
         """The first `count` hosts of a role."""
         used = [shard for shard in self.host_shards(role) if shard.start < count]
         whole = self._first(1, used, count)
-        former, source, latter = (params_.split(whole, part) for part in ("former", "source", "latter"))
         targets = [shard for shard in self.target_shards(role) if shard.start < count]
         target = None
         if targets and targets[-1].stop >= count:
             target = params_.split(self._first(2, targets, count), "target")
         numbers = tuple(seed for shard in used for seed in self._seeds(shard))[:count]
-        return self._finite(Hosts(former, source, latter, target, numbers, self.stream), role)
+        return self._finite(Hosts.from_network(whole, target, numbers, self.stream), role)
 
     def _first(self, step: int, used: list[Shard], count: int) -> Params:
         """The first `count` models of some shards; each shard is held only while it is copied."""

@@ -22,7 +22,7 @@ def main(named_runs: list[str]) -> None:
     for named in named_runs:
         name, _, folder = named.partition("=")
         record, evaluation = run_folder.read_finished(Path(folder))
-        known = card.of_run(record.model_dump(), evaluation).model_copy(update={"name": name})
+        known = card.of_run(record, evaluation).model_copy(update={"name": name})
         PretrainedTranslator(load_translator(folder), known).save_pretrained(PACKAGE / name)
 
 

@@ -74,12 +74,12 @@ def test_it_runs(path: Path, fresh_plugins: Callable[[], Plugins], tmp_path: Pat
     )
     assert result.methods.keys() == expected
     for name, found in result.methods.items():
-        scores = result.evaluation["hosts"]["accuracies"][name]
+        scores = result.evaluation.hosts.accuracies[name]
         right = [score * 500 / 100 for score in scores]
         assert found["n"] == 2 and found["mean"] == pytest.approx(statistics.fmean(scores))
         assert right == pytest.approx([round(count) for count in right], abs=1e-6)  # so many of 500 examples
     if resolved.translator is not None:
-        assert math.isfinite(result.evaluation["break_even"]["zoo_seconds"])
+        assert math.isfinite(result.evaluation.break_even.zoo_seconds)
     assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
     assert list((tmp_path / "run" / "tensorboard").glob("events*"))
 

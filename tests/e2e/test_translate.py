@@ -341,7 +341,7 @@ def test_a_hostile_checkpoint_is_refused_and_nothing_is_written(
     ("architecture", "problem"),
     [
         ("resnet18", "expected torchvision:NAME, task:TASK:BLOCK or FILE.py:FACTORY"),
-        ("torchvision:resnet1", "has no 'resnet1'; did you mean 'resnet18'?"),
+        ("torchvision:resnet1", "has no 'resnet1'; did you mean \"resnet18\"?"),
         ("missing.py:small", "no such Python file"),
         ("NETS:nothing", "has no function 'nothing'"),
         ("NETS:small?classes=x", "TypeError"),

@@ -42,8 +42,8 @@ def test_hosts_of_a_file_are_reported_as_those_that_were_trained(
     found = run(given, loaded=tiny_plugins)
     own = run(tiny_config(*ALONE, dir=tmp_path / "first"), loaded=tiny_plugins)
     for method in ("source", "trained_target", "zero_block", "translated"):
-        assert found.evaluation["hosts"]["accuracies"][method] == own.evaluation["hosts"]["accuracies"][method]
-    assert found.evaluation["seconds_per_host"]["trained_target"] is None
+        assert found.evaluation.hosts.accuracies[method] == own.evaluation.hosts.accuracies[method]
+    assert found.evaluation.seconds_per_host["trained_target"] is None
 
 
 def test_given_hosts_are_not_planned_to_be_trained(
@@ -69,7 +69,7 @@ def test_targets_are_trained_where_the_file_has_none_of_this_kind(
     found = run(given, loaded=tiny_plugins)
     own = run(tiny_config(*ALONE, dir=tmp_path / "first"), loaded=tiny_plugins)
     target = "trained_target"
-    assert found.evaluation["hosts"]["accuracies"][target] == own.evaluation["hosts"]["accuracies"][target]
+    assert found.evaluation.hosts.accuracies[target] == own.evaluation.hosts.accuracies[target]
 
 
 CHANGES: dict[str, tuple[Callable[[dict[str, torch.Tensor]], object], str]] = {

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from paramtrans.api import stacking as stacks
-from paramtrans.api.hosts import Hosts
+from paramtrans.api.hosts import Hosts, in_hosts, in_network
 from paramtrans.api.specs import BlockSpec, TensorSpec
 from paramtrans.errors import SpecMismatch
 
@@ -36,6 +36,28 @@ def test_pick_takes_every_part_and_the_seeds_in_the_given_order(index) -> None:
     assert same(picked.source, {name: tensor[order] for name, tensor in params().items()})
     assert set(picked.parts()) == {"former", "source", "latter", "target"}
     assert torch.equal(picked.latter["0.w"], params()["w"][order])
+
+
+@pytest.mark.parametrize("block", ["block", "source"])
+def test_hosts_come_from_networks_and_from_files_of_hosts(block: str) -> None:
+    whole = stacks.join({"former": params(), block: {"block.w": params()["w"]}, "latter": {}})
+    found = Hosts.from_network(whole, params(), range(4), {"former.w": 0})
+    assert same(found.former, params()) and same(found.source, {"block.w": params()["w"]}) and found.latter == {}
+    assert found.target is not None and same(found.target, params())
+    assert found.seeds == (0, 1, 2, 3) and found.stream == {"former.w": 0}
+
+
+@pytest.mark.parametrize(
+    ("network", "host"),
+    [
+        ("block", "source"),
+        ("block.block.w", "source.block.w"),
+        ("former.block.w", "former.block.w"),
+        ("blocks.w", "blocks.w"),
+    ],
+)
+def test_the_block_of_a_network_is_the_source_of_hosts(network: str, host: str) -> None:
+    assert (in_hosts(network), in_network(host)) == (host, network)
 
 
 def test_pick_copies() -> None:

@@ -24,11 +24,13 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "run"
 HEADER = f"""
 import json, pathlib, torch
 from paramtrans import PretrainedTranslator, load_translator
+from paramtrans.api.records import Evaluation, RunRecord
 from paramtrans.translators import card
 from paramtrans.hub import HubTranslator
 from paramtrans.api.modules import initial
 golden = pathlib.Path({str(GOLDEN)!r})
-known = card.of_run(*(json.loads((golden / name).read_text()) for name in ("run.json", "evaluation.json")))
+record, evaluation = (json.loads((golden / name).read_text()) for name in ("run.json", "evaluation.json"))
+known = card.of_run(RunRecord.model_validate(record), Evaluation.model_validate(evaluation))
 ours = PretrainedTranslator(load_translator(golden), known)
 """
 PUSH = HEADER + 'HubTranslator(ours.translator, ours.card).push_to_hub("me/small", private=True)\n'

@@ -12,7 +12,12 @@ HUGE = {
     "more than there is": lambda: torch.empty(2**50),
     "more than can be": lambda: torch.empty(2**40, 2**40),
     "of the language": lambda: bytearray(2**60),
+    "of a GPU": lambda: _raise(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")),
 }
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 @pytest.mark.parametrize("allocate", HUGE.values(), ids=HUGE.keys())
@@ -24,12 +29,18 @@ def test_too_much_memory_is_told_with_the_place_and_what_to_do(allocate) -> None
         allocate()
 
 
+def test_a_number_that_no_size_can_be_is_no_lack_of_memory() -> None:
+    with pytest.raises(TypeError, match="Overflow"), memory.out_of_memory_hint("training"):
+        torch.empty(2**70)
+
+
 def test_other_errors_stay_what_they_are() -> None:
     for error in (
         RuntimeError("shape mismatch"),
         ValueError("x"),
         OverflowError("x"),
         RuntimeError("numeric overflow"),
+        RuntimeError("value cannot be converted to type int without overflow"),
     ):
         with pytest.raises(type(error)) as caught, memory.out_of_memory_hint("training"):
             raise error

@@ -13,6 +13,7 @@ from torch import nn
 
 from paramtrans import config, run
 from paramtrans.evaluation import costs
+from paramtrans.networks import blocks
 from paramtrans.plugins import Plugins
 from paramtrans.report import html
 from paramtrans.runs import pages
@@ -73,6 +74,17 @@ def test_operations_that_cannot_be_counted_are_left_out_with_a_word(caplog: pyte
     assert costs.operations(lambda: Uncounted()(torch.ones(1)), "the block") is None
     assert "the block: its operations are left out" in caplog.text
     assert costs.operations(lambda: nn.Linear(2, 3)(torch.ones(1, 2)), "the block") == 12
+
+
+def test_attention_counts_in_whole_networks_too() -> None:
+    """Scores and values of 2 heads of 4 channels at 3 positions: 2 products of 2 x 3 x 3 x 4 multiply-adds."""
+    attention = nn.MultiheadAttention(8, 2, batch_first=True).eval()
+    features = torch.ones(1, 3, 8)
+    linear = 4 * 2 * 3 * 8 * 8
+    assert costs.count(lambda: attention(features, features, features)) == linear + 2 * 2 * 2 * 3 * 3 * 4
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    assert blocks.costs(layer, (features,))["flops"] > 2 * 3 * sum(p.numel() for p in layer.parameters() if p.ndim == 2)
+    assert torch.backends.mha.get_fastpath_enabled()
 
 
 def test_a_decoder_layer_without_gradients_is_counted_or_left_out() -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from paramtrans import Context, Hosts, PretrainedTranslator, load_translator
+from paramtrans import Context, PretrainedTranslator, load_translator
 from paramtrans.api.modules import initial
-from paramtrans.api.stacking import split
-from paramtrans.backends.host_runner import HostRunner, network
+from paramtrans.api.records import Evaluation, RunRecord
+from paramtrans.backends.host_runner import HostRunner, untrained
 from paramtrans.errors import ParamtransError, StoreError
 from paramtrans.plugins import components
 from paramtrans.storage import files
@@ -25,7 +25,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "run"
 def known() -> card.Card:
     """The card of the golden run."""
     record, evaluation = (json.loads((GOLDEN / name).read_text()) for name in ("run.json", "evaluation.json"))
-    return card.of_run(record, evaluation)
+    return card.of_run(RunRecord.model_validate(record), Evaluation.model_validate(evaluation))
 
 
 @pytest.fixture
@@ -39,10 +39,9 @@ def test_a_shipped_translator_translates_at_once(name: str) -> None:
     translator = PretrainedTranslator.from_pretrained(name.replace("_", "-"))
     assert translator.card is not None
     task = components().create("task", **translator.card.config["task"])
-    untrained = initial(lambda: network(task, translator.source), [1, 2])
-    former, source, latter = (split(untrained, part) for part in ("former", "block", "latter"))
+    hosts = untrained(task, translator.source, [1, 2])
     runner = HostRunner(task, translator.source, translator.target)
-    blocks = translator.translate(source, Context(Hosts(former, source, latter, stream=task.stream()), runner))
+    blocks = translator.translate(hosts.source, Context(hosts, runner))
     assert list(blocks) == list(translator.target.spec.names)
     assert all(len(tensor) == 2 and tensor.isfinite().all() for tensor in blocks.values())
 
@@ -79,6 +78,43 @@ def test_a_damaged_card_is_refused(ours: PretrainedTranslator, tmp_path: Path, c
     ours.save_pretrained(tmp_path)
     (tmp_path / card.CARD).write_bytes(content)
     with pytest.raises(files.Damaged, match=r"card\.json"):
+        PretrainedTranslator.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("methods", {"translated": {"mean": 3}}),
+        ("methods", []),
+        ("blocks", {"source": None, "target": None}),
+        ("translator", "mixer"),
+    ],
+)
+def test_a_card_that_says_something_else_is_refused(
+    ours: PretrainedTranslator, tmp_path: Path, part: str, value: object
+) -> None:
+    ours.save_pretrained(tmp_path)
+    document = files.unsealed(tmp_path / card.CARD, json.loads((tmp_path / card.CARD).read_text()))
+    document["results"][part] = value
+    files.write_sealed(tmp_path / card.CARD, document)
+    with pytest.raises(files.Damaged, match=rf"card\.json: is no card of a translator: results\.{part}"):
+        PretrainedTranslator.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_card_that_is_read_and_written_again_is_the_same(tmp_path: Path, name: str) -> None:
+    folder = components().load("pretrained_translator", name)
+    known = card.read(folder)
+    assert known is not None
+    card.write(tmp_path, known)
+    assert files.read_json(tmp_path / card.CARD) == files.read_json(folder / card.CARD)
+
+
+def test_a_card_of_a_later_version_is_told_with_what_to_do(ours: PretrainedTranslator, tmp_path: Path) -> None:
+    ours.save_pretrained(tmp_path)
+    document = files.unsealed(tmp_path / card.CARD, json.loads((tmp_path / card.CARD).read_text()))
+    files.write_sealed(tmp_path / card.CARD, {**document, "format": card.FORMAT + 1})
+    with pytest.raises(StoreError, match=r"card\.json: has format 2, .* reads 1; update paramtrans"):
         PretrainedTranslator.from_pretrained(tmp_path)
 
 

@@ -16,11 +16,12 @@ import pytest
 import torch
 from rich.console import Console
 
+from paramtrans.api.records import Evaluation, RunRecord
 from paramtrans.config.toml_writer import toml
 from paramtrans.ops.statistics import gap_closed
 from paramtrans.report import figures, html
 
-NASTY = "</text><script>alert('$x_1$')</script>\x00\ud800 & \"quotes\""
+NASTY = "</text><script>alert('$x_1$')</script>\x00 & \"quotes\""
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
@@ -40,6 +41,7 @@ def result() -> dict[str, Any]:
         "source": [96.0, 97.0],
     }
     return {
+        "format": 1,
         "methods": {name: method(values) for name, values in hosts.items()},
         "hosts": {"seeds": [7, 3, 4, 5], "accuracies": hosts},
         "translator": {"name": "mixer", "parameters": 1234567},
@@ -62,6 +64,8 @@ def result() -> dict[str, Any]:
 @pytest.fixture
 def run() -> dict[str, Any]:
     return {
+        "format": 2,
+        "status": "finished",
         "name": "small run",
         "config": {
             "task": {"name": "mnist"},
@@ -120,8 +124,13 @@ class Reader(HTMLParser):
         return [value for _, name, value in self.attributes if name == key]
 
 
-def page_of(folder: Path, *parts: Any) -> tuple[str, Reader]:
-    path = html.write(folder, *parts)
+def found(result: dict[str, Any]) -> Evaluation:
+    """What was measured, as the code hands it on."""
+    return Evaluation.model_validate(result)
+
+
+def page_of(folder: Path, result: dict[str, Any], run: dict[str, Any], *parts: Any) -> tuple[str, Reader]:
+    path = html.write(folder, found(result), RunRecord.model_validate(run), *parts)
     assert path == folder / "report.html"
     page = path.read_bytes().decode()
     return page, Reader(page)
@@ -129,7 +138,7 @@ def page_of(folder: Path, *parts: Any) -> tuple[str, Reader]:
 
 def printed(result: dict[str, Any]) -> str:
     console = Console(width=100, file=io.StringIO(), record=True)
-    console.print(html.table(result))
+    console.print(html.table(found(result).methods))
     return console.export_text()
 
 
@@ -176,9 +185,9 @@ def test_page_is_accessible(tmp_path, result, run, history, maps):
 
 
 def test_same_input_gives_same_bytes_whatever_the_users_style(tmp_path, result, run, history, maps):
-    first = html.write(tmp_path / "a", result, run, history, maps).read_bytes()
+    first = html.write(tmp_path / "a", found(result), RunRecord.model_validate(run), history, maps).read_bytes()
     with matplotlib.rc_context({"axes.linewidth": 9, "font.size": 30, "svg.fonttype": "path"}):
-        second = html.write(tmp_path / "b", result, run, history, maps).read_bytes()
+        second = html.write(tmp_path / "b", found(result), RunRecord.model_validate(run), history, maps).read_bytes()
         assert matplotlib.rcParams["font.size"] == 30
     assert first == second
 
@@ -190,7 +199,7 @@ def test_text_from_outside_stays_text(tmp_path, result, run, history, maps):
     maps[NASTY] = maps["input"]
     run |= {
         "name": NASTY,
-        "config": {NASTY: {"a": NASTY}, **{part: {"name": NASTY} for part in ("task", "source", "target")}},
+        "config": {NASTY: {"a": f"{NASTY}\ud800"}, **{part: {"name": NASTY} for part in ("task", "source", "target")}},
         "versions": {NASTY: NASTY},
         "plugins": [NASTY],
         "started": NASTY,
@@ -206,7 +215,7 @@ def test_text_from_outside_stays_text(tmp_path, result, run, history, maps):
 def test_names_are_neither_markup_nor_mathematics(result):
     result["methods"] = {"[red]$x^$[/blue]": method([1.0])}
     assert "[red]$x^$[/blue]" in printed(result)
-    assert "[red]$x^$[/blue]</text>" in figures.svg(figures.accuracies(result), "name", "")
+    assert "[red]$x^$[/blue]</text>" in figures.svg(figures.accuracies(found(result)), "name", "")
 
 
 def test_page_without_training_history_or_maps(tmp_path, result, run):
@@ -227,7 +236,7 @@ def test_page_with_little_to_show(tmp_path, result, run):
 
 
 def test_headline(result):
-    assert html.headline(result) == [
+    assert html.headline(found(result).methods) == [
         "Translated blocks reach 85.0% (95% interval 83.9–86.1) on 2 report hosts; "
         "the source network has 96.5%, the best rival (zero block) 65.0%.",
         "That closes 88.2% of the gap from random initialisation (10.0%) to the trained target (95.0%).",
@@ -236,9 +245,9 @@ def test_headline(result):
 
 def test_headline_says_when_a_rival_is_better(result):
     result["methods"]["odd_rival"]["mean"] = 85.0
-    assert html.headline(result)[1] == "So that rival does at least as well."
+    assert html.headline(found(result).methods)[1] == "So that rival does at least as well."
     result["methods"]["odd_rival"]["mean"] = 84.9
-    assert "rival does" not in " ".join(html.headline(result))
+    assert "rival does" not in " ".join(html.headline(found(result).methods))
 
 
 @pytest.mark.parametrize("alone", ["translated", "zero_block"])
@@ -246,7 +255,7 @@ def test_headline_with_few_methods(result, alone):
     result["methods"] = {name: result["methods"][name] for name in {"translated", alone}}
     rival = "; the best rival (zero block) has 65.0%" if alone == "zero_block" else ""
     expected = f"Translated blocks reach 85.0% (95% interval 83.9–86.1) on 2 report hosts{rival}."
-    assert html.headline(result) == [expected]
+    assert html.headline(found(result).methods) == [expected]
 
 
 @pytest.mark.parametrize(
@@ -255,23 +264,23 @@ def test_headline_with_few_methods(result, alone):
 )
 def test_gap_closed(low, middle, high, share):
     means = {"random_init": low, "translated": middle, "trained_target": high}
-    closed = gap_closed({name: {"mean": mean} for name, mean in means.items()}, "translated")
+    closed = gap_closed(means, "translated")
     assert closed == (None if share is None else pytest.approx(share))
 
 
 def test_worse_than_random_closes_none_of_the_gap(result):
     result["methods"]["translated"]["mean"] = 5.0
-    assert html.headline(result)[-1].startswith("That closes none of the gap")
+    assert html.headline(found(result).methods)[-1].startswith("That closes none of the gap")
 
 
 def test_break_even(result):
-    costs = result["break_even"]
-    assert html.break_even(costs) == (
+    costs = found(result).break_even
+    assert costs and html.break_even(costs) == (
         "By time alone, translating pays from 2,130 models on. The zoo (2 h 3 min) and the training (20 min 0 s) are "
         "paid for once; after that, for each model a translation takes 21 ms, step 2 takes 40 s."
     )
-    assert "pays from the first model on" in html.break_even(costs | {"models": 1})
-    assert "never pays by time alone" in html.break_even(costs | {"models": None})
+    assert "pays from the first model on" in html.break_even(costs.model_copy(update={"models": 1}))
+    assert "never pays by time alone" in html.break_even(costs.model_copy(update={"models": None}))
 
 
 def test_config_is_the_same_after_toml():
@@ -287,9 +296,15 @@ def test_config_is_the_same_after_toml():
     assert tomllib.loads(toml({**copy.deepcopy(config), "unset": None})) == config
 
 
+def test_toml_leaves_out_what_is_unset_wherever_it_stands() -> None:
+    config = {"task": {"root": None, "size": 3}, "methods": [{"label": None}, None, {"label": "a", "then": (1, None)}]}
+    found = tomllib.loads(toml(config))
+    assert found == {"task": {"size": 3}, "methods": [{}, {"label": "a", "then": [1]}]}
+
+
 def test_table_has_the_fixed_order_and_marks_translated(result):
     result["methods"]["another_rival"] = method([1.0])
-    made = html.table(result)
+    made = html.table(found(result).methods)
     names = [str(cell) for cell in made.columns[0].cells]
     assert names[:4] == ["source network", "trained target (step 2)", "translated", "zero block"]
     assert names[4:] == ["random initialisation", "another rival", "odd rival"]
@@ -298,7 +313,7 @@ def test_table_has_the_fixed_order_and_marks_translated(result):
 
 
 def test_accuracies_show_means_intervals_and_hosts(result):
-    axes = figures.accuracies(result).axes[0]
+    axes = figures.accuracies(found(result)).axes[0]
     assert [tick.get_text() for tick in axes.get_yticklabels()][2] == "translated"
     points = {tuple(map(tuple, line.get_xydata())) for line in axes.lines}
     assert ((85.0, 2.0),) in points
@@ -309,7 +324,7 @@ def test_accuracies_show_means_intervals_and_hosts(result):
 
 def test_many_hosts_are_thinned_with_their_extremes(result):
     result["hosts"]["accuracies"]["translated"] = [i / 100 for i in range(10000)]
-    dots = figures.accuracies(result).axes[0].collections[2].get_offsets()[:, 0]
+    dots = figures.accuracies(found(result)).axes[0].collections[2].get_offsets()[:, 0]
     assert len(dots) == figures.MOST_DOTS
     assert (dots.min(), dots.max()) == (0.0, 99.99)
 
@@ -359,7 +374,7 @@ def test_feature_maps_are_few():
 
 
 def test_svg_takes_the_colours_of_the_page(result):
-    text = figures.svg(figures.accuracies(result), "name", 'say "this"')
+    text = figures.svg(figures.accuracies(found(result)), "name", 'say "this"')
     assert f"var(--ink, {figures.INK})" in text
     assert "<text" in text
     assert not re.search(rf"(?<!, ){figures.INK}", text)

@@ -56,23 +56,23 @@ def test_methods_stand_beside_the_translator_with_what_they_took(tiny_config: Ma
     result = run(tiny_config(f"evaluation.methods=[{', '.join(methods)}]"), loaded=tiny_plugins)
     own, free, chain = (result.methods[name] for name in ("translated", "without an image", "translated, then matched"))
     assert (own["images"], free["images"], chain["images"]) == (0, 0, 6)
-    seconds = result.evaluation["seconds_per_host"]
+    seconds = result.evaluation.seconds_per_host
     assert seconds["translated, then matched"] > seconds["translated"] > 0
     assert result.methods["trained_target"]["images"] == 96
-    assert all(found["gap_closed"] == gap_closed(result.methods, name) for name, found in result.methods.items())
-    accuracies = result.evaluation["hosts"]["accuracies"]
+    means = {name: found["mean"] for name, found in result.methods.items()}
+    assert all(found["gap_closed"] == gap_closed(means, name) for name, found in result.methods.items())
+    accuracies = result.evaluation.hosts.accuracies
     each = [a - b for a, b in zip(accuracies["translated, then matched"], accuracies["translated"], strict=True)]
     assert chain["difference"]["mean"] == pytest.approx(sum(each) / len(each))
-    assert result.evaluation["baseline"] == "translated" and "difference" not in own
+    assert result.evaluation.baseline == "translated" and "difference" not in own
     assert "translated, then matched" in (result.dir / "report.html").read_text()
 
 
 def test_a_methods_place_is_between_random_initialisation_and_the_trained_target() -> None:
     means = {"random_init": 20.0, "trained_target": 80.0, "a": 65.0, "b": 95.0}
-    methods = {name: {"mean": mean} for name, mean in means.items()}
-    assert [gap_closed(methods, name) for name in means] == [0.0, 1.0, 0.75, 1.25]
-    assert gap_closed(methods | {"trained_target": {"mean": 20.0}}, "a") is None
-    assert gap_closed({"a": {"mean": 1.0}}, "a") is None
+    assert [gap_closed(means, name) for name in means] == [0.0, 1.0, 0.75, 1.25]
+    assert gap_closed(means | {"trained_target": 20.0}, "a") is None
+    assert gap_closed({"a": 1.0}, "a") is None
 
 
 def test_methods_alone_need_neither_training_hosts_nor_a_translator(
@@ -89,7 +89,7 @@ def test_methods_alone_need_neither_training_hosts_nor_a_translator(
     alone = config.validate(config.override(document, settings), tiny_plugins.registry())
     result = run(alone, loaded=tiny_plugins)
     assert result.methods.keys() == {"source", "trained_target", "matched", "zero_block", "random_init"}
-    assert result.evaluation["translator"] is None and not (result.dir / "translator").exists()
+    assert result.evaluation.translator is None and not (result.dir / "translator").exists()
     assert set(result.methods["matched"]["difference"]) == {"mean", "ci95"}
     assert "none of the run" in (result.dir / "report.html").read_text()
     assert run(alone, loaded=tiny_plugins).methods == result.methods

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import math
 import os
 import subprocess
 import sys
@@ -12,8 +14,9 @@ from typing import Any
 import pytest
 
 from paramtrans import run
+from paramtrans.api.records import RUN_FORMAT, Evaluation
 from paramtrans.errors import StoreError
-from paramtrans.runs.folder import EVALUATION_FORMAT, FORMAT, RunFolder
+from paramtrans.runs.folder import RunFolder, read_finished, read_record
 from paramtrans.storage import files as store
 
 CONFIG: dict[str, Any] = {
@@ -29,10 +32,7 @@ def folder(path: Path, **changes: Any) -> RunFolder:
     return RunFolder(path, {**CONFIG, **changes})
 
 
-EVALUATION = {
-    "format": EVALUATION_FORMAT,
-    **{name: {} for name in ("methods", "hosts", "translator", "zoo", "blocks", "break_even", "training")},
-}
+EVALUATION = json.loads((Path(__file__).parents[1] / "golden" / "run" / "evaluation.json").read_text())
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_an_empty_folder_has_nothing_to_resume(tmp_path: Path) -> None:
 
 def test_a_finished_run_gives_its_evaluation_and_its_times(finished: Path) -> None:
     own = folder(finished)
-    assert own.resume() == EVALUATION
+    assert own.resume().document() == EVALUATION
     assert own.seconds == {"training": 1.5}
 
 
@@ -96,7 +96,7 @@ def test_a_run_of_another_config_is_refused_naming_what_differs(finished: Path, 
 
 @pytest.mark.parametrize("changes", [{"run": {"dir": "b"}}, {"executor": {"name": "ray"}}])
 def test_where_a_run_is_made_does_not_matter(finished: Path, changes: dict[str, Any]) -> None:
-    assert folder(finished, **changes).resume() == EVALUATION
+    assert folder(finished, **changes).resume().document() == EVALUATION
 
 
 @pytest.mark.parametrize(
@@ -108,19 +108,29 @@ def test_a_damaged_record_is_refused_with_what_to_do(finished: Path, content: by
     refused(finished)
 
 
-@pytest.mark.parametrize("edit", [{"config": 3}, {"config": None}, {"seconds": None}, {"seconds": [1]}])
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"config": 3},
+        {"config": None},
+        {"seconds": None},
+        {"seconds": [1]},
+        {"status": "done"},
+        {"machine": {"cores": "2"}},
+    ],
+)
 def test_a_record_with_wrong_parts_is_refused_with_what_to_do(finished: Path, edit: dict[str, Any]) -> None:
     record = json.loads((finished / "run.json").read_text())
     store.write_sealed(finished / "run.json", {**without_seal(record), **edit})
     refused(finished)
 
 
-@pytest.mark.parametrize("found", [FORMAT + 1, 0, "1", None])
+@pytest.mark.parametrize("found", [RUN_FORMAT + 1, 0, "1", None])
 def test_an_unknown_format_is_refused_with_both_versions(finished: Path, found: Any) -> None:
     record = json.loads((finished / "run.json").read_text())
     store.write_json(finished / "run.json", {**record, "format": found})
     message = refused(finished)
-    assert f"format {found}" in message and f"reads {FORMAT}" in message
+    assert f"format {found}" in message and f"reads {RUN_FORMAT}" in message
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b"\xff", b"{}"], ids=repr)
@@ -137,10 +147,67 @@ def test_a_finished_run_whose_evaluation_is_missing_or_damaged_is_never_answered
         assert str(path) in str(error) and "--fresh" in str(error)
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("methods", "translated", "mean"), "27"),
+        (("methods", "translated", "n"), True),
+        (("hosts", "accuracies", "source"), [[1.0]]),
+        (("blocks", "target"), {"parameters": 3}),
+        (("break_even", "zoo_seconds"), None),
+        (("training",), 4),
+    ],
+)
+def test_a_finished_run_whose_evaluation_says_something_else_is_refused_with_the_place(
+    finished: Path, path: tuple[str, ...], value: Any
+) -> None:
+    document = copy.deepcopy(EVALUATION)
+    place = document
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    store.write_json(finished / "evaluation.json", document)
+    folder(finished).write_record("finished", [])
+    message = refused(finished)
+    assert f"evaluation.json: {'.'.join(path)}" in message
+    with pytest.raises(StoreError, match=r"evaluation\.json: .*give the folder of a finished run"):
+        read_finished(finished)
+
+
+def test_what_later_versions_add_to_an_evaluation_is_kept(finished: Path) -> None:
+    later = copy.deepcopy(EVALUATION) | {"further": [1]}
+    later["methods"]["translated"]["further"] = 2
+    store.write_json(finished / "evaluation.json", later)
+    folder(finished).write_record("finished", [])
+    assert folder(finished).resume().document() == later
+
+
+def test_numbers_that_are_not_finite_are_null_in_the_file_and_none_to_the_reader(
+    finished: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lost = copy.deepcopy(EVALUATION)
+    lost["methods"]["translated"] |= {"mean": math.nan, "ci95": [math.nan, math.inf]}
+    found = folder(finished).write_evaluation(Evaluation.model_validate(lost))
+    assert found.methods["translated"].mean is None and found.methods["translated"].ci95 == [None, None]
+    assert json.loads((finished / "evaluation.json").read_text())["methods"]["translated"]["mean"] is None
+    assert "null for 3 numbers that are not finite" in caplog.text
+
+
+def test_what_is_read_of_a_record_is_what_was_written(finished: Path) -> None:
+    read = read_record(finished / "run.json", "look", sealed=True).document()
+    assert read == without_seal(json.loads((finished / "run.json").read_text()))
+    assert read["machine"].keys() == {"device", "processor", "cores"}
+
+
+def test_a_plugin_whose_path_is_no_text_is_recorded(finished: Path) -> None:
+    folder(finished).write_record("running", ["a\udcff.py", "paramtrans 0.1.0"])
+    assert read_record(finished / "run.json", "look").plugins == ["a\\udcff.py", "paramtrans 0.1.0"]
+
+
 def test_the_record_says_what_was_run_and_with_what(finished: Path) -> None:
     record = json.loads((finished / "run.json").read_text())
     assert record["config"] == CONFIG
-    assert record["format"] == FORMAT and record["status"] == "finished"
+    assert record["format"] == RUN_FORMAT and record["status"] == "finished"
     assert {"python", "paramtrans", "torch"} <= record["versions"].keys()
     assert record["plugins"] == ["paramtrans 0.1.0"]
 
@@ -157,7 +224,7 @@ def test_an_edited_record_is_refused_though_it_is_well_formed(finished: Path, ed
 def test_a_record_of_the_first_format_has_no_checksum_and_is_read(finished: Path) -> None:
     record = without_seal(json.loads((finished / "run.json").read_text()))
     store.write_json(finished / "run.json", {**record, "format": 1, "files": {}})
-    assert folder(finished).resume() == EVALUATION
+    assert folder(finished).resume().document() == EVALUATION
 
 
 def test_an_edited_evaluation_is_never_answered_from(finished: Path) -> None:
@@ -171,9 +238,9 @@ def test_a_result_that_was_damaged_is_named_and_the_run_answers_without_it(finis
     own = folder(finished)
     store.write_bytes(own.file(name), b"content")
     own.write_record("finished", [])
-    assert folder(finished).resume() == EVALUATION and not caplog.records
+    assert folder(finished).resume().document() == EVALUATION and not caplog.records
     own.file(name).write_bytes(b"contend") if damage == "change" else own.file(name).unlink()
-    assert folder(finished).resume() == EVALUATION
+    assert folder(finished).resume().document() == EVALUATION
     [warning] = caplog.records
     assert str(own.file(name)) in warning.getMessage()
 

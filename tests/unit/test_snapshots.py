@@ -206,13 +206,13 @@ def test_a_translator_learns_from_snapshots_too(tiny_config: Make, tiny_plugins:
     monkeypatch.setattr(Trainer, "step", counted)
     made = Run(tiny_config(SNAPSHOTS), "run", Reporter(), tiny_plugins)
     evaluation = made.do(fresh=False).evaluation
-    assert evaluation["zoo"] == {"train": 6, "select": 2, "report": 3, "snapshots": 12}
+    assert evaluation.zoo == {"train": 6, "select": 2, "report": 3, "snapshots": 12}
     assert sorted(seen) == sorted(4 * list(range(18)))
     train, pairs = made.zoos.train(), made.zoos.pairs()
     assert len(train) == 18 and train.target is None and pairs is not None and len(pairs) == 6
     assert len(torch.unique(train.source["conv1.weight"].flatten(1), dim=0)) == 18
     assert [len(hosts) for _, hosts in made.zoos.select()] == [2] and len(made.zoos.report()) == 3
-    assert "12 snapshots" in host_counts(evaluation["zoo"])
+    assert "12 snapshots" in host_counts(evaluation.zoo)
     for file in ("report.html", "translator/README.md"):
         assert "12 snapshots" in (made.folder.path / file).read_text(encoding="utf-8")
 

@@ -57,6 +57,18 @@ def test_documents_are_for_people_too(tmp_path: Path) -> None:
     assert (tmp_path / "x.json").read_text(encoding="utf-8") == '{\n  "größe": [\n    1\n  ]\n}\n'
 
 
+@pytest.mark.parametrize("found", [3, 0, True, 1.0, "1", None, [1]])
+def test_a_format_that_is_not_read_is_told_with_that_which_is_and_what_to_do(found: Any) -> None:
+    with pytest.raises(StoreError) as caught:
+        files.check_format(Path("x.json"), found, (1, 2), "use --fresh")
+    assert str(caught.value) == f"x.json: has format {found}, this paramtrans reads 2; use --fresh"
+
+
+def test_every_format_that_is_read_is_accepted() -> None:
+    for found in (1, 2):
+        files.check_format(Path("x.json"), found, (1, 2))
+
+
 @pytest.mark.parametrize(("number", "reason"), [(errno.ENOSPC, os.strerror(errno.ENOSPC)), (None, "a reason in words")])
 def test_why_nothing_could_be_written_is_told(tmp_path: Path, monkeypatch, number: int | None, reason: str) -> None:
     """Also where the file beside it could not even be begun."""

@@ -473,9 +473,9 @@ def test_a_run_goes_on_without_its_diverged_hosts(tiny_config, tiny_plugins, tmp
     result = run(again, loaded=tiny_plugins)
     assert {summary["n"] for summary in result.methods.values()} == {2}
     assert result.as_dict()["zoo"]["report"] == 2
-    assert lost not in result.evaluation["hosts"]["seeds"]
-    for method, values in whole.evaluation["hosts"]["accuracies"].items():
-        assert result.evaluation["hosts"]["accuracies"][method] == [values[0], values[2]]
+    assert lost not in result.evaluation.hosts.seeds
+    for method, values in whole.evaluation.hosts.accuracies.items():
+        assert result.evaluation.hosts.accuracies[method] == [values[0], values[2]]
     assert any(str(lost) in record.getMessage() for record in caplog.records)
 
 

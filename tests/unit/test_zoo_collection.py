@@ -73,7 +73,7 @@ def test_report_hosts_that_begin_with_hosts_that_were_replaced_are_trained_again
 
 def test_a_translator_of_several_tasks_learns_from_the_hosts_of_each(tiny_config: Make, tiny_plugins: Plugins) -> None:
     made = finished(tiny_config(MSE, ALSO), tiny_plugins)
-    assert made.zoos.facts()["zoo"] == {"train": 12, "select": 4, "report": 3}
+    assert made.zoos.used() == {"train": 12, "select": 4, "report": 3}
     train = made.zoos.train()
     assert len(train) == 12 and train.target is not None and len(set(train.seeds)) == 6
     assert [len(hosts) for _, hosts in made.zoos.select()] == [2, 2]

@@ -10,7 +10,7 @@ from torch import nn
 
 from paramtrans.api.architecture import ArchitectureSource
 from paramtrans.errors import ConfigError
-from paramtrans.utils.near import nearest
+from paramtrans.utils.near import did_you_mean
 
 
 class Torchvision(ArchitectureSource):
@@ -20,8 +20,7 @@ class Torchvision(ArchitectureSource):
         from torchvision import models
 
         if name not in models.list_models():
-            near = nearest(name, models.list_models())
-            hint = f"; did you mean {near!r}?" if near else ""
+            hint = did_you_mean(name, models.list_models())
             raise ConfigError([f"architecture: torchvision.models.list_models() has no {name!r}{hint}"])
         builder = models.get_model_builder(name)
         # Some builders fetch weights by default, where nobody asks for any.

@@ -8,6 +8,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from paramtrans.api.adapter import BlockAdapter, BlockOptions
+from paramtrans.api.block_module import ReadoutModule
 from paramtrans.api.options import Trials
 from paramtrans.api.specs import SymmetryGroup, SymmetryMember
 from paramtrans.backends.layers import SpatialAttention
@@ -47,7 +48,7 @@ class Attention(BlockAdapter):
         return (*(SymmetryMember(f"{name}.weight", 1) for name in "qkv"), SymmetryMember("out.weight", 0))
 
 
-class AttentionModule(nn.Module):
+class AttentionModule(nn.Module, ReadoutModule):
     """`[batch, channels, h, w]` → the same shape."""
 
     def __init__(self, channels: int, hidden: int) -> None:

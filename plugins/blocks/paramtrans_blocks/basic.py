@@ -10,6 +10,7 @@ from pydantic import PositiveInt, field_validator
 from torch import Tensor, nn
 
 from paramtrans.api.adapter import BlockAdapter, BlockOptions, Recognised
+from paramtrans.api.block_module import BranchModule
 from paramtrans.api.options import Trials
 from paramtrans.api.specs import BlockSpec, Reader, SymmetryGroup, SymmetryMember, TensorKind, TensorSpec
 from paramtrans.api.stacking import Params, split
@@ -109,7 +110,7 @@ class BasicBlock(BlockAdapter):
         return folded
 
 
-class BasicBlockModule(nn.Module):
+class BasicBlockModule(nn.Module, BranchModule):
     """`[batch, channels, h, w]` → the same shape."""
 
     def __init__(self, channels: int, hidden: int, kernel: int) -> None:

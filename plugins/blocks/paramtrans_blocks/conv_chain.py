@@ -11,6 +11,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from torch import Tensor, nn
 
 from paramtrans.api.adapter import BlockAdapter, BlockOptions, Recognised
+from paramtrans.api.block_module import SkipModule
 from paramtrans.api.options import BaseOptions, Trials
 from paramtrans.api.specs import Reader, SymmetryGroup, SymmetryMember
 from paramtrans_blocks import recognise
@@ -177,7 +178,7 @@ class ConvChain(BlockAdapter):
             yield from (SymmetryMember(f"bn{number}.{name}", 0) for name in ("running_mean", "running_var"))
 
 
-class ConvChainModule(nn.Module):
+class ConvChainModule(nn.Module, SkipModule):
     """`[batch, channels, h, w]` → `[batch, out, h', w']`."""
 
     def __init__(self, options: ConvChainOptions) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from paramtrans.api.adapter import BlockAdapter, BlockOptions, Recognised
+from paramtrans.api.block_module import SkipModule
 from paramtrans.api.options import Trials
 from paramtrans.api.specs import Reader, SymmetryGroup, SymmetryMember
 from paramtrans_blocks import recognise
@@ -81,7 +82,7 @@ class Heads(BlockAdapter):
 QKV = ("query", "key", "value")
 
 
-class HeadsModule(nn.Module):
+class HeadsModule(nn.Module, SkipModule):
     """`[batch, ..., positions, channels]` → the same shape."""
 
     def __init__(self, options: HeadsOptions) -> None:

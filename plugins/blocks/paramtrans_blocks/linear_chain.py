@@ -9,6 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from paramtrans.api.adapter import BlockAdapter, BlockOptions, Recognised
+from paramtrans.api.block_module import SkipModule
 from paramtrans.api.options import Trials
 from paramtrans.api.specs import Reader, SymmetryGroup, SymmetryMember
 from paramtrans_blocks import recognise
@@ -95,7 +96,7 @@ class LinearChain(BlockAdapter):
         return tuple(members)
 
 
-class LinearChainModule(nn.Module):
+class LinearChainModule(nn.Module, SkipModule):
     """`[batch, ..., channels]` → `[batch, ..., out]`."""
 
     def __init__(self, options: LinearChainOptions) -> None:

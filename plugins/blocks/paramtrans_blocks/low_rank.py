@@ -9,6 +9,7 @@ from pydantic import PositiveInt, field_validator
 from torch import Tensor, nn
 
 from paramtrans.api.adapter import BlockAdapter, BlockOptions
+from paramtrans.api.block_module import BranchModule
 from paramtrans.api.options import Trials
 from paramtrans.api.specs import SymmetryGroup, SymmetryMember
 from paramtrans_blocks.basic import odd
@@ -68,7 +69,7 @@ def _half(number: int) -> tuple[SymmetryMember, ...]:
     return (SymmetryMember(f"thin{number}.weight", 0, 1), SymmetryMember(f"wide{number}.weight", 1, -1))
 
 
-class LowRankModule(nn.Module):
+class LowRankModule(nn.Module, BranchModule):
     """`[batch, channels, h, w]` → the same shape."""
 
     def __init__(self, channels: int, hidden: int, rank: int, kernel: int, bias: bool) -> None:

@@ -15,6 +15,7 @@ from paramtrans.api.runner import Stacked
 from paramtrans.api.stacking import Params
 from paramtrans.backends.vmap import block_stacked, stacked
 from paramtrans.errors import SpecMismatch
+from paramtrans.ops.readout import UpToReadout
 from paramtrans.ops.sensitivity import sensitivity
 from paramtrans.translators.base import positive
 
@@ -77,7 +78,7 @@ class Readout:
                 f"the target's readout {self.name} is {layer}; only Linear and convolutions are solved for"
             )
         self.layer = layer
-        self._features = stacked(_Features(module))
+        self._features = stacked(UpToReadout(module))
 
     def __call__(self, params: Params, seen: Seen) -> Params:
         """The target with its readout solved for, so that the block does on the probes what the source does."""
@@ -140,18 +141,6 @@ class Errors:
             error = (seen.weights * (found - seen.wanted.detach()).square()).flatten(1).mean(1).sum()
             gradients = torch.autograd.grad(error, list(leaves.values()))
         return {name: _unit(gradient) for name, gradient in zip(leaves, gradients, strict=True)}
-
-
-class _Features(nn.Module):
-    """A block as far as what enters its readout."""
-
-    def __init__(self, block: nn.Module) -> None:
-        super().__init__()
-        self.block = block
-
-    def forward(self, x: Tensor) -> Tensor:
-        features: Tensor = self.block.features(x)  # type: ignore[operator]
-        return features
 
 
 def _solved(root: Tensor, rows: Tensor, goal: Tensor) -> Tensor:

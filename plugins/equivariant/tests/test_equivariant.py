@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from paramtrans import Context, FeatureSpec, Hosts, Split, Task, components
 from paramtrans.api.modules import initial
-from paramtrans.api.stacking import Params, split
+from paramtrans.api.stacking import Params
 from paramtrans.backends.host_runner import HostRunner, network
 from paramtrans.backends.vmap import block_stacked
 from paramtrans.errors import ConfigError, SpecMismatch
@@ -69,7 +69,7 @@ def hosts(count: int = MODELS, seed: int = 0) -> Hosts:
         if "bn" in name or name.startswith("former.1"):
             tensor.copy_(torch.rand(tensor.shape, generator=generator) + (-0.5 if name.endswith("bias") else 0.5))
     double = {name: tensor.double() for name, tensor in whole.items()}
-    return Hosts(*(split(double, part) for part in ("former", "block", "latter")), None, (), TASK.stream())
+    return Hosts.from_network(double, stream=TASK.stream())
 
 
 def context(target: Any, found: Hosts) -> Context:

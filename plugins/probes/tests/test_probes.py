@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from paramtrans import FeatureSpec, Hosts, ProbeCase, Split, Task, components, draw_probes
 from paramtrans.api.probes import Probes
-from paramtrans.api.stacking import split
 from paramtrans.backends.host_runner import network
 from paramtrans.errors import DataError, SpecMismatch
 
@@ -108,7 +107,7 @@ def test_recalled_inputs_have_statistics_nearer_to_those_the_network_remembers()
     for _ in range(50):
         module(0.3 * torch.rand(32, *SHAPE))
     params = {name: t[None] for name, t in module.state_dict().items() if "num_batches" not in name}
-    hosts = Hosts(*(split(params, part) for part in ("former", "block", "latter")))
+    hosts = Hosts.from_network(params)
     distance = StatisticsDistance(network(task, source))
     given = case(task=task, hosts=hosts, source=source)
     few, many = (probes("bn_statistics", count=16, steps=steps).draw(given) for steps in (1, 60))

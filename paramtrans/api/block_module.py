@@ -1,0 +1,78 @@
+"""What the module of a block offers beside `forward`, where its adapter says so.
+
+A module derives from these classes, or has methods of these names without deriving from anything.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Protocol, TypeGuard
+
+from paramtrans.errors import SpecMismatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+
+class BranchModule(Protocol):
+    """A block that ends in a sum, of an adapter that is `rectified` or has a `closing`."""
+
+    @abstractmethod
+    def branch(self, x: Tensor, /) -> Tensor:
+        """What is added to the input, or to `skip` of it, of the same shape."""
+
+
+class SkipModule(BranchModule, Protocol):
+    """A block whose branch is added not to its input but to something made of it."""
+
+    @abstractmethod
+    def skip(self, x: Tensor, /) -> Tensor:
+        """What the branch is added to."""
+
+
+class ReadoutModule(Protocol):
+    """A block of an adapter that names its `readout`."""
+
+    @abstractmethod
+    def features(self, x: Tensor, /) -> Tensor:
+        """What enters the readout: `[batch, hidden, height, width]`."""
+
+
+# By `hasattr`, as a method may also be a layer of that name, which `isinstance` does not see in every Python.
+
+
+def has_branch(block: object) -> TypeGuard[BranchModule]:
+    """Whether a block says what it adds."""
+    return hasattr(block, "branch")
+
+
+def has_skip(block: object) -> TypeGuard[SkipModule]:
+    """Whether a block's branch is added to something else than its input."""
+    return hasattr(block, "skip")
+
+
+def has_features(block: object) -> TypeGuard[ReadoutModule]:
+    """Whether a block says what enters its readout."""
+    return hasattr(block, "features")
+
+
+def passed_on(block: object, x: Tensor) -> Tensor:
+    """What a block's branch is added to: the input, unless it says otherwise."""
+    return block.skip(x) if has_skip(block) else x
+
+
+def summed(block: object) -> Callable[[Tensor], Tensor]:
+    """From what enters a block to the sum that it ends in; raises `SpecMismatch` where it has no branch."""
+    if not has_branch(block):
+        raise SpecMismatch(f"{type(block).__name__} has no method `branch`, which its adapter promises")
+    branch = block.branch
+    return lambda x: branch(x) + passed_on(block, x)
+
+
+def read_out(block: object) -> Callable[[Tensor], Tensor]:
+    """From what enters a block to what enters its readout; raises `SpecMismatch` where it does not say."""
+    if not has_features(block):
+        raise SpecMismatch(f"{type(block).__name__} has no method `features`, which its adapter promises")
+    return block.features

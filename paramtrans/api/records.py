@@ -1,0 +1,203 @@
+"""Documents that a run leaves, as records: what its `run.json` and its `evaluation.json` say.
+
+Read, they are held to these types, and keys that are not known here are kept. Written, they have the keys that were
+given, in this order.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict
+
+RUN_FORMAT = 2
+"""Version of `run.json`. 1 was the same without checksums of itself and of the results."""
+EVALUATION_FORMAT = 1
+"""Version of `evaluation.json`."""
+
+Number: TypeAlias = "float | None"
+"""A measured number; None, which is null in JSON, where it was not finite."""
+
+
+class Document(BaseModel):
+    """A part of a JSON document; `part["key"]` is `part.key`, for those who know the file."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in type(self).model_fields and key not in (self.model_extra or {}):
+            raise KeyError(key)
+        return getattr(self, key)
+
+    def document(self) -> dict[str, Any]:
+        """As in the file."""
+        return self.model_dump(exclude_unset=True)
+
+
+class Machine(Document):
+    """What a run was computed on."""
+
+    device: str = ""
+    """`cpu`, or a GPU's name."""
+    processor: str = ""
+    cores: int = 0
+    """How many the process might use."""
+
+
+class RunRecord(Document):
+    """What `run.json` says: all that is needed to take up a run, or to make it again."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    format: int
+    name: str = "run"
+    status: Literal["running", "finished"]
+    started: str
+    config: dict[str, Any]
+    """The resolved config, as JSON."""
+    seconds: dict[str, float]
+    """Of each stage, over all interruptions."""
+    outdated: int = 0
+    """Shards of the zoo that are no newer are trained again (`--fresh`); 0: none."""
+    versions: dict[str, str] = {}
+    machine: Machine = Machine()
+    plugins: list[str] = []
+    made_of: dict[str, Any] = {}
+    """What the code of task and blocks computes."""
+    files: dict[str, str] = {}
+    """Once finished: the checksum of each file of the results."""
+
+
+class Difference(Document):
+    """To the baseline, host by host, in points."""
+
+    mean: Number
+    ci95: list[Number]
+
+
+class Measured(Document):
+    """Values of several hosts, in percent."""
+
+    mean: Number
+    ci95: list[Number]
+    """The 95% t-interval of the mean over hosts."""
+    min: Number
+    max: Number
+    n: int
+
+
+class MethodResult(Measured):
+    """What one method reaches on the report hosts."""
+
+    gap_closed: Number = None
+    """Where it stands between random initialisation (0) and the trained target (1)."""
+    difference: Difference | None = None
+    images: int | None = None
+    """How many it looked at."""
+    metrics: dict[str, Measured] = {}
+
+
+class ReportHosts(Document):
+    """The hosts that all methods were measured on, one by one."""
+
+    seeds: list[int] = []
+    accuracies: dict[str, list[Number]] = {}
+    """In percent, by method."""
+
+
+class OwnTranslator(Document):
+    """The run's own translator."""
+
+    name: str
+    parameters: int
+    flops: int | None = None
+    """Of translating one block; None where PyTorch cannot count them."""
+    target_bytes: int | None = None
+
+
+class MethodDiagnosis(Document):
+    """Why a method's blocks are as good as they are: means over hosts."""
+
+    unit_cosine: Number
+    silent_units: Number
+    feature_error: Number
+    output_divergence: Number
+    nearest_pair: Number
+    spearman: Number
+    confidence: list[Number]
+    """In each host's block."""
+
+
+class Diagnosed(Document):
+    """What can be said of blocks on images without their labels."""
+
+    images: int
+    methods: dict[str, MethodDiagnosis]
+
+
+class BlockCost(Document):
+    """What one block costs to keep and to run."""
+
+    parameters: int
+    """Trained values; running statistics are not counted."""
+    flops: int | None
+    """Floating-point operations for one example; a multiply-add is two. None where PyTorch cannot count them."""
+    latency_ms: Number
+    """Median milliseconds for a batch of 100 examples, one model, on the machine of the run, in plain PyTorch."""
+
+
+class BlockCosts(Document):
+    """Of the two kinds of block."""
+
+    source: BlockCost
+    target: BlockCost
+
+
+class BreakEven(Document):
+    """What the run's own translator cost in seconds, and after how many models it has paid."""
+
+    models: int | None
+    zoo_seconds: float
+    training_seconds: float
+    translation_seconds: float
+    step2_seconds: float | None
+
+
+class Trained(Document):
+    """How the run's own translator was trained."""
+
+    epochs: int
+    best_epoch: int
+    best_select: Number
+    loss: Number = None
+
+
+class BestOfAll(Document):
+    """What the paper would print: the best of all evaluations on the report hosts themselves."""
+
+    best: Number
+    epoch: int
+    evaluations: int
+
+
+class Evaluation(Document):
+    """What `evaluation.json` says."""
+
+    format: int
+    methods: dict[str, MethodResult]
+    seconds_per_host: dict[str, float | None] = {}
+    """By method; None where it was not timed."""
+    baseline: str | None = None
+    hosts: ReportHosts
+    examples: int | None = None
+    """On how many examples accuracies were measured."""
+    translator: OwnTranslator | None
+    diagnosis: Diagnosed | None = None
+    blocks: BlockCosts
+    break_even: BreakEven | None
+    training: Trained | None
+    zoo: dict[str, int]
+    """How many hosts there were for what."""
+    diverged: dict[str, list[int]] = {}
+    """Seeds of those that were left out, by role."""
+    paper_way: BestOfAll | None = None
