@@ -21,6 +21,7 @@ from paramtrans.networks.graph.choose import choose_units
 from paramtrans.networks.graph.examples import Examples
 from paramtrans.networks.graph.groups import Analysis, NamedGroup, Proven, analyse, prove_groups
 from paramtrans.networks.graph.narrow import Setting, changed_numbers, narrow
+from paramtrans.networks.graph.proof import lively, prove
 from paramtrans.networks.graph.reconstruct import reconstruct
 from paramtrans.networks.widths import Budget, FlopBudget, Ratio, largest
 from paramtrans.plugins.registry import Registry
@@ -125,6 +126,8 @@ def narrow_network(
     ) as stage:
         looks = examples if component.needs_probes else None
         kept = choose_units(analysis, proven.counts, choose, looks, seed)
+        if (failure := prove(lively(network), analysis.removal(kept)).failure) is not None:
+            raise SpecMismatch(f"the units that {translator} keeps cannot be kept alone: {failure}")
         made = reconstruct(
             analysis,
             kept,

@@ -83,10 +83,9 @@ def shrink(network: nn.Module, kept: Kept) -> None:
     owners = list(network.named_modules(remove_duplicate=False))
     made: dict[int, Tensor] = {}
     by_tensor: dict[int, list[Tensor]] = {}
-    for name, tensor in [
-        *network.named_parameters(remove_duplicate=False),
-        *network.named_buffers(remove_duplicate=False),
-    ]:
+    # Held until the end: a tensor that was let go could give its `id` to a new one.
+    tensors = [*network.named_parameters(remove_duplicate=False), *network.named_buffers(remove_duplicate=False)]
+    for name, tensor in tensors:
         if name in kept:
             by_tensor[id(tensor)] = kept[name]
     for _, module in owners:

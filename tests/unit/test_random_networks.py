@@ -1,0 +1,78 @@
+"""Random networks: each group of units is proven or refused, and what is left out is what was not read."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings, strategies as st
+from torch import nn
+
+from paramtrans.networks.graph.groups import Analysis, NamedGroup, analyse, prove_groups
+from paramtrans.networks.graph.narrow import narrow
+from tests.support.random_networks import network
+
+SETTINGS = settings(
+    max_examples=100, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
+
+
+def without_readers(whole: nn.Module, analysis: Analysis, kept: dict[NamedGroup, Any]) -> nn.Module:
+    """A copy in which nothing is read of the units that go: the columns of all layers that read them are zero."""
+    masked = copy.deepcopy(whole)
+    tensors = dict(masked.named_parameters(remove_duplicate=False))
+    for group, units in kept.items():
+        gone = [number for number in range(len(group)) if number not in {*units.tolist()}]
+        reading = {(layer.weight, layer.axis) for layer in group.readers}
+        for axis in group.units.axes:
+            if (axis.tensor, axis.axis) in reading:
+                with torch.no_grad():
+                    tensors[axis.tensor].index_fill_(axis.axis, axis.indices[gone].flatten(), 0)
+    return masked
+
+
+def held(draw: Any) -> str:
+    """Make a network smaller; what came of it."""
+    whole, inputs = network(draw)
+    analysis = analyse(whole, ((inputs,), {}))
+    free = [group for group in analysis.groups if not group.stream and not group.inner]
+    share = draw(st.sampled_from([0.25, 0.5, 0.75]))
+    proven = prove_groups(analysis, {group: group.units.allowed(max(1, share * len(group))) for group in free})
+    kept = {group: group.units.choose(torch.rand(len(group)), count) for group, count in proven.counts.items()}
+    if not kept:
+        return "refused" if proven.refused else "nothing free"
+    small = narrow(whole, analysis.removal(kept), list(proven.settings))
+    assert sum(one.numel() for one in small.parameters()) < sum(one.numel() for one in whole.parameters())
+    with torch.no_grad():
+        wanted, found = without_readers(whole, analysis, kept)(inputs), small(inputs)
+    assert found.shape == wanted.shape
+    assert (found - wanted).abs().max() <= 1e-4 * max(1.0, float(wanted.abs().max()))
+    return "refused in part" if proven.refused else "smaller"
+
+
+def count(examples: int) -> dict[str, int]:
+    seen: dict[str, int] = {}
+
+    @settings(SETTINGS, max_examples=examples)
+    @given(st.data())
+    def each(data: st.DataObject) -> None:
+        came = held(data.draw)
+        seen[came] = seen.get(came, 0) + 1
+
+    each()
+    return seen
+
+
+@pytest.mark.thorough
+def test_a_hundred_random_networks_become_what_is_read_of_them() -> None:
+    seen = count(100)
+    assert seen.get("smaller", 0) >= 50, seen
+
+
+@pytest.mark.slow
+def test_two_thousand_random_networks_become_what_is_read_of_them() -> None:
+    seen = count(2000)
+    print(seen)
+    assert seen.get("smaller", 0) >= 1000, seen
