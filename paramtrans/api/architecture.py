@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from paramtrans.api.options import BaseOptions, Configurable
+from paramtrans.errors import ConfigError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from pathlib import Path
+
+    from torch import Tensor, nn
 
 
 class ArchitectureSource(Configurable, ABC):
@@ -21,6 +24,8 @@ class ArchitectureSource(Configurable, ABC):
 
     form: ClassVar[str] = "NAME"
     """What stands behind its colon, for messages."""
+    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {}
+    """Arguments that the record of a translated network may set, each with its least and its largest value."""
 
     def __init__(self, options: BaseOptions) -> None:
         self.options = options
@@ -36,3 +41,28 @@ class ArchitectureSource(Configurable, ABC):
         Raises:
             ConfigError: there is no such network.
         """
+
+    def check_recorded(self, name: str, arguments: Mapping[str, Any]) -> None:
+        """Whether a record, which anybody may have written, may name this network; `build` is called only then.
+
+        Raises:
+            ConfigError: it may not.
+        """
+        for argument, value in arguments.items():
+            low, high = self.bounds.get(argument, (1, 0))
+            if not (isinstance(value, int | float) and low <= value <= high):
+                raise ConfigError([f"an option ({argument[:40]} = {str(value)[:40]}) that no file may set"])
+
+    def save(self, network: nn.Module, name: str, folder: Path, outputs: Callable[[nn.Module], list[Tensor]]) -> None:
+        """Write a network that was made smaller as its library does, so that it is loaded without paramtrans.
+
+        Args:
+            network: One that `build` made, translated; it is not changed.
+            name: What it was built by.
+            folder: Where its files go; it exists, and is empty.
+            outputs: What such a network gives for a few inputs: that of the library has to give the same.
+
+        Raises:
+            ConfigError: the library has no such form, or none for these sizes.
+        """
+        raise ConfigError([f"{type(self).__name__} has no form of its own for smaller networks"])

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 @PROBES
 @SHAPE
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Where the small network goes.")
+@click.option("--stock", metavar="FOLDER", type=click.Path(path_type=Path), help="Also as its own library writes it.")
 @force_flag
 @plugin_files
 @quiet_flag
@@ -77,6 +78,7 @@ def translate(
     probes: str | None,
     shape: str | None,
     output: Path,
+    stock: Path | None,
     force: bool,
     quiet: bool,
     as_json: bool,
@@ -86,7 +88,7 @@ def translate(
 
     from paramtrans.networks.architectures import factory_file
     from paramtrans.networks.blocks import costs, output_error
-    from paramtrans.networks.files import ATTRIBUTE, save_translated
+    from paramtrans.networks.files import ATTRIBUTE, save_stock, save_translated
     from paramtrans.networks.translate import translate as translate_network
     from paramtrans.plugins.manager import components
     from paramtrans.storage import files, outputs
@@ -97,6 +99,10 @@ def translate(
     given = [model, *([data] if data else []), *([Path(translator)] if Path(translator).is_dir() else [])]
     for path in (output, files.record_path(output)):
         outputs.check(path, [*given, *factory_file(architecture)], force)
+    if stock is not None:
+        outputs.check_folder(stock, given)
+        if data is None:
+            raise ConfigError(["--stock: takes --calibrate DATA, to hold the library's own network to this one"])
     named = [name for name in (probes, rule) if name]
     options, going_on = _settings(settings, (*then, *named))
     made_up = shape_of_made_up(probes, shape, data)
@@ -131,6 +137,8 @@ def translate(
     whole = output_error(network, small, batches)
     _check_finite(whole, made)
     _tell_what_is_left(made, after["parameters"], budget, quiet)
+    if stock is not None:
+        save_stock(small, architecture, stock, batches[0])
     save_translated(small, output, architecture)
     if as_json:
         found = {"output": str(output), "before": before, "after": after, "blocks": made, "output_error": whole}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -21,20 +22,14 @@ from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
 from paramtrans.storage import outside, torch_checkpoint
 
+log = logging.getLogger(__name__)
+
 KIND, FIRST = "architecture", "torchvision"
 """The kind of component, and the source that messages name first."""
 
 
-SCALARS = {
-    "num_classes": (1, 100_000),
-    "aux_logits": (0, 1),
-    "transform_input": (0, 1),
-    "init_weights": (0, 1),
-    "dropout": (0, 1),
-    "width_mult": (0.1, 10),
-    "stochastic_depth_prob": (0, 1),
-}
-"""Options of torchvision's architectures that a file may name, with bounds; weights are none of them."""
+WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "params", "ema", "state_dict_ema")
+"""Keys of checkpoints under which training scripts keep the parameters, the outermost first."""
 LARGEST, FURTHER = 64, 2**28
 """A network named in a file may have this many times the bytes of the file, and so many beside them."""
 
@@ -44,15 +39,14 @@ def build_from_file(architecture: str, size: int, where: str, registry: Registry
 
     Nothing is fetched from a network. Raises `StoreError`, before any memory is taken, where it is far larger.
     """
-    head, _, query = architecture.partition("?")
-    place, options = head.rpartition(":")[0], {key: _value(value) for key, value in parse_qsl(query)}
-    for name, value in options.items() if place == "torchvision" else ():
-        low, high = SCALARS.get(name, (1, 0))
-        if not (isinstance(value, int | float) and low <= value <= high):
-            raise StoreError(
-                f"{where}: {architecture[:100]!r} has an option ({name[:40]} = {str(value)[:40]}) that no file may "
-                "set; name the architecture yourself (network=, --arch)"
-            )
+    registry = registry or components()
+    try:
+        source, name, arguments = installed(architecture, registry)
+        source.check_recorded(name, arguments)
+    except ConfigError as error:
+        raise StoreError(
+            f"{where}: {architecture[:100]!r}: {error}; name the architecture yourself (network=, --arch)"
+        ) from error
     try:
         with torch.device("meta"), torch.no_grad():
             asked = sum(tensor.nbytes for tensor in build(architecture, False, registry).state_dict().values())
@@ -71,16 +65,23 @@ def build(architecture: str, files: bool = True, registry: Registry | None = Non
     `UnknownName` for a task or a block that there is not.
     """
     registry = registry or components()
+    if is_installed(architecture, registry):
+        source, name, arguments = installed(architecture, registry)
+        return _called(partial(source.build, name, arguments), architecture)
     place, _, query = architecture.partition("?")
     arguments = {key: _value(value) for key, value in parse_qsl(query)}
-    source, _, name = place.partition(":")
-    if is_installed(architecture, registry):
-        made: ArchitectureSource = registry.create(KIND, source)
-        return _called(partial(made.build, name, arguments), architecture)
     file, _, function = place.rpartition(":")
     if not file or not files:
         raise ConfigError([f"architecture {architecture!r}: expected {_expected(files, registry)}"])
     return _called(partial(_factory(architecture, Path(file), function), **arguments), architecture)
+
+
+def installed(architecture: str, registry: Registry) -> tuple[ArchitectureSource, str, dict[str, Any]]:
+    """The source that an architecture names, what stands behind its colon, and behind its question mark."""
+    place, _, query = architecture.partition("?")
+    kind, _, name = place.partition(":")
+    source: ArchitectureSource = registry.create(KIND, kind)
+    return source, name, {key: _value(value) for key, value in parse_qsl(query)}
 
 
 def is_installed(architecture: str, registry: Registry) -> bool:
@@ -104,7 +105,9 @@ def factory_file(architecture: str, registry: Registry | None = None) -> list[Pa
 
 def with_parameters(network: nn.Module, path: Path) -> nn.Module:
     """The network with the parameters of a file; raises `StoreError` where they are not all of its own."""
-    state, own = read_parameters(path), network.state_dict()
+    own = network.state_dict()
+    state = _named_as(own, read_parameters(path), path)
+    state |= _tied(network, state)
     for name, tensor in state.items():
         if tensor.is_complex() and name in own and not own[name].is_complex():
             raise StoreError(f"{path}: {name} is complex, and the network's is real; its imaginary part would be lost")
@@ -116,7 +119,34 @@ def with_parameters(network: nn.Module, path: Path) -> nn.Module:
                 f"{path}: is a file of hosts; paramtrans zoo take {path} OUT writes one of them as a network"
             ) from error
         raise StoreError(f"{path}: does not fit the architecture: {reason(error)}") from error
-    return network
+    kinds = {tensor.dtype for tensor in state.values() if tensor.is_floating_point()}
+    return network.to(kinds.pop()) if len(kinds) == 1 else network
+
+
+def _named_as(own: Mapping[str, Tensor], state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The parameters by the network's own names; what stands before all names of one side alone is a wrapper's."""
+    if state.keys() <= own.keys() or not state:
+        return state
+    for name in [name for name in state if "." in name][:1]:
+        for end in [at for at, letter in enumerate(name) if letter == "."]:
+            prefix = name[: end + 1]
+            cut = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
+            if all(key.startswith(prefix) for key in state) and cut.keys() <= own.keys():
+                log.warning("%s: %r before all names is left out", path, prefix)
+                return cut
+    for prefix in dict.fromkeys(key.partition(".")[0] + "." for key in own):
+        longer = {f"{prefix}{key}": tensor for key, tensor in state.items()}
+        if longer.keys() <= own.keys():
+            log.warning("%s: %r is put before all names", path, prefix)
+            return longer
+    return state
+
+
+def _tied(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that a file leaves out, because they are one with a tensor that it holds."""
+    named = [*network.named_parameters(remove_duplicate=False), *network.named_buffers(remove_duplicate=False)]
+    held = {id(tensor): state[name] for name, tensor in named if name in state}
+    return {name: held[id(tensor)] for name, tensor in named if name not in state and id(tensor) in held}
 
 
 def reason(error: Exception) -> str:
@@ -129,19 +159,36 @@ def reason(error: Exception) -> str:
 def read_parameters(path: Path) -> dict[str, Tensor]:
     """Parameters by name, from safetensors or a torch checkpoint; nothing in the file is ever run.
 
-    Raises `StoreError` where the file is missing, damaged, or holds anything but tensors.
+    A folder holds safetensors, in one file or in several. Raises `StoreError` where the file is missing, damaged, or
+    holds anything but tensors.
     """
+    if path.is_dir():
+        return _shards(path)
     if path.suffix == ".safetensors":
         return outside.tensors(path)
     found = torch_checkpoint.read(path)
-    for key in ("state_dict", "model"):
+    for key in WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            log.info("%s: the parameters under %r are taken", path, key)
             found = found[key]
     if not isinstance(found, Mapping) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
         raise StoreError(f"{path}: holds no dictionary of tensors; save `model.state_dict()`")
     if other := [name for name in found if not isinstance(name, str)]:
         raise StoreError(f"{path}: {str(other[0])[:40]!r} is no name of a tensor; save `model.state_dict()`")
     return dict(found)
+
+
+def _shards(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a folder's safetensors."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise StoreError(f"{folder}: holds no .safetensors; name the file with the parameters")
+    found: dict[str, Tensor] = {}
+    for file in files:
+        if again := found.keys() & (read := outside.tensors(file)).keys():
+            raise StoreError(f"{file}: holds {min(again)[:80]!r}, as another file of {folder} does; name one file")
+        found |= read
+    return found
 
 
 def _factory(architecture: str, path: Path, name: str) -> Callable[..., Any]:

@@ -24,6 +24,9 @@ class TaskHosts(ArchitectureSource):
         super().__init__(options)
         self.registry = registry
 
+    def check_recorded(self, name: str, arguments: Mapping[str, Any]) -> None:
+        """All options are those of a task and of a block, which hold them to bounds of their own."""
+
     def build(self, name: str, arguments: Mapping[str, Any]) -> nn.Module:
         task, colon, block = name.partition(":")
         if not colon:

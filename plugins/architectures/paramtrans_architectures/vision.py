@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -15,6 +15,16 @@ from paramtrans.utils.near import did_you_mean
 
 class Torchvision(ArchitectureSource):
     """`torchvision:resnet18?num_classes=10`: any network of `torchvision.models.list_models()`, untrained."""
+
+    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "num_classes": (1, 100_000),
+        "aux_logits": (0, 1),
+        "transform_input": (0, 1),
+        "init_weights": (0, 1),
+        "dropout": (0, 1),
+        "width_mult": (0.1, 10),
+        "stochastic_depth_prob": (0, 1),
+    }
 
     def build(self, name: str, arguments: Mapping[str, Any]) -> nn.Module:
         from torchvision import models

@@ -1,0 +1,166 @@
+"""Models of transformers: built by the config of their folder, and written back as such a folder."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from itertools import combinations
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from paramtrans.api.architecture import ArchitectureSource
+from paramtrans.errors import ConfigError
+
+Outputs = Callable[[nn.Module], list[Tensor]]
+
+CONFIG = "config.json"
+MOST_NUMBERS = 12
+"""Numbers of a config that are tried, in all combinations of up to three beside those that must change."""
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".gguf", ".index.json")
+"""Endings of files that hold a model's parameters, which the smaller one has of its own."""
+TOLERANCE = 1e-4
+"""Largest difference of outputs, relative to the largest of them."""
+LARGEST = 2**26
+"""Bytes of a file beside them that is copied: tokenizers, chat templates, generation settings."""
+
+
+class HuggingFace(ArchitectureSource):
+    """`hf:FOLDER`: the class that the folder's config names, untrained. No code of the folder is ever run."""
+
+    form: ClassVar[str] = "FOLDER"
+
+    def build(self, name: str, arguments: Mapping[str, Any]) -> nn.Module:
+        transformers, folder = _library(name), _folder(name)
+        try:
+            config = transformers.AutoConfig.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False, **arguments
+            )
+        except (OSError, ValueError, KeyError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise ConfigError([f"architecture hf:{name}: {folder / CONFIG} cannot be used: {reason}"]) from error
+        network: nn.Module = _made(config)
+        return network
+
+    def check_recorded(self, name: str, arguments: Mapping[str, Any]) -> None:
+        raise ConfigError(["a folder, and no name from a file becomes a path"])
+
+    def save(self, network: nn.Module, name: str, folder: Path, outputs: Outputs) -> None:
+        transformers = _library(name)
+        if not isinstance(network, transformers.PreTrainedModel):
+            raise ConfigError([f"--stock: {type(network).__name__} is no model of transformers"])
+        smaller = stock(network, outputs)
+        smaller.save_pretrained(folder)
+        given = _folder(name)
+        for file in sorted(given.iterdir()):
+            beside = file.is_file() and not file.name.endswith(WEIGHTS) and not (folder / file.name).exists()
+            if beside and file.name != "README.md" and file.stat().st_size <= LARGEST:
+                shutil.copyfile(file, folder / file.name)
+
+
+def stock(network: Any, outputs: Outputs) -> Any:
+    """A model of transformers that its own class builds from a config alone, equal to one that was made smaller.
+
+    Nothing is known of the architecture: numbers of the config that the original sizes stand in are set to the new
+    ones until a model with these shapes comes out that gives the same.
+
+    Raises:
+        ConfigError: no config of this class has these sizes, as where layers differ from each other.
+    """
+    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    given = outputs(network)
+    for config in _configs(network):
+        with torch.device("meta"):
+            try:
+                trial = _made(config)
+            except Exception:  # a config that its class refuses
+                continue
+        if {name: tuple(tensor.shape) for name, tensor in trial.state_dict().items()} == wanted:
+            made = _made(config).to(next(network.parameters()).dtype)
+            made.load_state_dict(network.state_dict())
+            if not _alike(given, outputs(made.eval())):
+                continue
+            if getattr(network, "generation_config", None) is not None:
+                made.generation_config = copy.deepcopy(network.generation_config)
+            return made
+    raise ConfigError(
+        [
+            f"--stock: no config of {type(network).__name__} has these sizes; give all layers the same widths "
+            "(--ratio, --blocks), or load it by paramtrans.load_translated"
+        ]
+    )
+
+
+def _alike(one: list[Tensor], other: list[Tensor]) -> bool:
+    """Whether outputs are the same but for rounding."""
+    same = [a.shape == b.shape for a, b in zip(one, other, strict=True)]
+    return all(same) and all(
+        float((a.float() - b.float()).abs().max()) <= TOLERANCE * max(1e-6, float(a.float().abs().max()))
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def _configs(network: Any) -> Iterator[Any]:
+    """Configs with numbers changed: those that sizes of the original have, to the sizes of the smaller one."""
+    original = network.config
+    with torch.device("meta"):
+        before = {name: tuple(tensor.shape) for name, tensor in _made(original).state_dict().items()}
+    after = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    pairs = {
+        (old, new)
+        for name, sizes in before.items()
+        for old, new in zip(sizes, after.get(name, sizes), strict=False)
+        if old != new
+    }
+    numbers = {name: value for name, value in original.to_dict().items() if type(value) is int and value > 1}
+    changes = [
+        (name, value * new // old)
+        for old, new in sorted(pairs)
+        for name, value in numbers.items()
+        if (value * new) % old == 0 and old % value == 0
+    ]
+    changes = list(dict.fromkeys(changes))[:MOST_NUMBERS]
+    # A width that is left to be computed from others has to stay as it was.
+    heads = getattr(original, "num_attention_heads", None)
+    fixed: dict[str, int] = {}
+    if isinstance(heads, int) and heads and original.hidden_size % heads == 0 and hasattr(original, "head_dim"):
+        fixed = {"head_dim": original.head_dim or original.hidden_size // heads}
+    for count in range(len(changes) + 1):
+        for chosen in combinations(changes, count):
+            if len({name for name, _ in chosen}) < count:
+                continue
+            config = copy.deepcopy(original)
+            for name, value in (*fixed.items(), *chosen):
+                setattr(config, name, value)
+            yield config
+
+
+def _made(config: Any) -> Any:
+    """A fresh model of the class that a config names, or of the one that goes with it."""
+    import transformers
+
+    named = (getattr(transformers, name, None) for name in config.architectures or [])
+    made = next((cls for cls in named if isinstance(cls, type)), None)
+    if made is None:
+        return transformers.AutoModel.from_config(config, trust_remote_code=False)
+    return made(copy.deepcopy(config))
+
+
+def _library(name: str) -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise ConfigError(
+            [f"architecture hf:{name}: transformers is not installed; pip install paramtrans[hf]"]
+        ) from error
+    return transformers
+
+
+def _folder(name: str) -> Path:
+    folder = Path(name)
+    if not (folder / CONFIG).is_file():
+        raise ConfigError([f"architecture hf:{name}: there is no {CONFIG} in that folder; download the model first"])
+    return folder
