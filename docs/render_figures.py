@@ -1,4 +1,4 @@
-"""Draws the figures of README and of the pages, into docs/figures/, from docs/results/.
+"""Draws the figures of README and of the pages, into docs/figures/, from docs/results/ and pyproject.toml.
 
 python docs/render_figures.py
 """
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from architecture import packages, plugin, run, translation
 from drawing import Axis, figure, line, lines, mark, path, text
 from render_reproduction import kept
 from summaries import Rows, interval, quality, quality_rows, real, real_rows, reproduction
@@ -103,6 +104,10 @@ FIGURES_OF: dict[str, Callable[[], str]] = {
     "quality": lambda: quality(quality_rows()).svg(label=212, wide=96),
     "real": lambda: real(real_rows()).svg(label=270, wide=210),
     "reproduction": lambda: reproduction(kept).svg(label=250, wide=150),
+    "packages": packages,
+    "run": run,
+    "translation": translation,
+    "plugin": plugin,
 }
 
 
