@@ -1,4 +1,4 @@
-"""Pages and figures of results are what the programs in docs/ write from docs/results/."""
+"""README is short, and pages and figures of results are what the programs in docs/ write from docs/results/."""
 
 from __future__ import annotations
 
@@ -37,6 +37,10 @@ def program(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
     return importlib.import_module
 
 
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_of_results_is_what_its_program_writes(page: str, program: Callable[[str], ModuleType]) -> None:
     written = (DOCS / page).read_text(encoding="utf-8")
@@ -51,3 +55,10 @@ def test_figures_are_those_that_are_drawn(program: Callable[[str], ModuleType]) 
 def test_a_figure_is_what_is_drawn(name: str, program: Callable[[str], ModuleType]) -> None:
     written = (DOCS / "figures" / f"{name}.svg").read_text(encoding="utf-8")
     assert written == program("render_figures").FIGURES_OF[name](), "run docs/render_figures.py"
+
+
+def test_readme_says_how_many_networks_its_figure_shows(program: Callable[[str], ModuleType]) -> None:
+    figures, rows = program("render_figures"), program("summaries").quality_rows()
+    hosts = {rows[experiment, "source"]["report_hosts"] for experiment in figures.WIDTHS.values()}
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [f"over {count} networks" in text for count in hosts] == [True]
