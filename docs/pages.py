@@ -20,11 +20,11 @@ def wrapped(text: str) -> str:
 
 def _filled(block: str) -> str:
     items = re.split(r"\n(?=- |\d+\. )", CODE.sub(lambda match: re.sub(r"\s+", SPACE, match[0]), block))
-    return "\n".join(textwrap.fill(" ".join(item.split()), **_shape(item)) for item in items).replace(SPACE, " ")
+    return "\n".join(textwrap.fill(re.sub(r"[ \n]+", " ", item), **_shape(item)) for item in items).replace(SPACE, " ")
 
 
 def _shape(item: str) -> dict[str, object]:
-    indent = re.match(r"(- |\d+\. )?", item)[0]  # type: ignore[index]
+    indent = re.match(r"(- |\d+\. )?", item)[0]
     return {"width": 120, "subsequent_indent": " " * len(indent), "break_long_words": False, "break_on_hyphens": False}
 
 

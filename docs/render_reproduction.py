@@ -54,12 +54,12 @@ FOLLOWS = """## What follows
 
 ## In detail
 
-Each part is one file, [`examples/paper/<name>.toml`](../examples/paper/), run as
+Each part is one file, `examples/paper/<name>.toml`, run as
 `paramtrans run examples/paper/<name>.toml`.
 """
 INTRODUCTION = """Scale `small`: hosts of a light protocol (200 steps, one-cycle), 256 pairs unless said otherwise,
 shallow and narrow Mixers, 60 epochs. `--set scale=full` is the paper's own size; it was not run, and neither was a
-curve of accuracy over pairs of the paper's protocol on a GPU, which [`gpu_curve.py`](../examples/paper/gpu_curve.py)
+curve of accuracy over pairs of the paper's protocol on a GPU, which `examples/paper/gpu_curve.py`
 makes. `--dry-run` says what the former would cost.
 
 Selection used other hosts than those reported, and images held out of training. *Less zero block* is what translation

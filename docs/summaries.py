@@ -52,7 +52,7 @@ def cell(value: Interval | None, digits: int) -> str:
     mean, low, high = value
     half = (high - low) / 2
     more = digits + (0 < half < 0.5 / 10**digits)
-    return f"{round(mean, digits) + 0:.{digits}f} ± {half:.{more}f}".replace("-", "−")
+    return f"{round(mean, digits) + 0:.{digits}f}\u00a0±\u00a0{half:.{more}f}".replace("-", "−")  # on one line
 
 
 def interval(found: Mapping[str, Any], value: str = "mean") -> Interval:
