@@ -101,7 +101,7 @@ def _legend(images: int) -> list[str]:
 
 FIGURES_OF: dict[str, Callable[[], str]] = {
     "accuracy_size": lambda: accuracy_size(quality_rows()),
-    "quality": lambda: quality(quality_rows()).svg(label=212, wide=96),
+    "quality": lambda: quality(quality_rows()).svg(label=226, wide=96),
     "real": lambda: real(real_rows()).svg(label=270, wide=210),
     "reproduction": lambda: reproduction(kept).svg(label=250, wide=150),
     "packages": packages,
