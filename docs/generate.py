@@ -59,10 +59,21 @@ def changelog() -> str:
     return _relinked((ROOT / "CHANGELOG.md").read_text())
 
 
+LINK = re.compile(r"(!?)\[([^\]]+)\]\(([^)\s]+)\)")
+
+
 def _relinked(text: str) -> str:
-    """Links into docs/ stay links; files beside it are no pages, and become plain text."""
-    text = re.sub(r"\]\(docs/([\w./-]+\.md)\)", r"](\1)", text)
-    return re.sub(r"\[([^\]]+)\]\((?!https?:|#)(?![\w-]+\.md)[^)]*\)", r"\1", text)
+    """Links into docs/ and to other sites stay links; files beside it are no pages, and become plain text."""
+
+    def link(match: re.Match[str]) -> str:
+        image, words, target = match.groups()
+        if target == "CHANGELOG.md":
+            return f"[{words}](changelog.md)"
+        if target.startswith("docs/"):
+            return f"{image}[{words}]({target.removeprefix('docs/')})"
+        return match[0] if target.startswith(("https:", "http:", "#")) else words
+
+    return LINK.sub(link, text)
 
 
 def component_pages() -> str:

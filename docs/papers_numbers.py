@@ -122,3 +122,15 @@ PAPER: dict[str, tuple[str, list[Line]]] = {
         ],
     ),
 }
+
+BEST = (
+    ("Table 3: Base, no dropout", "table3", "base-0.0"),
+    ("Table 4: Large, dropout 0.1", "table4", "large-0.1"),
+    ("Table 5: a sixth of the pairs, noise", "table5", "noise"),
+    ("Table 6: to an MLP", "table6", "mlp"),
+    ("Table 6: to attention", "table6", "attention"),
+    ("Fig. 5: feature maps", "fig5", ""),
+    ("Fig. 6: Small", "fig6", "small"),
+    ("Fig. 7: histogram", "fig7", ""),
+)
+"""Of every table and figure with accuracies the line that is best in the paper, of Table 6 both, with its run."""

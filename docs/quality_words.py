@@ -1,69 +1,159 @@
-"""What `docs/quality.md` says before its tables; to be looked at again when runs are replaced."""
+"""What `docs/quality.md` and `docs/quality-tables.md` say; to be looked at again when runs are replaced.
 
-INTRODUCTION = """# Translations that work
+`{experiment|method|what}` is a number of docs/results/quality.json: see `summaries.TOLD`.
+"""
+
+BEGINNING = """# Ways to write a smaller block, compared
+
+A *host* is a small network for MNIST with a block in its middle. A *method* writes a smaller block, which takes that
+block's place. Nothing else in the host changes. The figure shows the accuracy of the host afterwards, for three kinds
+of smaller blocks: convolutions with half the channels, an MLP, and attention. *Light* hosts were trained for 200 steps
+({learned_seeds|source|hosts} hosts), *paper* hosts as in the paper, for 10 epochs ({paper_conv|source|hosts} hosts).
+"""
+
+READING = """Mean accuracy on the 10,000 test images in percent, ± half of its 95% interval over hosts; – was not
+measured.
+
+- **Small block trained on labels**: the smaller block was trained in the host, on all training images, for as long as
+  the host was (the paper's step 2). It costs training, and starts from random parameters, so others may pass it.
+- **Learned translator**: a model that reads the block and its surroundings and writes the smaller block in one pass. It
+  learned from other hosts, all of them light ones: {learned_seeds|translated, mean of 3 seeds|zoo} of them, but
+  {learned_on_paper|learned on light hosts|zoo} in the second column and {paper_mlp|learned on light hosts|zoo} in the
+  fourth and sixth. The light columns are means over three seeds of its training, the others are of one seed.
+- **Then 64 images**: 300 optimiser steps behind it, on 64 images without labels.
+- **Least squares** (`refit`): keep the most important units, and solve the layer that reads them in closed form.
+  **Feature matching** goes on from there with 300 steps on what the block gives, **distillation** with 600 steps on
+  what the whole network gives. None of them sees a label. **Pen strokes** are 256 drawings of random curves in place of
+  images.
+- **Pruning**: keep the strongest units, change nothing else.
+"""
+
+FOLLOWS = """## What follows
+
+- **With some unlabelled images**, use least squares, then feature matching or distillation, on as many images as there
+  are. Distillation on 1,024 images brings paper hosts to {paper_conv|distillation, 1,024 images|all}; the block that
+  was trained on all labels has {paper_conv|trained_target|all}.
+- **Without an image, for many networks**, use a learned translator. A pass takes
+  {learned_seeds|translated, mean of 3 seeds|ms} a host. On light hosts it closes
+  {learned_seeds|translated, mean of 3 seeds|share} of the gap between random initialisation and the trained block, on
+  paper hosts, which are unlike those that it learned from, {learned_on_paper|learned on light hosts|share}.
+- **Without an image, for few networks**, match features on pen strokes:
+  {paper_conv|matching, 256 strokes|all} on paper hosts, in {paper_conv|matching, 256 strokes|seconds} a host.
+- **To another architecture is harder.** The same share is {learned_seeds_mlp|translated, mean of 3 seeds|share} to an
+  MLP and {learned_seeds_attn|translated, mean of 3 seeds|share} to attention on light hosts, and
+  {paper_mlp|learned on light hosts|share} and {paper_attention|learned on light hosts|share} on paper hosts.
+- **Pruning alone is not enough**: on paper hosts it is hardly better than a random block.
+
+Nothing was tuned on these hosts, with two exceptions: the number of the translator's rounds (three, not one) and three
+ways to draw strokes were also tried on the paper hosts.
+
+## In detail
+
+[Every method and every experiment](quality-tables.md) is on a page of its own, with seconds, differences host by host,
+and how each number was measured. [Why squared error of parameters is stuck](exchangeable.md) explains why the paper's
+objective does not appear here.
+"""
+
+NOTES = {
+    "How many networks must a translator learn from?": """Few, for convolutions (`learned_zoo`). With as many training
+steps, {learned_zoo|hosts_32|zoo} hosts give {learned_zoo|hosts_32|all}, {learned_zoo|hosts_512|zoo} hosts
+{learned_zoo|hosts_512|all}.
+
+`learned_snapshots` asks what more comes of 64 training hosts (144 steps, 48 report hosts, one seed). Differences are
+host by host, from `paramtrans compare`. Snapshots of the hosts at 0.5 and 0.75 of their training (`zoo.snapshots`), at
+no further cost: +0.2 points (0.0 to 0.4). Twice as many hosts: +0.3 (0.1 to 0.5). Orbit augmentation: 0.0 (−0.1 to
+0.1), as this translator knows the symmetries. Half as many hosts, whose trained blocks are matched too, for as many
+training steps in all: −0.2 (−0.4 to 0.0). A Mixer, which does not know the symmetries, stays at the zero block in so
+few steps. The hosts were there before, so for the snapshots they were trained again; `zoo_seconds` in the JSON counts
+that.
+""",
+    "Which parts of the translator count?": """`learned_ablation`, from {learned_ablation|whole|zoo} hosts. Points of
+accuracy that are lost without a part:
+
+| without | points lost |
+| --- | --- |
+| learned probes, on which the last layer is solved for (three layers of attention in their place) | \
+{learned_ablation|no_probes|lost} |
+| rounds: one in place of three | {learned_ablation|one_round|lost} |
+| a start at the strongest units: the default block in its place | {learned_ablation|default_base|lost} |
+| reading BatchNorm | {learned_ablation|batchnorm_unread|lost} |
+| sixteen probes: four in their place | {learned_ablation|four_probes|lost} |
+| reading former and latter | {learned_ablation|no_surroundings|lost} |
+
+Without probes there are no rounds either. What counts most is the functional objective, which compares what blocks
+compute. The translator without probes reaches {learned_ablation|no_probes|mean} with it, and
+{learned_ablation|no_probes_matching_mse|mean} when it is trained by the error of parameters instead, even at the best
+order of hidden units; the zero block has {learned_ablation|zero_block|mean}.
+""",
+    "Can one translator write several widths?": """Yes. `learned_widths` was trained for 2, 3 and 4 hidden units at
+once. It reaches {learned_each_width_2|one for 2, 3 and 4|mean}, {learned_widths|translated|mean} and
+{learned_each_width_4|one for 2, 3 and 4|mean}; translators for one width each reach
+{learned_each_width_2|translated|mean}, {learned_seeds|translated, mean of 3 seeds|mean} and
+{learned_each_width_4|translated|mean}. At 5 units, which it never saw, it reaches
+{learned_each_width_5|one for 2, 3 and 4|mean}; one that was trained for 5 reaches
+{learned_each_width_5|translated|mean}, the block trained on labels {learned_each_width_5|trained_target|mean}, least
+squares on strokes {learned_each_width_5|refit, 256 strokes|mean}. 300 steps of matching on strokes, behind the
+translator or behind least squares, end at {learned_each_width_5|one for 2, 3 and 4, then 256 strokes|mean} and
+{learned_each_width_5|matching, 256 strokes|mean}.
+""",
+    "Does it work on networks unlike those it learned from?": """`learned_elsewhere_*`: the same translator, its first
+seed. The share of the gap that it closes, between random initialisation and the block trained on labels:
+
+| hosts | share | accuracy |
+| --- | --- | --- |
+| trained on 1% of the images | \
+{learned_elsewhere_one_percent|learned|share} | \
+{learned_elsewhere_one_percent|learned|all} |
+| trained on 10% of the images | \
+{learned_elsewhere_ten_percent|learned|share} | \
+{learned_elsewhere_ten_percent|learned|all} |
+| its own report hosts, after a fifth of their training more, at a tenth of the rate | \
+{learned_elsewhere_updated|learned|share} | \
+{learned_elsewhere_updated|learned|all} |
+| small digits: new former and latter around the frozen source blocks | \
+{learned_elsewhere_digits_around|learned|share} | \
+{learned_elsewhere_digits_around|learned|all} |
+| small digits alone | {learned_elsewhere_digits|learned|share} | {learned_elsewhere_digits|learned|all} |
+
+So a network that is updated can be translated again in milliseconds.
+""",
+    "Can one translator write several architectures?": """`learned_families`, `learned_families_mlp` and
+`learned_families_attn` are one translator that writes all three kinds of blocks, from
+{learned_families|translated|zoo} training hosts in 384 steps, about 128 for each kind; one seed. It reaches
+{learned_families|translated|all} at convolutions, {learned_families_mlp|learned for three families|all} at the MLP and
+{learned_families_attn|learned for three families|all} at attention. At the MLP and at convolutions the trained block
+was not measured again: by those of the same hosts it closes 88% and 105% of the gap.
+""",
+}
+"""Questions, and what was found."""
+
+INTRODUCTION = """# Every method, every experiment
 
 Written by `python docs/render_quality.py`, not by hand, from `docs/results/quality.json`, which the runs of
-`examples/quality/*.toml` filled. Every row is the mean over report hosts on the 10,000 test images (500 of the small
-digits), with its 95% t-interval over hosts. Nothing was tuned on these hosts, but that the learned translator's three
-rounds in place of one were also tried on those of the paper's protocol, as were three ways to use strokes, which are
-all shown. *Place* is where the mean stands between random initialisation (0%) and the trained target (100%) on the same
-hosts. *Images* are looked at without their labels, but for the trained target's. *Zoo* is the number of trained hosts a
-learned translator had learned from. *Less* is the difference to one method, host by host, with its 95% interval.
-*Distillation* is step 2 with the source network's outputs in place of labels (Adam, 300 steps for 64 inputs, 600 for
-1,024, from the refitted block; on all images 940 steps of 128, twice each, from the pruned block); *weighed* counts
-features by how much the outputs depend on them, *both* matches such features and outputs.
+`examples/quality/*.toml` filled. [A summary](quality.md) says what follows from these tables.
 
-*Seconds* are wall-clock for one host while all are translated together. They are from three machines, so compare
-them within a table, and there with care: on one core of a machine of 16 in `light_conv` and most of `paper_conv`; on an
-H200 for step 2 and the refit in `paper_mlp` and `paper_attention`; on a busy machine of 2 cores for learned
-translators, for the weighed and distilled strokes, which are slower there by six times or so, and for distillation on
-all images.
+Every row is the mean over report hosts on the 10,000 test images (500 of the small digits), with its 95% t-interval
+over hosts. The columns:
+
+- *images*: images that a method looks at, without their labels, but for the trained target's;
+- *zoo*: trained hosts that a learned translator had learned from;
+- *seconds a host*: wall-clock, while all hosts are translated together;
+- *place*: where the mean stands between random initialisation (0%) and the trained target (100%) on the same hosts;
+- *less …*: the difference to one method, host by host, with its 95% interval.
+
+*Trained target* is the small block trained in the host (step 2). *Zero block* is a block that adds nothing to its
+input. *Distillation* is step 2 with the source network's outputs in place of labels: Adam, 300 steps for 64 inputs, 600
+for 1,024, from the block that least squares (`refit`) gives; on all images 940 steps of 128, twice each, from the
+pruned block. *Weighed* counts features by how much the outputs depend on them, *both* matches such features and
+outputs.
+
+Seconds are from three machines, so compare them within a table, and there with care: on one core of a machine of 16 in
+`light_conv` and most of `paper_conv`; on an H200 for step 2 and the refit in `paper_mlp` and `paper_attention`; on a
+busy machine of 2 cores for learned translators, for the weighed and distilled strokes, which are slower there by six
+times or so, and for distillation on all images.
+
+Light protocol: 200 steps of batch 128, one-cycle to 0.1, no flips. Paper protocol: 10 epochs at 0.01, with flips.
 
 In the figure learned translators are blue and all else orange; hollow marks look at images. Ticks on a dotted line are
 what a translation costs where 1, 100 and 10,000 models share the translator's zoo and training.
-
-**What to use.** With unlabelled images, the refit and feature matching or distillation behind it, on as many as there
-are. Without, a learned translator where many models are to be translated, as one pass takes milliseconds; where there
-are few, or a zoo cannot be had, matching on pen strokes, which takes seconds and is a little better still.
-
-**Three seeds of the translator** (`learned_seeds`, `learned_seeds_mlp`, `learned_seeds_attn`), each from 512 hosts, in
-one pass without an image: to convolutions 105% of the way to the trained target, to an MLP 90%, to attention 77%, where
-80% was aimed at; 300 steps on 256 pen strokes more, still without an image, bring attention to 92% (`learned_attn`).
-`learned_on_paper` has three seeds too.
-
-**A small zoo is enough** for convolutions (`learned_zoo`): with as many steps, 32 training hosts are 0.4 points short
-of 512.
-
-**Which ingredients count** (`learned_ablation`, from 512 hosts): without the learned probes, on which the last layer is
-solved for, 4.4 points go (with three layers of attention in their place; but without probes there are no rounds either,
-and one round costs 0.8). Starting from the default block costs 0.3, not reading BatchNorm 0.2, four probes in place of
-sixteen 0.1, and not reading former and latter nothing. What counts most is the functional objective: the one without
-probes falls from 91.4 to 70.1, to the zero block, when it is trained by the error of parameters instead, even at
-the best order of hidden units.
-
-**One translator for several widths** (`learned_widths`, trained for 2, 3 and 4 hidden units at once) is within 0.1
-points of one for each (`learned_each_width_2`, `_4`, `learned_seeds` for 3). At 5, which it never saw, it is as near to
-one that was trained for 5, above the trained target and above all closed forms, the refit on strokes included. 300
-steps of matching on strokes, behind the refit or behind it, end 0.3 higher, and alike (−0.03 points, −0.20 to 0.14).
-
-**Hosts unlike its own** (`learned_elsewhere_*`): the same translator, its first seed, goes 118% of the way on hosts
-trained on 1% of the images, 104% on those trained on 10%, and 102% on its own report hosts after a fifth of their
-training more, at a tenth of the rate: a model that is updated is translated again in milliseconds. With former and
-latter of the small digits around the frozen source blocks it goes 79%, and 84% on hosts of the small digits alone.
-
-`learned_families`, `learned_families_mlp` and `learned_families_attn` are one translator that writes all three
-families, from 256 training hosts in 384 steps, about 128 for each family; one seed. At the MLP and at convolutions
-step 2 was not run again: by trained targets of the same hosts it goes 88% and 105% of the way.
-
-`learned_snapshots` asks what more comes of 64 training hosts (144 steps, 48 report hosts, one seed). Differences to
-these hosts alone, host by host (`paramtrans compare`): with snapshots of them at 0.5 and 0.75 of their training
-(`zoo.snapshots`), at no further cost, +0.2 points (95% interval 0.0 to 0.4); with twice as many hosts at twice the cost
-+0.3 (0.1 to 0.5); with orbit augmentation 0.0 (−0.1 to 0.1), as this translator knows the symmetries; with half as many
-hosts, for as many training steps in all, whose trained targets are matched too, −0.2 (−0.4 to 0.0). A Mixer, which
-does not know the symmetries, stays at the zero block in so few steps: what the orbit is worth to it is not measured.
-The hosts were there before, so for the snapshots they were trained again, which `zoo_seconds` in the JSON counts.
-
-[Why the squared error of parameters is stuck](exchangeable.md) is a page of its own.
-
-Light protocol: 200 steps of batch 128, one-cycle to 0.1, no flips. Paper protocol: 10 epochs at 0.01, with flips.
 """

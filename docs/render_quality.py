@@ -1,4 +1,4 @@
-"""Put what runs found into docs/results/quality.json, and render that as docs/quality.md with its figure.
+"""Put what runs found into docs/results/quality.json, and render that: docs/quality.md and docs/quality-tables.md.
 
     python docs/render_quality.py runs/light_conv runs/paper_conv …
 
@@ -18,13 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from quality_words import INTRODUCTION
+from pages import folded, wrapped
+from quality_words import BEGINNING, FOLLOWS, INTRODUCTION, NOTES, READING
+from summaries import filled, quality
 
 from paramtrans.ops.statistics import gap_closed, summarise
 from paramtrans.report.figures import label
 
 DOCS = Path(__file__).parent
-KEPT, FIGURE, PAGE = DOCS / "results" / "quality.json", DOCS / "results" / "quality.svg", DOCS / "quality.md"
+KEPT, FIGURE = DOCS / "results" / "quality.json", DOCS / "results" / "quality.svg"
+PAGE, TABLES = DOCS / "quality.md", DOCS / "quality-tables.md"
 LIGHT = {"steps": 200, "batch_size": 128, "lr": 0.1, "schedule": "one_cycle"}
 PAPER = {"batch_size": 128, "lr": 0.01, "schedule": "constant"}
 PAPER_LENGTHS = ({"epochs": 10, "steps": None}, {"epochs": None, "steps": 4690})
@@ -51,6 +54,7 @@ def main(folders: list[str]) -> None:
     kept = sorted(map(placed(rows.values()), rows.values()), key=lambda row: (row["experiment"], -row["mean"]))
     KEPT.write_text("[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in kept) + "\n]\n")
     PAGE.write_text(page(kept))
+    TABLES.write_text(tables(kept))
     draw(kept)
 
 
@@ -182,6 +186,21 @@ def target(options: dict[str, Any]) -> str:
 
 
 def page(rows: list[dict[str, Any]]) -> str:
+    """The summary, what follows from it, and single questions."""
+    known = {key(row): row for row in rows}
+    parts = [
+        wrapped(filled(BEGINNING, known)),
+        "![Accuracy of each method, with intervals](figures/quality.svg)\n",
+        f"{quality(known).markdown()}\n",
+        wrapped(filled(READING, known)),
+        wrapped(filled(FOLLOWS, known)),
+        *(folded(question, wrapped(filled(found, known))) for question, found in NOTES.items()),
+        "Written by `python docs/render_quality.py` from `docs/results/quality.json`.\n",
+    ]
+    return "\n".join(parts)
+
+
+def tables(rows: list[dict[str, Any]]) -> str:
     """All tables, one for each experiment."""
     parts = [INTRODUCTION, f"![Accuracy against seconds]({FIGURE.relative_to(DOCS)})\n"]
     for name in dict.fromkeys(row["experiment"] for row in rows):

@@ -1,14 +1,13 @@
-"""Renders `docs/results.md`, and the table in README, from what finished runs wrote.
+"""Renders `docs/results.md` from what finished runs wrote.
 
     python docs/render_results.py runs/mnist_conv_to_attn runs/mnist_conv_to_conv runs/mnist_conv_to_mlp
 
-Their `evaluation.json` and times are copied to `docs/results/`; without arguments the pages are rendered from there.
+Their `evaluation.json` and times are copied to `docs/results/`; without arguments the page is rendered from there.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from paramtrans.utils.progress import duration
 
 DOCS = Path(__file__).parent
 KEPT = DOCS / "results"
-BEGIN, END = "<!-- demo table: written by docs/render_results.py -->", "<!-- end -->"
 
 INTRODUCTION = """# What was measured
 
@@ -39,14 +37,13 @@ def main(folders: list[str]) -> None:
         evaluation = json.loads((folder / "evaluation.json").read_text())
         kept = {"seconds": run["seconds"], "versions": run["versions"], **evaluation}
         (KEPT / f"{run['name']}.json").write_text(json.dumps(kept, indent=1) + "\n")
+    (DOCS / "results.md").write_text(page())
+
+
+def page() -> str:
+    """All runs, one after the other."""
     runs = {path.stem: json.loads(path.read_text()) for path in sorted(KEPT.glob("mnist_*.json"))}
-    sections = [INTRODUCTION, *(section(name, result) for name, result in runs.items())]
-    (DOCS / "results.md").write_text("\n".join(sections))
-    readme = DOCS.parent / "README.md"
-    attention = Evaluation.model_validate(runs["mnist_conv_to_attn"])
-    shown = f"{BEGIN}\n{markdown_table(attention.methods)}\n{END}"
-    text = re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: shown, readme.read_text(), flags=re.DOTALL)
-    readme.write_text(text)
+    return "\n".join([INTRODUCTION, *(section(name, result) for name, result in runs.items())])
 
 
 def section(name: str, result: dict[str, Any]) -> str:

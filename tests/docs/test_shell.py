@@ -25,12 +25,13 @@ from paramtrans.cli.main import main
 from paramtrans.config import merge
 from paramtrans.config.toml_writer import toml
 from paramtrans.plugins import plugins
-from tests.docs.test_docs import FENCE, ROOT, RUN
+from tests.docs.test_docs import FENCE, ROOT, RUN, _info
 
 pytestmark = pytest.mark.docs
 
 ELSEWHERE = ("make", "pip", ". .venv", "eval", "torchrun", "python -m trust")
 """Commands that are tried by other tests: make by CI, completion by test_startup, the others by theirs."""
+RUNNABLE = ("sh", "python")
 SMALL = {
     "task": {"name": "digits", "flip": True},
     "zoo": {
@@ -51,10 +52,10 @@ def small_resnet(**options: Any) -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 8, 3), BasicBlock(8, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
 
 
-def blocks(page: Path) -> list[tuple[str, str]]:
-    """Language and text of the blocks of a page that are run."""
-    found = [(match["language"], match["body"]) for match in FENCE.finditer(page.read_text())]
-    return [(language, body) for language, body in found if language in ("sh", "python")]
+def blocks(page: Path) -> list[tuple[str, str, str]]:
+    """Language, title and text of the blocks of a page that are run; a block with a title is a file."""
+    found = [(match["language"], match["info"], match["body"]) for match in FENCE.finditer(page.read_text())]
+    return [(language, _info(info).get("title", ""), body) for language, info, body in found if language in RUNNABLE]
 
 
 def commands(body: str) -> list[str]:
@@ -66,7 +67,7 @@ def commands(body: str) -> list[str]:
 PAGES = [
     path
     for path in sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/README.md")])
-    if path.relative_to(ROOT).as_posix() not in RUN and any(language == "sh" for language, _ in blocks(path))
+    if path.relative_to(ROOT).as_posix() not in RUN and any(language == "sh" for language, *_ in blocks(path))
 ]
 
 
@@ -102,8 +103,10 @@ def test_the_blocks_of_a_page_run_as_they_stand(page: Path, folder: Path) -> Non
         "images": torch.from_numpy(numpy.load("images.npy")).float(),
     }
     tried = 0
-    for language, body in blocks(page):
-        if language == "python":
+    for language, title, body in blocks(page):
+        if title:
+            Path(title).write_text(body)
+        elif language == "python":
             exec(compile(body, str(page), "exec"), known)
         for command in commands(body) if language == "sh" else ():
             if not command.startswith(ELSEWHERE):
