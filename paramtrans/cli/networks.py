@@ -12,8 +12,8 @@ ARCHITECTURE = click.option(
     "--arch",
     "architecture",
     required=True,
-    metavar="torchvision:NAME|task:TASK:BLOCK|FILE.py:FACTORY",
-    help="What makes the network.",
+    metavar="SOURCE:NAME|FILE.py:FACTORY",
+    help="What makes the network: torchvision:NAME, timm:NAME, hf:FOLDER, task:TASK:BLOCK, or a function of yours.",
 )
 BLOCKS = click.option("--blocks", default="*", metavar="PATTERN", help="Paths of blocks, with * and between commas.")
 
