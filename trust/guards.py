@@ -266,10 +266,10 @@ def _unpinned() -> None:
 
 
 def _unread() -> None:
-    from paramtrans.networks import architectures
+    from paramtrans.networks import parameter_files
     from paramtrans.storage import cache, outside
 
-    architectures.read_parameters = lambda path: __import__("torch").load(path, weights_only=True)
+    parameter_files.read_parameters = lambda path: __import__("torch").load(path, weights_only=True)
     cache.at_home = lambda path, otherwise: Path(path).expanduser()
     outside._checked = lambda path, found, at_most: found.st_size
 

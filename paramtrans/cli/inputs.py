@@ -29,7 +29,7 @@ def read_inputs(path: Path) -> list[Any]:
     import numpy
     import torch
 
-    from paramtrans.networks.architectures import read_parameters
+    from paramtrans.networks.parameter_files import read_parameters
     from paramtrans.storage import outside
     from paramtrans.utils.boundary import reason
 

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from paramtrans._version import __version__
 from paramtrans.api.options import BaseOptions
 from paramtrans.errors import ConfigError, DataError, StoreError
-from paramtrans.networks import architectures
+from paramtrans.networks import architectures, parameter_files
 from paramtrans.networks.activations import Inputs, call, first_examples
 from paramtrans.networks.blocks import put
 from paramtrans.networks.graph.narrow import Setting
@@ -206,7 +206,7 @@ def load_translated(
         whole.load_state_dict(params)
     except (ConfigError, DataError, AttributeError, RuntimeError) as error:
         raise StoreError(
-            f"{path}: does not fit the network it is to be put into: {architectures.reason(error)}"
+            f"{path}: does not fit the network it is to be put into: {parameter_files.reason(error)}"
         ) from error
     setattr(whole, ATTRIBUTE, replaced)
     setattr(whole, SIZES, sizes)

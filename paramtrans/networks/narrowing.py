@@ -9,20 +9,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from paramtrans.api.options import BaseOptions, validate
 from paramtrans.api.units import UnitCase
 from paramtrans.errors import DataError, SpecMismatch
-from paramtrans.evaluation.costs import parameters
+from paramtrans.evaluation.costs import count as count_operations, parameters
 from paramtrans.networks.activations import Inputs, arguments, call, first_examples, length
 from paramtrans.networks.blocks import matches
-from paramtrans.networks.graph.choose import choose_units
 from paramtrans.networks.graph.examples import Examples
 from paramtrans.networks.graph.groups import Analysis, NamedGroup, Proven, analyse, prove_groups
 from paramtrans.networks.graph.narrow import Setting, changed_numbers, narrow
 from paramtrans.networks.graph.proof import lively, prove
 from paramtrans.networks.graph.reconstruct import reconstruct
+from paramtrans.networks.graph.unit_cases import choose_units
 from paramtrans.networks.widths import Budget, FlopBudget, Ratio, largest
 from paramtrans.plugins.registry import Registry
 from paramtrans.utils.progress import Reporter
@@ -229,9 +228,8 @@ def _operations(analysis: Analysis, batch: Inputs) -> Cost:
         kept = {group: group.units.choose(torch.zeros(len(group)), count) for group, count in counts.items()}
         proven = prove_groups(analysis, {group: count for group, count in counts.items() if count < len(group)})
         small = narrow(analysis.network, analysis.removal({g: kept[g] for g in proven.counts}), list(proven.settings))
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            call(small, first_examples(batch, 1))
-        return int(counter.get_total_flops())
+        with torch.no_grad():
+            return count_operations(lambda: call(small, first_examples(batch, 1)))
 
     return cost
 

@@ -1,4 +1,4 @@
-"""What any room may use: progress that a person sees, seeds, memory."""
+"""What any package may use: progress that a person sees, seeds, memory."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from paramtrans.cli import show
 from paramtrans.cli.inputs import read_inputs
 from paramtrans.cli.main import main
 from paramtrans.errors import ConfigError, DataError, ParamtransError, PluginLoadError, SpecMismatch, StoreError
-from paramtrans.networks import architectures
+from paramtrans.networks import architectures, parameter_files
 from paramtrans.plugins import Plugins, components
 from paramtrans.storage import torch_checkpoint
 from paramtrans.testing import results, subjects
@@ -47,7 +47,7 @@ def test_arrays_that_are_no_inputs(tmp_path: Path, array: Any) -> None:
 def test_a_checkpoint_whose_keys_are_no_text(tmp_path: Path) -> None:
     torch.save({1: torch.ones(2)}, tmp_path / "x.pt")
     with pytest.raises(StoreError, match="'1' is no name of a tensor"):
-        architectures.read_parameters(tmp_path / "x.pt")
+        parameter_files.read_parameters(tmp_path / "x.pt")
 
 
 def test_a_complex_checkpoint_does_not_lose_its_imaginary_part(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_complex_checkpoint_does_not_lose_its_imaginary_part(tmp_path: Path) -
     state = {name: tensor.to(torch.complex64) for name, tensor in network.state_dict().items()}
     torch.save(state, tmp_path / "x.pt")
     with pytest.raises(StoreError, match="imaginary part would be lost"):
-        architectures.with_parameters(network, tmp_path / "x.pt")
+        parameter_files.with_parameters(network, tmp_path / "x.pt")
 
 
 @pytest.mark.parametrize("old", [True, False])
@@ -78,7 +78,7 @@ def test_a_checkpoint_of_many_tensors_is_read(tmp_path: Path) -> None:
     state = {f"layers.{number}.weight": torch.ones(1) for number in range(3000)}
     for old in (True, False):
         torch.save(state, tmp_path / "x.pt", _use_new_zipfile_serialization=not old)
-        assert len(architectures.read_parameters(tmp_path / "x.pt")) == 3000
+        assert len(parameter_files.read_parameters(tmp_path / "x.pt")) == 3000
 
 
 def test_a_factory_file_may_have_dataclasses_and_options_with_colons(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from paramtrans import components
 from paramtrans.errors import ConfigError, ParamtransError, SpecMismatch, StoreError
-from paramtrans.networks import architectures, host_network
+from paramtrans.networks import architectures, host_network, parameter_files
 from paramtrans.networks.host_network import HostNetwork
 from paramtrans.plugins import Plugins
 from paramtrans.zoo import exchange
@@ -86,7 +86,7 @@ def test_a_host_of_a_file_is_a_network() -> None:
 
 def test_a_file_of_hosts_is_not_taken_for_one() -> None:
     with pytest.raises(StoreError, match=r"paper_hosts\.safetensors.*paramtrans zoo take"):
-        architectures.with_parameters(host(), FILE)
+        parameter_files.with_parameters(host(), FILE)
 
 
 def test_other_tensors_are_no_file_of_hosts(tmp_path: Path) -> None:

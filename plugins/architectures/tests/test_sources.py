@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 import paramtrans
 from paramtrans.cli.main import main
 from paramtrans.errors import ConfigError, StoreError
-from paramtrans.networks import architectures
+from paramtrans.networks import architectures, parameter_files
 from paramtrans.networks.files import save_stock
 
 transformers = pytest.importorskip("transformers")
@@ -62,7 +62,7 @@ def test_a_folder_of_transformers_becomes_a_smaller_one(tmp_path: Path, make, bl
     subprocess.run([sys.executable, "-c", ALONE, *arguments], check=True)
     with torch.no_grad():
         ours = small(TOKENS)[0]
-    theirs = architectures.read_parameters(_renamed(tmp_path / "theirs"))["out"]
+    theirs = parameter_files.read_parameters(_renamed(tmp_path / "theirs"))["out"]
     assert (ours - theirs).abs().max() <= 1e-4 * ours.abs().max()
 
 
@@ -73,7 +73,7 @@ def _renamed(path: Path) -> Path:
 def test_layers_of_different_widths_have_no_stock_form(tmp_path: Path) -> None:
     given = tmp_path / "given"
     llama().save_pretrained(given)
-    network = architectures.with_parameters(architectures.build(f"hf:{given}"), given)
+    network = parameter_files.with_parameters(architectures.build(f"hf:{given}"), given)
     small = paramtrans.translate(network, "prune", blocks="model.layers.0.mlp", by="units", calibrate=TOKENS)
     with pytest.raises(ConfigError, match="give all layers the same widths"):
         save_stock(small, f"hf:{given}", tmp_path / "stock", TOKENS)
@@ -85,7 +85,7 @@ def test_half_precision_stays_and_wrappers_are_said(tmp_path: Path, caplog: pyte
     state = {f"module.{name}": tensor for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
     torch.save({"model_state_dict": state}, tmp_path / "x.pt")
     model.save_pretrained(tmp_path / "given")
-    again = architectures.with_parameters(architectures.build(f"hf:{tmp_path / 'given'}"), tmp_path / "x.pt")
+    again = parameter_files.with_parameters(architectures.build(f"hf:{tmp_path / 'given'}"), tmp_path / "x.pt")
     assert {p.dtype for p in again.parameters()} == {torch.bfloat16}
     assert torch.equal(again.lm_head.weight, model.lm_head.weight) and "'module.' before all names" in caplog.text
 
@@ -94,7 +94,7 @@ def test_a_base_model_s_parameters_are_found_in_the_whole(tmp_path: Path, caplog
     model = llama()
     save_file({name: t.clone() for name, t in model.model.state_dict().items()}, tmp_path / "x.safetensors")
     model.save_pretrained(tmp_path / "given")
-    again = architectures.with_parameters(architectures.build(f"hf:{tmp_path / 'given'}"), tmp_path / "x.safetensors")
+    again = parameter_files.with_parameters(architectures.build(f"hf:{tmp_path / 'given'}"), tmp_path / "x.safetensors")
     assert torch.equal(again.model.norm.weight, model.model.norm.weight) and "is put before all names" in caplog.text
 
 

@@ -1,1 +1,1 @@
-"""Augmenters of the paper: random masking and noise addition."""
+"""Augmenters: random masking and noise addition, as in the paper, and random members of an orbit."""

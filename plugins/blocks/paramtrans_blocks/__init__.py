@@ -1,1 +1,1 @@
-"""Block adapters of the paper: convolution BasicBlock, plain convolutions, MLP and attention."""
+"""Block adapters: those of the paper (BasicBlock, convolutions, MLP, attention), chains, heads and low rank."""

@@ -1,1 +1,1 @@
-"""A small translator that was trained on the MNIST example, to use at once."""
+"""Translators that were trained on the MNIST examples, to use at once."""

@@ -1,4 +1,4 @@
-"""Which units of each group stay: what translators are shown of them, in a pass of the untouched network."""
+"""What translators are shown of each group of units, in a pass of the untouched network; `Translator.keep` decides."""
 
 from __future__ import annotations
 

@@ -1,0 +1,106 @@
+"""Parameters of a network from a file that nobody vouches for: by other names, in several files, behind wrappers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from paramtrans.errors import StoreError
+from paramtrans.networks.host_network import HostNetwork
+from paramtrans.storage import outside, torch_checkpoint
+
+log = logging.getLogger(__name__)
+
+WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "params", "ema", "state_dict_ema")
+"""Keys of checkpoints under which training scripts keep the parameters, the outermost first."""
+
+
+def with_parameters(network: nn.Module, path: Path) -> nn.Module:
+    """The network with the parameters of a file; raises `StoreError` where they are not all of its own."""
+    own = network.state_dict()
+    state = _named_as(own, read_parameters(path), path)
+    state |= _tied(network, state)
+    for name, tensor in state.items():
+        if tensor.is_complex() and name in own and not own[name].is_complex():
+            raise StoreError(f"{path}: {name} is complex, and the network's is real; its imaginary part would be lost")
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        if isinstance(network, HostNetwork) and any(name.startswith("source.") for name in state):
+            raise StoreError(
+                f"{path}: is a file of hosts; paramtrans zoo take {path} OUT writes one of them as a network"
+            ) from error
+        raise StoreError(f"{path}: does not fit the architecture: {reason(error)}") from error
+    kinds = {tensor.dtype for tensor in state.values() if tensor.is_floating_point()}
+    return network.to(kinds.pop()) if len(kinds) == 1 else network
+
+
+def read_parameters(path: Path) -> dict[str, Tensor]:
+    """Parameters by name, from safetensors or a torch checkpoint; nothing in the file is ever run.
+
+    A folder holds safetensors, in one file or in several. Raises `StoreError` where the file is missing, damaged, or
+    holds anything but tensors.
+    """
+    if path.is_dir():
+        return _shards(path)
+    if path.suffix == ".safetensors":
+        return outside.tensors(path)
+    found = torch_checkpoint.read(path)
+    for key in WRAPPERS:
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            log.info("%s: the parameters under %r are taken", path, key)
+            found = found[key]
+    if not isinstance(found, Mapping) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
+        raise StoreError(f"{path}: holds no dictionary of tensors; save `model.state_dict()`")
+    if other := [name for name in found if not isinstance(name, str)]:
+        raise StoreError(f"{path}: {str(other[0])[:40]!r} is no name of a tensor; save `model.state_dict()`")
+    return dict(found)
+
+
+def _shards(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a folder's safetensors."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise StoreError(f"{folder}: holds no .safetensors; name the file with the parameters")
+    found: dict[str, Tensor] = {}
+    for file in files:
+        if again := found.keys() & (read := outside.tensors(file)).keys():
+            raise StoreError(f"{file}: holds {min(again)[:80]!r}, as another file of {folder} does; name one file")
+        found |= read
+    return found
+
+
+def _named_as(own: Mapping[str, Tensor], state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The parameters by the network's own names; what stands before all names of one side alone is a wrapper's."""
+    if state.keys() <= own.keys() or not state:
+        return state
+    for name in [name for name in state if "." in name][:1]:
+        for end in [at for at, letter in enumerate(name) if letter == "."]:
+            prefix = name[: end + 1]
+            cut = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
+            if all(key.startswith(prefix) for key in state) and cut.keys() <= own.keys():
+                log.warning("%s: %r before all names is left out", path, prefix)
+                return cut
+    for prefix in dict.fromkeys(key.partition(".")[0] + "." for key in own):
+        longer = {f"{prefix}{key}": tensor for key, tensor in state.items()}
+        if longer.keys() <= own.keys():
+            log.warning("%s: %r is put before all names", path, prefix)
+            return longer
+    return state
+
+
+def _tied(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that a file leaves out, because they are one with a tensor that it holds."""
+    named = [*network.named_parameters(remove_duplicate=False), *network.named_buffers(remove_duplicate=False)]
+    held = {id(tensor): state[name] for name, tensor in named if name in state}
+    return {name: held[id(tensor)] for name, tensor in named if name not in state and id(tensor) in held}
+
+
+def reason(error: Exception) -> str:
+    """Why parameters do not fit, without the heading that torch gives and all but the first of many mistakes."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    more = f" (and {len(lines) - 4} more)" if len(lines) > 4 else ""
+    return " ".join(lines[1:4]) + more if len(lines) > 1 else str(error)
