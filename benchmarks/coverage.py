@@ -22,9 +22,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.coverage_models import build, names
+from paramtrans.evaluation.costs import count
 
 ZOOS = ("torchvision", "timm", "transformers")
 RATIO = 0.5
@@ -72,10 +72,9 @@ def rival(zoo: str, name: str) -> dict[str, Any]:
 def cost(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, int]:
     """Parameters, and operations for one example."""
     given = copy.deepcopy((args, kwargs))
-    with FlopCounterMode(display=False) as counter:
-        network(*given[0], **given[1])
+    operations = count(lambda: network(*given[0], **given[1]))
     examples = len((*args, *kwargs.values())[0])
-    return sum(one.numel() for one in network.parameters()), int(counter.get_total_flops()) // examples
+    return sum(one.numel() for one in network.parameters()), operations // examples
 
 
 def _job(work: Any, zoo: str, name: str, answers: Any) -> None:

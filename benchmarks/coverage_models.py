@@ -198,6 +198,7 @@ OWN: dict[str, dict[str, Any]] = {
     "distilbert": {"hidden_dim": 128, "dim": 64, "n_layers": 2, "n_heads": 4},
     "albert": {"embedding_size": 32},
     "electra": {"embedding_size": 64},
+    "squeezebert": {"embedding_size": 64},
     "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64},
     "openai-gpt": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64},
     "gptj": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64, "rotary_dim": 8},
