@@ -195,19 +195,20 @@ class Proven:
 def prove_groups(analysis: Analysis, counts: Mapping[NamedGroup, int]) -> Proven:
     """Hold groups to the proof, each with as many units as it is to keep: one of each kind alone, then all together."""
     proven = Proven({group: count for group, count in counts.items() if count < len(group)})
-    alive = lively(analysis.network)
+    alive, likely = lively(analysis.network), list[Setting]()
     whole = Masked(analysis.program, named_tensors(alive)).outputs()
 
     def tried(groups: Iterable[NamedGroup]) -> Proof:
         kept = {group: _even(group, proven.counts[group]) for group in groups}
-        return prove(alive, analysis.removal(kept), whole)
+        return prove(alive, analysis.removal(kept), whole, likely)
 
     for _, alike in groupby(sorted(proven.counts, key=_sort), key=_sort):
         same = list(alike)
-        failure = tried(same[:1]).failure
-        if failure is not None:
+        proof = tried(same[:1])
+        likely += proof.settings
+        if proof.failure is not None:
             for group in same:
-                proven.refused[group.path] = failure
+                proven.refused[group.path] = proof.failure
                 del proven.counts[group]
     together = tried(proven.counts) if proven.counts else Proof(0.0, ())
     if together.failure is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import traceback
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -116,10 +117,13 @@ def named_tensors(network: nn.Module) -> dict[str, Tensor]:
     return dict(pairs)
 
 
-def prove(network: nn.Module, removal: Removal, whole: list[Tensor] | None = None) -> Proof:
+def prove(
+    network: nn.Module, removal: Removal, whole: list[Tensor] | None = None, likely: Iterable[Setting] = ()
+) -> Proof:
     """Whether a network in eval mode without the units of `removal` computes what it does with them at zero.
 
-    `network` should be `lively`. Where its code holds numbers that do not fit, attributes with these are tried.
+    `network` should be `lively`. Where its code holds numbers that do not fit, attributes with these are tried: those
+    alike in modules alike to `likely` first, which were needed for parts of the removal.
     """
     program, tensors = removal.labelled.program, named_tensors(network)
     wanted = Masked(program, tensors, removal).outputs()
@@ -127,7 +131,8 @@ def prove(network: nn.Module, removal: Removal, whole: list[Tensor] | None = Non
     found = candidates(network, removal)
     effect = _difference(whole, wanted)
     failure, best = "", float("inf")
-    for settings in _choices(found):
+    known = {_kind(one) for one in likely}
+    for settings in dict.fromkeys([tuple(one for one in found if _kind(one) in known), *_choices(found)]):
         try:
             outputs = run(narrow(network, removal, list(settings), share=True), program)
         except Exception as error:  # a network's own code may raise anything
@@ -142,6 +147,15 @@ def prove(network: nn.Module, removal: Removal, whole: list[Tensor] | None = Non
     if best < float("inf"):
         failure = f"without them it computes something else (by {best:.1e} of its largest output)"
     return Proof(best, (), failure)
+
+
+def _kind(setting: Setting) -> tuple[Any, ...]:
+    """What settings of layers alike have in common: all but the numbers in their paths."""
+    return (*_without_numbers(setting.module), setting.attribute, setting.before, setting.after)
+
+
+def _without_numbers(path: str) -> list[str]:
+    return [part for part in path.split(".") if not part.isdigit()]
 
 
 def _choices(found: list[Setting]) -> list[tuple[Setting, ...]]:
