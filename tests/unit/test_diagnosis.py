@@ -73,7 +73,7 @@ def test_a_run_is_diagnosed_and_the_command_shows_it(
     shown = capsys.readouterr().out
     assert "random initialisation" in shown and "least confidence: host " in shown
     assert main(["diagnose", str(result.dir), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == result.evaluation["diagnosis"]
+    assert json.loads(capsys.readouterr().out) == result.evaluation["diagnosis"].model_dump(mode="json")
 
 
 def test_blocks_whose_units_fell_silent_are_warned_of(
