@@ -63,7 +63,12 @@ def test_what_never_ends_is_not_begun(tmp_path: Path, suffix: str) -> None:
     pipe, circle = tmp_path / f"pipe{suffix}", tmp_path / f"circle{suffix}"
     os.mkfifo(pipe)
     circle.symlink_to(circle.name)
-    for path, why in ((pipe, "no regular file"), (tmp_path, "no regular file"), (circle, "cannot be read")):
+    (tmp_path / "empty").mkdir()
+    for path, why in (
+        (pipe, "no regular file"),
+        (tmp_path / "empty", r"holds no \.safetensors"),
+        (circle, "cannot be read"),
+    ):
         with pytest.raises(StoreError, match=why):
             read_parameters(path)
     with pytest.raises(StoreError, match=r"none\.\w+: cannot be read"):
