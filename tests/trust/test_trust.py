@@ -11,11 +11,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+GUARDED = (
+    "names_from_files",
+    "outputs_replace_nothing",
+    "numbers_are_finite",
+    "changed_results",
+    "states_of_torch",
+    "content_in_words",
+)
+"""Checks that can be run without what they are of."""
 CHECKS = (
     "killed_at_any_moment",
     "any_damage",
     "hostile_files",
     "hostile_imports",
+    *GUARDED,
     "fuzzed_configs",
     "fuzzed_parameters",
     "divergence_stays_alone",
@@ -46,6 +56,14 @@ def counts() -> dict[str, tuple[int, int]]:
 def test_the_promise_holds(counts: dict[str, tuple[int, int]], check: str) -> None:
     tried, held = counts[check]
     assert tried > 0 and held == tried
+
+
+def test_without_its_guard_a_promise_is_seen_to_be_broken() -> None:
+    command = [sys.executable, "-m", "trust", "--few", "--unguarded", "changed_results", "numbers_are_finite"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(found) == 2 and all(line["held"] < line["tried"] for line in found), done.stderr
 
 
 def test_every_check_is_in_the_document_and_here_or_in_make_trust() -> None:
