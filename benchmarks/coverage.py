@@ -37,6 +37,7 @@ def measure(zoo: str, name: str) -> dict[str, Any]:
     from paramtrans.networks.graph.narrow import narrow
 
     network, args, kwargs = build(zoo, name)
+    network.requires_grad_(False)  # PyTorch's counter hooks into gradients, which views of parameters lack
     whole = cost(network, args, kwargs)
     row: dict[str, Any] = {"zoo": zoo, "model": name, "parameters": whole[0], "flops": whole[1]}
     start = time.perf_counter()

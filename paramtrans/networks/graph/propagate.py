@@ -71,7 +71,7 @@ def _placeholder(program: Program, node: Node, axes: dict[str, list[Tensor]]) ->
 
 def _operation(state: State, node: Node, values: dict[str, Any]) -> Any:
     given: tuple[list[Any], dict[str, Any]] = tree_map(
-        lambda one: values[one.name] if isinstance(one, Node) else one,
+        lambda one: values.get(one.name) if isinstance(one, Node) else one,  # none of a part of the graph
         (list(node.args), dict(node.kwargs)),
         is_leaf=lambda one: isinstance(one, Node),
     )
