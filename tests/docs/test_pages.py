@@ -21,6 +21,7 @@ PAGES: dict[str, Callable[[Callable[[str], ModuleType]], str]] = {
     "real.md": lambda program: program("render_real").page(results("real")),
     "reproduction.md": lambda program: program("render_reproduction").page(),
     "exchangeable.md": lambda program: program("render_exchangeable").page(results("exchangeable")),
+    "coverage.md": lambda program: program("render_coverage").page(results("coverage")),
     "results.md": lambda program: program("render_results").page(),
 }
 FIGURES = sorted(path.stem for path in (DOCS / "figures").glob("*.svg"))
