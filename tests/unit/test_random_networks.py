@@ -12,6 +12,7 @@ from torch import nn
 
 from paramtrans.networks.graph.groups import Analysis, NamedGroup, analyse, prove_groups
 from paramtrans.networks.graph.narrow import narrow
+from paramtrans.networks.graph.proof import lively, prove
 from tests.support.random_networks import network
 
 SETTINGS = settings(
@@ -43,8 +44,15 @@ def held(draw: Any) -> str:
     kept = {group: group.units.choose(torch.rand(len(group)), count) for group, count in proven.counts.items()}
     if not kept:
         return "refused" if proven.refused else "nothing free"
-    small = narrow(whole, analysis.removal(kept), list(proven.settings))
+    if prove(lively(whole), analysis.removal(kept)).failure is not None:  # as `translate` does with what was chosen
+        return "refused for its choice"
+    removal = analysis.removal(kept)
+    small = narrow(whole, removal, list(proven.settings))
     assert sum(one.numel() for one in small.parameters()) < sum(one.numel() for one in whole.parameters())
+    solved = {layer.weight for group in kept for layer in group.readers}
+    read = {c.weight for c in analysis.labelled.contractions if c.weight and not bool(removal.stays(c.label).all())}
+    if not read <= solved:
+        return "smaller, read by grouped convolutions"  # the proof alone holds these
     with torch.no_grad():
         wanted, found = without_readers(whole, analysis, kept)(inputs), small(inputs)
     assert found.shape == wanted.shape
