@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from paramtrans.errors import StoreError
@@ -14,6 +15,8 @@ from paramtrans.storage import outside, torch_checkpoint
 
 log = logging.getLogger(__name__)
 
+HALF = {torch.float16, torch.bfloat16}
+"""Precisions that stay what they are; others become the network's own, as calibration inputs do."""
 WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "params", "ema", "state_dict_ema")
 """Keys of checkpoints under which training scripts keep the parameters, the outermost first."""
 
@@ -35,7 +38,7 @@ def with_parameters(network: nn.Module, path: Path) -> nn.Module:
             ) from error
         raise StoreError(f"{path}: does not fit the architecture: {reason(error)}") from error
     kinds = {tensor.dtype for tensor in state.values() if tensor.is_floating_point()}
-    return network.to(kinds.pop()) if len(kinds) == 1 else network
+    return network.to(kinds.pop()) if len(kinds) == 1 and kinds <= HALF else network
 
 
 def read_parameters(path: Path) -> dict[str, Tensor]:

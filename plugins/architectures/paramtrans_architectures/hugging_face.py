@@ -56,7 +56,8 @@ class HuggingFace(ArchitectureSource):
         smaller.save_pretrained(folder)
         given = _folder(name)
         for file in sorted(given.iterdir()):
-            beside = file.is_file() and not file.name.endswith(WEIGHTS) and not (folder / file.name).exists()
+            inside = file.resolve().parent == given.resolve()  # a link may lead to what is nobody else's
+            beside = inside and file.is_file() and not file.name.endswith(WEIGHTS) and not (folder / file.name).exists()
             if beside and file.name != "README.md" and file.stat().st_size <= LARGEST:
                 shutil.copyfile(file, folder / file.name)
 
@@ -143,7 +144,8 @@ def _made(config: Any) -> Any:
     import transformers
 
     named = (getattr(transformers, name, None) for name in config.architectures or [])
-    made = next((cls for cls in named if isinstance(cls, type)), None)
+    models = (cls for cls in named if isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel))
+    made = next(models, None)
     if made is None:
         return transformers.AutoModel.from_config(config, trust_remote_code=False)
     return made(copy.deepcopy(config))

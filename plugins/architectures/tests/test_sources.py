@@ -56,12 +56,15 @@ def test_a_folder_of_transformers_becomes_a_smaller_one(tmp_path: Path, make, bl
     model = make()
     model.save_pretrained(given, max_shard_size=shards)
     (given / "tokenizer_config.json").write_text('{"model_max_length": 7}')
+    (tmp_path / "mine.txt").write_text("mine")
+    (given / "vocabulary.txt").symlink_to(tmp_path / "mine.txt")
     save_file({"input_ids": TOKENS}, tmp_path / "tokens.safetensors")
     words = ["translate", str(given), "--arch", f"hf:{given}", "--by", "units", "--blocks", blocks, "-o", str(out)]
     assert main([*words, "--calibrate", str(tmp_path / "tokens.safetensors"), "--stock", str(stock), "--quiet"]) == 0
     small = paramtrans.load_translated(out, network=f"hf:{given}")
     assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in model.parameters())
     assert json.loads((stock / "tokenizer_config.json").read_text()) == {"model_max_length": 7}
+    assert not (stock / "vocabulary.txt").exists()
     arguments = [type(model).__name__, str(stock), str(tmp_path / "tokens.safetensors"), str(tmp_path / "theirs")]
     subprocess.run([sys.executable, "-c", ALONE, *arguments], check=True)
     with torch.no_grad():
@@ -100,6 +103,16 @@ def test_a_base_model_s_parameters_are_found_in_the_whole(tmp_path: Path, caplog
     model.save_pretrained(tmp_path / "given")
     again = parameter_files.with_parameters(architectures.build(f"hf:{tmp_path / 'given'}"), tmp_path / "x.safetensors")
     assert torch.equal(again.model.norm.weight, model.model.norm.weight) and "is put before all names" in caplog.text
+
+
+def test_a_config_names_models_alone_and_doubles_become_the_network_s_own(tmp_path: Path) -> None:
+    model = llama()
+    model.config.architectures = ["PreTrainedTokenizerFast"]
+    model.config.save_pretrained(tmp_path)
+    assert type(architectures.build(f"hf:{tmp_path}")).__name__ == "LlamaModel"
+    save_file({name: t.double() for name, t in model.model.state_dict().items()}, tmp_path / "x.safetensors")
+    again = parameter_files.with_parameters(architectures.build(f"hf:{tmp_path}"), tmp_path / "x.safetensors")
+    assert {p.dtype for p in again.parameters()} == {torch.float32}
 
 
 def test_no_record_names_a_folder_or_options_without_bounds(tmp_path: Path) -> None:
