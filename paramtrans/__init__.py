@@ -11,7 +11,7 @@ from paramtrans._version import __version__
 from paramtrans.utils.lazy import face
 
 if TYPE_CHECKING:
-    from paramtrans.api.adapter import BlockAdapter, BlockOptions, Recognised
+    from paramtrans.api.adapter import BlockAdapter, BlockOptions, Part, Recognised
     from paramtrans.api.architecture import ArchitectureSource
     from paramtrans.api.augmenter import Augmenter
     from paramtrans.api.block_module import BranchModule, ReadoutModule, SkipModule
@@ -56,7 +56,7 @@ _MODULES = {
     "api.report_section": ["ReportSection"],
     "api.metric": ["Metric"],
     "api.architecture": ["ArchitectureSource"],
-    "api.adapter": ["BlockAdapter", "BlockOptions", "Recognised"],
+    "api.adapter": ["BlockAdapter", "BlockOptions", "Part", "Recognised"],
     "api.augmenter": ["Augmenter"],
     "api.block_module": ["BranchModule", "ReadoutModule", "SkipModule"],
     "api.context": ["Context", "Entering"],

@@ -16,7 +16,7 @@ from paramtrans.api.specs import BlockSpec, FeatureSpec, Reader, SymmetryGroup, 
 from paramtrans.errors import SpecMismatch
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from paramtrans.api.runner import Stacked
     from paramtrans.api.stacking import Params
@@ -40,6 +40,27 @@ class Recognised:
     first enters the block; what leaves the last reader, or the normalisation behind it, is the branch."""
     whole: bool = False
     """Whether the existing module gives just what the adapter's does; else its code goes on with the branch."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A module with one tensor in and one out, as it stands in a network, seen on a few examples.
+
+    What else it is called with (masks, positions) does not reach a block that takes its place.
+    """
+
+    path: str
+    """Dotted path from the network."""
+    module: nn.Module
+    """The module, with its parameters. It is not to be changed."""
+    entering: Tensor
+    """Features that enter it, `[examples, ...]`."""
+    leaving: Tensor
+    """What it makes of them, `[examples, ...]`."""
+    block: BlockAdapter | None = None
+    """The block that an adapter knows the module as, if one does."""
+    params: Params | None = None
+    """The tensors of that block, stacked as one model."""
 
 
 class BlockAdapter(Configurable, ABC):
@@ -120,6 +141,30 @@ class BlockAdapter(Configurable, ABC):
     def with_sizes(self, sizes: Mapping[str, int]) -> BlockAdapter:
         """The same kind of block with other numbers of hidden units, given by group; the others stay."""
         raise SpecMismatch(f"{type(self).__name__} does not say how it is made with fewer hidden units (`with_sizes`)")
+
+    @classmethod
+    def options_for(cls, part: Part) -> Mapping[str, Any]:
+        """Options with which a block of this kind can take the place of a part of a network; those that the user names
+        are put in their place.
+
+        Args:
+            part: The part, with features that enter and leave it.
+
+        Raises:
+            SpecMismatch: no block of this kind can.
+        """
+        return {"channels": part.entering.shape[-1 if cls.channels_last else 1]}
+
+    def warm_start(self, part: Part) -> Params | None:
+        """This block's tensors made in closed form of those of a part, to go on from by feature matching.
+
+        Args:
+            part: The part, with features that enter and leave it.
+
+        Returns:
+            Tensors of `spec`, `[1, ...]` each; None where there is no closed form, so that it begins at random.
+        """
+        return None
 
     @property
     def token_width(self) -> int:

@@ -19,6 +19,7 @@ from paramtrans.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from paramtrans.networks.files import Replaced
     from paramtrans.networks.narrowing import NarrowedGroup
+    from paramtrans.networks.replacing import ReplacedPart
 
 
 @click.command()
@@ -49,6 +50,13 @@ if TYPE_CHECKING:
     type=click.Choice(["blocks", "units"]),
     help="Blocks that adapters recognise, or units that the graph shows; by default units where there are no blocks.",
 )
+@click.option(
+    "--to",
+    "other",
+    multiple=True,
+    metavar="PATTERN=NAME[?OPTIONS]",
+    help="Another architecture for the parts whose paths match: a block adapter. --option is then of the fitting.",
+)
 @click.option("--widths", "rule", metavar="NAME", help="Instead of --ratio: a rule; its options by --option.")
 @click.option("--independent", is_flag=True, help="Translate each block as if it were the only one.")
 @DATA
@@ -72,6 +80,7 @@ def translate(
     flops: int | None,
     measured: bool,
     by: Literal["blocks", "units"] | None,
+    other: tuple[str, ...],
     rule: str | None,
     independent: bool,
     data: Path | None,
@@ -120,10 +129,13 @@ def translate(
     batches = read_inputs(data) if data else []
     if probes and made_up:
         batches = drawn(network, probes, made_up, going_on.pop(probes))
+    to = _targets(other)
     small = translate_network(
         network,
         chosen,
-        widths=widths,
+        to=to,
+        ratio=ratio if to else None,
+        widths=None if to and ratio else widths,
         blocks=blocks,
         calibrate=batches,
         options=options,
@@ -222,6 +234,14 @@ def _widths(
     return None if ratio is None else Ratio(ratio)
 
 
+def _targets(texts: tuple[str, ...]) -> dict[str, str] | None:
+    """For patterns of paths what is to stand there; None where nothing is asked for."""
+    for text in texts:
+        if not text.partition("=")[2]:
+            raise ConfigError([f"--to {text}: expected PATTERN=NAME, such as layer3.*=bottleneck"])
+    return dict(text.split("=", 1) for text in texts) or None  # type: ignore[misc]
+
+
 def _settings(texts: tuple[str, ...], then: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Options of the first translator, and of each that goes on."""
     first: dict[str, Any] = {}
@@ -235,10 +255,20 @@ def _settings(texts: tuple[str, ...], then: tuple[str, ...]) -> tuple[dict[str, 
     return first, behind
 
 
-def _described(block: Replaced | NarrowedGroup) -> dict[str, Any]:
+def _described(block: Replaced | NarrowedGroup | ReplacedPart) -> dict[str, Any]:
     """What is said of a translated block; of adapters, hidden units and parameters before and after."""
     from paramtrans.networks.narrowing import NarrowedGroup
+    from paramtrans.networks.replacing import ReplacedPart
 
+    if isinstance(block, ReplacedPart):
+        return {
+            "path": block.path,
+            "adapters": [block.kind, block.target_kind],
+            "hidden": [[], []],
+            "parameters": list(block.parameters),
+            "start_error": block.start_error,
+            "feature_error": block.feature_error,
+        }
     if isinstance(block, NarrowedGroup):
         return {
             "path": block.path,

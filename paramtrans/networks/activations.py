@@ -25,7 +25,7 @@ BYTES_IN_MEMORY = 2**28
 """Features beyond this size wait in a temporary file."""
 
 
-class _Reached(BaseException):
+class Reached(BaseException):
     """Ends a forward pass; no `except Exception` of a network's own code may catch it."""
 
 
@@ -79,13 +79,13 @@ def entering(network: nn.Module, path: str, batches: Iterable[Inputs]) -> Spool:
 
     def stop(_: nn.Module, given: tuple[Any, ...]) -> None:
         spool.add(given[0].detach())
-        raise _Reached
+        raise Reached
 
     with every_layer([network.get_submodule(path).register_forward_pre_hook(stop)]):
         for batch in batches:
             try:
                 call(network, batch)
-            except _Reached:
+            except Reached:
                 continue
             raise SpecMismatch(f"{path} is not reached by every calibration batch, so it cannot be translated")
     return spool

@@ -61,8 +61,7 @@ def build(architecture: str, files: bool = True, registry: Registry | None = Non
     if is_installed(architecture, registry):
         source, name, arguments = installed(architecture, registry)
         return _called(partial(source.build, name, arguments), architecture)
-    place, _, query = architecture.partition("?")
-    arguments = {key: _value(value) for key, value in parse_qsl(query)}
+    place, arguments = named_options(architecture)
     file, _, function = place.rpartition(":")
     if not file or not files:
         raise ConfigError([f"architecture {architecture!r}: expected {_expected(files, registry)}"])
@@ -71,10 +70,16 @@ def build(architecture: str, files: bool = True, registry: Registry | None = Non
 
 def installed(architecture: str, registry: Registry) -> tuple[ArchitectureSource, str, dict[str, Any]]:
     """The source that an architecture names, what stands behind its colon, and behind its question mark."""
-    place, _, query = architecture.partition("?")
+    place, arguments = named_options(architecture)
     kind, _, name = place.partition(":")
     source: ArchitectureSource = registry.create(KIND, kind)
-    return source, name, {key: _value(value) for key, value in parse_qsl(query)}
+    return source, name, arguments
+
+
+def named_options(text: str) -> tuple[str, dict[str, Any]]:
+    """What stands before a question mark, and the options behind it: `NAME?hidden=8&kernel=5`."""
+    name, _, query = text.partition("?")
+    return name, {key: _value(value) for key, value in parse_qsl(query)}
 
 
 def is_installed(architecture: str, registry: Registry) -> bool:

@@ -201,15 +201,16 @@ def _reason(
     module.load_state_dict({name: tensor[0] for name, tensor in block.params(network).items()}, strict=False)
     if block.exit is not None:
         found = module.branch(entered) if has_branch(module) else module(entered)
-        if len(seen.get(block.exit, ())) != 1 or not _alike(found, seen[block.exit][0][1]):
+        if len(seen.get(block.exit, ())) != 1 or not alike(found, seen[block.exit][0][1]):
             return f"between its layers it computes something else than {block.kind} does"
     ends = [path for path in (block.closing, block.path if block.whole else None) if path is not None]
-    if any(len(seen.get(path, ())) != 1 or not _alike(module(entered), seen[path][0][1]) for path in ends):
+    if any(len(seen.get(path, ())) != 1 or not alike(module(entered), seen[path][0][1]) for path in ends):
         return f"it computes something else than {block.kind} does"
     return None
 
 
-def _alike(found: Tensor, wanted: Any) -> bool:
+def alike(found: Tensor, wanted: Any) -> bool:
+    """Whether a block gives what is wanted, up to rounding."""
     if not isinstance(wanted, Tensor) or found.shape != wanted.shape:
         return False
     # Half-precision numbers carry three digits, and a block adds many of them.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -22,15 +22,17 @@ from paramtrans.networks.activations import Inputs, call, first_examples
 from paramtrans.networks.blocks import put
 from paramtrans.networks.graph.narrow import Setting
 from paramtrans.networks.narrowing import NarrowedGroup, rebuild
+from paramtrans.networks.parts import put_part
+from paramtrans.networks.replacing import ReplacedPart
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
 from paramtrans.storage import files, outputs
 from paramtrans.utils import boundary, documents
 from paramtrans.utils.surroundings import pinned
 
-FORMAT = 3
+FORMAT = 4
 """Version of a translated network on disk. In 1, what stands there now was always of the kind that stood there; up to
-2, whole blocks of adapters were replaced."""
+2, whole blocks of adapters were replaced; up to 3, no parts that only the network's paths name."""
 ATTRIBUTE = "paramtrans_blocks"
 """Where a translated network keeps what was replaced or made smaller in it."""
 SIZES = "paramtrans_sizes"
@@ -85,6 +87,24 @@ class _Group(BaseOptions):
         return NarrowedGroup(**self.model_dump())
 
 
+class _Part(BaseOptions):
+    """`ReplacedPart`, as it is read from a file."""
+
+    path: str
+    kind: str
+    target_kind: str
+    target: dict[str, Any]
+    parameters: tuple[int, int]
+    alone: bool
+    beside: int | None = Field(ge=0, le=16)
+    started: Literal["closed form", "random"]
+    start_error: float | None = None
+    feature_error: float | None = None
+
+    def replaced(self) -> ReplacedPart:
+        return ReplacedPart(**self.model_dump())
+
+
 class _Size(BaseOptions):
     """`Setting`, as it is read from a file."""
 
@@ -103,7 +123,7 @@ class _Record(BaseOptions):
     format: int
     paramtrans: str
     architecture: str | None
-    blocks: tuple[_Group | _Block, ...]
+    blocks: tuple[_Group | _Part | _Block, ...]
     sizes: tuple[_Size, ...] = ()
     bytes: int
     sha256: str
@@ -200,7 +220,12 @@ def load_translated(
             if isinstance(block, NarrowedGroup):
                 continue
             target = registry.create("block_adapter", block.target_kind, **block.target)
-            put(whole, block.layers, target, None)
+            if target.spec.numel > record.bytes:  # a tensor takes a byte a value or more
+                raise DataError(f"{block.path}: a block of {target.spec.numel:,} values is in no file of this size")
+            if isinstance(block, ReplacedPart):
+                put_part(whole, block.path, target.module(), block.alone, block.beside)
+            else:
+                put(whole, block.layers, target, None)
         if any(isinstance(block, NarrowedGroup) for block in replaced):
             rebuild(whole, sizes, params)
         whole.load_state_dict(params)

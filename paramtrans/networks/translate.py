@@ -28,6 +28,7 @@ from paramtrans.networks.host_network import HostNetwork
 from paramtrans.networks.input_cache import Entrances
 from paramtrans.networks.looking import check_room, look
 from paramtrans.networks.narrowing import NarrowedGroup, narrow_network, suits
+from paramtrans.networks.replacing import ReplacedPart, replace_parts
 from paramtrans.networks.widths import Budget, FlopBudget, Ratio, Widths, with_registry
 from paramtrans.ops.distances import streamed_error
 from paramtrans.plugins.manager import components
@@ -39,6 +40,9 @@ from paramtrans.utils.surroundings import pinned
 BAD = 0.2
 """A block with a larger feature error (relative reconstruction error) is warned of; docs/networks.md says what such
 errors cost in accuracy."""
+
+Made = Replaced | NarrowedGroup | ReplacedPart
+"""What is said of a block that was translated."""
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +58,7 @@ def translate(
     calibrate: Iterable[Inputs] | Tensor | Mapping[str, Any] = (),
     options: Mapping[str, Any] | None = None,
     then: Mapping[str, Mapping[str, Any]] | None = None,
+    to: Mapping[str, str] | None = None,
     sequential: bool = True,
     by: Literal["blocks", "units"] | None = None,
     seed: int = 0,
@@ -75,10 +80,18 @@ def translate(
     said of each block, with its feature error (relative reconstruction error) where there are inputs, is kept in the
     result's `paramtrans_blocks`.
 
+    With `to`, parts of the network become blocks of another architecture: for patterns of paths the name of a block
+    adapter, with its options behind a question mark (`{"layer3.*": "depthwise_separable?kernel=5"}`). Any module with
+    one tensor in and one out is such a part. Its block starts from a closed form where its adapter has one, and is
+    fitted to what the part computes on the inputs; `options` are then those of
+    `paramtrans.networks.replacing.ReplacingOptions`, and `ratio` the share of each part's parameters that its block may
+    have.
+
     Raises `SpecMismatch` where nothing can be translated as asked, `DataError` where the inputs cannot be used.
 
     >>> smaller = translate(network, ratio=0.5, calibrate=images.split(64))  # doctest: +SKIP
     >>> smaller = translate(network, calibrate=images.split(64), then={"matching": {"lr": 1e-3}})  # doctest: +SKIP
+    >>> other = translate(network, to={"layer?.*": "bottleneck"}, calibrate=images.split(64))  # doctest: +SKIP
     """
     registry, reporter = registry or components(), reporter or Reporter()
     if not isinstance(module, nn.Module):
@@ -86,6 +99,13 @@ def translate(
     batches = in_batches(calibrate)
     original = copy.deepcopy(module).eval()
     check_repeatable(original, batches)
+    if to is not None:
+        if by is not None or widths is not None or then or isinstance(ratio, Mapping):
+            raise SpecMismatch("to: goes with ratio (one number), options, calibrate and seed alone")
+        replaced_parts = replace_parts(
+            original, to, options or {}, registry, ratio=ratio, batches=batches, seed=seed, reporter=reporter
+        )
+        return _finished(module, replaced_parts.network, replaced_parts.parts, ())
     trained = factories.trained_translator(translator, registry, options or {})
     rule = widths or Ratio(0.5 if ratio is None else ratio)
     suited = _takes_units(original, translator, then, rule, sequential, batches, registry)
@@ -152,7 +172,10 @@ def _takes_units(
 
 
 def _finished(
-    module: nn.Module, small: nn.Module, replaced: Iterable[Replaced | NarrowedGroup], sizes: Iterable[Setting]
+    module: nn.Module,
+    small: nn.Module,
+    replaced: Iterable[Replaced | NarrowedGroup | ReplacedPart],
+    sizes: Iterable[Setting],
 ) -> nn.Module:
     """The small network with the flags of the original, and what is to be said of it."""
     replaced = tuple(replaced)
@@ -221,7 +244,7 @@ def _translated(maker: Translator, source: Params, context: NetworkContext) -> P
     return {name: tensor.to(precision) for name, tensor in params.items()}
 
 
-def _warn(replaced: Iterable[Replaced | NarrowedGroup]) -> None:
+def _warn(replaced: Iterable[Made]) -> None:
     """Say which blocks are predicted to come out badly."""
     for block in replaced:
         if block.feature_error is not None and not block.feature_error <= BAD:

@@ -14,5 +14,20 @@ def paramtrans_block_adapters() -> list[Component]:
         Component("conv_chain", "convolutions of ResNet, MobileNet and VGG blocks", f"{package}.conv_chain:ConvChain"),
         Component("linear_chain", "MLPs and transformer feed-forward", f"{package}.linear_chain:LinearChain"),
         Component("heads", "multi-head attention of transformers, head by head", f"{package}.heads:Heads"),
+        Component(
+            "depthwise_separable", "each convolution as a depthwise one and a 1×1", f"{package}.separable:Separable"
+        ),
+        Component("bottleneck", "a thinner convolution between two of 1×1", f"{package}.bottleneck:Bottleneck"),
+        Component(
+            "grouped_query", "attention whose heads share keys and values", f"{package}.grouped_query:GroupedQuery"
+        ),
+        Component(
+            "latent_attention", "attention with low-rank keys and values", f"{package}.latent_attention:LatentAttention"
+        ),
+        Component(
+            "linear_attention",
+            "attention by products of features, with or without a window of softmax",
+            f"{package}.linear_attention:LinearAttention",
+        ),
         Component("attention", "single-head self-attention over positions", f"{package}.attention:Attention"),
     ]

@@ -1,0 +1,124 @@
+"""Optimiser steps on some tensors of a network, stopped and taken back by inputs that are kept aside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from paramtrans.utils import seeds
+
+LossOf = Callable[[int, Tensor], Tensor]
+"""From the number of a batch, and examples of it, to a loss."""
+LOOKS = 20
+"""How often inputs kept aside are looked at."""
+SMALLEST = 0.01
+"""Tensors with a smaller root mean square, such as biases of zero, are changed as if it were this."""
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """How many steps, how large, on what."""
+
+    steps: int
+    rate: float
+    """Learning rate of Adam at the start, in root mean squares of each tensor; it falls to zero along a cosine."""
+    examples: int
+    """In a step."""
+    aside: float
+    """Share of the examples that no step sees."""
+    seed: int
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What came of it."""
+
+    before: float
+    """Mean loss on the examples kept aside, before the first step."""
+    after: float
+    """The same of what stands in the tensors now; never more."""
+    steps: int
+    """Steps after which these were reached."""
+
+
+def fit(tensors: Sequence[nn.Parameter], loss_of: LossOf, sizes: Sequence[int], how: Fitting) -> Fitted:
+    """Adam steps on tensors, in place; they end as what was best on the examples kept aside.
+
+    Args:
+        tensors: What is changed. Their `requires_grad` is as before afterwards.
+        loss_of: The mean loss on some examples of a batch.
+        sizes: Examples in each batch.
+        how: Steps, rate and so on.
+    """
+    flags = [tensor.requires_grad for tensor in tensors]
+    for tensor in tensors:
+        tensor.requires_grad_(True)
+    fitted, aside = _kept_aside(sizes, how)
+    best = [tensor.detach().clone() for tensor in tensors]
+    before = after = _mean(loss_of, aside)
+    reached = 0
+    rates = [how.rate * max(float(tensor.detach().square().mean().sqrt()), SMALLEST) for tensor in tensors]
+    optimizer = torch.optim.Adam(
+        [{"params": [tensor], "lr": rate} for tensor, rate in zip(tensors, rates, strict=True)]
+    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, how.steps))
+    drawn = _draws(fitted, how)
+    for step in range(1, how.steps + 1):
+        optimizer.zero_grad()
+        with torch.enable_grad():
+            loss_of(*next(drawn)).backward()
+        nn.utils.clip_grad_norm_(tensors, 1.0)
+        optimizer.step()
+        schedule.step()
+        if step % max(1, how.steps // LOOKS) == 0 or step == how.steps:
+            now = _mean(loss_of, aside)
+            if now < after:
+                after, reached = now, step
+                for kept, tensor in zip(best, tensors, strict=True):
+                    kept.copy_(tensor.detach())
+    with torch.no_grad():
+        for kept, tensor, flag in zip(best, tensors, flags, strict=True):
+            tensor.copy_(kept)
+            tensor.requires_grad_(flag)
+            tensor.grad = None
+    return Fitted(before, after, reached)
+
+
+Chosen = list[tuple[int, Tensor]]
+"""Numbers of batches, each with numbers of some of its examples."""
+
+
+def _kept_aside(sizes: Sequence[int], how: Fitting) -> tuple[Chosen, Chosen]:
+    """Examples for the steps, and others to judge by; of a single example the same for both."""
+    generator = torch.Generator().manual_seed(seeds.derive(how.seed, "kept aside"))
+    total = sum(sizes)
+    count = min(max(1, round(how.aside * total)), total - 1)
+    judged = torch.zeros(total, dtype=torch.bool)
+    judged[torch.randperm(total, generator=generator)[:count]] = True
+    pieces = judged.split(list(sizes))
+    fitted = [(number, (~piece).nonzero()[:, 0]) for number, piece in enumerate(pieces) if not piece.all()]
+    aside = [(number, piece.nonzero()[:, 0]) for number, piece in enumerate(pieces) if piece.any()]
+    return fitted, aside or fitted
+
+
+def _draws(fitted: Chosen, how: Fitting) -> Iterator[tuple[int, Tensor]]:
+    """Endless small batches, each example once a round, in an order drawn from the seed."""
+    generator = torch.Generator().manual_seed(seeds.derive(how.seed, "steps"))
+    while True:
+        parts = [
+            (number, examples[order])
+            for number, examples in fitted
+            for order in torch.randperm(len(examples), generator=generator).split(how.examples)
+        ]
+        for index in torch.randperm(len(parts), generator=generator).tolist():
+            yield parts[index]
+
+
+@torch.no_grad()
+def _mean(loss_of: LossOf, chosen: Chosen) -> float:
+    """Mean loss over some examples."""
+    total = sum(float(loss_of(number, examples)) * len(examples) for number, examples in chosen)
+    return total / sum(len(examples) for _, examples in chosen)

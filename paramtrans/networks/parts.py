@@ -1,0 +1,216 @@
+"""Parts of a network that can be given to another architecture: modules with one tensor in and one out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from paramtrans.api.adapter import Part
+from paramtrans.errors import SpecMismatch
+from paramtrans.networks.activations import Inputs, Reached, Spool, call, every_layer, first_examples
+from paramtrans.networks.blocks import NetworkBlock, alike, find_blocks, matches
+from paramtrans.plugins.registry import Registry
+
+EXAMPLES = 2
+
+
+def feature_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
+    """The features that a module is called with: the first tensor of real numbers, by position or name."""
+    values = [*args, *kwargs.values()]
+    return next((value for value in values if isinstance(value, Tensor) and value.is_floating_point()), None)
+
+
+def first_of(output: Any) -> tuple[Tensor | None, int | None]:
+    """What a module gives, and how many `None` it gives beside that; None for a tensor alone."""
+    if isinstance(output, Tensor):
+        return output, None
+    if isinstance(output, tuple) and output and all(value is None for value in output[1:]):
+        return (output[0] if isinstance(output[0], Tensor) else None), len(output) - 1
+    return None, None
+
+
+class Placed(nn.Module):
+    """A block where a module stood that is called with more than features, or gives more than one tensor."""
+
+    def __init__(self, block: nn.Module, beside: int | None) -> None:
+        """`beside`: how many `None` are given beside the features, in a tuple; None: the features alone."""
+        super().__init__()
+        self.block, self.beside = block, beside
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Whatever the module was called with → what it gave, with the block's features."""
+        features = self.block(feature_of(args, kwargs))
+        return features if self.beside is None else (features, *[None] * self.beside)
+
+
+@dataclass(frozen=True)
+class Call:
+    """How a module was called in a pass of its network."""
+
+    entered: Tensor | None
+    left: Tensor | None
+    alone: bool
+    """Whether features were all that it was called with, by position."""
+    beside: int | None
+    """See `first_of`."""
+
+
+@dataclass(frozen=True)
+class NetworkPart:
+    """A part, and how its network calls it."""
+
+    part: Part
+    pattern: str
+    """The pattern that chose it."""
+    alone: bool
+    beside: int | None
+
+    def put(self, network: nn.Module, block: nn.Module) -> None:
+        """Put a block in the part's place in a network."""
+        put_part(network, self.part.path, block, self.alone, self.beside)
+
+
+def put_part(network: nn.Module, path: str, block: nn.Module, alone: bool, beside: int | None) -> None:
+    """Put a block where a module stood that was called with its features `alone`, and gave so many None `beside`."""
+    network.set_submodule(path, block if alone and beside is None else Placed(block, beside))
+
+
+@torch.no_grad()
+def find_parts(
+    network: nn.Module, patterns: Iterable[str], batch: Inputs, registry: Registry
+) -> tuple[list[NetworkPart], dict[str, str]]:
+    """The outermost modules whose path matches a pattern, in the order in which they run, and why others do not do.
+
+    Args:
+        network: A network in eval mode.
+        patterns: Of paths; the first that matches a path counts.
+        batch: Inputs, of which two are enough.
+        registry: Adapters that may know the parts.
+
+    Returns:
+        The parts, and by path the reason why a module that a pattern names is none.
+
+    Raises:
+        SpecMismatch: a pattern matches no module.
+    """
+    patterns = list(patterns)
+    chosen = _chosen(network, patterns)
+    calls, order = _calls(network, chosen, batch)
+    blocks = {block.path: block for block in find_blocks(network, registry) if block.path in chosen}
+    parts, refused = list[NetworkPart](), dict[str, str]()
+    for path in sorted(chosen, key=lambda path: order.index(path) if path in order else -1):
+        if (reason := _no_part(calls.get(path, []))) is not None:
+            refused[path] = reason
+            continue
+        [seen] = calls[path]
+        assert seen.entered is not None and seen.left is not None
+        part = Part(path, network.get_submodule(path), seen.entered, seen.left)
+        if path in blocks:
+            part = _known_as(blocks[path], part, network)
+        parts.append(NetworkPart(part, chosen[path], seen.alone, seen.beside))
+    return parts, refused
+
+
+def _known_as(block: NetworkBlock, part: Part, network: nn.Module) -> Part:
+    """The part with what an adapter knows it as, where that computes the same."""
+    params = block.params(network)
+    module = block.adapter.module().eval().to(part.entering)
+    module.load_state_dict({name: tensor[0] for name, tensor in params.items()}, strict=False)
+    same = alike(module(part.entering), part.leaving)
+    return replace(part, block=block.adapter, params=params) if same else part
+
+
+def _chosen(network: nn.Module, patterns: list[str]) -> dict[str, str]:
+    """Paths of modules, none inside another, each with the pattern that it matches."""
+    chosen: dict[str, str] = {}
+    for path, _ in network.named_modules():
+        inside = any(path.startswith(f"{outer}.") for outer in chosen)
+        pattern = next((pattern for pattern in patterns if path and matches(path, pattern)), None)
+        if pattern is not None and not inside:
+            chosen[path] = pattern
+    for pattern in patterns:
+        if pattern not in chosen.values():
+            paths = [path for path, _ in network.named_modules() if path.count(".") < 3][1:]
+            raise SpecMismatch(f'to: no module has a path that matches "{pattern}"; there are {", ".join(paths[:8])} …')
+    return chosen
+
+
+def _calls(network: nn.Module, paths: Iterable[str], batch: Inputs) -> tuple[dict[str, list[Call]], list[str]]:
+    """How modules are called in a pass on a few examples, and the order in which they begin."""
+    calls, order = dict[str, list[Call]](), list[str]()
+
+    def begin(path: str) -> Any:
+        def look(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            order.append(path)
+            entered = feature_of(args, kwargs)
+            alone = len(args) == 1 and not kwargs
+            calls.setdefault(path, []).append(Call(None if entered is None else entered.clone(), None, alone, None))
+
+        return look
+
+    def end(path: str) -> Any:
+        def look(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            left, beside = first_of(output)
+            begun = calls[path][-1]
+            calls[path][-1] = Call(begun.entered, None if left is None else left.clone(), begun.alone, beside)
+
+        return look
+
+    handles = []
+    for path in paths:
+        module = network.get_submodule(path)
+        handles.append(module.register_forward_pre_hook(begin(path), with_kwargs=True))
+        handles.append(module.register_forward_hook(end(path), with_kwargs=True))
+    with every_layer(handles):
+        call(network, first_examples(batch, EXAMPLES))
+    return calls, order
+
+
+def _no_part(calls: list[Call]) -> str | None:
+    """Why a module that was called like this is no part, or None."""
+    if len(calls) != 1:
+        return f"it is passed {len(calls)} times in a run of the network, not once"
+    [seen] = calls
+    if seen.entered is None:
+        return "no features enter it"
+    if seen.left is None:
+        return "it gives more than one tensor"
+    if seen.entered.ndim < 2 or seen.left.ndim < 2 or len(seen.entered) != len(seen.left):
+        return f"it makes {list(seen.left.shape)} of {list(seen.entered.shape)}, which are no features of examples"
+    return None
+
+
+@torch.no_grad()
+def passing(network: nn.Module, path: str, batches: Iterable[Inputs]) -> tuple[Spool, Spool]:
+    """What enters and what leaves a part for each batch; the network is run up to there and no further."""
+    entered, left = Spool(), Spool()
+
+    def stop(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        left.add(first_of(output)[0].detach())  # type: ignore[union-attr]
+        raise Reached
+
+    def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        entered.add(feature_of(args, kwargs).detach())  # type: ignore[union-attr]
+
+    module = network.get_submodule(path)
+    handles = [
+        module.register_forward_pre_hook(note, with_kwargs=True),
+        module.register_forward_hook(stop, with_kwargs=True),
+    ]
+    with every_layer(handles):
+        for batch in batches:
+            try:
+                call(network, batch)
+            except Reached:
+                continue
+            raise SpecMismatch(f"{path} is not reached by every calibration batch, so it cannot be replaced")
+    return entered, left
+
+
+def entering_part(network: nn.Module, path: str, batches: Iterable[Inputs]) -> Iterator[Tensor]:
+    """What enters a part for each batch."""
+    yield from passing(network, path, batches)[0]

@@ -1,0 +1,294 @@
+"""Parts of a network given to other architectures: a warm start, feature matching part by part, then all at once."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from paramtrans.api.adapter import BlockAdapter
+from paramtrans.api.modules import initial
+from paramtrans.api.options import BaseOptions, validate
+from paramtrans.errors import ConfigError, SpecMismatch
+from paramtrans.evaluation.costs import parameters
+from paramtrans.networks.activations import Inputs, Spool, call, length
+from paramtrans.networks.architectures import named_options
+from paramtrans.networks.fitting import Fitted, Fitting, fit
+from paramtrans.networks.parts import NetworkPart, entering_part, find_parts, passing
+from paramtrans.networks.widths import largest
+from paramtrans.plugins.registry import Registry
+from paramtrans.utils import seeds
+from paramtrans.utils.progress import Reporter
+
+log = logging.getLogger(__name__)
+
+
+class ReplacingOptions(BaseOptions):
+    """How blocks of other architectures are fitted to the parts whose place they take."""
+
+    steps: NonNegativeInt = 600
+    """Adam steps on each block, to make of what enters it what the part made of what entered that."""
+    lr: PositiveFloat = 0.03
+    """Learning rate of these at the start, in root mean squares of each tensor; it falls to zero along a cosine."""
+    batch: PositiveInt = 64
+    """Examples in a step."""
+    finish: NonNegativeInt = 0
+    """Steps on all new blocks at once afterwards, to make the network give what it gave."""
+    finish_lr: PositiveFloat = 0.01
+    """Learning rate of these, in the same measure."""
+    aside: float = Field(default=0.125, gt=0, lt=1)
+    """Share of the inputs that no step sees; errors are of these, and what is best on them stays."""
+
+
+@dataclass(frozen=True)
+class ReplacedPart:
+    """A part of a translated network that is of another architecture now."""
+
+    path: str
+    kind: str
+    """Class of the module that stood there."""
+    target_kind: str
+    """Name of the adapter of what stands there now."""
+    target: Mapping[str, Any]
+    """Its options."""
+    parameters: tuple[int, int]
+    """Before and after."""
+    alone: bool
+    """Whether the network gives it features alone, by position."""
+    beside: int | None
+    """How many `None` it gives beside its features, in a tuple; None: the features alone."""
+    started: str
+    """`closed form` or `random`."""
+    start_error: float | None = None
+    """`feature_error` before feature matching."""
+    feature_error: float | None = None
+    """Mean squared difference of what leaves it and what left the part, over the variance of that, on inputs kept
+    aside and behind the blocks replaced before it."""
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """A network with other blocks, and what is to be said of it."""
+
+    network: nn.Module
+    parts: tuple[ReplacedPart, ...]
+    refused: Mapping[str, str]
+    """Modules that a pattern names, and that stay as they are, with the reason of each."""
+    finished: Fitted | None
+    """Relative error of the network's output on inputs kept aside, before and after the last stage."""
+
+
+def replace_parts(
+    network: nn.Module,
+    to: Mapping[str, str],
+    options: Mapping[str, Any],
+    registry: Registry,
+    *,
+    ratio: float | None,
+    batches: Iterable[Inputs],
+    seed: int,
+    reporter: Reporter,
+) -> Replaced:
+    """A copy of `network`, which is in eval mode, with parts of it replaced by blocks of other architectures.
+
+    Args:
+        network: The network; it is not changed.
+        to: For patterns of paths the name of a block adapter, with its options behind a question mark.
+        options: Those of `ReplacingOptions`.
+        registry: Where adapters are known.
+        ratio: The largest share of the part's parameters that a block may have; None: sizes as its adapter says.
+        batches: Calibration inputs, at least one batch.
+        seed: For whatever is drawn.
+        reporter: Is told of the progress.
+
+    Raises:
+        SpecMismatch: no module is such a part, or a block does not fit in its place.
+    """
+    settled = validate(ReplacingOptions, dict(options), "to: ")
+    kept = list(batches)
+    if not kept:
+        raise SpecMismatch(
+            "to: blocks are fitted to what parts compute; give a few dozen unlabelled inputs (calibrate)"
+        )
+    parts, refused = find_parts(network, to, kept[0], registry)
+    if not parts:
+        raise SpecMismatch(f"to: {'; '.join(f'{path}: {reason}' for path, reason in list(refused.items())[:3])}")
+    for path, reason in refused.items():
+        log.warning("%s stays as it is: %s", path, reason)
+    targets = [target_for(part, to[part.pattern], ratio, registry) for part in parts]
+    small, replaced, blocks = copy.deepcopy(network), list[ReplacedPart](), list[nn.Module]()
+    with reporter.stage(f"replacing {len(parts)} block{'' if len(parts) == 1 else 's'}", len(parts)) as stage:
+        for number, (part, target) in enumerate(zip(parts, targets, strict=True)):
+            block, start = _begun(part, target, seeds.derive(seed, "start", number))
+            path = part.part.path
+            fitted = _match(block, (network, small), path, kept, settled, seeds.derive(seed, "matching", number))
+            part.put(small, block)
+            blocks.append(block)
+            replaced.append(_described(part, target, block, start, fitted, registry))
+            stage.advance(note=path)
+    finished = None
+    if settled.finish:
+        with reporter.stage("finishing on the network's outputs", 1) as stage:
+            finished = _finish(blocks, (network, small), kept, settled, seed)
+            stage.advance(note="")
+    return Replaced(small, tuple(replaced), refused, finished)
+
+
+def target_for(part: NetworkPart, text: str, ratio: float | None, registry: Registry) -> BlockAdapter:
+    """The block that takes a part's place, of the size that is asked for.
+
+    Args:
+        part: The part.
+        text: Name of an adapter, with options: `NAME?hidden=8&kernel=5`.
+        ratio: The largest share of the part's parameters.
+        registry: Where the name is known.
+
+    Raises:
+        SpecMismatch: it does not fit.
+    """
+    name, given = named_options(text)
+    path = part.part.path
+    kind: type[BlockAdapter] = registry.load("block_adapter", name)
+    try:
+        target: BlockAdapter = registry.create("block_adapter", name, **{**kind.options_for(part.part), **given})
+    except (ConfigError, SpecMismatch) as error:
+        raise SpecMismatch(f"{path}: {name} cannot take its place: {error}") from error
+    target = target if ratio is None else _sized(target, ratio * parameters(part.part.module), path)
+    entering, leaving = part.part.entering, part.part.leaving
+    with torch.device("meta"), torch.no_grad():
+        try:
+            shape = target.module().eval()(torch.empty(entering.shape)).shape
+        except Exception as error:
+            raise SpecMismatch(f"{path}: {name} does not take {list(entering.shape)}: {error}") from error
+    if shape != leaving.shape:
+        raise SpecMismatch(f"{path}: {name} makes {list(shape)} of {list(entering.shape)}, not {list(leaving.shape)}")
+    return target
+
+
+def _sized(target: BlockAdapter, most: float, path: str) -> BlockAdapter:
+    """The target with hidden sizes so that it has no more than so many parameters."""
+    groups = {group.name: group.size for group in target.spec.symmetries}
+
+    def sized(share: float) -> BlockAdapter:
+        return target.with_sizes({name: max(1, round(share * size)) for name, size in groups.items()})
+
+    share = largest(lambda share: sized(share).spec.parameters <= most)
+    if share is None:
+        smallest = sized(1e-9).spec.parameters
+        raise SpecMismatch(f"{path}: the smallest such block has {smallest:,} parameters, more than {int(most):,}")
+    return sized(share)
+
+
+def _begun(part: NetworkPart, target: BlockAdapter, seed: int) -> tuple[nn.Module, str]:
+    """The block to be fitted: by its closed form where it has one, else at random; and which."""
+    module = target.module().eval()
+    params = target.warm_start(part.part)
+    state = params or initial(target.module, [seed])
+    module.load_state_dict({name: tensor[0] for name, tensor in state.items()}, strict=False)
+    return module.to(part.part.entering), "random" if params is None else "closed form"
+
+
+def _match(
+    block: nn.Module,
+    networks: tuple[nn.Module, nn.Module],
+    path: str,
+    batches: Sequence[Inputs],
+    options: ReplacingOptions,
+    seed: int,
+) -> Fitted:
+    """Fit a block, given what reaches it in the second network, to what left the part in the first."""
+    original, small = networks
+    _, left = passing(original, path, batches)
+    reached = Spool()
+    for features in entering_part(small, path, batches):
+        reached.add(features)
+    return fit(
+        list(block.parameters()),
+        _FeatureLoss(block, list(reached), list(left)),
+        [length(batch) for batch in batches],
+        Fitting(options.steps, options.lr, options.batch, options.aside, seed),
+    )
+
+
+class _FeatureLoss:
+    """Squared error of a block's features, relative to the variance of those that are wanted."""
+
+    def __init__(self, block: nn.Module, reached: list[Tensor], wanted: list[Tensor]) -> None:
+        self.block, self.reached, self.wanted = block, reached, wanted
+        self.variance = _variance(wanted)
+
+    def __call__(self, number: int, examples: Tensor) -> Tensor:
+        features = self.block(self.reached[number][examples])
+        return (features - self.wanted[number][examples]).square().mean() / self.variance
+
+
+def _variance(tensors: Sequence[Tensor]) -> float:
+    count = sum(tensor.numel() for tensor in tensors)
+    mean = sum(float(tensor.double().sum()) for tensor in tensors) / count
+    return max(sum(float((tensor.double() - mean).square().sum()) for tensor in tensors) / count, 1e-30)
+
+
+def _finish(
+    blocks: Sequence[nn.Module],
+    networks: tuple[nn.Module, nn.Module],
+    batches: Sequence[Inputs],
+    options: ReplacingOptions,
+    seed: int,
+) -> Fitted:
+    """Fit all new blocks together to what the network gave."""
+    original, small = networks
+    with torch.no_grad():
+        wanted = [_outputs(call(original, batch)) for batch in batches]
+    variances = [_variance([outputs[place] for outputs in wanted]) for place in range(len(wanted[0]))]
+
+    def loss_of(number: int, examples: Tensor) -> Tensor:
+        given = _outputs(call(small, _some(batches[number], examples)))
+        errors = [
+            (output - target[examples]).square().mean() / variance
+            for output, target, variance in zip(given, wanted[number], variances, strict=True)
+        ]
+        return torch.stack(errors).mean()
+
+    tensors = [tensor for block in blocks for tensor in block.parameters()]
+    how = Fitting(options.finish, options.finish_lr, options.batch, options.aside, seeds.derive(seed, "finish"))
+    return fit(tensors, loss_of, [length(batch) for batch in batches], how)
+
+
+def _some(batch: Inputs, examples: Tensor) -> Inputs:
+    """A batch of some examples of another."""
+    if isinstance(batch, Tensor):
+        return batch[examples]
+    if isinstance(batch, Mapping):
+        return {
+            name: value[examples] if isinstance(value, Tensor) and value.ndim else value
+            for name, value in batch.items()
+        }
+    return batch[0][examples]  # type: ignore[no-any-return]
+
+
+def _outputs(output: Any) -> list[Tensor]:
+    return [tensor for tensor in tree_leaves(output) if isinstance(tensor, Tensor) and tensor.is_floating_point()]
+
+
+def _described(
+    part: NetworkPart, target: BlockAdapter, block: nn.Module, start: str, fitted: Fitted, registry: Registry
+) -> ReplacedPart:
+    return ReplacedPart(
+        part.part.path,
+        type(part.part.module).__name__,
+        registry.name_of("block_adapter", type(target)),
+        target.options.model_dump(mode="json"),
+        (parameters(part.part.module), parameters(block)),
+        part.alone,
+        part.beside,
+        start,
+        fitted.before,
+        fitted.after,
+    )

@@ -1,0 +1,96 @@
+"""Depthwise-separable convolutions, in place of one convolution or of a block of two."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+
+from paramtrans.api.adapter import BlockAdapter, BlockOptions, Part
+from paramtrans.api.options import Trials
+from paramtrans.api.stacking import Params
+from paramtrans_blocks.chain_target import ChainTarget, ChainTargetOptions, folded_layers, projection
+from paramtrans_blocks.conv_chain import Step
+
+
+class SeparableOptions(ChainTargetOptions):
+    """Sizes of depthwise-separable convolutions."""
+
+    hidden: PositiveInt | None = None
+    """Channels between the two; as many as leave the block by default."""
+
+
+class Separable(ChainTarget):
+    """Each convolution as a depthwise one and a 1×1 (Howard et al. 2017, MobileNets, arXiv 1704.04861).
+
+    In place of convolutions it starts from the best approximation of each input channel's kernels by one kernel times a
+    number for each output channel: the first singular vectors (Guo et al. 2018, arXiv 1808.05517, network decoupling).
+    """
+
+    Options: ClassVar[type[BlockOptions]] = SeparableOptions
+    options: SeparableOptions
+    trials: ClassVar[Trials] = ({}, {"hidden": 3, "final": None}, {"layers": 1, "skip": "none", "kernel": 5})
+
+    def widths(self) -> tuple[int, ...]:
+        return () if self.options.layers == 1 else (self.options.hidden or self.out,)
+
+    def with_sizes(self, sizes: Mapping[str, int]) -> BlockAdapter:
+        hidden = sizes.get("hidden1", self.options.hidden)
+        return type(self)(self.options.model_copy(update={"hidden": hidden}))
+
+    def steps(self) -> list[Step]:
+        kernel, stride = self.options.kernel, self.options.stride
+        made = []
+        for number in range(self.options.layers):
+            last = number == self.options.layers - 1
+            made.append(
+                Step(
+                    kernel=kernel,
+                    stride=1 if number else stride,
+                    padding=kernel // 2,
+                    depthwise=True,
+                    norm=None,
+                    activation=None,
+                )
+            )
+            made.append(Step(kernel=1, padding=0, bias=True, norm=None, activation=None if last else "relu"))
+        return made
+
+    def warm_start(self, part: Part) -> Params | None:
+        layers = folded_layers(part)
+        kernels = {self.options.kernel}
+        if layers is None or len(layers) != self.options.layers:
+            return None
+        widths = [*self.widths(), self.out]
+        if any(
+            len(weight) != width or set(weight.shape[2:]) != kernels
+            for (weight, _), width in zip(layers, widths, strict=True)
+        ):
+            return None
+        params = projection(part) if self.options.skip == "projection" else {}
+        for number, (weight, bias) in enumerate(layers):
+            depthwise, pointwise = separated(weight)
+            params[f"conv{2 * number + 1}.weight"] = depthwise[None]
+            params[f"conv{2 * number + 2}.weight"] = pointwise[None]
+            params[f"conv{2 * number + 2}.bias"] = (torch.zeros(len(weight)).to(weight) if bias is None else bias)[None]
+        return {name: params[name] for name in self.spec.names} if params.keys() >= {*self.spec.names} else None
+
+
+def separated(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A convolution as a depthwise one and a 1×1, nearest in the sum of squares.
+
+    Args:
+        weight: `[out, in, k, k]`.
+
+    Returns:
+        `[in, 1, k, k]` and `[out, in, 1, 1]`.
+    """
+    out, channels, *kernel = weight.shape
+    left, values, right = torch.linalg.svd(weight.transpose(0, 1).flatten(2), full_matrices=False)
+    root = values[:, 0].sqrt()
+    depthwise = (right[:, 0] * root[:, None]).view(channels, 1, *kernel)
+    pointwise = (left[:, :, 0] * root[:, None]).mT.reshape(out, channels, 1, 1)
+    return depthwise, pointwise
