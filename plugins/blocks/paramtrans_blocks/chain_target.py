@@ -15,7 +15,7 @@ from paramtrans.api.adapter import BlockAdapter, BlockOptions, Part
 from paramtrans.api.specs import Reader, SymmetryGroup, SymmetryMember
 from paramtrans.api.stacking import Params
 from paramtrans.errors import SpecMismatch
-from paramtrans_blocks.basic import odd
+from paramtrans_blocks.basic import BasicBlock, odd
 from paramtrans_blocks.conv_chain import ConvChain, ConvChainModule, ConvChainOptions, Step
 
 
@@ -123,9 +123,9 @@ def folded_layers(part: Part) -> list[tuple[Tensor, Tensor | None]] | None:
             if layer.groups == 1
             else None
         )
-    if not isinstance(part.block, ConvChain) or part.params is None:
+    if part.params is None or not isinstance(part.block, ConvChain | BasicBlock):
         return None
-    steps = part.block.options.steps
+    steps = part.block.options.steps if isinstance(part.block, ConvChain) else (Step(), Step())
     if any(step.depthwise or step.pool or step.dilation > 1 for step in steps):
         return None
     return [_folded(part.params, number, step) for number, step in enumerate(steps, 1)]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from paramtrans.api.adapter import BlockAdapter, BlockOptions, Recognised
@@ -61,7 +61,7 @@ class ConvChainOptions(BlockOptions):
 
     out: PositiveInt | None = None
     """Channels that leave the block; as many as enter it by default."""
-    hidden: tuple[PositiveInt, ...] = Field(min_length=1)
+    hidden: tuple[PositiveInt, ...]
     """Channels behind each step that is not depthwise, but for the last; a unit is one, or a group of them."""
     steps: tuple[Step, ...] = (Step(), Step(activation=None))
     """The convolutions in order; by default those of a ResNet BasicBlock."""

@@ -1,0 +1,134 @@
+"""Targets for parts of real networks: what their closed forms write is exact where the part is of their form."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock
+
+import paramtrans
+
+NO_STEPS = {"steps": 0}
+
+
+class Encoder(nn.Module):
+    """A network whose attention has the layers of BERT's, by BERT's names."""
+
+    def __init__(self, count: int = 4) -> None:
+        super().__init__()
+        self.attention = Bert(count)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.attention(tokens)
+
+
+class Bert(nn.Module):
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.heads, self.self, self.output = count, nn.Module(), nn.Module()
+        self.self.query, self.self.key, self.self.value = (nn.Linear(8, 8) for _ in range(3))
+        self.self.num_attention_heads, self.self.attention_head_size = count, 8 // count
+        self.output.dense, self.output.LayerNorm = nn.Linear(8, 8), nn.LayerNorm(8)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        query, key, value = (
+            layer(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for layer in (self.self.query, self.self.key, self.self.value)
+        )
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        return self.output.LayerNorm(self.output.dense(mixed) + tokens)
+
+
+@pytest.fixture
+def tokens() -> Tensor:
+    return torch.randn(12, 5, 8, generator=torch.Generator().manual_seed(0))
+
+
+def translated(network: nn.Module, target: str, inputs: Tensor) -> nn.Module:
+    path = next(name for name, _ in network.named_children())
+    small = paramtrans.translate(network.eval(), to={path: target}, options=NO_STEPS, calibrate=inputs)
+    [block] = small.paramtrans_blocks
+    assert block.started == "closed form"
+    return small
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_convolutions_of_rank_one_become_depthwise_separable_exactly(stride: int) -> None:
+    torch.manual_seed(0)
+    out = 4 * stride
+    down = nn.Sequential(nn.Conv2d(4, out, 1, stride, bias=False), nn.BatchNorm2d(out)) if stride > 1 else None
+    network = nn.Sequential(BasicBlock(4, out, stride, down))
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+            nn.init.uniform_(module.weight, -1, 1)
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+            kernels, numbers = torch.randn(1, module.in_channels, 3, 3), torch.randn(module.out_channels, 1, 1, 1)
+            module.weight.data = kernels * numbers * torch.randn(1, module.in_channels, 1, 1)
+    images = torch.randn(8, 4, 6, 6)
+    small = translated(network, "depthwise_separable", images)
+    torch.testing.assert_close(small(images), network(images), rtol=1e-4, atol=1e-4)
+
+
+def test_a_single_convolution_becomes_a_depthwise_separable_one() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 5, 5, stride=2, padding=2))
+    network[0].weight.data = torch.randn(1, 3, 5, 5) * torch.randn(5, 3, 1, 1)
+    images = torch.randn(8, 3, 8, 8)
+    torch.testing.assert_close(
+        translated(network, "depthwise_separable", images)(images), network(images), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_heads_that_are_alike_share_keys_and_values_exactly(tokens: Tensor) -> None:
+    torch.manual_seed(0)
+    network = Encoder()
+    for layer in (network.attention.self.key, network.attention.self.value):
+        layer.weight.data = layer.weight.data.view(2, 2, 2, 8)[:, :1].expand(2, 2, 2, 8).reshape(8, 8)
+        layer.bias.data = layer.bias.data.view(2, 2, 2)[:, :1].expand(2, 2, 2).reshape(8)
+    small = translated(network, "grouped_query", tokens)
+    torch.testing.assert_close(small(tokens), network(tokens), rtol=1e-4, atol=1e-5)
+    assert small.attention.key.out_features == 4
+
+
+def test_keys_and_values_of_low_rank_become_latent_exactly(tokens: Tensor) -> None:
+    torch.manual_seed(0)
+    network, thin = Encoder(), torch.randn(3, 8)
+    for layer in (network.attention.self.key, network.attention.self.value):
+        layer.weight.data = torch.randn(8, 3) @ thin / 4
+    small = translated(network, "latent_attention?rank=3", tokens)
+    torch.testing.assert_close(small(tokens), network(tokens), rtol=1e-4, atol=1e-4)
+
+
+def test_linear_attention_is_the_softmax_where_its_window_holds_all_positions(tokens: Tensor) -> None:
+    torch.manual_seed(0)
+    network = Encoder()
+    small = translated(network, "linear_attention?window=4", tokens)
+    torch.testing.assert_close(small(tokens), network(tokens), rtol=1e-4, atol=1e-5)
+    narrower = translated(network, "linear_attention?window=1", tokens)
+    assert (narrower(tokens) - network(tokens)).abs().max() > 1e-3
+
+
+def test_the_two_forms_of_linear_attention_are_the_same_without_a_window(tokens: Tensor) -> None:
+    """Sums over features first, or weights of all positions first."""
+    torch.manual_seed(0)
+    network = Encoder()
+    block = translated(network, "linear_attention", tokens).attention
+    query, key, value = (
+        layer(tokens).unflatten(-1, (4, -1)).transpose(1, 2) for layer in (block.query, block.key, block.value)
+    )
+    features = [torch.cat([x.softmax(-1), (-x).softmax(-1)], -1) for x in (query, key)]
+    weights = features[0] @ features[1].mT
+    torch.testing.assert_close(block.mix(tokens), weights / weights.sum(-1, keepdim=True) @ value, rtol=1e-4, atol=1e-5)
+
+
+def test_a_bottleneck_begins_at_random_and_fits_strides_and_channels() -> None:
+    torch.manual_seed(0)
+    down = nn.Sequential(nn.Conv2d(4, 8, 1, 2, bias=False), nn.BatchNorm2d(8))
+    network = nn.Sequential(BasicBlock(4, 8, 2, down)).eval()
+    small = paramtrans.translate(network, to={"0": "bottleneck"}, options=NO_STEPS, calibrate=torch.randn(8, 4, 6, 6))
+    [block] = small.paramtrans_blocks
+    assert block.started == "random"
+    assert block.target["stride"] == 2 and block.target["skip"] == "projection" and block.target["final"] == "relu"

@@ -1,0 +1,209 @@
+"""Parts of networks that become blocks of another architecture: found, fitted, put in their place, kept on disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock
+
+import paramtrans
+from paramtrans import BlockAdapter, Component, SpecMismatch, components, hookimpl
+from paramtrans.errors import DataError, StoreError
+from paramtrans.networks.fitting import Fitting, fit
+from paramtrans.networks.parts import Placed, find_parts
+from paramtrans.networks.replacing import ReplacedPart
+from paramtrans.plugins import Plugins
+from paramtrans.plugins.registry import Provider
+
+QUICK = {"steps": 8, "batch": 8}
+
+
+class Attention(nn.Module):
+    """As libraries write it: features by name, a mask beside them, and a tuple back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(6, 6)
+
+    def forward(self, hidden_states: Tensor, mask: Tensor | None = None) -> tuple[Tensor, None]:
+        return self.inner(hidden_states).tanh(), None
+
+
+class Written(nn.Module):
+    """A network with a convolutional part, one that is passed twice, and one that gives a tuple."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, padding=1)
+        self.block = BasicBlock(6, 6)
+        self.twice = nn.Conv2d(6, 6, 1)
+        self.attention = Attention()
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.twice(self.twice(self.block(self.stem(images))))
+        tokens = features.flatten(2).mT
+        mixed, _ = self.attention(hidden_states=tokens, mask=torch.ones(3))
+        return mixed.mean(1)
+
+
+@pytest.fixture
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    made = Written().eval()
+    for module in made.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(), module.running_var.uniform_(0.5, 2)
+    return made
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(24, 3, 6, 6, generator=torch.Generator().manual_seed(1))
+
+
+def test_parts_are_found_by_how_they_are_called(network: nn.Module, images: Tensor) -> None:
+    parts, refused = find_parts(network, ["block", "attention", "twice"], images, components())
+    assert [(part.part.path, part.alone, part.beside) for part in parts] == [
+        ("block", True, None),
+        ("attention", False, 1),
+    ]
+    assert parts[0].part.block is not None  # an adapter knows it, and it computes the same
+    assert parts[1].part.block is None
+    assert refused == {"twice": "it is passed 2 times in a run of the network, not once"}
+
+
+def test_a_pattern_takes_the_outermost_modules(network: nn.Module, images: Tensor) -> None:
+    parts, _ = find_parts(network, ["block*"], images, components())
+    assert [part.part.path for part in parts] == ["block"]
+
+
+def test_blocks_of_another_architecture_come_closer_and_keep_the_rest(network: nn.Module, images: Tensor) -> None:
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    to = {"block": "depthwise_separable", "attention": "linear_chain?hidden=[4]&skip=none"}
+    small = paramtrans.translate(network, to=to, options={"steps": 60, "batch": 8}, calibrate=images.split(8))
+    conv, attention = small.paramtrans_blocks
+    assert isinstance(small.attention, Placed)  # its network calls it with a mask, and takes a tuple
+    assert (conv.kind, conv.target_kind, conv.started) == ("BasicBlock", "depthwise_separable", "closed form")
+    assert (attention.kind, attention.started) == ("Attention", "random")
+    assert attention.feature_error < attention.start_error / 2
+    assert conv.feature_error <= conv.start_error
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    assert torch.equal(small.stem.weight, network.stem.weight)
+    assert small(images).shape == network(images).shape
+
+
+def test_the_last_stage_fits_all_new_blocks_to_the_outputs(network: nn.Module, images: Tensor) -> None:
+    def lost(**options: Any) -> float:
+        small = paramtrans.translate(
+            network, to={"block": "bottleneck?hidden=[2,2]"}, options=QUICK | options, calibrate=images.split(8)
+        )
+        return (small(images) - network(images)).square().mean().item()
+
+    assert lost(finish=60) < lost()
+
+
+def test_a_network_with_other_parts_is_kept_and_comes_back(network: nn.Module, images: Tensor, tmp_path: Path) -> None:
+    to = {"block": "bottleneck", "attention": "linear_chain?hidden=[4]&skip=none"}
+    small = paramtrans.translate(network, to=to, options=QUICK, calibrate=images)
+    paramtrans.save_translated(small, tmp_path / "small.safetensors")
+    again = paramtrans.load_translated(tmp_path / "small.safetensors", Written())
+    assert torch.equal(again(images), small(images))
+    assert again.paramtrans_blocks == small.paramtrans_blocks
+    assert all(isinstance(block, ReplacedPart) for block in again.paramtrans_blocks)
+
+
+def test_a_record_cannot_ask_for_a_block_larger_than_its_file(
+    network: nn.Module, images: Tensor, tmp_path: Path
+) -> None:
+    small = paramtrans.translate(network, to={"block": "bottleneck"}, options=QUICK, calibrate=images)
+    path = tmp_path / "small.safetensors"
+    paramtrans.save_translated(small, path)
+    record = json.loads((tmp_path / "small.safetensors.json").read_text())
+    record["blocks"][0]["target"]["hidden"] = [50_000_000, 50_000_000]
+    (tmp_path / "small.safetensors.json").write_text(json.dumps(record))
+    with pytest.raises(StoreError, match=r"small\.safetensors"):
+        paramtrans.load_translated(path, Written())
+
+
+def test_a_ratio_is_the_share_of_the_parts_parameters(network: nn.Module, images: Tensor) -> None:
+    small = paramtrans.translate(network, to={"block": "bottleneck"}, ratio=0.2, options=QUICK, calibrate=images)
+    [block] = small.paramtrans_blocks
+    assert block.parameters[1] <= 0.2 * block.parameters[0] < block.parameters[1] + 60
+    with pytest.raises(SpecMismatch, match="the smallest such block has"):
+        paramtrans.translate(network, to={"block": "bottleneck"}, ratio=0.001, options=QUICK, calibrate=images)
+
+
+class Halving(BlockAdapter):
+    """A strangers' block of a few lines."""
+
+    def module(self) -> nn.Module:
+        channels = self.options.channels
+        return nn.Sequential(nn.Conv2d(channels, channels // 2, 1), nn.ReLU(), nn.Conv2d(channels // 2, channels, 1))
+
+
+class Stranger:
+    """A plugin that announces it."""
+
+    @hookimpl
+    def paramtrans_block_adapters(self) -> list[Component]:
+        return [Component("halving", "of mine", f"{__name__}:Halving")]
+
+
+def test_a_block_of_a_strangers_takes_a_place_without_more_than_its_module(network: nn.Module, images: Tensor) -> None:
+    plugins = Plugins()
+    plugins.register(Stranger(), Provider("acme", "1"))
+    small = paramtrans.translate(
+        network, to={"block": "halving"}, options=QUICK, calibrate=images, registry=plugins.registry()
+    )
+    assert isinstance(small.block, nn.Sequential)
+    assert small.paramtrans_blocks[0].target_kind == "halving"
+
+
+@pytest.mark.parametrize(
+    ("to", "more", "said"),
+    [
+        ({"nothing.*": "bottleneck"}, {}, 'no module has a path that matches "nothing.*"'),
+        ({"twice": "bottleneck"}, {}, "twice: it is passed 2 times"),
+        ({"attention": "bottleneck"}, {}, "attention: bottleneck cannot take its place: it makes"),
+        ({"stem": "basic_block?hidden=2"}, {}, r"stem: basic_block makes \[2, 3, 6, 6\] of \[2, 3, 6, 6\], not"),
+        ({"block": "bottleneck?depth=2"}, {}, "block: bottleneck cannot take its place: .*depth"),
+        ({"block": "bottleneck"}, {"widths": lambda *_: {}}, "goes with ratio"),
+        ({"block": "bottleneck"}, {"options": {"stops": 3}}, "stops"),
+    ],
+)
+def test_what_cannot_be_is_said(
+    network: nn.Module, images: Tensor, to: dict[str, str], more: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(paramtrans.ParamtransError, match=said):
+        paramtrans.translate(network, to=to, calibrate=images, **more)
+
+
+def test_parts_are_fitted_to_inputs(network: nn.Module) -> None:
+    with pytest.raises((SpecMismatch, DataError), match="give a few dozen unlabelled inputs"):
+        paramtrans.translate(network, to={"block": "bottleneck"})
+
+
+def test_a_fit_ends_with_what_was_best_on_examples_that_no_step_saw() -> None:
+    torch.manual_seed(0)
+    inputs, weight = torch.randn(40, 5), nn.Parameter(torch.zeros(5), requires_grad=False)
+    wanted = inputs @ torch.arange(5.0)
+    seen: set[int] = set()
+
+    def loss_of(number: int, examples: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            seen.update((20 * number + examples).tolist())
+        at = 20 * number + examples
+        return (inputs[at] @ weight - wanted[at]).square().mean()
+
+    fitted = fit([weight], loss_of, [20, 20], Fitting(200, 30.0, 8, 0.2, 0))
+    assert fitted.after < fitted.before / 10
+    assert len(seen) == 32  # eight of the forty are kept aside
+    assert not weight.requires_grad and weight.grad is None
+    wild = weight.clone()
+    again = fit([weight], loss_of, [20, 20], Fitting(40, 1e6, 8, 0.2, 0))
+    assert again.after <= again.before and (again.steps > 0 or torch.equal(weight, wild))
