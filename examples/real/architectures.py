@@ -1,7 +1,6 @@
 """Blocks of real networks given to other architectures, from unlabelled inputs.
 
-Rows of `docs/results/architectures.json`: ResNets on FashionMNIST (files that `fashion_resnet.py` wrote), and MiniLM; see
-`README.md` in this folder.
+Rows of `docs/results/architectures.json`: ResNets on FashionMNIST (files that `fashion_resnet.py` wrote), and MiniLM.
 """
 
 from __future__ import annotations

@@ -29,5 +29,7 @@ def paramtrans_block_adapters() -> list[Component]:
             "attention by products of features, with or without a window of softmax",
             f"{package}.linear_attention:LinearAttention",
         ),
+        Component("gated_mlp", "feed-forward with gates (SwiGLU, GEGLU)", f"{package}.gated_mlp:GatedMlp"),
+        Component("low_rank_linear", "a linear layer as two thinner ones", f"{package}.low_rank_linear:LowRankLinear"),
         Component("attention", "single-head self-attention over positions", f"{package}.attention:Attention"),
     ]

@@ -132,3 +132,21 @@ def test_a_bottleneck_begins_at_random_and_fits_strides_and_channels() -> None:
     [block] = small.paramtrans_blocks
     assert block.started == "random"
     assert block.target["stride"] == 2 and block.target["skip"] == "projection" and block.target["final"] == "relu"
+
+
+def test_a_linear_layer_of_low_rank_becomes_two_exactly() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(6, 9), nn.ReLU())
+    network[0].weight.data = torch.randn(9, 2) @ torch.randn(2, 6)
+    inputs = torch.randn(8, 3, 6)
+    small = translated(network, "low_rank_linear?rank=2", inputs)
+    torch.testing.assert_close(small(inputs), network(inputs), rtol=1e-4, atol=1e-4)
+
+
+def test_a_gated_block_takes_the_place_of_a_feed_forward_one_and_fits_it() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 6))).eval()
+    inputs = torch.randn(64, 3, 6)
+    small = paramtrans.translate(network, to={"0": "gated_mlp"}, options={"steps": 150}, calibrate=inputs)
+    [block] = small.paramtrans_blocks
+    assert block.feature_error < block.start_error / 3
