@@ -1,4 +1,4 @@
-"""Renders `docs/architectures.md` from `docs/results/architectures.json`, which `examples/real/architectures.py` fills."""
+"""Renders `docs/architectures.md` from the results of `examples/real/architectures.py`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ DOCS = Path(__file__).parent
 HEAD = """# Other architectures, measured
 
 Written by `python docs/render_architectures.py`, not by hand; `examples/real/architectures.py` measures it. Blocks of
-networks that were trained for their own sake are given to [another architecture](other-architectures.md), from unlabelled
-inputs alone. *Random* is the same network with the new blocks as PyTorch initialises them. *Trained* is the target's
-architecture trained on all labels, as long as the original was, from one seed. *Way* is the part of the way from random to
-trained, or to the original where nothing was trained. *Error* is the mean relative reconstruction error of the blocks, on
-inputs that nothing was fitted to; *size* the parameters of the new blocks as a share of those before; *latency* the time
-of the whole network on one thread, as a share of before. Intervals are 95% t-intervals, over networks for the ResNets and
-over test sentences for MiniLM.
+networks that were trained for their own sake are given to [another architecture](other-architectures.md), from
+unlabelled inputs alone. *Random* is the same network with the new blocks as PyTorch initialises them. *Trained* is
+the target's architecture trained on all labels, as long as the original was, from one seed. *Way* is the part of the
+way from random to trained, or to the original where nothing was trained. *Error* is the mean relative reconstruction
+error of the blocks, on inputs that nothing was fitted to; *size* the parameters of the new blocks as a share of those
+before; *latency* the time of the whole network on one thread, as a share of before. Intervals are 95% t-intervals,
+over networks for the ResNets and over test sentences for MiniLM.
 """
 COLUMNS = "| target | inputs | fitted by | {metric} | interval | way | error | size | operations | latency | seconds |"
 SIDES = "| --- | ---: | --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |"
