@@ -191,10 +191,10 @@ def test_frozen_parts_in_eval_mode_as_in_step_2() -> None:
 
 
 def test_tiles_that_end_within_an_image_and_several_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    from paramtrans.backends.gpu import unit
+    from paramtrans.backends.gpu import conv_unit
 
-    monkeypatch.setattr(unit, "BLOCK", 64)
-    monkeypatch.setattr(unit, "CONV_BLOCK", 128)
+    monkeypatch.setattr(conv_unit, "BLOCK", 64)
+    monkeypatch.setattr(conv_unit, "CONV_BLOCK", 128)
     make, shape = CASES["source"]
     agree(make().train(), stacked(make, 2), data(shape, 2, 5))
 
