@@ -12,7 +12,7 @@ from benchmarks.setting import Setting
 from benchmarks.turns import Row, rate, row, take_turns
 from paramtrans.api.hosts import Hosts
 from paramtrans.api.stacking import Params, join, take
-from paramtrans.storage import files
+from paramtrans.storage import sealed_params
 from paramtrans.storage.shards import Shards
 
 SHARD, BATCH = 16, 4096
@@ -56,8 +56,8 @@ def write_shard(folder: Path, pairs: Hosts, number: int) -> tuple[Path, Path]:
     """A zoo's files of one shard: whole hosts, and their trained targets."""
     assert pairs.target is not None
     hosts, target = folder / "hosts" / f"{number:07d}.safetensors", folder / "targets" / f"{number:07d}.safetensors"
-    files.save_params(hosts, join({"former": pairs.former, "source": pairs.source, "latter": pairs.latter}), {})
-    files.save_params(target, join({"target": pairs.target}), {})
+    sealed_params.save_params(hosts, join({"former": pairs.former, "source": pairs.source, "latter": pairs.latter}), {})
+    sealed_params.save_params(target, join({"target": pairs.target}), {})
     return hosts, target
 
 

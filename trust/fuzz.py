@@ -19,7 +19,7 @@ from paramtrans import config
 from paramtrans.errors import ParamtransError
 from paramtrans.plugins import plugins
 from paramtrans.runs.run import Run
-from paramtrans.storage import files
+from paramtrans.storage import json_files, sealed_params
 from paramtrans.utils.progress import Reporter
 from trust.checks import Count, Setting
 from trust.runs import CONFIG, PLUGIN, Process, limited, undisturbed
@@ -86,12 +86,12 @@ def _parameters(setting: Setting, told: list[str], good: bytes) -> int:
         content = data if data is not None else _changed(good, Random(number))
         path.write_bytes(content)
         checksum = hashlib.sha256(content).hexdigest()
-        files.write_sealed(files.record_path(path), {"bytes": len(content), "sha256": checksum})
+        json_files.write_sealed(sealed_params.record_path(path), {"bytes": len(content), "sha256": checksum})
         tried[0] += 1
         with _noted(told, f"parameters {number}"):
-            params, _ = files.load_params(path, at_most=len(good))
-            files.save_params(other, params, {})
-            again, _ = files.load_params(other)
+            params, _ = sealed_params.load_params(path, at_most=len(good))
+            sealed_params.save_params(other, params, {})
+            again, _ = sealed_params.load_params(other)
             if any(_raw(params[name]) != _raw(again[name]) for name in params) or params.keys() != again.keys():
                 told.append(f"parameters {number}: come back as others")
             accepted[0] += 1

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from paramtrans.storage import files
+from paramtrans.storage import json_files, sealed_params
 from trust.checks import Count, Setting
 from trust.hostile import write
 from trust.runs import Ended, Process, Shell, _main, undisturbed
@@ -33,11 +33,11 @@ def _refused(ended: Ended, because: str) -> list[str]:
 def names_from_files(setting: Setting, count: Count) -> None:
     """`run --from` writes nowhere but below the current folder, whatever a sealed record calls its run."""
     whole, _ = undisturbed(setting.folder.parent / "undisturbed")
-    record = {key: value for key, value in whole.record().items() if key != files.SEAL}
+    record = {key: value for key, value in whole.record().items() if key != json_files.SEAL}
     for number, name in enumerate((*NAMES, str(setting.folder / "absolute"))[: setting.trials]):
         folder = setting.folder / f"case-{number}" / "deep" / "below"
         folder.mkdir(parents=True)
-        files.write_sealed(folder / "run.json", {**record, "name": name})
+        json_files.write_sealed(folder / "run.json", {**record, "name": name})
         before = sorted(setting.folder.rglob("*"))
         arguments = ["run", "--from", str(folder / "run.json"), "--quiet", "--set", "training.epochs=1"]
 
@@ -113,15 +113,15 @@ def numbers_are_finite(setting: Setting, count: Count) -> None:
         out = setting.folder / f"{number}.safetensors"
         ended = _ended(setting.folder, [*arguments, "--calibrate", f"{setting.folder}/x.npy", "-o", str(out), "--json"])
         problems = ["NaN on standard output"] if "NaN" in ended.out or "Infinity" in ended.out else []
-        written = [path for path in (out, files.record_path(out)) if path.exists()]
+        written = [path for path in (out, sealed_params.record_path(out)) if path.exists()]
         problems += [] if ended.status == 2 or (ended.status == 0 and len(written) == 2) else ended.refused()
         problems += [f"{written[0].name} is there"] if ended.status and written else []
         count.add(f"inputs of {scale}", problems)
     for value in (float("nan"), float("inf"), -float("inf")):
         path = setting.folder / "x.json"
-        count.add(f"{value} in JSON", _raises(lambda v=value, p=path: files.write_json(p, {"x": [v]})))
+        count.add(f"{value} in JSON", _raises(lambda v=value, p=path: json_files.write_json(p, {"x": [v]})))
         path.write_text(json.dumps({"x": value}))
-        count.add(f"{value} from JSON", _raises(lambda p=path: files.read_json(p)))
+        count.add(f"{value} from JSON", _raises(lambda p=path: json_files.read_json(p)))
 
 
 def _raises(do: Callable[[], object]) -> list[str]:
@@ -266,10 +266,10 @@ def _unpinned() -> None:
 
 
 def _unread() -> None:
-    from paramtrans.networks import parameter_files
+    from paramtrans.networks import sealed_params
     from paramtrans.storage import cache, outside
 
-    parameter_files.read_parameters = lambda path: __import__("torch").load(path, weights_only=True)
+    sealed_params.read_parameters = lambda path: __import__("torch").load(path, weights_only=True)
     cache.at_home = lambda path, otherwise: Path(path).expanduser()
     outside._checked = lambda path, found, at_most: found.st_size
 

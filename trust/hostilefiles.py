@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from paramtrans.storage import files
+from paramtrans.storage import json_files
 from trust.checks import Count, Setting
 from trust.hostile import Case, attempt, seal, write
 from trust.runs import Shell, undisturbed
@@ -124,7 +124,7 @@ def _sealed(made: Path, size: int, checksum: str) -> list[str]:
 
 def edit(made: Path, changes: dict[str, Any]) -> list[str]:
     document = json.loads((made / "translator.json").read_bytes())
-    del document[files.SEAL]
+    del document[json_files.SEAL]
     seal(made / "translator.json", {**document, **changes})
     return ["load", str(made)]
 
@@ -141,7 +141,7 @@ def _described(folder: Path, whole: Shell, content: bytes) -> list[str]:
 
 def _recorded(folder: Path, whole: Shell, changes: dict[str, Any]) -> list[str]:
     document = whole.record()
-    del document[files.SEAL]
+    del document[json_files.SEAL]
     seal(folder / "run.json", {**document, **changes})
     return ["run", "--from", str(folder / "run.json"), "--quiet", "--set", "zoo.train=no"]
 

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from paramtrans.storage import files
+from paramtrans.storage import json_files, sealed_params
 from trust.checks import Count, Setting
 from trust.hostile import Case, attempt, seal, write
 from trust.hostilefiles import Canary, copy_of, edit
@@ -236,7 +236,7 @@ def _import(folder: Path, *more: str) -> list[str]:
 def _indexed(folder: Path, exported: Path, at: str, value: Any) -> list[str]:
     shutil.copytree(exported, folder / "zoo")
     index = json.loads((folder / "zoo" / "index.json").read_bytes())
-    del index[files.SEAL]
+    del index[json_files.SEAL]
     *before, last = [int(key) if key.isdigit() else key for key in at.split(".")]
     place = index
     for key in before:
@@ -248,8 +248,8 @@ def _indexed(folder: Path, exported: Path, at: str, value: Any) -> list[str]:
 
 def _paper(folder: Path, whole: Shell, bad: str, make: Bad) -> list[str]:
     """Three hosts as the paper has them, one file of which is hostile."""
-    shards, _ = files.load_params(next(whole.zoos.glob("zoos/*/hosts/train-*.safetensors")))
-    targets, _ = files.load_params(next(whole.zoos.glob("zoos/*/targets/*/train-*.safetensors")))
+    shards, _ = sealed_params.load_params(next(whole.zoos.glob("zoos/*/hosts/train-*.safetensors")))
+    targets, _ = sealed_params.load_params(next(whole.zoos.glob("zoos/*/targets/*/train-*.safetensors")))
     for part, name in FOLDERS.items():
         (folder / "zoo" / name).mkdir(parents=True)
         own = {key.partition(".")[2]: t for key, t in {**shards, **targets}.items() if key.startswith(f"{part}.")}

@@ -28,7 +28,7 @@ from paramtrans.api.stacking import join, split
 from paramtrans.builder import Builder
 from paramtrans.evaluation import accuracy
 from paramtrans.ops import statistics
-from paramtrans.storage import cache, files
+from paramtrans.storage import cache, sealed_params
 from paramtrans.training.trainer import Trainer
 from paramtrans.utils import seeds
 from paramtrans.zoo import Zoo, do_job
@@ -113,7 +113,7 @@ class Curve:
         """The pairs with their former and latter, a few hundred a file."""
         for number, start in enumerate(range(0, min(len(hosts), self.options.files * PER_FILE), PER_FILE)):
             some = hosts.pick(range(start, min(start + PER_FILE, len(hosts))))
-            files.save_params(self.options.save / f"paper_pairs_{number}.safetensors", join(some.parts()), {})
+            sealed_params.save_params(self.options.save / f"paper_pairs_{number}.safetensors", join(some.parts()), {})
 
     def rivals(self, builder: Builder, hosts: Hosts, pairs: Hosts) -> dict[str, Any]:
         """What the report hosts reach with other blocks in the slot."""

@@ -156,6 +156,6 @@ def check_fit(name: str, adapter: BlockAdapter, slot: FeatureSpec) -> None:
             f"{name} has its channels in the last axis, the host's slot in the second; it is for whole networks"
         )
     with torch.device("meta"):
-        found = tuple(adapter.module()(torch.empty(2, *slot.shape)).shape)
-    if found != (2, *slot.shape):
-        raise SpecMismatch(f"{name} maps [2, {slot}] features to {list(found)}; a block must keep their shape")
+        output = tuple(adapter.module()(torch.empty(2, *slot.shape)).shape)
+    if output != (2, *slot.shape):
+        raise SpecMismatch(f"{name} maps [2, {slot}] features to {list(output)}; a block must keep their shape")

@@ -73,8 +73,8 @@ def problems(error: ValidationError, where: str, model: type[BaseModel], also_kn
 def _message(finding: Any, model: type[BaseModel], also_known: Iterable[str]) -> str:
     if finding["type"] == "extra_forbidden":
         *place, name = finding["loc"]
-        known = sorted({*_fields(model, place), *also_known})
-        return "unknown option" + did_you_mean(str(name), known, f"known: {', '.join(known) or 'none'}")
+        options = sorted({*_fields(model, place), *also_known})
+        return "unknown option" + did_you_mean(str(name), options, f"known: {', '.join(options) or 'none'}")
     if finding["type"] == "missing":
         return "required, but not given"
     message: str = finding["msg"].removeprefix("Value error, ")
@@ -93,5 +93,5 @@ def _fields(model: Any, place: Iterable[int | str]) -> list[str]:
             return []
         # `Model | None` and `tuple[Model, ...]` are looked into.
         inner = (field.annotation, *get_args(field.annotation))
-        model = next((each for each in inner if hasattr(each, "model_fields")), field.annotation)
+        model = next((type_ for type_ in inner if hasattr(type_, "model_fields")), field.annotation)
     return list(getattr(model, "model_fields", {}))

@@ -69,6 +69,6 @@ def _mismatches(params: Params, spec: BlockSpec) -> Iterable[str]:
     shared = [name for name in expected if name in params]
     count = models({name: params[name] for name in shared}) if shared else 0
     for name in shared:
-        wanted, found = (count, *expected[name].shape), tuple(params[name].shape)
-        if wanted != found:
-            yield f"{name} has shape {list(found)}, expected {list(wanted)} ([models, *shape])"
+        wanted, shape = (count, *expected[name].shape), tuple(params[name].shape)
+        if wanted != shape:
+            yield f"{name} has shape {list(shape)}, expected {list(wanted)} ([models, *shape])"

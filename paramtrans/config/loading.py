@@ -35,8 +35,8 @@ def located(path: Path, document: Mapping[str, Any]) -> Mapping[str, Any]:
     """The same with the file of hosts that it names found from the folder of the config, which is at `path`."""
     zoo = document.get("zoo")
     if isinstance(zoo, dict) and isinstance(given := zoo.get("report_from"), str):
-        found = at_home(given, "give the path of a file of hosts") if given.startswith("~") else path.parent / given
-        return {**document, "zoo": {**zoo, "report_from": str(found)}}
+        hosts = at_home(given, "give the path of a file of hosts") if given.startswith("~") else path.parent / given
+        return {**document, "zoo": {**zoo, "report_from": str(hosts)}}
     return document
 
 
@@ -45,13 +45,13 @@ def validate(document: Mapping[str, Any], registry: Registry, where: str = "conf
 
     Every component's options are validated by its own model and completed by its defaults.
     """
-    found: list[str] = []
+    mistakes: list[str] = []
     config: Config | None = None
     try:
         config = options.validate(Config, document, f"{where}: ")
         parts = list(config.components())
     except ConfigError as error:
-        found += error.problems
+        mistakes += error.problems
         parts = list(well_formed(document)) if isinstance(document, dict) else []
     resolved: dict[str, dict[str, Any]] = {}
     classes: dict[str, Any] = {}
@@ -59,25 +59,25 @@ def validate(document: Mapping[str, Any], registry: Registry, where: str = "conf
         try:
             classes[path] = registry.load(kind, part.name)
             beside = type(part).model_fields.keys() - {"name"}
-            own = options.validate(classes[path].Options, part.options, f"{where}: {path}", beside)
-            resolved[path] = own.model_dump(mode="json")
+            checked = options.validate(classes[path].Options, part.options, f"{where}: {path}", beside)
+            resolved[path] = checked.model_dump(mode="json")
         except ConfigError as error:
-            found += error.problems
+            mistakes += error.problems
         except ParamtransError as error:
-            found.append(f"{where}: {path}.name: {error}")
+            mistakes.append(f"{where}: {path}.name: {error}")
     if config is not None:
-        found += [f"{where}: {problem}" for problem in validation.problems(config, classes)]
-    if found:
-        raise ConfigError(found)
+        mistakes += [f"{where}: {problem}" for problem in validation.problems(config, classes)]
+    if mistakes:
+        raise ConfigError(mistakes)
     assert config is not None  # or there were mistakes
     return _replace_options(config, resolved)
 
 
 def _replace_options(config: Config, resolved: dict[str, dict[str, Any]]) -> Config:
     document = config.model_dump(mode="json")
-    for path, own in resolved.items():
+    for path, checked in resolved.items():
         part: Any = document
         for key in path.split("."):
             part = part[int(key)] if isinstance(part, list) else part[key]
-        part.update(own)
+        part.update(checked)
     return Config.model_validate(document)

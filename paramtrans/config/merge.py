@@ -32,11 +32,11 @@ def read(path: Path | str) -> dict[str, Any]:
     files = [Path(path)]
     document = _toml(files[0])
     while "extends" in document:
-        below, own = document["extends"], files[-1]
-        if not isinstance(below, str) or len(files) == MAX_FILES:
-            reason = f"more than {MAX_FILES} files extend one another" if isinstance(below, str) else "no path"
-            raise ConfigError([f"{own}: extends: {reason}; name one TOML file, relative to this one"])
-        files.append(own.parent / below)
+        extended, file = document["extends"], files[-1]
+        if not isinstance(extended, str) or len(files) == MAX_FILES:
+            reason = f"more than {MAX_FILES} files extend one another" if isinstance(extended, str) else "no path"
+            raise ConfigError([f"{file}: extends: {reason}; name one TOML file, relative to this one"])
+        files.append(file.parent / extended)
         document = merge(_toml(files[-1]), {key: value for key, value in document.items() if key != "extends"})
     return document
 
@@ -132,7 +132,7 @@ def put(node: Any, keys: Sequence[str], value: Any, what: str) -> Any:
 def _value(text: str) -> Any:
     """A TOML value where the text is one, and nothing but one; else the text itself."""
     try:
-        found = tomllib.loads(f"value = {text}")
+        document = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):
         return text
-    return found["value"] if list(found) == ["value"] else text
+    return document["value"] if list(document) == ["value"] else text

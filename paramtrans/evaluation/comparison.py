@@ -77,8 +77,8 @@ class Comparison:
         with reporter.stage(f"evaluation: {len(networks)} methods", len(self.hosts)) as stage:
             metrics = {name: metric.measure for name, metric in self.builder.metrics().items()}
             measures = {SCORE: runner.task.score, **metrics}
-            found = measured(runner, self.hosts, networks, test, measures, self.builder.device, stage.advance)
-        self.accuracies, self.metrics = found.pop(SCORE), found
+            means = measured(runner, self.hosts, networks, test, measures, self.builder.device, stage.advance)
+        self.accuracies, self.metrics = means.pop(SCORE), means
 
     def result(
         self,

@@ -52,15 +52,15 @@ class GramMatrices:
         """The same of many rows `[rows, values]` and `[rows, outputs]` of one model: products of pieces of rows in
         single precision, their sums in double."""
         size, outputs = read.shape[1] + 1, wanted.shape[1]
-        found = cls(
+        sums = cls(
             *(read.new_zeros(shape, dtype=torch.double) for shape in ((size, size), (size, outputs), (outputs,)))
         )
         read = torch.cat([read, torch.ones_like(read[:, :1])], dim=1)
-        for some, goal in zip(read.split(ROWS_AT_ONCE), wanted.split(ROWS_AT_ONCE), strict=True):
-            found.gram.add_(some.mT @ some)
-            found.cross.add_(some.mT @ goal)
-            found.power.add_(goal.square().sum(0))
-        return cls(found.gram[None], found.cross[None], found.power[None])
+        for read_rows, wanted_rows in zip(read.split(ROWS_AT_ONCE), wanted.split(ROWS_AT_ONCE), strict=True):
+            sums.gram.add_(read_rows.mT @ read_rows)
+            sums.cross.add_(read_rows.mT @ wanted_rows)
+            sums.power.add_(wanted_rows.square().sum(0))
+        return cls(sums.gram[None], sums.cross[None], sums.power[None])
 
     def without(self, others: Tensor, values: Tensor) -> GramMatrices:
         """Of some of the values read, once all that the `others` can say is taken out (a Schur complement)."""
@@ -131,10 +131,10 @@ def factor(gram: Tensor, pull: Tensor) -> Tensor:
     if not gram.isfinite().all():
         raise SpecMismatch("what blocks compute on these probes is not finite; look at the inputs and the network")
     while True:
-        found: Tensor
-        found, failed = torch.linalg.cholesky_ex(gram + torch.diag_embed(pull))
+        root: Tensor
+        root, failed = torch.linalg.cholesky_ex(gram + torch.diag_embed(pull))
         if not failed.any():
-            return found
+            return root
         pull = torch.where(failed[:, None] > 0, 10 * pull, pull)
 
 
@@ -149,13 +149,13 @@ class Halves:
         """`entered` is what enters the layer, `[models, n, ...]`; `wanted` has the shape of what leaves it."""
         for half in range(2):
             # Whole examples, because neighbouring positions of one say nearly the same.
-            some = [tensor[:, (half + self._examples) % 2 :: 2] for tensor in (entered, wanted)]
-            for read, goal in rows(layer, *some) if some[0].shape[1] else ():
-                self._add(half, GramMatrices.of(read, goal))
+            examples = [tensor[:, (half + self._examples) % 2 :: 2] for tensor in (entered, wanted)]
+            for read, due in rows(layer, *examples) if examples[0].shape[1] else ():
+                self._add(half, GramMatrices.of(read, due))
         self._examples += entered.shape[1]
 
     @property
-    def known(self) -> bool:
+    def has_rows(self) -> bool:
         """Whether there is anything."""
         return bool(self._halves)
 
@@ -184,20 +184,20 @@ class Halves:
         if len(self._halves) < 2:
             return start.new_full((len(start),), RIDGES[len(RIDGES) // 2])
         step = -(-start.shape[2] // OUTPUTS_TRIED)
-        one, other = (view(half).some_outputs(step) for half in self._halves)
+        first, second = (view(half).some_outputs(step) for half in self._halves)
         start = start[..., ::step]
         errors, tried = [], RIDGES if start.shape[1] <= MANY_VALUES else RIDGES[::2]
         for strength in tried:
-            each = start.new_full((len(start),), strength)
-            errors.append(other.error(one.ridge(start, each)) + one.error(other.ridge(start, each)))
+            strengths = start.new_full((len(start),), strength)
+            errors.append(second.error(first.ridge(start, strengths)) + first.error(second.ridge(start, strengths)))
         best = torch.stack(errors).argmin(0)
         return torch.tensor(tried, dtype=start.dtype, device=start.device)[best]
 
-    def _add(self, half: int, found: GramMatrices) -> None:
+    def _add(self, half: int, matrices: GramMatrices) -> None:
         if half < len(self._halves):
-            self._halves[half] += found
+            self._halves[half] += matrices
         else:
-            self._halves.append(found)
+            self._halves.append(matrices)
 
 
 def rows(layer: nn.Module, entered: Tensor, wanted: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -213,6 +213,6 @@ def rows(layer: nn.Module, entered: Tensor, wanted: Tensor) -> Iterator[tuple[Te
     assert isinstance(padding, tuple)
     values = len(entered) * kernel[0] * kernel[1] * entered.shape[2] * wanted[0, 0, 0].numel()
     at_once = max(1, VALUES_AT_ONCE // values)
-    for some, goal in zip(entered.split(at_once, dim=1), wanted.split(at_once, dim=1), strict=True):
-        patches = unfold(some.flatten(0, 1), kernel, layer.dilation, padding, layer.stride)
-        yield patches.mT.reshape(len(entered), -1, patches.shape[1]), goal.flatten(3).mT.flatten(1, 2)
+    for entering, leaving in zip(entered.split(at_once, dim=1), wanted.split(at_once, dim=1), strict=True):
+        patches = unfold(entering.flatten(0, 1), kernel, layer.dilation, padding, layer.stride)
+        yield patches.mT.reshape(len(entered), -1, patches.shape[1]), leaving.flatten(3).mT.flatten(1, 2)

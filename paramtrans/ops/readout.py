@@ -38,12 +38,12 @@ class Taps:
     def __call__(self, params: Params, inputs: Tensor) -> tuple[Tensor, Seen]:
         """Inputs `[models, n, ...]` → outputs and what was seen, all `[models, n, ...]`."""
         if len(inputs) > 1:
-            found: tuple[Tensor, Seen] = vmap(self._one)(params, inputs)
-            return found
-        output, seen = self._one({name: tensor[0] for name, tensor in params.items()}, inputs[0])
+            result: tuple[Tensor, Seen] = vmap(self._run_model)(params, inputs)
+            return result
+        output, seen = self._run_model({name: tensor[0] for name, tensor in params.items()}, inputs[0])
         return output[None], {name: (entered[None], left[None]) for name, (entered, left) in seen.items()}
 
-    def _one(self, params: Params, inputs: Tensor) -> tuple[Tensor, Seen]:
+    def _run_model(self, params: Params, inputs: Tensor) -> tuple[Tensor, Seen]:
         seen: Seen = {}
 
         def look_at(name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
@@ -109,12 +109,12 @@ class Readout:
         layer = self.layers[reader.layer]
         for piece in context.entering():
             output, seen = self._source(source, piece.original)
-            _, own = self._target(params, piece.reached)
+            _, target_seen = self._target(params, piece.reached)
             if retained is None:
                 wanted = self._entering_norm(self._completing(output, params, piece.reached), params)
             else:
                 wanted = _pick(seen[reader.layer][1], retained, -1 if isinstance(layer, nn.Linear) else 2)
-            halves.add(layer, own[reader.layer][0], wanted)
+            halves.add(layer, target_seen[reader.layer][0], wanted)
         return halves
 
     def solve(self, index: int, params: Params, halves: Halves, ridge: float | None = None) -> Params:
@@ -139,11 +139,11 @@ class Readout:
 
     def importance_matrices(self, index: int, params: Params, halves: Halves) -> GramMatrices:
         """Gram matrices of a reader for scoring units: what the normalisation after it enlarges counts for more."""
-        reader, found = self.readers[index], self.view(index)(halves.total())
+        reader, matrices = self.readers[index], self.view(index)(halves.total())
         if reader.norm is None:
-            return found
+            return matrices
         gain = self._gain(params, reader.norm)
-        return replace(found, cross=found.cross * gain[:, None], power=found.power * gain.square())
+        return replace(matrices, cross=matrices.cross * gain[:, None], power=matrices.power * gain.square())
 
     def revive_channels(self, params: Params) -> Params:
         """The same function, up to channels that the last normalisation had (nearly) shut: it lets them through again.
@@ -196,7 +196,7 @@ def _with_constant(params: Params, reader: Reader, constant: Tensor) -> Params:
 def _pick(left: Tensor, retained: Tensor, axis: int) -> Tensor:
     """The retained units `[models, units]` of what left a layer, `[models, n, ...]`, along their axis."""
     return torch.stack(
-        [one.index_select(axis % left.ndim - 1, chosen) for one, chosen in zip(left, retained, strict=True)]
+        [units.index_select(axis % left.ndim - 1, chosen) for units, chosen in zip(left, retained, strict=True)]
     )
 
 

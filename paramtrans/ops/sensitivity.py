@@ -24,12 +24,12 @@ def sensitivity(latter: Stacked, params: Params, features: Tensor) -> Tensor:
     Where a latter block strides over positions, these get 0: nothing that is wrong there does harm.
     """
     generator = torch.Generator().manual_seed(0)
-    found = torch.zeros_like(features[:, 0])
+    squares = torch.zeros_like(features[:, 0])
     for _ in range(DRAWS):
         with torch.enable_grad():
             entering = features[:, :MOST].detach().requires_grad_()
             outputs = latter({name: tensor.detach() for name, tensor in params.items()}, entering)
             signs = torch.randint(0, 2, outputs.shape[2:], generator=generator).to(outputs) * 2 - 1
             (gradient,) = torch.autograd.grad((outputs * signs).sum(), entering)
-        found += gradient.square().mean(1)
-    return found / found.flatten(1).mean(1).clamp_min(1e-12).view(-1, *[1] * (found.ndim - 1))
+        squares += gradient.square().mean(1)
+    return squares / squares.flatten(1).mean(1).clamp_min(1e-12).view(-1, *[1] * (squares.ndim - 1))

@@ -38,7 +38,7 @@ def gap_closed(means: Mapping[str, float | None], name: str) -> float | None:
 
     `means` are accuracies by method, over the same hosts.
     """
-    low, mean, high = (means.get(each) for each in ("random_init", name, "trained_target"))
+    low, mean, high = (means.get(method) for method in ("random_init", name, "trained_target"))
     if low is None or mean is None or high is None or not high > low or not math.isfinite(mean):
         return None
     return (mean - low) / (high - low)

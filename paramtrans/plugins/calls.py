@@ -93,7 +93,7 @@ def guarded(
     Raises:
         PluginLoadError: a hook is a wrapper in pluggy's old style.
     """
-    made = Guarded(plugin)
+    guards = Guarded(plugin)
     for name in dir(plugin):
         options = manager.parse_hookimpl_opts(plugin, name)
         if options is None:
@@ -105,8 +105,8 @@ def guarded(
             guard = _wrapping(function, provider, outcome) if announces else _told_around(function, provider, name)
         else:
             guard = _announcing(function, provider, outcome) if announces else _told(function, provider, name)
-        setattr(made, name, functools.wraps(function)(guard))
-    return made
+        setattr(guards, name, functools.wraps(function)(guard))
+    return guards
 
 
 def _arguments(manager: pluggy.PluginManager, name: str) -> tuple[str, ...]:

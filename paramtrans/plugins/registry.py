@@ -97,18 +97,18 @@ class Registry:
 
     def find(self, kind: str, name: str) -> Entry:
         """The one component of this kind and name; raises `UnknownName` or `NameConflict`."""
-        found = [entry for entry in self.of_kind(kind) if entry.name == name]
-        if not found:
+        entries = [entry for entry in self.of_kind(kind) if entry.name == name]
+        if not entries:
             raise UnknownName(self._unknown(kind, name))
-        if len(found) > 1:
-            providers = " and ".join(str(entry.provider) for entry in found)
+        if len(entries) > 1:
+            providers = " and ".join(str(entry.provider) for entry in entries)
             raise NameConflict(f'{kind} "{name}" is provided by {providers}; uninstall one, or rename one of them')
-        return found[0]
+        return entries[0]
 
     def named(self, name: str) -> list[Entry]:
         """The components of this name, of any kind; raises `UnknownName` where there is none."""
-        if found := [entry for entry in self if entry.name == name]:
-            return found
+        if entries := [entry for entry in self if entry.name == name]:
+            return entries
         hint = did_you_mean(name, {entry.name for entry in self}, "paramtrans plugins lists what there is")
         raise UnknownName(f'unknown component "{name}"{hint}')
 

@@ -14,7 +14,7 @@ from paramtrans.builder import Builder
 from paramtrans.config import loading, schema
 from paramtrans.errors import DataError, ParamtransError, StoreError
 from paramtrans.plugins.registry import Entry, Registry
-from paramtrans.storage import files
+from paramtrans.storage import files, sealed_params
 from paramtrans.testing.check import CheckFailed, Subject, check, expect, named
 from paramtrans.testing.samples import trials
 from paramtrans.zoo.jobs import do_job
@@ -66,7 +66,7 @@ def _jobs(subject: Subject) -> Iterator[list[Job]]:
 def _digest(job: Job) -> str | None:
     """Of the parameters in a job's file; None where there is none."""
     try:
-        params, _ = files.load_params(job.file)
+        params, _ = sealed_params.load_params(job.file)
     except StoreError:
         return None
     return hashlib.sha256(b"".join(t.numpy().tobytes() for t in params.values())).hexdigest()
@@ -81,7 +81,7 @@ def does_every_job(subject: Subject) -> None:
         wanted = [_digest(job) for job in jobs]
         for job in jobs:
             files.remove(job.file)
-            files.remove(files.record_path(job.file))
+            files.remove(sealed_params.record_path(job.file))
         for time in ("first", "second"):
             subject.create().run(jobs, lambda steps: None)
             found = [_digest(job) for job in jobs]

@@ -160,11 +160,11 @@ def batches_of(
 
     def epoch() -> tuple[Tensor, Tensor]:
         """Each host's order of the images, `[hosts, images]`, and what it draws to change them."""
-        own = []
+        order_and_draws = []
         for generator in generators:
             order = torch.randperm(len(split), generator=generator)
-            own.append((order, order[:, None] if draws_itself else task.draws(len(split), generator)))
-        orders, drawn = zip(*own, strict=True)
+            order_and_draws.append((order, order[:, None] if draws_itself else task.draws(len(split), generator)))
+        orders, drawn = zip(*order_and_draws, strict=True)
         return torch.stack(orders), torch.stack(drawn)
 
     for orders, drawn in _ahead(epoch) if images.is_cuda and not draws_itself else iter(epoch, ()):
@@ -175,8 +175,8 @@ def batches_of(
                 continue
             raw = _at(images, chosen)
             if draws_itself:
-                own = zip(raw.cpu(), generators, strict=True)
-                raw = torch.stack([task.augment(batch, generator) for batch, generator in own]).to(device)
+                pairs = zip(raw.cpu(), generators, strict=True)
+                raw = torch.stack([task.augment(batch, generator) for batch, generator in pairs]).to(device)
             else:
                 raw = task.augmented(raw, chance)
             yield task.to_input(raw), _at(labels, chosen)
@@ -206,9 +206,9 @@ def _as_hosts(params: Params) -> Params:
     return {in_hosts(name): tensor for name, tensor in params_.detach(params).items()}
 
 
-def _same_bits(one: Tensor, other: Tensor) -> bool:
+def _same_bits(first: Tensor, second: Tensor) -> bool:
     """Bit for bit, so that a diverged host's NaN equals itself."""
-    return torch.equal(one.contiguous().view(torch.uint8), other.contiguous().view(torch.uint8))
+    return torch.equal(first.contiguous().view(torch.uint8), second.contiguous().view(torch.uint8))
 
 
 def _scheduler(

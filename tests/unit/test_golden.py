@@ -15,7 +15,7 @@ from paramtrans.config import Config
 from paramtrans.plugins import Plugins
 from paramtrans.plugins.registry import Registry
 from paramtrans.runs.run import run
-from paramtrans.storage import files
+from paramtrans.storage import sealed_params
 from paramtrans.storage.cache import cache_dir
 from paramtrans.zoo import Zoo
 
@@ -33,9 +33,9 @@ SETTINGS = (
 def test_a_translator_writes_what_it_wrote_then() -> None:
     translator = load_translator(GOLDEN / "run" / "translator")
     [shard] = GOLDEN.glob("zoos/*/hosts/report-*.safetensors")
-    hosts, _ = files.load_params(shard)
+    hosts, _ = sealed_params.load_params(shard)
     source = {name.removeprefix("source."): t for name, t in hosts.items() if name.startswith("source.")}
-    expected, _ = files.load_params(GOLDEN / "translated.safetensors")
+    expected, _ = sealed_params.load_params(GOLDEN / "translated.safetensors")
     found = translator.translate(source)
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():

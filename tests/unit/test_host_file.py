@@ -14,7 +14,7 @@ from paramtrans.errors import StoreError
 from paramtrans.plugins import Plugins
 from paramtrans.runs.planner import plan
 from paramtrans.runs.run import Run, run
-from paramtrans.storage import files
+from paramtrans.storage import sealed_params
 from paramtrans.utils.progress import Reporter
 from paramtrans.zoo import host_training
 
@@ -31,7 +31,7 @@ def finished(tiny_config: Make, tiny_plugins: Plugins, tmp_path: Path) -> dict[s
     [hosts] = (tmp_path / "cache").glob("zoos/*/hosts/report-*.safetensors")
     [targets] = (tmp_path / "cache").glob("zoos/*/targets/*/report-*.safetensors")
     assert result.methods["source"]["n"] == 3
-    return files.load_params(hosts)[0] | files.load_params(targets)[0]
+    return sealed_params.load_params(hosts)[0] | sealed_params.load_params(targets)[0]
 
 
 def test_hosts_of_a_file_are_reported_as_those_that_were_trained(

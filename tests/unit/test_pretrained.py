@@ -12,9 +12,9 @@ from paramtrans import Context, PretrainedTranslator, load_translator
 from paramtrans.api.modules import initial
 from paramtrans.api.records import Evaluation, RunRecord
 from paramtrans.backends.host_runner import HostRunner, untrained
-from paramtrans.errors import ParamtransError, StoreError
+from paramtrans.errors import Damaged, ParamtransError, StoreError
 from paramtrans.plugins import components
-from paramtrans.storage import files
+from paramtrans.storage import json_files
 from paramtrans.translators import card
 
 NAMES = [entry.name for entry in components().of_kind("pretrained_translator")]
@@ -77,7 +77,7 @@ def test_a_card_is_found_in_its_folder_and_only_there(known: card.Card, tmp_path
 def test_a_damaged_card_is_refused(ours: PretrainedTranslator, tmp_path: Path, content: bytes) -> None:
     ours.save_pretrained(tmp_path)
     (tmp_path / card.CARD).write_bytes(content)
-    with pytest.raises(files.Damaged, match=r"card\.json"):
+    with pytest.raises(Damaged, match=r"card\.json"):
         PretrainedTranslator.from_pretrained(tmp_path)
 
 
@@ -94,10 +94,10 @@ def test_a_card_that_says_something_else_is_refused(
     ours: PretrainedTranslator, tmp_path: Path, part: str, value: object
 ) -> None:
     ours.save_pretrained(tmp_path)
-    document = files.unsealed(tmp_path / card.CARD, json.loads((tmp_path / card.CARD).read_text()))
+    document = json_files.unsealed(tmp_path / card.CARD, json.loads((tmp_path / card.CARD).read_text()))
     document["results"][part] = value
-    files.write_sealed(tmp_path / card.CARD, document)
-    with pytest.raises(files.Damaged, match=rf"card\.json: is no card of a translator: results\.{part}"):
+    json_files.write_sealed(tmp_path / card.CARD, document)
+    with pytest.raises(Damaged, match=rf"card\.json: is no card of a translator: results\.{part}"):
         PretrainedTranslator.from_pretrained(tmp_path)
 
 
@@ -107,13 +107,13 @@ def test_a_card_that_is_read_and_written_again_is_the_same(tmp_path: Path, name:
     known = card.read(folder)
     assert known is not None
     card.write(tmp_path, known)
-    assert files.read_json(tmp_path / card.CARD) == files.read_json(folder / card.CARD)
+    assert json_files.read_json(tmp_path / card.CARD) == json_files.read_json(folder / card.CARD)
 
 
 def test_a_card_of_a_later_version_is_told_with_what_to_do(ours: PretrainedTranslator, tmp_path: Path) -> None:
     ours.save_pretrained(tmp_path)
-    document = files.unsealed(tmp_path / card.CARD, json.loads((tmp_path / card.CARD).read_text()))
-    files.write_sealed(tmp_path / card.CARD, {**document, "format": card.FORMAT + 1})
+    document = json_files.unsealed(tmp_path / card.CARD, json.loads((tmp_path / card.CARD).read_text()))
+    json_files.write_sealed(tmp_path / card.CARD, {**document, "format": card.FORMAT + 1})
     with pytest.raises(StoreError, match=r"card\.json: has format 2, .* reads 1; update paramtrans"):
         PretrainedTranslator.from_pretrained(tmp_path)
 

@@ -18,7 +18,7 @@ from paramtrans.plugins import Plugins
 from paramtrans.runs.folder import versions
 from paramtrans.runs.repeat import again, differences
 from paramtrans.runs.run import RunResult
-from paramtrans.storage import files
+from paramtrans.storage import json_files
 from paramtrans.utils.progress import Reporter
 
 pytestmark = pytest.mark.pipeline
@@ -56,9 +56,9 @@ def test_settings_change_what_is_made_again(finished: RunResult, tiny_plugins: P
 def test_what_differs_from_then_is_logged(finished: RunResult, tiny_plugins: Plugins, caplog) -> None:
     path = finished.dir / "run.json"
     record = json.loads(path.read_text())
-    del record[files.SEAL]
+    del record[json_files.SEAL]
     record["versions"]["torch"] = "1.0"
-    files.write_sealed(path, {**record, "plugins": [*record["plugins"], "acme 2.1"]})
+    json_files.write_sealed(path, {**record, "plugins": [*record["plugins"], "acme 2.1"]})
     with caplog.at_level(logging.WARNING):
         again(path, [], Reporter(), tiny_plugins)
     first, second = (entry.getMessage() for entry in caplog.records)

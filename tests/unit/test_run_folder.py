@@ -17,7 +17,7 @@ from paramtrans import run
 from paramtrans.api.records import RUN_FORMAT, Evaluation
 from paramtrans.errors import StoreError
 from paramtrans.runs.folder import RunFolder, read_finished, read_record
-from paramtrans.storage import files as store
+from paramtrans.storage import files, json_files, sealed_params
 
 CONFIG: dict[str, Any] = {
     "task": {"name": "tiny"},
@@ -41,13 +41,13 @@ def finished(tmp_path: Path) -> Path:
     path.mkdir()
     own = folder(path)
     own.seconds = {"training": 1.5}
-    store.write_json(own.file("evaluation.json"), EVALUATION)
+    json_files.write_json(own.file("evaluation.json"), EVALUATION)
     own.write_record("finished", ["paramtrans 0.1.0"])
     return path
 
 
 def without_seal(document: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in document.items() if key != store.SEAL}
+    return {key: value for key, value in document.items() if key != json_files.SEAL}
 
 
 def refused(path: Path, **changes: Any) -> str:
@@ -121,14 +121,14 @@ def test_a_damaged_record_is_refused_with_what_to_do(finished: Path, content: by
 )
 def test_a_record_with_wrong_parts_is_refused_with_what_to_do(finished: Path, edit: dict[str, Any]) -> None:
     record = json.loads((finished / "run.json").read_text())
-    store.write_sealed(finished / "run.json", {**without_seal(record), **edit})
+    json_files.write_sealed(finished / "run.json", {**without_seal(record), **edit})
     refused(finished)
 
 
 @pytest.mark.parametrize("found", [RUN_FORMAT + 1, 0, "1", None])
 def test_an_unknown_format_is_refused_with_both_versions(finished: Path, found: Any) -> None:
     record = json.loads((finished / "run.json").read_text())
-    store.write_json(finished / "run.json", {**record, "format": found})
+    json_files.write_json(finished / "run.json", {**record, "format": found})
     message = refused(finished)
     assert f"format {found}" in message and f"reads {RUN_FORMAT}" in message
 
@@ -166,7 +166,7 @@ def test_a_finished_run_whose_evaluation_says_something_else_is_refused_with_the
     for key in path[:-1]:
         place = place[key]
     place[path[-1]] = value
-    store.write_json(finished / "evaluation.json", document)
+    json_files.write_json(finished / "evaluation.json", document)
     folder(finished).write_record("finished", [])
     message = refused(finished)
     assert f"evaluation.json: {'.'.join(path)}" in message
@@ -177,7 +177,7 @@ def test_a_finished_run_whose_evaluation_says_something_else_is_refused_with_the
 def test_what_later_versions_add_to_an_evaluation_is_kept(finished: Path) -> None:
     later = copy.deepcopy(EVALUATION) | {"further": [1]}
     later["methods"]["translated"]["further"] = 2
-    store.write_json(finished / "evaluation.json", later)
+    json_files.write_json(finished / "evaluation.json", later)
     folder(finished).write_record("finished", [])
     assert folder(finished).resume().document() == later
 
@@ -217,18 +217,18 @@ def test_the_record_says_what_was_run_and_with_what(finished: Path) -> None:
 )
 def test_an_edited_record_is_refused_though_it_is_well_formed(finished: Path, edit: dict[str, Any]) -> None:
     record = json.loads((finished / "run.json").read_text())
-    store.write_json(finished / "run.json", {**record, **edit})
+    json_files.write_json(finished / "run.json", {**record, **edit})
     assert "checksum" in refused(finished)
 
 
 def test_a_record_of_the_first_format_has_no_checksum_and_is_read(finished: Path) -> None:
     record = without_seal(json.loads((finished / "run.json").read_text()))
-    store.write_json(finished / "run.json", {**record, "format": 1, "files": {}})
+    json_files.write_json(finished / "run.json", {**record, "format": 1, "files": {}})
     assert folder(finished).resume().document() == EVALUATION
 
 
 def test_an_edited_evaluation_is_never_answered_from(finished: Path) -> None:
-    store.write_json(finished / "evaluation.json", {**EVALUATION, "methods": {"translated": {"mean": 100.0}}})
+    json_files.write_json(finished / "evaluation.json", {**EVALUATION, "methods": {"translated": {"mean": 100.0}}})
     assert "evaluation.json: was changed" in refused(finished)
 
 
@@ -236,7 +236,7 @@ def test_an_edited_evaluation_is_never_answered_from(finished: Path) -> None:
 @pytest.mark.parametrize("name", ["metrics.jsonl", "report.html", "translator/translator.json", "tensorboard/events"])
 def test_a_result_that_was_damaged_is_named_and_the_run_answers_without_it(finished, caplog, name, damage) -> None:
     own = folder(finished)
-    store.write_bytes(own.file(name), b"content")
+    files.write_bytes(own.file(name), b"content")
     own.write_record("finished", [])
     assert folder(finished).resume().document() == EVALUATION and not caplog.records
     own.file(name).write_bytes(b"contend") if damage == "change" else own.file(name).unlink()
@@ -266,7 +266,7 @@ def test_nothing_is_written_through_a_link(finished: Path, tmp_path: Path, name:
 
 def test_clearing_leaves_the_files_of_others(finished: Path) -> None:
     own = folder(finished)
-    store.save_params(own.checkpoint / "epoch-0000001.safetensors", {}, {})
+    sealed_params.save_params(own.checkpoint / "epoch-0000001.safetensors", {}, {})
     (finished / "notes.txt").write_text("mine")
     own.clear()
     assert [path.name for path in finished.iterdir()] == ["notes.txt"]

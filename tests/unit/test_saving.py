@@ -15,7 +15,7 @@ from paramtrans.config import ComponentConfig
 from paramtrans.errors import NameConflict, OutOfMemory, ParamtransError, StoreError, UnknownName
 from paramtrans.plugins import Plugins
 from paramtrans.plugins.registry import Registry
-from paramtrans.storage import files
+from paramtrans.storage import json_files
 from paramtrans.translators.saving import DESCRIPTION, FORMAT, WEIGHTS
 
 SOURCE = ComponentConfig.model_validate({"name": "basic_block", "channels": 4})
@@ -61,8 +61,8 @@ def refused(folder: Path, named: str, registry: Registry | None = None) -> str:
 
 def edit(folder: Path, **changes: Any) -> None:
     description = json.loads((folder / DESCRIPTION).read_text())
-    del description[files.SEAL]
-    files.write_sealed(folder / DESCRIPTION, {**description, **changes})
+    del description[json_files.SEAL]
+    json_files.write_sealed(folder / DESCRIPTION, {**description, **changes})
 
 
 @pytest.mark.parametrize("start", ["template", "none"])
@@ -156,8 +156,8 @@ def test_a_description_that_was_edited_is_named_though_it_is_well_formed(saved: 
 
 def test_a_description_of_the_first_format_has_no_checksum_and_is_read(saved: Path) -> None:
     description = json.loads((saved / DESCRIPTION).read_text())
-    del description[files.SEAL], description["weights_sha256"]
-    files.write_json(saved / DESCRIPTION, {**description, "format": 1})
+    del description[json_files.SEAL], description["weights_sha256"]
+    json_files.write_json(saved / DESCRIPTION, {**description, "format": 1})
     load_translator(saved)
 
 
@@ -207,7 +207,7 @@ def test_a_description_cannot_name_code(saved: Path) -> None:
 def test_weights_larger_than_the_description_says_are_not_read(saved: Path) -> None:
     with (saved / WEIGHTS).open("r+b") as file:
         file.truncate(2**40)  # takes no room on the disk
-    files.write_sealed(saved / f"{WEIGHTS}.json", {"format": FORMAT, "bytes": 2**40, "sha256": "0" * 64})
+    json_files.write_sealed(saved / f"{WEIGHTS}.json", {"format": FORMAT, "bytes": 2**40, "sha256": "0" * 64})
     assert "no such file has more" in refused(saved, WEIGHTS)
 
 

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from paramtrans.api.stacking import Params, concatenate, take
-from paramtrans.errors import StoreError
-from paramtrans.storage import files
+from paramtrans.errors import Damaged, StoreError
+from paramtrans.storage import sealed_params
 from paramtrans.storage.shards import Shards
 
 COUNTS = (3, 1, 4)
@@ -21,7 +21,7 @@ def written(tmp_path: Path) -> tuple[list[Path], Params]:
     stacks = [{"a.w": torch.randn(n, 2, 3), "b.scale": torch.randn(n), "a.v": torch.randn(n, 5)} for n in COUNTS]
     paths = [tmp_path / f"{number}.safetensors" for number in range(len(COUNTS))]
     for path, stack in zip(paths, stacks, strict=True):
-        files.save_params(path, stack, {})
+        sealed_params.save_params(path, stack, {})
     return paths, concatenate(stacks)
 
 
@@ -71,7 +71,7 @@ def test_a_changed_file_is_found_by_the_check(written: tuple[list[Path], Params]
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(files.Damaged, match=path.name):
+    with pytest.raises(Damaged, match=path.name):
         shards.check()
 
 
@@ -86,18 +86,18 @@ def test_a_file_of_another_kind_is_refused(written: tuple[list[Path], Params], c
 def test_a_file_that_was_cut_off_is_refused(written: tuple[list[Path], Params]) -> None:
     path = written[0][2]
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(files.Damaged, match=path.name):
+    with pytest.raises(Damaged, match=path.name):
         Shards(written[0])
 
 
 def test_values_of_another_type_are_refused(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(2, 3, dtype=torch.int64)}, tmp_path / "whole.safetensors")
-    with pytest.raises(files.Damaged, match="float32"):
+    with pytest.raises(Damaged, match="float32"):
         Shards([tmp_path / "whole.safetensors"])
 
 
 def test_files_with_other_tensors_than_the_first_are_refused(written: tuple[list[Path], Params]) -> None:
     path = written[0][1]
-    files.save_params(path, {"other": torch.zeros(1, 2)}, {})
+    sealed_params.save_params(path, {"other": torch.zeros(1, 2)}, {})
     with pytest.raises(StoreError, match="other tensors"):
         Shards(written[0]).take([3])

@@ -20,7 +20,7 @@ from paramtrans.plugins import Plugins, components
 from paramtrans.report.html import host_counts
 from paramtrans.runs.planner import plan
 from paramtrans.runs.run import Run
-from paramtrans.storage import files as store
+from paramtrans.storage import sealed_params
 from paramtrans.storage.cache import cache_dir
 from paramtrans.training.trainer import Trainer
 from paramtrans.utils.progress import Reporter
@@ -140,13 +140,13 @@ def test_snapshots_asked_for_later_leave_finished_hosts_untouched(hosts_alone: M
 def test_step_one_is_paid_for_once(hosts_alone: Make) -> None:
     zoo, _ = train(hosts_alone(SNAPSHOTS))
     paths = [path.with_suffix("") for path in zoo.dir.rglob("*.safetensors.json")]
-    seconds = {path.name: store.load_record(path)["seconds"] for path in paths}
+    seconds = {path.name: sealed_params.load_record(path)["seconds"] for path in paths}
     assert all((value == 0) == ("@" in name) for name, value in seconds.items())
     assert zoo.seconds() == sum(value for name, value in seconds.items() if not name.startswith("report"))
 
 
 def test_what_was_written_before_an_interruption_is_not_made_again(hosts_alone: Make, monkeypatch) -> None:
-    zoo, save, saved = zoo_of(hosts_alone(SNAPSHOTS)), store.save_params, []
+    zoo, save, saved = zoo_of(hosts_alone(SNAPSHOTS)), sealed_params.save_params, []
 
     def interrupted(path: Path, *rest: Any) -> None:
         if len(saved) == 2:
@@ -155,7 +155,7 @@ def test_what_was_written_before_an_interruption_is_not_made_again(hosts_alone: 
         save(path, *rest)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(store, "save_params", interrupted)
+        patch.setattr(sealed_params, "save_params", interrupted)
         do_job(zoo.missing(1)[0], lambda count: None)
     before = files(zoo)
     assert len(before) == 2

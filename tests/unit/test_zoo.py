@@ -22,7 +22,7 @@ from paramtrans.config import Config, HostTraining
 from paramtrans.errors import TrainingError
 from paramtrans.evaluation.accuracy import accuracies
 from paramtrans.plugins import components
-from paramtrans.storage import files as store
+from paramtrans.storage import sealed_params
 from paramtrans.storage.cache import cache_dir
 from paramtrans.utils.seeds import derive
 from paramtrans.zoo import ROLES, Zoo, do_job, host_training
@@ -355,7 +355,7 @@ def flip(path: Path) -> None:
 
 
 def edit_record(path: Path) -> None:
-    place = store.record_path(path)
+    place = sealed_params.record_path(path)
     place.write_text(place.read_text().replace('"start": 0', '"start": 1'))
 
 
@@ -365,7 +365,7 @@ DAMAGE: dict[str, Callable[[Path], Any]] = {
     "empty": lambda path: path.write_bytes(b""),
     "parameters missing": lambda path: path.unlink(),
     "record edited": edit_record,
-    "record empty": lambda path: store.record_path(path).write_bytes(b""),
+    "record empty": lambda path: sealed_params.record_path(path).write_bytes(b""),
     "parameters of another shard": lambda path: shutil.copy(next(others(path)), path),
 }
 
@@ -395,7 +395,7 @@ def test_a_shard_swapped_whole_with_another_is_noticed(tiny_config: Make, step: 
     zoo, jobs = train(tiny_config())
     path = next(job.file for job in jobs if job.step == step and job.role == "train")
     other = next(job.file for job in jobs if job.step == step and job.role == "report")
-    for place in (lambda path: path, store.record_path):
+    for place in (lambda path: path, sealed_params.record_path):
         shutil.copy(place(other), place(path))
     assert [job.file for job in zoo.missing(step)] == [path]
 
@@ -403,7 +403,7 @@ def test_a_shard_swapped_whole_with_another_is_noticed(tiny_config: Make, step: 
 def test_a_shard_without_record_is_reported_and_made_again(tiny_config, caplog) -> None:
     zoo, jobs = train(tiny_config())
     before = files(zoo)
-    store.record_path(jobs[0].file).unlink()
+    sealed_params.record_path(jobs[0].file).unlink()
     _, again = train(tiny_config())
     assert [job.file for job in again] == [jobs[0].file]
     [warning] = caplog.records
@@ -425,16 +425,18 @@ def test_a_run_over_a_damaged_zoo_gives_the_same_methods(tiny_config, tiny_plugi
 def poison(zoo: Zoo, role: str, number: int, step: int = 1) -> int:
     """Make one host's parameters what they are after divergence; returns its seed."""
     path = Path(zoo._path(step, (zoo.host_shards if step == 1 else zoo.target_shards)(role)[number // 3]))
-    params, record = store.load_params(path)
+    params, record = sealed_params.load_params(path)
     name = next(name for name in params if name.startswith("source" if step == 1 else "target"))
     params[name][number % 3].view(-1)[0] = float("nan") if number % 2 else float("inf")
-    store.save_params(path, params, {k: v for k, v in record.items() if k not in ("bytes", "sha256")})
+    sealed_params.save_params(path, params, {k: v for k, v in record.items() if k not in ("bytes", "sha256")})
     if step == 1 and role != "select":  # step 2 is then trained in the host as it is now
         target = next(p for p in zoo.target_dir.glob(f"{role}-*.safetensors") if p.name == path.name)
-        params, _ = store.load_params(target)
-        kept = {k: v for k, v in store.load_record(target).items() if k not in ("bytes", "sha256")}
-        store.save_params(
-            target, params, {**kept, "hosts_sha256": hosts_digest(store.load_params(path)[0], len(record["seeds"]))}
+        params, _ = sealed_params.load_params(target)
+        kept = {k: v for k, v in sealed_params.load_record(target).items() if k not in ("bytes", "sha256")}
+        sealed_params.save_params(
+            target,
+            params,
+            {**kept, "hosts_sha256": hosts_digest(sealed_params.load_params(path)[0], len(record["seeds"]))},
         )
     return int(record["seeds"][number % 3])
 
@@ -459,9 +461,9 @@ def test_a_host_that_diverged_in_step_one_does_not_stop_step_two_of_the_others(t
     shutil.rmtree(zoo.target_dir)
     for part in ("former.0.weight", "former.1.running_var", "source.conv1.weight", "latter.1.weight"):
         path = Path(zoo._path(1, zoo.host_shards("train")[0]))
-        params, record = store.load_params(path)
+        params, record = sealed_params.load_params(path)
         params[part][1] = float("nan")
-        store.save_params(path, params, {k: v for k, v in record.items() if k not in ("bytes", "sha256")})
+        sealed_params.save_params(path, params, {k: v for k, v in record.items() if k not in ("bytes", "sha256")})
     train(tiny_config())
     assert same_hosts(zoo.load("train"), whole.pick([0, 2, 3, 4, 5]))
 
