@@ -84,20 +84,20 @@ def does_every_job(subject: Subject) -> None:
             files.remove(sealed_params.record_path(job.file))
         for time in ("first", "second"):
             subject.create().run(jobs, lambda steps: None)
-            found = [_digest(job) for job in jobs]
-            wrong = [j.file.name for j, a, b in zip(jobs, wanted, found, strict=True) if a != b]
+            digests = [_digest(job) for job in jobs]
+            wrong = [j.file.name for j, a, b in zip(jobs, wanted, digests, strict=True) if a != b]
             expect(not wrong, f"every shard the {time} time", f"{named(wrong)} missing or another")
 
 
 @check("executor")
 def tells_how_far_it_is(subject: Subject) -> None:
     """`progress` is told every step of every job, and nothing where there are no jobs."""
-    told: list[int] = []
+    steps: list[int] = []
     with _jobs(subject) as jobs:
-        subject.create().run([], told.append)
-        expect(not told, "no steps without jobs", told)
-        subject.create().run(jobs, told.append)
-    expect(sum(told) == STEPS * len(jobs), f"{STEPS * len(jobs)} steps", sum(told))
+        subject.create().run([], steps.append)
+        expect(not steps, "no steps without jobs", steps)
+        subject.create().run(jobs, steps.append)
+    expect(sum(steps) == STEPS * len(jobs), f"{STEPS * len(jobs)} steps", sum(steps))
 
 
 @check("executor")

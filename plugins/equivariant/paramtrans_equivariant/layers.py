@@ -48,8 +48,8 @@ class Ranks(nn.Module):
         ranks = torch.arange(count, device=first.device, dtype=first.dtype)[:, None]
         angles = ranks * torch.pi * 2.0 ** -torch.arange(RANKS, device=first.device)
         size = torch.full_like(ranks, count)
-        told: Tensor = self.mlp(torch.cat([angles.sin(), angles.cos(), ranks / size, size.log()], dim=1))
-        return told
+        embedded: Tensor = self.mlp(torch.cat([angles.sin(), angles.cos(), ranks / size, size.log()], dim=1))
+        return embedded
 
 
 class AxialLayer(nn.Module):

@@ -89,15 +89,15 @@ class Readout:
         below = {f"block.{name}": tensor for name, tensor in params.items()}
         rows = self._rows(self._features(below, seen.entering))
         entering, wanted = _by_position(seen.entering), _by_position(seen.wanted)
-        goal = wanted - entering
+        residual = wanted - entering
         counted = rows * _by_position(seen.weights)
         root = self._root(rows, counted)
-        weights = _solved(root, counted, goal)
+        weights = _solved(root, counted, residual)
         if self.target.rectified:
             for _ in range(PASSES - 1):
                 # Where the source gives zero, all that is below zero before the ReLU is as good.
                 below_zero = torch.minimum(rows @ weights, -entering)
-                weights = _solved(root, counted, torch.where(wanted > 0, goal, below_zero))
+                weights = _solved(root, counted, torch.where(wanted > 0, residual, below_zero))
         return params | self._tensors(weights, params)
 
     def _rows(self, features: Tensor) -> Tensor:
@@ -120,11 +120,11 @@ class Readout:
         return root
 
     def _tensors(self, weights: Tensor, params: Params) -> Params:
-        found: Params = {}
+        solved: Params = {}
         if self.layer.bias is not None:
-            found[f"{self.name}.bias"], weights = weights[:, -1], weights[:, :-1]
+            solved[f"{self.name}.bias"], weights = weights[:, -1], weights[:, :-1]
         name = f"{self.name}.weight"
-        return {name: weights.mT.reshape(params[name].shape), **found}
+        return {name: weights.mT.reshape(params[name].shape), **solved}
 
 
 class Errors:
@@ -137,14 +137,14 @@ class Errors:
         """For the target before `positive`; each tensor scaled to mean square 1 in each model, outside any graph."""
         with torch.enable_grad():
             leaves = {name: tensor.detach().requires_grad_() for name, tensor in params.items()}
-            found = self._run(positive(leaves, self.spec), seen.entering.detach())
-            error = (seen.weights * (found - seen.wanted.detach()).square()).flatten(1).mean(1).sum()
+            output = self._run(positive(leaves, self.spec), seen.entering.detach())
+            error = (seen.weights * (output - seen.wanted.detach()).square()).flatten(1).mean(1).sum()
             gradients = torch.autograd.grad(error, list(leaves.values()))
         return {name: _unit(gradient) for name, gradient in zip(leaves, gradients, strict=True)}
 
 
-def _solved(root: Tensor, rows: Tensor, goal: Tensor) -> Tensor:
-    return torch.cholesky_solve(rows.mT @ goal / rows.shape[1], root)
+def _solved(root: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
+    return torch.cholesky_solve(rows.mT @ wanted / rows.shape[1], root)
 
 
 def _by_position(features: Tensor) -> Tensor:

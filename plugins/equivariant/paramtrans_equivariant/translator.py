@@ -81,7 +81,8 @@ class Equivariant(LearnedTranslator):
                 f"{'; '.join(map(_told, self.families))}"
             )
         family = other._family(number, target)
-        other._families = tuple(family if each.number == number else each for each in self._families)
+        families = {before.number: before for before in self._families} | {number: family}
+        other._families = tuple(families.values())
         other._fit(source, family)
         return other
 
@@ -197,12 +198,13 @@ class Equivariant(LearnedTranslator):
                 "this translator reads former and latter too, so it takes hosts alone: a network of --arch "
                 "task:TASK:BLOCK, or a context with hosts"
             )
-        found = context.hosts.surroundings()
-        if found.shape[2] != self.options.surroundings:
+        values = context.hosts.surroundings()
+        if values.shape[2] != self.options.surroundings:
+            count = values.shape[2]
             raise SpecMismatch(
-                f"translator.surroundings is {self.options.surroundings}, but the task declares {found.shape[2]} values"
+                f"translator.surroundings is {self.options.surroundings}, but the task declares {count} values"
             )
-        return found
+        return values
 
     def _embed(self, group: str) -> Embed:
         embed = self.embed[_key(group)]

@@ -55,12 +55,12 @@ class Functional(Objective):
         with torch.no_grad():
             features = runner.former(hosts.former, batch.inputs)
             wanted = runner.source(hosts.source, features)
-        found = runner.target(predicted, features)
+        reached = runner.target(predicted, features)
         loss = features.new_zeros(())
         if options.features:
-            loss = loss + options.features * relative_error(found, wanted).mean()
+            loss = loss + options.features * relative_error(reached, wanted).mean()
         if options.outputs or options.task:
-            outputs = runner.latter(hosts.latter, found)
+            outputs = runner.latter(hosts.latter, reached)
             if options.outputs:
                 with torch.no_grad():
                     wanted_outputs = runner.latter(hosts.latter, wanted)

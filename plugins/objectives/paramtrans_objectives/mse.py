@@ -61,8 +61,8 @@ class MatchingMSE(MSE):
 def aligned(params: Params, like: Params, spec: BlockSpec) -> Params:
     """The same blocks with their hidden units in the order that is nearest to those of `like`, model by model."""
     for group in spec.symmetries:
-        own, other = (_units(blocks, group) for blocks in (params, like))
-        orders = [linear_sum_assignment(cost)[1] for cost in torch.cdist(other, own).square().cpu().numpy()]
+        units, wanted = (_units(blocks, group) for blocks in (params, like))
+        orders = [linear_sum_assignment(cost)[1] for cost in torch.cdist(wanted, units).square().cpu().numpy()]
         params = symmetry.permute(params, group, torch.stack([torch.as_tensor(order) for order in orders]))
     return params
 
