@@ -33,7 +33,8 @@ def loaded(file: str) -> tuple[Registry, dict[str, str]]:
     plugins.load_file(FILES[file])
     registry = plugins.registry()
     module = next(entry for entry in registry if entry.name.startswith("Sound")).resolve().__module__
-    return registry, sys.modules[module].BROKEN
+    classes = {name: value for name, value in vars(sys.modules[module]).items() if isinstance(value, type)}
+    return registry, {name: vars(cls)["breaks"] for name, cls in classes.items() if "breaks" in vars(cls)}
 
 
 def failing(file: str, name: str) -> dict[str, str]:
