@@ -166,7 +166,14 @@ class Builder:
         return Method(translators, self._create("probe", part.probes) if part.probes else None)
 
     def check(self, where: str) -> None:
-        """Create everything and see that shapes fit; raises `ConfigError` with all that does not."""
+        """Create everything and see that shapes fit.
+
+        Args:
+            where: What messages begin with.
+
+        Raises:
+            ConfigError: all that does not fit.
+        """
         problems = []
         for path, adapter in (("source", self.source), ("target", self.target)):
             try:

@@ -39,9 +39,16 @@ Model = TypeVar("Model", bound=BaseOptions)
 
 
 def validate(model: type[Model], values: Mapping[str, Any], where: str, also_known: Iterable[str] = ()) -> Model:
-    """`values` as a record of this model; raises `ConfigError` with every mistake, each behind `where` and its path.
+    """Values as a record of a model.
 
-    `also_known` are names that stand in the same place and are checked elsewhere; they are offered as near names too.
+    Args:
+        model: The class of the record.
+        values: By name, as from TOML or JSON.
+        where: What each message begins with.
+        also_known: Names that stand in the same place and are checked elsewhere; they are offered as near names too.
+
+    Raises:
+        ConfigError: all mistakes, each behind `where` and its path.
     """
     try:
         # As JSON, because strictness is what one expects there: `true` is no number and "3" is none, a list is a tuple.
@@ -53,7 +60,17 @@ def validate(model: type[Model], values: Mapping[str, Any], where: str, also_kno
 
 
 def problems(error: ValidationError, where: str, model: type[BaseModel], also_known: Iterable[str] = ()) -> list[str]:
-    """Pydantic's findings, a line each: `where`, the dotted path, what is wrong, and a near name for an unknown one."""
+    """Pydantic's findings as messages.
+
+    Args:
+        error: What pydantic raised.
+        where: What each message begins with.
+        model: The class that was validated.
+        also_known: Names that stand in the same place and are checked elsewhere.
+
+    Returns:
+        A line each: `where`, the dotted path, what is wrong, and a near name for an unknown one.
+    """
     findings = error.errors()
     more = [f"{where.removesuffix(': ')}: and {len(findings) - MAX_SHOWN:,} more"] if len(findings) > MAX_SHOWN else []
     findings = findings[:MAX_SHOWN]

@@ -37,8 +37,8 @@ def lower(module: nn.Module, layout: Layout) -> tuple[list[Operation], str]:
     """The operations and the name of the result; the value called "" is the input.
 
     Args:
-        module: the architecture; its own parameters are not used.
-        layout: how each kind of layer runs.
+        module: The architecture; its own parameters are not used.
+        layout: How each kind of layer runs.
 
     Raises:
         NotImplementedError: some layer cannot run so.
@@ -70,11 +70,11 @@ def execute(
     """The result of a lowered module's operations, done one after the other.
 
     Args:
-        lowered: what `lower` gave.
-        params: stacked parameters and buffers, each `[models, *shape]`.
-        training: whether normalisation uses batch statistics; None follows each layer's own flag.
-        memory: whatever the layout keeps between calls.
-        inputs: values of all models, in the layout's order of axes.
+        lowered: What `lower` gave.
+        params: Stacked parameters and buffers, each `[models, *shape]`.
+        training: Whether normalisation uses batch statistics; None follows each layer's own flag.
+        memory: Whatever the layout keeps between calls.
+        inputs: Values of all models, in the layout's order of axes.
     """
     operations, result = lowered
     values = {"": inputs}

@@ -22,7 +22,16 @@ from paramtrans.storage.cache import at_home
 
 
 def load(path: Path | str, registry: Registry, overrides: Sequence[str] = ()) -> Config:
-    """Read, override (`a.b=value`) and validate a config file; raises `ConfigError` with every problem found."""
+    """Read, override and validate a config file.
+
+    Args:
+        path: The file, TOML.
+        registry: Where its components are looked up.
+        overrides: Settings `a.b=value` that stand over what the file says.
+
+    Raises:
+        ConfigError: all mistakes, each with its place.
+    """
     path = Path(path)
     where = str(path)
     document = settle(read(path), overrides, where)
@@ -32,7 +41,15 @@ def load(path: Path | str, registry: Registry, overrides: Sequence[str] = ()) ->
 
 
 def located(path: Path, document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The same with the file of hosts that it names found from the folder of the config, which is at `path`."""
+    """The same with the file of hosts that it names found from the folder of the config.
+
+    Args:
+        path: The config's file.
+        document: What it says.
+
+    Raises:
+        StoreError: there is no such home folder.
+    """
     zoo = document.get("zoo")
     if isinstance(zoo, dict) and isinstance(given := zoo.get("report_from"), str):
         hosts = at_home(given, "give the path of a file of hosts") if given.startswith("~") else path.parent / given
@@ -41,9 +58,17 @@ def located(path: Path, document: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def validate(document: Mapping[str, Any], registry: Registry, where: str = "config") -> Config:
-    """A document as a `Config` whose components exist and accept their options; raises `ConfigError` with all mistakes.
+    """A document as a `Config` whose components exist and accept their options.
 
     Every component's options are validated by its own model and completed by its defaults.
+
+    Args:
+        document: As read from TOML.
+        registry: Where its components are looked up.
+        where: What messages begin with.
+
+    Raises:
+        ConfigError: all mistakes, each with its place.
     """
     mistakes: list[str] = []
     config: Config | None = None

@@ -32,10 +32,18 @@ def accuracies(
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] = lambda hosts: None,
 ) -> dict[str, Tensor]:
-    """Score of each host on a whole split, with each of several blocks in its slot: name → `[hosts]`, percent, float64.
+    """Score of each host on a whole split, with each of several blocks in its slot.
 
-    `blocks` gives for each name how the block is run, and its parameters, stacked in the order of the hosts.
-    `progress` is called with numbers of hosts done.
+    Args:
+        runner: Runs the hosts part by part.
+        hosts: Former and latter around the blocks.
+        blocks: By name, how the block is run, and its parameters, `[hosts, *shape]`, in the order of the hosts.
+        split: The examples.
+        device: Where it is computed.
+        progress: Called with numbers of hosts done since its last call.
+
+    Returns:
+        By name, `[hosts]`: percent, in double precision.
     """
     return measured(runner, hosts, blocks, split, {SCORE: runner.task.score}, device, progress)[SCORE]
 
@@ -50,7 +58,19 @@ def measured(
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] = lambda hosts: None,
 ) -> dict[str, dict[str, Tensor]]:
-    """Several numbers of each host in one go, each as `accuracies` has the score: measure → name → `[hosts]`.
+    """Several numbers of each host in one go.
+
+    Args:
+        runner: Runs the hosts part by part.
+        hosts: Former and latter around the blocks.
+        blocks: As in `accuracies`.
+        split: The examples.
+        measures: By name, what gives a number for each host and example from outputs `[hosts, batch, ...]` and labels.
+        device: Where it is computed.
+        progress: Called with numbers of hosts done since its last call.
+
+    Returns:
+        By measure and name, the mean over examples, `[hosts]`, in double precision.
 
     Raises:
         SpecMismatch: a measure does not give one number for each host and example.

@@ -62,7 +62,16 @@ class Comparison:
         self.filled: dict[str, Filled] = {}
 
     def run(self, reporter: Reporter, seconds_per_target: float | None) -> None:
-        """Fill every host's slot by every method, and measure. `seconds_per_target` is what step 2 took for a host."""
+        """Fill every host's slot by every method, and measure.
+
+        Args:
+            reporter: It is told how far this is.
+            seconds_per_target: What step 2 took for a host; None where it was not run here.
+
+        Raises:
+            SpecMismatch: a method writes something else than target blocks.
+            TrainingError: what it writes is not finite.
+        """
         runner = self.builder.runner
         self._translate(reporter)
         if self.hosts.target is not None:
@@ -88,8 +97,15 @@ class Comparison:
         diverged: dict[str, list[int]],
         paper_way: BestOfAll | None,
     ) -> Evaluation:
-        """What `evaluation.json` says; `zoo_seconds` is what the zoo's shards took, `zoo` and `diverged` say how many
-        hosts there were and which were left out."""
+        """What `evaluation.json` says.
+
+        Args:
+            history: What the training of the translator recorded; None without any.
+            zoo_seconds: What the zoo's shards took to train.
+            zoo: By role, how many hosts there were.
+            diverged: By role, seeds of the hosts that were left out.
+            paper_way: The best of all epochs on the report hosts, as the paper tells it; None unless asked for.
+        """
         builder = self.builder
         costs = block_costs({"source": builder.source, "target": builder.target}, builder.task.slot, builder.device)
         return Evaluation(

@@ -42,15 +42,24 @@ class GramMatrices:
 
     @classmethod
     def of(cls, read: Tensor, wanted: Tensor) -> GramMatrices:
-        """Of rows `[models, rows, values]` and `[models, rows, outputs]`."""
+        """Of rows of numbers.
+
+        Args:
+            read: What the layer reads, `[models, rows, values]`.
+            wanted: What it should give, `[models, rows, outputs]`.
+        """
         read, wanted = read.double(), wanted.double()
         read = torch.cat([read, torch.ones_like(read[..., :1])], dim=-1)
         return cls(read.mT @ read, read.mT @ wanted, wanted.square().sum(1))
 
     @classmethod
     def summed(cls, read: Tensor, wanted: Tensor) -> GramMatrices:
-        """The same of many rows `[rows, values]` and `[rows, outputs]` of one model: products of pieces of rows in
-        single precision, their sums in double."""
+        """The same of many rows of one model: products of pieces of rows in single precision, their sums in double.
+
+        Args:
+            read: `[rows, values]`.
+            wanted: `[rows, outputs]`.
+        """
         size, outputs = read.shape[1] + 1, wanted.shape[1]
         sums = cls(
             *(read.new_zeros(shape, dtype=torch.double) for shape in ((size, size), (size, outputs), (outputs,)))
@@ -63,7 +72,18 @@ class GramMatrices:
         return cls(sums.gram[None], sums.cross[None], sums.power[None])
 
     def without(self, others: Tensor, values: Tensor) -> GramMatrices:
-        """Of some of the values read, once all that the `others` can say is taken out (a Schur complement)."""
+        """Of some of the values read, once all that others can say is taken out.
+
+        The Schur complement G_vv - G_vo G_oo⁻¹ G_ov, which is the inverse of the block of G⁻¹ by which Optimal Brain
+        Surgeon weighs values (Hassibi and Stork, 1992, Eq. 5).
+
+        Args:
+            others: Numbers of the values that are taken out, `[n]`.
+            values: Numbers of those that are kept, `[m]`.
+
+        Returns:
+            Of the `m` values kept.
+        """
         if not len(others):
             return GramMatrices(self.gram[:, values][:, :, values], self.cross[:, values], self.power)
         among = self.gram[:, others][:, :, others]
@@ -100,11 +120,25 @@ class GramMatrices:
         return GramMatrices(self.gram, self.cross[..., ::step], self.power[:, ::step])
 
     def constant(self, weights: Tensor) -> Tensor:
-        """The bias that goes best with weights `[models, values, outputs]`: `[models, outputs]`."""
+        """The bias that goes best with some weights.
+
+        Args:
+            weights: `[models, values, outputs]`.
+
+        Returns:
+            `[models, outputs]`.
+        """
         return (self.cross[:, -1] - (self.gram[:, -1:, :-1] @ weights)[:, 0]) / self.gram[:, -1, -1:]
 
     def error(self, weights: Tensor) -> Tensor:
-        """Squared error of weights `[models, values, outputs]`, each output relative to its power: `[models]`."""
+        """Squared error of weights on the rows, each output relative to its power.
+
+        Args:
+            weights: `[models, values, outputs]`.
+
+        Returns:
+            `[models]`.
+        """
         left = (weights * (self.gram @ weights - 2 * self.cross)).sum(1) + self.power
         return (left / self.power.clamp_min(torch.finfo(left.dtype).tiny)).sum(1)
 
@@ -114,9 +148,21 @@ class GramMatrices:
         return (diagonal + 1e-6 * diagonal.mean(1, keepdim=True)).clamp_min(1e-12)
 
     def ridge(self, start: Tensor, strength: Tensor) -> Tensor:
-        """Weights `[models, values, outputs]` of least squared error, pulled towards `start` by `strength` `[models]`.
+        """Weights of least squared error, pulled towards a start: ridge regression (Hoerl and Kennard, 1970).
 
-        The pull is relative to the mean square of each value, so that rescaling hidden units changes nothing.
+        With G the Gram matrix, C the products with what is wanted, W₀ the start and D = strength · diag(G), they are
+        W = W₀ + (G + D)⁻¹ (C - G W₀). As the pull is relative to the mean square of each value, rescaling hidden units
+        changes nothing.
+
+        Args:
+            start: W₀, `[models, values, outputs]`.
+            strength: `[models]`.
+
+        Returns:
+            W, `[models, values, outputs]`.
+
+        Raises:
+            SpecMismatch: the numbers are not finite.
         """
         # Without any ridge two equal units would make the equations singular.
         pull = self.penalty() * strength.clamp_min(1e-9)[:, None]
@@ -124,9 +170,17 @@ class GramMatrices:
 
 
 def factor(gram: Tensor, pull: Tensor) -> Tensor:
-    """Cholesky factor of `gram` with `pull` `[models, values]` on its diagonal, more of it where rounding needs it.
+    """Cholesky factor of a Gram matrix, more of the ridge where rounding needs it.
 
-    Raises `SpecMismatch` where the numbers are not finite.
+    Args:
+        gram: `[models, values, values]`.
+        pull: What is added to the diagonal, `[models, values]`.
+
+    Returns:
+        The lower factor, `[models, values, values]`.
+
+    Raises:
+        SpecMismatch: the numbers are not finite.
     """
     if not gram.isfinite().all():
         raise SpecMismatch("what blocks compute on these probes is not finite; look at the inputs and the network")
@@ -146,7 +200,13 @@ class Halves:
         self._examples = 0
 
     def add(self, layer: nn.Module, entered: Tensor, wanted: Tensor) -> None:
-        """`entered` is what enters the layer, `[models, n, ...]`; `wanted` has the shape of what leaves it."""
+        """Further examples.
+
+        Args:
+            layer: The Linear or convolution that is solved for.
+            entered: What enters it, `[models, n, ...]`.
+            wanted: What should leave it, of that shape.
+        """
         for half in range(2):
             # Whole examples, because neighbouring positions of one say nearly the same.
             examples = [tensor[:, (half + self._examples) % 2 :: 2] for tensor in (entered, wanted)]
@@ -180,7 +240,15 @@ class Halves:
         return self._halves[0] if len(self._halves) == 1 else self._halves[0] + self._halves[1]
 
     def ridge(self, view: View, start: Tensor) -> Tensor:
-        """The strength among `RIDGES` that does best on the half it was not fitted on, for each model: `[models]`."""
+        """The strength among `RIDGES` that does best on the half it was not fitted on (two-fold cross-validation).
+
+        Args:
+            view: How the Gram matrices are to be seen: centred, or plain.
+            start: The weights that are pulled towards, `[models, values, outputs]`.
+
+        Returns:
+            `[models]`.
+        """
         if len(self._halves) < 2:
             return start.new_full((len(start),), RIDGES[len(RIDGES) // 2])
         step = -(-start.shape[2] // OUTPUTS_TRIED)
@@ -201,9 +269,17 @@ class Halves:
 
 
 def rows(layer: nn.Module, entered: Tensor, wanted: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """What each output of a layer reads and should be, in pieces: `[models, rows, values]`, `[models, rows, outputs]`.
+    """What each output of a layer reads and should be, in pieces.
 
     Values run unit by unit: a convolution reads its whole kernel of one unit, then of the next.
+
+    Args:
+        layer: A Linear, or a convolution of one group with padding in numbers.
+        entered: What enters it, `[models, n, ...]`.
+        wanted: What should leave it, of that shape.
+
+    Yields:
+        `[models, rows, values]` and `[models, rows, outputs]`.
     """
     if isinstance(layer, nn.Linear):
         yield entered.flatten(1, -2), wanted.flatten(1, -2)

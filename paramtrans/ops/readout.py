@@ -70,9 +70,18 @@ class UpToReadout(nn.Module):
 
 
 class Readout:
-    """Solves for the target's readers, one after the other; the last one completes the source's output.
+    """Least-squares reconstruction (closed form) of the target's readers, one after the other.
 
-    Raises `SpecMismatch` where the target's adapter names no such layer, or one of a kind that is not solved for.
+    Each reader is fitted to what the source's reader gives; the last one completes the source's output. This is how
+    Optimal Brain Surgeon (Hassibi and Stork, 1992) makes up for what was removed, on activations in place of a Hessian,
+    and what GRAIL (arXiv 2602.23795) and CORP (arXiv 2602.05243) do in networks.
+
+    Args:
+        source: The block that is done alike.
+        target: The block whose readers are solved for.
+
+    Raises:
+        SpecMismatch: the target's adapter names no such layer, or one of a kind that is not solved for.
     """
 
     def __init__(self, source: BlockAdapter, target: BlockAdapter) -> None:
@@ -101,9 +110,14 @@ class Readout:
     def gram_matrices(
         self, index: int, params: Params, source: Params, context: Context, retained: Tensor | None
     ) -> Halves:
-        """Gram matrices of the reader at `index`, for the tensors found so far, summed over the context's probes.
+        """Gram matrices of one reader, summed over the context's probes.
 
-        A reader that is not the last should give what the source's gives to the retained values `[models, values]`.
+        Args:
+            index: Which of the readers.
+            params: The target's tensors so far, each `[models, *shape]`.
+            source: The source blocks, each `[models, *shape]`.
+            context: Hosts and probes.
+            retained: For a reader that is not the last: the source's units that it should give, `[models, units]`.
         """
         reader, halves = self.readers[index], Halves()
         layer = self.layers[reader.layer]
@@ -118,9 +132,13 @@ class Readout:
         return halves
 
     def solve(self, index: int, params: Params, halves: Halves, ridge: float | None = None) -> Params:
-        """The target's tensors, with the reader's replaced by the ridge regression on `halves`.
+        """The target's tensors, with one reader replaced by the ridge regression on its Gram matrices.
 
-        It pulls towards the reader in `params`; None chooses its strength for each model on held-out examples.
+        Args:
+            index: Which of the readers.
+            params: The target's tensors, each `[models, *shape]`; the solution is pulled towards the reader in them.
+            halves: What `gram_matrices` gave.
+            ridge: How strongly; None chooses the strength for each model on held-out examples.
         """
         reader, name = self.readers[index], f"{self.readers[index].layer}.weight"
         start, view, total = params[name].flatten(2).mT.double(), self.view(index), halves.total()
@@ -138,7 +156,13 @@ class Readout:
         return GramMatrices.centred if has_bias else GramMatrices.plain
 
     def importance_matrices(self, index: int, params: Params, halves: Halves) -> GramMatrices:
-        """Gram matrices of a reader for scoring units: what the normalisation after it enlarges counts for more."""
+        """Gram matrices of a reader for scoring units: what the normalisation after it enlarges counts for more.
+
+        Args:
+            index: Which of the readers.
+            params: The source's or target's tensors, each `[models, *shape]`.
+            halves: What `gram_matrices` gave.
+        """
         reader, matrices = self.readers[index], self.view(index)(halves.total())
         if reader.norm is None:
             return matrices

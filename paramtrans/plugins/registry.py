@@ -96,7 +96,16 @@ class Registry:
         return [entry for entry in self if entry.kind == kind]
 
     def find(self, kind: str, name: str) -> Entry:
-        """The one component of this kind and name; raises `UnknownName` or `NameConflict`."""
+        """The one component of this kind and name.
+
+        Args:
+            kind: One of `KINDS`.
+            name: What configs call it.
+
+        Raises:
+            UnknownName: there is none; a near name is offered.
+            NameConflict: several distributions provide it.
+        """
         entries = [entry for entry in self.of_kind(kind) if entry.name == name]
         if not entries:
             raise UnknownName(self._unknown(kind, name))
@@ -113,7 +122,15 @@ class Registry:
         raise UnknownName(f'unknown component "{name}"{hint}')
 
     def name_of(self, kind: str, cls: type) -> str:
-        """The name under which a class is announced; raises `UnknownName` where it is not."""
+        """The name under which a class is announced.
+
+        Args:
+            kind: One of `KINDS`.
+            cls: The class.
+
+        Raises:
+            UnknownName: no plugin announces it.
+        """
         for entry in self.of_kind(kind):
             if entry.component.target == f"{cls.__module__}:{cls.__qualname__}":
                 return entry.name
@@ -124,9 +141,17 @@ class Registry:
         return self.find(kind, name).resolve()
 
     def create(self, kind: str, name: str, *args: Any, **options: Any) -> Any:
-        """A component with `options` validated by its own model; `args` are what its class takes behind them.
+        """A component with options validated by its own model.
 
-        Raises `ConfigError` for wrong options.
+        Args:
+            kind: One of `KINDS`.
+            name: What configs call it.
+            args: What its class takes behind the options.
+            options: By name; the others are at their defaults.
+
+        Raises:
+            UnknownName: there is no such component.
+            ConfigError: options are wrong.
 
         >>> from paramtrans.plugins import components
         >>> components().create("block_adapter", "mlp", channels=6, hidden=12).spec.parameters

@@ -18,7 +18,15 @@ def cache_dir(configured: str | None = None) -> Path:
 
 
 def at_home(path: str, otherwise: str) -> Path:
-    """A path in which `~` is the user's home folder; raises `StoreError` where there is none, with what to do."""
+    """A path in which `~` is the user's home folder.
+
+    Args:
+        path: The path.
+        otherwise: What to do where there is no such home folder.
+
+    Raises:
+        StoreError: there is none.
+    """
     try:
         expanded = Path(path).expanduser()
     except RuntimeError as error:

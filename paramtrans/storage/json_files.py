@@ -54,8 +54,17 @@ def read_json(path: Path) -> Any:
 
 
 def check_format(path: Path, version: Any, formats: Sequence[int], otherwise: str = "update paramtrans") -> None:
-    """Raise `StoreError` where a document says none of the `formats`, whose last is written now; `otherwise` is what to
-    do then."""
+    """Hold a document to the formats that are read here.
+
+    Args:
+        path: Where it stands.
+        version: The format that it says it has.
+        formats: Those that are read; the last is written now.
+        otherwise: What to do where it has none of them.
+
+    Raises:
+        StoreError: it has none of them.
+    """
     if type(version) is not int or version not in formats:
         raise StoreError(f"{path}: has format {version}, this paramtrans reads {formats[-1]}; {otherwise}")
 

@@ -14,9 +14,16 @@ from paramtrans.storage import files
 
 @contextmanager
 def locked(folder: Path, otherwise: str, timeout: float = -1) -> Iterator[None]:
-    """Keeps other processes out of a folder, which is made if need be; waits `timeout` seconds for them, -1 for ever.
+    """Keep other processes out of a folder, which is made if need be.
 
-    Raises `StoreError` where the folder cannot be written, with what to do `otherwise`, and filelock's `Timeout`.
+    Args:
+        folder: The folder.
+        otherwise: What to do where it cannot be written.
+        timeout: Seconds to wait for another process; -1 for ever.
+
+    Raises:
+        StoreError: the folder cannot be written.
+        Timeout: (filelock's) another process still holds it.
     """
     files.make_folder(folder, otherwise)
     try:

@@ -20,9 +20,15 @@ MAX_HEADER = 2**20
 
 
 def save_params(path: Path, params: Params, record: Mapping[str, Any]) -> None:
-    """Write parameters to `path` and `record`, with the checksum of the parameters, to `path` + `.json`, last.
+    """Write parameters, and last a record of them, whose presence says that the file before it is complete.
 
-    The record's presence says that the file before it is complete.
+    Args:
+        path: The file of parameters, safetensors; the record is `path` + `.json`.
+        params: Tensors by name.
+        record: What is said of them; size and checksum are added.
+
+    Raises:
+        StoreError: they cannot be written.
     """
     content = save(
         {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in params.items()}
@@ -34,9 +40,14 @@ def save_params(path: Path, params: Params, record: Mapping[str, Any]) -> None:
 
 
 def load_params(path: Path, at_most: int | None = None) -> tuple[Params, dict[str, Any]]:
-    """What `save_params` wrote, with its record; raises `Damaged` (naming the file) where anything changed since.
+    """What `save_params` wrote, with its record.
 
-    A file with more than `at_most` bytes of values is not read.
+    Args:
+        path: The file of parameters.
+        at_most: Bytes of values above which a file is not read.
+
+    Raises:
+        Damaged: anything changed since, or there is no record.
     """
     record = load_record(path)
     if at_most is not None and record["bytes"] > (most := at_most + MAX_HEADER):
@@ -76,9 +87,14 @@ def record_path(path: Path) -> Path:
 
 
 def written(path: Path, at_most: int | None = None) -> int:
-    """When a parameter file was finished, in nanoseconds as files tell time; 0 where it was not.
+    """When a parameter file was finished.
 
-    One that is later than `at_most`, as a clock was set back, is given that time.
+    Args:
+        path: The file of parameters.
+        at_most: One that is later, as a clock was set back, is given this time.
+
+    Returns:
+        Nanoseconds as files tell time; 0 where it was not finished.
     """
     place = record_path(path)
     try:

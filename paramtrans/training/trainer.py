@@ -140,7 +140,15 @@ class Trainer:
             yield order[start : start + self.options.batch_size]
 
     def step(self, chosen: list[int], generator: torch.Generator) -> Tensor:
-        """One optimiser step on the hosts at `chosen`; returns the loss, a scalar outside any graph."""
+        """One optimiser step.
+
+        Args:
+            chosen: Numbers of the training hosts it is about.
+            generator: Where augmentation draws from.
+
+        Returns:
+            The loss, a scalar outside any graph.
+        """
         count = len(self.training_steps)
         number = int(torch.randint(count, (), generator=generator)) if count > 1 else 0
         drawn = self._draw(chosen, generator, targets=not number)  # trained targets are of the run's own kind
@@ -213,8 +221,14 @@ class Trainer:
     def accuracy(
         self, hosts: Hosts, split: str, builder: Builder | None = None, step: TrainingStep | None = None
     ) -> float:
-        """Mean accuracy of hosts as translated now, on a split of their task: the run's own, or that of `builder`; the
-        target block is the run's own, or that of `step`."""
+        """Mean accuracy of hosts as they are translated now, in percent.
+
+        Args:
+            hosts: The hosts.
+            split: The split of their task that they are tried on.
+            builder: That of their task, where it is not the run's own.
+            step: That of their target block, where it is not the run's own.
+        """
         builder, hosts = builder or self.builder, hosts.to(self.builder.device)
         translator, runner = (step.translator, step.runner) if step else (self.translator, builder.runner)
         translated = translator.translate(hosts.source, Context(hosts, runner))

@@ -43,8 +43,19 @@ def save_translator(
     target: ComponentConfig,
     further: Sequence[ComponentConfig] = (),
 ) -> None:
-    """Write a translator as `load_translator` reads it; `source` and `target` say how its adapters are made, `further`
-    how targets of the other families are that it writes."""
+    """Write a translator as `load_translator` reads it: JSON and safetensors, each with a checksum.
+
+    Args:
+        folder: Where its files go; made if need be, files of these names are replaced.
+        translator: What is saved.
+        name: The translator's name in configs.
+        source: How its source adapter is made.
+        target: How its target adapter is made.
+        further: How targets of the other families are made that it writes.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
     weights = translator.state_dict() if isinstance(translator, nn.Module) else {}
     sealed_params.save_params(folder / WEIGHTS, weights, {"format": FORMAT})
     description = {
@@ -61,9 +72,15 @@ def save_translator(
 
 @pinned()
 def load_translator(folder: Path | str, registry: Registry | None = None) -> Translator:
-    """A translator from its folder, a run's folder, or by the name of one that a plugin brings; ready to translate.
+    """A translator from disk, ready to translate. Nothing is unpickled.
 
-    Raises `StoreError` where the folder is missing, damaged or too new.
+    Args:
+        folder: Its folder, that of a run, or the name of one that a plugin brings.
+        registry: Where its components are looked up; all plugins that are installed unless given.
+
+    Raises:
+        StoreError: the folder is missing, damaged or too new.
+        UnknownName: no plugin brings one of its components.
 
     >>> translator = load_translator("runs/mnist_conv_to_conv")  # doctest: +SKIP
     >>> translator = load_translator("mnist_conv_to_conv")  # doctest: +SKIP
@@ -93,7 +110,15 @@ def load_translator(folder: Path | str, registry: Registry | None = None) -> Tra
 
 
 def find_translator(name: Path | str, registry: Registry) -> Path:
-    """The folder of a translator: itself, that of a run, or a pretrained one's by name; dashes may be underscores."""
+    """The folder of a translator.
+
+    Args:
+        name: That folder, a run's folder, or the name of a pretrained one, in which dashes may stand for underscores.
+        registry: Where pretrained translators are looked up.
+
+    Raises:
+        StoreError: there is none.
+    """
     folder = Path(name)
     for candidate in (folder, folder / "translator"):
         if (candidate / DESCRIPTION).exists():
@@ -110,7 +135,16 @@ def find_translator(name: Path | str, registry: Registry) -> Path:
 
 
 def name_of(kind: str, component: Any, registry: Registry) -> ComponentConfig:
-    """How a config would name a component that exists; raises `UnknownName` where no plugin announces its class."""
+    """How a config would name a component that exists.
+
+    Args:
+        kind: What it is: `translator`, `block_adapter`, …
+        component: The component.
+        registry: Where its class is looked up.
+
+    Raises:
+        UnknownName: no plugin announces its class.
+    """
     options = component.options.model_dump(mode="json")
     return ComponentConfig.model_validate({"name": registry.name_of(kind, type(component)), **options})
 

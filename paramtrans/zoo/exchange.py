@@ -7,85 +7,23 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from paramtrans._version import __version__
 from paramtrans.api.hosts import in_hosts
 from paramtrans.api.stacking import Params
 from paramtrans.errors import Damaged, StoreError
 from paramtrans.storage import files, json_files, locks, outputs, outside, sealed_params
+from paramtrans.zoo.exchange_index import PLACE, Index
 from paramtrans.zoo.host_file import network_state
 from paramtrans.zoo.recipe import digest, hosts_digest
 
 FORMAT = 1
 INDEX = "index.json"
-PLACE = re.compile(
-    r"(hosts|targets/([0-9a-f]{16}))/(train(?:@0\.\d{1,20})?|select|report)-(\d{7})-(\d{7})\.safetensors"
-)
-"""Where a file may stand inside an exported zoo; nothing else is read."""
-
 Progress = Callable[[int], None]
-Size = Annotated[int, Field(ge=0)]
-Tensors = Annotated[
-    list[tuple[Annotated[str, Field(pattern=r"^\w+(\.\w+)*$", max_length=500)], list[Annotated[int, Field(ge=1)]]]],
-    Field(min_length=1),
-]
-"""Names of tensors with their shapes, of one host."""
-
-
-class Component(BaseModel):
-    """A named part of a recipe, with its options."""
-
-    model_config = ConfigDict(extra="allow")
-    name: Annotated[str, Field(pattern=r"^[\w.-]+$", max_length=100)]
-
-
-class TargetRecipe(BaseModel):
-    """What of a recipe is used here."""
-
-    format: Literal[1]
-    target: Component
-    tensors: Tensors
-
-
-class HostRecipe(BaseModel):
-    """What of a recipe is used here."""
-
-    format: Literal[1]
-    task: Component
-    source: Component
-    tensors: Tensors
-
-
-class Record(BaseModel):
-    """What every shard's record says."""
-
-    format: Literal[1]
-    step: Literal[1, 2]
-    role: str
-    start: Size
-    seeds: list[Size]
-    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    bytes: Size
-    sha256: str
-
-
-class Listed(BaseModel):
-    """A file in an index."""
-
-    path: str = Field(pattern=f"^{PLACE.pattern}$")
-    record: Record
-
-
-class Index(BaseModel):
-    """The index of an exported zoo."""
-
-    recipe: HostRecipe
-    targets: dict[str, TargetRecipe]
-    files: list[Listed]
 
 
 @dataclass(frozen=True)
@@ -179,7 +117,16 @@ def contents(folder: Path) -> Contents:
 
 
 def export(zoo: Contents, out: Path, progress: Progress = lambda done: None) -> None:
-    """Copy a zoo to a new folder. The index is written last, so that a folder with one is complete."""
+    """Copy a zoo to a new folder. The index is written last, so that a folder with one is complete.
+
+    Args:
+        zoo: What lies in the cache.
+        out: The new folder.
+        progress: Called with numbers of files done since its last call.
+
+    Raises:
+        StoreError: a file is damaged, or the folder cannot be written.
+    """
     outputs.check_folder(out, [zoo.folder])
     listed = []
     for file in zoo.files:
@@ -192,9 +139,18 @@ def export(zoo: Contents, out: Path, progress: Progress = lambda done: None) -> 
 
 
 def enter(zoo: Contents, cache: Path, progress: Progress = lambda done: None) -> Path:
-    """Put an exported zoo into the cache; returns its folder there. All is checked before anything is written.
+    """Put an exported zoo into the cache. All is checked before anything is written.
 
-    Raises `StoreError` where a file is damaged, or the cache holds another one in its place.
+    Args:
+        zoo: What lies in the exported folder.
+        cache: The cache's folder.
+        progress: Called with numbers of files done since its last call.
+
+    Returns:
+        The zoo's folder in the cache.
+
+    Raises:
+        StoreError: a file is damaged, or the cache holds another one in its place.
     """
     folder = cache / "zoos" / digest(zoo.recipe)
     for file in zoo.files:
@@ -220,7 +176,16 @@ def enter(zoo: Contents, cache: Path, progress: Progress = lambda done: None) ->
 
 
 def take(zoo: Contents, role: str, number: int) -> Params:
-    """One host of a zoo as the state of a network; raises `StoreError` where it is not there."""
+    """One host of a zoo as the state of a network.
+
+    Args:
+        zoo: The zoo.
+        role: `train`, `select` or `report`.
+        number: Which of its hosts.
+
+    Raises:
+        StoreError: it is not there.
+    """
     role_files = [file for file in zoo.files if file.target is None and file.role == role]
     for file in role_files:
         if number in file.numbers:

@@ -145,10 +145,10 @@ def check(recorded: Any, now: dict[str, Any], path: Path, warned: set[str]) -> N
     """Raise `Damaged` for a file that other code or data made; one of another version that computes the same is used.
 
     Args:
-        recorded: what `of` gave when the file was made.
-        now: what it gives now.
-        path: the file.
-        warned: versions that were logged before; others are logged, and added.
+        recorded: What `of` gave when the file was made.
+        now: What it gives now.
+        path: The file.
+        warned: Versions that were logged before; others are logged, and added.
     """
     if change := difference(recorded, now):
         raise Damaged(f"{path}: was made by other code or data: {change}")

@@ -36,7 +36,16 @@ def _builder(config: str, cache: Path, plugins: PluginSource) -> Builder:
 
 
 def do_job(job: Job, report: Report) -> None:
-    """Train one shard and write it. `report` is called with the number of steps done since its last call."""
+    """Train one shard and write it. Doing a job twice writes the same file.
+
+    Args:
+        job: The shard, and all that decides what is in it.
+        report: Called with the number of steps done since its last call.
+
+    Raises:
+        StoreError: a file that it reads is damaged, or the shard cannot be written.
+        TrainingError: a frozen part did not stay as it was.
+    """
     builder = _builder(json.dumps(job.config), job.cache, job.plugins)
     zoo, started = builder.config.zoo, time.monotonic()
     seeds = [host_seed(zoo.seed, job.role, number) for number in range(job.start, job.stop)]

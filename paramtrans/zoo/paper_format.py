@@ -35,7 +35,7 @@ Names = Mapping[str, Mapping[str, str]]
 
 
 @dataclass(frozen=True)
-class Job:
+class ShardModels:
     """A shard to be filled, and the models that go into it."""
 
     step: int
@@ -111,8 +111,19 @@ def _paired(path: Path, state: Mapping[str, Tensor], specs: Sequence[TensorSpec]
 def enter(zoo: Zoo, folder: Path, names: Names, progress: Callable[[int], None] = lambda done: None) -> dict[str, int]:
     """Put a published zoo into the cache as a config's zoo: models in order, for training, selection and report.
 
-    Returns how many hosts each role got, and how many targets came with them. All is checked before anything is
-    written; raises `StoreError` where there are too few models, or one is of another architecture.
+    All is checked before anything is written.
+
+    Args:
+        zoo: The config's zoo.
+        folder: Where the published one is.
+        names: How its tensors are called here.
+        progress: Called with numbers of files done since its last call.
+
+    Returns:
+        How many hosts each role got, and how many targets came with them.
+
+    Raises:
+        StoreError: there are too few models, or one is of another architecture.
     """
     if not zoo.config.zoo.origin:
         raise StoreError("zoo.origin: give the zoo a name, so that it is never taken for one trained here")
@@ -124,8 +135,12 @@ def enter(zoo: Zoo, folder: Path, names: Names, progress: Callable[[int], None] 
     for role, count in wanted.items():
         of_role[role], taken = whole[taken : taken + count], taken + count
     with_target = set(models(folder, ["target"])) if (folder / FOLDERS["target"]).is_dir() else set()
-    jobs = [Job(1, shard, of_role[role][shard.start : shard.stop]) for role in ROLES for shard in zoo.host_shards(role)]
-    trained = [Job(2, s, of_role[role][s.start : s.stop]) for role in ROLES for s in zoo.target_shards(role)]
+    jobs = [
+        ShardModels(1, shard, of_role[role][shard.start : shard.stop])
+        for role in ROLES
+        for shard in zoo.host_shards(role)
+    ]
+    trained = [ShardModels(2, s, of_role[role][s.start : s.stop]) for role in ROLES for s in zoo.target_shards(role)]
     jobs += [job for job in trained if with_target.issuperset(job.models)]
     for job in jobs:  # everything is read once before anything is written
         _stacked(zoo, folder, job, names)
@@ -138,7 +153,7 @@ def enter(zoo: Zoo, folder: Path, names: Names, progress: Callable[[int], None] 
     return {**wanted, "targets": sum(len(job.models) for job in jobs if job.step == 2)}
 
 
-def _stacked(zoo: Zoo, folder: Path, job: Job, names: Names) -> Params:
+def _stacked(zoo: Zoo, folder: Path, job: ShardModels, names: Names) -> Params:
     """Parts of several models, as a shard holds them."""
     specs, parts = _specs(zoo), HOST if job.step == 1 else ("target",)
     states = [join({part: load(folder, part, name, specs[part], names) for part in parts}) for name in job.models]

@@ -34,8 +34,8 @@ class CachedShard:
         """Whether the shard is there, whole, and what would be trained now; what speaks against it is reported.
 
         Args:
-            outdated: shards that were finished up to then, in nanoseconds as files tell time, are trained anew.
-            warned: providers of another version that were reported before; further ones are added.
+            outdated: Shards that were finished up to then, in nanoseconds as files tell time, are trained anew.
+            warned: Providers of another version that were reported before; further ones are added.
         """
         if sealed_params.written(self.path) <= outdated:
             if self.path.exists() and not outdated:
@@ -52,7 +52,7 @@ class CachedShard:
         """The parameters of the shard.
 
         Args:
-            warned: as in `is_reusable`.
+            warned: As in `is_reusable`.
 
         Raises:
             Damaged: the file is not this shard, whole, of the hosts and the code that there are now.

@@ -148,7 +148,12 @@ class Zoo:
     def missing(self, step: int, outdated: int = 0) -> list[Job]:
         """Jobs for the shards of a step that are absent, or damaged (which is logged).
 
-        Shards that were there when `newest` returned `outdated` count as absent too.
+        Args:
+            step: 1 for whole hosts, 2 for target blocks.
+            outdated: Shards that were there when `newest` returned this count as absent too; 0 for none.
+
+        Raises:
+            StoreError: shards of a zoo that was made elsewhere are absent; they cannot be trained here.
         """
         absent = self.absent(step, 0 if step == 1 and self.config.zoo.origin else outdated)
         if absent and step == 1 and self.config.zoo.origin:
@@ -182,8 +187,15 @@ class Zoo:
         return self._stack("train", count) if count else None
 
     def reader(self, step: int, role: str, prefixes: tuple[str, ...] = ("",)) -> Shards:
-        """The hosts (step 1) or targets (step 2) of a role as they are on disk, diverged ones too, for more than fit in
-        memory: `zoo.reader(1, "train", ("source.",)).take([5, 2])`."""
+        """The models of a role as they are on disk, diverged ones too, for more than fit in memory.
+
+        `zoo.reader(1, "train", ("source.",)).take([5, 2])` are the source blocks of two training hosts.
+
+        Args:
+            step: 1 for hosts, 2 for targets.
+            role: `train`, `select` or `report`.
+            prefixes: What the names of the tensors that are read begin with.
+        """
         return Shards([self._path(step, shard) for shard in self._shards(step, role)], prefixes)
 
     def newest(self) -> int:
@@ -193,7 +205,17 @@ class Zoo:
         return max((sealed_params.written(path, at_most=time.time_ns()) for path in paths), default=0)
 
     def put(self, step: int, shard: Shard, params: Params, made_by: dict[str, str]) -> None:
-        """Write a shard that was made elsewhere, as `do_job` writes those made here."""
+        """Write a shard that was made elsewhere, as `do_job` writes those made here.
+
+        Args:
+            step: 1 for hosts, 2 for targets.
+            shard: Which it is.
+            params: Its models, each `[hosts, *shape]`.
+            made_by: What made it, for its record.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
         record = identity(step, shard.role, shard.start, self._seeds(shard))
         if step == 2:
             hosts, _ = sealed_params.load_params(self._hosts_file(shard))

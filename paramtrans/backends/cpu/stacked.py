@@ -22,7 +22,7 @@ class CpuStack:
     """Calls `module` for a stack of models.
 
     Args:
-        module: the architecture; its own parameters are not used.
+        module: The architecture; its own parameters are not used.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -33,10 +33,10 @@ class CpuStack:
         """Outputs of all models, `[models, batch, ...]`.
 
         Args:
-            params: stacked parameters and buffers, each `[models, *shape]`, float32, on CPU.
+            params: Stacked parameters and buffers, each `[models, *shape]`, float32, on CPU.
                 Where batch statistics are used, running ones are updated in place.
             inputs: `[models, batch, ...]`, float32, on CPU.
-            training: whether batch normalisation uses batch statistics; None follows each
+            training: Whether batch normalisation uses batch statistics; None follows each
                 layer's own `training` flag.
         """
         _check(params, inputs)

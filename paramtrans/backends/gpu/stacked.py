@@ -23,7 +23,7 @@ class GpuStack:
     """Calls `module` for a stack of models.
 
     Args:
-        module: the architecture; its own parameters are not used.
+        module: The architecture; its own parameters are not used.
     """
 
     def __init__(self, module: nn.Module) -> None:

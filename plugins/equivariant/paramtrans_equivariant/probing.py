@@ -65,8 +65,18 @@ class OwnProbes(nn.Module):
         return Seen(features, wanted, weights)
 
 
-class Readout:
-    """Ridge regression of the target's last layer on what enters it, differentiable in both."""
+class SolvedReadout:
+    """Least-squares reconstruction (ridge regression) of the target's last layer, differentiable in what it reads.
+
+    The same as `paramtrans.ops.readout` does, inside the graph of a translator's weights.
+
+    Args:
+        target: The block; its adapter names its `readout`.
+        ridge: How strongly weights are pulled to zero.
+
+    Raises:
+        SpecMismatch: the readout is neither Linear nor a convolution.
+    """
 
     def __init__(self, target: BlockAdapter, ridge: float) -> None:
         assert target.readout is not None

@@ -20,7 +20,7 @@ from paramtrans.translators.base import LearnedTranslator, before_positive, posi
 from paramtrans_equivariant.grid import Grid
 from paramtrans_equivariant.layers import Embed
 from paramtrans_equivariant.options import EquivariantOptions
-from paramtrans_equivariant.probing import Errors, OwnProbes, Readout, Seen
+from paramtrans_equivariant.probing import Errors, OwnProbes, Seen, SolvedReadout
 from paramtrans_equivariant.rounds import Family, Round
 
 
@@ -107,7 +107,7 @@ class Equivariant(LearnedTranslator):
         self.source, self.target, self.family, self.writes = source, family.target, family, family.writes
         self.run_source = block_stacked(source)
         reads_out = self.options.probes and self.target.readout
-        self.readout = Readout(self.target, self.options.ridge) if reads_out else None
+        self.readout = SolvedReadout(self.target, self.options.ridge) if reads_out else None
         self.errors = Errors(self.target) if self.options.rounds > 1 else None
 
     def _begin(self, family: Family) -> None:

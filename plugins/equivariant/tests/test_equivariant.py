@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from paramtrans_equivariant.probing import Readout, Seen
+from paramtrans_equivariant.probing import Seen, SolvedReadout
 from torch import Tensor, nn
 
 from paramtrans import Context, FeatureSpec, Hosts, Split, Task, components
@@ -220,7 +220,7 @@ def test_the_readout_is_the_ridge_regression(name: str, options: dict[str, Any])
     entering = features()[:1] + 1
     wanted = entering + torch.rand_like(entering)  # positive everywhere, so that the ReLU hides nothing
     params = {key: t.double() for key, t in initial(target.module, [4]).items()}
-    solved = Readout(target, ridge=1e-9)(params, Seen(entering, wanted, torch.ones(1, 1, 1, 1, 1)))
+    solved = SolvedReadout(target, ridge=1e-9)(params, Seen(entering, wanted, torch.ones(1, 1, 1, 1, 1)))
     module = target.module().double()
     module.load_state_dict({key: t[0] for key, t in solved.items()})
     weights = [
