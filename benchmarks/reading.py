@@ -41,11 +41,11 @@ def rows(setting: Setting) -> list[Row]:
                 for side in range(2):
                     {name: torch.stack([pair[side][name] for pair in loaded]) for name in loaded[0][side]}
 
-        found = take_turns(
+        measured = take_turns(
             {"ours": lambda: rate(amount, ours), "theirs": lambda: rate(amount, theirs)}, setting.size.rounds
         )
     name = f"reading {amount:,} pairs in random batches of {BATCH:,}"
-    return [row(name, "one file a tensor set with torch.load", "pairs/s", found["ours"], found["theirs"])]
+    return [row(name, "one file a tensor set with torch.load", "pairs/s", measured["ours"], measured["theirs"])]
 
 
 def batches(count: int) -> Iterator[torch.Tensor]:

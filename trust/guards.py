@@ -55,12 +55,12 @@ def names_from_files(setting: Setting, count: Count) -> None:
 def outputs_replace_nothing(setting: Setting, count: Count) -> None:
     """What is written takes the place of files alone, and never of an input or of a finished run's file."""
     whole, _ = undisturbed(setting.folder.parent / "undisturbed")
-    made: dict[str, Callable[[Path], object]] = {
+    writers: dict[str, Callable[[Path], object]] = {
         "a pipe": os.mkfifo,
         "a device": lambda path: path.symlink_to("/dev/null"),
         "a link": lambda path: path.symlink_to(write(path.with_name("mine"), b"mine")),
     }
-    for number, (what, make) in enumerate(list(made.items())[: setting.trials]):
+    for number, (what, make) in enumerate(list(writers.items())[: setting.trials]):
         path = setting.folder / str(number) / "page.html"
         path.parent.mkdir(parents=True)
         make(path)
@@ -165,10 +165,10 @@ def states_of_torch(setting: Setting, count: Count) -> None:
         try:
             with around():
                 before = torch.get_rng_state()
-                found = paramtrans.translate(network, calibrate=inputs)
+                translation = paramtrans.translate(network, calibrate=inputs)
                 drawn = not torch.equal(before, torch.get_rng_state())
-            other = [key for key, tensor in found.state_dict().items() if not torch.equal(tensor, wanted[key])]
-            trainable = not any(parameter.is_inference() for parameter in found.parameters())
+            other = [key for key, tensor in translation.state_dict().items() if not torch.equal(tensor, wanted[key])]
+            trainable = not any(parameter.is_inference() for parameter in translation.parameters())
             problems = [f"{other[0]} differs"] if other else []
             problems += ([] if trainable else ["cannot be trained"]) + (["random numbers were drawn"] if drawn else [])
         except Exception as error:
@@ -271,7 +271,7 @@ def _unread() -> None:
 
     sealed_params.read_parameters = lambda path: __import__("torch").load(path, weights_only=True)
     cache.at_home = lambda path, otherwise: Path(path).expanduser()
-    outside._checked = lambda path, found, at_most: found.st_size
+    outside._checked = lambda path, status, at_most: status.st_size
 
 
 WITHOUT: dict[str, Callable[[], None]] = {

@@ -151,7 +151,7 @@ def conformance(*names: str, registry: Registry | None = None, kind: str | None 
     tried = [subject for name in names for subject in subjects(name, registry, kind)]
     cases = [pytest.param(promise, s, id=f"{s.title}-{promise.name}") for s in tried for promise in checks(s)]
 
-    @pytest.mark.parametrize(("made", "subject"), cases)
+    @pytest.mark.parametrize(("check", "subject"), cases)
     def test_conformance(check: Check, subject: Subject) -> None:
         check(subject)
 

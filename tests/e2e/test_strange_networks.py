@@ -136,18 +136,18 @@ def test_an_output_never_takes_the_place_of_an_input(
 ) -> None:
     from safetensors.torch import save_file
 
-    own = tmp_path / "model.safetensors"
-    save_file(torch.load(model[0], weights_only=True), own)
-    before, arguments = own.read_bytes(), [str(own), *model[1:], "--with", "prune"]
-    status, _, err = shell(capsys, *arguments, "-o", str(own))
-    assert status == 2 and "--force" in err and own.read_bytes() == before
+    path = tmp_path / "model.safetensors"
+    save_file(torch.load(model[0], weights_only=True), path)
+    before, arguments = path.read_bytes(), [str(path), *model[1:], "--with", "prune"]
+    status, _, err = shell(capsys, *arguments, "-o", str(path))
+    assert status == 2 and "--force" in err and path.read_bytes() == before
     link = tmp_path / "link.safetensors"
-    link.symlink_to(own)
-    assert shell(capsys, *arguments, "-o", str(link), "--force")[0] == 2 and own.read_bytes() == before
+    link.symlink_to(path)
+    assert shell(capsys, *arguments, "-o", str(link), "--force")[0] == 2 and path.read_bytes() == before
     record = sealed_params.record_path(tmp_path / "new.safetensors")
     record.symlink_to("/dev/null")
     assert shell(capsys, *arguments, "-o", str(tmp_path / "new.safetensors"))[0] == 2 and record.is_symlink()
-    assert shell(capsys, *arguments, "-o", str(own), "--force")[0] == 0 and own.read_bytes() != before
+    assert shell(capsys, *arguments, "-o", str(path), "--force")[0] == 0 and path.read_bytes() != before
 
 
 def test_a_card_with_odd_content_is_told_in_words(

@@ -41,7 +41,7 @@ def test_what_a_run_leaves_is_answered_from_in_words_whatever_was_done_to_it(
 
     def refused(*arguments: object) -> str:
         capsys.readouterr()
-        assert main([str(each) for each in arguments]) == 2
+        assert main([str(argument) for argument in arguments]) == 2
         err = capsys.readouterr().err
         assert "Traceback" not in err and err.count("\n") <= 2
         return err
@@ -89,7 +89,7 @@ def test_an_answer_is_all_there_is_on_standard_output(tmp_path: Path, support: P
     settings = ["zoo.train=3", "run.device=cpu", "training.epochs=1", f"run.dir={tmp_path / 'run'}"]
     arguments = ["run", str(support / "tiny.toml"), "--json", "--quiet"]
     arguments += ["--plugin", str(support / "tiny_task.py"), "--plugin", str(plugin)]
-    arguments += [each for setting in settings for each in ("--set", setting)]
+    arguments += [part for setting in settings for part in ("--set", setting)]
     done = subprocess.run(
         [sys.executable, "-m", "paramtrans.cli.main", *arguments],
         capture_output=True,

@@ -61,10 +61,10 @@ def refused(do, cache: Path, *arguments: object) -> str:
 
 def test_inspect_says_what_is_there(do) -> None:
     status, out, _ = do("zoo", "inspect", GOLDEN, "--json", "--verify")
-    found = json.loads(out)
-    assert status == 0 and found["hosts"] == {"report": 2, "select": 1, "train": 3}
-    assert [(t["target"]["name"], t["hosts"]) for t in found["targets"]] == [("conv", 5)]
-    assert found["tensors"]["former.0.weight"] == [4, 1, 3, 3] and found["files"] == 5
+    summary = json.loads(out)
+    assert status == 0 and summary["hosts"] == {"report": 2, "select": 1, "train": 3}
+    assert [(t["target"]["name"], t["hosts"]) for t in summary["targets"]] == [("conv", 5)]
+    assert summary["tensors"]["former.0.weight"] == [4, 1, 3, 3] and summary["files"] == 5
     assert "basic_block" in do("zoo", "inspect", GOLDEN)[1]
 
 
@@ -220,9 +220,9 @@ def published(folder: Path, rename: Callable[[str, str], str] = lambda part, nam
         for model in range(len(next(iter(shard.values())))):
             for part, name in PARTS.items():
                 (folder / name).mkdir(parents=True, exist_ok=True)
-                own = [s[0] for s in order(zoo, part)]
+                stems = [s[0] for s in order(zoo, part)]
                 stack = {**shard, **targets}
-                state = {rename(part, tensor): stack[f"{part}.{tensor}"][model].clone() for tensor in own}
+                state = {rename(part, tensor): stack[f"{part}.{tensor}"][model].clone() for tensor in stems}
                 if part != "target":
                     state["net.bn.num_batches_tracked"] = torch.tensor(3)
                 torch.save(state, folder / name / f"{number}.pth")

@@ -64,9 +64,9 @@ def listening(plugins: Plugins, stop_at: str = "") -> Listener:
 def test_zoos_are_told_of_shard_by_shard(tiny_plugins: Plugins, tiny_config: Make) -> None:
     listener = listening(tiny_plugins)
     run(tiny_config("training.epochs=1"), loaded=tiny_plugins)
-    one = [("zoo_started", 1, 4), *(("shard_finished", 1, left) for left in (3, 2, 1, 0)), ("zoo_finished", 1)]
+    events = [("zoo_started", 1, 4), *(("shard_finished", 1, left) for left in (3, 2, 1, 0)), ("zoo_finished", 1)]
     two = [("zoo_started", 2, 3), *(("shard_finished", 2, left) for left in (2, 1, 0)), ("zoo_finished", 2)]
-    assert listener.told == [("run_started",), *one, *two, ("epoch_ended", 1), ("run_finished",)]
+    assert listener.told == [("run_started",), *events, *two, ("epoch_ended", 1), ("run_finished",)]
 
 
 @pytest.mark.parametrize("event", ["run_started", "zoo_started", "shard_finished", "epoch_ended", "run_finished"])

@@ -35,8 +35,8 @@ def test_a_byte_order_mark_is_named(tmp_path: Path) -> None:
 
 
 def test_numbers_that_are_not_finite_become_null_and_are_named() -> None:
-    found, lost = documents.finite({"a": [1.0, math.nan], "b": {"c": math.inf, "d": "x"}})
-    assert found == {"a": [1.0, None], "b": {"c": None, "d": "x"}} and lost == ["a.1", "b.c"]
+    finite, lost = documents.finite({"a": [1.0, math.nan], "b": {"c": math.inf, "d": "x"}})
+    assert finite == {"a": [1.0, None], "b": {"c": None, "d": "x"}} and lost == ["a.1", "b.c"]
 
 
 def test_text_that_no_utf8_has_is_escaped_and_comes_back(tmp_path: Path) -> None:

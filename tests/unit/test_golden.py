@@ -36,10 +36,10 @@ def test_a_translator_writes_what_it_wrote_then() -> None:
     hosts, _ = sealed_params.load_params(shard)
     source = {name.removeprefix("source."): t for name, t in hosts.items() if name.startswith("source.")}
     expected, _ = sealed_params.load_params(GOLDEN / "translated.safetensors")
-    found = translator.translate(source)
-    assert found.keys() == expected.keys()
+    written = translator.translate(source)
+    assert written.keys() == expected.keys()
     for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor)
+        torch.testing.assert_close(written[name], tensor)
 
 
 def test_a_zoo_is_found_under_its_old_name_and_is_whole(tiny_config: Callable[..., Config]) -> None:

@@ -39,10 +39,10 @@ EVALUATION = json.loads((Path(__file__).parents[1] / "golden" / "run" / "evaluat
 def finished(tmp_path: Path) -> Path:
     path = tmp_path / "run"
     path.mkdir()
-    own = folder(path)
-    own.seconds = {"training": 1.5}
-    json_files.write_json(own.file("evaluation.json"), EVALUATION)
-    own.write_record("finished", ["paramtrans 0.1.0"])
+    run_folder_ = folder(path)
+    run_folder_.seconds = {"training": 1.5}
+    json_files.write_json(run_folder_.file("evaluation.json"), EVALUATION)
+    run_folder_.write_record("finished", ["paramtrans 0.1.0"])
     return path
 
 
@@ -64,9 +64,9 @@ def test_an_empty_folder_has_nothing_to_resume(tmp_path: Path) -> None:
 
 
 def test_a_finished_run_gives_its_evaluation_and_its_times(finished: Path) -> None:
-    own = folder(finished)
-    assert own.resume().document() == EVALUATION
-    assert own.seconds == {"training": 1.5}
+    opened = folder(finished)
+    assert opened.resume().document() == EVALUATION
+    assert opened.seconds == {"training": 1.5}
 
 
 def test_an_unfinished_run_gives_its_times_and_start_alone(finished: Path) -> None:
@@ -125,12 +125,12 @@ def test_a_record_with_wrong_parts_is_refused_with_what_to_do(finished: Path, ed
     refused(finished)
 
 
-@pytest.mark.parametrize("found", [RUN_FORMAT + 1, 0, "1", None])
-def test_an_unknown_format_is_refused_with_both_versions(finished: Path, found: Any) -> None:
+@pytest.mark.parametrize("version", [RUN_FORMAT + 1, 0, "1", None])
+def test_an_unknown_format_is_refused_with_both_versions(finished: Path, version: Any) -> None:
     record = json.loads((finished / "run.json").read_text())
-    json_files.write_json(finished / "run.json", {**record, "format": found})
+    json_files.write_json(finished / "run.json", {**record, "format": version})
     message = refused(finished)
-    assert f"format {found}" in message and f"reads {RUN_FORMAT}" in message
+    assert f"format {version}" in message and f"reads {RUN_FORMAT}" in message
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b"\xff", b"{}"], ids=repr)
@@ -187,8 +187,8 @@ def test_numbers_that_are_not_finite_are_null_in_the_file_and_none_to_the_reader
 ) -> None:
     lost = copy.deepcopy(EVALUATION)
     lost["methods"]["translated"] |= {"mean": math.nan, "ci95": [math.nan, math.inf]}
-    found = folder(finished).write_evaluation(Evaluation.model_validate(lost))
-    assert found.methods["translated"].mean is None and found.methods["translated"].ci95 == [None, None]
+    written = folder(finished).write_evaluation(Evaluation.model_validate(lost))
+    assert written.methods["translated"].mean is None and written.methods["translated"].ci95 == [None, None]
     assert json.loads((finished / "evaluation.json").read_text())["methods"]["translated"]["mean"] is None
     assert "null for 3 numbers that are not finite" in caplog.text
 
@@ -235,14 +235,14 @@ def test_an_edited_evaluation_is_never_answered_from(finished: Path) -> None:
 @pytest.mark.parametrize("damage", ["change", "remove"])
 @pytest.mark.parametrize("name", ["metrics.jsonl", "report.html", "translator/translator.json", "tensorboard/events"])
 def test_a_result_that_was_damaged_is_named_and_the_run_answers_without_it(finished, caplog, name, damage) -> None:
-    own = folder(finished)
-    files.write_bytes(own.file(name), b"content")
-    own.write_record("finished", [])
+    opened = folder(finished)
+    files.write_bytes(opened.file(name), b"content")
+    opened.write_record("finished", [])
     assert folder(finished).resume().document() == EVALUATION and not caplog.records
-    own.file(name).write_bytes(b"contend") if damage == "change" else own.file(name).unlink()
+    opened.file(name).write_bytes(b"contend") if damage == "change" else opened.file(name).unlink()
     assert folder(finished).resume().document() == EVALUATION
     [warning] = caplog.records
-    assert str(own.file(name)) in warning.getMessage()
+    assert str(opened.file(name)) in warning.getMessage()
 
 
 @pytest.mark.parametrize("name", ["translator", "tensorboard", "checkpoint", "evaluation.json"])
@@ -265,12 +265,12 @@ def test_nothing_is_written_through_a_link(finished: Path, tmp_path: Path, name:
 
 
 def test_clearing_leaves_the_files_of_others(finished: Path) -> None:
-    own = folder(finished)
-    sealed_params.save_params(own.checkpoint / "epoch-0000001.safetensors", {}, {})
+    opened = folder(finished)
+    sealed_params.save_params(opened.checkpoint / "epoch-0000001.safetensors", {}, {})
     (finished / "notes.txt").write_text("mine")
-    own.clear()
+    opened.clear()
     assert [path.name for path in finished.iterdir()] == ["notes.txt"]
-    own.clear()
+    opened.clear()
 
 
 def test_metrics_are_one_json_line_an_epoch(tmp_path: Path) -> None:

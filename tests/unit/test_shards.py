@@ -25,8 +25,8 @@ def written(tmp_path: Path) -> tuple[list[Path], Params]:
     return paths, concatenate(stacks)
 
 
-def same(one: Params, other: Params) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+def same(first: Params, second: Params) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.parametrize("index", [[0], [7, 0, 3, 3, 2], [5, 4], list(range(8)), []])
@@ -40,8 +40,8 @@ def test_models_are_taken_in_the_order_asked_for(written: tuple[list[Path], Para
 
 def test_only_what_is_asked_for_is_read(written: tuple[list[Path], Params]) -> None:
     paths, everything = written
-    found = Shards(paths, ("a.",)).take([6, 1])
-    assert same(found, {name: tensor[[6, 1]] for name, tensor in everything.items() if name.startswith("a.")})
+    taken = Shards(paths, ("a.",)).take([6, 1])
+    assert same(taken, {name: tensor[[6, 1]] for name, tensor in everything.items() if name.startswith("a.")})
 
 
 def test_one_pass_gives_everything_in_order_in_pieces(written: tuple[list[Path], Params]) -> None:

@@ -56,16 +56,16 @@ def test_documents_are_for_people_too(tmp_path: Path) -> None:
     assert (tmp_path / "x.json").read_text(encoding="utf-8") == '{\n  "größe": [\n    1\n  ]\n}\n'
 
 
-@pytest.mark.parametrize("found", [3, 0, True, 1.0, "1", None, [1]])
-def test_a_format_that_is_not_read_is_told_with_that_which_is_and_what_to_do(found: Any) -> None:
+@pytest.mark.parametrize("version", [3, 0, True, 1.0, "1", None, [1]])
+def test_a_format_that_is_not_read_is_told_with_that_which_is_and_what_to_do(version: Any) -> None:
     with pytest.raises(StoreError) as caught:
-        json_files.check_format(Path("x.json"), found, (1, 2), "use --fresh")
-    assert str(caught.value) == f"x.json: has format {found}, this paramtrans reads 2; use --fresh"
+        json_files.check_format(Path("x.json"), version, (1, 2), "use --fresh")
+    assert str(caught.value) == f"x.json: has format {version}, this paramtrans reads 2; use --fresh"
 
 
 def test_every_format_that_is_read_is_accepted() -> None:
-    for found in (1, 2):
-        json_files.check_format(Path("x.json"), found, (1, 2))
+    for version in (1, 2):
+        json_files.check_format(Path("x.json"), version, (1, 2))
 
 
 @pytest.mark.parametrize(("number", "reason"), [(errno.ENOSPC, os.strerror(errno.ENOSPC)), (None, "a reason in words")])
@@ -90,9 +90,9 @@ def test_types_are_kept(tmp_path: Path, dtype: torch.dtype) -> None:
 def test_views_and_shared_tensors_are_saved(tmp_path: Path) -> None:
     path, whole = tmp_path / "x.safetensors", torch.arange(12.0).view(3, 4)
     sealed_params.save_params(path, {"turned": whole.T, "part": whole[:, 1:3], "whole": whole, "again": whole}, {})
-    found, _ = sealed_params.load_params(path)
-    assert torch.equal(found["turned"], whole.T) and torch.equal(found["part"], whole[:, 1:3])
-    assert torch.equal(found["again"], whole) and torch.equal(found["whole"], whole)
+    loaded, _ = sealed_params.load_params(path)
+    assert torch.equal(loaded["turned"], whole.T) and torch.equal(loaded["part"], whole[:, 1:3])
+    assert torch.equal(loaded["again"], whole) and torch.equal(loaded["whole"], whole)
 
 
 def test_tensors_with_gradients_and_no_tensors_are_saved(tmp_path: Path) -> None:
@@ -121,9 +121,9 @@ def test_tensors_with_gradients_and_no_tensors_are_saved(tmp_path: Path) -> None
 def test_any_record_comes_back(tmp_path: Path, record: dict[str, Any]) -> None:
     path = tmp_path / "x.safetensors"
     sealed_params.save_params(path, PARAMS, record)
-    found = sealed_params.load_record(path)
+    loaded = sealed_params.load_record(path)
     reserved = {"bytes", "sha256"}
-    assert {key: found[key] for key in record if key not in reserved} == {
+    assert {key: loaded[key] for key in record if key not in reserved} == {
         key: value for key, value in record.items() if key not in reserved
     }
 
@@ -373,8 +373,8 @@ def tensor(**changes: Any) -> dict[str, Any]:
 
 
 def test_these_hostile_files_differ_from_a_good_one_in_what_they_say(tmp_path: Path) -> None:
-    found, _ = sealed_params.load_params(hostile(tmp_path / "x.safetensors", header(tensor())))
-    assert torch.equal(found["t"], torch.zeros(4))
+    loaded, _ = sealed_params.load_params(hostile(tmp_path / "x.safetensors", header(tensor())))
+    assert torch.equal(loaded["t"], torch.zeros(4))
 
 
 @pytest.mark.parametrize(

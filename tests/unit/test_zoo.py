@@ -52,13 +52,13 @@ def files(zoo: Zoo) -> dict[str, bytes]:
     return {str(path.relative_to(zoo.dir)): path.read_bytes() for path in sorted(zoo.dir.rglob("*.safetensors"))}
 
 
-def same(one: Params, other: Params) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+def same(first: Params, second: Params) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def same_hosts(one: Hosts, other: Hosts) -> bool:
-    return one.parts().keys() == other.parts().keys() and all(
-        same(params, other.parts()[part]) for part, params in one.parts().items()
+def same_hosts(first: Hosts, second: Hosts) -> bool:
+    return first.parts().keys() == second.parts().keys() and all(
+        same(params, second.parts()[part]) for part, params in first.parts().items()
     )
 
 
@@ -96,9 +96,9 @@ def test_whatever_changes_a_host_changes_the_folder_of_its_zoo(tiny_config: Make
     ],
 )
 def test_what_changes_targets_alone_keeps_the_hosts_and_changes_the_targets_folder(tiny_config, setting: str) -> None:
-    one, other = zoo_of(tiny_config()), zoo_of(tiny_config(setting))
-    assert one.dir == other.dir
-    assert one.target_dir != other.target_dir
+    before, after = zoo_of(tiny_config()), zoo_of(tiny_config(setting))
+    assert before.dir == after.dir
+    assert before.target_dir != after.target_dir
 
 
 @pytest.mark.parametrize(
@@ -111,8 +111,8 @@ def test_what_changes_targets_alone_keeps_the_hosts_and_changes_the_targets_fold
     ],
 )
 def test_counts_and_later_stages_leave_the_zoo_where_it_is(tiny_config: Make, setting: str) -> None:
-    one, other = zoo_of(tiny_config()), zoo_of(tiny_config(setting))
-    assert (one.dir, one.target_dir) == (other.dir, other.target_dir)
+    before, after = zoo_of(tiny_config()), zoo_of(tiny_config(setting))
+    assert (before.dir, before.target_dir) == (after.dir, after.target_dir)
 
 
 def test_the_recipe_is_the_same_whatever_the_order_in_the_file(tiny_config: Make) -> None:
@@ -122,10 +122,10 @@ def test_the_recipe_is_the_same_whatever_the_order_in_the_file(tiny_config: Make
 
 @pytest.mark.parametrize(("count", "size"), [(0, 3), (1, 3), (3, 3), (7, 3), (7, 1), (2, 16)])
 def test_shards_cover_every_host_once(count: int, size: int) -> None:
-    found = shards("train", count, size)
-    assert [n for shard in found for n in range(shard.start, shard.stop)] == list(range(count))
-    assert all(0 < shard.stop - shard.start <= size for shard in found)
-    assert len({shard.file for shard in found}) == len(found)
+    covering = shards("train", count, size)
+    assert [n for shard in covering for n in range(shard.start, shard.stop)] == list(range(count))
+    assert all(0 < shard.stop - shard.start <= size for shard in covering)
+    assert len({shard.file for shard in covering}) == len(covering)
 
 
 # Steps 1 and 2
@@ -152,8 +152,8 @@ def test_step_one_learns(tiny_config: Make) -> None:
     builder = Builder(config, components())
     builder.task.prepare(Path())
     hosts = zoo.load("report")
-    found = accuracies(builder.runner, hosts, {"s": (builder.runner.source, hosts.source)}, builder.task.split("test"))
-    assert found["s"].min() > 60  # of four classes
+    scores = accuracies(builder.runner, hosts, {"s": (builder.runner.source, hosts.source)}, builder.task.split("test"))
+    assert scores["s"].min() > 60  # of four classes
 
 
 def test_step_two_leaves_former_source_and_latter_bit_for_bit(tiny_config: Make) -> None:
@@ -273,10 +273,10 @@ def test_another_target_reuses_all_hosts(tiny_config: Make) -> None:
 
 def test_fewer_pairs_than_hosts_are_pairs_beside_hosts_without_targets(tiny_config: Make) -> None:
     full, _ = train(tiny_config())
-    some, jobs = train(tiny_config("zoo.pairs=4"))
+    paired, jobs = train(tiny_config("zoo.pairs=4"))
     assert [(job.start, job.stop) for job in jobs] == [(3, 4)]
-    pairs = some.pairs()
-    assert len(some.load("train")) == 6 and some.load("train").target is None
+    pairs = paired.pairs()
+    assert len(paired.load("train")) == 6 and paired.load("train").target is None
     assert pairs is not None and len(pairs) == 4 and pairs.seeds == full.load("train").seeds[:4]
     assert same(pairs.source, stacks.take(full.load("train").source, range(4)))
     for name, tensor in pairs.target.items():

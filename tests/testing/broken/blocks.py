@@ -149,10 +149,10 @@ class OwnRandomness(Sound):
     class Module(Module):
         def __init__(self, channels: int, hidden: int) -> None:
             super().__init__(channels, hidden)
-            own = torch.Generator()
-            own.seed()
+            generator = torch.Generator()
+            generator.seed()
             if not self.expand.weight.is_meta:
-                self.expand.weight.data.add_(0.1 * torch.randn(self.expand.weight.shape, generator=own))
+                self.expand.weight.data.add_(0.1 * torch.randn(self.expand.weight.shape, generator=generator))
 
 
 class Lenient(Sound):

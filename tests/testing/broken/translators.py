@@ -43,13 +43,13 @@ class SoundFamilies(Sound):
         return (self.target, *(other.target for other in self.others))
 
     def add_family(self, target: Any) -> None:
-        if all(known.spec != target.spec for known in self.families):
+        if all(family.spec != target.spec for family in self.families):
             self.others.append(Sound(self.options, self.source, target))
 
     def resized(self, source: Any, target: Any) -> Any:
-        for each in (self, *self.others):
-            if (each.source.spec, each.target.spec) == (source.spec, target.spec):
-                return each
+        for translator in (self, *self.others):
+            if (translator.source.spec, translator.target.spec) == (source.spec, target.spec):
+                return translator
         raise SpecMismatch("not one of these")
 
 
