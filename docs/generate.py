@@ -155,8 +155,9 @@ def hooks_page() -> str:
     for name, value in vars(hookspecs).items():
         if name.startswith("paramtrans_"):
             arguments = ", ".join(inspect.signature(value).parameters)
-            doc = inspect.getdoc(value) or ""
-            lines += [f"## `{name}({arguments})`", "", doc.replace("Example: `", "Example:\n\n`"), ""]
+            doc = re.sub(r"^    (\w+): ", r"- `\1`: ", inspect.getdoc(value) or "", flags=re.MULTILINE)
+            doc = doc.replace("Args:\n", "").replace("Example: `", "Example:\n\n`")
+            lines += [f"## `{name}({arguments})`", "", doc, ""]
     return "\n".join(lines)
 
 
