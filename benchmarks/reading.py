@@ -66,9 +66,9 @@ def _write_singles(folder: Path, pairs: Hosts, number: int) -> tuple[Path, Path]
     assert pairs.target is not None
     paths = folder / f"source-{number}.pth", folder / f"target-{number}.pth"
     for path, params in zip(paths, (pairs.source, pairs.target), strict=True):
-        torch.save(_one(params, number % SHARD), path)
+        torch.save(_model(params, number % SHARD), path)
     return paths
 
 
-def _one(params: Params, number: int) -> Params:
+def _model(params: Params, number: int) -> Params:
     return {name: tensor[0] for name, tensor in take(params, [number]).items()}

@@ -127,7 +127,7 @@ def _refused(do: Callable[[], Any]) -> Any:
 
 def _zoo(copy: Path, whole: Shell) -> list[str]:
     """The zoo is made good again, to the same bits."""
-    run_ = _made(whole, f"run.cache={copy}")
+    run_ = _run_of(whole, f"run.cache={copy}")
     for step in (1, 2):
         run_.zoo.write_recipe(step)
         for job in run_.zoo.missing(step):
@@ -165,14 +165,14 @@ def _checkpoint(trainer: Callable[[Path], dict[str, Any]], copy: Path, expected:
     return ["other weights"] if any(not tensor.equal(resumed[name]) for name, tensor in expected.items()) else []
 
 
-def _made(whole: Shell, *settings: str) -> Run:
+def _run_of(whole: Shell, *settings: str) -> Run:
     fixed = ["run.device=cpu", f"run.dir={whole.run}", *settings]
     return Run(config.load(CONFIG, plugins().registry(), fixed), "run", Reporter(), plugins())
 
 
 def _trainer(whole: Shell) -> Callable[[Path], dict[str, Any]]:
     """Trains the translator from a checkpoint's folder; returns its weights."""
-    run_ = _made(whole, f"run.cache={whole.zoos}")
+    run_ = _run_of(whole, f"run.cache={whole.zoos}")
     run_.builder.task.prepare(run_.cache)
     train, select = run_.zoo.load("train"), run_.zoo.load("select")
 

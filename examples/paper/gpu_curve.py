@@ -47,14 +47,14 @@ class Curve:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.started = options, time.monotonic()
         self.folder = Path(options.cache) if options.cache else cache.cache_dir(None)
-        self.found: dict[str, Any] = {"device": _device(), "points": []}
+        self.results: dict[str, Any] = {"device": _device(), "points": []}
 
     def say(self, text: str) -> None:
         print(f"[{time.monotonic() - self.started:6.1f} s] {text}", flush=True)
 
     def write(self) -> None:
         self.options.out.parent.mkdir(parents=True, exist_ok=True)
-        self.options.out.write_text(json.dumps(self.found, indent=1) + "\n")
+        self.options.out.write_text(json.dumps(self.results, indent=1) + "\n")
 
     def builder(self, pairs: int, *further: str) -> Builder:
         registry = components()
@@ -80,7 +80,7 @@ class Curve:
                     seconds[number] += time.monotonic() - part_begun
             longest = max(longest, time.monotonic() - before)
             pairs_made += job.stop - start
-            self.found["zoo"] = {
+            self.results["zoo"] = {
                 "pairs": there + pairs_made,
                 "made": pairs_made,
                 "seconds": round(sum(seconds), 1),
@@ -101,11 +101,16 @@ class Curve:
         kept = min(self.options.report, len(hosts) // 4)
         selection, hosts = hosts.pick(range(len(hosts) - kept, len(hosts))), hosts.pick(range(len(hosts) - kept))
         self.reports = {"given": given, "own": selection}
-        self.found["hosts"] = {"train": len(hosts), **{name: len(reported) for name, reported in self.reports.items()}}
+        self.results["hosts"] = {
+            "train": len(hosts),
+            **{name: len(reported) for name, reported in self.reports.items()},
+        }
         if self.options.save:
             self.save(hosts)
-        self.found["rivals"] = {name: self.rivals(builder, reported, hosts) for name, reported in self.reports.items()}
-        self.say(f"rivals: {json.dumps(self.found['rivals'])}")
+        self.results["rivals"] = {
+            name: self.rivals(builder, reported, hosts) for name, reported in self.reports.items()
+        }
+        self.say(f"rivals: {json.dumps(self.results['rivals'])}")
         self.write()
         self.train(hosts, selection)
 
@@ -150,7 +155,7 @@ class Curve:
                     builder.runner, reported, blocks, builder.task.split("test"), builder.device
                 )
                 point[name] = statistics.summarise(values["translated"]).as_dict()
-            self.found["points"].append(point)
+            self.results["points"].append(point)
             self.say(json.dumps({**point, **{name: round(point[name]["mean"], 1) for name in self.reports}}))
             self.write()
 

@@ -118,7 +118,7 @@ class Comparison:
                 accuracies={method: values.tolist() for method, values in self.accuracies.items()},
             ),
             examples=self.examples,
-            translator=self._own(),
+            translator=self._of_own_translator(),
             diagnosis=self._diagnosis(),
             blocks=BlockCosts(**costs),
             break_even=None if self.translator is None else self._pays(history, zoo_seconds),
@@ -229,7 +229,7 @@ class Comparison:
         name = self.builder.config.evaluation.baseline or "translated"
         return name if name in self.accuracies else None
 
-    def _own(self) -> OwnTranslator | None:
+    def _of_own_translator(self) -> OwnTranslator | None:
         """The run's own translator, in a few words."""
         if self.translator is None or self.builder.config.translator is None:
             return None

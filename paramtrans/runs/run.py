@@ -128,7 +128,7 @@ class Run:
         self.cache = cache_dir(config.run.cache)
         with memory.out_of_memory_hint(where):
             self.zoos = Zoos(self.builder, self.cache, registry)
-        self.zoo = self.zoos.own
+        self.zoo = self.zoos.main
         path = at_home(config.run.dir, "set run.dir to a folder") if config.run.dir else Path("runs") / name
         self.folder = RunFolder(path, config.model_dump(mode="json"))
         self.info = RunInfo(path.absolute(), self.folder.config)

@@ -128,7 +128,7 @@ class Sweep:
         rows = []
         for number, (member, run) in enumerate(zip(self.members, self.runs, strict=True), 1):
             with self.reporter.stage(f"[{number}/{len(self.runs)}] {member.name}", 1) as stage:
-                result = self._one(member, run)
+                result = self._run_member(member, run)
                 stage.advance()
             if result is not None:
                 rows.append(row(member, result))
@@ -136,7 +136,7 @@ class Sweep:
                 self._write(rows)
         return SweepResult(self.folder, self.name, rows, self.options)
 
-    def _one(self, member: Member, run: Run) -> RunResult | None:
+    def _run_member(self, member: Member, run: Run) -> RunResult | None:
         """One run; None where its data cannot be had, and that is no matter. What several learn is learned once."""
         if member.values.get("case") in self.options.optional:
             try:

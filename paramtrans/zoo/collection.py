@@ -19,15 +19,16 @@ class Zoos:
     def __init__(self, builder: Builder, cache: Path, registry: Registry) -> None:
         config = builder.config
         needs_own = config.report is None or config.report.begin != "fresh"
-        self.own = Zoo(builder, cache, ROLES if needs_own else ROLES[:2])
-        self.learning = [self.own]
+        self.main = Zoo(builder, cache, ROLES if needs_own else ROLES[:2])
+        """That of the run's own task."""
+        self.learning = [self.main]
         """Those whose training hosts the translator learns from."""
         for task in config.zoo.also:
             self.learning.append(Zoo(Builder(config.with_task(task), registry), cache, ROLES[:2]))
-        self.reported = self.own
+        self.reported = self.main
         """The one whose report hosts are reported on."""
         if config.report is not None:
-            begin = (config.report.begin, self.own) if needs_own else None
+            begin = (config.report.begin, self.main) if needs_own else None
             self.reported = Zoo(Builder(config.reported(), registry), cache, ROLES[2:], begin)
 
     @property
@@ -42,7 +43,7 @@ class Zoos:
 
     def unfit(self) -> Iterator[str]:
         """What keeps the blocks out of the hosts of further tasks, or objectives from learning from them."""
-        builder = self.own.builder
+        builder = self.main.builder
         for zoo in self.all[1:]:
             for name, adapter in (("source", builder.source), ("target", builder.target)):
                 try:

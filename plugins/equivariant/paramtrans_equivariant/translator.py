@@ -77,8 +77,8 @@ class Equivariant(LearnedTranslator):
         number = self._number(target)
         if number is None:
             raise SpecMismatch(
-                f"the target block, {_told(target)}, is of another family than those the translator was trained for: "
-                f"{'; '.join(map(_told, self.families))}"
+                f"the target block, {_described(target)}, is of another family than those the translator was trained for: "
+                f"{'; '.join(map(_described, self.families))}"
             )
         family = other._family(number, target)
         families = {before.number: before for before in self._families} | {number: family}
@@ -231,5 +231,5 @@ def _key(group: str) -> str:
     return f"group_{group}"
 
 
-def _told(adapter: BlockAdapter) -> str:
+def _described(adapter: BlockAdapter) -> str:
     return f"{type(adapter).__name__} ({adapter.options})"

@@ -57,8 +57,8 @@ class MixesFamiliesUp(SoundFamilies):
     breaks = "families_stand_beside_each_other"
 
     def resized(self, source: Any, target: Any) -> Any:
-        found = super().resized(source, target)
-        return self.others[-1] if len(self.others) else found
+        copied = super().resized(source, target)
+        return self.others[-1] if len(self.others) else copied
 
 
 class FailsUnclearly(Sound):
