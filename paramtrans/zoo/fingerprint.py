@@ -47,19 +47,19 @@ def computed(builder: Builder, step: int, data: bool = True) -> dict[str, Number
     """By part, numbers of what the code of a step computes; without `data`, of the blocks alone."""
     task = builder.task
     features = _noise(EXAMPLES, *task.slot.shape)
-    makers: dict[str, Callable[[], list[Tensor]]] = {"source": lambda: [_run(builder.source.module, features)]}
+    computations: dict[str, Callable[[], list[Tensor]]] = {"source": lambda: [_run(builder.source.module, features)]}
     if step == 2:
-        makers = {"target": lambda: [_run(builder.target.module, features)]}
-    makers["latter"] = lambda: [_run(task.latter, features)]
+        computations = {"target": lambda: [_run(builder.target.module, features)]}
+    computations["latter"] = lambda: [_run(task.latter, features)]
     if data:
-        makers |= {name: lambda name=name: _examples(builder, name) for name in SPLITS}  # type: ignore[misc]
-        makers["augment"] = lambda: [_augmented(builder)]
+        computations |= {name: lambda name=name: _examples(builder, name) for name in SPLITS}  # type: ignore[misc]
+        computations["augment"] = lambda: [_augmented(builder)]
     fingerprints = {}
-    for name, make in makers.items():
+    for name, compute in computations.items():
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
-                fingerprints[name] = [number for tensor in make() for number in _numbers(tensor)]
+                fingerprints[name] = [number for tensor in compute() for number in _numbers(tensor)]
         except Exception as error:  # whatever a component does where it is not used as in a run
             logger.debug("no fingerprint of %s: %s", name, error)
     return fingerprints

@@ -92,7 +92,9 @@ class SolvedReadout:
 
     def __call__(self, params: Params, seen: Seen) -> Params:
         """The target with its readout solved for, so that the block does on the probes what the source does."""
-        with torch.autocast(seen.entering.device.type, enabled=False):  # moments in bfloat16 have no Cholesky factor
+        with torch.autocast(
+            seen.entering.device.type, enabled=False
+        ):  # Gram matrices in bfloat16 have no Cholesky factor
             return self._solved_for(params, seen)
 
     def _solved_for(self, params: Params, seen: Seen) -> Params:

@@ -76,9 +76,10 @@ class Equivariant(LearnedTranslator):
             raise SpecMismatch("the source block is of another family than the one the translator was made for")
         number = self._number(target)
         if number is None:
+            trained_for = "; ".join(map(_described, self.families))
             raise SpecMismatch(
-                f"the target block, {_described(target)}, is of another family than those the translator was trained for: "
-                f"{'; '.join(map(_described, self.families))}"
+                f"the target block, {_described(target)}, is of another family than those the translator was trained "
+                f"for: {trained_for}"
             )
         family = other._family(number, target)
         families = {before.number: before for before in self._families} | {number: family}
