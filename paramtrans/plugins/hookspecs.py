@@ -206,7 +206,7 @@ def paramtrans_epoch_ended(run: RunInfo, epoch: int, metrics: dict[str, float]) 
 
 @hookspec
 def paramtrans_run_finished(run: RunInfo, result: dict[str, Any]) -> None:
-    """A run is complete.
+    """A run is complete, and what it found is written.
 
     Args:
         run: As in `paramtrans_run_started`.
