@@ -105,7 +105,12 @@ CHECKS: list[Check] = []
 def check(
     *kinds: str, when: Callable[[Subject], bool] = lambda subject: True
 ) -> Callable[[Callable[[Subject], None]], Check]:
-    """Make a function the check of its name for these kinds; its docstring's first line is the promise."""
+    """Make a function the check of its name; its docstring's first line is the promise.
+
+    Args:
+        kinds: Those of the components that it is for.
+        when: Whether it says anything about a subject.
+    """
 
     def decorate(run: Callable[[Subject], None]) -> Check:
         says = (run.__doc__ or "").partition("\n")[0]

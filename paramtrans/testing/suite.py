@@ -58,9 +58,16 @@ class Result:
 def subjects(
     name: str, registry: Registry | None = None, kind: str | None = None, options: Mapping[str, Any] | None = None
 ) -> list[Subject]:
-    """All that a component's name, or a distribution's, stands for, with each set of options to try it with.
+    """All that a name stands for, with each set of options to try it with.
 
-    `kind` narrows it, `options` stand over the component's own `trials`. Raises `UnknownName`.
+    Args:
+        name: A component's, or a distribution's.
+        registry: Where it is looked up; all plugins that are installed unless given.
+        kind: Narrows it to components of this kind.
+        options: These stand over the component's own `trials`.
+
+    Raises:
+        UnknownName: there is nothing of that name, or nothing that can be tried.
     """
     registry, wanted = registry or components(), _canonical(name)
     entries = [e for e in registry if kind in (None, e.kind) and _canonical(e.provider.distribution) == wanted]
@@ -105,7 +112,11 @@ def _plugins(distribution: str) -> list[Entry]:
 
 
 def checks(subject: Subject) -> list[Check]:
-    """The checks of a subject, in order; those that fail at the door alone, where there are such."""
+    """The checks of a subject, in order; those that fail at the door alone, where there are such.
+
+    Args:
+        subject: The component, and the options to try it with.
+    """
     if subject.kind != "plugin":
         for gate in GATES:
             try:
@@ -117,7 +128,14 @@ def checks(subject: Subject) -> list[Check]:
 
 
 def results(tried: Iterable[Subject]) -> Iterator[Result]:
-    """Make every check of every subject, one after the other."""
+    """Make every check of every subject, one after the other.
+
+    Args:
+        tried: The subjects.
+
+    Yields:
+        What each check found, as soon as it is made.
+    """
     for subject in tried:
         for check in checks(subject):
             started, message = time.perf_counter(), ""
@@ -145,6 +163,17 @@ def conformance(*names: str, registry: Registry | None = None, kind: str | None 
         from paramtrans.testing import conformance
 
         test_conformance = conformance("my-distribution")
+
+    Args:
+        names: Components or distributions.
+        registry: Where they are looked up; all plugins that are installed unless given.
+        kind: Narrows them to components of this kind.
+
+    Returns:
+        The test function.
+
+    Raises:
+        UnknownName: there is nothing of one of the names.
     """
     import pytest
 

@@ -67,7 +67,15 @@ class HostFile:
         return bool(shapes) and shapes == {spec.name: spec.shape for spec in specs}
 
     def check(self, specs: Iterable[TensorSpec], count: int) -> None:
-        """Raise `StoreError` unless it holds `count` hosts of these tensors (of `former.*`, `source.*`, `latter.*`)."""
+        """Hold the file to what a config's hosts are.
+
+        Args:
+            specs: Tensors of `former.*`, `source.*` and `latter.*` of one host.
+            count: How many hosts are wanted.
+
+        Raises:
+            StoreError: it does not hold so many hosts of these tensors.
+        """
         expected = {spec.name: spec.shape for spec in specs}
         tensors = {name: tensor for name, tensor in self.tensors.items() if not name.startswith("target.")}
         if missing := sorted(expected.keys() - tensors.keys()):

@@ -34,7 +34,11 @@ class FunctionalOptions(BaseOptions):
 
 
 class Functional(Objective):
-    """Differentiates through the host. It is blind to every symmetry of the block, and needs no trained target."""
+    """What a predicted block does in its host: relative error of features, divergence of outputs, the task's loss.
+
+    It differentiates through the host, is blind to every symmetry of the block, and needs no trained target. Divergence
+    from the source host's outputs is knowledge distillation at temperature 1 (Hinton et al., 2015).
+    """
 
     Options: ClassVar[type[BaseOptions]] = FunctionalOptions
     options: FunctionalOptions
