@@ -29,16 +29,16 @@ def rows(setting: Setting) -> list[Row]:
         scores = []
         given, labels = images.inputs.to(setting.device), images.labels.to(setting.device)
         for number in range(len(hosts)):
-            own = {name: tensor[number] for name, tensor in params.items()}
+            model = {name: tensor[number] for name, tensor in params.items()}
             hits = 0.0
             for start in range(0, len(images), batch):
-                outputs = functional_call(host, own, (builder.task.to_input(given[start : start + batch]),))
+                outputs = functional_call(host, model, (builder.task.to_input(given[start : start + batch]),))
                 hits += builder.task.score(outputs[None], labels[start : start + batch]).sum().item()
             scores.append(hits / len(images))
         return torch.tensor(scores, dtype=torch.float64)
 
     torch.testing.assert_close(ours(), theirs(), atol=0.1, rtol=0)
     amount = len(hosts) * len(images)
-    found = take_turns({"ours": lambda: rate(amount, ours), "theirs": lambda: rate(amount, theirs)}, size.rounds)
+    measured = take_turns({"ours": lambda: rate(amount, ours), "theirs": lambda: rate(amount, theirs)}, size.rounds)
     name = f"evaluating {len(hosts)} hosts on {len(images):,} images"
-    return [row(name, "one host at a time", "model-images/s", found["ours"], found["theirs"])]
+    return [row(name, "one host at a time", "model-images/s", measured["ours"], measured["theirs"])]

@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/results/scale_features.json"))
     options = parser.parse_args()
     setting = Setting(FULL)
-    found = measure(setting, options.images, options.rounds)
+    seconds = measure(setting, options.images, options.rounds)
     channels, height, width = setting.builder.task.slot.shape
     whole = 4 * 2 * TRAIN * STACK * channels * height * width
     text = (
@@ -43,13 +43,13 @@ def main() -> None:
         f"Written by `python -m benchmarks.features`. Measured on {machine.words()}."
     )
     shown = {
-        "": found.name,
-        "against": found.against,
-        "ratio": f"{found.ratio:.2f}×",
-        "spread": f"{found.spread:.2f}",
-        "ours": f"{found.ours:,g}",
-        "theirs": f"{found.theirs:,g}",
-        "unit": found.unit,
+        "": seconds.name,
+        "against": seconds.against,
+        "ratio": f"{seconds.ratio:.2f}×",
+        "spread": f"{seconds.spread:.2f}",
+        "ours": f"{seconds.ours:,g}",
+        "theirs": f"{seconds.theirs:,g}",
+        "unit": seconds.unit,
     }
     print(json.dumps(shown, ensure_ascii=False))
     document = {"title": "Features of the frozen former, kept", "text": text, "rows": [shown]}
@@ -73,8 +73,8 @@ def measure(setting: Setting, images: int, rounds: int) -> Row:
 
         return train
 
-    found = take_turns({"kept": turn(memory.spare()), "anew": turn(0)}, rounds)
-    return row("step 2, features kept", "made at every step", "model-images/s", found["kept"], found["anew"])
+    seconds = take_turns({"kept": turn(memory.spare()), "anew": turn(0)}, rounds)
+    return row("step 2, features kept", "made at every step", "model-images/s", seconds["kept"], seconds["anew"])
 
 
 if __name__ == "__main__":

@@ -48,9 +48,9 @@ def rows(setting: Setting) -> list[Row]:
         return rate(count * pairs, lambda: [step() for _ in range(count)])
 
     contestants = {"fp32": lambda: ours("float32"), "bf16": lambda: ours("bf16"), "theirs": theirs}
-    found = take_turns(contestants, 2 * setting.size.rounds - 1)
+    measured = take_turns(contestants, 2 * setting.size.rounds - 1)
     name, against = f"Mixer training step, {pairs:,} pairs", "the same module in a bare PyTorch loop, fp32"
     return [
-        row(name, against, "pairs/s", found["fp32"], found["theirs"]),
-        row(f"{name}, bf16", against, "pairs/s", found["bf16"], found["theirs"]),
+        row(name, against, "pairs/s", measured["fp32"], measured["theirs"]),
+        row(f"{name}, bf16", against, "pairs/s", measured["bf16"], measured["theirs"]),
     ]

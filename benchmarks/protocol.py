@@ -28,5 +28,5 @@ def write(rows: list[Row], path: Path) -> None:
         {"": "300,000 pairs", "one device": f"{300_000 * seconds / 3600:,.1f} hours"},
         {"": "step 1, share of the measured fp32 matrix product", "one device": f"{100 * peak.ratio:.1f}%"},
     ]
-    found = {"title": "Pairs of the paper's protocol on a GPU", "text": text, "rows": table}
-    path.write_text(json.dumps(found, indent=1) + "\n")
+    document = {"title": "Pairs of the paper's protocol on a GPU", "text": text, "rows": table}
+    path.write_text(json.dumps(document, indent=1) + "\n")

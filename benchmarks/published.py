@@ -43,7 +43,7 @@ class Published:
         for workers in WORKERS:
             batches = self._endless(workers)
             self._train(batches)
-            trials[workers] = rate(1, lambda own=batches: self._train(own))
+            trials[workers] = rate(1, lambda share=batches: self._train(share))
         return max(trials, key=lambda workers: trials[workers])
 
     def _train(self, batches: Iterator[tuple[Tensor, Tensor]]) -> None:

@@ -12,7 +12,7 @@ from benchmarks.setting import Setting
 from benchmarks.turns import Row, rate, row, take_turns
 from paramtrans.api.hosts import Hosts
 from paramtrans.api.stacking import Params, join, take
-from paramtrans.storage import files
+from paramtrans.storage import sealed_params
 from paramtrans.storage.shards import Shards
 
 SHARD, BATCH = 16, 4096
@@ -41,11 +41,11 @@ def rows(setting: Setting) -> list[Row]:
                 for side in range(2):
                     {name: torch.stack([pair[side][name] for pair in loaded]) for name in loaded[0][side]}
 
-        found = take_turns(
+        measured = take_turns(
             {"ours": lambda: rate(amount, ours), "theirs": lambda: rate(amount, theirs)}, setting.size.rounds
         )
     name = f"reading {amount:,} pairs in random batches of {BATCH:,}"
-    return [row(name, "one file a tensor set with torch.load", "pairs/s", found["ours"], found["theirs"])]
+    return [row(name, "one file a tensor set with torch.load", "pairs/s", measured["ours"], measured["theirs"])]
 
 
 def batches(count: int) -> Iterator[torch.Tensor]:
@@ -56,8 +56,8 @@ def write_shard(folder: Path, pairs: Hosts, number: int) -> tuple[Path, Path]:
     """A zoo's files of one shard: whole hosts, and their trained targets."""
     assert pairs.target is not None
     hosts, target = folder / "hosts" / f"{number:07d}.safetensors", folder / "targets" / f"{number:07d}.safetensors"
-    files.save_params(hosts, join({"former": pairs.former, "source": pairs.source, "latter": pairs.latter}), {})
-    files.save_params(target, join({"target": pairs.target}), {})
+    sealed_params.save_params(hosts, join({"former": pairs.former, "source": pairs.source, "latter": pairs.latter}), {})
+    sealed_params.save_params(target, join({"target": pairs.target}), {})
     return hosts, target
 
 
@@ -66,9 +66,9 @@ def _write_singles(folder: Path, pairs: Hosts, number: int) -> tuple[Path, Path]
     assert pairs.target is not None
     paths = folder / f"source-{number}.pth", folder / f"target-{number}.pth"
     for path, params in zip(paths, (pairs.source, pairs.target), strict=True):
-        torch.save(_one(params, number % SHARD), path)
+        torch.save(_model(params, number % SHARD), path)
     return paths
 
 
-def _one(params: Params, number: int) -> Params:
+def _model(params: Params, number: int) -> Params:
     return {name: tensor[0] for name, tensor in take(params, [number]).items()}

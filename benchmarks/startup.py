@@ -58,9 +58,9 @@ def _children() -> float:
 def main() -> None:
     took = measure(int(sys.argv[1]) if len(sys.argv) > 1 else 31)
     print(f"{'median of':<20} {'by the clock':>14} {'processor':>12}")
-    bare = median(each.wall for each in took["python -c pass"])
-    for name, found in took.items():
-        wall, processor = median(each.wall for each in found), median(each.processor for each in found)
+    bare = median(sample.wall for sample in took["python -c pass"])
+    for name, samples in took.items():
+        wall, processor = median(sample.wall for sample in samples), median(sample.processor for sample in samples)
         print(f"{name:<20} {1000 * wall:11.0f} ms {1000 * processor:9.0f} ms  {wall / bare:5.1f}× python -c pass")
 
 

@@ -61,7 +61,7 @@ def measure(folder: Path, pairs: int, shard: int) -> list[dict[str, Any]]:
             paths.append(write_shard(folder, _other(hosts, generator), number))
 
     def open_() -> None:
-        readers[:] = [Shards([own for own, _ in paths]), Shards([target for _, target in paths])]
+        readers[:] = [Shards([hosts for hosts, _ in paths]), Shards([target for _, target in paths])]
 
     def check() -> None:
         for reader in readers:
@@ -72,7 +72,7 @@ def measure(folder: Path, pairs: int, shard: int) -> list[dict[str, Any]]:
             assert sum(len(next(iter(piece.values()))) for piece in reader.one_pass(BATCH)) == len(reader)
 
     def draw() -> None:
-        blocks = [Shards([own for own, _ in paths], ("source.",)), readers[1]]
+        blocks = [Shards([hosts for hosts, _ in paths], ("source.",)), readers[1]]
         for chosen in torch.randperm(len(blocks[0])).split(BATCH):
             for reader in blocks:
                 reader.take(chosen)

@@ -53,15 +53,15 @@ def take_turns(contestants: Mapping[str, Turn], rounds: int) -> dict[str, list[f
     names = list(contestants)
     for number in range(rounds + 1):
         for name in names if number % 2 else reversed(names):
-            found = contestants[name]()
+            result = contestants[name]()
             if number > 0:
-                rates[name].append(found)
+                rates[name].append(result)
     return rates
 
 
 def row(name: str, against: str, unit: str, ours: list[float], theirs: list[float]) -> Row:
     """Two contestants' rates of the same rounds, compared."""
-    ratios = [own / other for own, other in zip(ours, theirs, strict=True)]
+    ratios = [our_time / their_time for our_time, their_time in zip(ours, theirs, strict=True)]
     return Row(
         name,
         against,

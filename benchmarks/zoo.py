@@ -35,22 +35,22 @@ def rows(setting: Setting) -> list[Row]:
     with alone:
         contestants: dict[str, Turn] = {"step 1": lambda: rate(amount, step1), "step 2": lambda: rate(amount, step2)}
         contestants |= {"published": published, "alone": alone, "vmap": Vmapped(setting, stack)}
-        found = take_turns(contestants | {"peak": lambda: _peak(setting)}, size.rounds)
-    flops = [speed * _flops(setting) / 1e9 for speed in found["step 1"]]
+        measured = take_turns(contestants | {"peak": lambda: _peak(setting)}, size.rounds)
+    flops = [speed * _flops(setting) / 1e9 for speed in measured["step 1"]]
     workers = f"one model at a time, DataLoader with torchvision transforms, {published.workers} workers (the fastest)"
-    unit, first = "model-images/s", found["step 1"]
+    unit, first = "model-images/s", measured["step 1"]
     return [
-        row("zoo step 1", workers, unit, first, found["published"]),
+        row("zoo step 1", workers, unit, first, measured["published"]),
         row(
             "zoo step 1",
             "one model at a time, tensors " + ("on the GPU" if setting.on_gpu else "in memory, one process per core"),
             unit,
             first,
-            found["alone"],
+            measured["alone"],
         ),
-        row("zoo step 1", f"torch.func.vmap over the same {stack} models", unit, first, found["vmap"]),
-        row("zoo step 1, arithmetic", "the machine's fp32 matrix product", "GFLOP/s", flops, found["peak"]),
-        row("zoo step 2", "zoo step 1", unit, found["step 2"], first),
+        row("zoo step 1", f"torch.func.vmap over the same {stack} models", unit, first, measured["vmap"]),
+        row("zoo step 1, arithmetic", "the machine's fp32 matrix product", "GFLOP/s", flops, measured["peak"]),
+        row("zoo step 2", "zoo step 1", unit, measured["step 2"], first),
     ]
 
 

@@ -64,8 +64,8 @@ PLUGIN = (
 def layers() -> list[list[str]]:
     """The packages of the core by layer, the highest first: each imports only from layers below its own."""
     contracts = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
-    [found] = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
-    return [[name.strip() for name in layer.split("|")] for layer in found]
+    [names] = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
+    return [[name.strip() for name in layer.split("|")] for layer in names]
 
 
 def packages() -> str:
@@ -89,8 +89,8 @@ def packages() -> str:
 
 def flow(title: str, steps: Sequence[tuple[str, str]], across: int = 3) -> str:
     """Numbered boxes in rows, an arrow to each next one; a name without a space is a package, which must be there."""
-    known = {name for layer in layers() for name in layer}
-    if missing := {name.partition(".")[0] for name, _ in steps if " " not in name} - known:
+    rooms = {name for layer in layers() for name in layer}
+    if missing := {name.partition(".")[0] for name, _ in steps if " " not in name} - rooms:
         raise ValueError(f"no such packages: {sorted(missing)}")
     wide, high, beside, below, edge = 246, 70, 36, 34, 20
     parts = []

@@ -176,8 +176,8 @@ def dot_plot(
         if column.reference is not None:
             parts.append(line(axis.at(column.reference), top, axis.at(column.reference), bottom, "axis", dashed=True))
         for place, (_, colour, cells) in enumerate(rows):
-            if (found := cells[number]) is not None:
-                y, (value, low, high) = top + ROW * (place + 0.5), found
+            if (cell := cells[number]) is not None:
+                y, (value, low, high) = top + ROW * (place + 0.5), cell
                 parts.append(line(axis.at(low), y, axis.at(high), y, column.colour or colour))
                 parts.append(mark("circle", axis.at(value), y, column.colour or colour))
     return figure(width, bottom + 30, title, parts)

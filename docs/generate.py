@@ -137,8 +137,8 @@ def _command(command: click.Command, name: str, level: int) -> list[str]:
     lines = [f"{'#' * level} {name}", "", "```text", command.get_help(context), "```", ""]
     if isinstance(command, click.Group):
         for below in command.list_commands(context):
-            if found := command.get_command(context, below):
-                lines += _command(found, f"{name} {below}", level + 1)
+            if command_ := command.get_command(context, below):
+                lines += _command(command_, f"{name} {below}", level + 1)
     return lines
 
 
@@ -155,8 +155,9 @@ def hooks_page() -> str:
     for name, value in vars(hookspecs).items():
         if name.startswith("paramtrans_"):
             arguments = ", ".join(inspect.signature(value).parameters)
-            doc = inspect.getdoc(value) or ""
-            lines += [f"## `{name}({arguments})`", "", doc.replace("Example: `", "Example:\n\n`"), ""]
+            doc = re.sub(r"^    (\w+): ", r"- `\1`: ", inspect.getdoc(value) or "", flags=re.MULTILINE)
+            doc = doc.replace("Args:\n", "").replace("Example: `", "Example:\n\n`")
+            lines += [f"## `{name}({arguments})`", "", doc, ""]
     return "\n".join(lines)
 
 
@@ -166,9 +167,9 @@ def checks_page() -> str:
     general = [check for check in CHECKS if check.kinds >= set(BASES)]
     lines += ["## Every component", "", *table("check promise", [(c.name, c.says) for c in general]), ""]
     for kind in [*BASES, "plugin"]:
-        own = [c for c in CHECKS if kind in c.kinds and c not in general]
+        special = [c for c in CHECKS if kind in c.kinds and c not in general]
         title = "Plugin" if kind == "plugin" else kind.replace("_", " ").capitalize()
-        lines += [f"## {title}", "", *table("check promise", [(c.name, c.says) for c in own]), ""]
+        lines += [f"## {title}", "", *table("check promise", [(c.name, c.says) for c in special]), ""]
     return "\n".join(lines)
 
 

@@ -68,11 +68,11 @@ def amount(value: float) -> str:
 
 def section(path: Path) -> str:
     """A table of its own: its title, what was done, and rows with the same columns."""
-    found = json.loads(path.read_text())
-    columns = list(found["rows"][0])
-    body = [f"| {' | '.join(str(row[column]) for column in columns)} |" for row in found["rows"]]
+    document = json.loads(path.read_text())
+    columns = list(document["rows"][0])
+    body = [f"| {' | '.join(str(row[column]) for column in columns)} |" for row in document["rows"]]
     table = "\n".join([f"| {' | '.join(columns)} |", f"| {' | '.join('---' for _ in columns)} |", *body])
-    return f"## {found['title']}\n\n{found['text']}\n\n{table}\n"
+    return f"## {document['title']}\n\n{document['text']}\n\n{table}\n"
 
 
 if __name__ == "__main__":

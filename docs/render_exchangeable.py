@@ -41,12 +41,12 @@ def main(folders: list[str]) -> None:
     for folder in map(Path, folders):
         run, evaluation = (json.loads((folder / name).read_text()) for name in ("run.json", "evaluation.json"))
         if all(part["name"].endswith("mse") for part in run["config"]["objectives"]):
-            kept["/".join(folder.parts[-2:])] = found(run["config"], evaluation)
+            kept["/".join(folder.parts[-2:])] = row_of(run["config"], evaluation)
     KEPT.write_text(json.dumps(dict(sorted(kept.items())), indent=1) + "\n")
     PAGE.write_text(page(kept))
 
 
-def found(config: dict[str, Any], evaluation: dict[str, Any]) -> dict[str, Any]:
+def row_of(config: dict[str, Any], evaluation: dict[str, Any]) -> dict[str, Any]:
     """How alike the hidden units are that such a translator writes, and what the blocks are worth."""
     diagnosis, methods = evaluation["diagnosis"]["methods"], evaluation["methods"]
     return {

@@ -67,8 +67,8 @@ def accuracy_size(rows: Rows) -> str:
     parts.append(line(62, before, across.at(whole), before, "axis", dashed=True))
     parts.append(mark("circle", across.at(whole), before, "black"))
     for method, colour, _ in SERIES:
-        found = {hidden: measured(rows, experiment, method) for hidden, experiment in WIDTHS.items()}
-        points = [(across.at(sizes[h]), *map(up.at, interval(row))) for h, row in found.items() if row is not None]
+        accuracies = {hidden: measured(rows, experiment, method) for hidden, experiment in WIDTHS.items()}
+        points = [(across.at(sizes[h]), *map(up.at, interval(row))) for h, row in accuracies.items() if row is not None]
         parts.append(path([(x, y) for x, y, _, _ in points], colour))
         parts += [part for x, y, below, above in points for part in _point("circle", x, y, below, above, colour)]
         for name, shape, experiment in OTHERS:

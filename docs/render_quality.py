@@ -49,8 +49,8 @@ def main(folders: list[str]) -> None:
     rows = {key(row): row for row in (json.loads(KEPT.read_text()) if KEPT.exists() else [])}
     for folder in map(Path, folders):
         members = members_of(folder)
-        found = rows_of_sweep(folder, members) if members else rows_of(folder.name, *read(folder))
-        rows |= {key(row): row for row in found}
+        measured = rows_of_sweep(folder, members) if members else rows_of(folder.name, *read(folder))
+        rows |= {key(row): row for row in measured}
     kept = sorted(map(placed(rows.values()), rows.values()), key=lambda row: (row["experiment"], -row["mean"]))
     KEPT.write_text("[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in kept) + "\n]\n")
     PAGE.write_text(page(kept))
@@ -96,29 +96,29 @@ def rows_of_sweep(folder: Path, members: list[Path]) -> list[dict[str, Any]]:
     names = {name: f"seed {name}" if seeds else name for name in runs}
     baseline = {"baseline": next(iter(names.values()))}
     shared = [row | baseline for row in rows_of(folder.name, *first) if row["method"] != "translated"]
-    own = {
+    by_seed = {
         name: next(r for r in rows_of(folder.name, *run) if r["method"] == "translated") for name, run in runs.items()
     }
     hosts = {name: torch.tensor(run["hosts"]["accuracies"]["translated"]) for name, (_, run) in runs.items()}
-    apart = {name: summarise(each - next(iter(hosts.values()))) for name, each in hosts.items()}
+    apart = {name: summarise(accuracies - next(iter(hosts.values()))) for name, accuracies in hosts.items()}
     rows = [
         {**row, "method": names[name], **baseline, "difference": {"mean": apart[name].mean, "ci95": apart[name].ci95}}
-        for name, row in own.items()
+        for name, row in by_seed.items()
     ]
-    return shared + rows + ([mean_of_seeds(own, runs)] if seeds else [])
+    return shared + rows + ([mean_of_seeds(by_seed, runs)] if seeds else [])
 
 
-def mean_of_seeds(own: dict[str, dict[str, Any]], runs: dict[str, tuple[Any, Any]]) -> dict[str, Any]:
+def mean_of_seeds(by_seed: dict[str, dict[str, Any]], runs: dict[str, tuple[Any, Any]]) -> dict[str, Any]:
     """The mean over seeds on each host, with its interval over hosts, and how far apart the seeds are."""
     every = torch.tensor([evaluation["hosts"]["accuracies"]["translated"] for _, evaluation in runs.values()])
-    found, row, (_, evaluation) = summarise(every.mean(0)), next(iter(own.values())), next(iter(runs.values()))
+    summary, row, (_, evaluation) = summarise(every.mean(0)), next(iter(by_seed.values())), next(iter(runs.values()))
     means = {name: method["mean"] for name, method in evaluation["methods"].items()}
-    share = gap_closed({**means, "translated": found.mean}, "translated")
+    share = gap_closed({**means, "translated": summary.mean}, "translated")
     return {
         **row,
         "method": f"translated, mean of {len(runs)} seeds",
-        "mean": round(found.mean, 3),
-        "ci95": [round(end, 3) for end in found.ci95],
+        "mean": round(summary.mean, 3),
+        "ci95": [round(end, 3) for end in summary.ci95],
         "gap_closed": None if share is None else round(share, 4),
         "difference": None,
         "seed_deviation": round(every.mean(1).std().item(), 3),
@@ -139,18 +139,18 @@ def rows_of(name: str, run: dict[str, Any], evaluation: dict[str, Any]) -> list[
         {
             **shared,
             "method": method,
-            "images": found.get("images", 0),
+            "images": result.get("images", 0),
             "zoo_hosts": evaluation["zoo"]["train"] if method in {*FROM_THE_ZOO, *goes_on} else zoos.get(method, 0),
-            "report_hosts": found["n"],
-            "mean": round(found["mean"], 3),
-            "ci95": [round(end, 3) for end in found["ci95"]],
-            "gap_closed": None if found["gap_closed"] is None else round(found["gap_closed"], 4),
-            "seconds_per_host": evaluation.get("seconds_per_host", {}).get(method, found.get("seconds_per_host")),
-            "difference": found.get("difference"),
+            "report_hosts": result["n"],
+            "mean": round(result["mean"], 3),
+            "ci95": [round(end, 3) for end in result["ci95"]],
+            "gap_closed": None if result["gap_closed"] is None else round(result["gap_closed"], 4),
+            "seconds_per_host": evaluation.get("seconds_per_host", {}).get(method, result.get("seconds_per_host")),
+            "difference": result.get("difference"),
             "baseline": evaluation["baseline"],
             **(shared_seconds(evaluation) if method in {"translated", *goes_on} else {}),
         }
-        for method, found in evaluation["methods"].items()
+        for method, result in evaluation["methods"].items()
     ]
 
 
@@ -165,8 +165,8 @@ def zoo_of(method: dict[str, Any]) -> int:
     translator = method["translator"] or {}
     if translator.get("name") != "trained":
         return 0
-    found = json.loads((Path(translator["folder"]) / "evaluation.json").read_text())
-    return int(found["zoo"]["train"])
+    evaluation = json.loads((Path(translator["folder"]) / "evaluation.json").read_text())
+    return int(evaluation["zoo"]["train"])
 
 
 def protocol(config: dict[str, Any]) -> str:
@@ -187,14 +187,14 @@ def target(options: dict[str, Any]) -> str:
 
 def page(rows: list[dict[str, Any]]) -> str:
     """The summary, what follows from it, and single questions."""
-    known = {key(row): row for row in rows}
+    by_key = {key(row): row for row in rows}
     parts = [
-        wrapped(filled(BEGINNING, known)),
+        wrapped(filled(BEGINNING, by_key)),
         "![Accuracy of each method, with intervals](figures/quality.svg)\n",
-        f"{quality(known).markdown()}\n",
-        wrapped(filled(READING, known)),
-        wrapped(filled(FOLLOWS, known)),
-        *(folded(question, wrapped(filled(found, known))) for question, found in NOTES.items()),
+        f"{quality(by_key).markdown()}\n",
+        wrapped(filled(READING, by_key)),
+        wrapped(filled(FOLLOWS, by_key)),
+        *(folded(question, wrapped(filled(note, by_key))) for question, note in NOTES.items()),
         "Written by `python docs/render_quality.py` from `docs/results/quality.json`.\n",
     ]
     return "\n".join(parts)
@@ -204,8 +204,10 @@ def tables(rows: list[dict[str, Any]]) -> str:
     """All tables, one for each experiment."""
     parts = [INTRODUCTION, f"![Accuracy against seconds]({FIGURE.relative_to(DOCS)})\n"]
     for name in dict.fromkeys(row["experiment"] for row in rows):
-        own = [row for row in rows if row["experiment"] == name]
-        parts.append(f"## {name}\n\n{own[0]['protocol']} protocol, target {own[0]['target']}\n\n{table(own)}\n")
+        chosen = [row for row in rows if row["experiment"] == name]
+        parts.append(
+            f"## {name}\n\n{chosen[0]['protocol']} protocol, target {chosen[0]['target']}\n\n{table(chosen)}\n"
+        )
     return "\n".join(parts)
 
 
@@ -229,11 +231,11 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def difference(row: dict[str, Any], baseline: str) -> str:
     """What a method reaches less the baseline, host by host, with its 95% interval."""
-    found = row["difference"]
-    if found is None or row["baseline"] != baseline or row["method"] == baseline:
+    gap = row["difference"]
+    if gap is None or row["baseline"] != baseline or row["method"] == baseline:
         return "–"
-    low, high = found["ci95"]
-    return f"{found['mean']:+.1f} ({low:+.1f} to {high:+.1f})".replace("-", "−")
+    low, high = gap["ci95"]
+    return f"{gap['mean']:+.1f} ({low:+.1f} to {high:+.1f})".replace("-", "−")
 
 
 def draw(rows: list[dict[str, Any]]) -> None:
@@ -249,10 +251,10 @@ def draw(rows: list[dict[str, Any]]) -> None:
     panels = drawn(rows)
     figure = Figure(figsize=(14, 4.2 * -(-max(1, len(panels)) // 2)), layout="constrained")
     grid = figure.subplots(-(-max(1, len(panels)) // 2), 2, squeeze=False).flatten()
-    for axes, ((protocol, target), own) in zip(grid, panels.items(), strict=False):
-        marks, shared_by = [], [row for row in own.values() if "zoo_seconds" in row and not row["images"]]
+    for axes, ((protocol, target), panel) in zip(grid, panels.items(), strict=False):
+        marks, shared_by = [], [row for row in panel.values() if "zoo_seconds" in row and not row["images"]]
         explained = min(shared_by, key=lambda row: row["mean"], default=None)
-        for number, row in enumerate(sorted(own.values(), key=lambda row: -row["mean"]), 1):
+        for number, row in enumerate(sorted(panel.values(), key=lambda row: -row["mean"]), 1):
             colour = "#2f7de1" if row["zoo_hosts"] else "#d9730d"
             face, seconds = "none" if row["images"] else colour, row["seconds_per_host"]
             axes.plot([seconds] * 2, row["ci95"], color=colour, linewidth=1.5)
@@ -286,7 +288,7 @@ def drawn(rows: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, dict[st
         shown = row["experiment"] in SHOWN and row["method"] not in HIDDEN
         if shown and (row["seconds_per_host"] or 0) > QUICKEST:
             panels.setdefault((row["protocol"], row["target"]), {}).setdefault(row["method"], row)
-    return {key: own for key, own in sorted(panels.items()) if len(own) > 2}
+    return {key: panel for key, panel in sorted(panels.items()) if len(panel) > 2}
 
 
 if __name__ == "__main__":

@@ -112,7 +112,7 @@ def page(rows: list[dict[str, Any]]) -> str:
         "![Quality of each method, with intervals](figures/real.svg)\n",
         f"{real(rows).markdown()}\n",
         wrapped(READING.format(networks=NETWORKS, sentences=SENTENCES)),
-        wrapped(FOLLOWS.format(**told(rows))),
+        wrapped(FOLLOWS.format(**summary_of(rows))),
         folded("The methods, and the columns of the tables", METHODS),
         *(folded(model, section(model, [row for row in rows if row["model"] == model])) for model in NOTES),
         folded("What was not measured", LEFT_OUT),
@@ -122,21 +122,21 @@ def page(rows: list[dict[str, Any]]) -> str:
     return "\n".join(parts)
 
 
-def told(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def summary_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Numbers of the text."""
-    found = {(row["method"], row["images_or_sentences"]): row for row in rows if row["metric"] == ACCURACY}
-    refit, matching = found["refit", 64], found["refit, then feature matching", 64]
+    by_method = {(row["method"], row["images_or_sentences"]): row for row in rows if row["metric"] == ACCURACY}
+    refit, matching = by_method["refit", 64], by_method["refit, then feature matching", 64]
     return {
-        "whole": found["the network itself", 0]["value"],
+        "whole": by_method["the network itself", 0]["value"],
         "images": refit["images_or_sentences"],
         "refit": refit["value"],
         "refit_seconds": refit["seconds"],
         "matching": matching["value"],
         "matching_seconds": matching["seconds"],
-        "magnitude": found["magnitude pruning", 0]["value"],
-        "folding": found["folding", 0]["value"],
-        "tuned": found["refit, then fine-tuned on labels", 55_000]["value"],
-        "made_up": found["refit on inputs made for the BatchNorms", 0]["value"],
+        "magnitude": by_method["magnitude pruning", 0]["value"],
+        "folding": by_method["folding", 0]["value"],
+        "tuned": by_method["refit, then fine-tuned on labels", 55_000]["value"],
+        "made_up": by_method["refit on inputs made for the BatchNorms", 0]["value"],
         "best": max(row["value"] for row in rows if (row["model"], row["metric"]) == (MINILM, COSINE)),
     }
 

@@ -123,15 +123,15 @@ def main() -> None:
 
 def page() -> str:
     """The summary, what follows from it, and every table and figure."""
-    first, found = kept("table3")["small-0.0"], reproduction(kept)
-    better = sum(low > 0 for _, _, (*_, (_, low, _)) in found.rows)
+    first, reproduced = kept("table3")["small-0.0"], reproduction(kept)
+    better = sum(low > 0 for _, _, (*_, (_, low, _)) in reproduced.rows)
     pairs, random = first["zoo"]["train"], first["methods"]["random_init"]["mean"]
     parts = [
         wrapped(BEGINNING.format(pairs=pairs, random=random, paper=dict(RIVALS)["random_init"])),
         "![What the paper's translator adds to a block of zeros](figures/reproduction.svg)\n",
-        f"{found.markdown()}\n",
+        f"{reproduced.markdown()}\n",
         wrapped(READING),
-        wrapped(FOLLOWS.format(better=better or "none", lines=len(found.rows))),
+        wrapped(FOLLOWS.format(better=better or "none", lines=len(reproduced.rows))),
         folded("How it was run, and what the columns mean", INTRODUCTION),
         folded("Table 1: families of compression", families(), "table1"),
         *(folded(title, section(name, title, lines), name) for name, (title, lines) in PAPER.items()),
@@ -152,9 +152,9 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 def machine(folder: Path) -> str:
     """What the first run was made on, by its own record."""
-    found = json.loads(next(iter(sorted(folder.glob("**/run.json")))).read_text())["machine"]
-    cores = "1 core" if found["cores"] == 1 else f"{found['cores']} cores"
-    return f"{found['device']} ({cores}, {found['processor']})"
+    record = json.loads(next(iter(sorted(folder.glob("**/run.json")))).read_text())["machine"]
+    cores = "1 core" if record["cores"] == 1 else f"{record['cores']} cores"
+    return f"{record['device']} ({cores}, {record['processor']})"
 
 
 def draw(folder: Path) -> None:
@@ -163,14 +163,14 @@ def draw(folder: Path) -> None:
     matplotlib.rcParams["svg.hashsalt"] = folder.name
     if folder.name in curves:
         runs = {path.parent.name: history(path.parent) for path in sorted(folder.glob("*/metrics.jsonl"))}
-        made = sweep_figures.curves(runs, curves[folder.name])
+        figure = sweep_figures.curves(runs, curves[folder.name])
     elif folder.name == "fig7":
-        made = figures.histogram(json.loads((folder / "evaluation.json").read_text())["hosts"]["accuracies"])
+        figure = figures.histogram(json.loads((folder / "evaluation.json").read_text())["hosts"]["accuracies"])
     elif folder.name in ("fig8", "transfer"):
-        made = gains(read(folder))
+        figure = gains(read(folder))
     else:
         return
-    made.savefig(KEPT / f"{folder.name}.svg", metadata={"Date": None})
+    figure.savefig(KEPT / f"{folder.name}.svg", metadata={"Date": None})
 
 
 def families() -> str:
@@ -180,7 +180,7 @@ def families() -> str:
         "| | accuracy, % | the block's bytes | unlabelled images it looks at | seconds a host | to attention |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    found = [family(what, runs.get(run), method, translator) for what, run, method, translator in FAMILIES]
+    rows = [family(what, runs.get(run), method, translator) for what, run, method, translator in FAMILIES]
     said = (
         "The paper compares these families in words: what re-training each needs, and whether other architectures are "
         "possible. Here they meet on the same hosts. *To attention*: whether its translator takes an attention target, "
@@ -188,7 +188,7 @@ def families() -> str:
         "first; distillation the only one that trains for each network."
     )
     lines = [*setting("table1"), *([SAID["table1"], ""] if runs else [])]
-    return "\n".join([said, "", *head, *found, "", *lines])
+    return "\n".join([said, "", *head, *rows, "", *lines])
 
 
 def family(what: str, row: dict[str, Any] | None, method: str, translator: str) -> str:
@@ -219,14 +219,14 @@ def kept(name: str) -> dict[str, dict[str, Any]]:
 def document(name: str) -> dict[str, Any]:
     """All that is kept of an experiment; empty where it was not run."""
     path = KEPT / f"{name}.json"
-    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return found
+    content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return content
 
 
 def section(name: str, title: str, lines: list[Line]) -> str:
     """One experiment: the paper's numbers beside the measured ones, its figure, and what is to be said of it."""
     runs = kept(name)
-    found = [
+    table = [
         f"| {what} | {paper} | {measured(runs.get(run), column)} | {less(runs.get(run), column)} | "
         f"{best(runs.get(run), column)} |"
         for what, paper, run, column in lines
@@ -234,7 +234,7 @@ def section(name: str, title: str, lines: list[Line]) -> str:
     head = ["| | paper | measured | less zero block | best of all |", "| --- | --- | --- | --- | --- |"]
     figure = [f"![{title}](results/paper/{name}.svg)", ""] if (KEPT / f"{name}.svg").exists() else []
     said = [SAID[name], ""] if name in SAID and runs else []
-    return "\n".join([*head, *found, "", *figure, *setting(name), *said])
+    return "\n".join([*head, *table, "", *figure, *setting(name), *said])
 
 
 def measured(row: dict[str, Any] | None, column: str) -> str:
@@ -261,7 +261,7 @@ def best(row: dict[str, Any] | None, column: str) -> str:
 
 def setting(name: str) -> list[str]:
     """Which scale, how many hosts, on what, how long, and between which bounds the translators stand."""
-    found, rows = document(name), list(kept(name).values())
+    content, rows = document(name), list(kept(name).values())
     if not rows:
         return ["Not run yet.", ""]
     first, seconds = rows[0], sum(row["seconds"].get("training", 0.0) for row in rows)
@@ -274,7 +274,7 @@ def setting(name: str) -> list[str]:
     epochs = (first["training"] or {}).get("epochs")
     length = "no epoch" if epochs is None else "1 epoch" if epochs == 1 else f"{epochs} epochs"
     return [
-        f"Scale {found['scale']}, on {found['machine']}; hosts of the first run: {hosts}; {length}; "
+        f"Scale {content['scale']}, on {content['machine']}; hosts of the first run: {hosts}; {length}; "
         f"{seconds:.0f} s of translator training in all.{''.join(f' {bound.capitalize()}.' for bound in bounds)}",
         "",
     ]

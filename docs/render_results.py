@@ -57,10 +57,10 @@ def section(name: str, result: dict[str, Any]) -> str:
         f"Translator: `{result['translator']['name']}`, {result['translator']['parameters']:,} parameters. "
         f"Hosts: {hosts}."
     )
-    found = Evaluation.model_validate(result)
-    pays = break_even(found.break_even)
+    evaluation = Evaluation.model_validate(result)
+    pays = break_even(evaluation.break_even)
     times = f"{pays} Stages: {stages} (a stage that found its zoo done took almost none)."
-    said, table = " ".join(headline(found.methods)), markdown_table(found.methods)
+    said, table = " ".join(headline(evaluation.methods)), markdown_table(evaluation.methods)
     return "\n\n".join([f"## {name}", said, table, sizes, times, ""])
 
 

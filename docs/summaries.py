@@ -34,11 +34,11 @@ class Summary:
         """The table."""
         names = [column.heading.replace("\n", ", ") for column in self.columns]
         heads = ["method", *(name for name, _ in self.said), *names]
-        found = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+        lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
         for number, (method, _, cells) in enumerate(self.rows):
             values = [cell(value, digits) for value, digits in zip(cells, self.digits, strict=True)]
-            found.append(f"| {' | '.join([method, *(own[number] for _, own in self.said), *values])} |")
-        return "\n".join(found)
+            lines.append(f"| {' | '.join([method, *(numbers[number] for _, numbers in self.said), *values])} |")
+        return "\n".join(lines)
 
     def svg(self, label: int = 250, wide: int = 150) -> str:
         """The figure."""
@@ -55,9 +55,9 @@ def cell(value: Interval | None, digits: int) -> str:
     return f"{round(mean, digits) + 0:.{digits}f}\u00a0±\u00a0{half:.{more}f}".replace("-", "−")  # on one line
 
 
-def interval(found: Mapping[str, Any], value: str = "mean") -> Interval:
-    low, high = found["ci95"]
-    return found[value], low, high
+def interval(summary: Mapping[str, Any], value: str = "mean") -> Interval:
+    low, high = summary["ci95"]
+    return summary[value], low, high
 
 
 # How blocks are written without training them, docs/quality.md.
@@ -193,12 +193,12 @@ def real_rows() -> list[dict[str, Any]]:
 
 
 def real(rows: Sequence[Mapping[str, Any]]) -> Summary:
-    found = {
+    columns = {
         (row["model"], row["metric"], row["method"], row["images_or_sentences"]): interval(row, "value") for row in rows
     }
 
     def value(model: str, metric: str, method: str, inputs: int | None) -> Interval | None:
-        return None if inputs is None else found[model, metric, method, inputs]
+        return None if inputs is None else columns[model, metric, method, inputs]
 
     return Summary(
         "Quality of a ResNet and of a sentence encoder of half the hidden width, by method, with 95% intervals",

@@ -54,11 +54,11 @@ class Builder:
 
     def providers(self, step: int) -> dict[str, str]:
         """Who provides what a step of the zoo uses, each with its version; of a one-file plugin its name alone."""
-        own = {"task": ("task", self.config.task)}
-        own |= {"source": ("block_adapter", self.config.source)} if step == 1 else {}
-        own |= {"target": ("block_adapter", self.config.target)} if step == 2 else {}
-        found = {part: self.registry.find(kind, named.name).provider for part, (kind, named) in own.items()}
-        return {part: str(each) if each.version else Path(each.distribution).name for part, each in found.items()}
+        components = {"task": ("task", self.config.task)}
+        components |= {"source": ("block_adapter", self.config.source)} if step == 1 else {}
+        components |= {"target": ("block_adapter", self.config.target)} if step == 2 else {}
+        providers = {part: self.registry.find(kind, named.name).provider for part, (kind, named) in components.items()}
+        return {part: str(who) if who.version else Path(who.distribution).name for part, who in providers.items()}
 
     @cached_property
     def task(self) -> Task:
@@ -162,11 +162,18 @@ class Builder:
 
     def _method(self, part: MethodConfig) -> Method:
         chain = [part.translator, *part.then] if part.translator else part.then
-        translators = [self._create("translator", each, self.source, self.target) for each in chain]
+        translators = [self._create("translator", component, self.source, self.target) for component in chain]
         return Method(translators, self._create("probe", part.probes) if part.probes else None)
 
     def check(self, where: str) -> None:
-        """Create everything and see that shapes fit; raises `ConfigError` with all that does not."""
+        """Create everything and see that shapes fit.
+
+        Args:
+            where: What messages begin with.
+
+        Raises:
+            ConfigError: all that does not fit.
+        """
         problems = []
         for path, adapter in (("source", self.source), ("target", self.target)):
             try:
@@ -223,17 +230,17 @@ class Builder:
 
     def _unfit(self, path: str, targets: Iterable[BlockAdapter], translator: LearnedTranslator) -> Iterator[str]:
         """What hinders training on further target blocks."""
-        found, needing = (
+        translators, needing = (
             [],
             [p.name for (_, o), p in zip(self.objectives(), self.config.objectives, strict=True) if o.needs_targets],
         )
         try:
-            found = [translator.resized(self.source, target) for target in targets]
+            translators = [translator.resized(self.source, target) for target in targets]
         except ConfigError as error:
             yield from (f"{path}: {problem}" for problem in error.problems)
         except SpecMismatch as error:
             yield f"{path}: {error}"
-        if found and needing:
+        if translators and needing:
             yield f"{path}: objective {', '.join(needing)} needs a trained target, which these have not"
 
     def _create(self, kind: str, part: Any, *args: Any) -> Any:

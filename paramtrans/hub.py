@@ -44,5 +44,5 @@ class HubTranslator(ModelHubMixin, PretrainedTranslator, library_name="paramtran
             folder = Path(snapshot_download(model_id, allow_patterns=list(FILES), **asked))
         if not (folder / DESCRIPTION).exists():
             raise DataError(f"{model_id}: holds no {DESCRIPTION}, so it is no translator of paramtrans")
-        made = PretrainedTranslator.from_pretrained(folder, registry=options.get("registry"))
-        return cls(made.translator, made.card)
+        pretrained = PretrainedTranslator.from_pretrained(folder, registry=options.get("registry"))
+        return cls(pretrained.translator, pretrained.card)

@@ -84,8 +84,8 @@ def tiny_config(tiny_plugins: Plugins, tmp_path: Path) -> Callable[..., Config]:
     from paramtrans import config
 
     def make(*settings: str, **run: Any) -> Config:
-        own = [f"run.dir={run.get('dir', tmp_path / 'run')}", "run.device=cpu"]
-        return config.load(SUPPORT / "tiny.toml", tiny_plugins.registry(), [*own, *settings])
+        places = [f"run.dir={run.get('dir', tmp_path / 'run')}", "run.device=cpu"]
+        return config.load(SUPPORT / "tiny.toml", tiny_plugins.registry(), [*places, *settings])
 
     return make
 

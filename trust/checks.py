@@ -35,10 +35,10 @@ class Count:
             print(f"  {self.check} broken: {line}", file=sys.stderr, flush=True)
 
     def line(self) -> str:
-        found: dict[str, object] = {"check": self.check, "tried": self.tried, "held": self.held}
+        document: dict[str, object] = {"check": self.check, "tried": self.tried, "held": self.held}
         if self.notes:
-            found["notes"] = self.notes
-        return json.dumps(found, ensure_ascii=False)
+            document["notes"] = self.notes
+        return json.dumps(document, ensure_ascii=False)
 
 
 @dataclass(frozen=True)

@@ -127,10 +127,10 @@ def _refused(do: Callable[[], Any]) -> Any:
 
 def _zoo(copy: Path, whole: Shell) -> list[str]:
     """The zoo is made good again, to the same bits."""
-    made = _made(whole, f"run.cache={copy}")
+    run_ = _run_of(whole, f"run.cache={copy}")
     for step in (1, 2):
-        made.zoo.write_recipe(step)
-        for job in made.zoo.missing(step):
+        run_.zoo.write_recipe(step)
+        for job in run_.zoo.missing(step):
             do_job(job, lambda steps: None)
     names = [
         p.relative_to(whole.zoos) for p in whole.zoos.rglob("*") if p.suffix == ".safetensors" or "recipe" in p.name
@@ -139,11 +139,11 @@ def _zoo(copy: Path, whole: Shell) -> list[str]:
 
 
 def _translator(copy: Path) -> list[str]:
-    found = _refused(lambda: PretrainedTranslator.from_pretrained(copy))
-    if found is not None and found.card is None:  # a translator may have none, and then says so
+    loaded = _refused(lambda: PretrainedTranslator.from_pretrained(copy))
+    if loaded is not None and loaded.card is None:  # a translator may have none, and then says so
         _said[-1].append("card.json: there is none")
         return []
-    return [] if found is None else ["loaded"]
+    return [] if loaded is None else ["loaded"]
 
 
 def _run(copy: Path, whole: Shell) -> list[str]:
@@ -154,32 +154,32 @@ def _run(copy: Path, whole: Shell) -> list[str]:
         with folder.locked():
             return folder.resume()
 
-    found = _refused(answer)
+    answered = _refused(answer)
     good = RunFolder(whole.run, folder.config).resume()
-    return [] if found is None or found == good else ["another answer"]
+    return [] if answered is None or answered == good else ["another answer"]
 
 
 def _checkpoint(trainer: Callable[[Path], dict[str, Any]], copy: Path, expected: dict[str, Any]) -> list[str]:
     """Training goes on from an earlier point, to the same bits."""
-    found = trainer(copy)
-    return ["other weights"] if any(not tensor.equal(found[name]) for name, tensor in expected.items()) else []
+    resumed = trainer(copy)
+    return ["other weights"] if any(not tensor.equal(resumed[name]) for name, tensor in expected.items()) else []
 
 
-def _made(whole: Shell, *settings: str) -> Run:
+def _run_of(whole: Shell, *settings: str) -> Run:
     fixed = ["run.device=cpu", f"run.dir={whole.run}", *settings]
     return Run(config.load(CONFIG, plugins().registry(), fixed), "run", Reporter(), plugins())
 
 
 def _trainer(whole: Shell) -> Callable[[Path], dict[str, Any]]:
     """Trains the translator from a checkpoint's folder; returns its weights."""
-    made = _made(whole, f"run.cache={whole.zoos}")
-    made.builder.task.prepare(made.cache)
-    train, select = made.zoo.load("train"), made.zoo.load("select")
+    run_ = _run_of(whole, f"run.cache={whole.zoos}")
+    run_.builder.task.prepare(run_.cache)
+    train, select = run_.zoo.load("train"), run_.zoo.load("select")
 
     def run(checkpoint: Path) -> dict[str, Any]:
         trainer = Trainer(
-            made.builder,
-            made.builder.translator(seeds.derive(made.config.training.seed, "translator")),
+            run_.builder,
+            run_.builder.translator(seeds.derive(run_.config.training.seed, "translator")),
             train,
             select,
             checkpoint,

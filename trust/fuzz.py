@@ -19,7 +19,7 @@ from paramtrans import config
 from paramtrans.errors import ParamtransError
 from paramtrans.plugins import plugins
 from paramtrans.runs.run import Run
-from paramtrans.storage import files
+from paramtrans.storage import json_files, sealed_params
 from paramtrans.utils.progress import Reporter
 from trust.checks import Count, Setting
 from trust.runs import CONFIG, PLUGIN, Process, limited, undisturbed
@@ -39,17 +39,17 @@ VALUES = st.recursive(
 
 def fuzzed_configs(setting: Setting, count: Count) -> None:
     """The tiny config with a few of its values replaced, removed or added."""
-    _in_a_process(setting, count, lambda told: _configs(setting, told))
+    _in_a_process(setting, count, lambda messages: _configs(setting, messages))
 
 
 def fuzzed_parameters(setting: Setting, count: Count) -> None:
     """Parameter files with changed bytes, changed headers and other content, whose checksums all fit."""
     whole, _ = undisturbed(setting.folder.parent / "undisturbed")
     good = (whole.run / "translator" / "translator.safetensors").read_bytes()
-    _in_a_process(setting, count, lambda told: _parameters(setting, told, good))
+    _in_a_process(setting, count, lambda messages: _parameters(setting, messages, good))
 
 
-def _configs(setting: Setting, told: list[str]) -> int:
+def _configs(setting: Setting, messages: list[str]) -> int:
     document, registry = config.read(CONFIG), plugins().registry()
     places = list(_places(document))
     tried, accepted = [0], [0]
@@ -57,46 +57,46 @@ def _configs(setting: Setting, told: list[str]) -> int:
     @seed(setting.seed)
     @settings(max_examples=setting.trials, **QUIET)
     @given(edits=st.lists(st.tuples(st.sampled_from(places), st.none() | VALUES), min_size=1, max_size=3))
-    def one(edits: list[tuple[tuple[Any, ...], Any]]) -> None:
+    def try_edits(edits: list[tuple[tuple[Any, ...], Any]]) -> None:
         changed = deepcopy(document)
         for place, value in edits:
             _replace(changed, place, value)
         tried[0] += 1
-        with _noted(told, f"config with {edits}"):
-            made = config.validate(changed, registry)
-            again = config.validate(made.model_dump(mode="json"), registry)
-            if again != made:
-                told.append(f"config with {edits}: validates again to another")
-            Run(made, "run", Reporter(), plugins()).check()
+        with _noted(messages, f"config with {edits}"):
+            config_ = config.validate(changed, registry)
+            again = config.validate(config_.model_dump(mode="json"), registry)
+            if again != config_:
+                messages.append(f"config with {edits}: validates again to another")
+            Run(config_, "run", Reporter(), plugins()).check()
             accepted[0] += 1
 
-    one()
+    try_edits()
     print(f"{accepted[0]} accepted", file=sys.stderr)
     return tried[0]
 
 
-def _parameters(setting: Setting, told: list[str], good: bytes) -> int:
+def _parameters(setting: Setting, messages: list[str], good: bytes) -> int:
     path, other = setting.folder / "x.safetensors", setting.folder / "y.safetensors"
     tried, accepted = [0], [0]
 
     @seed(setting.seed)
     @settings(max_examples=setting.trials, **QUIET)
     @given(number=st.integers(0, 2**32), data=st.binary(max_size=64) | st.none())
-    def one(number: int, data: bytes | None) -> None:
+    def try_data(number: int, data: bytes | None) -> None:
         content = data if data is not None else _changed(good, Random(number))
         path.write_bytes(content)
         checksum = hashlib.sha256(content).hexdigest()
-        files.write_sealed(files.record_path(path), {"bytes": len(content), "sha256": checksum})
+        json_files.write_sealed(sealed_params.record_path(path), {"bytes": len(content), "sha256": checksum})
         tried[0] += 1
-        with _noted(told, f"parameters {number}"):
-            params, _ = files.load_params(path, at_most=len(good))
-            files.save_params(other, params, {})
-            again, _ = files.load_params(other)
+        with _noted(messages, f"parameters {number}"):
+            params, _ = sealed_params.load_params(path, at_most=len(good))
+            sealed_params.save_params(other, params, {})
+            again, _ = sealed_params.load_params(other)
             if any(_raw(params[name]) != _raw(again[name]) for name in params) or params.keys() != again.keys():
-                told.append(f"parameters {number}: come back as others")
+                messages.append(f"parameters {number}: come back as others")
             accepted[0] += 1
 
-    one()
+    try_data()
     print(f"{accepted[0]} accepted", file=sys.stderr)
     return tried[0]
 
@@ -115,21 +115,21 @@ def _in_a_process(setting: Setting, count: Count, do: Callable[[list[str]], int]
     result = setting.folder / "result.json"
 
     def run() -> None:
-        told: list[str] = []
-        tried = do(told)
-        result.write_text(json.dumps([tried, told]))
+        messages: list[str] = []
+        tried = do(messages)
+        result.write_text(json.dumps([tried, messages]))
 
     ended = Process(setting.folder / "output", limited(run, MEMORY)).wait(limit=24 * 3600)
     if not result.exists():
         count.add("fuzzing", [f"ended with {ended.status}: {ended.err[-500:]}"])
         return
-    tried, told = json.loads(result.read_text())
-    count.many(tried, told)
+    tried, messages = json.loads(result.read_text())
+    count.many(tried, messages)
     count.notes.append(ended.err.strip().splitlines()[-1])
 
 
 @contextmanager
-def _noted(told: list[str], what: str) -> Iterator[None]:
+def _noted(messages: list[str], what: str) -> Iterator[None]:
     """Errors of ours are answers; anything else, and taking too long, is not."""
 
     def late(number: int, frame: object) -> None:
@@ -142,7 +142,7 @@ def _noted(told: list[str], what: str) -> Iterator[None]:
     except ParamtransError:
         pass
     except Exception as error:
-        told.append(f"{what}: {type(error).__name__}: {str(error)[:200]}")
+        messages.append(f"{what}: {type(error).__name__}: {str(error)[:200]}")
     finally:
         signal.alarm(0)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from paramtrans.storage import files
+from paramtrans.storage import json_files, sealed_params
 from trust.checks import Count, Setting
 from trust.hostile import write
 from trust.runs import Ended, Process, Shell, _main, undisturbed
@@ -33,11 +33,11 @@ def _refused(ended: Ended, because: str) -> list[str]:
 def names_from_files(setting: Setting, count: Count) -> None:
     """`run --from` writes nowhere but below the current folder, whatever a sealed record calls its run."""
     whole, _ = undisturbed(setting.folder.parent / "undisturbed")
-    record = {key: value for key, value in whole.record().items() if key != files.SEAL}
+    record = {key: value for key, value in whole.record().items() if key != json_files.SEAL}
     for number, name in enumerate((*NAMES, str(setting.folder / "absolute"))[: setting.trials]):
         folder = setting.folder / f"case-{number}" / "deep" / "below"
         folder.mkdir(parents=True)
-        files.write_sealed(folder / "run.json", {**record, "name": name})
+        json_files.write_sealed(folder / "run.json", {**record, "name": name})
         before = sorted(setting.folder.rglob("*"))
         arguments = ["run", "--from", str(folder / "run.json"), "--quiet", "--set", "training.epochs=1"]
 
@@ -55,12 +55,12 @@ def names_from_files(setting: Setting, count: Count) -> None:
 def outputs_replace_nothing(setting: Setting, count: Count) -> None:
     """What is written takes the place of files alone, and never of an input or of a finished run's file."""
     whole, _ = undisturbed(setting.folder.parent / "undisturbed")
-    made: dict[str, Callable[[Path], object]] = {
+    writers: dict[str, Callable[[Path], object]] = {
         "a pipe": os.mkfifo,
         "a device": lambda path: path.symlink_to("/dev/null"),
         "a link": lambda path: path.symlink_to(write(path.with_name("mine"), b"mine")),
     }
-    for number, (what, make) in enumerate(list(made.items())[: setting.trials]):
+    for number, (what, make) in enumerate(list(writers.items())[: setting.trials]):
         path = setting.folder / str(number) / "page.html"
         path.parent.mkdir(parents=True)
         make(path)
@@ -113,15 +113,15 @@ def numbers_are_finite(setting: Setting, count: Count) -> None:
         out = setting.folder / f"{number}.safetensors"
         ended = _ended(setting.folder, [*arguments, "--calibrate", f"{setting.folder}/x.npy", "-o", str(out), "--json"])
         problems = ["NaN on standard output"] if "NaN" in ended.out or "Infinity" in ended.out else []
-        written = [path for path in (out, files.record_path(out)) if path.exists()]
+        written = [path for path in (out, sealed_params.record_path(out)) if path.exists()]
         problems += [] if ended.status == 2 or (ended.status == 0 and len(written) == 2) else ended.refused()
         problems += [f"{written[0].name} is there"] if ended.status and written else []
         count.add(f"inputs of {scale}", problems)
     for value in (float("nan"), float("inf"), -float("inf")):
         path = setting.folder / "x.json"
-        count.add(f"{value} in JSON", _raises(lambda v=value, p=path: files.write_json(p, {"x": [v]})))
+        count.add(f"{value} in JSON", _raises(lambda v=value, p=path: json_files.write_json(p, {"x": [v]})))
         path.write_text(json.dumps({"x": value}))
-        count.add(f"{value} from JSON", _raises(lambda p=path: files.read_json(p)))
+        count.add(f"{value} from JSON", _raises(lambda p=path: json_files.read_json(p)))
 
 
 def _raises(do: Callable[[], object]) -> list[str]:
@@ -165,10 +165,10 @@ def states_of_torch(setting: Setting, count: Count) -> None:
         try:
             with around():
                 before = torch.get_rng_state()
-                found = paramtrans.translate(network, calibrate=inputs)
+                translation = paramtrans.translate(network, calibrate=inputs)
                 drawn = not torch.equal(before, torch.get_rng_state())
-            other = [key for key, tensor in found.state_dict().items() if not torch.equal(tensor, wanted[key])]
-            trainable = not any(parameter.is_inference() for parameter in found.parameters())
+            other = [key for key, tensor in translation.state_dict().items() if not torch.equal(tensor, wanted[key])]
+            trainable = not any(parameter.is_inference() for parameter in translation.parameters())
             problems = [f"{other[0]} differs"] if other else []
             problems += ([] if trainable else ["cannot be trained"]) + (["random numbers were drawn"] if drawn else [])
         except Exception as error:
@@ -266,12 +266,12 @@ def _unpinned() -> None:
 
 
 def _unread() -> None:
-    from paramtrans.networks import parameter_files
+    from paramtrans.networks import sealed_params
     from paramtrans.storage import cache, outside
 
-    parameter_files.read_parameters = lambda path: __import__("torch").load(path, weights_only=True)
+    sealed_params.read_parameters = lambda path: __import__("torch").load(path, weights_only=True)
     cache.at_home = lambda path, otherwise: Path(path).expanduser()
-    outside._checked = lambda path, found, at_most: found.st_size
+    outside._checked = lambda path, status, at_most: status.st_size
 
 
 WITHOUT: dict[str, Callable[[], None]] = {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from paramtrans.errors import StoreError
-from paramtrans.storage import files
+from paramtrans.storage import json_files
 from trust.checks import Count, Setting
 from trust.runs import Process, Shell, limited, undisturbed
 
@@ -50,9 +50,9 @@ def attempt(setting: Setting, count: Count, cases: list[Case]) -> None:
 def seal(path: Path, document: dict[str, Any]) -> None:
     """Write a document with a checksum of itself, as a stranger's program would: also one that is no JSON."""
     try:
-        files.write_sealed(path, document)
+        json_files.write_sealed(path, document)
     except StoreError:
-        path.write_text(json.dumps({**document, files.SEAL: "0" * 64}))
+        path.write_text(json.dumps({**document, json_files.SEAL: "0" * 64}))
 
 
 def _do(arguments: list[str]) -> int:

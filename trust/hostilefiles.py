@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from paramtrans.storage import files
+from paramtrans.storage import json_files
 from trust.checks import Count, Setting
 from trust.hostile import Case, attempt, seal, write
 from trust.runs import Shell, undisturbed
@@ -38,17 +38,17 @@ def _weights(whole: Shell) -> Iterator[Case]:
     """A translator whose weights are hostile, though all checksums fit."""
     good = (whole.run / "translator" / "translator.safetensors").read_bytes()
     names = list(json.loads(good[8 : 8 + struct.unpack("<Q", good[:8])[0]]))
-    one: dict[str, Any] = {"t": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}
+    header_: dict[str, Any] = {"t": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}
     headers: dict[str, Any] = {
-        "of a length that lies": (one, 2**63),
-        "of a length beyond the file": (one, 10**9),
-        "with offsets beyond the file": ({"t": {**one["t"], "data_offsets": [0, 10**12]}}, None),
-        "with negative offsets": ({"t": {**one["t"], "data_offsets": [-4, 12]}}, None),
-        "with a shape that lies": ({"t": {**one["t"], "shape": [10**12]}}, None),
-        "with a shape that overflows": ({"t": {**one["t"], "shape": [2**62, 2**62]}}, None),
-        "with overlaps": ({**one, "u": one["t"]}, None),
-        "of objects": ({"t": {**one["t"], "dtype": "OBJECT"}}, None),
-        "with a huge name": ({"x" * 900_000: one["t"]}, None),
+        "of a length that lies": (header_, 2**63),
+        "of a length beyond the file": (header_, 10**9),
+        "with offsets beyond the file": ({"t": {**header_["t"], "data_offsets": [0, 10**12]}}, None),
+        "with negative offsets": ({"t": {**header_["t"], "data_offsets": [-4, 12]}}, None),
+        "with a shape that lies": ({"t": {**header_["t"], "shape": [10**12]}}, None),
+        "with a shape that overflows": ({"t": {**header_["t"], "shape": [2**62, 2**62]}}, None),
+        "with overlaps": ({**header_, "u": header_["t"]}, None),
+        "of objects": ({"t": {**header_["t"], "dtype": "OBJECT"}}, None),
+        "with a huge name": ({"x" * 900_000: header_["t"]}, None),
         "with many tensors": (
             {f"t{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(9999)},
             None,
@@ -112,21 +112,21 @@ def _links(whole: Shell) -> Iterator[Case]:
 
 def _translator(folder: Path, whole: Shell, content: bytes) -> list[str]:
     """A translator with these weights, whose checksums all fit."""
-    made = copy_of(folder, whole)
-    write(made / "translator.safetensors", content)
-    return _sealed(made, len(content), hashlib.sha256(content).hexdigest())
+    copied = copy_of(folder, whole)
+    write(copied / "translator.safetensors", content)
+    return _sealed(copied, len(content), hashlib.sha256(content).hexdigest())
 
 
-def _sealed(made: Path, size: int, checksum: str) -> list[str]:
-    seal(made / "translator.safetensors.json", {"format": 1, "bytes": size, "sha256": checksum})
-    return edit(made, {"weights_sha256": checksum})
+def _sealed(copied: Path, size: int, checksum: str) -> list[str]:
+    seal(copied / "translator.safetensors.json", {"format": 1, "bytes": size, "sha256": checksum})
+    return edit(copied, {"weights_sha256": checksum})
 
 
-def edit(made: Path, changes: dict[str, Any]) -> list[str]:
-    document = json.loads((made / "translator.json").read_bytes())
-    del document[files.SEAL]
-    seal(made / "translator.json", {**document, **changes})
-    return ["load", str(made)]
+def edit(copied: Path, changes: dict[str, Any]) -> list[str]:
+    document = json.loads((copied / "translator.json").read_bytes())
+    del document[json_files.SEAL]
+    seal(copied / "translator.json", {**document, **changes})
+    return ["load", str(copied)]
 
 
 def _edited(folder: Path, whole: Shell, changes: dict[str, Any]) -> list[str]:
@@ -134,31 +134,31 @@ def _edited(folder: Path, whole: Shell, changes: dict[str, Any]) -> list[str]:
 
 
 def _described(folder: Path, whole: Shell, content: bytes) -> list[str]:
-    made = copy_of(folder, whole)
-    write(made / "translator.json", content)
-    return ["load", str(made)]
+    copied = copy_of(folder, whole)
+    write(copied / "translator.json", content)
+    return ["load", str(copied)]
 
 
 def _recorded(folder: Path, whole: Shell, changes: dict[str, Any]) -> list[str]:
     document = whole.record()
-    del document[files.SEAL]
+    del document[json_files.SEAL]
     seal(folder / "run.json", {**document, **changes})
     return ["run", "--from", str(folder / "run.json"), "--quiet", "--set", "zoo.train=no"]
 
 
 def _sparse(folder: Path, whole: Shell) -> list[str]:
-    made = copy_of(folder, whole)
-    with (made / "translator.safetensors").open("r+b") as file:
+    copied = copy_of(folder, whole)
+    with (copied / "translator.safetensors").open("r+b") as file:
         file.truncate(2**40)
-    return _sealed(made, 2**40, "0" * 64)
+    return _sealed(copied, 2**40, "0" * 64)
 
 
 def copy_of(folder: Path, whole: Shell) -> Path:
-    made = folder / "translator"
-    made.mkdir()
+    copied = folder / "translator"
+    copied.mkdir()
     for path in (whole.run / "translator").iterdir():
-        (made / path.name).write_bytes(path.read_bytes())
-    return made
+        (copied / path.name).write_bytes(path.read_bytes())
+    return copied
 
 
 def _torch(folder: Path) -> bytes:
@@ -184,13 +184,13 @@ def _linked(folder: Path, name: str) -> list[str]:
 
 
 def _piped(folder: Path, whole: Shell, name: str, target: str | None) -> list[str]:
-    made = copy_of(folder, whole)
-    (made / name).unlink()
+    copied = copy_of(folder, whole)
+    (copied / name).unlink()
     if target is None:
-        os.mkfifo(made / name)
+        os.mkfifo(copied / name)
     else:
-        (made / name).symlink_to(target)
-    return ["load", str(made)]
+        (copied / name).symlink_to(target)
+    return ["load", str(copied)]
 
 
 def _others(folder: Path) -> list[str]:

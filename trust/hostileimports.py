@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from paramtrans.storage import files
+from paramtrans.storage import json_files, sealed_params
 from trust.checks import Count, Setting
 from trust.hostile import Case, attempt, seal, write
 from trust.hostilefiles import Canary, copy_of, edit
@@ -180,9 +180,9 @@ def _bomb(path: Path) -> None:
 @cache
 def _packed() -> bytes:
     """A torch file whose one tensor is four gigabytes of zeros, packed into a few megabytes."""
-    kept, made = io.BytesIO(), io.BytesIO()
+    kept, packed = io.BytesIO(), io.BytesIO()
     _torch_module().save({"weight": _torch_module().zeros(8)}, kept)
-    with zipfile.ZipFile(kept) as good, zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as bad:
+    with zipfile.ZipFile(kept) as good, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as bad:
         for name in good.namelist():
             if not name.endswith("/data/0"):
                 bad.writestr(name, good.read(name))
@@ -190,7 +190,7 @@ def _packed() -> bytes:
             with bad.open(name, "w", force_zip64=True) as member:
                 for _ in range(64):
                     member.write(bytes(2**26))
-    return made.getvalue()
+    return packed.getvalue()
 
 
 def _terabyte(path: Path) -> None:
@@ -236,7 +236,7 @@ def _import(folder: Path, *more: str) -> list[str]:
 def _indexed(folder: Path, exported: Path, at: str, value: Any) -> list[str]:
     shutil.copytree(exported, folder / "zoo")
     index = json.loads((folder / "zoo" / "index.json").read_bytes())
-    del index[files.SEAL]
+    del index[json_files.SEAL]
     *before, last = [int(key) if key.isdigit() else key for key in at.split(".")]
     place = index
     for key in before:
@@ -248,27 +248,27 @@ def _indexed(folder: Path, exported: Path, at: str, value: Any) -> list[str]:
 
 def _paper(folder: Path, whole: Shell, bad: str, make: Bad) -> list[str]:
     """Three hosts as the paper has them, one file of which is hostile."""
-    shards, _ = files.load_params(next(whole.zoos.glob("zoos/*/hosts/train-*.safetensors")))
-    targets, _ = files.load_params(next(whole.zoos.glob("zoos/*/targets/*/train-*.safetensors")))
+    shards, _ = sealed_params.load_params(next(whole.zoos.glob("zoos/*/hosts/train-*.safetensors")))
+    targets, _ = sealed_params.load_params(next(whole.zoos.glob("zoos/*/targets/*/train-*.safetensors")))
     for part, name in FOLDERS.items():
         (folder / "zoo" / name).mkdir(parents=True)
-        own = {key.partition(".")[2]: t for key, t in {**shards, **targets}.items() if key.startswith(f"{part}.")}
+        tensors = {key.partition(".")[2]: t for key, t in {**shards, **targets}.items() if key.startswith(f"{part}.")}
         for model in range(3):
             path = folder / "zoo" / name / f"{model}.pth"
             if (part, model) == (bad, 1):
                 make(path)
             else:
-                _torch(path, {key: tensor[model].clone() for key, tensor in own.items()})
+                _torch(path, {key: tensor[model].clone() for key, tensor in tensors.items()})
     sizes = ("zoo.origin=paper", "zoo.train=2", "zoo.select=0", "zoo.report=2")
     settings = [word for text in sizes for word in ("--set", text)]
     return _import(folder, str(CONFIG), "--plugin", str(PLUGIN), *settings)
 
 
 def _card(folder: Path, whole: Shell, make: Bad) -> list[str]:
-    made = copy_of(folder, whole)
-    (made / "card.json").unlink()
-    make(made / "card.json")
-    return ["pretrained", str(made)]
+    copied = copy_of(folder, whole)
+    (copied / "card.json").unlink()
+    make(copied / "card.json")
+    return ["pretrained", str(copied)]
 
 
 def _pretrained(folder: Path, whole: Shell, changes: dict[str, Any]) -> list[str]:

@@ -127,12 +127,12 @@ def _goes_on(ended: Any, shell: Shell, whole: Shell, expected: dict[str, Any]) -
 
 
 def _running(whole: Shell) -> bytes:
-    from paramtrans.storage import files
+    from paramtrans.storage import json_files
 
     record = whole.record()
-    del record[files.SEAL]
+    del record[json_files.SEAL]
     path = whole.path / "running.json"
-    files.write_sealed(path, {**record, "status": "running", "files": {}})
+    json_files.write_sealed(path, {**record, "status": "running", "files": {}})
     return path.read_bytes()
 
 

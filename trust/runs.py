@@ -92,8 +92,8 @@ def _child(paths: list[Path], do: Callable[[], object], environment: dict[str, s
         logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING, force=True)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ.update(environment)
-        found = do()
-        status = found if isinstance(found, int) else 0
+        answer = do()
+        status = answer if isinstance(answer, int) else 0
     except BaseException:
         traceback.print_exc()
     finally:

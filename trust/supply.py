@@ -35,8 +35,8 @@ def locked_dependencies(setting: Setting, count: Count) -> None:
     pinned: dict[str, list[tuple[str, str]]] = {}
     for name, version, rest in PINNED.findall(text):
         pinned.setdefault(canonicalize_name(name), []).append((version, rest))
-    for name, found in sorted(pinned.items()):
-        without = [version for version, rest in found if "--hash=sha256:" not in rest]
+    for name, locked in sorted(pinned.items()):
+        without = [version for version, rest in locked if "--hash=sha256:" not in rest]
         count.add(f"{name} in the lock", [f"{version} has no hash" for version in without])
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
@@ -58,14 +58,14 @@ def known_vulnerabilities(setting: Setting, count: Count) -> None:
     options = ["--disable-pip", "--no-deps", "--progress-spinner=off"]
     done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300)
     try:
-        found = json.loads(done.stdout)["dependencies"]
+        dependencies = json.loads(done.stdout)["dependencies"]
     except ValueError:
         count.notes.append(f"skipped: {(done.stderr.strip().splitlines() or ['no answer'])[-1][:200]}")
         return
-    unknown = [package["name"] for package in found if "skip_reason" in package]
+    unknown = [package["name"] for package in dependencies if "skip_reason" in package]
     if unknown:
-        count.notes.append(f"not audited, as its index does not know them: {len(unknown)} of {len(found)}")
-    for package in found:
+        count.notes.append(f"not audited, as its index does not know them: {len(unknown)} of {len(dependencies)}")
+    for package in dependencies:
         if package["name"] not in unknown:
             count.add(f"{package['name']} {package['version']}", [vuln["id"] for vuln in package["vulns"]])
 
@@ -110,8 +110,8 @@ def the_wheel_by_itself(setting: Setting, count: Count) -> None:
 
 def _dependencies() -> list[str]:
     """Folders with installed packages; the project itself is installed there by a path file, which is not followed."""
-    found = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
-    return sorted(found | {path for path in sys.path if path.endswith("site-packages")})
+    folders = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    return sorted(folders | {path for path in sys.path if path.endswith("site-packages")})
 
 
 def _do(command: list[str], folder: Path) -> str:

@@ -72,9 +72,9 @@ def _workers(process: Process, count: int) -> list[int]:
     until = time.monotonic() + 60
     while time.monotonic() < until and process.poll() is None:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        found = [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-        if len(found) >= count:
-            return found
+        workers = [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        if len(workers) >= count:
+            return workers
         time.sleep(0.01)
     return []
 

@@ -28,7 +28,7 @@ from paramtrans.api.stacking import join, split
 from paramtrans.builder import Builder
 from paramtrans.evaluation import accuracy
 from paramtrans.ops import statistics
-from paramtrans.storage import cache, files
+from paramtrans.storage import cache, sealed_params
 from paramtrans.training.trainer import Trainer
 from paramtrans.utils import seeds
 from paramtrans.zoo import Zoo, do_job
@@ -47,14 +47,14 @@ class Curve:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.started = options, time.monotonic()
         self.folder = Path(options.cache) if options.cache else cache.cache_dir(None)
-        self.found: dict[str, Any] = {"device": _device(), "points": []}
+        self.results: dict[str, Any] = {"device": _device(), "points": []}
 
     def say(self, text: str) -> None:
         print(f"[{time.monotonic() - self.started:6.1f} s] {text}", flush=True)
 
     def write(self) -> None:
         self.options.out.parent.mkdir(parents=True, exist_ok=True)
-        self.options.out.write_text(json.dumps(self.found, indent=1) + "\n")
+        self.options.out.write_text(json.dumps(self.results, indent=1) + "\n")
 
     def builder(self, pairs: int, *further: str) -> Builder:
         registry = components()
@@ -68,10 +68,10 @@ class Curve:
         todo = [{job.start: job for job in zoo.missing(step) if job.role == "train"} for step in (1, 2)]
         begun, seconds = time.monotonic(), [0.0, 0.0]
         there = self.options.most - sum(job.stop - job.start for job in todo[1].values())
-        made, longest = 0, 0.0
+        pairs_made, longest = 0, 0.0
         for start, job in todo[1].items():
             before = time.monotonic()
-            if made and before - begun + longest > self.options.zoo:
+            if pairs_made and before - begun + longest > self.options.zoo:
                 break
             for number, part in enumerate((todo[0].get(start), job)):
                 if part is not None:
@@ -79,18 +79,18 @@ class Curve:
                     do_job(part, lambda steps: None)
                     seconds[number] += time.monotonic() - part_begun
             longest = max(longest, time.monotonic() - before)
-            made += job.stop - start
-            self.found["zoo"] = {
-                "pairs": there + made,
-                "made": made,
+            pairs_made += job.stop - start
+            self.results["zoo"] = {
+                "pairs": there + pairs_made,
+                "made": pairs_made,
                 "seconds": round(sum(seconds), 1),
                 "seconds of step 1": round(seconds[0], 1),
                 "seconds of step 2": round(seconds[1], 1),
                 "hosts at once": self.options.shard,
             }
-            self.say(f"{made} pairs made")
+            self.say(f"{pairs_made} pairs made")
             self.write()
-        return there + made
+        return there + pairs_made
 
     def run(self) -> None:
         total = self.make_pairs()
@@ -99,21 +99,26 @@ class Curve:
         hosts, given = whole.pairs(), whole.load("report") if whole.given is None else _given(whole)
         assert hosts is not None
         kept = min(self.options.report, len(hosts) // 4)
-        own, hosts = hosts.pick(range(len(hosts) - kept, len(hosts))), hosts.pick(range(len(hosts) - kept))
-        self.reports = {"given": given, "own": own}
-        self.found["hosts"] = {"train": len(hosts), **{name: len(some) for name, some in self.reports.items()}}
+        selection, hosts = hosts.pick(range(len(hosts) - kept, len(hosts))), hosts.pick(range(len(hosts) - kept))
+        self.reports = {"given": given, "own": selection}
+        self.results["hosts"] = {
+            "train": len(hosts),
+            **{name: len(reported) for name, reported in self.reports.items()},
+        }
         if self.options.save:
             self.save(hosts)
-        self.found["rivals"] = {name: self.rivals(builder, some, hosts) for name, some in self.reports.items()}
-        self.say(f"rivals: {json.dumps(self.found['rivals'])}")
+        self.results["rivals"] = {
+            name: self.rivals(builder, reported, hosts) for name, reported in self.reports.items()
+        }
+        self.say(f"rivals: {json.dumps(self.results['rivals'])}")
         self.write()
-        self.train(hosts, own)
+        self.train(hosts, selection)
 
     def save(self, hosts: Hosts) -> None:
         """The pairs with their former and latter, a few hundred a file."""
         for number, start in enumerate(range(0, min(len(hosts), self.options.files * PER_FILE), PER_FILE)):
-            some = hosts.pick(range(start, min(start + PER_FILE, len(hosts))))
-            files.save_params(self.options.save / f"paper_pairs_{number}.safetensors", join(some.parts()), {})
+            piece = hosts.pick(range(start, min(start + PER_FILE, len(hosts))))
+            sealed_params.save_params(self.options.save / f"paper_pairs_{number}.safetensors", join(piece.parts()), {})
 
     def rivals(self, builder: Builder, hosts: Hosts, pairs: Hosts) -> dict[str, Any]:
         """What the report hosts reach with other blocks in the slot."""
@@ -123,8 +128,8 @@ class Curve:
         for name, rival in builder.rivals().items():
             case = RivalCase(hosts, pairs, builder.source, builder.target, seeds.derive(0, "rival", name))
             blocks[name.replace("_", " ")] = (target, rival.fill(case))
-        found = accuracy.accuracies(builder.runner, hosts, blocks, builder.task.split("test"), builder.device)
-        return {name: statistics.summarise(values).as_dict() for name, values in found.items()}
+        by_block = accuracy.accuracies(builder.runner, hosts, blocks, builder.task.split("test"), builder.device)
+        return {name: statistics.summarise(values).as_dict() for name, values in by_block.items()}
 
     def train(self, hosts: Hosts, select: Hosts) -> None:
         torch.set_float32_matmul_precision("high")
@@ -133,7 +138,7 @@ class Curve:
         seconds = {point: self.step_seconds(*point, hosts, select) for point in points}
         left = self.options.training
         epochs = max(1, int(left / sum(seconds.values())))
-        rates = {f"{size} {count}": round(found, 4) for (size, count), found in seconds.items()}
+        rates = {f"{size} {count}": round(spent, 4) for (size, count), spent in seconds.items()}
         self.say(f"{epochs} epochs each; seconds an epoch: {rates}")
         for size, count in sorted(points, key=lambda point: (-point[1], SIZES.index(point[0]))):
             trainer = self.trainer(size, count, epochs, hosts, select)
@@ -141,14 +146,16 @@ class Curve:
             point = {"size": size, "pairs": count, "epochs": epochs, "batch": min(4096, count)}
             point |= {"seconds": round(history.seconds, 1), "loss": history.epochs[-1]["loss"]}
             builder, translator = trainer.builder, trainer.translator.eval()
-            for name, some in self.reports.items():
-                some = some.to(builder.device)
+            for name, reported in self.reports.items():
+                reported = reported.to(builder.device)
                 with torch.no_grad():
-                    written = translator.translate(some.source, Context(some, builder.runner))
+                    written = translator.translate(reported.source, Context(reported, builder.runner))
                 blocks = {"translated": (builder.runner.target, written)}
-                values = accuracy.accuracies(builder.runner, some, blocks, builder.task.split("test"), builder.device)
+                values = accuracy.accuracies(
+                    builder.runner, reported, blocks, builder.task.split("test"), builder.device
+                )
                 point[name] = statistics.summarise(values["translated"]).as_dict()
-            self.found["points"].append(point)
+            self.results["points"].append(point)
             self.say(json.dumps({**point, **{name: round(point[name]["mean"], 1) for name in self.reports}}))
             self.write()
 

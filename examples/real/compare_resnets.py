@@ -38,17 +38,17 @@ def contestants(images: Tensor, labels: Tensor) -> dict[tuple[str, int, float], 
     `images` and `labels` are those of training, for the upper bounds alone.
     """
     # A pass through the network finds the blocks also for methods that look at parameters alone; it counts as no image.
-    made: dict[tuple[str, int, float], Shrink] = {("the network itself", 0, 1.0): lambda network, _: network}
-    made |= {(name, 0, 0.5): translated(method) for name, method in ALONE.items()}
-    made["torch-pruning, magnitude", 0, 0.5] = torch_pruned
-    made["refit on smooth noise", 0, 0.5] = lambda network, _: translated({})(network, [smooth()])
-    made["refit on inputs made for the BatchNorms", 0, 0.5] = lambda network, _: translated({})(
+    shrinks: dict[tuple[str, int, float], Shrink] = {("the network itself", 0, 1.0): lambda network, _: network}
+    shrinks |= {(name, 0, 0.5): translated(method) for name, method in ALONE.items()}
+    shrinks["torch-pruning, magnitude", 0, 0.5] = torch_pruned
+    shrinks["refit on smooth noise", 0, 0.5] = lambda network, _: translated({})(network, [smooth()])
+    shrinks["refit on inputs made for the BatchNorms", 0, 0.5] = lambda network, _: translated({})(
         network, [paramtrans.draw_probes(network, SHAPE)]
     )
-    made |= {(name, size, 0.5): translated(method) for size in SIZES for name, method in METHODS.items()}
+    shrinks |= {(name, size, 0.5): translated(method) for size in SIZES for name, method in METHODS.items()}
     for name, shrink in (("magnitude pruning", translated(ALONE["magnitude pruning"])), ("refit", translated({}))):
-        made[f"{name}, then fine-tuned on labels", len(images), 0.5] = tuned(shrink, images, labels)
-    return made
+        shrinks[f"{name}, then fine-tuned on labels", len(images), 0.5] = tuned(shrink, images, labels)
+    return shrinks
 
 
 def translated(method: Method) -> Shrink:
@@ -120,8 +120,8 @@ def main() -> None:
             lost = [before - after for before, after in zip(whole, percents, strict=True)]
             measured[f"points of accuracy lost, network by network, {mean_of}"] = lost
         if waits:
-            measured[f"milliseconds for {BATCH} images, {mean_of}"] = [own for own, _ in waits]
-            measured[f"the same over that of the network itself, {mean_of}"] = [own / before for own, before in waits]
+            measured[f"milliseconds for {BATCH} images, {mean_of}"] = [wait for wait, _ in waits]
+            measured[f"the same over that of the network itself, {mean_of}"] = [wait / before for wait, before in waits]
         cost = costs(small, images)
         spent = (cost["parameters"], cost["flops"], sum(times) / len(times) if width < 1 else None)
         for metric, values in measured.items():

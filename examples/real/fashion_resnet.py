@@ -95,8 +95,8 @@ def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
 @torch.no_grad()
 def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     """Percent right."""
-    found = [network(part).argmax(1) for part in images.split(100)]
-    return 100 * (torch.cat(found) == labels).double().mean().item()
+    answers = [network(part).argmax(1) for part in images.split(100)]
+    return 100 * (torch.cat(answers) == labels).double().mean().item()
 
 
 def _block(inputs: int, outputs: int, stride: int) -> BasicBlock:

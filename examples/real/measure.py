@@ -37,11 +37,11 @@ def milliseconds(networks: Sequence[nn.Module], inputs: Tensor, repeats: int = 3
     the machine does counts as little as may be."""
     times = [[0.0] * repeats for _ in networks]
     for turn in range(repeats):
-        for network, own in zip(networks, times, strict=True):
+        for network, waits in zip(networks, times, strict=True):
             started = time.perf_counter()
             network(inputs)
-            own[turn] = time.perf_counter() - started
-    return [1000 * min(own) for own in times]
+            waits[turn] = time.perf_counter() - started
+    return [1000 * min(waits) for waits in times]
 
 
 def peak_mib() -> float:

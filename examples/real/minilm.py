@@ -58,9 +58,9 @@ def sentences() -> tuple[list[str], list[str]]:
         if info.name in sys.stdlib_module_names and not info.name.startswith(
             ("_", "idlelib", "turtle", "this", "anti")
         ):
-            found = _docstrings(info.name)
-            if found:
-                by_module[info.name] = found
+            texts = _docstrings(info.name)
+            if texts:
+                by_module[info.name] = texts
     names = sorted(by_module)
     generator = torch.Generator().manual_seed(0)
     order = [names[i] for i in torch.randperm(len(names), generator=generator).tolist()]
@@ -83,13 +83,13 @@ def _docstrings(name: str) -> list[str]:
             texts.append(inspect.getdoc(value) or "")
         if inspect.isclass(value):
             texts += [inspect.getdoc(method) or "" for method in vars(value).values() if callable(method)]
-    found = []
+    kept = []
     for text in texts:
         for sentence in re.split(r"(?<=[.!?])\s+|\n\n", text):
             sentence = " ".join(sentence.split())
             if 5 <= len(sentence.split()) <= 40 and sentence[0].isalpha():
-                found.append(sentence)
-    return found
+                kept.append(sentence)
+    return kept
 
 
 def batches(texts: list[str]) -> list[Mapping[str, Tensor]]:
@@ -101,12 +101,12 @@ def batches(texts: list[str]) -> list[Mapping[str, Tensor]]:
     for text in texts:
         ids = tokenizer(text, truncation=True, max_length=LONGEST)["input_ids"]
         by_length.setdefault(len(ids), []).append(ids)
-    made: list[Mapping[str, Tensor]] = []
+    stacks: list[Mapping[str, Tensor]] = []
     for _, same in sorted(by_length.items()):
         for at in range(0, len(same), BATCH):
             ids = torch.tensor(same[at : at + BATCH])
-            made.append({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
-    return made
+            stacks.append({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    return stacks
 
 
 @torch.no_grad()
@@ -115,17 +115,17 @@ def embeddings(network: nn.Module, tokens: list[Mapping[str, Tensor]]) -> Tensor
     return normalize(torch.cat([network(**batch).last_hidden_state.mean(1) for batch in tokens]), dim=1)
 
 
-def scores(found: Tensor, wanted: Tensor) -> dict[str, Tensor]:
+def scores(outputs: Tensor, wanted: Tensor) -> dict[str, Tensor]:
     """For each sentence: cosine to the original's embedding; whether its nearest neighbour is the same; and how many of
     the ten nearest."""
     near = []
-    for embedded in (found, wanted):
+    for embedded in (outputs, wanted):
         similar = embedded @ embedded.T
         similar.fill_diagonal_(-2)
         near.append(similar.topk(10).indices)
     shared = (near[0][:, :, None] == near[1][:, None]).any(2).float().mean(1)
     return {
-        "cosine": (found * wanted).sum(1),
+        "cosine": (outputs * wanted).sum(1),
         "nearest neighbour the same": (near[0][:, 0] == near[1][:, 0]).float(),
         "ten nearest shared": shared,
     }

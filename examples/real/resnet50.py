@@ -31,14 +31,14 @@ METHODS = {name: (CALIBRATED | ALONE)[name] for name in ("refit", "magnitude pru
 def network(images: list[Tensor], seed: int) -> nn.Module:
     """Random weights, each BatchNorm with the statistics that these images have there."""
     torch.manual_seed(seed)
-    made: nn.Module = resnet50(weights=None)
-    for norm in made.modules():
+    network_: nn.Module = resnet50(weights=None)
+    for norm in network_.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.momentum = None  # the mean over all batches
     with torch.no_grad():
         for batch in images:
-            made.train()(batch)
-    return made.eval()
+            network_.train()(batch)
+    return network_.eval()
 
 
 def enlarged(images: Tensor, side: int) -> list[Tensor]:
@@ -49,8 +49,8 @@ def enlarged(images: Tensor, side: int) -> list[Tensor]:
 @torch.no_grad()
 def errors(small: nn.Module, large: nn.Module, images: list[Tensor]) -> Tensor:
     """Squared error of each image's outputs, over the variance of the large network's over the images."""
-    found, wanted = (torch.cat([one(batch) for batch in images]) for one in (small, large))
-    return (found - wanted).square().sum(1) / wanted.var(0, correction=0).sum()
+    outputs, wanted = (torch.cat([run(batch) for batch in images]) for run in (small, large))
+    return (outputs - wanted).square().sum(1) / wanted.var(0, correction=0).sum()
 
 
 def main() -> None:

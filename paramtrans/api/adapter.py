@@ -120,7 +120,14 @@ class BlockAdapter(Configurable, ABC):
         return () if self.readout is None else (Reader(self.readout),)
 
     def units(self, reader: Reader) -> SymmetryGroup | None:
-        """The hidden units that a reader reads; None where no symmetry group is declared for them."""
+        """The hidden units that a reader reads.
+
+        Args:
+            reader: One of `readers()`.
+
+        Returns:
+            The symmetry group that runs over axis 1 of its weight; None where none is declared.
+        """
         read = [
             g for g in self.spec.symmetries for m in g.members if (m.tensor, m.axis) == (f"{reader.layer}.weight", 1)
         ]
@@ -135,11 +142,27 @@ class BlockAdapter(Configurable, ABC):
         """Blocks of this kind among the layers of an existing module, for whole networks; none unless overridden.
 
         Names and layers may be taken at their word: what a block computes is compared with `module()` afterwards.
+
+        Args:
+            module: Any module of a user's network; it is not changed.
+
+        Returns:
+            One record for each block that may stand there.
         """
         return ()
 
     def with_sizes(self, sizes: Mapping[str, int]) -> BlockAdapter:
-        """The same kind of block with other numbers of hidden units, given by group; the others stay."""
+        """The same kind of block with other numbers of hidden units.
+
+        Args:
+            sizes: Numbers of units by symmetry group; groups that are not named keep theirs.
+
+        Returns:
+            An adapter of the same class.
+
+        Raises:
+            SpecMismatch: this kind of block does not say how it is made with fewer units, or not with so many.
+        """
         raise SpecMismatch(f"{type(self).__name__} does not say how it is made with fewer hidden units (`with_sizes`)")
 
     @classmethod
@@ -186,12 +209,28 @@ class BlockAdapter(Configurable, ABC):
         return self.spec
 
     def read(self, params: Params) -> Params:
-        """The block's parameters as a translator should see them (for instance with normalisation folded)."""
+        """The block's parameters as a translator should see them (for instance with normalisation folded).
+
+        Args:
+            params: Stacked tensors of `spec`, each `[models, *shape]`; they are not changed.
+
+        Returns:
+            Stacked tensors of `reading`.
+        """
         return params
 
 
 def check_fit(name: str, adapter: BlockAdapter, slot: FeatureSpec) -> None:
-    """Raise `SpecMismatch` unless the block maps the slot's features to features of the same shape."""
+    """Hold a block to the slot that it is to stand in.
+
+    Args:
+        name: What to call the block in messages: `source`, `target`.
+        adapter: The block.
+        slot: The features that enter and leave the slot.
+
+    Raises:
+        SpecMismatch: it does not map the slot's features to features of the same shape.
+    """
     import torch
 
     if adapter.options.channels != slot.channels:
@@ -201,6 +240,6 @@ def check_fit(name: str, adapter: BlockAdapter, slot: FeatureSpec) -> None:
             f"{name} has its channels in the last axis, the host's slot in the second; it is for whole networks"
         )
     with torch.device("meta"):
-        found = tuple(adapter.module()(torch.empty(2, *slot.shape)).shape)
-    if found != (2, *slot.shape):
-        raise SpecMismatch(f"{name} maps [2, {slot}] features to {list(found)}; a block must keep their shape")
+        output = tuple(adapter.module()(torch.empty(2, *slot.shape)).shape)
+    if output != (2, *slot.shape):
+        raise SpecMismatch(f"{name} maps [2, {slot}] features to {list(output)}; a block must keep their shape")

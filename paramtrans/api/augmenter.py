@@ -22,9 +22,25 @@ class Augmenter(Configurable, ABC):
 
     @abstractmethod
     def __call__(self, params: Params, generator: torch.Generator) -> Params:
-        """Stacked parameters → the same names and shapes. All randomness comes from `generator`."""
+        """Change parameters at random.
+
+        Args:
+            params: Stacked parameters, each `[models, *shape]`; they are not changed in place.
+            generator: Where all randomness comes from.
+
+        Returns:
+            The same names and shapes.
+        """
 
     def change(self, params: Params, spec: BlockSpec, generator: torch.Generator) -> Params:
-        """What training calls: `self(params, generator)`, unless it matters what the values are: `params` are tensors
-        of `spec`, that of the target block or of what is read of the source."""
+        """What training calls: `self(params, generator)`, unless it matters what the values are.
+
+        Args:
+            params: Stacked tensors of `spec`.
+            spec: That of the target block, or of what is read of the source.
+            generator: Where all randomness comes from.
+
+        Returns:
+            The same names and shapes.
+        """
         return self(params, generator)

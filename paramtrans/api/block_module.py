@@ -21,7 +21,14 @@ class BranchModule(Protocol):
 
     @abstractmethod
     def branch(self, x: Tensor, /) -> Tensor:
-        """What is added to the input, or to `skip` of it, of the same shape."""
+        """What is added to the input, or to `skip` of it.
+
+        Args:
+            x: What enters the block, `[batch, ...]`.
+
+        Returns:
+            The same shape.
+        """
 
 
 class SkipModule(BranchModule, Protocol):
@@ -29,7 +36,14 @@ class SkipModule(BranchModule, Protocol):
 
     @abstractmethod
     def skip(self, x: Tensor, /) -> Tensor:
-        """What the branch is added to."""
+        """What the branch is added to.
+
+        Args:
+            x: What enters the block, `[batch, ...]`.
+
+        Returns:
+            The shape of what `branch` gives.
+        """
 
 
 class ReadoutModule(Protocol):
@@ -37,7 +51,14 @@ class ReadoutModule(Protocol):
 
     @abstractmethod
     def features(self, x: Tensor, /) -> Tensor:
-        """What enters the readout: `[batch, hidden, height, width]`."""
+        """What enters the readout.
+
+        Args:
+            x: What enters the block, `[batch, channels, height, width]`.
+
+        Returns:
+            `[batch, hidden, height, width]`.
+        """
 
 
 # By `hasattr`, as a method may also be a layer of that name, which `isinstance` does not see in every Python.

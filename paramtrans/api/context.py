@@ -46,7 +46,14 @@ class Context:
     """For whatever is drawn at random."""
 
     def entering(self) -> Iterator[Entering]:
-        """What enters the slot on the probes, in pieces of bounded size; raises `SpecMismatch` where there are none."""
+        """What enters the slot on the probes, in pieces of at most `PROBES_AT_ONCE` probes.
+
+        Yields:
+            Features `[models, batch, channels, height, width]`; all probes together, in order.
+
+        Raises:
+            SpecMismatch: there are no hosts, or no probes.
+        """
         if self.hosts is None or self.runner is None or self.inputs is None:
             raise SpecMismatch("this translator compares what blocks compute; give it a context with hosts and probes")
         inputs = self.inputs if self.own_inputs else self.inputs.expand(len(self.hosts), *self.inputs.shape)
@@ -55,7 +62,14 @@ class Context:
             yield Entering(features, features)
 
     def pick(self, index: Sequence[int] | slice | Tensor) -> Context:
-        """The same for the hosts at `index`, in that order."""
+        """The same for some of the hosts.
+
+        Args:
+            index: Numbers of hosts, in the order wanted.
+
+        Raises:
+            SpecMismatch: there are no hosts to pick from.
+        """
         if self.hosts is None:
             raise SpecMismatch("a context without hosts has one model, and nothing to pick from")
         chosen = range(len(self.hosts))[index] if isinstance(index, slice) else [int(i) for i in index]

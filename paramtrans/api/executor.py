@@ -17,4 +17,12 @@ class Executor(Configurable, ABC):
 
     @abstractmethod
     def run(self, jobs: Sequence[Job], progress: Callable[[int], None]) -> None:
-        """Do all jobs through `paramtrans.zoo.do_job`; call `progress` in this process with numbers of steps done."""
+        """Do all jobs through `paramtrans.zoo.do_job`.
+
+        Args:
+            jobs: One for each shard; in any order, and anywhere.
+            progress: Called in this process with numbers of training steps done since its last call.
+
+        Raises:
+            ParamtransError: a job could not be done.
+        """

@@ -45,7 +45,11 @@ class Hosts:
         return models(self.source)
 
     def pick(self, index: Sequence[int] | slice | Tensor) -> Hosts:
-        """The hosts at `index`, in that order."""
+        """Some of the hosts, as a copy.
+
+        Args:
+            index: Numbers of hosts, in the order wanted.
+        """
         if isinstance(index, slice):
             index = range(len(self))[index]
         # A tensor as a list at once: elements one by one are slow.
@@ -66,7 +70,14 @@ class Hosts:
         seeds: Sequence[int] = (),
         stream: Mapping[str, int] | None = None,
     ) -> Hosts:
-        """Hosts from tensors of whole networks, `former.*`, `block.*` (or `source.*`, as in files) and `latter.*`."""
+        """Hosts from tensors of whole networks.
+
+        Args:
+            params: Stacked `former.*`, `block.*` (or `source.*`, as in files) and `latter.*`, each `[models, *shape]`.
+            target: Trained target blocks, stacked, where there are some.
+            seeds: The seed of each host, where it is known.
+            stream: Tensors of `former.*` and `latter.*` with the axis that runs over the slot's channels.
+        """
         named = {in_hosts(name): tensor for name, tensor in params.items()}
         former, source, latter = (split(named, part) for part in ("former", "source", "latter"))
         return cls(former, source, latter, target, tuple(seeds), stream or {})
@@ -81,6 +92,11 @@ class Hosts:
         return first._with(parts, tuple(seed for stack in stacks for seed in stack.seeds))
 
     def to(self, device: torch.device | str) -> Hosts:
+        """The same on another device.
+
+        Args:
+            device: As torch names it.
+        """
         moved = {part: {k: v.to(device) for k, v in params.items()} for part, params in self.parts().items()}
         return self._with(moved, self.seeds)
 

@@ -15,7 +15,16 @@ if TYPE_CHECKING:
 
 
 def initial(build: Callable[[], nn.Module], seeds: Sequence[int], device: torch.device | str = "cpu") -> Params:
-    """Fresh models, one built from each seed, as stacked parameters and statistics (without counters)."""
+    """Fresh models as stacked parameters and statistics (without counters).
+
+    Args:
+        build: Makes one model; what it draws comes from torch's global generator, whose state is kept.
+        seeds: One for each model.
+        device: Where the stack is put.
+
+    Returns:
+        Tensors `[models, *shape]`, in `state_dict` order.
+    """
     import torch
 
     states = []

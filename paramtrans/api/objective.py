@@ -44,7 +44,17 @@ class Objective(Configurable, ABC):
 
     @abstractmethod
     def __call__(self, predicted: Params, batch: Batch) -> Tensor:
-        """The loss of the predicted target blocks (`[models, *shape]` each): a scalar to be minimised.
+        """The loss of predicted target blocks.
 
         It must be a mean over the models, so that a step may be computed in slices, and by several processes.
+
+        Args:
+            predicted: Stacked tensors of the target's spec, each `[models, *shape]`, with a gradient.
+            batch: Hosts, trained targets and examples, as far as the objective asks for them.
+
+        Returns:
+            A scalar to be minimised.
+
+        Raises:
+            TrainingError: the batch lacks what it compares with.
         """

@@ -39,9 +39,16 @@ Model = TypeVar("Model", bound=BaseOptions)
 
 
 def validate(model: type[Model], values: Mapping[str, Any], where: str, also_known: Iterable[str] = ()) -> Model:
-    """`values` as a record of this model; raises `ConfigError` with every mistake, each behind `where` and its path.
+    """Values as a record of a model.
 
-    `also_known` are names that stand in the same place and are checked elsewhere; they are offered as near names too.
+    Args:
+        model: The class of the record.
+        values: By name, as from TOML or JSON.
+        where: What each message begins with.
+        also_known: Names that stand in the same place and are checked elsewhere; they are offered as near names too.
+
+    Raises:
+        ConfigError: all mistakes, each behind `where` and its path.
     """
     try:
         # As JSON, because strictness is what one expects there: `true` is no number and "3" is none, a list is a tuple.
@@ -53,7 +60,17 @@ def validate(model: type[Model], values: Mapping[str, Any], where: str, also_kno
 
 
 def problems(error: ValidationError, where: str, model: type[BaseModel], also_known: Iterable[str] = ()) -> list[str]:
-    """Pydantic's findings, a line each: `where`, the dotted path, what is wrong, and a near name for an unknown one."""
+    """Pydantic's findings as messages.
+
+    Args:
+        error: What pydantic raised.
+        where: What each message begins with.
+        model: The class that was validated.
+        also_known: Names that stand in the same place and are checked elsewhere.
+
+    Returns:
+        A line each: `where`, the dotted path, what is wrong, and a near name for an unknown one.
+    """
     findings = error.errors()
     more = [f"{where.removesuffix(': ')}: and {len(findings) - MAX_SHOWN:,} more"] if len(findings) > MAX_SHOWN else []
     findings = findings[:MAX_SHOWN]
@@ -73,8 +90,8 @@ def problems(error: ValidationError, where: str, model: type[BaseModel], also_kn
 def _message(finding: Any, model: type[BaseModel], also_known: Iterable[str]) -> str:
     if finding["type"] == "extra_forbidden":
         *place, name = finding["loc"]
-        known = sorted({*_fields(model, place), *also_known})
-        return "unknown option" + did_you_mean(str(name), known, f"known: {', '.join(known) or 'none'}")
+        options = sorted({*_fields(model, place), *also_known})
+        return "unknown option" + did_you_mean(str(name), options, f"known: {', '.join(options) or 'none'}")
     if finding["type"] == "missing":
         return "required, but not given"
     message: str = finding["msg"].removeprefix("Value error, ")
@@ -93,5 +110,5 @@ def _fields(model: Any, place: Iterable[int | str]) -> list[str]:
             return []
         # `Model | None` and `tuple[Model, ...]` are looked into.
         inner = (field.annotation, *get_args(field.annotation))
-        model = next((each for each in inner if hasattr(each, "model_fields")), field.annotation)
+        model = next((type_ for type_ in inner if hasattr(type_, "model_fields")), field.annotation)
     return list(getattr(model, "model_fields", {}))

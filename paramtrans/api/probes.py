@@ -55,7 +55,14 @@ class Probes(Configurable, ABC):
 
     @abstractmethod
     def draw(self, case: ProbeCase) -> Tensor:
-        """Network inputs `[count, *shape]`; with `own_inputs` `[models, count, *shape]`. A seed gives the same again.
+        """Network inputs to compare blocks on; a seed of the case's generator gives the same again.
 
-        Raises `SpecMismatch` where the case lacks what it needs, or the shape does not suit.
+        Args:
+            case: The shape of an input, and all that inputs may be drawn from.
+
+        Returns:
+            `[count, *shape]`; with `own_inputs` `[models, count, *shape]`.
+
+        Raises:
+            SpecMismatch: the case lacks what is needed, or the shape does not suit.
         """

@@ -36,4 +36,11 @@ class Rival(Configurable, ABC):
 
     @abstractmethod
     def fill(self, case: RivalCase) -> Params:
-        """Target blocks for `case.hosts`, in their order: tensors of `case.target.spec`, stacked."""
+        """Fill the hosts' slot.
+
+        Args:
+            case: The hosts, and what may be used beside them.
+
+        Returns:
+            Stacked tensors of `case.target.spec`, each `[hosts, *shape]`, in the order of `case.hosts`.
+        """

@@ -16,10 +16,16 @@ class Stacked(Protocol):
     """Many models of one architecture, run as one."""
 
     def __call__(self, params: Params, inputs: Tensor, training: bool = False) -> Tensor:
-        """Inputs `[models, batch, ...]` → outputs `[models, batch, ...]`, differentiable in both arguments.
+        """Run all models, each on inputs of its own; differentiable in both arguments.
 
-        While `training`, normalisation uses each model's own batch and updates its running statistics in `params`
-        in place, as the module itself would.
+        Args:
+            params: Stacked parameters and statistics, each `[models, *shape]`.
+            inputs: `[models, batch, ...]`.
+            training: Whether normalisation uses each model's own batch, and updates its running statistics in `params`
+                in place, as the module itself would.
+
+        Returns:
+            `[models, batch, ...]`.
         """
         ...
 
@@ -35,6 +41,12 @@ class Runner(Protocol):
     latter: Stacked
 
     def in_one_piece(self, block: Stacked) -> Stacked | None:
-        """Whole hosts with the source or target block, where one layout runs all of them: that saves the ways in and
-        out between the parts. Parameters are joined as `former.*`, `block.*` and `latter.*`."""
+        """Whole hosts, where one layout runs all of them: that saves the ways in and out between the parts.
+
+        Args:
+            block: `source` or `target` of this runner.
+
+        Returns:
+            What runs parameters joined as `former.*`, `block.*` and `latter.*`; None where no layout runs all.
+        """
         ...

@@ -127,7 +127,11 @@ class BlockSpec:
         return tuple(tensor.name for tensor in self.tensors)
 
     def tensor(self, name: str) -> TensorSpec:
-        """The tensor called `name`; raises `KeyError`."""
+        """The tensor called `name`.
+
+        Raises:
+            KeyError: there is none.
+        """
         return {tensor.name: tensor for tensor in self.tensors}[name]
 
 

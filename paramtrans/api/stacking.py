@@ -21,7 +21,15 @@ def models(params: Params) -> int:
 
 
 def take(params: Params, index: Sequence[int]) -> Params:
-    """The models at `index`, as a copy."""
+    """Some of the models, as a copy.
+
+    Args:
+        params: Stacked parameters, each `[models, *shape]`.
+        index: Numbers of models, in the order wanted.
+
+    Returns:
+        Each `[len(index), *shape]`.
+    """
     import torch
 
     order, on = torch.tensor(list(index), dtype=torch.long), {}
@@ -44,7 +52,15 @@ def join(parts: Mapping[str, Params]) -> Params:
 
 
 def split(params: Params, part: str) -> Params:
-    """The inverse of `join`, for one part."""
+    """The inverse of `join`, for one part.
+
+    Args:
+        params: Parameters of several parts, `part.name`.
+        part: Which is wanted.
+
+    Returns:
+        Its parameters by `name`; the tensors are the same.
+    """
     return {name.removeprefix(f"{part}."): t for name, t in params.items() if name.startswith(f"{part}.")}
 
 
@@ -54,7 +70,16 @@ def detach(params: Params) -> Params:
 
 
 def check(params: Params, spec: BlockSpec, what: str) -> None:
-    """Raise `SpecMismatch`, beginning with `what`, unless `params` holds exactly the tensors of `spec`, stacked."""
+    """Hold parameters to a spec.
+
+    Args:
+        params: Stacked parameters, each `[models, *shape]`.
+        spec: The tensors that they should be.
+        what: What messages begin with.
+
+    Raises:
+        SpecMismatch: they are not exactly the tensors of `spec`, stacked.
+    """
     if problems := list(_mismatches(params, spec)):
         more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise SpecMismatch(f"{what}: " + "; ".join(problems[:3]) + more)
@@ -69,6 +94,6 @@ def _mismatches(params: Params, spec: BlockSpec) -> Iterable[str]:
     shared = [name for name in expected if name in params]
     count = models({name: params[name] for name in shared}) if shared else 0
     for name in shared:
-        wanted, found = (count, *expected[name].shape), tuple(params[name].shape)
-        if wanted != found:
-            yield f"{name} has shape {list(found)}, expected {list(wanted)} ([models, *shape])"
+        wanted, shape = (count, *expected[name].shape), tuple(params[name].shape)
+        if wanted != shape:
+            yield f"{name} has shape {list(shape)}, expected {list(wanted)} ([models, *shape])"

@@ -42,9 +42,13 @@ class Task(Configurable, ABC):
         self.options = options
 
     def prepare(self, cache: Path) -> None:
-        """Make the data ready for `split`, keeping files below `cache`; raise `DataError` where it cannot be.
+        """Make the data ready for `split`. Called once in each process before anything else that needs data.
 
-        Called once in each process before anything else that needs data.
+        Args:
+            cache: A folder to keep files below.
+
+        Raises:
+            DataError: the data cannot be had.
         """
 
     @abstractmethod
@@ -64,37 +68,86 @@ class Task(Configurable, ABC):
 
     @abstractmethod
     def split(self, name: str) -> Split:
-        """`train`, `holdout` (kept out of training, for selection) or `test` (for reporting alone); disjoint."""
+        """Examples with labels; no example is in two splits.
+
+        Args:
+            name: `train`, `holdout` (kept out of training, for selection) or `test` (for reporting alone).
+        """
 
     def to_input(self, raw: Tensor) -> Tensor:
-        """Raw inputs as the network takes them, in float; by default bytes become [0, 1]."""
+        """Raw inputs as the network takes them.
+
+        Args:
+            raw: `[..., *shape]`, as stored in a split.
+
+        Returns:
+            Floats; by default bytes become [0, 1].
+        """
         return raw.float() / 255
 
     def draws(self, count: int, generator: torch.Generator) -> Tensor:
-        """All that is drawn to augment `count` examples of one host, `[count, ...]`; nothing by default.
+        """All that is drawn to augment some examples of one host; nothing by default.
 
         Drawing for two batches at once must give what drawing for one and then the other does: an epoch's are drawn
         in one go.
+
+        Args:
+            count: Number of examples.
+            generator: The host's own; all randomness comes from it.
+
+        Returns:
+            `[count, ...]`.
         """
         import torch
 
         return torch.empty(count, 0)
 
     def augmented(self, raw: Tensor, drawn: Tensor) -> Tensor:
-        """Training examples `[..., *shape]` changed by what was drawn for each, `[..., ...]`, on any device."""
+        """Training examples changed by what was drawn for them, on any device.
+
+        Args:
+            raw: `[..., *shape]`, as stored.
+            drawn: What `draws` gave for each, `[..., ...]`.
+
+        Returns:
+            The shape of `raw`.
+        """
         return raw
 
     def augment(self, raw: Tensor, generator: torch.Generator) -> Tensor:
-        """Random changes of one host's training batch `[batch, *shape]`.
+        """Random changes of one host's training batch.
 
         A task may override this alone; it is then called for each host and batch, on the CPU, which is slower.
+
+        Args:
+            raw: `[batch, *shape]`, as stored.
+            generator: The host's own; all randomness comes from it.
+
+        Returns:
+            The shape of `raw`.
         """
         return self.augmented(raw, self.draws(len(raw), generator))
 
     @abstractmethod
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Mean training loss of each model: outputs `[models, batch, ...]`, labels `[models, batch]` → `[models]`."""
+        """Mean training loss of each model.
+
+        Args:
+            outputs: `[models, batch, ...]`.
+            labels: `[models, batch, ...]`.
+
+        Returns:
+            `[models]`.
+        """
 
     @abstractmethod
     def score(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Percent for each example, higher is better: `[models, batch, ...]`, `[batch]` → `[models, batch]`."""
+        """How well each example is answered, in percent; higher is better.
+
+        Args:
+            outputs: `[models, batch, ...]`.
+            labels: `[batch, ...]`, the same for all models.
+
+        Returns:
+            `[models, batch]`.
+        """

@@ -44,14 +44,29 @@ class Translator(Configurable, ABC):
 
     @abstractmethod
     def translate(self, source: Params, context: Context | None = None) -> Params:
-        """Target blocks for source blocks: tensors of `source.spec` → tensors of `target.spec`, model by model.
+        """Target blocks for source blocks, model by model.
 
-        Raises `SpecMismatch` where the translator needs more of the `context` than it is given.
+        Args:
+            source: Stacked tensors of `source.spec`, each `[models, *shape]`; they are not changed.
+            context: The hosts around the blocks and probes to compare on, for translators that look at them.
+
+        Returns:
+            Stacked tensors of `target.spec`, each `[models, *shape]`, outside any graph.
+
+        Raises:
+            SpecMismatch: the translator needs more of the context than it is given.
         """
 
     @classmethod
     def keep(cls, options: BaseOptions, case: UnitCase) -> Tensor:
-        """Numbers of the units of a group that stay, `[count]`, in order.
+        """Choose the units of a group that stay, in a network whose blocks no adapter knows.
+
+        Args:
+            options: The translator's.
+            case: The units: their weights, and what reads them.
+
+        Returns:
+            Numbers of the units that stay, `[count]`, in order.
 
         Raises:
             SpecMismatch: the translator knows blocks of adapters alone.

@@ -43,7 +43,14 @@ class UnitCase:
         return len(self.weights[0])
 
     def best(self, scores: Tensor) -> Tensor:
-        """Numbers of the `count` units of highest score `[units]`, in order; equally many of each cell."""
+        """The units of highest score; equally many of each cell, where there are cells.
+
+        Args:
+            scores: One for each unit, `[units]`.
+
+        Returns:
+            Numbers of `count` units, `[count]`, in order.
+        """
         import torch
 
         order = scores.argsort(descending=True, stable=True)

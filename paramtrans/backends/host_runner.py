@@ -79,7 +79,7 @@ class HostRunner:
 
     def in_one_piece(self, block: Stacked) -> Stacked | None:
         """Whole hosts with the source or target block, where one layout runs all of them; else None."""
-        return next((whole for own, whole in self._whole if own is block and not isinstance(whole, Chain)), None)
+        return next((whole for stack, whole in self._whole if stack is block and not isinstance(whole, Chain)), None)
 
 
 def network_stacked(

@@ -13,9 +13,9 @@ class SpatialAttention(nn.Module):
         """Values averaged over positions with weights softmax(q·k / √width).
 
         Args:
-            q: queries, `[batch, width, h, w]`.
-            k: keys, of the same shape.
-            v: values, `[batch, width_v, h, w]`.
+            q: Queries, `[batch, width, h, w]`.
+            k: Keys, of the same shape.
+            v: Values, `[batch, width_v, h, w]`.
 
         Returns:
             `[batch, width_v, h, w]`.

@@ -1,4 +1,4 @@
-"""What a fast layout offers to a plan, and the sizes that its convolutions are given."""
+"""What a fast layout offers to a lowered module, and the sizes that its convolutions are given."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol

@@ -35,13 +35,13 @@ class Vmap:
         if training is not None:
             self.module.train(training)
 
-        def one(params: Params, inputs: Tensor) -> Tensor:
+        def run_model(params: Params, inputs: Tensor) -> Tensor:
             output: Tensor = functional_call(self.module, params, (inputs,))
             return output
 
         # Networks compute in their own precision, whatever a translator that runs them computes in.
         with torch.autocast(inputs.device.type, enabled=False):
-            outputs: Tensor = vmap(one, randomness="different")(params, inputs)
+            outputs: Tensor = vmap(run_model, randomness="different")(params, inputs)
         return outputs
 
 
@@ -83,18 +83,18 @@ class LearnedStatistics:
 
     def __call__(self, params: Params, inputs: Tensor, training: bool = False) -> Tensor:
         predicted = any(params[f"{norm}running_var"].requires_grad for norm in self.eps)
-        return self.run(self._moved(params) if predicted and not training else params, inputs, training)
+        return self.run(self._folded(params) if predicted and not training else params, inputs, training)
 
-    def _moved(self, params: Params) -> Params:
-        moved = dict(params)
+    def _folded(self, params: Params) -> Params:
+        folded = dict(params)
         for norm, eps in self.eps.items():
             mean, variance = params[f"{norm}running_mean"], params[f"{norm}running_var"]
             gain = params[f"{norm}weight"] * torch.rsqrt(variance + eps)
-            moved[f"{norm}weight"] = gain * (1 + eps) ** 0.5
-            moved[f"{norm}bias"] = params[f"{norm}bias"] - mean * gain
-            moved[f"{norm}running_mean"] = torch.zeros_like(mean)
-            moved[f"{norm}running_var"] = torch.ones_like(variance)
-        return moved
+            folded[f"{norm}weight"] = gain * (1 + eps) ** 0.5
+            folded[f"{norm}bias"] = params[f"{norm}bias"] - mean * gain
+            folded[f"{norm}running_mean"] = torch.zeros_like(mean)
+            folded[f"{norm}running_var"] = torch.ones_like(variance)
+        return folded
 
 
 def block_stacked(adapter: BlockAdapter) -> Stacked:
@@ -117,10 +117,10 @@ def stacked(module: nn.Module) -> Fastest | Vmap:
 @cache
 def _has_numba() -> bool:
     """Whether the CPU back end can be compiled; says once what it means where they cannot."""
-    found = find_spec("numba") is not None
-    if not found:
+    installed = find_spec("numba") is not None
+    if not installed:
         logger.warning("numba is not installed: networks run by torch.func.vmap, which is slower on the CPU")
-    return found
+    return installed
 
 
 def _runs_on_gpu(module: nn.Module) -> bool:

@@ -100,13 +100,13 @@ def translate(
     from paramtrans.networks.files import ATTRIBUTE, save_stock, save_translated
     from paramtrans.networks.translate import translate as translate_network
     from paramtrans.plugins.manager import components
-    from paramtrans.storage import files, outputs
+    from paramtrans.storage import outputs, sealed_params
     from paramtrans.utils.progress import ConsoleReporter, Reporter
 
     if output.suffix != ".safetensors":
         raise ConfigError([f"-o {output}: must end in .safetensors"])
     given = [model, *([data] if data else []), *([Path(translator)] if Path(translator).is_dir() else [])]
-    for path in (output, files.record_path(output)):
+    for path in (output, sealed_params.record_path(output)):
         outputs.check(path, [*given, *factory_file(architecture)], force)
     if stock is not None:
         outputs.check_folder(stock, given)

@@ -225,10 +225,10 @@ def _names(path: Path | None) -> dict[str, dict[str, str]]:
     from pydantic import TypeAdapter, ValidationError
 
     from paramtrans.errors import StoreError
-    from paramtrans.storage import files
+    from paramtrans.storage import json_files
 
     try:
-        return TypeAdapter(dict[str, dict[str, str]]).validate_python(files.read_json(path) if path else {})
+        return TypeAdapter(dict[str, dict[str, str]]).validate_python(json_files.read_json(path) if path else {})
     except ValidationError as error:
         raise StoreError(f'{path}: expected {{"source": {{"our name": "its name"}}}}, for each part') from error
 

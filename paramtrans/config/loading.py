@@ -22,7 +22,16 @@ from paramtrans.storage.cache import at_home
 
 
 def load(path: Path | str, registry: Registry, overrides: Sequence[str] = ()) -> Config:
-    """Read, override (`a.b=value`) and validate a config file; raises `ConfigError` with every problem found."""
+    """Read, override and validate a config file.
+
+    Args:
+        path: The file, TOML.
+        registry: Where its components are looked up.
+        overrides: Settings `a.b=value` that stand over what the file says.
+
+    Raises:
+        ConfigError: all mistakes, each with its place.
+    """
     path = Path(path)
     where = str(path)
     document = settle(read(path), overrides, where)
@@ -32,26 +41,42 @@ def load(path: Path | str, registry: Registry, overrides: Sequence[str] = ()) ->
 
 
 def located(path: Path, document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The same with the file of hosts that it names found from the folder of the config, which is at `path`."""
+    """The same with the file of hosts that it names found from the folder of the config.
+
+    Args:
+        path: The config's file.
+        document: What it says.
+
+    Raises:
+        StoreError: there is no such home folder.
+    """
     zoo = document.get("zoo")
     if isinstance(zoo, dict) and isinstance(given := zoo.get("report_from"), str):
-        found = at_home(given, "give the path of a file of hosts") if given.startswith("~") else path.parent / given
-        return {**document, "zoo": {**zoo, "report_from": str(found)}}
+        hosts = at_home(given, "give the path of a file of hosts") if given.startswith("~") else path.parent / given
+        return {**document, "zoo": {**zoo, "report_from": str(hosts)}}
     return document
 
 
 def validate(document: Mapping[str, Any], registry: Registry, where: str = "config") -> Config:
-    """A document as a `Config` whose components exist and accept their options; raises `ConfigError` with all mistakes.
+    """A document as a `Config` whose components exist and accept their options.
 
     Every component's options are validated by its own model and completed by its defaults.
+
+    Args:
+        document: As read from TOML.
+        registry: Where its components are looked up.
+        where: What messages begin with.
+
+    Raises:
+        ConfigError: all mistakes, each with its place.
     """
-    found: list[str] = []
+    mistakes: list[str] = []
     config: Config | None = None
     try:
         config = options.validate(Config, document, f"{where}: ")
         parts = list(config.components())
     except ConfigError as error:
-        found += error.problems
+        mistakes += error.problems
         parts = list(well_formed(document)) if isinstance(document, dict) else []
     resolved: dict[str, dict[str, Any]] = {}
     classes: dict[str, Any] = {}
@@ -59,25 +84,25 @@ def validate(document: Mapping[str, Any], registry: Registry, where: str = "conf
         try:
             classes[path] = registry.load(kind, part.name)
             beside = type(part).model_fields.keys() - {"name"}
-            own = options.validate(classes[path].Options, part.options, f"{where}: {path}", beside)
-            resolved[path] = own.model_dump(mode="json")
+            checked = options.validate(classes[path].Options, part.options, f"{where}: {path}", beside)
+            resolved[path] = checked.model_dump(mode="json")
         except ConfigError as error:
-            found += error.problems
+            mistakes += error.problems
         except ParamtransError as error:
-            found.append(f"{where}: {path}.name: {error}")
+            mistakes.append(f"{where}: {path}.name: {error}")
     if config is not None:
-        found += [f"{where}: {problem}" for problem in validation.problems(config, classes)]
-    if found:
-        raise ConfigError(found)
+        mistakes += [f"{where}: {problem}" for problem in validation.problems(config, classes)]
+    if mistakes:
+        raise ConfigError(mistakes)
     assert config is not None  # or there were mistakes
     return _replace_options(config, resolved)
 
 
 def _replace_options(config: Config, resolved: dict[str, dict[str, Any]]) -> Config:
     document = config.model_dump(mode="json")
-    for path, own in resolved.items():
+    for path, checked in resolved.items():
         part: Any = document
         for key in path.split("."):
             part = part[int(key)] if isinstance(part, list) else part[key]
-        part.update(own)
+        part.update(checked)
     return Config.model_validate(document)

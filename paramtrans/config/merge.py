@@ -25,18 +25,22 @@ MAX_FILES = 10
 
 
 def read(path: Path | str) -> dict[str, Any]:
-    """The file as a dictionary, laid over the file it `extends`, whose path is relative to its own.
+    """A file as a dictionary, laid over the file that it `extends`, whose path is relative to its own.
 
-    Raises `ConfigError` where there is no such file, or it is no TOML.
+    Args:
+        path: The file, TOML.
+
+    Raises:
+        ConfigError: there is no such file, or it is no TOML.
     """
     files = [Path(path)]
     document = _toml(files[0])
     while "extends" in document:
-        below, own = document["extends"], files[-1]
-        if not isinstance(below, str) or len(files) == MAX_FILES:
-            reason = f"more than {MAX_FILES} files extend one another" if isinstance(below, str) else "no path"
-            raise ConfigError([f"{own}: extends: {reason}; name one TOML file, relative to this one"])
-        files.append(own.parent / below)
+        extended, file = document["extends"], files[-1]
+        if not isinstance(extended, str) or len(files) == MAX_FILES:
+            reason = f"more than {MAX_FILES} files extend one another" if isinstance(extended, str) else "no path"
+            raise ConfigError([f"{file}: extends: {reason}; name one TOML file, relative to this one"])
+        files.append(file.parent / extended)
         document = merge(_toml(files[-1]), {key: value for key, value in document.items() if key != "extends"})
     return document
 
@@ -61,6 +65,11 @@ def _toml(path: Path) -> dict[str, Any]:
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
     """`above` laid over `below`, table by table; a table with another `name` is another component and replaces whole.
+
+    Args:
+        below: What it is laid over; not changed.
+        above: What counts where both say something.
+        depth: Tables around them, so that nesting without end is refused.
 
     >>> merge({"translator": {"name": "mixer", "layers": 8}}, {"translator": {"layers": 2}})
     {'translator': {'name': 'mixer', 'layers': 2}}
@@ -117,7 +126,17 @@ def key_of(setting: str) -> str:
 
 
 def put(node: Any, keys: Sequence[str], value: Any, what: str) -> Any:
-    """A copy of `node` with the value at `keys` replaced; `what` begins the message where that cannot be."""
+    """A copy with the value at some place replaced.
+
+    Args:
+        node: Tables and lists.
+        keys: The place: names in tables, numbers in lists.
+        value: What stands there from now on.
+        what: What the message begins with.
+
+    Raises:
+        ConfigError: there is no such place.
+    """
     key, *rest = keys
     if isinstance(node, list):
         if not (key.isascii() and key.isdecimal() and len(key) < 8 and int(key) < len(node)):
@@ -132,7 +151,7 @@ def put(node: Any, keys: Sequence[str], value: Any, what: str) -> Any:
 def _value(text: str) -> Any:
     """A TOML value where the text is one, and nothing but one; else the text itself."""
     try:
-        found = tomllib.loads(f"value = {text}")
+        document = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):
         return text
-    return found["value"] if list(found) == ["value"] else text
+    return document["value"] if list(document) == ["value"] else text

@@ -202,8 +202,8 @@ class Config(BaseOptions):
         """The config that makes the report hosts."""
         if self.report is None:
             return self
-        made = {key: getattr(self.report, key) or getattr(self.zoo, key) for key in ("step1", "step2")}
-        zoo = self.zoo.model_copy(update={**made, "also": ()})
+        steps = {key: getattr(self.report, key) or getattr(self.zoo, key) for key in ("step1", "step2")}
+        zoo = self.zoo.model_copy(update={**steps, "also": ()})
         return self.model_copy(update={"task": self.report.task or self.task, "zoo": zoo, "report": None})
 
     def with_task(self, task: ComponentConfig) -> Config:
@@ -226,7 +226,7 @@ class Config(BaseOptions):
         sections = enumerate(self.evaluation.sections)
         yield from ((f"evaluation.sections.{i}", "report_section", part) for i, part in sections)
         for i, method in enumerate(self.evaluation.methods):
-            own = [(f"then.{j}", "translator", part) for j, part in enumerate(method.then)]
-            own += [("translator", "translator", method.translator)] if method.translator else []
-            own += [("probes", "probe", method.probes)] if method.probes else []
-            yield from ((f"evaluation.methods.{i}.{place}", kind, part) for place, kind, part in own)
+            parts = [(f"then.{j}", "translator", part) for j, part in enumerate(method.then)]
+            parts += [("translator", "translator", method.translator)] if method.translator else []
+            parts += [("probes", "probe", method.probes)] if method.probes else []
+            yield from ((f"evaluation.methods.{i}.{place}", kind, part) for place, kind, part in parts)

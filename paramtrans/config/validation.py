@@ -62,12 +62,12 @@ def _method(config: Config, path: str, method: MethodConfig, classes: Mapping[st
 def _names(config: Config) -> Iterator[str]:
     rivals = [part.name for part in config.evaluation.rivals]
     labels = [method.label for method in config.evaluation.methods]
-    for path, own in (("rivals", rivals), ("methods", labels)):
-        for name in sorted({name for name in own if (rivals + labels).count(name) > 1 or name in METHODS}):
+    for path, labelled in (("rivals", rivals), ("methods", labels)):
+        for name in sorted({name for name in labelled if (rivals + labels).count(name) > 1 or name in METHODS}):
             yield f"evaluation.{path}: {name} is named twice, or is the name of another method"
     metrics = [part.name for part in config.evaluation.metrics]
     for name in sorted({name for name in metrics if metrics.count(name) > 1}):
         yield f"evaluation.metrics: {name} is named twice"
-    baseline, known = config.evaluation.baseline, [*METHODS, *rivals, *labels]
-    if baseline is not None and baseline not in known:
-        yield f"evaluation.baseline: {baseline} is no method; known: {', '.join(known)}"
+    baseline, methods = config.evaluation.baseline, [*METHODS, *rivals, *labels]
+    if baseline is not None and baseline not in methods:
+        yield f"evaluation.baseline: {baseline} is no method; known: {', '.join(methods)}"

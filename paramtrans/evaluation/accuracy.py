@@ -32,10 +32,18 @@ def accuracies(
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] = lambda hosts: None,
 ) -> dict[str, Tensor]:
-    """Score of each host on a whole split, with each of several blocks in its slot: name → `[hosts]`, percent, float64.
+    """Score of each host on a whole split, with each of several blocks in its slot.
 
-    `blocks` gives for each name how the block is run, and its parameters, stacked in the order of the hosts.
-    `progress` is called with numbers of hosts done.
+    Args:
+        runner: Runs the hosts part by part.
+        hosts: Former and latter around the blocks.
+        blocks: By name, how the block is run, and its parameters, `[hosts, *shape]`, in the order of the hosts.
+        split: The examples.
+        device: Where it is computed.
+        progress: Called with numbers of hosts done since its last call.
+
+    Returns:
+        By name, `[hosts]`: percent, in double precision.
     """
     return measured(runner, hosts, blocks, split, {SCORE: runner.task.score}, device, progress)[SCORE]
 
@@ -50,38 +58,50 @@ def measured(
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] = lambda hosts: None,
 ) -> dict[str, dict[str, Tensor]]:
-    """Several numbers of each host in one go, each as `accuracies` has the score: measure → name → `[hosts]`.
+    """Several numbers of each host in one go.
+
+    Args:
+        runner: Runs the hosts part by part.
+        hosts: Former and latter around the blocks.
+        blocks: As in `accuracies`.
+        split: The examples.
+        measures: By name, what gives a number for each host and example from outputs `[hosts, batch, ...]` and labels.
+        device: Where it is computed.
+        progress: Called with numbers of hosts done since its last call.
+
+    Returns:
+        By measure and name, the mean over examples, `[hosts]`, in double precision.
 
     Raises:
         SpecMismatch: a measure does not give one number for each host and example.
     """
-    found: dict[str, dict[str, list[Tensor]]] = {measure: {name: [] for name in blocks} for measure in measures}
+    sums: dict[str, dict[str, list[Tensor]]] = {measure: {name: [] for name in blocks} for measure in measures}
     whole = {name: runner.in_one_piece(block) for name, (block, _) in blocks.items()}
     larger = LARGER if torch.device(device).type == "cuda" else 1
     examples = EXAMPLES_AT_ONCE * larger
     for chosen in torch.arange(len(hosts)).split(HOSTS_AT_ONCE * larger):
-        some = hosts.pick(chosen).to(device)
-        around = join({"former": some.former, "latter": some.latter})
-        own = {name: _on(take(params, chosen.tolist()), device) for name, (_, params) in blocks.items()}
+        piece = hosts.pick(chosen).to(device)
+        around = join({"former": piece.former, "latter": piece.latter})
+        filled = {name: _on(take(params, chosen.tolist()), device) for name, (_, params) in blocks.items()}
         zero = torch.zeros(len(chosen), dtype=torch.float64, device=device)
         totals = {measure: {name: zero.clone() for name in blocks} for measure in measures}
         for start in range(0, len(split), examples):
             inputs = runner.task.to_input(split.inputs[start : start + examples].to(device))
             labels = split.labels[start : start + examples].to(device)
             entering = inputs.expand(len(chosen), *inputs.shape)
-            features = runner.former(some.former, entering) if None in whole.values() else entering
+            features = runner.former(piece.former, entering) if None in whole.values() else entering
             for name, (block, _) in blocks.items():
                 if in_one_piece := whole[name]:
-                    outputs = in_one_piece(around | join({"block": own[name]}), entering)
+                    outputs = in_one_piece(around | join({"block": filled[name]}), entering)
                 else:
-                    outputs = runner.latter(some.latter, block(own[name], features))
+                    outputs = runner.latter(piece.latter, block(filled[name], features))
                 for measure, function in measures.items():
                     totals[measure][name] += _checked(function(outputs, labels), outputs, measure).double().sum(1)
         for measure, by_name in totals.items():
             for name, total in by_name.items():
-                found[measure][name].append(total.cpu() / len(split))
+                sums[measure][name].append(total.cpu() / len(split))
         progress(len(chosen))
-    return {measure: {name: torch.cat(parts) for name, parts in by.items()} for measure, by in found.items()}
+    return {measure: {name: torch.cat(parts) for name, parts in by.items()} for measure, by in sums.items()}
 
 
 def _checked(numbers: Tensor, outputs: Tensor, measure: str) -> Tensor:

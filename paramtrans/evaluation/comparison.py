@@ -62,7 +62,16 @@ class Comparison:
         self.filled: dict[str, Filled] = {}
 
     def run(self, reporter: Reporter, seconds_per_target: float | None) -> None:
-        """Fill every host's slot by every method, and measure. `seconds_per_target` is what step 2 took for a host."""
+        """Fill every host's slot by every method, and measure.
+
+        Args:
+            reporter: It is told how far this is.
+            seconds_per_target: What step 2 took for a host; None where it was not run here.
+
+        Raises:
+            SpecMismatch: a method writes something else than target blocks.
+            TrainingError: what it writes is not finite.
+        """
         runner = self.builder.runner
         self._translate(reporter)
         if self.hosts.target is not None:
@@ -77,8 +86,8 @@ class Comparison:
         with reporter.stage(f"evaluation: {len(networks)} methods", len(self.hosts)) as stage:
             metrics = {name: metric.measure for name, metric in self.builder.metrics().items()}
             measures = {SCORE: runner.task.score, **metrics}
-            found = measured(runner, self.hosts, networks, test, measures, self.builder.device, stage.advance)
-        self.accuracies, self.metrics = found.pop(SCORE), found
+            means = measured(runner, self.hosts, networks, test, measures, self.builder.device, stage.advance)
+        self.accuracies, self.metrics = means.pop(SCORE), means
 
     def result(
         self,
@@ -88,8 +97,15 @@ class Comparison:
         diverged: dict[str, list[int]],
         paper_way: BestOfAll | None,
     ) -> Evaluation:
-        """What `evaluation.json` says; `zoo_seconds` is what the zoo's shards took, `zoo` and `diverged` say how many
-        hosts there were and which were left out."""
+        """What `evaluation.json` says.
+
+        Args:
+            history: What the training of the translator recorded; None without any.
+            zoo_seconds: What the zoo's shards took to train.
+            zoo: By role, how many hosts there were.
+            diverged: By role, seeds of the hosts that were left out.
+            paper_way: The best of all epochs on the report hosts, as the paper tells it; None unless asked for.
+        """
         builder = self.builder
         costs = block_costs({"source": builder.source, "target": builder.target}, builder.task.slot, builder.device)
         return Evaluation(
@@ -102,7 +118,7 @@ class Comparison:
                 accuracies={method: values.tolist() for method, values in self.accuracies.items()},
             ),
             examples=self.examples,
-            translator=self._own(),
+            translator=self._of_own_translator(),
             diagnosis=self._diagnosis(),
             blocks=BlockCosts(**costs),
             break_even=None if self.translator is None else self._pays(history, zoo_seconds),
@@ -213,7 +229,7 @@ class Comparison:
         name = self.builder.config.evaluation.baseline or "translated"
         return name if name in self.accuracies else None
 
-    def _own(self) -> OwnTranslator | None:
+    def _of_own_translator(self) -> OwnTranslator | None:
         """The run's own translator, in a few words."""
         if self.translator is None or self.builder.config.translator is None:
             return None

@@ -64,9 +64,15 @@ def translator_costs(translator: Translator, source: Params, context: Context) -
 
 
 def count(run: Callable[[], object]) -> int:
-    """Floating-point operations of a call, as PyTorch counts them; raises what its counter raises.
+    """Floating-point operations of a call, as PyTorch counts them (a multiply-add is two).
 
     Attention and transformer layers run unfused meanwhile, because fused ones are counted as nothing.
+
+    Args:
+        run: The call.
+
+    Raises:
+        Exception: whatever PyTorch's counter, or the call, raises.
     """
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -96,9 +102,16 @@ def _seconds(module: torch.nn.Module, inputs: Tensor) -> float:
 
 
 def break_even(zoo_seconds: float, training_seconds: float, per_translation: float, per_target: float) -> int | None:
-    """After how many translated models the zoo and the training have cost less than training (step 2) each target.
+    """After how many translated models the zoo and the training have cost less than step 2 on each.
 
-    None where a translation costs as much as step 2, so that it never pays.
+    Args:
+        zoo_seconds: What the zoo took to train.
+        training_seconds: What the translator took to train.
+        per_translation: Seconds that one translation takes.
+        per_target: Seconds that step 2 takes for one model.
+
+    Returns:
+        Their number; None where a translation costs as much as step 2, so that it never pays.
     """
     saved = per_target - per_translation
     return None if saved <= 0 else int(-(-(zoo_seconds + training_seconds) // saved))
@@ -110,8 +123,15 @@ def parameters(network: nn.Module) -> int:
 
 
 def flops(adapter: BlockAdapter, shape: Sequence[int]) -> int:
-    """Operations that a block takes for features of this shape, as PyTorch counts them; raises `SpecMismatch` where it
-    cannot."""
+    """Floating-point operations that a block takes, as PyTorch counts them.
+
+    Args:
+        adapter: The block.
+        shape: That of the features that enter it, batch first.
+
+    Raises:
+        SpecMismatch: PyTorch's counter fails.
+    """
     with torch.device("meta"), torch.no_grad():
         module, features = adapter.module().eval(), torch.empty(tuple(shape))
         counted = operations(lambda: module(features), type(adapter).__name__)

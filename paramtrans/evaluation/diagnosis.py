@@ -48,14 +48,14 @@ class Diagnosis:
 
     def _piece(self, blocks: Params, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Feature error, output divergence and share of silent units of some hosts, `[models]` each."""
-        hosts, own = self.hosts.pick(chosen), take(blocks, chosen.tolist())
-        own = {name: tensor.to(self.inputs.device) for name, tensor in own.items()}
+        hosts, piece = self.hosts.pick(chosen), take(blocks, chosen.tolist())
+        piece = {name: tensor.to(self.inputs.device) for name, tensor in piece.items()}
         entering = self.runner.former(hosts.former, self.inputs.expand(len(hosts), *self.inputs.shape))
-        wanted, found = self.runner.source(hosts.source, entering), self.runner.target(own, entering)
-        outputs = [self.runner.latter(hosts.latter, features) for features in (found, wanted)]
-        mute = silent(self.target, own, entering)
+        wanted, reached = self.runner.source(hosts.source, entering), self.runner.target(piece, entering)
+        outputs = [self.runner.latter(hosts.latter, features) for features in (reached, wanted)]
+        mute = silent(self.target, piece, entering)
         share = torch.empty(0) if mute is None else mute.float().mean(1).cpu()
-        return relative_error(found, wanted).cpu(), divergence(outputs[0], outputs[1]).cpu(), share
+        return relative_error(reached, wanted).cpu(), divergence(outputs[0], outputs[1]).cpu(), share
 
 
 def silent(target: BlockAdapter, params: Params, entering: Tensor) -> Tensor | None:
@@ -91,10 +91,10 @@ def nearest(params: Params, trained: Params, spec: BlockSpec) -> float:
 
     Near 0 the blocks are copies; rescaled units count as the same, permuted ones do not.
     """
-    one, other = (_rows(symmetry.balance(blocks, spec)) for blocks in (params, trained))
-    among = torch.cdist(other, other)
-    typical = among.sum() / max(1, len(other) * (len(other) - 1))
-    return (torch.cdist(one, other).amin(1).mean() / typical.clamp_min(1e-12)).item()
+    rows, trained_rows = (_rows(symmetry.balance(blocks, spec)) for blocks in (params, trained))
+    among = torch.cdist(trained_rows, trained_rows)
+    typical = among.sum() / max(1, len(trained_rows) * (len(trained_rows) - 1))
+    return (torch.cdist(rows, trained_rows).amin(1).mean() / typical.clamp_min(1e-12)).item()
 
 
 def describe(section: Diagnosed) -> list[tuple[str, ...]]:
@@ -102,8 +102,8 @@ def describe(section: Diagnosed) -> list[tuple[str, ...]]:
     names = ("unit_cosine", "silent_units", "feature_error", "output_divergence", "nearest_pair", "spearman")
     heading = ("method", "unit cosine", "silent units", "feature error", "divergence", "nearest pair", "ρ confidence")
     rows = [
-        (method, *("–" if found[name] is None else f"{found[name]:.2f}" for name in names))
-        for method, found in section.methods.items()
+        (method, *("–" if diagnosis[name] is None else f"{diagnosis[name]:.2f}" for name in names))
+        for method, diagnosis in section.methods.items()
     ]
     return [heading, *rows]
 

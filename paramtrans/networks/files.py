@@ -26,7 +26,7 @@ from paramtrans.networks.parts import put_part
 from paramtrans.networks.replacing import ReplacedPart
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
-from paramtrans.storage import files, outputs
+from paramtrans.storage import json_files, outputs, sealed_params
 from paramtrans.utils import boundary, documents
 from paramtrans.utils.surroundings import pinned
 
@@ -145,7 +145,7 @@ def save_translated(network: nn.Module, path: Path | str, architecture: str | No
         "sizes": [asdict(size) for size in getattr(network, SIZES, ())],
     }
     _check_written(Path(path), record)
-    files.save_params(Path(path), dict(network.state_dict()), record)
+    sealed_params.save_params(Path(path), dict(network.state_dict()), record)
 
 
 def save_stock(
@@ -205,13 +205,13 @@ def load_translated(
     >>> small = load_translated("small.safetensors")  # doctest: +SKIP
     """
     path, registry = Path(path), registry or components()
-    params, raw = files.load_params(path)
-    place = files.record_path(path)
+    params, raw = sealed_params.load_params(path)
+    place = sealed_params.record_path(path)
     try:
         record = _Record.model_validate(raw)
     except ValidationError as error:
         raise StoreError(f"{place}: is no record of a translated network: {error.errors()[0]['msg']}") from error
-    files.check_format(place, record.format, range(1, FORMAT + 1))
+    json_files.check_format(place, record.format, range(1, FORMAT + 1))
     replaced = tuple(block.replaced() for block in record.blocks)
     sizes = tuple(size.setting() for size in record.sizes)
     whole = _untranslated(record, network, place, registry)

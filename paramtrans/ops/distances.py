@@ -8,12 +8,18 @@ from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 
 
-def relative_error(found: Tensor, wanted: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Mean squared error of each model over the variance of its wanted values: `[models, ...]` → `[models]`.
+def relative_error(values: Tensor, wanted: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Relative reconstruction error: mean squared error of each model over the variance of its wanted values.
 
-    With `weights`, of a shape that spreads over the values, each counts by its weight in both.
+    Args:
+        values: What a block computes, `[models, ...]`.
+        wanted: What it should, of the same shape.
+        weights: What each value counts, in both; of a shape that spreads over `values`.
+
+    Returns:
+        `[models]`: 0 where all is as wanted, 1 for a block that gives the mean.
     """
-    error = (found - wanted).square()
+    error = (values - wanted).square()
     if weights is None:
         return error.flatten(1).mean(1) / wanted.flatten(1).var(1, correction=0).clamp_min(1e-8)
     mean = wanted.flatten(1).mean(1).view(-1, *[1] * (wanted.ndim - 1))
@@ -22,11 +28,15 @@ def relative_error(found: Tensor, wanted: Tensor, weights: Tensor | None = None)
 
 
 def streamed_error(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
-    """`relative_error` of one model from pieces (found, wanted), which are never held all at once."""
+    """`relative_error` of one model from pieces, which are never held all at once.
+
+    Args:
+        pairs: Pieces of (values, wanted).
+    """
     error = total = square = 0.0
     count = 0
-    for found, wanted in pairs:
-        error += (found - wanted).float().square().sum().item()
+    for values, wanted in pairs:
+        error += (values - wanted).float().square().sum().item()
         total += wanted.float().sum().item()
         square += wanted.float().square().sum().item()
         count += wanted.numel()
@@ -34,7 +44,17 @@ def streamed_error(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
     return error / count / max(variance, 1e-8)
 
 
-def divergence(found: Tensor, wanted: Tensor) -> Tensor:
-    """KL divergence of each model from the wanted output probabilities: logits `[models, n, classes]` → `[models]`."""
-    logs = (log_softmax(found, -1), log_softmax(wanted, -1))
+def divergence(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Kullback-Leibler divergence of each model's output probabilities from the wanted ones, in nats.
+
+    The loss of knowledge distillation at temperature 1 (Hinton et al., 2015).
+
+    Args:
+        logits: `[models, n, classes]`.
+        wanted: The logits wanted, of the same shape.
+
+    Returns:
+        `[models]`: KL(wanted ‖ given), the mean over examples.
+    """
+    logs = (log_softmax(logits, -1), log_softmax(wanted, -1))
     return kl_div(*logs, reduction="none", log_target=True).sum(-1).mean(1)

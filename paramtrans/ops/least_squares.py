@@ -42,28 +42,48 @@ class GramMatrices:
 
     @classmethod
     def of(cls, read: Tensor, wanted: Tensor) -> GramMatrices:
-        """Of rows `[models, rows, values]` and `[models, rows, outputs]`."""
+        """Of rows of numbers.
+
+        Args:
+            read: What the layer reads, `[models, rows, values]`.
+            wanted: What it should give, `[models, rows, outputs]`.
+        """
         read, wanted = read.double(), wanted.double()
         read = torch.cat([read, torch.ones_like(read[..., :1])], dim=-1)
         return cls(read.mT @ read, read.mT @ wanted, wanted.square().sum(1))
 
     @classmethod
     def summed(cls, read: Tensor, wanted: Tensor) -> GramMatrices:
-        """The same of many rows `[rows, values]` and `[rows, outputs]` of one model: products of pieces of rows in
-        single precision, their sums in double."""
+        """The same of many rows of one model: products of pieces of rows in single precision, their sums in double.
+
+        Args:
+            read: `[rows, values]`.
+            wanted: `[rows, outputs]`.
+        """
         size, outputs = read.shape[1] + 1, wanted.shape[1]
-        found = cls(
+        sums = cls(
             *(read.new_zeros(shape, dtype=torch.double) for shape in ((size, size), (size, outputs), (outputs,)))
         )
         read = torch.cat([read, torch.ones_like(read[:, :1])], dim=1)
-        for some, goal in zip(read.split(ROWS_AT_ONCE), wanted.split(ROWS_AT_ONCE), strict=True):
-            found.gram.add_(some.mT @ some)
-            found.cross.add_(some.mT @ goal)
-            found.power.add_(goal.square().sum(0))
-        return cls(found.gram[None], found.cross[None], found.power[None])
+        for read_rows, wanted_rows in zip(read.split(ROWS_AT_ONCE), wanted.split(ROWS_AT_ONCE), strict=True):
+            sums.gram.add_(read_rows.mT @ read_rows)
+            sums.cross.add_(read_rows.mT @ wanted_rows)
+            sums.power.add_(wanted_rows.square().sum(0))
+        return cls(sums.gram[None], sums.cross[None], sums.power[None])
 
     def without(self, others: Tensor, values: Tensor) -> GramMatrices:
-        """Of some of the values read, once all that the `others` can say is taken out (a Schur complement)."""
+        """Of some of the values read, once all that others can say is taken out.
+
+        The Schur complement G_vv - G_vo G_oo⁻¹ G_ov, which is the inverse of the block of G⁻¹ by which Optimal Brain
+        Surgeon weighs values (Hassibi and Stork, 1992, Eq. 5).
+
+        Args:
+            others: Numbers of the values that are taken out, `[n]`.
+            values: Numbers of those that are kept, `[m]`.
+
+        Returns:
+            Of the `m` values kept.
+        """
         if not len(others):
             return GramMatrices(self.gram[:, values][:, :, values], self.cross[:, values], self.power)
         among = self.gram[:, others][:, :, others]
@@ -100,11 +120,25 @@ class GramMatrices:
         return GramMatrices(self.gram, self.cross[..., ::step], self.power[:, ::step])
 
     def constant(self, weights: Tensor) -> Tensor:
-        """The bias that goes best with weights `[models, values, outputs]`: `[models, outputs]`."""
+        """The bias that goes best with some weights.
+
+        Args:
+            weights: `[models, values, outputs]`.
+
+        Returns:
+            `[models, outputs]`.
+        """
         return (self.cross[:, -1] - (self.gram[:, -1:, :-1] @ weights)[:, 0]) / self.gram[:, -1, -1:]
 
     def error(self, weights: Tensor) -> Tensor:
-        """Squared error of weights `[models, values, outputs]`, each output relative to its power: `[models]`."""
+        """Squared error of weights on the rows, each output relative to its power.
+
+        Args:
+            weights: `[models, values, outputs]`.
+
+        Returns:
+            `[models]`.
+        """
         left = (weights * (self.gram @ weights - 2 * self.cross)).sum(1) + self.power
         return (left / self.power.clamp_min(torch.finfo(left.dtype).tiny)).sum(1)
 
@@ -114,9 +148,21 @@ class GramMatrices:
         return (diagonal + 1e-6 * diagonal.mean(1, keepdim=True)).clamp_min(1e-12)
 
     def ridge(self, start: Tensor, strength: Tensor) -> Tensor:
-        """Weights `[models, values, outputs]` of least squared error, pulled towards `start` by `strength` `[models]`.
+        """Weights of least squared error, pulled towards a start: ridge regression (Hoerl and Kennard, 1970).
 
-        The pull is relative to the mean square of each value, so that rescaling hidden units changes nothing.
+        With G the Gram matrix, C the products with what is wanted, W₀ the start and D = strength · diag(G), they are
+        W = W₀ + (G + D)⁻¹ (C - G W₀). As the pull is relative to the mean square of each value, rescaling hidden units
+        changes nothing.
+
+        Args:
+            start: W₀, `[models, values, outputs]`.
+            strength: `[models]`.
+
+        Returns:
+            W, `[models, values, outputs]`.
+
+        Raises:
+            SpecMismatch: the numbers are not finite.
         """
         # Without any ridge two equal units would make the equations singular.
         pull = self.penalty() * strength.clamp_min(1e-9)[:, None]
@@ -124,17 +170,25 @@ class GramMatrices:
 
 
 def factor(gram: Tensor, pull: Tensor) -> Tensor:
-    """Cholesky factor of `gram` with `pull` `[models, values]` on its diagonal, more of it where rounding needs it.
+    """Cholesky factor of a Gram matrix, more of the ridge where rounding needs it.
 
-    Raises `SpecMismatch` where the numbers are not finite.
+    Args:
+        gram: `[models, values, values]`.
+        pull: What is added to the diagonal, `[models, values]`.
+
+    Returns:
+        The lower factor, `[models, values, values]`.
+
+    Raises:
+        SpecMismatch: the numbers are not finite.
     """
     if not gram.isfinite().all():
         raise SpecMismatch("what blocks compute on these probes is not finite; look at the inputs and the network")
     while True:
-        found: Tensor
-        found, failed = torch.linalg.cholesky_ex(gram + torch.diag_embed(pull))
+        root: Tensor
+        root, failed = torch.linalg.cholesky_ex(gram + torch.diag_embed(pull))
         if not failed.any():
-            return found
+            return root
         pull = torch.where(failed[:, None] > 0, 10 * pull, pull)
 
 
@@ -146,16 +200,22 @@ class Halves:
         self._examples = 0
 
     def add(self, layer: nn.Module, entered: Tensor, wanted: Tensor) -> None:
-        """`entered` is what enters the layer, `[models, n, ...]`; `wanted` has the shape of what leaves it."""
+        """Further examples.
+
+        Args:
+            layer: The Linear or convolution that is solved for.
+            entered: What enters it, `[models, n, ...]`.
+            wanted: What should leave it, of that shape.
+        """
         for half in range(2):
             # Whole examples, because neighbouring positions of one say nearly the same.
-            some = [tensor[:, (half + self._examples) % 2 :: 2] for tensor in (entered, wanted)]
-            for read, goal in rows(layer, *some) if some[0].shape[1] else ():
-                self._add(half, GramMatrices.of(read, goal))
+            examples = [tensor[:, (half + self._examples) % 2 :: 2] for tensor in (entered, wanted)]
+            for read, due in rows(layer, *examples) if examples[0].shape[1] else ():
+                self._add(half, GramMatrices.of(read, due))
         self._examples += entered.shape[1]
 
     @property
-    def known(self) -> bool:
+    def has_rows(self) -> bool:
         """Whether there is anything."""
         return bool(self._halves)
 
@@ -180,30 +240,46 @@ class Halves:
         return self._halves[0] if len(self._halves) == 1 else self._halves[0] + self._halves[1]
 
     def ridge(self, view: View, start: Tensor) -> Tensor:
-        """The strength among `RIDGES` that does best on the half it was not fitted on, for each model: `[models]`."""
+        """The strength among `RIDGES` that does best on the half it was not fitted on (two-fold cross-validation).
+
+        Args:
+            view: How the Gram matrices are to be seen: centred, or plain.
+            start: The weights that are pulled towards, `[models, values, outputs]`.
+
+        Returns:
+            `[models]`.
+        """
         if len(self._halves) < 2:
             return start.new_full((len(start),), RIDGES[len(RIDGES) // 2])
         step = -(-start.shape[2] // OUTPUTS_TRIED)
-        one, other = (view(half).some_outputs(step) for half in self._halves)
+        first, second = (view(half).some_outputs(step) for half in self._halves)
         start = start[..., ::step]
         errors, tried = [], RIDGES if start.shape[1] <= MANY_VALUES else RIDGES[::2]
         for strength in tried:
-            each = start.new_full((len(start),), strength)
-            errors.append(other.error(one.ridge(start, each)) + one.error(other.ridge(start, each)))
+            strengths = start.new_full((len(start),), strength)
+            errors.append(second.error(first.ridge(start, strengths)) + first.error(second.ridge(start, strengths)))
         best = torch.stack(errors).argmin(0)
         return torch.tensor(tried, dtype=start.dtype, device=start.device)[best]
 
-    def _add(self, half: int, found: GramMatrices) -> None:
+    def _add(self, half: int, matrices: GramMatrices) -> None:
         if half < len(self._halves):
-            self._halves[half] += found
+            self._halves[half] += matrices
         else:
-            self._halves.append(found)
+            self._halves.append(matrices)
 
 
 def rows(layer: nn.Module, entered: Tensor, wanted: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """What each output of a layer reads and should be, in pieces: `[models, rows, values]`, `[models, rows, outputs]`.
+    """What each output of a layer reads and should be, in pieces.
 
     Values run unit by unit: a convolution reads its whole kernel of one unit, then of the next.
+
+    Args:
+        layer: A Linear, or a convolution of one group with padding in numbers.
+        entered: What enters it, `[models, n, ...]`.
+        wanted: What should leave it, of that shape.
+
+    Yields:
+        `[models, rows, values]` and `[models, rows, outputs]`.
     """
     if isinstance(layer, nn.Linear):
         yield entered.flatten(1, -2), wanted.flatten(1, -2)
@@ -213,6 +289,6 @@ def rows(layer: nn.Module, entered: Tensor, wanted: Tensor) -> Iterator[tuple[Te
     assert isinstance(padding, tuple)
     values = len(entered) * kernel[0] * kernel[1] * entered.shape[2] * wanted[0, 0, 0].numel()
     at_once = max(1, VALUES_AT_ONCE // values)
-    for some, goal in zip(entered.split(at_once, dim=1), wanted.split(at_once, dim=1), strict=True):
-        patches = unfold(some.flatten(0, 1), kernel, layer.dilation, padding, layer.stride)
-        yield patches.mT.reshape(len(entered), -1, patches.shape[1]), goal.flatten(3).mT.flatten(1, 2)
+    for entering, leaving in zip(entered.split(at_once, dim=1), wanted.split(at_once, dim=1), strict=True):
+        patches = unfold(entering.flatten(0, 1), kernel, layer.dilation, padding, layer.stride)
+        yield patches.mT.reshape(len(entered), -1, patches.shape[1]), leaving.flatten(3).mT.flatten(1, 2)

@@ -38,12 +38,12 @@ class Taps:
     def __call__(self, params: Params, inputs: Tensor) -> tuple[Tensor, Seen]:
         """Inputs `[models, n, ...]` → outputs and what was seen, all `[models, n, ...]`."""
         if len(inputs) > 1:
-            found: tuple[Tensor, Seen] = vmap(self._one)(params, inputs)
-            return found
-        output, seen = self._one({name: tensor[0] for name, tensor in params.items()}, inputs[0])
+            result: tuple[Tensor, Seen] = vmap(self._run_model)(params, inputs)
+            return result
+        output, seen = self._run_model({name: tensor[0] for name, tensor in params.items()}, inputs[0])
         return output[None], {name: (entered[None], left[None]) for name, (entered, left) in seen.items()}
 
-    def _one(self, params: Params, inputs: Tensor) -> tuple[Tensor, Seen]:
+    def _run_model(self, params: Params, inputs: Tensor) -> tuple[Tensor, Seen]:
         seen: Seen = {}
 
         def look_at(name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
@@ -70,9 +70,18 @@ class UpToReadout(nn.Module):
 
 
 class Readout:
-    """Solves for the target's readers, one after the other; the last one completes the source's output.
+    """Least-squares reconstruction (closed form) of the target's readers, one after the other.
 
-    Raises `SpecMismatch` where the target's adapter names no such layer, or one of a kind that is not solved for.
+    Each reader is fitted to what the source's reader gives; the last one completes the source's output. This is how
+    Optimal Brain Surgeon (Hassibi and Stork, 1992) makes up for what was removed, on activations in place of a Hessian,
+    and what GRAIL (arXiv 2602.23795) and CORP (arXiv 2602.05243) do in networks.
+
+    Args:
+        source: The block that is done alike.
+        target: The block whose readers are solved for.
+
+    Raises:
+        SpecMismatch: the target's adapter names no such layer, or one of a kind that is not solved for.
     """
 
     def __init__(self, source: BlockAdapter, target: BlockAdapter) -> None:
@@ -101,26 +110,35 @@ class Readout:
     def gram_matrices(
         self, index: int, params: Params, source: Params, context: Context, retained: Tensor | None
     ) -> Halves:
-        """Gram matrices of the reader at `index`, for the tensors found so far, summed over the context's probes.
+        """Gram matrices of one reader, summed over the context's probes.
 
-        A reader that is not the last should give what the source's gives to the retained values `[models, values]`.
+        Args:
+            index: Which of the readers.
+            params: The target's tensors so far, each `[models, *shape]`.
+            source: The source blocks, each `[models, *shape]`.
+            context: Hosts and probes.
+            retained: For a reader that is not the last: the source's units that it should give, `[models, units]`.
         """
         reader, halves = self.readers[index], Halves()
         layer = self.layers[reader.layer]
         for piece in context.entering():
             output, seen = self._source(source, piece.original)
-            _, own = self._target(params, piece.reached)
+            _, target_seen = self._target(params, piece.reached)
             if retained is None:
                 wanted = self._entering_norm(self._completing(output, params, piece.reached), params)
             else:
                 wanted = _pick(seen[reader.layer][1], retained, -1 if isinstance(layer, nn.Linear) else 2)
-            halves.add(layer, own[reader.layer][0], wanted)
+            halves.add(layer, target_seen[reader.layer][0], wanted)
         return halves
 
     def solve(self, index: int, params: Params, halves: Halves, ridge: float | None = None) -> Params:
-        """The target's tensors, with the reader's replaced by the ridge regression on `halves`.
+        """The target's tensors, with one reader replaced by the ridge regression on its Gram matrices.
 
-        It pulls towards the reader in `params`; None chooses its strength for each model on held-out examples.
+        Args:
+            index: Which of the readers.
+            params: The target's tensors, each `[models, *shape]`; the solution is pulled towards the reader in them.
+            halves: What `gram_matrices` gave.
+            ridge: How strongly; None chooses the strength for each model on held-out examples.
         """
         reader, name = self.readers[index], f"{self.readers[index].layer}.weight"
         start, view, total = params[name].flatten(2).mT.double(), self.view(index), halves.total()
@@ -138,12 +156,18 @@ class Readout:
         return GramMatrices.centred if has_bias else GramMatrices.plain
 
     def importance_matrices(self, index: int, params: Params, halves: Halves) -> GramMatrices:
-        """Gram matrices of a reader for scoring units: what the normalisation after it enlarges counts for more."""
-        reader, found = self.readers[index], self.view(index)(halves.total())
+        """Gram matrices of a reader for scoring units: what the normalisation after it enlarges counts for more.
+
+        Args:
+            index: Which of the readers.
+            params: The source's or target's tensors, each `[models, *shape]`.
+            halves: What `gram_matrices` gave.
+        """
+        reader, matrices = self.readers[index], self.view(index)(halves.total())
         if reader.norm is None:
-            return found
+            return matrices
         gain = self._gain(params, reader.norm)
-        return replace(found, cross=found.cross * gain[:, None], power=found.power * gain.square())
+        return replace(matrices, cross=matrices.cross * gain[:, None], power=matrices.power * gain.square())
 
     def revive_channels(self, params: Params) -> Params:
         """The same function, up to channels that the last normalisation had (nearly) shut: it lets them through again.
@@ -196,7 +220,7 @@ def _with_constant(params: Params, reader: Reader, constant: Tensor) -> Params:
 def _pick(left: Tensor, retained: Tensor, axis: int) -> Tensor:
     """The retained units `[models, units]` of what left a layer, `[models, n, ...]`, along their axis."""
     return torch.stack(
-        [one.index_select(axis % left.ndim - 1, chosen) for one, chosen in zip(left, retained, strict=True)]
+        [units.index_select(axis % left.ndim - 1, chosen) for units, chosen in zip(left, retained, strict=True)]
     )
 
 

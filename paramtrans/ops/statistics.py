@@ -26,7 +26,11 @@ class Summary:
 
 
 def summarise(values: Tensor) -> Summary:
-    """One value for each host, `[hosts]` → their summary."""
+    """Summary of one value for each host, with Student's t-interval of the mean.
+
+    Args:
+        values: `[hosts]`.
+    """
     values = values.double()
     n, mean = len(values), values.mean().item()
     spread = float(stdtrit(n - 1, 0.975)) * values.std().item() / n**0.5 if n > 1 else float("nan")
@@ -34,11 +38,16 @@ def summarise(values: Tensor) -> Summary:
 
 
 def gap_closed(means: Mapping[str, float | None], name: str) -> float | None:
-    """Share of the gap from random initialisation to the trained target that a method closes; None without a gap.
+    """Share of the gap from random initialisation to the trained target that a method closes.
 
-    `means` are accuracies by method, over the same hosts.
+    Args:
+        means: Accuracies by method, over the same hosts.
+        name: The method.
+
+    Returns:
+        0 where it is at random initialisation, 1 where it is at the trained target; None without a gap.
     """
-    low, mean, high = (means.get(each) for each in ("random_init", name, "trained_target"))
+    low, mean, high = (means.get(method) for method in ("random_init", name, "trained_target"))
     if low is None or mean is None or high is None or not high > low or not math.isfinite(mean):
         return None
     return (mean - low) / (high - low)

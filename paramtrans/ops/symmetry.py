@@ -10,7 +10,13 @@ from paramtrans.api.stacking import Params, models
 
 
 def permute(params: Params, group: SymmetryGroup, order: Tensor) -> Params:
-    """Reorder the group's units: `order` is `[models, size]`, unit i of the result is unit `order[:, i]` before."""
+    """Reorder a group's units.
+
+    Args:
+        params: Stacked parameters, each `[models, *shape]`; they are not changed.
+        group: Which axes run over the units.
+        order: `[models, size]`; unit i of the result is unit `order[:, i]` before.
+    """
     changed = dict(params)
     for member in group.members:
         tensor, axis = changed[member.tensor], member.axis + 1
@@ -20,9 +26,18 @@ def permute(params: Params, group: SymmetryGroup, order: Tensor) -> Params:
 
 
 def rescale(params: Params, group: SymmetryGroup, factors: Tensor) -> Params:
-    """Multiply the group's units by positive `factors`, `[models, size]`; raises `ValueError` where it may not be.
+    """Multiply a group's units by positive factors.
 
-    Members with scale 1 (what feeds a unit) are multiplied, those with scale -1 (what reads it) divided.
+    Members with scale 1 (what feeds a unit) are multiplied, those with scale -1 (what reads it) divided. A ReLU passes
+    positive factors on, so the function stays (Neyshabur et al., Path-SGD, 2015).
+
+    Args:
+        params: Stacked parameters, each `[models, *shape]`; they are not changed.
+        group: Which axes run over the units.
+        factors: `[models, size]`, positive.
+
+    Raises:
+        ValueError: the group's units may be permuted, but not rescaled.
     """
     if not group.rescale:
         raise ValueError(f"group {group.name} may be permuted, but not rescaled")
@@ -35,7 +50,14 @@ def rescale(params: Params, group: SymmetryGroup, factors: Tensor) -> Params:
 
 
 def balance(params: Params, spec: BlockSpec) -> Params:
-    """The same function in a form that rescaling does not change: what feeds a unit is as large as what reads it."""
+    """The same function in a form that rescaling does not change: what feeds a unit is as large as what reads it.
+
+    Each unit is rescaled by √(‖reading‖ / ‖feeding‖), as equi-normalisation does layer by layer (Stock et al., 2019).
+
+    Args:
+        params: Stacked parameters, each `[models, *shape]`; they are not changed.
+        spec: It says which groups may be rescaled.
+    """
     for group in spec.symmetries:
         if group.rescale:
             feeding, reading = (unit_norms(params, group, scale) for scale in (1, -1))
@@ -44,7 +66,14 @@ def balance(params: Params, spec: BlockSpec) -> Params:
 
 
 def random_orbit(params: Params, spec: BlockSpec, generator: torch.Generator, spread: float = 0.5) -> Params:
-    """Other parameters, same function: every group permuted at random, and rescaled by exp(spread · N(0, 1))."""
+    """Other parameters, same function: a random point of the orbit under all symmetries.
+
+    Args:
+        params: Stacked parameters, each `[models, *shape]`; they are not changed.
+        spec: It says what may be permuted and rescaled.
+        generator: Where all randomness comes from.
+        spread: Units are rescaled by exp(spread · N(0, 1)).
+    """
     count = models(params)
     for group in spec.symmetries:
         order = torch.rand(count, group.size, generator=generator).argsort(dim=1)
@@ -55,7 +84,16 @@ def random_orbit(params: Params, spec: BlockSpec, generator: torch.Generator, sp
 
 
 def unit_norms(params: Params, group: SymmetryGroup, scale: int) -> Tensor:
-    """Norm of all that a rescaling by a changes by a**scale, for each unit: `[models, size]`, never zero."""
+    """Norm of all that a rescaling by a changes by a**scale, for each unit.
+
+    Args:
+        params: Stacked parameters, each `[models, *shape]`.
+        group: The units.
+        scale: 1 for what feeds them, -1 for what reads them.
+
+    Returns:
+        `[models, size]`, never zero.
+    """
     moved = [params[m.tensor].movedim(m.axis + 1, 1) for m in group.members if m.scale == scale]
     values = torch.cat([tensor.reshape(len(tensor), group.size, -1) for tensor in moved], dim=2)
     return values.square().sum(2).sqrt().clamp_min(1e-6)

@@ -44,7 +44,14 @@ class TokenLayout:
         return padded.reshape(-1, self.count, self.width)
 
     def unpack(self, tokens: Tensor) -> Params:
-        """Tokens `[models, count, width]` → stacked parameters, in the order the tensors were given."""
+        """The inverse of `pack`.
+
+        Args:
+            tokens: `[models, count, width]`.
+
+        Returns:
+            Stacked parameters, in the order the tensors were given.
+        """
         pieces = tokens.flatten(1)[:, : self.numel].split([tensor.numel for tensor in self.tensors], dim=1)
-        found = {t.name: piece.reshape(-1, *t.shape) for t, piece in zip(self.tensors, pieces, strict=True)}
-        return {name: found[name] for name in self._names}
+        params = {t.name: piece.reshape(-1, *t.shape) for t, piece in zip(self.tensors, pieces, strict=True)}
+        return {name: params[name] for name in self._names}

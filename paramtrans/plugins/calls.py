@@ -93,7 +93,7 @@ def guarded(
     Raises:
         PluginLoadError: a hook is a wrapper in pluggy's old style.
     """
-    made = Guarded(plugin)
+    guards = Guarded(plugin)
     for name in dir(plugin):
         options = manager.parse_hookimpl_opts(plugin, name)
         if options is None:
@@ -102,11 +102,13 @@ def guarded(
             raise PluginLoadError(f"{name}: hookwrapper=True is pluggy's old style; use wrapper=True")
         function, announces = getattr(plugin, name), not _arguments(manager, name)
         if options.get("wrapper"):
-            guard = _wrapping(function, provider, outcome) if announces else _told_around(function, provider, name)
+            guard = (
+                _wrapping(function, provider, outcome) if announces else _lifecycle_wrapper(function, provider, name)
+            )
         else:
-            guard = _announcing(function, provider, outcome) if announces else _told(function, provider, name)
-        setattr(made, name, functools.wraps(function)(guard))
-    return made
+            guard = _announcing(function, provider, outcome) if announces else _lifecycle(function, provider, name)
+        setattr(guards, name, functools.wraps(function)(guard))
+    return guards
 
 
 def _arguments(manager: pluggy.PluginManager, name: str) -> tuple[str, ...]:
@@ -162,7 +164,7 @@ def _adopted(value: Any, before: Announced, provider: Provider, outcome: Outcome
         return before
 
 
-def _told(function: Function, provider: Provider, hook: str) -> Function:
+def _lifecycle(function: Function, provider: Provider, hook: str) -> Function:
     def call(*arguments: Any) -> None:
         try:
             with surroundings.restored():
@@ -175,7 +177,7 @@ def _told(function: Function, provider: Provider, hook: str) -> Function:
     return call
 
 
-def _told_around(function: Function, provider: Provider, hook: str) -> Function:
+def _lifecycle_wrapper(function: Function, provider: Provider, hook: str) -> Function:
     def call(*arguments: Any) -> Generator[None, Any, Any]:
         try:
             return (yield from function(*arguments))

@@ -142,7 +142,10 @@ def paramtrans_commands() -> list[Component]:
 
 @hookspec
 def paramtrans_run_started(run: RunInfo) -> None:
-    """A run begins, or goes on after an interruption. `run.dir` exists; `run.config` is the resolved config.
+    """A run begins, or goes on after an interruption.
+
+    Args:
+        run: Its folder `run.dir`, which exists, and its resolved config, `run.config`.
 
     Example: `def paramtrans_run_started(run): print(run.dir)`
     """
@@ -150,7 +153,12 @@ def paramtrans_run_started(run: RunInfo) -> None:
 
 @hookspec
 def paramtrans_zoo_started(run: RunInfo, step: int, shards: int) -> None:
-    """A step of a zoo begins: 1 for whole hosts, 2 for target blocks. `shards` are those that have to be trained.
+    """A step of a zoo begins.
+
+    Args:
+        run: As in `paramtrans_run_started`.
+        step: 1 for whole hosts, 2 for target blocks.
+        shards: How many shards have to be trained.
 
     Example: `def paramtrans_zoo_started(step, shards): print(f"step {step}: {shards} shards")`
     """
@@ -158,8 +166,14 @@ def paramtrans_zoo_started(run: RunInfo, step: int, shards: int) -> None:
 
 @hookspec
 def paramtrans_shard_finished(run: RunInfo, job: Job, left: int) -> None:
-    """A shard has been written, wherever it was trained; `left` are those that are not there yet. Called in the process
-    of the run, soon after: the shards of other processes may be noticed several at once.
+    """A shard has been written, wherever it was trained.
+
+    Called in the process of the run, soon after: the shards of other processes may be noticed several at once.
+
+    Args:
+        run: As in `paramtrans_run_started`.
+        job: The shard, and all that decided what is in it.
+        left: How many shards are not there yet.
 
     Example: `def paramtrans_shard_finished(job, left): print(job.file, left)`
     """
@@ -169,13 +183,22 @@ def paramtrans_shard_finished(run: RunInfo, job: Job, left: int) -> None:
 def paramtrans_zoo_finished(run: RunInfo, step: int) -> None:
     """All shards of a step of a zoo are there.
 
+    Args:
+        run: As in `paramtrans_run_started`.
+        step: 1 for whole hosts, 2 for target blocks.
+
     Example: `def paramtrans_zoo_finished(step): print(step)`
     """
 
 
 @hookspec
 def paramtrans_epoch_ended(run: RunInfo, epoch: int, metrics: dict[str, float]) -> None:
-    """An epoch of translator training ended (counted from 1), with `loss`, `lr` and, when evaluated, `select`.
+    """An epoch of translator training ended.
+
+    Args:
+        run: As in `paramtrans_run_started`.
+        epoch: Counted from 1.
+        metrics: `loss`, `lr` and, when evaluated, `select`: accuracy of the selection hosts in percent.
 
     Example: `def paramtrans_epoch_ended(epoch, metrics): print(epoch, metrics["loss"])`
     """
@@ -183,7 +206,11 @@ def paramtrans_epoch_ended(run: RunInfo, epoch: int, metrics: dict[str, float]) 
 
 @hookspec
 def paramtrans_run_finished(run: RunInfo, result: dict[str, Any]) -> None:
-    """A run is complete; `result` is the object that `paramtrans run --json` prints.
+    """A run is complete, and what it found is written.
+
+    Args:
+        run: As in `paramtrans_run_started`.
+        result: The object that `paramtrans run --json` prints.
 
     Example: `def paramtrans_run_finished(result): print(result["methods"]["translated"]["mean"])`
     """

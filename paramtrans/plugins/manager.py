@@ -49,15 +49,15 @@ class Plugins:
         Raises:
             PluginLoadError: a one-file plugin is missing, or fails.
         """
-        made = cls()
+        plugins = cls()
         if source.entry_points:
-            made.load_entry_points()
+            plugins.load_entry_points()
         for file in source.files:
-            made.load_file(Path(file))
+            plugins.load_file(Path(file))
         for name, distribution, version in source.modules:
-            made._load(partial(importlib.import_module, name), Provider(distribution, version))
-        made.not_loaded += source.absent
-        return made
+            plugins._load(partial(importlib.import_module, name), Provider(distribution, version))
+        plugins.not_loaded += source.absent
+        return plugins
 
     def source(self) -> PluginSource:
         """How another process comes by the same plugins."""
@@ -127,12 +127,12 @@ class Plugins:
             raise PluginLoadError(f"written for hook version {version}, this paramtrans has {hookspecs.HOOK_VERSION}")
         if unmarked := [name for name in vars(hookspecs) if _is_unmarked(name, plugin)]:
             raise PluginLoadError(f"{', '.join(unmarked)}: not marked; put @hookimpl above each hook")
-        made = guarded(plugin, provider, self._manager, lambda: self._outcome)
-        name = self._manager.register(made, self._manager.get_canonical_name(plugin))
+        guards = guarded(plugin, provider, self._manager, lambda: self._outcome)
+        name = self._manager.register(guards, self._manager.get_canonical_name(plugin))
         try:
             self._manager.check_pending()
         except pluggy.PluginValidationError as error:
-            self._manager.unregister(made)
+            self._manager.unregister(guards)
             raise PluginLoadError(str(error)) from error
         self._providers[str(name)] = provider
 

@@ -96,24 +96,41 @@ class Registry:
         return [entry for entry in self if entry.kind == kind]
 
     def find(self, kind: str, name: str) -> Entry:
-        """The one component of this kind and name; raises `UnknownName` or `NameConflict`."""
-        found = [entry for entry in self.of_kind(kind) if entry.name == name]
-        if not found:
+        """The one component of this kind and name.
+
+        Args:
+            kind: One of `KINDS`.
+            name: What configs call it.
+
+        Raises:
+            UnknownName: there is none; a near name is offered.
+            NameConflict: several distributions provide it.
+        """
+        entries = [entry for entry in self.of_kind(kind) if entry.name == name]
+        if not entries:
             raise UnknownName(self._unknown(kind, name))
-        if len(found) > 1:
-            providers = " and ".join(str(entry.provider) for entry in found)
+        if len(entries) > 1:
+            providers = " and ".join(str(entry.provider) for entry in entries)
             raise NameConflict(f'{kind} "{name}" is provided by {providers}; uninstall one, or rename one of them')
-        return found[0]
+        return entries[0]
 
     def named(self, name: str) -> list[Entry]:
         """The components of this name, of any kind; raises `UnknownName` where there is none."""
-        if found := [entry for entry in self if entry.name == name]:
-            return found
+        if entries := [entry for entry in self if entry.name == name]:
+            return entries
         hint = did_you_mean(name, {entry.name for entry in self}, "paramtrans plugins lists what there is")
         raise UnknownName(f'unknown component "{name}"{hint}')
 
     def name_of(self, kind: str, cls: type) -> str:
-        """The name under which a class is announced; raises `UnknownName` where it is not."""
+        """The name under which a class is announced.
+
+        Args:
+            kind: One of `KINDS`.
+            cls: The class.
+
+        Raises:
+            UnknownName: no plugin announces it.
+        """
         for entry in self.of_kind(kind):
             if entry.component.target == f"{cls.__module__}:{cls.__qualname__}":
                 return entry.name
@@ -124,9 +141,17 @@ class Registry:
         return self.find(kind, name).resolve()
 
     def create(self, kind: str, name: str, *args: Any, **options: Any) -> Any:
-        """A component with `options` validated by its own model; `args` are what its class takes behind them.
+        """A component with options validated by its own model.
 
-        Raises `ConfigError` for wrong options.
+        Args:
+            kind: One of `KINDS`.
+            name: What configs call it.
+            args: What its class takes behind the options.
+            options: By name; the others are at their defaults.
+
+        Raises:
+            UnknownName: there is no such component.
+            ConfigError: options are wrong.
 
         >>> from paramtrans.plugins import components
         >>> components().create("block_adapter", "mlp", channels=6, hidden=12).spec.parameters

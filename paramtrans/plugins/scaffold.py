@@ -22,12 +22,19 @@ MAX_NAME = 60
 
 
 def new_plugin(name: str, parent: Path, kinds: Sequence[str] = DEFAULT) -> Path:
-    """Write the distribution `name` into a new folder of that name below `parent`; returns the folder.
+    """Write a distribution into a new folder of its name.
 
-    `kinds` are those of which there is a beginning in it: names in `scaffold_kinds.NAMES`.
+    Args:
+        name: The distribution's.
+        parent: The folder that the new one is put in.
+        kinds: Those of which there is a beginning in it: names in `scaffold_kinds.NAMES`.
 
-    Raises `ConfigError` for a name that cannot be a distribution's or is taken, `StoreError` where the folder is there
-    or cannot be written.
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: the name cannot be a distribution's, or is taken.
+        StoreError: the folder is there, or cannot be written.
     """
     package = _package(name)
     folder = parent / name

@@ -38,15 +38,15 @@ GAP = ("random_init", "translated", "trained_target")
 
 def table(methods: Mapping[str, MethodResult]) -> Table:
     """Accuracies of all methods, for a terminal."""
-    made = Table(title="Accuracy on the report hosts, %", title_justify="left")
-    made.add_column("method")
+    shown = Table(title="Accuracy on the report hosts, %", title_justify="left")
+    shown.add_column("method")
     for heading in ("mean", "95% interval", "min", "max", "n"):
-        made.add_column(heading, justify="right", no_wrap=True)
+        shown.add_column(heading, justify="right", no_wrap=True)
     for row in _methods(methods):
         cells = [row["label"], row["mean"], row["interval"], row["min"], row["max"], row["n"]]
         # Text, because a name from a plugin is no markup.
-        made.add_row(*map(Text, cells), style="bold green" if row["name"] == "translated" else None)
-    return made
+        shown.add_row(*map(Text, cells), style="bold green" if row["name"] == "translated" else None)
+    return shown
 
 
 def write(
@@ -144,12 +144,12 @@ def break_even(costs: BreakEven | None) -> str:
         return "Step 2 was not run on the report hosts, so there is nothing to compare the cost with."
     zoo, training = _seconds(costs.zoo_seconds), _seconds(costs.training_seconds)
     translation, step2 = _seconds(costs.translation_seconds), _seconds(costs.step2_seconds)
-    each = f"a translation takes {translation}, step 2 takes {step2}"
+    costs_each = f"a translation takes {translation}, step 2 takes {step2}"
     if costs.models is None:
-        return f"Translating never pays by time alone: for each model {each}."
+        return f"Translating never pays by time alone: for each model {costs_each}."
     when = "the first model" if costs.models <= 1 else f"{costs.models:,} models"
     once = f"The zoo ({zoo}) and the training ({training}) are paid for once"
-    return f"By time alone, translating pays from {when} on. {once}; after that, for each model {each}."
+    return f"By time alone, translating pays from {when} on. {once}; after that, for each model {costs_each}."
 
 
 def _methods(methods: Mapping[str, MethodResult]) -> list[dict[str, str]]:
@@ -192,19 +192,19 @@ def _hosts(result: Evaluation) -> str:
 def _figures(result: Evaluation, history: Sequence[Mapping[str, Any]], maps: Mapping[str, Tensor]) -> dict[str, Markup]:
     """By name, the figures that there is something to show in."""
     hosts = result.hosts.accuracies
-    made: dict[str, tuple[Any, str]] = {}
+    drawn: dict[str, tuple[Any, str]] = {}
     if rows := [f"{row['label']} {row['mean']}" for row in _methods(result.methods)]:
-        made["accuracies"] = (figures.accuracies(result), f"Mean accuracy in percent: {', '.join(rows)}.")
+        drawn["accuracies"] = (figures.accuracies(result), f"Mean accuracy in percent: {', '.join(rows)}.")
     if finite(hosts.get("translated", [])):
         spans = ", ".join(f"{label(name)} between {_span(hosts[name])}" for name in GAP if finite(hosts.get(name, [])))
-        made["histogram"] = (figures.histogram(hosts), f"Histogram of host accuracies in percent: {spans}.")
+        drawn["histogram"] = (figures.histogram(hosts), f"Histogram of host accuracies in percent: {spans}.")
     if maps:
         names = ", ".join(figures.MAPS.get(name, label(name)) for name in maps)
-        made["maps"] = (figures.feature_maps(maps), f"Grid of feature maps: {names}.")
+        drawn["maps"] = (figures.feature_maps(maps), f"Grid of feature maps: {names}.")
     if history:
         best = result.training.best_epoch if result.training else None
-        made["training"] = (figures.training(history, best), _loss_sentence(history))
-    return {name: Markup(figures.svg(figure, name, said)) for name, (figure, said) in made.items()}
+        drawn["training"] = (figures.training(history, best), _loss_sentence(history))
+    return {name: Markup(figures.svg(figure, name, said)) for name, (figure, said) in drawn.items()}
 
 
 def _loss_sentence(history: Sequence[Mapping[str, Any]]) -> str:

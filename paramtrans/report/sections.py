@@ -18,7 +18,7 @@ def written(
     sections: Iterable[ReportSection], run: Mapping[str, Any], result: Mapping[str, Any]
 ) -> list[tuple[str, Markup]]:
     """Heading and content of each section that has any; one that fails is reported and left out."""
-    found = []
+    contents = []
     for section in sections:
         try:
             content = section.html(run, result)
@@ -26,5 +26,5 @@ def written(
             logger.warning("report section %s: %s: %s", section.title, type(error).__name__, error)
             continue
         if content:
-            found.append((section.title, Markup(content)))
-    return found
+            contents.append((section.title, Markup(content)))
+    return contents

@@ -42,13 +42,13 @@ FACTS = {
 
 def table(name: str, rows: Sequence[Row], columns: Sequence[str]) -> Table:
     """A line for each run, for a terminal."""
-    made = Table(title=f"{name}: mean accuracy ± 95% interval, %", title_justify="left")
+    shown = Table(title=f"{name}: mean accuracy ± 95% interval, %", title_justify="left")
     head, body = cells(rows, columns)
     for index, heading in enumerate(head):
-        made.add_column(heading, justify="left" if index < _keys_count(rows) else "right", overflow="fold")
+        shown.add_column(heading, justify="left" if index < _keys_count(rows) else "right", overflow="fold")
     for line in body:
-        made.add_row(*map(Text, line))
-    return made
+        shown.add_row(*map(Text, line))
+    return shown
 
 
 def cells(rows: Sequence[Row], columns: Sequence[str]) -> tuple[list[str], list[list[str]]]:
@@ -66,7 +66,7 @@ def cells(rows: Sequence[Row], columns: Sequence[str]) -> tuple[list[str], list[
 def write(folder: Path, name: str, rows: Sequence[Row], columns: Sequence[str], figure: str) -> Path:
     """Write the page of a sweep to its folder; returns the page's path."""
     head, body = cells(rows, columns)
-    made, said = _figure(folder, rows, columns, figure)
+    drawing, said = _figure(folder, rows, columns, figure)
     page = (
         environment()
         .get_template(TEMPLATE)
@@ -75,7 +75,7 @@ def write(folder: Path, name: str, rows: Sequence[Row], columns: Sequence[str], 
             head=head,
             lines=[(row["dir"], line) for row, line in zip(rows, body, strict=True)],
             keys=_keys_count(rows),
-            figure=Markup(figures.svg(made, "sweep", said)),
+            figure=Markup(figures.svg(drawing, "sweep", said)),
             said=said,
         )
     )
@@ -85,9 +85,9 @@ def write(folder: Path, name: str, rows: Sequence[Row], columns: Sequence[str], 
 
 def gains(rows: Sequence[Row]) -> Any:
     """The figure of what the translator of each run gains over random initialisation."""
-    found = {" · ".join(_value(value) for value in row["values"].values()): gain(row) for row in rows}
+    by_run = {" · ".join(_value(value) for value in row["values"].values()): gain(row) for row in rows}
     across = ", ".join(dict.fromkeys(key for row in rows for key in row["values"]))
-    return sweep_figures.gains({name: each for name, each in found.items() if each}, across)
+    return sweep_figures.gains({name: summary for name, summary in by_run.items() if summary}, across)
 
 
 def _figure(folder: Path, rows: Sequence[Row], columns: Sequence[str], figure: str) -> tuple[Any, str]:
@@ -123,10 +123,10 @@ def history(folder: Path) -> list[dict[str, float]]:
 
 
 def _cell(row: Row, column: str) -> str:
-    found = gain(row) if column == "gain" else row["methods"].get(column)
-    if found:
-        low, high = found["ci95"]
-        return f"{found['mean']:{'+' if column == 'gain' else ''}.1f} ± {(high - low) / 2:.1f}"
+    summary = gain(row) if column == "gain" else row["methods"].get(column)
+    if summary:
+        low, high = summary["ci95"]
+        return f"{summary['mean']:{'+' if column == 'gain' else ''}.1f} ± {(high - low) / 2:.1f}"
     value: Any = row
     for key in FACTS[column][1] if column in FACTS else (column,):
         value = value.get(key) if isinstance(value, Mapping) else None

@@ -18,8 +18,8 @@ def means(runs: Mapping[str, Mapping[str, Any]]) -> Figure:
 
     figure = Figure(figsize=(7.2, 0.8 + 0.32 * max(1, len(runs))), layout="constrained")
     axes = figure.subplots()
-    for place, found in enumerate(runs.values()):
-        method_line(axes, place, found["mean"], found["ci95"], [], BLUE, False)
+    for place, summary in enumerate(runs.values()):
+        method_line(axes, place, summary["mean"], summary["ci95"], [], BLUE, False)
     axes.set_yticks(range(len(runs)), [label(name) for name in runs])
     axes.set_ylim(len(runs) - 0.4, -0.6)
     axes.set_xlabel("accuracy, %")
@@ -35,8 +35,8 @@ def gains(runs: Mapping[str, Mapping[str, Any]], across: str) -> Figure:
 
     figure = Figure(figsize=(7.2, 3), layout="constrained")
     axes = figure.subplots()
-    means = [found["mean"] for found in runs.values()]
-    reach = [[abs(found["ci95"][side] - found["mean"]) for found in runs.values()] for side in (0, 1)]
+    means = [summary["mean"] for summary in runs.values()]
+    reach = [[abs(summary["ci95"][side] - summary["mean"]) for summary in runs.values()] for side in (0, 1)]
     axes.errorbar(range(len(runs)), means, yerr=reach, fmt="o-", color=BLUE, capsize=4)
     axes.axhline(0, color=INK, linewidth=0.8)
     axes.set_xticks(range(len(runs)), [label(name) for name in runs])

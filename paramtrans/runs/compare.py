@@ -82,47 +82,47 @@ def compare(runs: Sequence[Compared]) -> dict[str, Any]:
     }
 
 
-def tables(found: Mapping[str, Any]) -> Group:
+def tables(comparison: Mapping[str, Any]) -> Group:
     """For a terminal: accuracies, differences, and what is to be said about them."""
-    parts: list[Any] = [_table("Accuracy on the report hosts, %", "method", *accuracies(found), bold="translated")]
+    parts: list[Any] = [_table("Accuracy on the report hosts, %", "method", *accuracies(comparison), bold="translated")]
     for key, title in (("config", "Configs differ in"), ("versions", "Versions differ in")):
-        if found[key]:
-            parts.append(_table(title, "", found["runs"], _cells(found, key)))
-    return Group(*parts, *(Text(line) for line in remarks(found)))
+        if comparison[key]:
+            parts.append(_table(title, "", comparison["runs"], _cells(comparison, key)))
+    return Group(*parts, *(Text(line) for line in remarks(comparison)))
 
 
-def accuracies(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+def accuracies(comparison: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Names of the runs, and a line for each method: its name, then mean and interval in each run."""
     lines = []
-    for name, of_run in found["methods"].items():
-        cells = [html.number(of_run.get(run, {}).get("mean")) for run in found["runs"]]
-        intervals = [html.interval(of_run.get(run, {}).get("ci95", ())) for run in found["runs"]]
+    for name, of_run in comparison["methods"].items():
+        cells = [html.number(of_run.get(run, {}).get("mean")) for run in comparison["runs"]]
+        intervals = [html.interval(of_run.get(run, {}).get("ci95", ())) for run in comparison["runs"]]
         lines.append([label(name), *(f"{c} ({i})" if i != NONE else c for c, i in zip(cells, intervals, strict=True))])
-    return list(found["runs"]), lines
+    return list(comparison["runs"]), lines
 
 
-def remarks(found: Mapping[str, Any]) -> list[str]:
+def remarks(comparison: Mapping[str, Any]) -> list[str]:
     """What must be known to read the tables."""
     said = []
-    if found["same_hosts"]:
+    if comparison["same_hosts"]:
         said += [
-            f"Translated, {run} less {found['runs'][0]}, host by host: {gap['mean']:+.1f} "
+            f"Translated, {run} less {comparison['runs'][0]}, host by host: {gap['mean']:+.1f} "
             f"(95% interval {gap['ci95'][0]:+.1f} to {gap['ci95'][1]:+.1f})."
-            for run, gap in found["difference"].items()
+            for run, gap in comparison["difference"].items()
         ]
     else:
         said.append(
             "The runs were reported on different hosts: differences between them are not those of methods alone."
         )
-    if not found["config"]:
+    if not comparison["config"]:
         said.append("The configs are the same.")
     return said
 
 
-def write(path: Path, found: Mapping[str, Any]) -> None:
+def write(path: Path, comparison: Mapping[str, Any]) -> None:
     """The page to look at, complete in itself."""
-    runs, lines = accuracies(found)
-    means = found["methods"].get("translated", {})
+    runs, lines = accuracies(comparison)
+    means = comparison["methods"].get("translated", {})
     said = "Mean accuracy of the translated blocks of each run, with its 95% interval."
     page = (
         environment()
@@ -130,9 +130,9 @@ def write(path: Path, found: Mapping[str, Any]) -> None:
         .render(
             runs=runs,
             lines=lines,
-            config=_cells(found, "config"),
-            versions=_cells(found, "versions"),
-            remarks=remarks(found),
+            config=_cells(comparison, "config"),
+            versions=_cells(comparison, "versions"),
+            remarks=remarks(comparison),
             figure=Markup(figures.svg(sweep_figures.means(means), "means", said)) if means else "",
             said=said,
         )
@@ -180,18 +180,18 @@ def _differing(values: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, A
     }
 
 
-def _cells(found: Mapping[str, Any], key: str) -> list[list[str]]:
+def _cells(comparison: Mapping[str, Any], key: str) -> list[list[str]]:
     return [
-        [path, *(json.dumps(row[run], ensure_ascii=False) if run in row else NONE for run in found["runs"])]
-        for path, row in found[key].items()
+        [path, *(json.dumps(row[run], ensure_ascii=False) if run in row else NONE for run in comparison["runs"])]
+        for path, row in comparison[key].items()
     ]
 
 
 def _table(title: str, first: str, runs: Sequence[str], lines: Sequence[Sequence[str]], bold: str = "") -> Table:
-    made = Table(title=title, title_justify="left")
-    made.add_column(first, overflow="fold")
+    table = Table(title=title, title_justify="left")
+    table.add_column(first, overflow="fold")
     for run in runs:
-        made.add_column(Text(run), justify="right", overflow="fold")
+        table.add_column(Text(run), justify="right", overflow="fold")
     for line in lines:
-        made.add_row(*map(Text, line), style="bold green" if line[0] == bold else None)
-    return made
+        table.add_row(*map(Text, line), style="bold green" if line[0] == bold else None)
+    return table

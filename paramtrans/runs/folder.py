@@ -15,10 +15,10 @@ from pydantic import BaseModel, ValidationError
 
 from paramtrans.api.records import EVALUATION_FORMAT, RUN_FORMAT, Evaluation, RunRecord
 from paramtrans.config.schema import ELSEWHERE, Config
-from paramtrans.errors import StoreError, printable
+from paramtrans.errors import Damaged, StoreError, printable
 from paramtrans.runs import environment
 from paramtrans.runs.environment import versions as versions
-from paramtrans.storage import files as store, names, outside
+from paramtrans.storage import files, json_files, locks, names, outside
 from paramtrans.utils import documents
 from paramtrans.utils.boundary import in_words
 from paramtrans.zoo import fingerprint
@@ -54,9 +54,9 @@ class RunFolder:
         Raises `StoreError` where one is in it, it may not be written, or it holds what no run of ours left there.
         """
         try:
-            with store.locked(self.path, OTHERWISE, timeout=0):
+            with locks.locked(self.path, OTHERWISE, timeout=0):
                 self._check_ours()
-                store.tidy(self.path, self.checkpoint, self.file("translator"))
+                files.tidy(self.path, self.checkpoint, self.file("translator"))
                 yield
         except Timeout as error:
             raise StoreError(f"{self.path}: another process works on this run; wait for it, or set run.dir") from error
@@ -66,7 +66,7 @@ class RunFolder:
 
         Raises `StoreError` if the folder holds a run of another config, or of a later version of the format.
         """
-        if not store.exists(self.file("run.json")):
+        if not files.exists(self.file("run.json")):
             return None
         record = read_record(self.file("run.json"), AGAIN)
         if different := sorted(_differences(_identity(_completed(record.config)), _identity(self.config))):
@@ -91,10 +91,10 @@ class RunFolder:
     def clear(self) -> None:
         """Forget what earlier runs left; files of others stay. `run.json`, which says whose they are, goes last."""
         for name in ("checkpoint", *RESULTS, "run.json"):
-            store.remove(self.file(name))
+            files.remove(self.file(name))
 
     def drop_checkpoint(self) -> None:
-        store.remove(self.checkpoint)
+        files.remove(self.checkpoint)
 
     @property
     def checkpoint(self) -> Path:
@@ -110,7 +110,7 @@ class RunFolder:
             documents.text(documents.finite({"epoch": number, **metrics})[0]) + "\n"
             for number, metrics in enumerate(epochs, 1)
         ]
-        store.write_bytes(self.file("metrics.jsonl"), "".join(lines).encode())
+        files.write_bytes(self.file("metrics.jsonl"), "".join(lines).encode())
 
     def write_evaluation(self, evaluation: Evaluation) -> Evaluation:
         """Write and return what was found, with null for numbers that are not finite, which is said."""
@@ -118,14 +118,14 @@ class RunFolder:
         path = self.file("evaluation.json")
         if lost:
             logger.warning("%s: null for %d numbers that are not finite, such as %s", path, len(lost), lost[0])
-        store.write_json(path, kept)
+        json_files.write_json(path, kept)
         return Evaluation.model_validate(kept)
 
     def write_record(self, status: Literal["running", "finished"], plugins: list[str]) -> RunRecord:
         """Write and return `run.json`: all that is needed to know what was run, and with what."""
         record = RunRecord(
             format=RUN_FORMAT,
-            name=names.known(self.path.name),
+            name=names.nearest(self.path.name),
             status=status,
             started=self.started,
             config=self.config,
@@ -137,7 +137,7 @@ class RunFolder:
             made_of=self.made_of,
             files=self._results() if status == "finished" else {},
         )
-        store.write_sealed(self.file("run.json"), record.document())
+        json_files.write_sealed(self.file("run.json"), record.document())
         return record
 
     def _check_ours(self) -> None:
@@ -153,14 +153,14 @@ class RunFolder:
     def _results(self) -> dict[str, str]:
         """The checksum of each file of the results, by its path below the folder."""
         roots = [self.file(name) for name in RESULTS]
-        files = [path for root in roots for path in ([root] if root.is_file() else root.rglob("*")) if path.is_file()]
-        return {path.relative_to(self.path).as_posix(): store.checksum(path) for path in sorted(files)}
+        paths = [path for root in roots for path in ([root] if root.is_file() else root.rglob("*")) if path.is_file()]
+        return {path.relative_to(self.path).as_posix(): files.checksum(path) for path in sorted(paths)}
 
     def _check_results(self, recorded: dict[str, str]) -> None:
         """Refuse a changed evaluation, from which the run answers; report any other result that was changed."""
-        found = self._results()
-        for name in sorted(name for name, checksum in recorded.items() if found.get(name) != checksum):
-            what = f"{self.file(name)}: " + ("was changed after it was written" if name in found else "is missing")
+        checksums = self._results()
+        for name in sorted(name for name, checksum in recorded.items() if checksums.get(name) != checksum):
+            what = f"{self.file(name)}: " + ("was changed after it was written" if name in checksums else "is missing")
             if name == "evaluation.json":
                 raise StoreError(f"{what}; {AGAIN}")
             logger.warning("%s; the run answers without it", what)
@@ -173,9 +173,9 @@ def read_finished(folder: Path) -> tuple[RunRecord, Evaluation]:
     path = folder / "evaluation.json"
     if record.status != "finished":
         raise StoreError(f"{folder}: the run is not finished; {otherwise}")
-    if not store.exists(path):
+    if not files.exists(path):
         raise StoreError(f"{path}: is missing; {otherwise}")
-    if record.files and store.checksum(path) != record.files.get(path.name):
+    if record.files and files.checksum(path) != record.files.get(path.name):
         raise StoreError(f"{path}: was changed after it was written; {otherwise}")
     return record, _evaluation(path, otherwise)
 
@@ -194,10 +194,8 @@ def history(folder: Path) -> dict[str, Any]:
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """A document for each epoch; raises `Damaged` where a line was cut or changed."""
-    lines = outside.content(path, store.MAX_JSON).decode(errors="replace").splitlines()
-    with in_words(
-        f"{path}: a line is no JSON", "it was cut off or changed; use --fresh to make it anew", store.Damaged
-    ):
+    lines = outside.content(path, json_files.MAX_JSON).decode(errors="replace").splitlines()
+    with in_words(f"{path}: a line is no JSON", "it was cut off or changed; use --fresh to make it anew", Damaged):
         return [dict(documents.parse(line)) for line in lines]
 
 
@@ -211,9 +209,9 @@ def read_record(path: Path, otherwise: str, sealed: bool = False) -> RunRecord:
     """
     document = _document(path, (1, RUN_FORMAT), otherwise)
     try:
-        if sealed or document.get("format") == RUN_FORMAT or store.SEAL in document:
-            document = store.unsealed(path, document)
-    except store.Damaged as error:
+        if sealed or document.get("format") == RUN_FORMAT or json_files.SEAL in document:
+            document = json_files.unsealed(path, document)
+    except Damaged as error:
         raise StoreError(f"{error}; {otherwise}") from error
     return _checked(path, document, RunRecord, otherwise)
 
@@ -224,15 +222,15 @@ def _evaluation(path: Path, otherwise: str) -> Evaluation:
 
 def _document(path: Path, formats: tuple[int, ...], otherwise: str) -> dict[str, Any]:
     """A JSON object of one of these formats."""
-    if not store.exists(path):
+    if not files.exists(path):
         raise StoreError(f"{path}: is missing; {otherwise}")
     try:
-        document = store.read_json(path)
-    except store.Damaged as error:
+        document = json_files.read_json(path)
+    except Damaged as error:
         raise StoreError(f"{error}; {otherwise}") from error
     if not isinstance(document, dict):
         raise StoreError(f"{path}: is not what was written there; {otherwise}")
-    store.check_format(path, document.get("format"), formats, otherwise)
+    json_files.check_format(path, document.get("format"), formats, otherwise)
     return document
 
 
@@ -257,10 +255,10 @@ def _identity(config: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in ELSEWHERE}
 
 
-def _differences(one: Any, other: Any, path: str = "") -> Iterator[str]:
+def _differences(first: Any, second: Any, path: str = "") -> Iterator[str]:
     """Dotted paths at which two configs differ; what is empty counts as absent, so that options may be added."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        for key in one.keys() | other.keys():
-            yield from _differences(one.get(key), other.get(key), f"{path}.{key}" if path else str(key))
-    elif (one or other) and one != other:
+    if isinstance(first, dict) and isinstance(second, dict):
+        for key in first.keys() | second.keys():
+            yield from _differences(first.get(key), second.get(key), f"{path}.{key}" if path else str(key))
+    elif (first or second) and first != second:
         yield path

@@ -29,8 +29,8 @@ def write(
     epochs = [{"epoch": n, **metrics} for n, metrics in enumerate(history["epochs"] if history else [], 1)]
     _try(folder, "report.html", lambda: html.write(folder.path, result, record, epochs, _maps(comparison), sections))
     if comparison.translator is not None:
-        own = folder.file("translator")
-        _try(folder, "translator/card.json", lambda: card.write(own, card.of_run(record, result)))
+        translator = folder.file("translator")
+        _try(folder, "translator/card.json", lambda: card.write(translator, card.of_run(record, result)))
 
 
 def _maps(comparison: Comparison) -> dict[str, Any]:

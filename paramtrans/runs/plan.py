@@ -58,8 +58,8 @@ class SweepPlan:
 
     def as_dict(self) -> dict[str, Any]:
         runs = [run.as_dict() for run in self.runs]
-        own = {"sweep_dir": self.sweep_dir, "runs": runs, "seconds": self.seconds, "disk_bytes": self.disk_bytes}
-        return {**own, "zoos": len(self.zoos), "translators": self.translators}
+        document = {"sweep_dir": self.sweep_dir, "runs": runs, "seconds": self.seconds, "disk_bytes": self.disk_bytes}
+        return {**document, "zoos": len(self.zoos), "translators": self.translators}
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -104,13 +104,15 @@ class SweepPlan:
         )
 
 
-def _translator(found: dict[str, Any] | None) -> str:
-    if found is None:
+def _translator(record: dict[str, Any] | None) -> str:
+    if record is None:
         return "nothing; the methods need no training"
-    if not found["parameters"]:
-        return f"nothing ({found['name']})"
-    again = "; as in a run before, so not trained again" if found["again"] else ""
-    return f"{found['name']}, {found['parameters']:,} parameters, {found['flops']:,} FLOPs for one translation{again}"
+    if not record["parameters"]:
+        return f"nothing ({record['name']})"
+    again = "; as in a run before, so not trained again" if record["again"] else ""
+    return (
+        f"{record['name']}, {record['parameters']:,} parameters, {record['flops']:,} FLOPs for one translation{again}"
+    )
 
 
 def _totals(seconds: dict[str, float], disk: int, memory: int) -> list[str]:

@@ -108,9 +108,9 @@ class Planner:
         for shard, snapshots in zoo.absent(step).items():
             if given and shard.role == "report":
                 continue  # copied from a file
-            made = {(folder, each) for each in (shard, *snapshots)}
-            missing += 0 if made <= self.counted else shard.stop - shard.start
-            self.counted |= made
+            written = {(folder, kept) for kept in (shard, *snapshots)}
+            missing += 0 if written <= self.counted else shard.stop - shard.start
+            self.counted |= written
         return missing
 
     def _zoo(self, zoo: Zoo, step: int) -> float:

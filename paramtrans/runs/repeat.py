@@ -33,18 +33,18 @@ def again(path: Path, settings: Sequence[str], reporter: Reporter, loaded: Plugi
     document = {key: value for key, value in record.config.items() if key not in ELSEWHERE}
     document["run"] = {"device": _device(record.config)}
     where = str(path)
-    made = loading.validate(settle(document, settings, where), loaded.registry(), where)
-    return Run(made, f"{name}-again", reporter, loaded, where)
+    config = loading.validate(settle(document, settings, where), loaded.registry(), where)
+    return Run(config, f"{name}-again", reporter, loaded, where)
 
 
 def differences(versions: Mapping[str, str], plugins: Iterable[str], loaded: Plugins) -> list[str]:
     """What was used then and is not here, or is here in another version: "torch 2.11, here 2.14"."""
     here = folder.versions()
     changed = {name: then for name, then in versions.items() if here.get(name) != then}
-    found = [f"{name} {then}, here {here.get(name, 'none')}" for name, then in changed.items()]
+    lines = [f"{name} {then}, here {here.get(name, 'none')}" for name, then in changed.items()]
     now = {str(provider) for provider in loaded.providers()}
     gone = [plugin for plugin in plugins if plugin not in now and _name(plugin) not in here]
-    return found + [f"plugin {plugin}, which is not here" for plugin in gone]
+    return lines + [f"plugin {plugin}, which is not here" for plugin in gone]
 
 
 def _name(plugin: str) -> str:

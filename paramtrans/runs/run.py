@@ -23,7 +23,7 @@ from paramtrans.report import html
 from paramtrans.runs import folder as run_folder, pages
 from paramtrans.runs.folder import RunFolder
 from paramtrans.runs.zoo_training import CACHE_HINT, ZooTraining
-from paramtrans.storage import files
+from paramtrans.storage import files, json_files
 from paramtrans.storage.cache import at_home, cache_dir
 from paramtrans.training import distributed
 from paramtrans.training.trainer import Trainer
@@ -78,16 +78,31 @@ def run(
 ) -> RunResult:
     """Do what a config says, or go on where an earlier run of it stopped, or answer from its folder if it is finished.
 
-    `name` is the folder below `runs/` where the config gives none. `fresh` starts over, zoo included. Processes that
-    torchrun started train the translator together, and each gets the result.
+    Processes that torchrun started train the translator together, and each gets the result.
+
+    Args:
+        config: What to do, validated.
+        name: The folder below `runs/`, where the config gives none.
+        fresh: Whether to start over, zoo included.
+        reporter: What tells people how far it is; silent unless given.
+        loaded: The plugins, also of processes that train shards; those of this environment unless given.
+
+    Returns:
+        The folder, seconds by stage, and accuracies of all methods in percent.
+
+    Raises:
+        ConfigError: components do not fit together.
+        StoreError: the run's folder or the cache cannot be written, or holds what another config made.
+        TrainingError: hosts or the translator diverge.
+        StopRun: a plugin asks that the run ends; it goes on from there another time.
 
     >>> from paramtrans import config, plugins, run  # doctest: +SKIP
     >>> result = run(config.load(Path("examples/mnist_conv_to_conv.toml"), plugins.components()))  # doctest: +SKIP
     >>> result.methods["translated"]["mean"]  # doctest: +SKIP
     """
     if not isinstance(config, Config):
-        found = f"run takes a validated config, not {type(config).__name__}"
-        raise ConfigError([f"{found}; config.load(path, components()) gives one, or config.validate(document, …)"])
+        given = f"run takes a validated config, not {type(config).__name__}"
+        raise ConfigError([f"{given}; config.load(path, components()) gives one, or config.validate(document, …)"])
     return Run(config, name, reporter or Reporter(), loaded or plugins()).do(fresh)
 
 
@@ -113,7 +128,7 @@ class Run:
         self.cache = cache_dir(config.run.cache)
         with memory.out_of_memory_hint(where):
             self.zoos = Zoos(self.builder, self.cache, registry)
-        self.zoo = self.zoos.own
+        self.zoo = self.zoos.main
         path = at_home(config.run.dir, "set run.dir to a folder") if config.run.dir else Path("runs") / name
         self.folder = RunFolder(path, config.model_dump(mode="json"))
         self.info = RunInfo(path.absolute(), self.folder.config)
@@ -133,7 +148,7 @@ class Run:
             return None
         what = {key: value for key, value in self.config.identity().items() if key not in ("evaluation", "report")}
         zoo = {key: value for key, value in what["zoo"].items() if not key.startswith("report")}
-        return files.digest({**what, "zoo": zoo})
+        return json_files.digest({**what, "zoo": zoo})
 
     @pinned()
     def do(self, fresh: bool, earlier: Path | None = None) -> RunResult:
@@ -193,8 +208,8 @@ class Run:
             comparison = Comparison(reported.builder, translator, self.zoos.report(), self.zoos.pairs())
             comparison.run(self.reporter, reported.seconds_per_target())
             best = _best_of_all(history, self.config.evaluation.paper_way)
-            found = comparison.result(history, self.zoos.seconds(), self.zoos.used(), self.zoos.diverged(), best)
-        result = self.folder.write_evaluation(found)
+            evaluation = comparison.result(history, self.zoos.seconds(), self.zoos.used(), self.zoos.diverged(), best)
+        result = self.folder.write_evaluation(evaluation)
         with self._timed("report"):
             pages.write(self.folder, self._record("running"), result, history, comparison, self.builder.sections())
         finished = RunResult(self.folder.path, self.folder.seconds, result)
@@ -233,9 +248,9 @@ class Run:
         return self.builder.translator(seeds.derive(seed, "translator"))
 
     def _trainer(self, translator: LearnedTranslator) -> Trainer:
-        own, *others = self.zoos.select()
+        of_task, *of_others = self.zoos.select()
         return Trainer(
-            self.builder, translator, self.zoos.train(), own[1], self.folder.checkpoint, self.processes, others
+            self.builder, translator, self.zoos.train(), of_task[1], self.folder.checkpoint, self.processes, of_others
         )
 
     def _learn(self, translator: LearnedTranslator) -> dict[str, Any]:
@@ -277,8 +292,8 @@ class Run:
 def _best_of_all(history: dict[str, Any] | None, asked: bool) -> BestOfAll | None:
     if not asked or history is None:
         return None
-    found = {
+    accuracies = {
         epoch: metrics["paper_way"] for epoch, metrics in enumerate(history["epochs"], 1) if "paper_way" in metrics
     }
-    best = max(found, key=lambda epoch: found[epoch])
-    return BestOfAll(best=found[best], epoch=best, evaluations=len(found))
+    best = max(accuracies, key=lambda epoch: accuracies[epoch])
+    return BestOfAll(best=accuracies[best], epoch=best, evaluations=len(accuracies))

@@ -20,7 +20,7 @@ from paramtrans.plugins.manager import Plugins
 from paramtrans.report import sweep
 from paramtrans.report.sweep import FIGURES, Row
 from paramtrans.runs.run import Run, RunResult
-from paramtrans.storage import files
+from paramtrans.storage import json_files
 from paramtrans.storage.cache import at_home
 from paramtrans.training import distributed
 from paramtrans.utils.progress import Reporter
@@ -75,17 +75,17 @@ def expand(document: Mapping[str, Any], settings: Sequence[str], where: str) -> 
     axes = dict(_axes(options_.over, where))
     if clash := [s for s in settings if merge.key_of(s) in axes]:
         raise ConfigError([f"--set {s}: the sweep runs over it; set sweep.over.{merge.key_of(s)}" for s in clash])
-    own = [s for s in settings if not merge.key_of(s).startswith(("sweep.", "scale"))]
+    rest_of_settings = [s for s in settings if not merge.key_of(s).startswith(("sweep.", "scale"))]
     members: list[Member] = []
     for case in options_.cases or {"": {}}:
         for values in itertools.product(*axes.values()):
             chosen = dict(zip(axes, values, strict=True))
-            made = merge.merge(rest, options_.cases.get(case, {}))
+            merged = merge.merge(rest, options_.cases.get(case, {}))
             for path, value in chosen.items():
-                made = merge.put(made, path.split("."), value, f"{where}: sweep.over.{path}")
+                merged = merge.put(merged, path.split("."), value, f"{where}: sweep.over.{path}")
             name = _name([*([case] if case else []), *values], {member.name for member in members})
             first = {"case": case} if case else {}
-            members.append(Member(name, {**first, **chosen}, merge.override(made, own)))
+            members.append(Member(name, {**first, **chosen}, merge.override(merged, rest_of_settings)))
             if len(members) > MOST:
                 raise ConfigError([f"{where}: sweep: more than {MOST} runs; leave out some values"])
     return members
@@ -108,12 +108,12 @@ class Sweep:
         """The folder of the first run with each training key."""
         self.folder = folder or at_home(_dir(document) or f"runs/{path.stem}", "set run.dir to a folder")
         self.runs: list[Run] = []
-        for member, made in zip(self.members, self._configs(loaded), strict=True):
+        for member, config in zip(self.members, self._configs(loaded), strict=True):
             alike = [
-                run.builder for run in self.runs if (run.config.task, run.config.target) == (made.task, made.target)
+                run.builder for run in self.runs if (run.config.task, run.config.target) == (config.task, config.target)
             ]
             like = alike[0] if alike else self.runs[0].builder if self.runs else None
-            self.runs.append(Run(made, member.name, reporter, loaded, f"{where} [{member.name}]", like))
+            self.runs.append(Run(config, member.name, reporter, loaded, f"{where} [{member.name}]", like))
 
     def check(self) -> None:
         """See that every run can be made; raises `ConfigError` with all that cannot."""
@@ -128,7 +128,7 @@ class Sweep:
         rows = []
         for number, (member, run) in enumerate(zip(self.members, self.runs, strict=True), 1):
             with self.reporter.stage(f"[{number}/{len(self.runs)}] {member.name}", 1) as stage:
-                result = self._one(member, run)
+                result = self._run_member(member, run)
                 stage.advance()
             if result is not None:
                 rows.append(row(member, result))
@@ -136,7 +136,7 @@ class Sweep:
                 self._write(rows)
         return SweepResult(self.folder, self.name, rows, self.options)
 
-    def _one(self, member: Member, run: Run) -> RunResult | None:
+    def _run_member(self, member: Member, run: Run) -> RunResult | None:
         """One run; None where its data cannot be had, and that is no matter. What several learn is learned once."""
         if member.values.get("case") in self.options.optional:
             try:
@@ -152,17 +152,17 @@ class Sweep:
 
     def _configs(self, loaded: Plugins) -> list[schema.Config]:
         """The config of each member; what is wrong with several of them is told once."""
-        registry, made, found = loaded.registry(), [], dict[str, str]()
+        registry, configs, problems = loaded.registry(), [], dict[str, str]()
         for member in self.members:
             document = merge.put(member.document, ["run", "dir"], str(self.folder / member.name), self.where)
             try:
-                made.append(loading.validate(loading.located(Path(self.where), document), registry, ""))
+                configs.append(loading.validate(loading.located(Path(self.where), document), registry, ""))
             except ConfigError as error:
                 for problem in error.problems:
-                    found.setdefault(problem.removeprefix(": "), member.name)
-        if found:
-            raise ConfigError([f"{self.where} [{member}]: {problem}" for problem, member in found.items()])
-        return made
+                    problems.setdefault(problem.removeprefix(": "), member.name)
+        if problems:
+            raise ConfigError([f"{self.where} [{member}]: {problem}" for problem, member in problems.items()])
+        return configs
 
     def _forget(self) -> None:
         """Start over: every run's results, and each zoo once."""
@@ -171,7 +171,7 @@ class Sweep:
                 run.start_over()
 
     def _write(self, rows: list[Row]) -> None:
-        files.write_json(self.folder / "sweep.json", {"format": FORMAT, "name": self.name, "runs": rows})
+        json_files.write_json(self.folder / "sweep.json", {"format": FORMAT, "name": self.name, "runs": rows})
         sweep.write(self.folder, self.name, rows, self.options.columns, self.options.figure)
 
 
@@ -221,18 +221,18 @@ def _name(values: Sequence[Any], taken: set[str]) -> str:
 
 def _dir(document: Mapping[str, Any]) -> str | None:
     run = document.get("run")
-    found = run.get("dir") if isinstance(run, dict) else None
-    return found if isinstance(found, str) else None
+    folder = run.get("dir") if isinstance(run, dict) else None
+    return folder if isinstance(folder, str) else None
 
 
 def _all_at_once(checks: Iterator[tuple[str, Any]]) -> None:
     """Do all checks, then raise what they found; the same finding of a later run is not told again."""
-    found: dict[str, str] = {}
+    problems: dict[str, str] = {}
     for where, check in checks:
         try:
             check()
         except ConfigError as error:
             for problem in error.problems:
-                found.setdefault(problem.removeprefix(f"{where}: "), problem)
-    if found:
-        raise ConfigError(found.values())
+                problems.setdefault(problem.removeprefix(f"{where}: "), problem)
+    if problems:
+        raise ConfigError(problems.values())

@@ -10,7 +10,7 @@ from paramtrans.api.job import Job
 from paramtrans.api.specs import RunInfo
 from paramtrans.plugins.manager import Plugins
 from paramtrans.runs.folder import RunFolder
-from paramtrans.storage import files
+from paramtrans.storage import files, locks, sealed_params
 from paramtrans.utils.progress import Reporter
 from paramtrans.zoo.zoo import Zoo
 
@@ -31,7 +31,7 @@ class ZooTraining:
     def train(self, zoo: Zoo, step: int) -> None:
         """Train the shards of a step that are not there yet. Runs that share a zoo take turns."""
         folder, _ = zoo.folder(step)
-        with files.locked(folder, CACHE_HINT):
+        with locks.locked(folder, CACHE_HINT):
             files.tidy(folder, folder / "hosts")
             zoo.write_recipe(step)
             jobs = zoo.missing(step, self.folder.outdated)
@@ -64,7 +64,7 @@ class ShardWatch:
 
     def __init__(self, jobs: Sequence[Job], finished: Callable[[Job, int], None]) -> None:
         """`finished` is called with each job once its shard is there, and with the number of those that are left."""
-        self._before = {job.file: files.written(job.file) for job in jobs}
+        self._before = {job.file: sealed_params.written(job.file) for job in jobs}
         self._left, self._finished = list(jobs), finished
         self._looked = time.monotonic()
 
@@ -72,7 +72,7 @@ class ShardWatch:
         """Look for new shards; not more often than is worth while, unless `at_once`."""
         if not at_once and time.monotonic() < self._looked + PATIENCE:
             return
-        for job in [job for job in self._left if files.written(job.file) != self._before[job.file]]:
+        for job in [job for job in self._left if sealed_params.written(job.file) != self._before[job.file]]:
             self._left.remove(job)
             self._finished(job, len(self._left))
         self._looked = time.monotonic()

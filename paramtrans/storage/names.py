@@ -17,8 +17,8 @@ RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 
 def is_component(name: object) -> bool:
     """Whether a name can be part of a path without leading anywhere else."""
-    known = isinstance(name, str) and KNOWN.fullmatch(name) and name.isprintable() and name[-1] not in " ."
-    return bool(known) and not RESERVED.fullmatch(str(name))
+    plain = isinstance(name, str) and KNOWN.fullmatch(name) and name.isprintable() and name[-1] not in " ."
+    return bool(plain) and not RESERVED.fullmatch(str(name))
 
 
 def checked(name: str, where: str) -> str:
@@ -28,7 +28,7 @@ def checked(name: str, where: str) -> str:
     return name
 
 
-def known(name: str) -> str:
+def nearest(name: str) -> str:
     """A name that `checked` takes, as near to this one as can be."""
     kept = "".join(letter if KNOWN.fullmatch(f"x{letter}") and letter.isprintable() else "_" for letter in name[:MAX])
     near = kept.lstrip("_ .,+=@()-").rstrip(" .")

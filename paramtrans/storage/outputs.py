@@ -15,8 +15,16 @@ RUN = "run.json"
 
 
 def check(path: Path, inputs: Iterable[Path] = (), force: bool = False) -> None:
-    """Raise `StoreError` where something may not be written: over what is no regular file, ever; over one of the
-    `inputs` or a file of a run, unless `force`. To be called before any work is done."""
+    """Hold a file that is to be written to what may be lost. To be called before any work is done.
+
+    Args:
+        path: The file.
+        inputs: Files and folders that are read.
+        force: Whether an input, or a file of a run, may be written over.
+
+    Raises:
+        StoreError: no regular file stands there, or what may not be lost.
+    """
     with in_words(f"{path}: cannot be written", "choose another place"):
         files.check_replaceable(path)
         if force or not path.exists():
@@ -31,7 +39,15 @@ def check(path: Path, inputs: Iterable[Path] = (), force: bool = False) -> None:
 
 
 def check_folder(path: Path, inputs: Iterable[Path] = ()) -> None:
-    """Raise `StoreError` unless a folder is new or empty, and lies outside of all `inputs`."""
+    """Hold a folder that is to be written to be new or empty.
+
+    Args:
+        path: The folder.
+        inputs: Files and folders that are read; it must lie outside of all.
+
+    Raises:
+        StoreError: it is not empty, or lies inside an input.
+    """
     with in_words(f"{path}: cannot be written", "choose another place"):
         for given in inputs:
             if path.resolve() == given.resolve() or given.resolve() in path.resolve().parents:

@@ -69,10 +69,10 @@ def _is_text(path: Path) -> bool:
     return True
 
 
-def _checked(path: Path, found: os.stat_result, at_most: int | None) -> int:
-    if not stat.S_ISREG(found.st_mode):
-        what = "a folder" if stat.S_ISDIR(found.st_mode) else KINDS.get(stat.S_IFMT(found.st_mode), "something else")
+def _checked(path: Path, status: os.stat_result, at_most: int | None) -> int:
+    if not stat.S_ISREG(status.st_mode):
+        what = "a folder" if stat.S_ISDIR(status.st_mode) else KINDS.get(stat.S_IFMT(status.st_mode), "something else")
         raise Damaged(f"{path}: is no regular file but {what}")
-    if at_most is not None and found.st_size > at_most:
-        raise Damaged(f"{path}: {found.st_size:,} bytes, but no such file has more than {at_most:,}")
-    return found.st_size
+    if at_most is not None and status.st_size > at_most:
+        raise Damaged(f"{path}: {status.st_size:,} bytes, but no such file has more than {at_most:,}")
+    return status.st_size

@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from paramtrans.api.stacking import Params
-from paramtrans.errors import StoreError
-from paramtrans.storage import files as store
+from paramtrans.errors import Damaged, StoreError
+from paramtrans.storage import sealed_params
 
 OPEN = 4096
 """Files that are kept mapped at once."""
@@ -30,7 +30,7 @@ Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
 
 @dataclass(frozen=True)
-class Layout:
+class ShardLayout:
     """Where a file keeps its tensors `[models, *shape]`, counted in values."""
 
     models: int
@@ -42,7 +42,7 @@ class Layout:
 
 
 class Shards:
-    """A stack of models spread over files that `store.save_params` wrote, in the order given.
+    """A stack of models spread over files that `sealed_params.save_params` wrote, in the order given.
 
     Only the tensors are read whose names begin with one of `prefixes`. Files are mapped when they are first needed;
     `check` compares them with their checksums, and reading does not.
@@ -82,7 +82,7 @@ class Shards:
     def check(self) -> None:
         """Read every file once; raises `Damaged` for the first that is not what was written."""
         for path in self.paths:
-            store.verify(path, store.load_record(path))
+            sealed_params.verify(path, sealed_params.load_record(path))
 
 
 def _tensors(rows: NDArray[np.float32], shapes: Shapes) -> Params:
@@ -95,7 +95,7 @@ def _tensors(rows: NDArray[np.float32], shapes: Shapes) -> Params:
     return params
 
 
-def _map(path: Path, prefixes: tuple[str, ...]) -> tuple[NDArray[np.float32], Layout]:
+def _map(path: Path, prefixes: tuple[str, ...]) -> tuple[NDArray[np.float32], ShardLayout]:
     """All values of a file, not read yet, and where its tensors are among them."""
     try:
         with safe_open(path, "np"):  # raises where the description and the size of the file disagree
@@ -106,15 +106,15 @@ def _map(path: Path, prefixes: tuple[str, ...]) -> tuple[NDArray[np.float32], La
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return np.frombuffer(data, np.float32, offset=HEADER + length), layout
     except SafetensorError as error:
-        raise store.Damaged(f"{path}: not a safetensors file ({error})") from error
+        raise Damaged(f"{path}: not a safetensors file ({error})") from error
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
     except ValueError as error:
-        raise store.Damaged(f"{path}: {error}") from error
+        raise Damaged(f"{path}: {error}") from error
 
 
 @lru_cache(maxsize=64)
-def _layout(header: bytes, prefixes: tuple[str, ...]) -> Layout:
+def _layout(header: bytes, prefixes: tuple[str, ...]) -> ShardLayout:
     """What a file's description says of the tensors wanted; the shards of a zoo share theirs."""
     entries = {name: entry for name, entry in json.loads(header).items() if name.startswith(prefixes)}
     entries.pop("__metadata__", None)
@@ -127,4 +127,4 @@ def _layout(header: bytes, prefixes: tuple[str, ...]) -> Layout:
         size = math.prod(shape)
         starts.append(entries[name]["data_offsets"][0] // 4 + np.arange(size))
         steps.append(np.full(size, size))
-    return Layout(counts.pop(), shapes, np.concatenate(starts), np.concatenate(steps))
+    return ShardLayout(counts.pop(), shapes, np.concatenate(starts), np.concatenate(steps))

@@ -24,7 +24,12 @@ REFUSED = (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, Attrib
 def read(path: Path, at_most: int | None = None) -> Any:
     """What `torch.save` wrote, if it is tensors and containers alone; nothing in the file is ever run.
 
-    Raises `StoreError` where it is no regular file, has more than `at_most` bytes, is damaged, or holds other objects.
+    Args:
+        path: The file.
+        at_most: Bytes above which it is not read.
+
+    Raises:
+        StoreError: it is no regular file, too large, damaged, or holds other objects.
     """
     size = outside.size(path)
     try:

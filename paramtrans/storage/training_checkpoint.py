@@ -8,7 +8,7 @@ from typing import Any
 
 from paramtrans.api.stacking import Params
 from paramtrans.errors import StoreError
-from paramtrans.storage import files
+from paramtrans.storage import files, sealed_params
 
 logger = logging.getLogger(__name__)
 
@@ -22,16 +22,16 @@ class Checkpoint:
     def save(self, epoch: int, tensors: Params, record: dict[str, Any]) -> None:
         """Write a new point, whole, before the one before it is dropped."""
         path = self.folder / f"epoch-{epoch:07d}.safetensors"
-        files.save_params(path, tensors, {**self.identity, **record})
-        for other in set(self.folder.glob("epoch-*")) - {path, files.record_path(path)}:
+        sealed_params.save_params(path, tensors, {**self.identity, **record})
+        for other in set(self.folder.glob("epoch-*")) - {path, sealed_params.record_path(path)}:
             files.remove(other)
 
     def latest(self) -> tuple[Params, dict[str, Any]] | None:
         """The latest point that is whole and belongs to this training; None without one."""
-        found = {path.with_name(path.name.removesuffix(".json")) for path in self.folder.glob("epoch-*.safetensors*")}
-        for path in sorted(found, reverse=True):
+        paths = {path.with_name(path.name.removesuffix(".json")) for path in self.folder.glob("epoch-*.safetensors*")}
+        for path in sorted(paths, reverse=True):
             try:
-                tensors, record = files.load_params(path)
+                tensors, record = sealed_params.load_params(path)
             except StoreError as error:
                 logger.warning("%s; training goes on from an earlier point", error)
                 continue

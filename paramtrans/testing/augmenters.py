@@ -27,19 +27,23 @@ def keeps_names_shapes_and_types(subject: Subject) -> None:
     for adapter in partners(subject):
         params = randomised(adapter, 8)
         changed = _augmented(subject, params, SEEDS[0], adapter=adapter)
-        wanted, found = ({name: (list(t.shape), t.dtype) for name, t in stack.items()} for stack in (params, changed))
-        expect(list(found.items()) == list(wanted.items()), str(wanted), found)
+        wanted, shapes = ({name: (list(t.shape), t.dtype) for name, t in stack.items()} for stack in (params, changed))
+        expect(list(shapes.items()) == list(wanted.items()), str(wanted), shapes)
 
 
 @check("augmenter")
 def draws_from_its_generator(subject: Subject) -> None:
     """The generator alone decides: same seed same change, another seed another."""
     params = randomised(source_of(subject), 8)
-    one, same = (_augmented(subject, params, SEEDS[0], draws) for draws in (1, 2))
-    expect(not differing(one, same), "the same change from the same generator", f"{named(differing(one, same))} differ")
+    first, same = (_augmented(subject, params, SEEDS[0], draws) for draws in (1, 2))
+    expect(
+        not differing(first, same),
+        "the same change from the same generator",
+        f"{named(differing(first, same))} differ",
+    )
     others = [_augmented(subject, params, seed) for seed in SEEDS]
     changes = any(differing(other, params) for other in others)
-    is_random = any(differing(one, other) for other in others)
+    is_random = any(differing(first, other) for other in others)
     expect(is_random or not changes, "another change from another seed", "the same from three seeds")
 
 

@@ -59,9 +59,9 @@ def keeps_the_shape(subject: Subject) -> None:
 def seeds_decide_the_block(subject: Subject) -> None:
     """`module` draws a new block from torch's random numbers alone: same seed same block, another seed another."""
     adapter = subject.create()
-    one, same, other = (initial(adapter.module, [seed]) for seed in (1, 1, 2))
-    expect(not differing(one, same), "the same block from the same seed", f"{named(differing(one, same))} differ")
-    expect(bool(differing(one, other)), "another block from another seed", "the same one")
+    first, again, other = (initial(adapter.module, [seed]) for seed in (1, 1, 2))
+    expect(not differing(first, again), "the same block from the same seed", f"{named(differing(first, again))} differ")
+    expect(bool(differing(first, other)), "another block from another seed", "the same one")
 
 
 @check("block_adapter")
@@ -121,8 +121,8 @@ def reads_what_it_announces(subject: Subject) -> None:
     expect(not differing(given, params), "the block untouched", f"{named(differing(given, params))} changed")
     stacks.check(read, adapter.reading, "reading")
     expect(list(read) == list(adapter.reading.names), f"tensors in the order {adapter.reading.names}", list(read))
-    each = stacks.concatenate([adapter.read(copied(stacks.take(params, [i]))) for i in range(MODELS)])
-    expect(not differing(each, read), "the same of a model alone", f"{named(differing(each, read))} differ")
+    alone = stacks.concatenate([adapter.read(copied(stacks.take(params, [i]))) for i in range(MODELS)])
+    expect(not differing(alone, read), "the same of a model alone", f"{named(differing(alone, read))} differ")
 
 
 @check("block_adapter")
@@ -147,8 +147,8 @@ def stacked_equals_plain(subject: Subject) -> None:
     params, inputs = randomised(adapter), entering(adapter)
     for training in (False, True):
         _stacked_equals_plain(adapter, params, inputs, training)
-    own, reference = block_stacked(adapter)(copied(params), inputs), Vmap(adapter.module())(copied(params), inputs)
-    close(own, reference.double(), "the stacked output")
+    outputs, reference = block_stacked(adapter)(copied(params), inputs), Vmap(adapter.module())(copied(params), inputs)
+    close(outputs, reference.double(), "the stacked output")
 
 
 def _stacked_equals_plain(adapter: BlockAdapter, params: Params, inputs: Tensor, training: bool) -> None:
@@ -193,10 +193,10 @@ def _gradient(tensor: Tensor) -> Tensor:
     return torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
 
 
-def close(found: Tensor, wanted: Tensor, what: str, among: float = 1e-3) -> None:
+def close(values: Tensor, wanted: Tensor, what: str, among: float = 1e-3) -> None:
     """Raise `CheckFailed` where values differ by more than a part in 100,000 of the largest, or of `among`."""
-    expect(found.shape == wanted.shape, f"{what} of shape {list(wanted.shape)}", list(found.shape))
-    error = float((found.detach().double() - wanted.detach().double()).abs().max())
+    expect(values.shape == wanted.shape, f"{what} of shape {list(wanted.shape)}", list(values.shape))
+    error = float((values.detach().double() - wanted.detach().double()).abs().max())
     largest = max(float(wanted.detach().abs().max()), among)
     expect(error <= TOLERANCE * largest, f"{what} to be the same", f"a difference of {error:.2g} in {largest:.2g}")
 
@@ -254,8 +254,8 @@ def readers_complete_the_block(subject: Subject) -> None:
     last.register_forward_hook(lambda _, __, left: given.append(left))
     output = module(inputs)
     wanted = output - passed_on(module, inputs)
-    found = given[0] if given[0].shape == wanted.shape else given[0].movedim(-1, 1)
-    close(found, wanted, f"what {reader.norm or reader.layer} gives, added to the input or to `skip` of it,")
+    added = given[0] if given[0].shape == wanted.shape else given[0].movedim(-1, 1)
+    close(added, wanted, f"what {reader.norm or reader.layer} gives, added to the input or to `skip` of it,")
 
 
 @check("block_adapter", when=lambda subject: bool(subject.create().readers()))

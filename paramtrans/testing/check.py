@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from paramtrans.plugins.registry import Entry, Registry
 
-Made = TypeVar("Made")
+Kept = TypeVar("Kept")
 
 
 class CheckFailed(AssertionError):
@@ -21,10 +21,10 @@ class CheckFailed(AssertionError):
         self.reason = reason
 
 
-def expect(holds: bool, expected: str, found: object) -> None:
+def expect(holds: bool, expected: str, actual: object) -> None:
     """Raise `CheckFailed` unless `holds`."""
     if not holds:
-        raise CheckFailed(f"expected {expected}; found {found}")
+        raise CheckFailed(f"expected {expected}; found {actual}")
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,12 @@ class Subject:
         """A new component; `args` are what its class takes behind the options."""
         return self.registry.create(self.kind, self.name, *args, **self.options)
 
-    def once(self, what: str, make: Callable[[], Made]) -> Made:
+    def once(self, what: str, make: Callable[[], Kept]) -> Kept:
         """What `make` makes, kept for the checks that follow; `what` names it."""
         if what not in self._made:
             self._made[what] = make()
-        made: Made = self._made[what]
-        return made
+        value: Kept = self._made[what]
+        return value
 
     @property
     def title(self) -> str:
@@ -105,23 +105,28 @@ CHECKS: list[Check] = []
 def check(
     *kinds: str, when: Callable[[Subject], bool] = lambda subject: True
 ) -> Callable[[Callable[[Subject], None]], Check]:
-    """Make a function the check of its name for these kinds; its docstring's first line is the promise."""
+    """Make a function the check of its name; its docstring's first line is the promise.
 
-    def made(run: Callable[[Subject], None]) -> Check:
+    Args:
+        kinds: Those of the components that it is for.
+        when: Whether it says anything about a subject.
+    """
+
+    def decorate(run: Callable[[Subject], None]) -> Check:
         says = (run.__doc__ or "").partition("\n")[0]
-        found = Check(run.__name__, says, frozenset(kinds), run, when)
-        CHECKS.append(found)
-        return found
+        promise = Check(run.__name__, says, frozenset(kinds), run, when)
+        CHECKS.append(promise)
+        return promise
 
-    return made
+    return decorate
 
 
-def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+def differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
     """Names of the tensors that are not the same, bit for bit, in two stacks."""
     import torch
 
-    names = [*one, *(name for name in other if name not in one)]
-    return [n for n in names if n not in one or n not in other or not torch.equal(one[n], other[n])]
+    names = [*first, *(name for name in second if name not in first)]
+    return [n for n in names if n not in first or n not in second or not torch.equal(first[n], second[n])]
 
 
 def copied(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -71,8 +71,8 @@ def unknown_options_are_refused(subject: Subject) -> None:
     try:
         model(**subject.options, no_such_option=1)
     except ValidationError as error:
-        found = [finding["type"] for finding in error.errors()]
-        expect(found == ["extra_forbidden"], "the unknown option refused, and nothing else", found)
+        types = [finding["type"] for finding in error.errors()]
+        expect(types == ["extra_forbidden"], "the unknown option refused, and nothing else", types)
     else:
         raise CheckFailed("expected the unknown option no_such_option refused; found it accepted")
     expect(model.model_config.get("frozen") is True, "frozen options", "options that can be assigned to")
@@ -90,9 +90,9 @@ def options_are_documented(subject: Subject) -> None:
 def options_survive_json(subject: Subject) -> None:
     """Written as JSON and read again, options are the same; runs and translators keep them so."""
     model = subject.cls.Options
-    made = validate(model, subject.options, "")
-    again = validate(model, json.loads(made.model_dump_json()), "")
-    expect(again == made, f"{made!r} again", repr(again))
+    options = validate(model, subject.options, "")
+    again = validate(model, json.loads(options.model_dump_json()), "")
+    expect(again == options, f"{options!r} again", repr(again))
 
 
 @check("plugin")

@@ -14,7 +14,7 @@ from paramtrans.builder import Builder
 from paramtrans.config import loading, schema
 from paramtrans.errors import DataError, ParamtransError, StoreError
 from paramtrans.plugins.registry import Entry, Registry
-from paramtrans.storage import files
+from paramtrans.storage import files, sealed_params
 from paramtrans.testing.check import CheckFailed, Subject, check, expect, named
 from paramtrans.testing.samples import trials
 from paramtrans.zoo.jobs import do_job
@@ -66,7 +66,7 @@ def _jobs(subject: Subject) -> Iterator[list[Job]]:
 def _digest(job: Job) -> str | None:
     """Of the parameters in a job's file; None where there is none."""
     try:
-        params, _ = files.load_params(job.file)
+        params, _ = sealed_params.load_params(job.file)
     except StoreError:
         return None
     return hashlib.sha256(b"".join(t.numpy().tobytes() for t in params.values())).hexdigest()
@@ -81,23 +81,23 @@ def does_every_job(subject: Subject) -> None:
         wanted = [_digest(job) for job in jobs]
         for job in jobs:
             files.remove(job.file)
-            files.remove(files.record_path(job.file))
+            files.remove(sealed_params.record_path(job.file))
         for time in ("first", "second"):
             subject.create().run(jobs, lambda steps: None)
-            found = [_digest(job) for job in jobs]
-            wrong = [j.file.name for j, a, b in zip(jobs, wanted, found, strict=True) if a != b]
+            digests = [_digest(job) for job in jobs]
+            wrong = [j.file.name for j, a, b in zip(jobs, wanted, digests, strict=True) if a != b]
             expect(not wrong, f"every shard the {time} time", f"{named(wrong)} missing or another")
 
 
 @check("executor")
 def tells_how_far_it_is(subject: Subject) -> None:
     """`progress` is told every step of every job, and nothing where there are no jobs."""
-    told: list[int] = []
+    steps: list[int] = []
     with _jobs(subject) as jobs:
-        subject.create().run([], told.append)
-        expect(not told, "no steps without jobs", told)
-        subject.create().run(jobs, told.append)
-    expect(sum(told) == STEPS * len(jobs), f"{STEPS * len(jobs)} steps", sum(told))
+        subject.create().run([], steps.append)
+        expect(not steps, "no steps without jobs", steps)
+        subject.create().run(jobs, steps.append)
+    expect(sum(steps) == STEPS * len(jobs), f"{STEPS * len(jobs)} steps", sum(steps))
 
 
 @check("executor")

@@ -9,7 +9,7 @@ from paramtrans.api.adapter import BlockAdapter
 from paramtrans.errors import SpecMismatch
 from paramtrans.testing.check import Subject, check, differing, expect, named
 from paramtrans.testing.samples import context
-from paramtrans.testing.translators import Pair, built, is_learned, pairs, reloaded, told, translated
+from paramtrans.testing.translators import Pair, built, described, is_learned, pairs, reloaded, translated
 from paramtrans.translators.base import LearnedTranslator
 
 
@@ -23,36 +23,42 @@ def families_stand_beside_each_other(subject: Subject) -> None:
     that was not added is refused, with `SpecMismatch`."""
     source = pairs(subject)[0].source
     targets = [pair.target for pair in pairs(subject) if pair.source is source]
-    own, *others = _of_different_families(subject, source, targets)
-    several = built(subject, source, own, further=others[:-1])
+    first, *others = _of_different_families(subject, source, targets)
+    several = built(subject, source, first, further=others[:-1])
     loaded = reloaded(subject, several.translator)
     sizes = [target for target in targets if _fits(several.translator, source, target)]
-    for target in dict.fromkeys((own, *others[:-1], *sizes)):
+    for target in dict.fromkeys((first, *others[:-1], *sizes)):
         around = context(several.hosts, source, target)
-        found = [Pair(made.resized(source, target), several.hosts, around) for made in (several.translator, loaded)]
-        one, other = map(translated, found)
-        stacks.check(one, target.spec, f"{found[0]}, one of {len(others)} families")
-        infinite = [name for name, tensor in one.items() if not tensor.isfinite().all()]
-        expect(not infinite, f"{found[0]}: finite values", f"others in {named(infinite)}")
-        expect(not differing(one, other), f"{found[0]}: the same once loaded", f"{named(differing(one, other))} differ")
+        resized = [
+            Pair(either.resized(source, target), several.hosts, around) for either in (several.translator, loaded)
+        ]
+        before, after = map(translated, resized)
+        stacks.check(before, target.spec, f"{resized[0]}, one of {len(others)} families")
+        infinite = [name for name, tensor in before.items() if not tensor.isfinite().all()]
+        expect(not infinite, f"{resized[0]}: finite values", f"others in {named(infinite)}")
+        expect(
+            not differing(before, after),
+            f"{resized[0]}: the same once loaded",
+            f"{named(differing(before, after))} differ",
+        )
     for target in others[-1:]:
-        expect(not _fits(several.translator, source, target), f"SpecMismatch for {told(target)}", "a translator")
+        expect(not _fits(several.translator, source, target), f"SpecMismatch for {described(target)}", "a translator")
 
 
 def _of_different_families(
     subject: Subject, source: BlockAdapter, targets: Sequence[BlockAdapter]
 ) -> list[BlockAdapter]:
     """The first target of each family, as the translator tells them apart."""
-    found: list[BlockAdapter] = []
+    families: list[BlockAdapter] = []
     for target in targets:
-        if not any(_fits(subject.create(source, known), source, target) for known in found):
-            found.append(target)
-    return found
+        if not any(_fits(subject.create(source, family), source, target) for family in families):
+            families.append(target)
+    return families
 
 
-def _fits(made: LearnedTranslator, source: BlockAdapter, target: BlockAdapter) -> bool:
+def _fits(translator: LearnedTranslator, source: BlockAdapter, target: BlockAdapter) -> bool:
     try:
-        made.resized(source, target)
+        translator.resized(source, target)
     except SpecMismatch:
         return False
     return True

@@ -15,8 +15,8 @@ def gives_one_number_for_each_host_and_example(subject: Subject) -> None:
     with drawing(0):
         outputs, labels = torch.randn(HOSTS, EXAMPLES, CLASSES), torch.randint(CLASSES, (EXAMPLES,))
     metric = subject.create()
-    found = metric.measure(outputs.clone(), labels)
-    expect(list(found.shape) == [HOSTS, EXAMPLES], f"numbers of shape {[HOSTS, EXAMPLES]}", list(found.shape))
+    numbers = metric.measure(outputs.clone(), labels)
+    expect(list(numbers.shape) == [HOSTS, EXAMPLES], f"numbers of shape {[HOSTS, EXAMPLES]}", list(numbers.shape))
     alone = metric.measure(outputs[1:2].clone(), labels)[0]
-    same = torch.allclose(found[1].double(), alone.double())
+    same = torch.allclose(numbers[1].double(), alone.double())
     expect(same, "the same numbers for a host alone", "others")

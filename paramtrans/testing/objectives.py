@@ -11,7 +11,17 @@ from paramtrans.api.adapter import BlockAdapter
 from paramtrans.api.objective import Batch
 from paramtrans.api.stacking import Params
 from paramtrans.testing.check import Subject, check, copied, differing, drawing, expect, named
-from paramtrans.testing.samples import MODELS, batch, hosts, own, partners, randomised, runner, source_of, untouched
+from paramtrans.testing.samples import (
+    MODELS,
+    batch,
+    hosts,
+    in_own_memory,
+    partners,
+    randomised,
+    runner,
+    source_of,
+    untouched,
+)
 
 
 def _lost(subject: Subject, target: BlockAdapter, predicted: Params, given: Batch | None = None) -> Tensor:
@@ -19,7 +29,8 @@ def _lost(subject: Subject, target: BlockAdapter, predicted: Params, given: Batc
     source = source_of(subject)
     given = given or batch(hosts(source, target))
     with drawing(0):
-        loss: Tensor = subject.create(runner(source, target))(predicted, replace(given, hosts=own(given.hosts)))
+        own_batch = replace(given, hosts=in_own_memory(given.hosts))
+        loss: Tensor = subject.create(runner(source, target))(predicted, own_batch)
     return loss
 
 
@@ -52,14 +63,14 @@ def comparing_leaves_no_trace(subject: Subject) -> None:
     """Hosts and predictions stay as they were."""
     source = source_of(subject)
     before, predicted = hosts(source, source), randomised(source, MODELS, 77)
-    given = own(before)
+    given = in_own_memory(before)
     entering = {name: tensor.requires_grad_() for name, tensor in copied(predicted).items()}
     with drawing(0):
         subject.create(runner(source, source))({n: t.clone() for n, t in entering.items()}, batch(given))
     untouched(given, before)
     kept = copied(predicted)
     with drawing(0), torch.no_grad():
-        subject.create(runner(source, source))(kept, batch(own(before)))
+        subject.create(runner(source, source))(kept, batch(in_own_memory(before)))
     expect(not differing(kept, predicted), "the prediction untouched", f"{named(differing(kept, predicted))} changed")
 
 

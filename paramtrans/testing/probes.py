@@ -8,13 +8,13 @@ from torch import Tensor
 from paramtrans.api.hosts import Hosts
 from paramtrans.api.probes import ProbeCase
 from paramtrans.testing.check import Subject, check, drawing, expect
-from paramtrans.testing.samples import MODELS, SIDE, Slot, SlotOptions, hosts, own, source_of, untouched
+from paramtrans.testing.samples import MODELS, SIDE, Slot, SlotOptions, hosts, in_own_memory, source_of, untouched
 
 
-def _drawn(subject: Subject, seed: int, draws: int = 0, found: Hosts | None = None) -> Tensor:
+def _drawn(subject: Subject, seed: int, draws: int = 0, given: Hosts | None = None) -> Tensor:
     source = source_of(subject)
     case = ProbeCase(
-        (1, SIDE, SIDE), torch.Generator().manual_seed(seed), Slot(SlotOptions()), found or hosts(source, None), source
+        (1, SIDE, SIDE), torch.Generator().manual_seed(seed), Slot(SlotOptions()), given or hosts(source, None), source
     )
     with drawing(draws):
         drawn: Tensor = subject.create().draw(case)
@@ -37,15 +37,15 @@ def are_network_inputs(subject: Subject) -> None:
 @check("probe")
 def probes_are_drawn_from_the_generator(subject: Subject) -> None:
     """The case's generator alone decides: same seed same inputs, another seed others."""
-    one, same, other = (_drawn(subject, seed, draws) for seed, draws in ((3, 1), (3, 2), (4, 1)))
-    expect(torch.equal(one, same), "the same inputs from the same generator", "others")
-    expect(not torch.equal(one, other), "other inputs from another seed", "the same")
+    first, again, other = (_drawn(subject, seed, draws) for seed, draws in ((3, 1), (3, 2), (4, 1)))
+    expect(torch.equal(first, again), "the same inputs from the same generator", "others")
+    expect(not torch.equal(first, other), "other inputs from another seed", "the same")
 
 
 @check("probe")
 def drawing_leaves_no_trace(subject: Subject) -> None:
     """The hosts stay as they were."""
-    found = hosts(source_of(subject), None)
-    given = own(found)
-    _drawn(subject, 3, found=given)
-    untouched(given, found)
+    before = hosts(source_of(subject), None)
+    given = in_own_memory(before)
+    _drawn(subject, 3, given=given)
+    untouched(given, before)

@@ -10,13 +10,13 @@ from paramtrans.api import stacking as stacks
 from paramtrans.api.rival import RivalCase
 from paramtrans.api.stacking import Params
 from paramtrans.testing.check import Subject, check, differing, drawing, expect, named
-from paramtrans.testing.samples import own, partners, rival_case, source_of, untouched
+from paramtrans.testing.samples import in_own_memory, partners, rival_case, source_of, untouched
 
 
 def _filled(subject: Subject, case: RivalCase, draws: int = 0) -> Params:
-    pairs = None if case.pairs is None else own(case.pairs)
+    pairs = None if case.pairs is None else in_own_memory(case.pairs)
     with drawing(draws):
-        filled: Params = subject.create().fill(replace(case, hosts=own(case.hosts), pairs=pairs))
+        filled: Params = subject.create().fill(replace(case, hosts=in_own_memory(case.hosts), pairs=pairs))
     return filled
 
 
@@ -29,11 +29,11 @@ def fills_every_slot(subject: Subject) -> None:
         stacks.check(filled, target.spec, type(target).__name__)
         expect(stacks.models(filled) == len(case.hosts), f"{len(case.hosts)} blocks", stacks.models(filled))
         for tensor in target.spec.tensors:
-            found = filled[tensor.name]
-            expect(bool(found.isfinite().all()), f"finite values in {tensor.name}", "others")
-            expect(found.dtype == torch.float32, f"{tensor.name} in float32", found.dtype)
+            values = filled[tensor.name]
+            expect(bool(values.isfinite().all()), f"finite values in {tensor.name}", "others")
+            expect(values.dtype == torch.float32, f"{tensor.name} in float32", values.dtype)
             if tensor.positive:
-                expect(bool((found > 0).all()), f"values above zero in {tensor.name}", float(found.min()))
+                expect(bool((values > 0).all()), f"values above zero in {tensor.name}", float(values.min()))
 
 
 @check("rival")
@@ -49,7 +49,7 @@ def same_case_same_blocks(subject: Subject) -> None:
 def filling_leaves_no_trace(subject: Subject) -> None:
     """Hosts and pairs stay as they were."""
     case = rival_case(source_of(subject), partners(subject)[-1])
-    given = replace(case, hosts=own(case.hosts), pairs=own(case.pairs) if case.pairs else None)
+    given = replace(case, hosts=in_own_memory(case.hosts), pairs=in_own_memory(case.pairs) if case.pairs else None)
     subject.create().fill(given)
     untouched(given.hosts, case.hosts)
     if given.pairs is not None and case.pairs is not None:

@@ -74,12 +74,12 @@ class Slot(Task):
 
 def trials(cls: Any, kind: str, given: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
     """The options to try a component with: its own `trials`, or `given` ones over the first of them."""
-    own = [dict(options) for options in cls.trials]
+    tried = [dict(options) for options in cls.trials]
     if given:
-        own = [{**(own[0] if own else {}), **given}]
+        tried = [{**(tried[0] if tried else {}), **given}]
     if kind == "block_adapter":
-        own = [{"channels": CHANNELS, **options} for options in own]
-    return own
+        tried = [{"channels": CHANNELS, **options} for options in tried]
+    return tried
 
 
 def randomised(adapter: BlockAdapter, count: int = MODELS, seed: int = 0) -> Params:
@@ -102,8 +102,8 @@ def features(count: int = MODELS, channels: int = CHANNELS, size: tuple[int, int
 
 def entering(adapter: BlockAdapter, size: tuple[int, int] = (6, 5)) -> Tensor:
     """What enters these blocks, with the channels where the adapter has them."""
-    found = features(MODELS, adapter.options.channels, size)
-    return found.movedim(2, -1) if adapter.channels_last else found
+    inputs = features(MODELS, adapter.options.channels, size)
+    return inputs.movedim(2, -1) if adapter.channels_last else inputs
 
 
 def evaluate(adapter: BlockAdapter, params: Params, inputs: Tensor) -> Tensor:
@@ -134,24 +134,24 @@ _RUNNERS: dict[tuple[Any, ...], HostRunner] = {}
 
 def runner(source: BlockAdapter, target: BlockAdapter) -> HostRunner:
     """Runs the sample task's hosts; one for all adapters of the same classes and options, because plans take time."""
-    key = tuple(part for own in (source, target) for part in (type(own), own.options.model_dump_json()))
+    key = tuple(part for block in (source, target) for part in (type(block), block.options.model_dump_json()))
     if key not in _RUNNERS:
         _RUNNERS[key] = HostRunner(Slot(SlotOptions(channels=source.options.channels)), source, target)
     return _RUNNERS[key]
 
 
-def context(found: Hosts, source: BlockAdapter, target: BlockAdapter) -> Context:
+def context(given: Hosts, source: BlockAdapter, target: BlockAdapter) -> Context:
     """All that a translator may look at, probes too."""
     probes = torch.rand(2 * BATCH, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(8))
-    start = randomised(target, len(found), seed=30)
-    return Context(found, runner(source, target), probes, start=start)
+    start = randomised(target, len(given), seed=30)
+    return Context(given, runner(source, target), probes, start=start)
 
 
-def batch(found: Hosts) -> Batch:
+def batch(given: Hosts) -> Batch:
     """Inputs and labels for each host, and its trained target where there is one."""
     generator = torch.Generator().manual_seed(2)
-    inputs = torch.rand(len(found), BATCH, 1, SIDE, SIDE, generator=generator)
-    return Batch(found, found.target, inputs, torch.randint(CLASSES, (len(found), BATCH), generator=generator))
+    inputs = torch.rand(len(given), BATCH, 1, SIDE, SIDE, generator=generator)
+    return Batch(given, given.target, inputs, torch.randint(CLASSES, (len(given), BATCH), generator=generator))
 
 
 def rival_case(source: BlockAdapter, target: BlockAdapter, seed: int = 0, pairs: bool = True) -> RivalCase:
@@ -179,13 +179,13 @@ def partners(subject: Subject, every_trial: bool = False) -> list[BlockAdapter]:
 
     def make() -> list[list[BlockAdapter]]:
         return [
-            [subject.registry.create("block_adapter", entry.name, **options) for options in some]
+            [subject.registry.create("block_adapter", entry.name, **options) for options in tried]
             for entry in neighbours(subject)
-            for some in [trials(entry.resolve(), "block_adapter")]
+            for tried in [trials(entry.resolve(), "block_adapter")]
         ]
 
-    found = subject.once("partners", make)
-    chosen = [adapter for some in found for adapter in (some if every_trial else some[:1])]
+    by_adapter = subject.once("partners", make)
+    chosen = [adapter for tried in by_adapter for adapter in (tried if every_trial else tried[:1])]
     return [adapter for adapter in chosen if adapter.options.channels == CHANNELS]
 
 
@@ -194,14 +194,14 @@ def source_of(subject: Subject) -> BlockAdapter:
     return partners(subject)[0]
 
 
-def own(found: Hosts) -> Hosts:
+def in_own_memory(given: Hosts) -> Hosts:
     """The same hosts in memory of their own."""
-    parts: dict[str, Any] = {part: copied(params) for part, params in found.parts().items()}
-    return replace(found, **parts)
+    parts: dict[str, Any] = {part: copied(params) for part, params in given.parts().items()}
+    return replace(given, **parts)
 
 
-def untouched(found: Hosts, before: Hosts) -> None:
+def untouched(after: Hosts, before: Hosts) -> None:
     """Raise `CheckFailed` where hosts are not what they were."""
     parts = before.parts()
-    changed = [f"{part}.{n}" for part, params in found.parts().items() for n in differing(params, parts[part])]
+    changed = [f"{part}.{n}" for part, params in after.parts().items() for n in differing(params, parts[part])]
     expect(not changed, "the hosts untouched", f"{named(changed)} changed")

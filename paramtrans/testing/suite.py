@@ -58,9 +58,16 @@ class Result:
 def subjects(
     name: str, registry: Registry | None = None, kind: str | None = None, options: Mapping[str, Any] | None = None
 ) -> list[Subject]:
-    """All that a component's name, or a distribution's, stands for, with each set of options to try it with.
+    """All that a name stands for, with each set of options to try it with.
 
-    `kind` narrows it, `options` stand over the component's own `trials`. Raises `UnknownName`.
+    Args:
+        name: A component's, or a distribution's.
+        registry: Where it is looked up; all plugins that are installed unless given.
+        kind: Narrows it to components of this kind.
+        options: These stand over the component's own `trials`.
+
+    Raises:
+        UnknownName: there is nothing of that name, or nothing that can be tried.
     """
     registry, wanted = registry or components(), _canonical(name)
     entries = [e for e in registry if kind in (None, e.kind) and _canonical(e.provider.distribution) == wanted]
@@ -69,15 +76,15 @@ def subjects(
         entries = [e for e in registry.named(name) if kind in (None, e.kind)]
         if not entries:
             raise UnknownName(f'there is a component "{name}", but no {kind} of that name')
-    found = [Subject(entry, {}, registry) for entry in plugins]
+    tried = [Subject(entry, {}, registry) for entry in plugins]
     for entry in entries:
         if entry.kind in every.BASES:
-            found += [Subject(entry, some, registry) for some in _trials(entry, options)]
-    if not found:
+            tried += [Subject(entry, trial, registry) for trial in _trials(entry, options)]
+    if not tried:
         if any(entry.kind in every.BASES for entry in entries):
             raise UnknownName(f'"{name}" has nothing to be tried with; give it an option with --set OPTION=VALUE')
         raise UnknownName(f'"{name}" is a command; there are no checks for those')
-    return found
+    return tried
 
 
 def _trials(entry: Entry, options: Mapping[str, Any] | None) -> list[dict[str, Any]]:
@@ -96,41 +103,52 @@ def _canonical(distribution: str) -> str:
 def _plugins(distribution: str) -> list[Entry]:
     """The modules that a distribution announces as plugins."""
     try:
-        found = importlib.metadata.distribution(distribution)
+        installed = importlib.metadata.distribution(distribution)
     except importlib.metadata.PackageNotFoundError:  # a file given by --plugin, which nothing has to list quickly
         return []
-    points = found.entry_points.select(group=ENTRY_POINTS)
-    provider = Provider(found.metadata["Name"], found.version)
+    points = installed.entry_points.select(group=ENTRY_POINTS)
+    provider = Provider(installed.metadata["Name"], installed.version)
     return [Entry("plugin", Component(point.name, "", point.value), provider) for point in points]
 
 
 def checks(subject: Subject) -> list[Check]:
-    """The checks of a subject, in order; those that fail at the door alone, where there are such."""
+    """The checks of a subject, in order; those that fail at the door alone, where there are such.
+
+    Args:
+        subject: The component, and the options to try it with.
+    """
     if subject.kind != "plugin":
         for gate in GATES:
             try:
                 gate(subject)
             except CheckFailed:
                 return [gate]
-    applying = [one for one in CHECKS if one.applies(subject)]
-    return sorted(applying, key=lambda one: one.run.__module__ != every.__name__)
+    applying = [check for check in CHECKS if check.applies(subject)]
+    return sorted(applying, key=lambda check: check.run.__module__ != every.__name__)
 
 
-def results(found: Iterable[Subject]) -> Iterator[Result]:
-    """Make every check of every subject, one after the other."""
-    for subject in found:
-        for one in checks(subject):
+def results(tried: Iterable[Subject]) -> Iterator[Result]:
+    """Make every check of every subject, one after the other.
+
+    Args:
+        tried: The subjects.
+
+    Yields:
+        What each check found, as soon as it is made.
+    """
+    for subject in tried:
+        for check in checks(subject):
             started, message = time.perf_counter(), ""
             try:
-                one(subject)
+                check(subject)
             except CheckFailed as error:
                 message = error.reason
             yield Result(
                 subject.kind,
                 subject.name,
                 dict(subject.options),
-                one.name,
-                one.says,
+                check.name,
+                check.says,
                 not message,
                 message,
                 time.perf_counter() - started,
@@ -145,14 +163,25 @@ def conformance(*names: str, registry: Registry | None = None, kind: str | None 
         from paramtrans.testing import conformance
 
         test_conformance = conformance("my-distribution")
+
+    Args:
+        names: Components or distributions.
+        registry: Where they are looked up; all plugins that are installed unless given.
+        kind: Narrows them to components of this kind.
+
+    Returns:
+        The test function.
+
+    Raises:
+        UnknownName: there is nothing of one of the names.
     """
     import pytest
 
-    found = [subject for name in names for subject in subjects(name, registry, kind)]
-    cases = [pytest.param(one, s, id=f"{s.title}-{one.name}") for s in found for one in checks(s)]
+    tried = [subject for name in names for subject in subjects(name, registry, kind)]
+    cases = [pytest.param(promise, s, id=f"{s.title}-{promise.name}") for s in tried for promise in checks(s)]
 
-    @pytest.mark.parametrize(("made", "subject"), cases)
-    def test_conformance(made: Check, subject: Subject) -> None:
-        made(subject)
+    @pytest.mark.parametrize(("check", "subject"), cases)
+    def test_conformance(check: Check, subject: Subject) -> None:
+        check(subject)
 
     return test_conformance

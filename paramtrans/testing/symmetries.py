@@ -74,12 +74,12 @@ def reading_keeps_the_symmetries(subject: Subject) -> None:
     """Permuting a block, then reading it, is reading it, then permuting by the groups that the reading announces."""
     adapter = subject.create()
     params = randomised(adapter)
-    own, read = ({g.name: g for g in spec.symmetries} for spec in (adapter.spec, adapter.reading))
-    expect(list(own) == list(read), f"groups {named(own)} in the reading", named(read))
+    groups, read = ({g.name: g for g in spec.symmetries} for spec in (adapter.spec, adapter.reading))
+    expect(list(groups) == list(read), f"groups {named(groups)} in the reading", named(read))
     expect(_in_place(adapter.reading), "axes of the groups' sizes in the reading", "others")
     if not _in_place(adapter.spec):
         return  # told by `symmetries_leave_the_function`
-    for name, group in own.items():
+    for name, group in groups.items():
         first = adapter.read(permuted(copied(params), group, seed=1))
         then = permuted(adapter.read(copied(params)), read[name], seed=1)
         wrong = differing(first, then)
@@ -101,5 +101,5 @@ def stream_is_the_blocks_channels(subject: Subject) -> None:
         torch.stack([x.index_select(axis, order) for x, order in zip(features, orders, strict=True)])
         for features in (inputs, evaluate(adapter, params, inputs))
     )
-    found = evaluate(adapter, permute(copied(params), stream, orders), moved)
-    close(found, wanted, "the output with channels permuted")
+    outputs = evaluate(adapter, permute(copied(params), stream, orders), moved)
+    close(outputs, wanted, "the output with channels permuted")

@@ -28,8 +28,8 @@ def ready(subject: Subject) -> Task:
 
 def _outputs(task: Task) -> tuple[Tensor, Tensor]:
     """Outputs `[models, batch, …]` of new hosts on training examples, the slot passed through; and the labels."""
-    some = task.split("train")
-    raw, labels = some.inputs[:BATCH], some.labels[:BATCH]
+    train = task.split("train")
+    raw, labels = train.inputs[:BATCH], train.labels[:BATCH]
     outputs = []
     for seed in range(MODELS):
         with drawing(seed):
@@ -43,11 +43,11 @@ def splits_are_whole(subject: Subject) -> None:
     """`train`, `holdout` and `test` have an input for every label, and inputs of one shape and type."""
     task = ready(subject)
     splits = {name: task.split(name) for name in SPLITS}
-    for name, some in splits.items():
-        expect(len(some.inputs) == len(some.labels) > 0, f"as many inputs as labels in {name}", len(some.inputs))
-        finite = not some.labels.is_floating_point() or bool(some.labels.isfinite().all())
-        expect(some.labels.ndim >= 1 and finite, "labels [n, …], finite where they are numbers", some.labels.dtype)
-    kinds = {(some.inputs.shape[1:], some.inputs.dtype) for some in splits.values()}
+    for name, split in splits.items():
+        expect(len(split.inputs) == len(split.labels) > 0, f"as many inputs as labels in {name}", len(split.inputs))
+        finite = not split.labels.is_floating_point() or bool(split.labels.isfinite().all())
+        expect(split.labels.ndim >= 1 and finite, "labels [n, …], finite where they are numbers", split.labels.dtype)
+    kinds = {(split.inputs.shape[1:], split.inputs.dtype) for split in splits.values()}
     expect(len(kinds) == 1, "inputs of one shape and type in all splits", kinds)
 
 
@@ -91,23 +91,23 @@ def augmentation_draws_from_its_generator(subject: Subject) -> None:
     """`augment` keeps shape and type, leaves its input alone, and gives the same from the same generator."""
     task = ready(subject)
     raw = task.split("train").inputs[:BATCH]
-    found = []
+    changed = []
     for draws in (1, 2):
         given = raw.clone()
         with drawing(draws):
-            found.append(task.augment(given, torch.Generator().manual_seed(3)))
+            changed.append(task.augment(given, torch.Generator().manual_seed(3)))
         expect(torch.equal(given, raw), "its input untouched", "changed in place")
-    expect(found[0].shape == raw.shape and found[0].dtype == raw.dtype, "the same shape and type", found[0].shape)
-    expect(torch.equal(*found), "the same from the same generator", "another change")
+    expect(changed[0].shape == raw.shape and changed[0].dtype == raw.dtype, "the same shape and type", changed[0].shape)
+    expect(torch.equal(*changed), "the same from the same generator", "another change")
 
 
 @check("task")
 def augmentation_can_be_drawn_ahead(subject: Subject) -> None:
     """`draws` for two batches at once gives what it gives one after the other; `augmented` takes hosts side by side."""
     task, count = ready(subject), BATCH // 2
-    one, other = torch.Generator().manual_seed(3), torch.Generator().manual_seed(3)
-    whole = task.draws(BATCH, one)
-    parts = torch.cat([task.draws(count, other), task.draws(count, other)])
+    at_once, in_turn = torch.Generator().manual_seed(3), torch.Generator().manual_seed(3)
+    whole = task.draws(BATCH, at_once)
+    parts = torch.cat([task.draws(count, in_turn), task.draws(count, in_turn)])
     expect(len(whole) == BATCH, f"something for each of {BATCH} examples", len(whole))
     expect(torch.equal(whole, parts), "the same for two batches at once", "other numbers")
     raw = task.split("train").inputs[:BATCH]

@@ -21,13 +21,13 @@ def fresh_it_writes_its_template(subject: Subject) -> None:
     """Before training it writes the template, whatever it reads: its last layer, which is zero at first, writes all."""
     for pair in pairs(subject):
         with drawing(0):
-            made = subject.create(pair.source, pair.target)
-        wanted = positive(made.writes.unpack(made.template[None]), pair.target.spec)
-        written = translated(replace(pair, translator=made))
+            translator = subject.create(pair.source, pair.target)
+        wanted = positive(translator.writes.unpack(translator.template[None]), pair.target.spec)
+        written = translated(replace(pair, translator=translator))
         for tensor in pair.target.spec.tensors:
-            found, start = written[tensor.name], wanted[tensor.name]
-            if found.shape[1:] == start.shape[1:] and (not tensor.positive or bool((found > 0).all())):
-                same = torch.equal(found, start.expand_as(found))
+            values, start = written[tensor.name], wanted[tensor.name]
+            if values.shape[1:] == start.shape[1:] and (not tensor.positive or bool((values > 0).all())):
+                same = torch.equal(values, start.expand_as(values))
                 expect(same, f"{pair}: the template's {tensor.name}", "another: not the last Linear or Conv1d writes")
 
 
@@ -35,8 +35,8 @@ def fresh_it_writes_its_template(subject: Subject) -> None:
 def tokens_are_the_blocks(subject: Subject) -> None:
     """Its tokens hold every value of the block it reads and of the block it writes, bit for bit."""
     for pair in pairs(subject):
-        made = pair.translator
-        reading = made.source.read(copied(pair.hosts.source))
-        for layout, block in ((made.reads, reading), (made.writes, randomised(made.target))):
+        translator = pair.translator
+        reading = translator.source.read(copied(pair.hosts.source))
+        for layout, block in ((translator.reads, reading), (translator.writes, randomised(translator.target))):
             lost = differing(layout.unpack(layout.pack(block)), block)
             expect(not lost, f"{pair}: every value there and back", f"{named(lost)} changed")

@@ -19,7 +19,7 @@ from paramtrans.api.stacking import Params
 from paramtrans.config.components import ComponentConfig
 from paramtrans.errors import SpecMismatch
 from paramtrans.testing.check import Subject, check, copied, differing, drawing, expect, named
-from paramtrans.testing.samples import context, hosts, neighbours, own, partners, untouched
+from paramtrans.testing.samples import context, hosts, in_own_memory, neighbours, partners, untouched
 from paramtrans.translators.base import LearnedTranslator
 from paramtrans.translators.saving import load_translator, save_translator
 
@@ -38,7 +38,7 @@ class Pair:
     context: Context
 
     def __str__(self) -> str:
-        return f"{told(self.translator.source)} → {told(self.translator.target)}"
+        return f"{described(self.translator.source)} → {described(self.translator.target)}"
 
     @property
     def source(self) -> BlockAdapter:
@@ -51,7 +51,7 @@ class Pair:
         return adapter
 
 
-def told(adapter: BlockAdapter) -> str:
+def described(adapter: BlockAdapter) -> str:
     return f"{type(adapter).__name__}({adapter.options})"
 
 
@@ -64,17 +64,17 @@ def built(
     further: Sequence[BlockAdapter] = (),
 ) -> Pair:
     """A translator whose statistics are set and whose weights have left their start, which may be a mere template."""
-    found, started_on = hosts(source, None, count), hosts(source, None, 8)
+    given, started_on = hosts(source, None, count), hosts(source, None, 8)
     with drawing(seed):
-        made = subject.create(source, target)
-        if isinstance(made, LearnedTranslator):
+        translator = subject.create(source, target)
+        if isinstance(translator, LearnedTranslator):
             for other in further:
-                made.add_family(other)
-            made.start(source.read(copied(started_on.source)), context(started_on, source, target))
-            for parameter in made.parameters():
+                translator.add_family(other)
+            translator.start(source.read(copied(started_on.source)), context(started_on, source, target))
+            for parameter in translator.parameters():
                 parameter.data.add_(0.1 * torch.randn(parameter.shape))
-            made.eval()
-    return Pair(made, found, context(found, source, target))
+            translator.eval()
+    return Pair(translator, given, context(given, source, target))
 
 
 def translated(pair: Pair, index: tuple[int, ...] = (0, 1, 2), seed: int = 0) -> Params:
@@ -88,7 +88,7 @@ def translated(pair: Pair, index: tuple[int, ...] = (0, 1, 2), seed: int = 0) ->
 
 def surroundings(pair: Pair, index: tuple[int, ...] = (0, 1, 2)) -> Context:
     """The context of some hosts, in memory of its own."""
-    return replace(pair.context, hosts=own(pair.hosts)).pick(index)
+    return replace(pair.context, hosts=in_own_memory(pair.hosts)).pick(index)
 
 
 def _attempts(subject: Subject) -> tuple[list[Pair], dict[str, str]]:
@@ -104,7 +104,7 @@ def _attempts(subject: Subject) -> tuple[list[Pair], dict[str, str]]:
             translated(pair)
             taken.append(pair)
         except Exception as error:  # which kind it is, `refuses_clearly` looks at
-            answers[f"{told(source)} → {told(target)}"] = f"{type(error).__name__}: {error}"
+            answers[f"{described(source)} → {described(target)}"] = f"{type(error).__name__}: {error}"
     return taken, answers
 
 
@@ -140,12 +140,14 @@ def writes_what_is_declared(subject: Subject) -> None:
         written = translated(pair)
         stacks.check(written, pair.target.spec, str(pair))
         for tensor in pair.target.spec.tensors:
-            found = written[tensor.name]
-            expect(found.dtype == torch.float32, f"{pair}: {tensor.name} in float32", found.dtype)
-            expect(bool(found.isfinite().all()), f"{pair}: finite values in {tensor.name}", "others")
+            values = written[tensor.name]
+            expect(values.dtype == torch.float32, f"{pair}: {tensor.name} in float32", values.dtype)
+            expect(bool(values.isfinite().all()), f"{pair}: finite values in {tensor.name}", "others")
             if tensor.positive:
                 expect(
-                    bool((found > 0).all()), f"{pair}: values above zero in {tensor.name}", float(found.detach().min())
+                    bool((values > 0).all()),
+                    f"{pair}: values above zero in {tensor.name}",
+                    float(values.detach().min()),
                 )
 
 
@@ -171,14 +173,14 @@ def asks_for_probes(subject: Subject) -> None:
 def gradients_reach_every_input(subject: Subject) -> None:
     """What it writes has a finite gradient, not zero, in all it reads of the source and in each of its weights."""
     for pair in pairs(subject):
-        made = pair.translator
-        reading = {n: t.requires_grad_() for n, t in made.source.read(copied(pair.hosts.source)).items()}
-        made.zero_grad()
-        written = made(reading, pair.context)
+        translator = pair.translator
+        reading = {n: t.requires_grad_() for n, t in translator.source.read(copied(pair.hosts.source)).items()}
+        translator.zero_grad()
+        written = translator(reading, pair.context)
         generator = torch.Generator().manual_seed(6)
         torch.stack([(t * torch.randn(t.shape, generator=generator)).sum() for t in written.values()]).sum().backward()
-        missed = [n for n, t in (*reading.items(), *made.named_parameters()) if not _reached(t.grad)]
-        made.zero_grad()
+        missed = [n for n, t in (*reading.items(), *translator.named_parameters()) if not _reached(t.grad)]
+        translator.zero_grad()
         expect(not missed, f"{pair}: a finite gradient everywhere", f"none in {named(missed)}")
 
 
@@ -201,12 +203,12 @@ def models_are_independent(subject: Subject) -> None:
 def same_seed_same_translation(subject: Subject) -> None:
     """A translation depends on nothing but the blocks; a new translator on nothing but the seed it is drawn from."""
     for pair in some_pairs(subject):
-        one, again = translated(pair, seed=1), translated(pair, seed=2)
-        expect(not differing(one, again), f"{pair}: the same translation twice", named(differing(one, again)))
-        made = pair.translator
+        first, again = translated(pair, seed=1), translated(pair, seed=2)
+        expect(not differing(first, again), f"{pair}: the same translation twice", named(differing(first, again)))
+        translator = pair.translator
         fresh = [translated(built(subject, pair.source, pair.target, seed=5), seed=3) for _ in range(2)]
         expect(not differing(*fresh), f"{pair}: the same from the same seed", named(differing(*fresh)))
-        if isinstance(made, nn.Module) and any(True for _ in made.parameters()):
+        if isinstance(translator, nn.Module) and any(True for _ in translator.parameters()):
             other = translated(built(subject, pair.source, pair.target, seed=6), seed=3)
             expect(bool(differing(fresh[0], other)), f"{pair}: another translation from another seed", "the same")
 
@@ -215,18 +217,18 @@ def same_seed_same_translation(subject: Subject) -> None:
 def translating_leaves_no_trace(subject: Subject) -> None:
     """The source blocks, the hosts and the translator's mode stay as they were; no gradient is kept."""
     for pair in some_pairs(subject):
-        made, source, around = pair.translator, copied(pair.hosts.source), surroundings(pair)
-        if isinstance(made, nn.Module):
-            made.train()
+        translator, source, around = pair.translator, copied(pair.hosts.source), surroundings(pair)
+        if isinstance(translator, nn.Module):
+            translator.train()
         with drawing(0):
-            written = made.translate(source, around)
+            written = translator.translate(source, around)
         changed = differing(source, pair.hosts.source)
         expect(not changed, f"{pair}: the source blocks untouched", f"{named(changed)} changed")
         assert around.hosts is not None
         untouched(around.hosts, pair.hosts)
-        if isinstance(made, nn.Module):
-            expect(made.training, f"{pair}: the translator still in training mode", "in eval mode")
-            made.eval()
+        if isinstance(translator, nn.Module):
+            expect(translator.training, f"{pair}: the translator still in training mode", "in eval mode")
+            translator.eval()
         kept = [name for name, tensor in written.items() if tensor.requires_grad]
         expect(not kept, f"{pair}: tensors without a graph", f"a graph behind {named(kept)}")
 
@@ -235,18 +237,20 @@ def translating_leaves_no_trace(subject: Subject) -> None:
 def saved_and_loaded_it_is_the_same(subject: Subject) -> None:
     """Written as safetensors and JSON and read again, it has the same state and translates alike, bit for bit."""
     for pair in some_pairs(subject):
-        made = pair.translator
-        one, other = translated(pair), translated(replace(pair, translator=reloaded(subject, made)))
-        expect(not differing(one, other), f"{pair}: the same translation", f"{named(differing(one, other))} differ")
+        translator = pair.translator
+        before, after = translated(pair), translated(replace(pair, translator=reloaded(subject, translator)))
+        expect(
+            not differing(before, after), f"{pair}: the same translation", f"{named(differing(before, after))} differ"
+        )
 
 
-def reloaded(subject: Subject, made: Any) -> Any:
+def reloaded(subject: Subject, translator: Any) -> Any:
     """A translator, saved and loaded."""
-    targets = made.families if isinstance(made, LearnedTranslator) else (made.target,)
-    source, target, *further = (_described(subject, adapter) for adapter in (made.source, *targets))
+    targets = translator.families if isinstance(translator, LearnedTranslator) else (translator.target,)
+    source, target, *further = (_described(subject, adapter) for adapter in (translator.source, *targets))
     with TemporaryDirectory() as folder:
         place = Path(folder) / "translator"
-        save_translator(place, made, subject.name, source, target, further)
+        save_translator(place, translator, subject.name, source, target, further)
         return load_translator(place, subject.registry)
 
 
@@ -260,11 +264,11 @@ def _described(subject: Subject, adapter: BlockAdapter) -> ComponentConfig:
 def sources_that_never_vary_do_no_harm(subject: Subject) -> None:
     """Started on constant blocks, or on one alone, it writes finite values."""
     for pair in some_pairs(subject):
-        made, source = pair.translator, pair.translator.source
+        translator, source = pair.translator, pair.translator.source
         constant = {name: torch.ones_like(t) for name, t in pair.hosts.source.items()}
         still = replace(pair, hosts=replace(pair.hosts, source=constant))
         for what, given, index in (("constant blocks", still, (0, 1, 2)), ("one block", pair, (0,))):
-            fresh, around = built(subject, source, made.target).translator, surroundings(given, index)
+            fresh, around = built(subject, source, translator.target).translator, surroundings(given, index)
             assert around.hosts is not None
             fresh.start(source.read(copied(around.hosts.source)), around)
             written = translated(replace(given, translator=fresh), index)

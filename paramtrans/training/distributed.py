@@ -34,7 +34,11 @@ class ProcessGroup:
         return cut(count, self.size)[self.rank]
 
     def add(self, tensors: Sequence[Tensor]) -> None:
-        """Put the sum over all processes in place of each tensor; all are of one type, and in the same order."""
+        """Put the sum over all processes in place of each tensor.
+
+        Args:
+            tensors: All of one type, and in the same order in every process.
+        """
         if self.size > 1:
             whole = torch.cat([tensor.flatten() for tensor in tensors])
             dist.all_reduce(whole)

@@ -20,7 +20,7 @@ from paramtrans.backends.host_runner import HostRunner
 from paramtrans.builder import Builder
 from paramtrans.errors import ConfigError, StopRun, TrainingError
 from paramtrans.evaluation import accuracy
-from paramtrans.storage import files
+from paramtrans.storage import json_files
 from paramtrans.storage.training_checkpoint import Checkpoint
 from paramtrans.training.distributed import ProcessGroup, cut
 from paramtrans.training.records import Drawn, History, TrainingStep
@@ -54,7 +54,7 @@ class Trainer:
     ) -> None:
         """`others` are selection hosts of further tasks, which count as much as those of the run's own."""
         self.builder, self.translator = builder, translator.to(builder.device)
-        identity = {"format": FORMAT, "config": files.digest(builder.config.identity())}
+        identity = {"format": FORMAT, "config": json_files.digest(builder.config.identity())}
         self.checkpoint = Checkpoint(checkpoint, identity)
         assert builder.config.training is not None  # required where a translator learns
         self.options, self.processes = builder.config.training, processes or ProcessGroup()
@@ -140,7 +140,15 @@ class Trainer:
             yield order[start : start + self.options.batch_size]
 
     def step(self, chosen: list[int], generator: torch.Generator) -> Tensor:
-        """One optimiser step on the hosts at `chosen`; returns the loss, a scalar outside any graph."""
+        """One optimiser step.
+
+        Args:
+            chosen: Numbers of the training hosts it is about.
+            generator: Where augmentation draws from.
+
+        Returns:
+            The loss, a scalar outside any graph.
+        """
         count = len(self.training_steps)
         number = int(torch.randint(count, (), generator=generator)) if count > 1 else 0
         drawn = self._draw(chosen, generator, targets=not number)  # trained targets are of the run's own kind
@@ -213,21 +221,29 @@ class Trainer:
     def accuracy(
         self, hosts: Hosts, split: str, builder: Builder | None = None, step: TrainingStep | None = None
     ) -> float:
-        """Mean accuracy of hosts as translated now, on a split of their task: the run's own, or that of `builder`; the
-        target block is the run's own, or that of `step`."""
+        """Mean accuracy of hosts as they are translated now, in percent.
+
+        Args:
+            hosts: The hosts.
+            split: The split of their task that they are tried on.
+            builder: That of their task, where it is not the run's own.
+            step: That of their target block, where it is not the run's own.
+        """
         builder, hosts = builder or self.builder, hosts.to(self.builder.device)
         translator, runner = (step.translator, step.runner) if step else (self.translator, builder.runner)
         translated = translator.translate(hosts.source, Context(hosts, runner))
         images = builder.task.split(split).first(builder.config.evaluation.examples)
-        found = accuracy.accuracies(runner, hosts, {"translated": (runner.target, translated)}, images, builder.device)
-        return found["translated"].mean().item()
+        by_method = accuracy.accuracies(
+            runner, hosts, {"translated": (runner.target, translated)}, images, builder.device
+        )
+        return by_method["translated"].mean().item()
 
     def _evaluate(self, epoch: int) -> float:
         """Accuracy of the selection hosts on images held out of training, the mean over target blocks; keeps the best
         weights."""
-        found = [self.accuracy(hosts, "holdout", builder) for builder, hosts in self.select]
-        found += [self.accuracy(self.select[0][1], "holdout", step=step) for step in self.training_steps[1:]]
-        mean = sum(found) / len(found)
+        accuracies = [self.accuracy(hosts, "holdout", builder) for builder, hosts in self.select]
+        accuracies += [self.accuracy(self.select[0][1], "holdout", step=step) for step in self.training_steps[1:]]
+        mean = sum(accuracies) / len(accuracies)
         if self.history.best_accuracy is None or mean > self.history.best_accuracy:
             self.history.best_accuracy, self.history.best_epoch = mean, epoch
             self.best = {name: tensor.clone() for name, tensor in self.translator.state_dict().items()}
@@ -264,10 +280,10 @@ class Trainer:
 
     def _resume(self) -> None:
         """Take up the latest point there is."""
-        found = self.checkpoint.latest()
-        if found is None:
+        point = self.checkpoint.latest()
+        if point is None:
             return
-        tensors, record = found
+        tensors, record = point
         on_device = {name: t.to(self.builder.device) for name, t in tensors.items()}
         self.translator.load_state_dict(_below("now.", on_device))
         self.best = _below("best.", on_device)

@@ -34,11 +34,24 @@ class LearnedTranslator(Translator, nn.Module):
         Translator.__init__(self, options, source, target)
 
     def start(self, reading: Params, context: Context) -> None:
-        """Called once before training with all training hosts and what is read of their sources, to set statistics."""
+        """Set statistics. Called once before training.
+
+        Args:
+            reading: What is read of the sources of all training hosts, each `[hosts, *shape]`.
+            context: These hosts.
+        """
 
     @abstractmethod
     def forward(self, reading: Params, context: Context | None = None) -> Params:
-        """What `source.read` returned (possibly augmented) → target blocks, differentiable in the weights."""
+        """Target blocks, differentiable in the weights.
+
+        Args:
+            reading: What `source.read` returned (possibly augmented), each `[models, *shape]`.
+            context: As in `translate`.
+
+        Returns:
+            Stacked tensors of `target.spec`.
+        """
 
     @property
     def families(self) -> tuple[BlockAdapter, ...]:
@@ -48,15 +61,23 @@ class LearnedTranslator(Translator, nn.Module):
     def add_family(self, target: BlockAdapter) -> None:
         """Make room for target blocks of a further family, with new weights; a known one stays as it is.
 
-        Called before training. Raises `SpecMismatch` where blocks of one family alone are written, as they are unless
-        a subclass knows better.
+        Args:
+            target: A block of the family. Called before training.
+
+        Raises:
+            SpecMismatch: blocks of one family alone are written, as they are unless a subclass knows better.
         """
         raise SpecMismatch(f"{type(self).__name__} writes blocks of one family; train another for other families")
 
     def resized(self, source: BlockAdapter, target: BlockAdapter) -> Self:
-        """The same translator, sharing its weights, for blocks at other sizes, the target of any family that it writes.
+        """The same translator, sharing its weights, for blocks at other sizes.
 
-        Raises `SpecMismatch` where the weights fit one size alone, as they do unless a subclass knows better.
+        Args:
+            source: The source block.
+            target: The target block, of any family that the translator writes.
+
+        Raises:
+            SpecMismatch: the weights fit one size alone, as they do unless a subclass knows better.
         """
         raise SpecMismatch(f"{type(self).__name__} translates blocks of one size; train another for other sizes")
 
@@ -84,7 +105,11 @@ class TokenOptions(BaseOptions):
 
 
 class TokenTranslator(LearnedTranslator):
-    """Source block → tokens → backbone → tokens → target block, for any sizes and any pair of families."""
+    """Source block → tokens → backbone → tokens → target block, for any sizes and any pair of families.
+
+    Tokens and the linear map in and out of the backbone are those of KT, section 3; `TokenLayout` says how a block is
+    cut into tokens.
+    """
 
     Options: ClassVar[type[BaseOptions]] = TokenOptions
     options: TokenOptions
@@ -115,9 +140,13 @@ class TokenTranslator(LearnedTranslator):
 
     @abstractmethod
     def build(self, source: tuple[int, int], target: tuple[int, int]) -> nn.Module:
-        """The backbone: `[models, *source]` tokens → `[models, *target]`, sizes as (count, width).
+        """The backbone, which maps `[models, *source]` tokens to `[models, *target]`.
 
         Its last Linear or Conv1d must be the layer that writes.
+
+        Args:
+            source: Number of the source's tokens, and values in each.
+            target: The same of the target's.
         """
 
     def start(self, reading: Params, context: Context) -> None:
@@ -139,7 +168,12 @@ class TokenTranslator(LearnedTranslator):
 
 
 def positive(params: Params, spec: BlockSpec) -> Params:
-    """Tensors that must be positive go through softplus; the others stay as they are."""
+    """Running variances through softplus, which keeps them above zero; other tensors stay as they are.
+
+    Args:
+        params: Stacked tensors of `spec`, unbounded.
+        spec: It says which tensors must be positive.
+    """
     above_zero = {tensor.name for tensor in spec.tensors if tensor.positive}
     return {name: softplus(t) if name in above_zero else t for name, t in params.items()}
 
@@ -151,9 +185,14 @@ def before_positive(params: Params, spec: BlockSpec) -> Params:
 
 
 def template(target: BlockAdapter, seed: int) -> tuple[Params, Params]:
-    """One default-initialised block before `positive`, and for each of its values how far learning typically moves it.
+    """A block to start from, and how far learning typically moves each of its values.
 
-    Both are stacks of one model.
+    Args:
+        target: The block; it is initialised as its module is by default.
+        seed: What the block is drawn from.
+
+    Returns:
+        The block before `positive`, and one scale for each value; both are stacks of one model.
     """
     block = initial(target.module, [seeds.derive(seed, "template")])
     scale = {}

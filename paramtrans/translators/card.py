@@ -11,8 +11,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from paramtrans.api.records import BlockCosts, Document, Evaluation, MethodResult, OwnTranslator, RunRecord, Trained
+from paramtrans.errors import Damaged
 from paramtrans.report import html
-from paramtrans.storage import files
+from paramtrans.storage import files, json_files
 from paramtrans.utils.templates import environment
 
 FORMAT = 1
@@ -59,7 +60,7 @@ def of_run(record: RunRecord, evaluation: Evaluation) -> Card:
 
 def write(folder: Path, card: Card) -> None:
     """Write a card into a translator's folder: `card.json`, and `README.md`, which hubs show."""
-    files.write_sealed(folder / CARD, {"format": FORMAT, **card.model_dump(mode="json", exclude_unset=True)})
+    json_files.write_sealed(folder / CARD, {"format": FORMAT, **card.model_dump(mode="json", exclude_unset=True)})
     files.write_bytes(folder / PAGE, page(card).encode("utf-8", errors="replace"))
 
 
@@ -68,14 +69,14 @@ def read(folder: Path) -> Card | None:
     path = folder / CARD
     if not os.path.lexists(path):
         return None
-    document = files.unsealed(path, files.read_json(path))
-    files.check_format(path, document.get("format"), (FORMAT,))
+    document = json_files.unsealed(path, json_files.read_json(path))
+    json_files.check_format(path, document.get("format"), (FORMAT,))
     try:
         return Card.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise files.Damaged(f"{path}: is no card of a translator: {where}: {first['msg']}") from error
+        raise Damaged(f"{path}: is no card of a translator: {where}: {first['msg']}") from error
 
 
 def page(card: Card) -> str:

@@ -44,8 +44,8 @@ class Method:
         inputs = self._inputs(hosts, runner, seed)
         blocks = start.blocks if start else None
         for number, translator in enumerate(self.translators):
-            own = self.probes is not None and self.probes.own_inputs
-            context = Context(hosts, runner, inputs, own, blocks, seeds.derive(seed, "translator", number))
+            own_inputs = self.probes is not None and self.probes.own_inputs
+            context = Context(hosts, runner, inputs, own_inputs, blocks, seeds.derive(seed, "translator", number))
             blocks = translator.translate(hosts.source, context)
         assert blocks is not None  # a method has a translator, or a start
         images = len(inputs) if inputs is not None and self.probes is not None and self.probes.real else 0

@@ -32,7 +32,16 @@ class PretrainedTranslator(Translator):
         return self.translator.translate(source, context)
 
     def save_pretrained(self, save_directory: str | Path, *, registry: Registry | None = None) -> None:
-        """Write a folder that `from_pretrained` and `load_translator` read; with a card where there is one."""
+        """Write a folder that `from_pretrained` and `load_translator` read; with a card where there is one.
+
+        Args:
+            save_directory: The folder; made if need be.
+            registry: Where the names of components are looked up; all plugins that are installed unless given.
+
+        Raises:
+            StoreError: the folder cannot be written.
+            UnknownName: no plugin announces one of its components.
+        """
         folder, registry = Path(save_directory), registry or components()
         inner = self.translator
         targets = inner.families if isinstance(inner, LearnedTranslator) else (inner.target,)
@@ -46,6 +55,13 @@ class PretrainedTranslator(Translator):
         """From a folder, or by the name of one that a plugin brings; from a hub: `paramtrans.hub.HubTranslator`.
 
         Nothing is unpickled, and no file can name code: components are looked up among the installed plugins.
+
+        Args:
+            pretrained_model_name_or_path: The folder, that of a run, or the name.
+            registry: Where components are looked up; all plugins that are installed unless given.
+
+        Raises:
+            StoreError: the folder is missing, damaged or too new.
         """
         registry = registry or components()
         folder = find_translator(pretrained_model_name_or_path, registry)

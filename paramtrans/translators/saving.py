@@ -13,10 +13,10 @@ from torch import nn
 from paramtrans._version import __version__
 from paramtrans.api.translator import Translator
 from paramtrans.config.components import MAX_PARTS, ComponentConfig
-from paramtrans.errors import ConfigError, SpecMismatch, StoreError
+from paramtrans.errors import ConfigError, Damaged, SpecMismatch, StoreError
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
-from paramtrans.storage import files
+from paramtrans.storage import json_files, sealed_params
 from paramtrans.translators.base import LearnedTranslator
 from paramtrans.utils import memory
 from paramtrans.utils.surroundings import pinned
@@ -43,10 +43,21 @@ def save_translator(
     target: ComponentConfig,
     further: Sequence[ComponentConfig] = (),
 ) -> None:
-    """Write a translator as `load_translator` reads it; `source` and `target` say how its adapters are made, `further`
-    how targets of the other families are that it writes."""
+    """Write a translator as `load_translator` reads it: JSON and safetensors, each with a checksum.
+
+    Args:
+        folder: Where its files go; made if need be, files of these names are replaced.
+        translator: What is saved.
+        name: The translator's name in configs.
+        source: How its source adapter is made.
+        target: How its target adapter is made.
+        further: How targets of the other families are made that it writes.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
     weights = translator.state_dict() if isinstance(translator, nn.Module) else {}
-    files.save_params(folder / WEIGHTS, weights, {"format": FORMAT})
+    sealed_params.save_params(folder / WEIGHTS, weights, {"format": FORMAT})
     description = {
         "format": FORMAT,
         "paramtrans": __version__,
@@ -54,16 +65,22 @@ def save_translator(
         "source": source.model_dump(mode="json"),
         "target": target.model_dump(mode="json"),
         **({"further": [part.model_dump(mode="json") for part in further]} if further else {}),
-        "weights_sha256": files.load_record(folder / WEIGHTS)["sha256"],
+        "weights_sha256": sealed_params.load_record(folder / WEIGHTS)["sha256"],
     }
-    files.write_sealed(folder / DESCRIPTION, description)
+    json_files.write_sealed(folder / DESCRIPTION, description)
 
 
 @pinned()
 def load_translator(folder: Path | str, registry: Registry | None = None) -> Translator:
-    """A translator from its folder, a run's folder, or by the name of one that a plugin brings; ready to translate.
+    """A translator from disk, ready to translate. Nothing is unpickled.
 
-    Raises `StoreError` where the folder is missing, damaged or too new.
+    Args:
+        folder: Its folder, that of a run, or the name of one that a plugin brings.
+        registry: Where its components are looked up; all plugins that are installed unless given.
+
+    Raises:
+        StoreError: the folder is missing, damaged or too new.
+        UnknownName: no plugin brings one of its components.
 
     >>> translator = load_translator("runs/mnist_conv_to_conv")  # doctest: +SKIP
     >>> translator = load_translator("mnist_conv_to_conv")  # doctest: +SKIP
@@ -79,7 +96,7 @@ def load_translator(folder: Path | str, registry: Registry | None = None) -> Tra
     except (ConfigError, SpecMismatch) as error:
         raise StoreError(f"{folder / DESCRIPTION}: {error}; it was damaged, or written for other plugins") from error
     state = translator.state_dict().values() if isinstance(translator, nn.Module) else ()
-    weights, record = files.load_params(folder / WEIGHTS, at_most=sum(tensor.nbytes for tensor in state))
+    weights, record = sealed_params.load_params(folder / WEIGHTS, at_most=sum(tensor.nbytes for tensor in state))
     if description.get("weights_sha256", record["sha256"]) != record["sha256"]:
         raise StoreError(f"{folder / WEIGHTS}: belongs to another {DESCRIPTION} than the one beside it")
     if isinstance(translator, nn.Module):
@@ -93,41 +110,62 @@ def load_translator(folder: Path | str, registry: Registry | None = None) -> Tra
 
 
 def find_translator(name: Path | str, registry: Registry) -> Path:
-    """The folder of a translator: itself, that of a run, or a pretrained one's by name; dashes may be underscores."""
+    """The folder of a translator.
+
+    Args:
+        name: That folder, a run's folder, or the name of a pretrained one, in which dashes may stand for underscores.
+        registry: Where pretrained translators are looked up.
+
+    Raises:
+        StoreError: there is none.
+    """
     folder = Path(name)
     for candidate in (folder, folder / "translator"):
         if (candidate / DESCRIPTION).exists():
             return candidate
-    known = {entry.name: entry for entry in registry.of_kind("pretrained_translator")}
-    if entry := known.get(str(name).replace("-", "_")):
+    pretrained = {entry.name: entry for entry in registry.of_kind("pretrained_translator")}
+    if entry := pretrained.get(str(name).replace("-", "_")):
         return Path(registry.load(entry.kind, entry.name))
-    offered = f"pretrained translators are {', '.join(sorted(known))}" if known else "no plugin brings pretrained ones"
+    offered = (
+        f"pretrained translators are {', '.join(sorted(pretrained))}"
+        if pretrained
+        else "no plugin brings pretrained ones"
+    )
     raise StoreError(f"{folder / DESCRIPTION}: there is none; give a translator's folder or a run's ({offered})")
 
 
 def name_of(kind: str, component: Any, registry: Registry) -> ComponentConfig:
-    """How a config would name a component that exists; raises `UnknownName` where no plugin announces its class."""
+    """How a config would name a component that exists.
+
+    Args:
+        kind: What it is: `translator`, `block_adapter`, …
+        component: The component.
+        registry: Where its class is looked up.
+
+    Raises:
+        UnknownName: no plugin announces its class.
+    """
     options = component.options.model_dump(mode="json")
     return ComponentConfig.model_validate({"name": registry.name_of(kind, type(component)), **options})
 
 
 def _description(path: Path) -> dict[str, Any]:
     """The description of a translator, held to its checksum where its format has one."""
-    description = files.read_json(path)
-    found = description.get("format") if isinstance(description, dict) else None
-    if type(found) is not int:
+    description = json_files.read_json(path)
+    format_ = description.get("format") if isinstance(description, dict) else None
+    if type(format_) is not int:
         raise StoreError(f"{path}: is no description of a translator")
-    files.check_format(path, found, (1, FORMAT))
-    if found == 1 and files.SEAL not in description:
+    json_files.check_format(path, format_, (1, FORMAT))
+    if format_ == 1 and json_files.SEAL not in description:
         return dict(description)
-    return files.unsealed(path, description)
+    return json_files.unsealed(path, description)
 
 
 def _parts(description: dict[str, Any], path: Path) -> Described:
     try:
         return Described.model_validate({key: description.get(key, ()) for key in Described.model_fields})
     except ValidationError as error:
-        raise files.Damaged(f"{path}: {error.errors()[0]['msg']}; it was damaged after it was written") from error
+        raise Damaged(f"{path}: {error.errors()[0]['msg']}; it was damaged after it was written") from error
 
 
 def _created(parts: Described, registry: Registry) -> Translator:

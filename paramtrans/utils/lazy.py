@@ -14,8 +14,8 @@ def face(
     """`__getattr__`, `__dir__` and `__all__` of a package that hands on names.
 
     Args:
-        package: the package's `__name__`.
-        homes: the names by the module of the package, relative to it, in which they are defined.
+        package: The package's `__name__`.
+        homes: The names by the module of the package, relative to it, in which they are defined.
     """
     modules = {name: module for module, names in homes.items() for name in names}
 

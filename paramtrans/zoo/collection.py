@@ -19,15 +19,16 @@ class Zoos:
     def __init__(self, builder: Builder, cache: Path, registry: Registry) -> None:
         config = builder.config
         needs_own = config.report is None or config.report.begin != "fresh"
-        self.own = Zoo(builder, cache, ROLES if needs_own else ROLES[:2])
-        self.learning = [self.own]
+        self.main = Zoo(builder, cache, ROLES if needs_own else ROLES[:2])
+        """That of the run's own task."""
+        self.learning = [self.main]
         """Those whose training hosts the translator learns from."""
         for task in config.zoo.also:
             self.learning.append(Zoo(Builder(config.with_task(task), registry), cache, ROLES[:2]))
-        self.reported = self.own
+        self.reported = self.main
         """The one whose report hosts are reported on."""
         if config.report is not None:
-            begin = (config.report.begin, self.own) if needs_own else None
+            begin = (config.report.begin, self.main) if needs_own else None
             self.reported = Zoo(Builder(config.reported(), registry), cache, ROLES[2:], begin)
 
     @property
@@ -42,17 +43,19 @@ class Zoos:
 
     def unfit(self) -> Iterator[str]:
         """What keeps the blocks out of the hosts of further tasks, or objectives from learning from them."""
-        own = self.own.builder
+        builder = self.main.builder
         for zoo in self.all[1:]:
-            for name, adapter in (("source", own.source), ("target", own.target)):
+            for name, adapter in (("source", builder.source), ("target", builder.target)):
                 try:
                     check_fit(f"{name} block", adapter, zoo.builder.task.slot)
                 except SpecMismatch as error:
                     yield f"task {zoo.config.task.name}: {error}"
         if len(self.learning) > 1:
-            looking = [p.name for p, (_, o) in zip(own.config.objectives, own.objectives(), strict=True) if o.examples]
+            names = [
+                p.name for p, (_, o) in zip(builder.config.objectives, builder.objectives(), strict=True) if o.examples
+            ]
             yield from (
-                f"zoo.also: objective {name} looks at examples, which are of one task; use mse" for name in looking
+                f"zoo.also: objective {name} looks at examples, which are of one task; use mse" for name in names
             )
 
     def train(self) -> Hosts:
@@ -69,8 +72,8 @@ class Zoos:
 
     def pairs(self) -> Hosts | None:
         """The training hosts that have a trained target; None without any."""
-        found = [pairs for zoo in self.learning if (pairs := zoo.pairs()) is not None]
-        return Hosts.of(found) if found else None
+        stacks = [pairs for zoo in self.learning if (pairs := zoo.pairs()) is not None]
+        return Hosts.of(stacks) if stacks else None
 
     def check_again(self) -> None:
         """Raise `StoreError` where hosts from elsewhere are not all there, before anything is forgotten."""
@@ -91,10 +94,10 @@ class Zoos:
         return self._by_role(Zoo.count)
 
     def _by_role(self, number: Callable[[Zoo, str], int]) -> dict[str, int]:
-        found = {role: sum(number(zoo, role) for zoo in self.learning) for role in ROLES[:2]}
-        found["report"] = number(self.reported, "report")
+        counts = {role: sum(number(zoo, role) for zoo in self.learning) for role in ROLES[:2]}
+        counts["report"] = number(self.reported, "report")
         snapshots = sum(number(zoo, role) for zoo in self.learning for role in zoo.snapshots)
-        return found | ({"snapshots": snapshots} if snapshots else {})
+        return counts | ({"snapshots": snapshots} if snapshots else {})
 
     def used(self) -> dict[str, int]:
         """How many hosts of each role were used."""

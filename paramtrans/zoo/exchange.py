@@ -7,85 +7,23 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from paramtrans._version import __version__
 from paramtrans.api.hosts import in_hosts
 from paramtrans.api.stacking import Params
-from paramtrans.errors import StoreError
-from paramtrans.storage import files as store, outputs, outside
+from paramtrans.errors import Damaged, StoreError
+from paramtrans.storage import files, json_files, locks, outputs, outside, sealed_params
+from paramtrans.zoo.exchange_index import PLACE, Index
 from paramtrans.zoo.host_file import network_state
 from paramtrans.zoo.recipe import digest, hosts_digest
 
 FORMAT = 1
 INDEX = "index.json"
-PLACE = re.compile(
-    r"(hosts|targets/([0-9a-f]{16}))/(train(?:@0\.\d{1,20})?|select|report)-(\d{7})-(\d{7})\.safetensors"
-)
-"""Where a file may stand inside an exported zoo; nothing else is read."""
-
 Progress = Callable[[int], None]
-Size = Annotated[int, Field(ge=0)]
-Tensors = Annotated[
-    list[tuple[Annotated[str, Field(pattern=r"^\w+(\.\w+)*$", max_length=500)], list[Annotated[int, Field(ge=1)]]]],
-    Field(min_length=1),
-]
-"""Names of tensors with their shapes, of one host."""
-
-
-class Component(BaseModel):
-    """A named part of a recipe, with its options."""
-
-    model_config = ConfigDict(extra="allow")
-    name: Annotated[str, Field(pattern=r"^[\w.-]+$", max_length=100)]
-
-
-class TargetRecipe(BaseModel):
-    """What of a recipe is used here."""
-
-    format: Literal[1]
-    target: Component
-    tensors: Tensors
-
-
-class HostRecipe(BaseModel):
-    """What of a recipe is used here."""
-
-    format: Literal[1]
-    task: Component
-    source: Component
-    tensors: Tensors
-
-
-class Record(BaseModel):
-    """What every shard's record says."""
-
-    format: Literal[1]
-    step: Literal[1, 2]
-    role: str
-    start: Size
-    seeds: list[Size]
-    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    bytes: Size
-    sha256: str
-
-
-class Listed(BaseModel):
-    """A file in an index."""
-
-    path: str = Field(pattern=f"^{PLACE.pattern}$")
-    record: Record
-
-
-class Index(BaseModel):
-    """The index of an exported zoo."""
-
-    recipe: HostRecipe
-    targets: dict[str, TargetRecipe]
-    files: list[Listed]
 
 
 @dataclass(frozen=True)
@@ -115,10 +53,10 @@ class File:
 
     @property
     def _place(self) -> re.Match[str]:
-        found = PLACE.fullmatch(self.path)
-        if found is None:
-            raise store.Damaged(f"{self.path[:200]}: is no place of a file in a zoo")
-        return found
+        match = PLACE.fullmatch(self.path)
+        if match is None:
+            raise Damaged(f"{self.path[:200]}: is no place of a file in a zoo")
+        return match
 
     @property
     def numbers(self) -> range:
@@ -128,9 +66,9 @@ class File:
     def check(self, where: Path) -> None:
         """Raise `Damaged` unless the record says the same as the place."""
         expected = (2 if self.target else 1, self._place[3], self.numbers.start, self.count)
-        found = (self.record["step"], self.record["role"], self.record["start"], len(self.record["seeds"]))
-        if found != expected:
-            raise store.Damaged(f"{where}: its record is not that of {self.path}")
+        recorded = (self.record["step"], self.record["role"], self.record["start"], len(self.record["seeds"]))
+        if recorded != expected:
+            raise Damaged(f"{where}: its record is not that of {self.path}")
 
 
 @dataclass(frozen=True)
@@ -147,16 +85,16 @@ class Contents:
         """A file's tensors; raises `Damaged` unless they are what its record and the recipe say, `[hosts, *shape]`."""
         path = self.folder / file.path
         if path.is_symlink() or path.parent.resolve() != (self.folder.resolve() / file.path).parent:
-            raise store.Damaged(f"{path}: is a link, and might lead anywhere")
-        params = store.read_params(path, file.record)
+            raise Damaged(f"{path}: is a link, and might lead anywhere")
+        params = sealed_params.read_params(path, file.record)
         # Recipes have the names of a network, and those of a target block alone.
         listed = self.recipe["tensors"] if file.target is None else self.targets[file.target]["tensors"]
         in_file = in_hosts if file.target is None else "target.{}".format
         wanted = {in_file(name): (file.count, *shape) for name, shape in listed}
         if wanted != {name: tuple(tensor.shape) for name, tensor in params.items()}:
-            raise store.Damaged(f"{path}: its tensors are not those of the recipe")
+            raise Damaged(f"{path}: its tensors are not those of the recipe")
         if other := sorted({str(t.dtype) for t in params.values() if t.dtype != torch.float32}):
-            raise store.Damaged(f"{path}: holds {', '.join(other)}, and hosts are torch.float32")
+            raise Damaged(f"{path}: holds {', '.join(other)}, and hosts are torch.float32")
         return params
 
 
@@ -166,63 +104,93 @@ def contents(folder: Path) -> Contents:
         return _exported(folder)
     if not (folder / "recipe.json").exists():
         raise StoreError(f"{folder}: is no zoo: it holds neither {INDEX} nor recipe.json")
-    targets = {path.parent.name: store.read_json(path) for path in sorted(folder.glob("targets/*/recipe.json"))}
+    targets = {path.parent.name: json_files.read_json(path) for path in sorted(folder.glob("targets/*/recipe.json"))}
     shards = sorted([*folder.glob("hosts/*.safetensors.json"), *folder.glob("targets/*/*.safetensors.json")])
     listed = [
-        {"path": path.with_suffix("").relative_to(folder).as_posix(), "record": store.load_record(path.with_suffix(""))}
+        {
+            "path": path.with_suffix("").relative_to(folder).as_posix(),
+            "record": sealed_params.load_record(path.with_suffix("")),
+        }
         for path in shards
     ]
-    return _checked(folder, store.read_json(folder / "recipe.json"), targets, listed)
+    return _checked(folder, json_files.read_json(folder / "recipe.json"), targets, listed)
 
 
 def export(zoo: Contents, out: Path, progress: Progress = lambda done: None) -> None:
-    """Copy a zoo to a new folder. The index is written last, so that a folder with one is complete."""
+    """Copy a zoo to a new folder. The index is written last, so that a folder with one is complete.
+
+    Args:
+        zoo: What lies in the cache.
+        out: The new folder.
+        progress: Called with numbers of files done since its last call.
+
+    Raises:
+        StoreError: a file is damaged, or the folder cannot be written.
+    """
     outputs.check_folder(out, [zoo.folder])
     listed = []
     for file in zoo.files:
         tensors = {name: list(tensor.shape) for name, tensor in zoo.load(file).items()}
-        store.write_bytes(out / file.path, outside.content(zoo.folder / file.path))
+        files.write_bytes(out / file.path, outside.content(zoo.folder / file.path))
         listed.append({"path": file.path, "tensors": tensors, "record": file.record})
         progress(1)
     index = {"format": FORMAT, "paramtrans": __version__, "recipe": zoo.recipe, "targets": zoo.targets}
-    store.write_sealed(out / INDEX, {**index, "files": listed})
+    json_files.write_sealed(out / INDEX, {**index, "files": listed})
 
 
 def enter(zoo: Contents, cache: Path, progress: Progress = lambda done: None) -> Path:
-    """Put an exported zoo into the cache; returns its folder there. All is checked before anything is written.
+    """Put an exported zoo into the cache. All is checked before anything is written.
 
-    Raises `StoreError` where a file is damaged, or the cache holds another one in its place.
+    Args:
+        zoo: What lies in the exported folder.
+        cache: The cache's folder.
+        progress: Called with numbers of files done since its last call.
+
+    Returns:
+        The zoo's folder in the cache.
+
+    Raises:
+        StoreError: a file is damaged, or the cache holds another one in its place.
     """
     folder = cache / "zoos" / digest(zoo.recipe)
     for file in zoo.files:
         params = zoo.load(file)
         if file.target is not None and file.record.get("hosts_sha256") != _hosts(zoo, file):
-            raise store.Damaged(f"{zoo.folder / file.path}: its targets were trained in other hosts than those here")
-        if store.record_path(folder / file.path).exists() and not _same(
-            params, store.load_params(folder / file.path)[0]
+            raise Damaged(f"{zoo.folder / file.path}: its targets were trained in other hosts than those here")
+        if sealed_params.record_path(folder / file.path).exists() and not _same(
+            params, sealed_params.load_params(folder / file.path)[0]
         ):
             raise StoreError(
                 f"{folder / file.path}: is there already, and differs; remove that zoo, or use another cache"
             )
         progress(1)
-    with store.locked(folder, "choose another cache"):
-        store.write_json(folder / "recipe.json", zoo.recipe)
+    with locks.locked(folder, "choose another cache"):
+        json_files.write_json(folder / "recipe.json", zoo.recipe)
         for name, recipe in zoo.targets.items():
-            store.write_json(folder / "targets" / name / "recipe.json", recipe)
+            json_files.write_json(folder / "targets" / name / "recipe.json", recipe)
         for file in zoo.files:
             kept = {key: value for key, value in file.record.items() if key not in ("bytes", "sha256")}
-            store.save_params(folder / file.path, zoo.load(file), kept)
+            sealed_params.save_params(folder / file.path, zoo.load(file), kept)
             progress(1)
     return folder
 
 
 def take(zoo: Contents, role: str, number: int) -> Params:
-    """One host of a zoo as the state of a network; raises `StoreError` where it is not there."""
-    own = [file for file in zoo.files if file.target is None and file.role == role]
-    for file in own:
+    """One host of a zoo as the state of a network.
+
+    Args:
+        zoo: The zoo.
+        role: `train`, `select` or `report`.
+        number: Which of its hosts.
+
+    Raises:
+        StoreError: it is not there.
+    """
+    role_files = [file for file in zoo.files if file.target is None and file.role == role]
+    for file in role_files:
         if number in file.numbers:
             return network_state(zoo.load(file), number - file.numbers.start)
-    there = sum(file.count for file in own)
+    there = sum(file.count for file in role_files)
     raise StoreError(f"{zoo.folder}: has {there} hosts of role {role}, and no number {number} among them")
 
 
@@ -256,10 +224,10 @@ def _trained(zoo: Contents, target: str) -> int:
 
 def _exported(folder: Path) -> Contents:
     path = folder / INDEX
-    index = store.unsealed(path, store.read_json(path))
+    index = json_files.unsealed(path, json_files.read_json(path))
     if type(index.get("format")) is not int:
-        raise store.Damaged(f"{path}: says no format; it is no index of a zoo")
-    store.check_format(path, index["format"], (FORMAT,))
+        raise Damaged(f"{path}: says no format; it is no index of a zoo")
+    json_files.check_format(path, index["format"], (FORMAT,))
     return _checked(folder, index.get("recipe"), index.get("targets"), index.get("files"))
 
 
@@ -270,16 +238,16 @@ def _checked(folder: Path, recipe: Any, targets: Any, listed: Any) -> Contents:
         Index.model_validate_json(json.dumps(document), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
-        raise store.Damaged(f"{folder}: {'.'.join(map(str, first['loc']))}: {first['msg']}; it was damaged") from error
-    if wrong := [name for name, found in targets.items() if digest(found) != name]:
-        raise store.Damaged(f"{folder}: target recipe {wrong[0][:40]} has another name than its content")
+        raise Damaged(f"{folder}: {'.'.join(map(str, first['loc']))}: {first['msg']}; it was damaged") from error
+    if wrong := [name for name, target in targets.items() if digest(target) != name]:
+        raise Damaged(f"{folder}: target recipe {wrong[0][:40]} has another name than its content")
     files = tuple(File(item["path"], item["record"]) for item in listed)
     if not files:
-        raise store.Damaged(f"{folder}: holds no file of hosts; it is no whole zoo")
+        raise Damaged(f"{folder}: holds no file of hosts; it is no whole zoo")
     for file in files:
         file.check(folder / file.path)
         if file.target is not None and file.target not in targets:
-            raise store.Damaged(f"{folder}: {file.path} belongs to no recipe there")
+            raise Damaged(f"{folder}: {file.path} belongs to no recipe there")
     return Contents(folder, recipe, targets, files)
 
 
@@ -289,5 +257,5 @@ def _hosts(zoo: Contents, file: File) -> str | None:
     return None if holder is None else hosts_digest(zoo.load(holder), file.count)
 
 
-def _same(one: Params, other: Params) -> bool:
-    return one.keys() == other.keys() and all(one[name].equal(other[name]) for name in one)
+def _same(first: Params, second: Params) -> bool:
+    return first.keys() == second.keys() and all(first[name].equal(second[name]) for name in first)

@@ -34,8 +34,18 @@ class Features:
 
 @torch.no_grad()
 def keep(task: Task, split: Split, former: Params, uses: int) -> Features | None:
-    """The features of hosts on the CPU whose images are used `uses` times each, all in all; None where they are made
-    anew each time: used too seldom, changed in ever new ways, or too many for the memory there is."""
+    """The features of hosts on the CPU, for all training images in all variants that the task draws.
+
+    Args:
+        task: It says how images are augmented and made inputs of.
+        split: The images.
+        former: Stacked former blocks, each `[hosts, *shape]`.
+        uses: How often each image is used, all in all.
+
+    Returns:
+        None where they are made anew each time: used too seldom, changed in ever new ways, or too many for the memory
+        there is.
+    """
     variants, count, shape = _variants(task), len(split), task.slot.shape
     if variants is None or uses < LEAST * variants * count or any(t.device.type != "cpu" for t in former.values()):
         return None

@@ -37,32 +37,32 @@ def of(builder: Builder, step: int) -> dict[str, Any]:
 
     What cannot be computed, such as the examples of data that are not there, is left out.
     """
-    known = _known.setdefault(builder, {})
-    if step not in known:
-        known[step] = {"providers": builder.providers(step), "computes": computed(builder, step)}
-    return known[step]
+    by_step = _known.setdefault(builder, {})
+    if step not in by_step:
+        by_step[step] = {"providers": builder.providers(step), "computes": computed(builder, step)}
+    return by_step[step]
 
 
 def computed(builder: Builder, step: int, data: bool = True) -> dict[str, Numbers]:
     """By part, numbers of what the code of a step computes; without `data`, of the blocks alone."""
     task = builder.task
     features = _noise(EXAMPLES, *task.slot.shape)
-    makers: dict[str, Callable[[], list[Tensor]]] = {"source": lambda: [_run(builder.source.module, features)]}
+    computations: dict[str, Callable[[], list[Tensor]]] = {"source": lambda: [_run(builder.source.module, features)]}
     if step == 2:
-        makers = {"target": lambda: [_run(builder.target.module, features)]}
-    makers["latter"] = lambda: [_run(task.latter, features)]
+        computations = {"target": lambda: [_run(builder.target.module, features)]}
+    computations["latter"] = lambda: [_run(task.latter, features)]
     if data:
-        makers |= {name: lambda name=name: _examples(builder, name) for name in SPLITS}  # type: ignore[misc]
-        makers["augment"] = lambda: [_augmented(builder)]
-    found = {}
-    for name, make in makers.items():
+        computations |= {name: lambda name=name: _examples(builder, name) for name in SPLITS}  # type: ignore[misc]
+        computations["augment"] = lambda: [_augmented(builder)]
+    fingerprints = {}
+    for name, compute in computations.items():
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
-                found[name] = [number for tensor in make() for number in _numbers(tensor)]
+                fingerprints[name] = [number for tensor in compute() for number in _numbers(tensor)]
         except Exception as error:  # whatever a component does where it is not used as in a run
             logger.debug("no fingerprint of %s: %s", name, error)
-    return found
+    return fingerprints
 
 
 def of_blocks(builder: Builder) -> dict[str, Any]:
@@ -87,16 +87,16 @@ def newer(then: Any, now: Mapping[str, Any]) -> str | None:
 
 def _versions(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     before, here = then.get("providers", {}), now.get("providers", {})
-    found = {f"{before[part]} then, {here[part]} now" for part in here if before.get(part, here[part]) != here[part]}
-    return f" ({'; '.join(sorted(found))})" if found else ""
+    changes = {f"{before[part]} then, {here[part]} now" for part in here if before.get(part, here[part]) != here[part]}
+    return f" ({'; '.join(sorted(changes))})" if changes else ""
 
 
-def _same(one: Numbers, other: Numbers) -> bool:
-    if len(one) != len(other):
+def _same(first: Numbers, second: Numbers) -> bool:
+    if len(first) != len(second):
         return False
-    largest = max((abs(number) for number in (*one, *other)), default=0.0)
+    largest = max((abs(number) for number in (*first, *second)), default=0.0)
     return all(
-        math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=TOLERANCE * largest) for a, b in zip(one, other, strict=True)
+        math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=TOLERANCE * largest) for a, b in zip(first, second, strict=True)
     )
 
 
@@ -112,12 +112,12 @@ def _run(build: Callable[[], nn.Module], inputs: Tensor) -> Tensor:
 
 def _examples(builder: Builder, name: str) -> list[Tensor]:
     """The first examples of a split as a fresh host sees them, what it makes of them, and their loss."""
-    task, some = builder.task, builder.task.split(name).first(EXAMPLES)
-    inputs = task.to_input(some.inputs)
+    task, examples = builder.task, builder.task.split(name).first(EXAMPLES)
+    inputs = task.to_input(examples.inputs)
     entered = _run(task.former, inputs)
     outputs = _run(task.latter, entered)
-    losses = task.loss(outputs[None], some.labels[None])
-    return [inputs, entered, some.labels, losses, task.score(outputs[None], some.labels)]
+    losses = task.loss(outputs[None], examples.labels[None])
+    return [inputs, entered, examples.labels, losses, task.score(outputs[None], examples.labels)]
 
 
 def _augmented(builder: Builder) -> Tensor:
@@ -132,20 +132,26 @@ def _numbers(tensor: Tensor) -> Numbers:
     if not len(values) or not values.isfinite().all():
         return [float(len(values))]
     weights = torch.linspace(-1, 1, len(values), dtype=torch.float64)
-    found = [
+    statistics = [
         values.mean(),
         values.square().mean().sqrt(),
         (values * weights).mean(),
         (values * weights.square()).mean(),
     ]
-    return [float(f"{float(number):.6g}") for number in found]
+    return [float(f"{float(number):.6g}") for number in statistics]
 
 
-def check(recorded: Any, now: dict[str, Any], path: Path, said: set[str]) -> None:
-    """Raise `Damaged` for a file that other code or data made; one of another version that computes the same is used,
-    which is logged once for each that is not among those `said`."""
-    if other := difference(recorded, now):
-        raise Damaged(f"{path}: was made by other code or data: {other}")
-    if (version := newer(recorded, now)) and version not in said:
-        said.add(version)
+def check(recorded: Any, now: dict[str, Any], path: Path, warned: set[str]) -> None:
+    """Raise `Damaged` for a file that other code or data made; one of another version that computes the same is used.
+
+    Args:
+        recorded: What `of` gave when the file was made.
+        now: What it gives now.
+        path: The file.
+        warned: Versions that were logged before; others are logged, and added.
+    """
+    if change := difference(recorded, now):
+        raise Damaged(f"{path}: was made by other code or data: {change}")
+    if (version := newer(recorded, now)) and version not in warned:
+        warned.add(version)
         logger.warning("%s: made by %s, which computes the same on what was tried; it is used", path, version)

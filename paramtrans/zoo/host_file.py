@@ -63,16 +63,24 @@ class HostFile:
 
     def has_targets(self, specs: Iterable[TensorSpec]) -> bool:
         """Whether each host comes with a trained target of this kind."""
-        found = {name: tuple(tensor.shape[1:]) for name, tensor in split(self.tensors, "target").items()}
-        return bool(found) and found == {spec.name: spec.shape for spec in specs}
+        shapes = {name: tuple(tensor.shape[1:]) for name, tensor in split(self.tensors, "target").items()}
+        return bool(shapes) and shapes == {spec.name: spec.shape for spec in specs}
 
     def check(self, specs: Iterable[TensorSpec], count: int) -> None:
-        """Raise `StoreError` unless it holds `count` hosts of these tensors (of `former.*`, `source.*`, `latter.*`)."""
+        """Hold the file to what a config's hosts are.
+
+        Args:
+            specs: Tensors of `former.*`, `source.*` and `latter.*` of one host.
+            count: How many hosts are wanted.
+
+        Raises:
+            StoreError: it does not hold so many hosts of these tensors.
+        """
         expected = {spec.name: spec.shape for spec in specs}
-        found = {name: tensor for name, tensor in self.tensors.items() if not name.startswith("target.")}
-        if missing := sorted(expected.keys() - found.keys()):
+        tensors = {name: tensor for name, tensor in self.tensors.items() if not name.startswith("target.")}
+        if missing := sorted(expected.keys() - tensors.keys()):
             raise StoreError(f"{self.path}: lacks {', '.join(missing)}; name tensors as the hosts of this config do")
-        if extra := sorted(found.keys() - expected.keys()):
+        if extra := sorted(tensors.keys() - expected.keys()):
             raise StoreError(f"{self.path}: holds {', '.join(extra)}, which the hosts of this config do not have")
         for name, tensor in self.tensors.items():
             shape = (self.count, *expected[name]) if name in expected else (self.count, *tensor.shape[1:])

@@ -42,12 +42,25 @@ def train_hosts(
     at: Collection[int] = (),
     keep: Callable[[int, Params], None] = lambda step, hosts: None,
 ) -> Params:
-    """Step 1: one whole host from each seed. Returns `former.*`, `source.*` and `latter.*`, each `[hosts, *shape]`.
+    """Step 1 (KT, section 3): one whole host from each seed.
 
-    `begin` holds some or all of these, to begin with instead of fresh ones. The `frozen` parts (`former`, `source`,
-    `latter`) stay as they are, in eval mode; raises `TrainingError` if one does not, bit for bit.
+    Args:
+        task: Former, latter and the data.
+        source: The block in the slot.
+        options: Length, batches and optimiser.
+        host_seeds: One for each host: its initial parameters, the order of its images, and their augmentation.
+        device: Where it is computed.
+        progress: Called with numbers of steps done since its last call.
+        begin: Some or all tensors to begin with instead of fresh ones, each `[hosts, *shape]`.
+        frozen: Parts (`former`, `source`, `latter`) that stay as they are, in eval mode.
+        at: Numbers of steps after which `keep` is called.
+        keep: Gets the number of steps, and a copy of the hosts as they are then.
 
-    After each number of steps that is in `at`, `keep` gets it and a copy of the hosts as they are then.
+    Returns:
+        `former.*`, `source.*` and `latter.*`, each `[hosts, *shape]`.
+
+    Raises:
+        TrainingError: a frozen part is not what it was, bit for bit.
     """
     params = modules.initial(lambda: host_runner.network(task, source), host_seeds, device)
     params |= {in_network(name): tensor.to(device, copy=True) for name, tensor in (begin or {}).items()}
@@ -75,10 +88,22 @@ def train_targets(
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] = lambda steps: None,
 ) -> Params:
-    """Step 2: a target block in each host, between its former and latter, which stay as they are, in eval mode.
+    """Step 2 (KT, section 3): a target block in each host, between its former and latter, which stay as they are.
 
-    `hosts` is what `train_hosts` returned for the same seeds. Returns `target.*`. Raises `TrainingError` if a frozen
-    tensor is not what it was, bit for bit.
+    Args:
+        task: Former, latter and the data.
+        target: The block in the slot.
+        hosts: What `train_hosts` returned for the same seeds.
+        options: Length, batches and optimiser.
+        host_seeds: One for each host.
+        device: Where it is computed.
+        progress: Called with numbers of steps done since its last call.
+
+    Returns:
+        `target.*`, each `[hosts, *shape]`.
+
+    Raises:
+        TrainingError: a frozen tensor is not what it was, bit for bit.
     """
     step2_seeds = [seeds.derive(seed, "step2") for seed in host_seeds]
     frozen = {name: tensor.to(device) for name, tensor in hosts.items() if name.partition(".")[0] in FROZEN}
@@ -147,12 +172,21 @@ def batches_of(
     device: torch.device | str = "cpu",
     kept: Features | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless training batches: inputs `[hosts, size, ...]` as the network takes them, labels `[hosts, size]`.
-
-    Where features are `kept`, these are the inputs.
+    """Endless training batches.
 
     Each host sees every image once an epoch, in an order and with augmentations of its own seed, whatever other
     hosts stand beside it. The last batch of an epoch may be shorter. Images stay on `device` as they are stored.
+
+    Args:
+        task: It says how images are augmented and made inputs of.
+        split: The images.
+        host_seeds: One for each host.
+        size: Images in a batch.
+        device: Where batches are made.
+        kept: Features to take in place of inputs, where they are kept.
+
+    Yields:
+        Inputs `[hosts, size, ...]` as the network takes them, and labels `[hosts, size]`.
     """
     generators = [torch.Generator().manual_seed(seed) for seed in host_seeds]
     images, labels = split.inputs.to(device), split.labels.to(device)
@@ -160,11 +194,11 @@ def batches_of(
 
     def epoch() -> tuple[Tensor, Tensor]:
         """Each host's order of the images, `[hosts, images]`, and what it draws to change them."""
-        own = []
+        order_and_draws = []
         for generator in generators:
             order = torch.randperm(len(split), generator=generator)
-            own.append((order, order[:, None] if draws_itself else task.draws(len(split), generator)))
-        orders, drawn = zip(*own, strict=True)
+            order_and_draws.append((order, order[:, None] if draws_itself else task.draws(len(split), generator)))
+        orders, drawn = zip(*order_and_draws, strict=True)
         return torch.stack(orders), torch.stack(drawn)
 
     for orders, drawn in _ahead(epoch) if images.is_cuda and not draws_itself else iter(epoch, ()):
@@ -175,8 +209,8 @@ def batches_of(
                 continue
             raw = _at(images, chosen)
             if draws_itself:
-                own = zip(raw.cpu(), generators, strict=True)
-                raw = torch.stack([task.augment(batch, generator) for batch, generator in own]).to(device)
+                pairs = zip(raw.cpu(), generators, strict=True)
+                raw = torch.stack([task.augment(batch, generator) for batch, generator in pairs]).to(device)
             else:
                 raw = task.augmented(raw, chance)
             yield task.to_input(raw), _at(labels, chosen)
@@ -206,9 +240,9 @@ def _as_hosts(params: Params) -> Params:
     return {in_hosts(name): tensor for name, tensor in params_.detach(params).items()}
 
 
-def _same_bits(one: Tensor, other: Tensor) -> bool:
+def _same_bits(first: Tensor, second: Tensor) -> bool:
     """Bit for bit, so that a diverged host's NaN equals itself."""
-    return torch.equal(one.contiguous().view(torch.uint8), other.contiguous().view(torch.uint8))
+    return torch.equal(first.contiguous().view(torch.uint8), second.contiguous().view(torch.uint8))
 
 
 def _scheduler(

@@ -19,7 +19,7 @@ from paramtrans.api.stacking import Params
 from paramtrans.builder import Builder
 from paramtrans.config.schema import Config
 from paramtrans.plugins.manager import registry_of
-from paramtrans.storage import files
+from paramtrans.storage import sealed_params
 from paramtrans.zoo import fingerprint, host_training, warm_start
 from paramtrans.zoo.host_file import HostFile
 from paramtrans.zoo.recipe import host_seed, hosts_digest, identity, trained_as
@@ -36,34 +36,43 @@ def _builder(config: str, cache: Path, plugins: PluginSource) -> Builder:
 
 
 def do_job(job: Job, report: Report) -> None:
-    """Train one shard and write it. `report` is called with the number of steps done since its last call."""
+    """Train one shard and write it. Doing a job twice writes the same file.
+
+    Args:
+        job: The shard, and all that decides what is in it.
+        report: Called with the number of steps done since its last call.
+
+    Raises:
+        StoreError: a file that it reads is damaged, or the shard cannot be written.
+        TrainingError: a frozen part did not stay as it was.
+    """
     builder = _builder(json.dumps(job.config), job.cache, job.plugins)
     zoo, started = builder.config.zoo, time.monotonic()
-    own = [host_seed(zoo.seed, job.role, number) for number in range(job.start, job.stop)]
+    seeds = [host_seed(zoo.seed, job.role, number) for number in range(job.start, job.stop)]
     recorded: dict[str, Any] = {}
     file = HostFile(Path(zoo.report_from)) if job.given and zoo.report_from else None
     if job.step == 1 and file:
-        made = {job.role: file.hosts(job.start, job.stop)}
+        params = {job.role: file.hosts(job.start, job.stop)}
     elif job.step == 1:
         recorded = warm_start.recorded(job)
-        made = _hosts(job, builder, own, report)
+        params = _hosts(job, builder, seeds, report)
     else:
-        whole, _ = files.load_params(job.hosts)
-        first = params_.take(whole, range(len(own)))
-        recorded = {"hosts_sha256": hosts_digest(whole, len(own))}
+        whole, _ = sealed_params.load_params(job.hosts)
+        first = params_.take(whole, range(len(seeds)))
+        recorded = {"hosts_sha256": hosts_digest(whole, len(seeds))}
         if file:
             target = file.targets(job.start, job.stop)
         else:
             target = host_training.train_targets(
-                builder.task, builder.target, first, zoo.step2, own, builder.device, report
+                builder.task, builder.target, first, zoo.step2, seeds, builder.device, report
             )
-        made = {job.role: target}
+        params = {job.role: target}
     made_by = {"paramtrans": __version__, "torch": torch.__version__, "device": str(builder.device)}
     recorded[fingerprint.KEY] = fingerprint.of(builder, job.step)
     seconds = time.monotonic() - started
     for role, file_ in _files(job).items():
-        record = {**identity(job.step, role, job.start, own), **recorded, "seconds": seconds, "made_by": made_by}
-        files.save_params(file_, made[role], record)
+        record = {**identity(job.step, role, job.start, seeds), **recorded, "seconds": seconds, "made_by": made_by}
+        sealed_params.save_params(file_, params[role], record)
         seconds = 0.0  # what is kept on the way takes no more
 
 
@@ -72,14 +81,14 @@ def _files(job: Job) -> dict[str, Path]:
     return {job.role: job.file, **job.snapshots}
 
 
-def _hosts(job: Job, builder: Builder, own: list[int], report: Report) -> dict[str, Params]:
+def _hosts(job: Job, builder: Builder, seeds: list[int], report: Report) -> dict[str, Params]:
     """By role, the hosts of step 1 as they were after their share of it."""
-    begin, frozen = warm_start.of_job(job, len(own))
+    begin, frozen = warm_start.of_job(job, len(seeds))
     options, kept = builder.config.zoo.step1, dict[int, Params]()
     length = options.length(len(builder.task.split("train")))
     at = {role: max(1, round(length * trained_as(role)[1])) for role in _files(job)}
     wanted, keep = set(at.values()), kept.__setitem__
     host_training.train_hosts(
-        builder.task, builder.source, options, own, builder.device, report, begin, frozen, wanted, keep
+        builder.task, builder.source, options, seeds, builder.device, report, begin, frozen, wanted, keep
     )
     return {role: kept[step] for role, step in at.items()}

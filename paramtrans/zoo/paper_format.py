@@ -19,7 +19,7 @@ from paramtrans.api.modules import tensor_specs
 from paramtrans.api.specs import TensorSpec
 from paramtrans.api.stacking import Params, join
 from paramtrans.errors import StoreError
-from paramtrans.storage import files, torch_checkpoint
+from paramtrans.storage import locks, torch_checkpoint
 from paramtrans.zoo.recipe import Shard
 from paramtrans.zoo.zoo import ROLES, Zoo
 
@@ -35,7 +35,7 @@ Names = Mapping[str, Mapping[str, str]]
 
 
 @dataclass(frozen=True)
-class Job:
+class ShardModels:
     """A shard to be filled, and the models that go into it."""
 
     step: int
@@ -50,13 +50,13 @@ def is_published(folder: Path) -> bool:
 
 def models(folder: Path, parts: Sequence[str]) -> list[str]:
     """The names of the models that have a file in every part, in the order of their numbers."""
-    found = []
+    stems = []
     for part in parts:
         where = folder / FOLDERS[part]
         if not where.is_dir():
             raise StoreError(f"{where}: is missing; a published zoo has {', '.join(FOLDERS.values())}")
-        found.append({path.stem for path in where.iterdir() if path.suffix in SUFFIXES})
-    common = set.intersection(*found)
+        stems.append({path.stem for path in where.iterdir() if path.suffix in SUFFIXES})
+    common = set.intersection(*stems)
     if not common:
         raise StoreError(f"{folder}: no model has a file in each of {', '.join(FOLDERS[part] for part in parts)}")
     return sorted(common, key=lambda stem: [(int(n), "") if n.isdigit() else (0, n) for n in re.split(r"(\d+)", stem)])
@@ -83,12 +83,12 @@ def _state(path: Path, values: int) -> dict[str, Tensor]:
     """The tensors of a file, and nothing else it may hold; refused unread where it is far larger than they are."""
     if path.is_symlink():
         raise StoreError(f"{path}: is a symbolic link, and might lead anywhere")
-    found = torch_checkpoint.read(path, at_most=16 * values + SLACK)
-    if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
-        found = found["state_dict"]
-    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+    content = torch_checkpoint.read(path, at_most=16 * values + SLACK)
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise StoreError(f"{path}: holds no dictionary of tensors by name")
-    kept = {key: tensor for key, tensor in found.items() if not key.endswith(IGNORED)}
+    kept = {key: tensor for key, tensor in content.items() if not key.endswith(IGNORED)}
     for key, tensor in kept.items():
         plain = isinstance(tensor, Tensor) and tensor.layout == torch.strided and tensor.device.type == "cpu"
         if not plain or not tensor.is_floating_point():
@@ -111,8 +111,19 @@ def _paired(path: Path, state: Mapping[str, Tensor], specs: Sequence[TensorSpec]
 def enter(zoo: Zoo, folder: Path, names: Names, progress: Callable[[int], None] = lambda done: None) -> dict[str, int]:
     """Put a published zoo into the cache as a config's zoo: models in order, for training, selection and report.
 
-    Returns how many hosts each role got, and how many targets came with them. All is checked before anything is
-    written; raises `StoreError` where there are too few models, or one is of another architecture.
+    All is checked before anything is written.
+
+    Args:
+        zoo: The config's zoo.
+        folder: Where the published one is.
+        names: How its tensors are called here.
+        progress: Called with numbers of files done since its last call.
+
+    Returns:
+        How many hosts each role got, and how many targets came with them.
+
+    Raises:
+        StoreError: there are too few models, or one is of another architecture.
     """
     if not zoo.config.zoo.origin:
         raise StoreError("zoo.origin: give the zoo a name, so that it is never taken for one trained here")
@@ -124,13 +135,17 @@ def enter(zoo: Zoo, folder: Path, names: Names, progress: Callable[[int], None] 
     for role, count in wanted.items():
         of_role[role], taken = whole[taken : taken + count], taken + count
     with_target = set(models(folder, ["target"])) if (folder / FOLDERS["target"]).is_dir() else set()
-    jobs = [Job(1, shard, of_role[role][shard.start : shard.stop]) for role in ROLES for shard in zoo.host_shards(role)]
-    trained = [Job(2, s, of_role[role][s.start : s.stop]) for role in ROLES for s in zoo.target_shards(role)]
+    jobs = [
+        ShardModels(1, shard, of_role[role][shard.start : shard.stop])
+        for role in ROLES
+        for shard in zoo.host_shards(role)
+    ]
+    trained = [ShardModels(2, s, of_role[role][s.start : s.stop]) for role in ROLES for s in zoo.target_shards(role)]
     jobs += [job for job in trained if with_target.issuperset(job.models)]
     for job in jobs:  # everything is read once before anything is written
         _stacked(zoo, folder, job, names)
         progress(1)
-    with files.locked(zoo.dir, "choose another cache"):
+    with locks.locked(zoo.dir, "choose another cache"):
         for job in jobs:
             zoo.write_recipe(job.step)
             zoo.put(job.step, job.shard, _stacked(zoo, folder, job, names), {"imported": zoo.config.zoo.origin})
@@ -138,11 +153,11 @@ def enter(zoo: Zoo, folder: Path, names: Names, progress: Callable[[int], None] 
     return {**wanted, "targets": sum(len(job.models) for job in jobs if job.step == 2)}
 
 
-def _stacked(zoo: Zoo, folder: Path, job: Job, names: Names) -> Params:
+def _stacked(zoo: Zoo, folder: Path, job: ShardModels, names: Names) -> Params:
     """Parts of several models, as a shard holds them."""
     specs, parts = _specs(zoo), HOST if job.step == 1 else ("target",)
-    each = [join({part: load(folder, part, model, specs[part], names) for part in parts}) for model in job.models]
-    return {name: torch.stack([model[name] for model in each]) for name in each[0]}
+    states = [join({part: load(folder, part, name, specs[part], names) for part in parts}) for name in job.models]
+    return {name: torch.stack([state[name] for state in states]) for name in states[0]}
 
 
 def _specs(zoo: Zoo) -> dict[str, tuple[TensorSpec, ...]]:

@@ -10,7 +10,7 @@ from typing import Any
 from paramtrans.api.specs import TensorSpec
 from paramtrans.api.stacking import Params
 from paramtrans.config.schema import Config
-from paramtrans.storage import files
+from paramtrans.storage import json_files
 from paramtrans.utils import seeds
 
 FORMAT = 1
@@ -42,8 +42,8 @@ def snapshot(share: float) -> str:
 
 def trained_as(role: str) -> tuple[str, float]:
     """The role in which hosts are trained, and the share of step 1 after which they are kept; 1 but for snapshots."""
-    own, _, share = role.partition("@")
-    return own, float(share or 1)
+    base, _, share = role.partition("@")
+    return base, float(share or 1)
 
 
 def host_seed(zoo_seed: int, role: str, number: int) -> int:
@@ -77,22 +77,22 @@ def target_recipe(config: Config) -> dict[str, Any]:
     }
 
 
-def identity(step: int, role: str, start: int, own: list[int]) -> dict[str, Any]:
+def identity(step: int, role: str, start: int, seeds: list[int]) -> dict[str, Any]:
     """What a shard's record says of which shard it is."""
-    return {"format": FORMAT, "step": step, "role": role, "start": start, "seeds": own}
+    return {"format": FORMAT, "step": step, "role": role, "start": start, "seeds": seeds}
 
 
 def digest(recipe: dict[str, Any]) -> str:
     """A recipe's name on disk."""
-    return files.digest(recipe)[:16]
+    return json_files.digest(recipe)[:16]
 
 
 def hosts_digest(hosts: Params, count: int) -> str:
     """A checksum of the first `count` hosts of a shard, whatever others stand behind them."""
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for name in sorted(hosts):
-        found.update(hosts[name][:count].contiguous().numpy().tobytes())
-    return found.hexdigest()
+        sha256.update(hosts[name][:count].contiguous().numpy().tobytes())
+    return sha256.hexdigest()
 
 
 def tensors(specs: Iterable[TensorSpec]) -> dict[str, Any]:

@@ -64,11 +64,11 @@ class Trial:
 def held_by(module: torch.nn.Module) -> Iterator[dict[int, int]]:
     """Bytes by address of all that is kept for going backwards, but for the module's own weights."""
     held: dict[int, int] = {}
-    own = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
+    weights = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
+        if storage.data_ptr() not in weights:
             held[storage.data_ptr()] = storage.nbytes()
         return tensor
 

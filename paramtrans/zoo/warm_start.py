@@ -7,7 +7,7 @@ from typing import Any
 
 from paramtrans.api.job import Job
 from paramtrans.api.stacking import Params, take
-from paramtrans.storage import files
+from paramtrans.storage import sealed_params
 
 CHECKSUM = "begin_sha256"
 """In a shard's record: that of the file of hosts it began with."""
@@ -18,7 +18,7 @@ def of_job(job: Job, count: int) -> tuple[Params | None, frozenset[str]]:
     if job.begin is None:
         return None, frozenset()
     how, path = job.begin
-    hosts = take(files.load_params(path)[0], range(count))
+    hosts = take(sealed_params.load_params(path)[0], range(count))
     if how == "further":
         return hosts, frozenset()
     return {name: tensor for name, tensor in hosts.items() if name.startswith("source.")}, frozenset({"source"})
@@ -36,4 +36,4 @@ def is_recorded(record: dict[str, Any], hosts: Path) -> bool:
 
 def _checksum(path: Path) -> str:
     """As the file's own record has it; empty where there is none."""
-    return str(files.load_record(path)["sha256"]) if files.record_path(path).exists() else ""
+    return str(sealed_params.load_record(path)["sha256"]) if sealed_params.record_path(path).exists() else ""

@@ -17,10 +17,10 @@ from paramtrans.api.job import Job
 from paramtrans.api.stacking import Params
 from paramtrans.backends import host_runner
 from paramtrans.builder import Builder
-from paramtrans.errors import StoreError, TrainingError
-from paramtrans.storage import files
+from paramtrans.errors import Damaged, StoreError, TrainingError
+from paramtrans.storage import files, json_files, sealed_params
 from paramtrans.storage.shards import Shards
-from paramtrans.zoo import fingerprint, warm_start
+from paramtrans.zoo import fingerprint
 from paramtrans.zoo.host_file import HostFile
 from paramtrans.zoo.jobs import do_job as do_job
 from paramtrans.zoo.recipe import (
@@ -36,6 +36,7 @@ from paramtrans.zoo.recipe import (
     tensors,
     trained_as,
 )
+from paramtrans.zoo.reuse import CachedShard
 
 ROLES = ("train", "select", "report")
 
@@ -64,7 +65,7 @@ class Zoo:
         """Seeds of the hosts that were left out, by role."""
         self.target_dir = self.dir / "targets" / digest(self.target_recipe)
         self.builder = builder
-        self._said: set[str] = set()
+        self._warned: set[str] = set()
 
     @cached_property
     def given(self) -> HostFile | None:
@@ -92,27 +93,27 @@ class Zoo:
         path = folder / "recipe.json"
         try:
             if path.exists():
-                same = files.digest(files.read_json(path)) == files.digest(recipe)
+                same = json_files.digest(json_files.read_json(path)) == json_files.digest(recipe)
             else:
                 same = not any(folder.rglob("*.safetensors"))
-        except files.Damaged:
+        except Damaged:
             same = False
         if not same:
             logger.warning("%s: was changed or removed after it was written; it is written again", path)
-        files.write_json(path, recipe)
+        json_files.write_json(path, recipe)
 
     def seconds(self) -> float:
         """What the hosts and pairs that the translator learns from took to train, whenever that was."""
         roles = ("train", "select", *self.snapshots)
         paths = [self._path(1, shard) for role in roles for shard in self.host_shards(role)]
         paths += [self._path(2, shard) for shard in self.target_shards("train")]
-        return float(sum(files.load_record(path)["seconds"] for path in paths))
+        return float(sum(sealed_params.load_record(path)["seconds"] for path in paths))
 
     def seconds_per_target(self) -> float | None:
         """What step 2 took for one report host; None where it was not run here."""
         if self.given_targets:
             return None
-        records = [files.load_record(self._path(2, shard)) for shard in self.target_shards("report")]
+        records = [sealed_params.load_record(self._path(2, shard)) for shard in self.target_shards("report")]
         hosts = sum(len(record["seeds"]) for record in records)
         return sum(record["seconds"] for record in records) / hosts if hosts else None
 
@@ -122,8 +123,8 @@ class Zoo:
         return [snapshot(share) for share in self.config.zoo.snapshots]
 
     def count(self, role: str) -> int:
-        own, _ = trained_as(role)
-        return int(getattr(self.config.zoo, own)) if own in self.roles else 0
+        base, _ = trained_as(role)
+        return int(getattr(self.config.zoo, base)) if base in self.roles else 0
 
     def used(self, role: str) -> int:
         """Hosts of a role less those that were left out."""
@@ -147,7 +148,12 @@ class Zoo:
     def missing(self, step: int, outdated: int = 0) -> list[Job]:
         """Jobs for the shards of a step that are absent, or damaged (which is logged).
 
-        Shards that were there when `newest` returned `outdated` count as absent too.
+        Args:
+            step: 1 for whole hosts, 2 for target blocks.
+            outdated: Shards that were there when `newest` returned this count as absent too; 0 for none.
+
+        Raises:
+            StoreError: shards of a zoo that was made elsewhere are absent; they cannot be trained here.
         """
         absent = self.absent(step, 0 if step == 1 and self.config.zoo.origin else outdated)
         if absent and step == 1 and self.config.zoo.origin:
@@ -162,13 +168,14 @@ class Zoo:
 
         Where snapshots alone are absent, the first of them stands for the hosts.
         """
-        found = {}
+        absent = {}
         for shard in [shard for role in ROLES for shard in self._shards(step, role)]:
             on_the_way = self.snapshots if (step, shard.role) == (1, "train") else []
             wanted = [shard, *(replace(shard, role=role) for role in on_the_way)]
-            if lacking := [each for each in wanted if not self._is_whole(step, each, outdated)]:
-                found[lacking[0]] = lacking[1:]
-        return found
+            lacking = [part for part in wanted if not self._cached(step, part).is_reusable(outdated, self._warned)]
+            if lacking:
+                absent[lacking[0]] = lacking[1:]
+        return absent
 
     def load(self, role: str) -> Hosts:
         """The hosts of a role; with their trained targets where all of them have one. Diverged hosts are left out."""
@@ -180,23 +187,40 @@ class Zoo:
         return self._stack("train", count) if count else None
 
     def reader(self, step: int, role: str, prefixes: tuple[str, ...] = ("",)) -> Shards:
-        """The hosts (step 1) or targets (step 2) of a role as they are on disk, diverged ones too, for more than fit in
-        memory: `zoo.reader(1, "train", ("source.",)).take([5, 2])`."""
+        """The models of a role as they are on disk, diverged ones too, for more than fit in memory.
+
+        `zoo.reader(1, "train", ("source.",)).take([5, 2])` are the source blocks of two training hosts.
+
+        Args:
+            step: 1 for hosts, 2 for targets.
+            role: `train`, `select` or `report`.
+            prefixes: What the names of the tensors that are read begin with.
+        """
         return Shards([self._path(step, shard) for shard in self._shards(step, role)], prefixes)
 
     def newest(self) -> int:
         """When the last of this config's shards was written, as files tell time; 0 where there is none."""
         steps_, roles = ((1, self.host_shards), (2, self.target_shards)), (*ROLES, *self.snapshots)
         paths = [self._path(step, shard) for step, of_step in steps_ for role in roles for shard in of_step(role)]
-        return max((files.written(path, at_most=time.time_ns()) for path in paths), default=0)
+        return max((sealed_params.written(path, at_most=time.time_ns()) for path in paths), default=0)
 
     def put(self, step: int, shard: Shard, params: Params, made_by: dict[str, str]) -> None:
-        """Write a shard that was made elsewhere, as `do_job` writes those made here."""
+        """Write a shard that was made elsewhere, as `do_job` writes those made here.
+
+        Args:
+            step: 1 for hosts, 2 for targets.
+            shard: Which it is.
+            params: Its models, each `[hosts, *shape]`.
+            made_by: What made it, for its record.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
         record = identity(step, shard.role, shard.start, self._seeds(shard))
         if step == 2:
-            hosts, _ = files.load_params(self._hosts_file(shard))
+            hosts, _ = sealed_params.load_params(self._hosts_file(shard))
             record["hosts_sha256"] = hosts_digest(hosts, shard.stop - shard.start)
-        files.save_params(self._path(step, shard), params, {**record, "seconds": 0.0, "made_by": made_by})
+        sealed_params.save_params(self._path(step, shard), params, {**record, "seconds": 0.0, "made_by": made_by})
 
     def _stack(self, role: str, count: int) -> Hosts:
         """The first `count` hosts of a role."""
@@ -213,11 +237,11 @@ class Zoo:
         """The first `count` models of some shards; each shard is held only while it is copied."""
         whole: Params = {}
         for shard in used:
-            params = self._shard(step, shard)
+            params = self._cached(step, shard).load(self._warned)
             whole = whole or {name: tensor.new_empty(count, *tensor.shape[1:]) for name, tensor in params.items()}
             for name, tensor in params.items():
-                own = whole[name][shard.start : shard.stop]
-                own.copy_(tensor[: len(own)])
+                rows = whole[name][shard.start : shard.stop]
+                rows.copy_(tensor[: len(rows)])
         return whole
 
     def _finite(self, hosts: Hosts, role: str) -> Hosts:
@@ -239,35 +263,13 @@ class Zoo:
             folder = folder / self.given.digest[:16]
         return folder / shard.file
 
-    def _is_whole(self, step: int, shard: Shard, outdated: int = 0) -> bool:
-        """Whether a shard is there; a damaged one is reported, and counts as absent."""
-        path = self._path(step, shard)
-        if files.written(path) <= outdated:
-            if path.exists() and not outdated:
-                logger.warning("%s: has no record, so it was never finished; it is trained again", path)
-            return False
-        try:
-            self._shard(step, shard)
-        except files.Damaged as error:
-            logger.warning("%s; it is trained again", error)
-            return False
-        return True
-
-    def _shard(self, step: int, shard: Shard) -> Params:
-        """The parameters of a shard; raises `Damaged` where the file is not this shard, whole."""
-        path = self._path(step, shard)
-        params, record = files.load_params(path)
-        expected = identity(step, shard.role, shard.start, self._seeds(shard))
-        if different := [key for key, value in expected.items() if record.get(key) != value]:
-            raise files.Damaged(f"{path}: is another shard's file ({', '.join(different)} differ)")
-        fingerprint.check(record.get(fingerprint.KEY), fingerprint.of(self.builder, step), path, self._said)
-        if step == 1 and self.begin and not warm_start.is_recorded(record, self.begin[1]._hosts_file(shard)):
-            raise files.Damaged(f"{path}: began with other hosts than there are now")
-        if step == 2:
-            hosts, _ = files.load_params(self._hosts_file(shard))
-            if record.get("hosts_sha256") != hosts_digest(hosts, shard.stop - shard.start):
-                raise files.Damaged(f"{path}: its targets were trained in other hosts than there are now")
-        return params
+    def _cached(self, step: int, shard: Shard) -> CachedShard:
+        """A shard's file, and what it must say so that it is used again."""
+        hosts = self._hosts_file(shard) if step == 2 else None
+        if step == 1 and self.begin:
+            hosts = self.begin[1]._hosts_file(shard)
+        record = identity(step, shard.role, shard.start, self._seeds(shard))
+        return CachedShard(step, self._path(step, shard), record, lambda: fingerprint.of(self.builder, step), hosts)
 
     def _seeds(self, shard: Shard) -> list[int]:
         return [host_seed(self.config.zoo.seed, shard.role, number) for number in range(shard.start, shard.stop)]
@@ -282,7 +284,7 @@ class Zoo:
                 "stop": shard.stop,
                 "hosts": self._hosts_file(shard).absolute(),
                 "file": self._path(step, shard).absolute(),
-                "snapshots": {each.role: self._path(step, each).absolute() for each in snapshots},
+                "snapshots": {kept.role: self._path(step, kept).absolute() for kept in snapshots},
                 "cache": self.cache,
                 "plugins": self.builder.registry.source,
                 "given": shard.role == "report" and (self.given is not None if step == 1 else self.given_targets),

@@ -22,8 +22,8 @@ def main(named_runs: list[str]) -> None:
     for named in named_runs:
         name, _, folder = named.partition("=")
         record, evaluation = run_folder.read_finished(Path(folder))
-        known = card.of_run(record, evaluation).model_copy(update={"name": name})
-        PretrainedTranslator(load_translator(folder), known).save_pretrained(PACKAGE / name)
+        card_ = card.of_run(record, evaluation).model_copy(update={"name": name})
+        PretrainedTranslator(load_translator(folder), card_).save_pretrained(PACKAGE / name)
 
 
 if __name__ == "__main__":

@@ -90,9 +90,9 @@ class Page:
 def _replaced(text: str, place: str, body: str) -> str:
     """The text with another statement where one begins with `place` and ends in a bracket below its first letter."""
     pattern = re.compile(rf"^( *){re.escape(place)}.*?^\1\)\n", re.MULTILINE | re.DOTALL)
-    found, count = pattern.subn(lambda match: textwrap.indent(body, match[1]), text)
+    replaced, count = pattern.subn(lambda match: textwrap.indent(body, match[1]), text)
     assert count == 1, f"{count} statements begin with {place}"
-    return found
+    return replaced
 
 
 def _steady(printed: str) -> str:
@@ -103,12 +103,12 @@ def _steady(printed: str) -> str:
 
 def _transcript(page: Page, body: str) -> str:
     """The same commands with what they print; where the page leaves lines out rightly, it goes on doing so."""
-    found = []
+    lines = []
     for command, wanted in re.findall(r"^\$ ([^\n]*)\n(.*?)(?=^\$ |\Z)", body, re.MULTILINE | re.DOTALL):
         printed = page.command(command)
         given = printed + "\n" if printed else ""
-        found.append(f"$ {command}\n{wanted if _alike(wanted, given) else given}")
-    return "".join(found)
+        lines.append(f"$ {command}\n{wanted if _alike(wanted, given) else given}")
+    return "".join(lines)
 
 
 def _alike(wanted: str, given: str) -> bool:
@@ -152,10 +152,10 @@ def test_a_page_shows_what_its_code_does(name: str, tmp_path: Path) -> None:
     text = (ROOT / name).read_text()
     folder = tmp_path / "page"
     folder.mkdir()
-    found = run(Page(folder, tmp_path / "site"), text)
+    shown = run(Page(folder, tmp_path / "site"), text)
     if WRITE:
-        (ROOT / name).write_text(found)
-    assert found == text
+        (ROOT / name).write_text(shown)
+    assert shown == text
 
 
 CODE = [

@@ -54,8 +54,8 @@ def small_resnet(**options: Any) -> nn.Module:
 
 def blocks(page: Path) -> list[tuple[str, str, str]]:
     """Language, title and text of the blocks of a page that are run; a block with a title is a file."""
-    found = [(match["language"], match["info"], match["body"]) for match in FENCE.finditer(page.read_text())]
-    return [(language, _info(info).get("title", ""), body) for language, info, body in found if language in RUNNABLE]
+    fences = [(match["language"], match["info"], match["body"]) for match in FENCE.finditer(page.read_text())]
+    return [(language, _info(info).get("title", ""), body) for language, info, body in fences if language in RUNNABLE]
 
 
 def commands(body: str) -> list[str]:
@@ -98,7 +98,7 @@ def called(command: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_the_blocks_of_a_page_run_as_they_stand(page: Path, folder: Path) -> None:
-    known: dict[str, Any] = {
+    names: dict[str, Any] = {
         "network": small_resnet().eval(),
         "images": torch.from_numpy(numpy.load("images.npy")).float(),
     }
@@ -107,7 +107,7 @@ def test_the_blocks_of_a_page_run_as_they_stand(page: Path, folder: Path) -> Non
         if title:
             Path(title).write_text(body)
         elif language == "python":
-            exec(compile(body, str(page), "exec"), known)
+            exec(compile(body, str(page), "exec"), names)
         for command in commands(body) if language == "sh" else ():
             if not command.startswith(ELSEWHERE):
                 called(command)

@@ -95,16 +95,16 @@ def shards(shell: Shell) -> dict[str, bytes]:
 
 def test_standard_output_is_exactly_one_json_object(undisturbed) -> None:
     shell, done = undisturbed
-    found = json.loads(done.stdout, parse_constant=lambda text: pytest.fail(f"{text} is no JSON"))
+    answer = json.loads(done.stdout, parse_constant=lambda text: pytest.fail(f"{text} is no JSON"))
     assert done.stdout.count("\n") == 1
-    assert found.keys() >= {"run_dir", "seconds", "methods", "translator", "zoo"}
-    assert found["run_dir"] == str(shell.path / "run")
-    assert all(isinstance(value, float | int) and value >= 0 for value in found["seconds"].values())
-    assert found["translator"].keys() == {"name", "parameters", "flops", "target_bytes"}
-    assert found["translator"]["name"] == "mixer"
+    assert answer.keys() >= {"run_dir", "seconds", "methods", "translator", "zoo"}
+    assert answer["run_dir"] == str(shell.path / "run")
+    assert all(isinstance(value, float | int) and value >= 0 for value in answer["seconds"].values())
+    assert answer["translator"].keys() == {"name", "parameters", "flops", "target_bytes"}
+    assert answer["translator"]["name"] == "mixer"
     learned = [tensor for tensor in load_translator(shell.path / "run").parameters() if tensor.requires_grad]
-    assert found["translator"]["parameters"] == sum(tensor.numel() for tensor in learned)
-    assert found["zoo"] == {"train": 6, "select": 2, "report": 3}
+    assert answer["translator"]["parameters"] == sum(tensor.numel() for tensor in learned)
+    assert answer["zoo"] == {"train": 6, "select": 2, "report": 3}
 
 
 def test_all_methods_are_summarised_in_percent(undisturbed) -> None:

@@ -51,30 +51,30 @@ def do(capfd, *arguments: object) -> tuple[int, str, str]:
 
 
 def test_what_differs_is_pointed_out_and_nothing_else(runs, capfd) -> None:
-    one, other = runs("one"), runs("other", better=3.0, width=8)
-    found = json.loads(do(capfd, "compare", one, other, "--json")[1])
-    assert found["runs"] == ["one", "other"] and found["same_hosts"]
-    assert found["config"] == {"translator.width": {"one": 4, "other": 8}}
-    assert found["versions"] == {}
-    means = found["methods"]["translated"]
+    first, second = runs("one"), runs("other", better=3.0, width=8)
+    comparison = json.loads(do(capfd, "compare", first, second, "--json")[1])
+    assert comparison["runs"] == ["one", "other"] and comparison["same_hosts"]
+    assert comparison["config"] == {"translator.width": {"one": 4, "other": 8}}
+    assert comparison["versions"] == {}
+    means = comparison["methods"]["translated"]
     assert means["other"]["mean"] - means["one"]["mean"] == pytest.approx(3.0)
-    assert found["difference"]["other"]["mean"] == pytest.approx(3.0)
-    assert found["difference"]["other"]["ci95"] == pytest.approx([3.0, 3.0])
-    _, table, _ = do(capfd, "compare", one, other)
+    assert comparison["difference"]["other"]["mean"] == pytest.approx(3.0)
+    assert comparison["difference"]["other"]["ci95"] == pytest.approx([3.0, 3.0])
+    _, table, _ = do(capfd, "compare", first, second)
     assert "translator.width" in table and "host by host: +3.0" in table
 
 
 def test_runs_on_different_hosts_are_not_subtracted(runs, capfd) -> None:
-    one, other = runs("one"), runs("other", seed=1)
-    found = json.loads(do(capfd, "compare", one, other, "--json")[1])
-    assert not found["same_hosts"] and found["difference"] == {}
-    assert "different hosts" in do(capfd, "compare", one, other)[1]
+    first, second = runs("one"), runs("other", seed=1)
+    comparison = json.loads(do(capfd, "compare", first, second, "--json")[1])
+    assert not comparison["same_hosts"] and comparison["difference"] == {}
+    assert "different hosts" in do(capfd, "compare", first, second)[1]
 
 
 def test_a_page_is_written_in_which_names_are_data(runs, tmp_path, capfd) -> None:
     nasty = "<script>alert(1)</script>"
-    one, other = runs("one"), runs("other", width=8, note=nasty)
-    assert do(capfd, "compare", one, other, "--html", tmp_path / "page.html")[0] == 0
+    first, second = runs("one"), runs("other", width=8, note=nasty)
+    assert do(capfd, "compare", first, second, "--html", tmp_path / "page.html")[0] == 0
     page = (tmp_path / "page.html").read_text()
     assert page.count("<table") == 2 and "<svg" in page and "translator.width" in page
     assert "<script" not in page and "&lt;script" in page

@@ -73,10 +73,10 @@ def test_it_runs(path: Path, fresh_plugins: Callable[[], Plugins], tmp_path: Pat
         {"translated"} if resolved.translator else set()
     )
     assert result.methods.keys() == expected
-    for name, found in result.methods.items():
+    for name, figures in result.methods.items():
         scores = result.evaluation.hosts.accuracies[name]
         right = [score * 500 / 100 for score in scores]
-        assert found["n"] == 2 and found["mean"] == pytest.approx(statistics.fmean(scores))
+        assert figures["n"] == 2 and figures["mean"] == pytest.approx(statistics.fmean(scores))
         assert right == pytest.approx([round(count) for count in right], abs=1e-6)  # so many of 500 examples
     if resolved.translator is not None:
         assert math.isfinite(result.evaluation.break_even.zoo_seconds)

@@ -18,10 +18,10 @@ def test_it_makes_pairs_trains_on_nested_parts_of_them_and_reports_on_others(tmp
     command += [part for setting in settings for part in ("--set", setting)]
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert finished.returncode == 0, finished.stderr
-    found = json.loads(out.read_text())
-    assert found["zoo"]["made"] == 8 and found["hosts"] == {"train": 6, "given": 17, "own": 2}
-    assert sorted(point["pairs"] for point in found["points"]) == [1, 3, 6]
-    for point in found["points"]:
+    results = json.loads(out.read_text())
+    assert results["zoo"]["made"] == 8 and results["hosts"] == {"train": 6, "given": 17, "own": 2}
+    assert sorted(point["pairs"] for point in results["points"]) == [1, 3, 6]
+    for point in results["points"]:
         assert point["given"]["n"] == 17 and point["own"]["n"] == 2
-    assert found["rivals"]["given"].keys() >= {"source network", "trained target", "zero block", "random init"}
+    assert results["rivals"]["given"].keys() >= {"source network", "trained target", "zero block", "random init"}
     assert (pairs / "paper_pairs_0.safetensors").exists()

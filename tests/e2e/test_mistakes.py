@@ -131,4 +131,4 @@ def test_a_tensor_or_a_dictionary_is_one_batch() -> None:
     torch.manual_seed(0)
     whole = network().eval()
     results = [paramtrans.translate(whole, calibrate=given) for given in ([IMAGES], IMAGES, {"input": IMAGES})]
-    assert all(torch.equal(one(IMAGES), results[0](IMAGES)) for one in results)
+    assert all(torch.equal(result(IMAGES), results[0](IMAGES)) for result in results)

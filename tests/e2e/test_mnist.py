@@ -24,8 +24,8 @@ NAMES = tuple(shipped.MD5)
 def task(name: str = "mnist", **options: Any) -> Task:
     loaded = Plugins()
     loaded.load_entry_points()
-    made: Task = loaded.registry().create("task", name, **options)
-    return made
+    created: Task = loaded.registry().create("task", name, **options)
+    return created
 
 
 @pytest.fixture(scope="module")
@@ -128,11 +128,11 @@ def test_flipping_mirrors_about_half_of_the_images_by_the_hosts_own_seed(prepare
     flipping = task(flip=True)
     flipping.prepare(cache)
     raw = plain.split("train").inputs[:400]
-    one, same, other = (flipping.augment(raw, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
-    mirrored = (one == raw.flip(-1)).flatten(1).all(1)
-    assert ((one == raw).flatten(1).all(1) | mirrored).all()
+    first, again, other = (flipping.augment(raw, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    mirrored = (first == raw.flip(-1)).flatten(1).all(1)
+    assert ((first == raw).flatten(1).all(1) | mirrored).all()
     assert 150 < mirrored.sum() < 250
-    assert torch.equal(one, same) and not torch.equal(one, other)
+    assert torch.equal(first, again) and not torch.equal(first, other)
     assert torch.equal(raw, plain.split("train").inputs[:400])
     assert torch.equal(plain.augment(raw, torch.Generator()), raw)
 
@@ -162,12 +162,12 @@ def test_an_epoch_drawn_in_one_go_is_what_its_batches_drew_one_by_one(prepared: 
     cache, _ = prepared
     at_once = task(flip=True, holdout=59_900)
     one_by_one = DrawsItself(at_once.options)
-    for each in (at_once, one_by_one):
-        each.prepare(cache)
-    found, wanted = (batches_of(each, each.split("train"), [3, 4, 5], 16) for each in (at_once, one_by_one))
+    for variant in (at_once, one_by_one):
+        variant.prepare(cache)
+    batches, wanted = (batches_of(variant, variant.split("train"), [3, 4, 5], 16) for variant in (at_once, one_by_one))
     for _ in range(15):  # two epochs of 100 images, with the short last batches
-        for own, other in zip(next(found), next(wanted), strict=True):
-            assert torch.equal(own, other)
+        for batch, wanted_batch in zip(next(batches), next(wanted), strict=True):
+            assert torch.equal(batch, wanted_batch)
 
 
 # The small digits
@@ -203,9 +203,9 @@ def test_a_damaged_or_another_copy_of_the_digits_is_refused(tmp_path: Path, monk
 
 def test_the_users_copy_is_used_and_never_written_to(mine: Path, tmp_path: Path) -> None:
     before = state(mine)
-    own = task(root=str(mine))
-    own.prepare(tmp_path / "cache")
-    assert len(own.split("train")) == 55_000
+    copied = task(root=str(mine))
+    copied.prepare(tmp_path / "cache")
+    assert len(copied.split("train")) == 55_000
     assert state(mine) == before
     assert not (tmp_path / "cache").exists()
 
@@ -292,6 +292,10 @@ def test_usps_images_are_enlarged() -> None:
         data = torch.arange(256, dtype=torch.uint8).view(1, 16, 16)
         targets = (3,)
 
-    found = tasks._grey(Small())
-    assert found.inputs.shape == (1, 28, 28) and found.inputs.dtype is torch.uint8 and found.labels.tolist() == [3]
-    assert abs(found.inputs.double().mean() - Small.data.double().mean()) < 2
+    enlarged = tasks._grey(Small())
+    assert (
+        enlarged.inputs.shape == (1, 28, 28)
+        and enlarged.inputs.dtype is torch.uint8
+        and enlarged.labels.tolist() == [3]
+    )
+    assert abs(enlarged.inputs.double().mean() - Small.data.double().mean()) < 2

@@ -30,7 +30,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-def made(path: Path, loaded: Plugins, *settings: str) -> Run | Sweep:
+def from_file(path: Path, loaded: Plugins, *settings: str) -> Run | Sweep:
     if is_sweep(path):
         return Sweep(path, settings, Reporter(), loaded)
     return Run(config.load(path, loaded.registry(), settings), path.stem, Reporter(), loaded)
@@ -43,7 +43,7 @@ def made(path: Path, loaded: Plugins, *settings: str) -> Run | Sweep:
 )
 def test_it_runs(path: Path, fresh_plugins: Callable[[], Plugins], cache: Path, tmp_path: Path) -> None:
     settings = ("scale=pico", "run.device=cpu", f"run.cache={cache}", f"run.dir={tmp_path / 'run'}")
-    made(path, fresh_plugins(), *settings).do(fresh=False)
+    from_file(path, fresh_plugins(), *settings).do(fresh=False)
     page = (tmp_path / "run" / "report.html").read_text()
     assert "<table>" in page and "<svg" in page
     for result in results(tmp_path / "run"):
@@ -58,21 +58,21 @@ def results(folder: Path) -> list[dict[str, Any]]:
     if not (folder / "sweep.json").exists():
         return [json.loads((folder / "evaluation.json").read_text())]
     runs = json.loads((folder / "sweep.json").read_text())["runs"]
-    found = [json.loads((folder / run["name"] / "evaluation.json").read_text()) for run in runs]
-    assert found and [run["methods"] for run in runs] == [result["methods"] for result in found]
-    return found
+    evaluations = [json.loads((folder / run["name"] / "evaluation.json").read_text()) for run in runs]
+    assert evaluations and [run["methods"] for run in runs] == [result["methods"] for result in evaluations]
+    return evaluations
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_its_options_are_sound_at_the_larger_scales(path: Path, fresh_plugins: Callable[[], Plugins]) -> None:
     loaded = fresh_plugins()
     for scale in ("full", "small"):
-        made(path, loaded, f"scale={scale}")
+        from_file(path, loaded, f"scale={scale}")
 
 
 def test_the_full_scale_has_the_papers_numbers(fresh_plugins: Callable[[], Plugins]) -> None:
     """300,000 pairs, SGD of 10 epochs at 0.01, batch 4,096, and the sizes of Table 2 with four rates of dropout."""
-    sweep = made(PAPER / "table3.toml", fresh_plugins(), "scale=full")
+    sweep = from_file(PAPER / "table3.toml", fresh_plugins(), "scale=full")
     assert isinstance(sweep, Sweep)
     assert [member.name for member in sweep.members[::4]] == ["small-0.0", "base-0.0", "large-0.0", "wide-0.0"]
     for run in sweep.runs:
@@ -86,16 +86,16 @@ def test_the_full_scale_has_the_papers_numbers(fresh_plugins: Callable[[], Plugi
 def test_the_plan_of_the_full_scale_says_all_and_starts_nothing(
     fresh_plugins: Callable[[], Plugins], tmp_path: Path
 ) -> None:
-    sweep = made(PAPER / "table3.toml", fresh_plugins(), "scale=full", "run.device=cpu", f"run.cache={tmp_path}")
+    sweep = from_file(PAPER / "table3.toml", fresh_plugins(), "scale=full", "run.device=cpu", f"run.cache={tmp_path}")
     assert isinstance(sweep, Sweep)
     plan = plan_sweep(sweep)
-    found = plan.as_dict()
-    assert (found["zoos"], found["translators"]) == (1, 16)
-    assert sum(run["targets_to_train"] for run in found["runs"]) == 300_100
-    assert sum(run["hosts"]["to_train"] for run in found["runs"]) == 300_200
-    assert all(seconds > 0 for seconds in found["seconds"].values())
-    assert 8e9 < found["disk_bytes"] < 9e9 and found["runs"][0]["memory_bytes"] > found["disk_bytes"]
-    counted = {run["translator"]["parameters"] for run in found["runs"]}
+    planned = plan.as_dict()
+    assert (planned["zoos"], planned["translators"]) == (1, 16)
+    assert sum(run["targets_to_train"] for run in planned["runs"]) == 300_100
+    assert sum(run["hosts"]["to_train"] for run in planned["runs"]) == 300_200
+    assert all(seconds > 0 for seconds in planned["seconds"].values())
+    assert 8e9 < planned["disk_bytes"] < 9e9 and planned["runs"][0]["memory_bytes"] > planned["disk_bytes"]
+    counted = {run["translator"]["parameters"] for run in planned["runs"]}
     assert counted == {1_385_965, 2_741_293, 4_096_621, 4_316_605}
     assert not (tmp_path / "zoos").exists()
     assert "16 runs, 1 zoo, 16 translators to train" in plan.describe()

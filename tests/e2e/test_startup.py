@@ -20,7 +20,7 @@ HEAVY = {"torch", "numpy", "pydantic", "matplotlib", "safetensors", "rich"}
 
 def test_help_and_plugins_come_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     took = startup.measure(repeats=5)
-    least = {name: min(each.wall for each in found) for name, found in took.items()}
+    least = {name: min(sample.wall for sample in samples) for name, samples in took.items()}
     with capsys.disabled():
         print("".join(f"\n{name}: {least[name] / least['python -c pass']:.1f}× python -c pass" for name in least))
     # Against what no start can do without, in the same run, and the least of several: tests run beside each other.
@@ -66,7 +66,7 @@ def test_a_shell_completes_commands_components_settings_and_files() -> None:
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash here")
 @pytest.mark.parametrize(
-    ("words", "found"),
+    ("words", "completed"),
     [
         (("run", "x.toml", "--set", "source.name", "=", "basic"), "basic_block"),
         (("run", "x.toml", "--set", "source.name", "=", ""), "attention basic_block"),
@@ -75,7 +75,7 @@ def test_a_shell_completes_commands_components_settings_and_files() -> None:
         (("plugins", "mix"), "mixer"),
     ],
 )
-def test_bash_itself_completes_behind_an_equals_sign(tmp_path, words: tuple[str, ...], found: str) -> None:
+def test_bash_itself_completes_behind_an_equals_sign(tmp_path, words: tuple[str, ...], completed: str) -> None:
     program = tmp_path / "paramtrans"
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m paramtrans.cli.main "$@"\n')
     program.chmod(0o755)
@@ -87,7 +87,7 @@ def test_bash_itself_completes_behind_an_equals_sign(tmp_path, words: tuple[str,
     )
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(["bash", "-c", script], env={**os.environ, "PATH": path}, capture_output=True, text=True)
-    assert done.stdout.strip().startswith(found), done.stderr
+    assert done.stdout.strip().startswith(completed), done.stderr
 
 
 def test_completion_runs_no_plugin_file(tmp_path) -> None:

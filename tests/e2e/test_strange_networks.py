@@ -16,7 +16,7 @@ from paramtrans.cli.main import main
 from paramtrans.errors import StoreError
 from paramtrans.networks import architectures
 from paramtrans.networks.files import ATTRIBUTE, Replaced, save_translated
-from paramtrans.storage import files
+from paramtrans.storage import json_files, sealed_params
 
 NETS = """
 from torch import nn
@@ -46,7 +46,7 @@ def recorded(tmp_path: Path, architecture: str) -> Path:
     """A stranger's file that names this architecture, its checksums right."""
     path = tmp_path / "small.safetensors"
     record = {"format": 2, "paramtrans": "0.1.0", "architecture": architecture, "blocks": []}
-    files.save_params(path, {"weight": torch.zeros(2)}, record)
+    sealed_params.save_params(path, {"weight": torch.zeros(2)}, record)
     return path
 
 
@@ -109,7 +109,7 @@ def test_inputs_that_lead_out_of_the_finite_numbers_write_nothing(
     output = tmp_path / "small.safetensors"
     status, out, err = shell(capsys, *model, "--calibrate", data(tmp_path, 1e30), "-o", str(output), "--json")
     assert (status, out) == (2, "") and err.count("error:") == 1
-    assert not output.exists() and not files.record_path(output).exists()
+    assert not output.exists() and not sealed_params.record_path(output).exists()
     status, out, _ = shell(capsys, *model, "--calibrate", data(tmp_path), "-o", str(output), "--json")
     assert status == 0 and json.loads(out)["output_error"] >= 0
     assert load_translated(output, architectures.build(model[2]))
@@ -136,18 +136,18 @@ def test_an_output_never_takes_the_place_of_an_input(
 ) -> None:
     from safetensors.torch import save_file
 
-    own = tmp_path / "model.safetensors"
-    save_file(torch.load(model[0], weights_only=True), own)
-    before, arguments = own.read_bytes(), [str(own), *model[1:], "--with", "prune"]
-    status, _, err = shell(capsys, *arguments, "-o", str(own))
-    assert status == 2 and "--force" in err and own.read_bytes() == before
+    path = tmp_path / "model.safetensors"
+    save_file(torch.load(model[0], weights_only=True), path)
+    before, arguments = path.read_bytes(), [str(path), *model[1:], "--with", "prune"]
+    status, _, err = shell(capsys, *arguments, "-o", str(path))
+    assert status == 2 and "--force" in err and path.read_bytes() == before
     link = tmp_path / "link.safetensors"
-    link.symlink_to(own)
-    assert shell(capsys, *arguments, "-o", str(link), "--force")[0] == 2 and own.read_bytes() == before
-    record = files.record_path(tmp_path / "new.safetensors")
+    link.symlink_to(path)
+    assert shell(capsys, *arguments, "-o", str(link), "--force")[0] == 2 and path.read_bytes() == before
+    record = sealed_params.record_path(tmp_path / "new.safetensors")
     record.symlink_to("/dev/null")
     assert shell(capsys, *arguments, "-o", str(tmp_path / "new.safetensors"))[0] == 2 and record.is_symlink()
-    assert shell(capsys, *arguments, "-o", str(own), "--force")[0] == 0 and own.read_bytes() != before
+    assert shell(capsys, *arguments, "-o", str(path), "--force")[0] == 0 and path.read_bytes() != before
 
 
 def test_a_card_with_odd_content_is_told_in_words(
@@ -159,9 +159,9 @@ def test_a_card_with_odd_content_is_told_in_words(
     from paramtrans.translators.saving import find_translator
 
     folder = shutil.copytree(find_translator("mnist_conv_to_conv", components()), tmp_path / "translator")
-    card: dict[str, Any] = files.unsealed(folder, files.read_json(folder / "card.json"))
+    card: dict[str, Any] = json_files.unsealed(folder, json_files.read_json(folder / "card.json"))
     for results in ({}, {"methods": {"translated": {}}}, {"methods": 3}, {"methods": {"translated": {"mean": "x"}}}):
-        files.write_sealed(folder / "card.json", {**card, "results": results})
+        json_files.write_sealed(folder / "card.json", {**card, "results": results})
         output = str(tmp_path / "small.safetensors")
         status, _, err = shell(capsys, *model, "--with", str(folder), "-o", output, "--calibrate", data(tmp_path))
         assert status == 2 and err.count("\n") <= 2, err

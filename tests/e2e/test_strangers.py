@@ -16,7 +16,7 @@ from paramtrans import run
 from paramtrans.cli.main import main
 from paramtrans.config import Config
 from paramtrans.plugins import Plugins
-from paramtrans.storage import files
+from paramtrans.storage import json_files
 
 
 @pytest.fixture
@@ -27,7 +27,9 @@ def finished(tiny_config: Callable[..., Config], tiny_plugins: Plugins) -> Path:
 def changed(path: Path, **changes: Any) -> Path:
     """A sealed document with changes, sealed again."""
     document = json.loads(path.read_bytes())
-    files.write_sealed(path, {**{key: value for key, value in document.items() if key != files.SEAL}, **changes})
+    json_files.write_sealed(
+        path, {**{key: value for key, value in document.items() if key != json_files.SEAL}, **changes}
+    )
     return path
 
 
@@ -39,7 +41,7 @@ def test_what_a_run_leaves_is_answered_from_in_words_whatever_was_done_to_it(
 
     def refused(*arguments: object) -> str:
         capsys.readouterr()
-        assert main([str(each) for each in arguments]) == 2
+        assert main([str(argument) for argument in arguments]) == 2
         err = capsys.readouterr().err
         assert "Traceback" not in err and err.count("\n") <= 2
         return err
@@ -58,10 +60,10 @@ def test_what_a_run_leaves_is_answered_from_in_words_whatever_was_done_to_it(
     assert {path: path.stat().st_mtime_ns for path in tmp_path.parent.iterdir() if path != tmp_path} == outside
     assert not list(tmp_path.glob("runs*")) and not (tmp_path / "absolute-again").exists()
 
-    unsealed = {key: value for key, value in json.loads(record.read_bytes()).items() if key != files.SEAL}
-    files.write_json(record, {**unsealed, "format": 1, "name": "run"})
+    unsealed = {key: value for key, value in json.loads(record.read_bytes()).items() if key != json_files.SEAL}
+    json_files.write_json(record, {**unsealed, "format": 1, "name": "run"})
     assert "checksum" in refused("run", "--from", record, "--quiet")
-    files.write_sealed(record, {**unsealed, "name": "run"})
+    json_files.write_sealed(record, {**unsealed, "name": "run"})
 
     whole = evaluation.read_bytes()
     evaluation.write_bytes(whole.replace(b'"mean": ', b'"mean": 1', 1))
@@ -87,7 +89,7 @@ def test_an_answer_is_all_there_is_on_standard_output(tmp_path: Path, support: P
     settings = ["zoo.train=3", "run.device=cpu", "training.epochs=1", f"run.dir={tmp_path / 'run'}"]
     arguments = ["run", str(support / "tiny.toml"), "--json", "--quiet"]
     arguments += ["--plugin", str(support / "tiny_task.py"), "--plugin", str(plugin)]
-    arguments += [each for setting in settings for each in ("--set", setting)]
+    arguments += [part for setting in settings for part in ("--set", setting)]
     done = subprocess.run(
         [sys.executable, "-m", "paramtrans.cli.main", *arguments],
         capture_output=True,

@@ -52,8 +52,8 @@ def answer(process: subprocess.Popen[str]) -> tuple[dict[str, Any], str]:
     """The one JSON object on standard output, and standard error."""
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
-    found: dict[str, Any] = json.loads(out)
-    return found, err
+    document: dict[str, Any] = json.loads(out)
+    return document, err
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +61,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """With a run of two processes, interrupted once by Ctrl-C, and the same run of one process."""
     place = Place(tmp_path_factory.mktemp("torchrun"))
     _interrupt(place)
-    _, told = answer(place.start("two", *TORCHRUN))
-    assert "step 1" not in told and told.count("step 3: translator: done") == 1
+    _, messages = answer(place.start("two", *TORCHRUN))
+    assert "step 1" not in messages and messages.count("step 3: translator: done") == 1
     answer(place.start("one"))
     return place
 
@@ -77,16 +77,16 @@ def _interrupt(place: Place) -> None:
     workers = _children(process.pid)
     assert len(workers) == 2
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=100)
+    _, messages = process.communicate(timeout=100)
     assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
-    assert told.count("step 1: 11 whole hosts: done") == 1  # by one of them
+    assert messages.count("step 1: 11 whole hosts: done") == 1  # by one of them
     assert json.loads((place.path / "two" / "run.json").read_text())["status"] == "running"
 
 
 def test_two_processes_follow_the_losses_of_one(place: Place) -> None:
-    one, two = place.losses("one"), place.losses("two")
-    assert len(one) == len(two) == 25
-    assert two == pytest.approx(one, rel=1e-4)
+    alone, shared = place.losses("one"), place.losses("two")
+    assert len(alone) == len(shared) == 25
+    assert shared == pytest.approx(alone, rel=1e-4)
 
 
 def test_each_process_did_its_share(place: Place) -> None:
@@ -97,5 +97,5 @@ def test_each_process_did_its_share(place: Place) -> None:
 
 def _children(pid: int) -> list[int]:
     """The Python processes that a process started."""
-    found = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True, check=True)
-    return [int(line.split()[0]) for line in found.stdout.splitlines() if "paramtrans.cli.main" in line]
+    listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True, check=True)
+    return [int(line.split()[0]) for line in listed.stdout.splitlines() if "paramtrans.cli.main" in line]

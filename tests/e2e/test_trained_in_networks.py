@@ -229,18 +229,18 @@ def test_what_has_no_place_for_another_kind_of_block_is_told(own: Path) -> None:
 
 
 def test_a_translated_host_of_the_first_format_is_read(host: nn.Module, tmp_path: Path) -> None:
-    from paramtrans.storage import files
+    from paramtrans.storage import sealed_params
 
     small = paramtrans.translate(host, "prune", ratio=0.5)
     path = tmp_path / "small.safetensors"
     paramtrans.save_translated(small, path, ARCHITECTURE)
-    params, record = files.load_params(path)
+    params, record = sealed_params.load_params(path)
     for block in record["blocks"]:
         del block["target_kind"]
     kept = {key: record[key] for key in ("paramtrans", "architecture", "blocks")}
-    files.save_params(path, params, {"format": 1, **kept})
+    sealed_params.save_params(path, params, {"format": 1, **kept})
     again = paramtrans.load_translated(path)
     assert again.paramtrans_blocks == small.paramtrans_blocks and again.block.conv1.out_channels == 3
-    files.save_params(path, params, {"format": 4, **kept})
+    sealed_params.save_params(path, params, {"format": 4, **kept})
     with pytest.raises(StoreError, match="update paramtrans"):
         paramtrans.load_translated(path)

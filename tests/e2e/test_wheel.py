@@ -19,15 +19,15 @@ INSTALL = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the wheel is installed, as in `site-packages`."""
-    made = tmp_path_factory.mktemp("made")
-    subprocess.run([*BUILD, str(made), str(ROOT)], check=True, capture_output=True, timeout=300)
-    assert [path.suffixes[-1] for path in sorted(made.iterdir())] == [".whl", ".gz"]
-    [wheel] = made.glob("*.whl")
-    subprocess.run([*INSTALL, str(made / "site"), str(wheel)], check=True, capture_output=True, timeout=300)
+    folder = tmp_path_factory.mktemp("made")
+    subprocess.run([*BUILD, str(folder), str(ROOT)], check=True, capture_output=True, timeout=300)
+    assert [path.suffixes[-1] for path in sorted(folder.iterdir())] == [".whl", ".gz"]
+    [wheel] = folder.glob("*.whl")
+    subprocess.run([*INSTALL, str(folder / "site"), str(wheel)], check=True, capture_output=True, timeout=300)
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert not [name for name in names if name.startswith(("tests", "docs", "plugins/", "examples"))]
-    return made / "site"
+    return folder / "site"
 
 
 def command(site: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -54,8 +54,8 @@ def test_it_is_the_installed_one_that_runs(site: Path, tmp_path: Path) -> None:
 def test_all_first_party_plugins_come_with_it(site: Path, tmp_path: Path) -> None:
     done = command(site, tmp_path, "plugins", "--json")
     assert done.returncode == 0 and done.stderr == ""
-    found = {(row["kind"], row["name"]) for row in json.loads(done.stdout)}
-    assert {("task", "mnist"), ("translator", "equivariant"), ("command", "compare")} <= found
+    offered = {(row["kind"], row["name"]) for row in json.loads(done.stdout)}
+    assert {("task", "mnist"), ("translator", "equivariant"), ("command", "compare")} <= offered
 
 
 def test_pages_and_data_come_with_it(site: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from paramtrans.cli.main import main
-from paramtrans.storage import files as store
+from paramtrans.storage import json_files, sealed_params
 from paramtrans.zoo import exchange
 from paramtrans.zoo.recipe import hosts_digest
 
@@ -61,10 +61,10 @@ def refused(do, cache: Path, *arguments: object) -> str:
 
 def test_inspect_says_what_is_there(do) -> None:
     status, out, _ = do("zoo", "inspect", GOLDEN, "--json", "--verify")
-    found = json.loads(out)
-    assert status == 0 and found["hosts"] == {"report": 2, "select": 1, "train": 3}
-    assert [(t["target"]["name"], t["hosts"]) for t in found["targets"]] == [("conv", 5)]
-    assert found["tensors"]["former.0.weight"] == [4, 1, 3, 3] and found["files"] == 5
+    summary = json.loads(out)
+    assert status == 0 and summary["hosts"] == {"report": 2, "select": 1, "train": 3}
+    assert [(t["target"]["name"], t["hosts"]) for t in summary["targets"]] == [("conv", 5)]
+    assert summary["tensors"]["former.0.weight"] == [4, 1, 3, 3] and summary["files"] == 5
     assert "basic_block" in do("zoo", "inspect", GOLDEN)[1]
 
 
@@ -76,7 +76,7 @@ def test_a_zoo_leaves_as_plain_safetensors_with_an_index(exported: Path) -> None
     for item in index["files"]:
         tensors = load_file(exported / item["path"])
         assert {name: list(tensor.shape) for name, tensor in tensors.items()} == item["tensors"]
-        assert item["record"]["sha256"] == store.checksum(exported / item["path"])
+        assert item["record"]["sha256"] == files.checksum(exported / item["path"])
 
 
 def test_a_zoo_comes_back_the_same_and_may_come_twice(do, exported: Path, tmp_path: Path) -> None:
@@ -121,9 +121,9 @@ def means(result: dict[str, Any]) -> dict[str, float]:
 def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     """Change an index, with a checksum that fits."""
     index = json.loads((folder / "index.json").read_text())
-    index.pop(store.SEAL)
+    index.pop(json_files.SEAL)
     change(index)
-    store.write_sealed(folder / "index.json", index)
+    json_files.write_sealed(folder / "index.json", index)
 
 
 def put(at: str, value: Any) -> Callable[[dict[str, Any]], None]:
@@ -183,9 +183,9 @@ def test_another_zoo_in_the_same_place_is_not_overwritten(do, exported: Path, tm
     assert do("zoo", "import", exported, "--cache", cache)[0] == 0
     file = next(f for f in exchange.contents(exported).files if f.target is None)
     there = cache / "zoos" / GOLDEN.name / file.path
-    params, record = store.load_params(there)
+    params, record = sealed_params.load_params(there)
     changed = {name: tensor + 1 for name, tensor in params.items()}
-    store.save_params(there, changed, {k: v for k, v in record.items() if k not in ("bytes", "sha256")})
+    sealed_params.save_params(there, changed, {k: v for k, v in record.items() if k not in ("bytes", "sha256")})
     before = there.read_bytes()
     status, _, err = do("zoo", "import", exported, "--cache", cache, "--quiet")
     assert status == 2 and "differs" in err and there.read_bytes() == before
@@ -220,9 +220,9 @@ def published(folder: Path, rename: Callable[[str, str], str] = lambda part, nam
         for model in range(len(next(iter(shard.values())))):
             for part, name in PARTS.items():
                 (folder / name).mkdir(parents=True, exist_ok=True)
-                own = [s[0] for s in order(zoo, part)]
+                stems = [s[0] for s in order(zoo, part)]
                 stack = {**shard, **targets}
-                state = {rename(part, tensor): stack[f"{part}.{tensor}"][model].clone() for tensor in own}
+                state = {rename(part, tensor): stack[f"{part}.{tensor}"][model].clone() for tensor in stems}
                 if part != "target":
                     state["net.bn.num_batches_tracked"] = torch.tensor(3)
                 torch.save(state, folder / name / f"{number}.pth")
@@ -369,7 +369,7 @@ def test_hosts_of_another_precision_are_refused(do, exported: Path, tmp_path: Pa
         content = save({name: tensor.to(kind) for name, tensor in load_file(path).items()})
         path.write_bytes(content)
         listed["record"] |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    store.write_sealed(exported / "index.json", index)
+    json_files.write_sealed(exported / "index.json", index)
     assert str(kind) in refused(do, tmp_path / "other", exported)
 
 

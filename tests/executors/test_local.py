@@ -38,11 +38,11 @@ def train(config: Config, cache: Path) -> tuple[Zoo, int]:
 
 
 def test_two_processes_train_the_same_zoo_bit_for_bit(tiny_config: Make, tmp_path: Path) -> None:
-    one, steps = train(tiny_config(), tmp_path / "one")
+    alone, steps = train(tiny_config(), tmp_path / "one")
     two, other_steps = train(tiny_config(TWO), tmp_path / "two")
     assert steps == other_steps
     for role in ("train", "select", "report"):
-        mine, others = one.load(role).parts(), two.load(role).parts()
+        mine, others = alone.load(role).parts(), two.load(role).parts()
         assert mine.keys() == others.keys()
         assert all(torch.equal(t, others[part][name]) for part in mine for name, t in mine[part].items())
 
@@ -80,9 +80,9 @@ class Reader:
         for record in self.folder.glob("*.safetensors.json"):
             shards = Shards([record.with_suffix("")])
             shards.check()
-            found = shards.take(range(len(shards)))
-            before = self.seen.setdefault(record.name, found)
-            assert all(torch.equal(tensor, before[name]) for name, tensor in found.items())
+            taken = shards.take(range(len(shards)))
+            before = self.seen.setdefault(record.name, taken)
+            assert all(torch.equal(tensor, before[name]) for name, tensor in taken.items())
         self.first = self.first or len(self.seen)
 
 

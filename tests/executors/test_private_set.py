@@ -39,8 +39,8 @@ def names(plugins: Plugins) -> set[str]:
 
 @pytest.mark.parametrize("settings", [(), (TWO,)], ids=["one process", "two processes"])
 def test_a_private_set_trains_a_zoo(private: Plugins, support: Path, tmp_path: Path, settings: tuple[str, ...]) -> None:
-    own = [f"run.dir={tmp_path / 'run'}", "run.device=cpu", *settings]
-    result = run(config.load(support / "tiny.toml", private.registry(), own), loaded=private)
+    overrides = [f"run.dir={tmp_path / 'run'}", "run.device=cpu", *settings]
+    result = run(config.load(support / "tiny.toml", private.registry(), overrides), loaded=private)
     assert result.methods["translated"]["n"] == 3
     assert "tiny" not in names(manager.plugins())
 
@@ -56,10 +56,10 @@ def test_an_object_serves_in_this_process_and_is_named_in_others(
             return [Component("known_here", "the tiny task", target)]
 
     private.register(Tasks(), Provider("by hand", "1"))
-    own = [f"run.dir={tmp_path / 'run'}", "run.device=cpu", "task.name=known_here"]
-    document = config.load(support / "tiny.toml", private.registry(), own)
+    overrides = [f"run.dir={tmp_path / 'run'}", "run.device=cpu", "task.name=known_here"]
+    document = config.load(support / "tiny.toml", private.registry(), overrides)
     assert run(document, loaded=private).methods["translated"]["n"] == 3
-    two = config.load(support / "tiny.toml", private.registry(), [*own, TWO, "run.dir=" + str(tmp_path / "two")])
+    two = config.load(support / "tiny.toml", private.registry(), [*overrides, TWO, "run.dir=" + str(tmp_path / "two")])
     with pytest.raises(UnknownName, match="by hand 1"):
         run(two, loaded=private, fresh=True)
 
@@ -71,23 +71,23 @@ def test_a_module_registered_by_hand_reaches_other_processes(
     monkeypatch.syspath_prepend(str(tmp_path))
     module = __import__("acme_hand")
     private.register(module, Provider("acme-hand", "2"))
-    own = [f"run.dir={tmp_path / 'run'}", "run.device=cpu", "task.name=tiny_by_hand", TWO]
-    document = config.load(support / "tiny.toml", private.registry(), own)
+    overrides = [f"run.dir={tmp_path / 'run'}", "run.device=cpu", "task.name=tiny_by_hand", TWO]
+    document = config.load(support / "tiny.toml", private.registry(), overrides)
     assert run(document, loaded=private).methods["translated"]["n"] == 3
 
 
 def test_lifecycle_hooks_are_those_of_the_private_set(private: Plugins, support: Path, tmp_path: Path) -> None:
-    told: list[Path] = []
+    files: list[Path] = []
 
     class Listener:
         @hookimpl
         def paramtrans_run_started(self, run: RunInfo) -> None:
-            told.append(run.dir)
+            files.append(run.dir)
 
     private.register(Listener(), Provider("listener", "1"))
-    own = [f"run.dir={tmp_path / 'run'}", "run.device=cpu"]
-    run(config.load(support / "tiny.toml", private.registry(), own), loaded=private)
-    assert told == [tmp_path / "run"]
+    overrides = [f"run.dir={tmp_path / 'run'}", "run.device=cpu"]
+    run(config.load(support / "tiny.toml", private.registry(), overrides), loaded=private)
+    assert files == [tmp_path / "run"]
 
 
 @pytest.fixture

@@ -44,10 +44,10 @@ def test_a_zoo_finishes_bit_for_bit_while_a_node_is_killed_under_it(tiny_config:
         timeout=500,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads((short / "found.json").read_text())
-    assert found["jobs_1"] == 4 and found["jobs_2"] == 3 and found["missing"] == 0
-    assert found["shards_when_killed"] < found["jobs_1"]
-    assert found["nodes"] == {"begun": 2, "alive": 2}  # both that may train began; the head and one of them are left
+    report = json.loads((short / "found.json").read_text())
+    assert report["jobs_1"] == 4 and report["jobs_2"] == 3 and report["missing"] == 0
+    assert report["shards_when_killed"] < report["jobs_1"]
+    assert report["nodes"] == {"begun": 2, "alive": 2}  # both that may train began; the head and one of them are left
 
     config = tiny_config()
     builder = Builder(config, components())

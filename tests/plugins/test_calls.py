@@ -27,10 +27,10 @@ def announcing(*components: object) -> object:
 
 def loaded(**plugins: object) -> Plugins:
     """A set of these plugins, each provided by the distribution of its name."""
-    found = Plugins()
-    for distribution, made in plugins.items():
-        found.register(made, Provider(distribution, "1"))
-    return found
+    manager = Plugins()
+    for distribution, module in plugins.items():
+        manager.register(module, Provider(distribution, "1"))
+    return manager
 
 
 def names(plugins: Plugins) -> dict[str, str]:
@@ -46,14 +46,14 @@ def test_a_wrapper_sees_what_is_announced_and_may_change_it() -> None:
 
     noise = Component("noise", "noise", "acme.noise:Noise")
     around = plugin("paramtrans_augmenters", wrapper, wrapper=True)
-    found = loaded(acme=announcing(SHIFT, noise), outer=around)
-    assert names(found) == {"shift": "acme", "extra": "outer"}
-    assert found.registry().not_loaded == ()
+    manager = loaded(acme=announcing(SHIFT, noise), outer=around)
+    assert names(manager) == {"shift": "acme", "extra": "outer"}
+    assert manager.registry().not_loaded == ()
 
 
 def test_equal_components_of_two_plugins_are_of_both() -> None:
-    found = loaded(one=announcing(Component("same", "", "m:C")), two=announcing(Component("same", "", "m:C")))
-    assert {entry.provider.distribution for entry in found.registry()} == {"one", "two"}
+    manager = loaded(one=announcing(Component("same", "", "m:C")), two=announcing(Component("same", "", "m:C")))
+    assert {entry.provider.distribution for entry in manager.registry()} == {"one", "two"}
 
 
 def early() -> Iterator[Any]:
@@ -78,17 +78,17 @@ def other() -> Iterator[Any]:
 
 @pytest.mark.parametrize("wrapper", [early, late, twice, other])
 def test_a_wrapper_that_fails_is_named_and_left_out(wrapper: Any) -> None:
-    found = loaded(acme=announcing(SHIFT), bad=plugin("paramtrans_augmenters", wrapper, wrapper=True))
-    registry = found.registry()
+    manager = loaded(acme=announcing(SHIFT), bad=plugin("paramtrans_augmenters", wrapper, wrapper=True))
+    registry = manager.registry()
     assert [entry.name for entry in registry] == ["shift"]
     [line] = registry.not_loaded
     assert line.startswith("bad 1, hook paramtrans_augmenters (")
 
 
 def test_a_plugin_that_fails_is_named_and_the_others_are_there() -> None:
-    found = loaded(bad=announcing("no component"), acme=announcing(SHIFT)).registry()
-    assert [entry.name for entry in found] == ["shift"]
-    assert found.not_loaded == (
+    registry = loaded(bad=announcing("no component"), acme=announcing(SHIFT)).registry()
+    assert [entry.name for entry in registry] == ["shift"]
+    assert registry.not_loaded == (
         "bad 1, hook paramtrans_augmenters (TypeError: expected Component records, got 'no component')",
     )
 
@@ -101,7 +101,7 @@ def test_an_old_style_wrapper_is_refused() -> None:
 def test_lifecycle_hooks_are_called_in_the_order_they_ask_for() -> None:
     called: list[str] = []
 
-    def told(name: str, **options: bool) -> object:
+    def listener(name: str, **options: bool) -> object:
         return plugin("paramtrans_run_started", lambda run: called.append(f"{name} {run}"), **options)
 
     def around(run: Any) -> Iterator[None]:
@@ -110,8 +110,10 @@ def test_lifecycle_hooks_are_called_in_the_order_they_ask_for() -> None:
         called.append("after")
 
     wrapper = plugin("paramtrans_run_started", around, wrapper=True)
-    found = loaded(last=told("last", trylast=True), first=told("first", tryfirst=True), m=told("middle"), w=wrapper)
-    found.notify("paramtrans_run_started", run="run")
+    manager = loaded(
+        last=listener("last", trylast=True), first=listener("first", tryfirst=True), m=listener("middle"), w=wrapper
+    )
+    manager.notify("paramtrans_run_started", run="run")
     assert called == ["before", "first run", "middle run", "last run", "after"]
 
 
@@ -123,9 +125,9 @@ def test_a_lifecycle_wrapper_that_fails_is_named(where: str) -> None:
         yield
         raise ValueError("no room")
 
-    found = loaded(acme=plugin("paramtrans_run_started", around, wrapper=True))
+    manager = loaded(acme=plugin("paramtrans_run_started", around, wrapper=True))
     with pytest.raises(PluginLoadError, match=r"acme 1, hook paramtrans_run_started: ValueError: no room"):
-        found.notify("paramtrans_run_started", run=None)
+        manager.notify("paramtrans_run_started", run=None)
 
 
 def test_a_wrapper_may_end_a_run_and_sees_that_another_does() -> None:
@@ -141,22 +143,22 @@ def test_a_wrapper_may_end_a_run_and_sees_that_another_does() -> None:
     def stop() -> None:
         raise StopRun("the night is over")
 
-    found = loaded(
+    manager = loaded(
         stopper=plugin("paramtrans_run_started", stop), w=plugin("paramtrans_run_started", around, wrapper=True)
     )
     with pytest.raises(StopRun, match="the night is over"):
-        found.notify("paramtrans_run_started", run=None)
+        manager.notify("paramtrans_run_started", run=None)
     assert seen == ["the night is over"]
 
 
 def test_a_hook_may_ask_for_what_else_there_is() -> None:
-    found = Plugins()
+    manager = Plugins()
 
     def rivals() -> list[Component]:
-        [shift] = found.registry().of_kind("augmenter")
+        [shift] = manager.registry().of_kind("augmenter")
         return [Component("beside", "", shift.component.target)]
 
     asking = iter([rivals, list])  # once: it is called again by what it calls
-    found.register(announcing(SHIFT), Provider("acme", "1"))
-    found.register(plugin("paramtrans_rivals", lambda: next(asking)()), Provider("asking", "1"))
-    assert names(found) == {"shift": "acme", "beside": "asking"}
+    manager.register(announcing(SHIFT), Provider("acme", "1"))
+    manager.register(plugin("paramtrans_rivals", lambda: next(asking)()), Provider("asking", "1"))
+    assert names(manager) == {"shift": "acme", "beside": "asking"}

@@ -137,8 +137,8 @@ def test_a_translated_network_of_a_source_is_rebuilt_by_name(loaded: Plugins, tm
 def test_a_rule_by_name_chooses_widths(loaded: Plugins, rule: str, options: dict[str, Any]) -> None:
     registry = loaded.registry()
     network = architectures.build("acme:16", registry=registry)
-    made = registry.create("width_rule", rule, **options)
-    small = paramtrans.translate(network, widths=made, calibrate=list(torch.randn(2, 16, 4)), registry=registry)
+    rule_ = registry.create("width_rule", rule, **options)
+    small = paramtrans.translate(network, widths=rule_, calibrate=list(torch.randn(2, 16, 4)), registry=registry)
     assert small[0].out_features < 16
 
 

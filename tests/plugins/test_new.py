@@ -41,10 +41,10 @@ def python(*arguments: str | Path, site: Path, cwd: Path, **environment: str) ->
 
 
 def test_a_new_plugin_is_installed_passes_its_own_tests_and_is_checked(tmp_path: Path) -> None:
-    made = python("-m", "paramtrans.cli.main", "new", "plugin", "acme-blocks", site=tmp_path, cwd=tmp_path)
-    assert made.returncode == 0, made.stderr
+    done = python("-m", "paramtrans.cli.main", "new", "plugin", "acme-blocks", site=tmp_path, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     folder, site = tmp_path / "acme-blocks", tmp_path / "site"
-    assert set(made.stdout.split()) == {str(Path("acme-blocks") / file) for file in FILES}
+    assert set(done.stdout.split()) == {str(Path("acme-blocks") / file) for file in FILES}
     assert {str(p.relative_to(folder).as_posix()) for p in folder.rglob("*") if p.is_file()} == FILES
     pip = (
         "-m",
@@ -100,8 +100,8 @@ def test_a_beginning_of_every_kind_does_what_its_kind_promises(tmp_path: Path) -
 
 def test_a_beginning_of_one_kind_has_that_alone(tmp_path: Path) -> None:
     folder = new_plugin("acme", tmp_path, ["task"])
-    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*.py")}
-    assert found == {"acme/__init__.py", "acme/plugin.py", "acme/task.py", "tests/test_conformance.py"}
+    files = {p.relative_to(folder).as_posix() for p in folder.rglob("*.py")}
+    assert files == {"acme/__init__.py", "acme/plugin.py", "acme/task.py", "tests/test_conformance.py"}
 
 
 @pytest.mark.parametrize(

@@ -53,12 +53,12 @@ def private(fresh_plugins: Callable[[], Plugins]) -> Plugins:
     private = Plugins()
     private.load_entry_points()
 
-    found = private.registry().find("translator", "refit").component.target
+    target = private.registry().find("translator", "refit").component.target
 
     class Named:
         @hookimpl
         def paramtrans_translators(self) -> list[Component]:
-            return [Component("only_here", "refit", found)]
+            return [Component("only_here", "refit", target)]
 
     private.register(Named(), Provider("by hand", "1"))
     return private

@@ -21,11 +21,11 @@ class Listener:
     """Remembers what it is told; stops the run where it is asked to."""
 
     def __init__(self, stop_at: str = "") -> None:
-        self.told: list[Any] = []
+        self.events: list[Any] = []
         self.stop_at = stop_at
 
     def note(self, event: str, *what: Any) -> None:
-        self.told.append((event, *what))
+        self.events.append((event, *what))
         if event == self.stop_at:
             raise StopRun("the night is over")
 
@@ -64,9 +64,9 @@ def listening(plugins: Plugins, stop_at: str = "") -> Listener:
 def test_zoos_are_told_of_shard_by_shard(tiny_plugins: Plugins, tiny_config: Make) -> None:
     listener = listening(tiny_plugins)
     run(tiny_config("training.epochs=1"), loaded=tiny_plugins)
-    one = [("zoo_started", 1, 4), *(("shard_finished", 1, left) for left in (3, 2, 1, 0)), ("zoo_finished", 1)]
+    events = [("zoo_started", 1, 4), *(("shard_finished", 1, left) for left in (3, 2, 1, 0)), ("zoo_finished", 1)]
     two = [("zoo_started", 2, 3), *(("shard_finished", 2, left) for left in (2, 1, 0)), ("zoo_finished", 2)]
-    assert listener.told == [("run_started",), *one, *two, ("epoch_ended", 1), ("run_finished",)]
+    assert listener.events == [("run_started",), *events, *two, ("epoch_ended", 1), ("run_finished",)]
 
 
 @pytest.mark.parametrize("event", ["run_started", "zoo_started", "shard_finished", "epoch_ended", "run_finished"])
@@ -75,12 +75,12 @@ def test_a_run_that_was_stopped_goes_on(tiny_plugins: Plugins, tiny_config: Make
     settings = ("training.epochs=3", "training.checkpoint_every=3")
     with pytest.raises(StopRun, match="the night is over"):
         run(tiny_config(*settings), loaded=tiny_plugins)
-    listener.stop_at, listener.told = "", []
+    listener.stop_at, listener.events = "", []
     result = run(tiny_config(*settings), loaded=tiny_plugins)
     if event == "epoch_ended":  # what was learned is kept, checkpoint or not
-        assert [what for what in listener.told if what[0] == event] == [(event, 2), (event, 3)]
+        assert [what for what in listener.events if what[0] == event] == [(event, 2), (event, 3)]
     if event == "shard_finished":
-        assert ("zoo_started", 1, 4) not in listener.told
+        assert ("zoo_started", 1, 4) not in listener.events
     whole = run(tiny_config(*settings, dir=tmp_path / "whole"), loaded=tiny_plugins)
     assert result.methods == whole.methods
 

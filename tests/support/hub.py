@@ -38,8 +38,12 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         parts = path.strip("/").split("/")
         if path == "/api/repos/create":
-            made = json.loads(body)
-            name = f"{made['organization']}/{made['name']}" if made.get("organization") else f"me/{made['name']}"
+            document = json.loads(body)
+            name = (
+                f"{document['organization']}/{document['name']}"
+                if document.get("organization")
+                else f"me/{document['name']}"
+            )
             self.repositories.setdefault(name, {})
             self._json({"url": f"http://{self.headers['Host']}/{name}"})
         elif path == "/api/validate-yaml":

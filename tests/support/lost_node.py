@@ -36,12 +36,12 @@ def main(folder: Path) -> None:
     os.environ["RAY_TMPDIR"] = str(folder)  # for what Ray keeps below its default folder, whichever one it is given
     cluster = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0, "temp_dir": str(folder / "ray")})
     doomed, _ = (cluster.add_node(**NODE, num_cpus=1) for _ in range(2))
-    found: dict[str, Any] = {}
+    report: dict[str, Any] = {}
 
     def kill() -> None:
         while not (begun / doomed.node_id).exists():
             time.sleep(0.01)
-        found["shards_when_killed"] = len(list(folder.glob("cache/zoos/*/hosts/*.safetensors")))
+        report["shards_when_killed"] = len(list(folder.glob("cache/zoos/*/hosts/*.safetensors")))
         cluster.remove_node(doomed, allow_graceful=False)
 
     killer = threading.Thread(target=kill, daemon=True)
@@ -49,12 +49,12 @@ def main(folder: Path) -> None:
     zoo = _zoo(folder, cluster.address)
     for step in (1, 2):
         jobs = [_noting(job) for job in zoo.missing(step)]
-        found[f"jobs_{step}"] = len(jobs)
+        report[f"jobs_{step}"] = len(jobs)
         zoo.builder.executor.run(jobs, lambda steps: None)
     killer.join()
-    found["missing"] = len(zoo.missing(1)) + len(zoo.missing(2))
-    found["nodes"] = {"begun": len(list(begun.iterdir())), "alive": _alive(wanted=2)}
-    (folder / "found.json").write_text(json.dumps(found))  # to standard output Ray writes too
+    report["missing"] = len(zoo.missing(1)) + len(zoo.missing(2))
+    report["nodes"] = {"begun": len(list(begun.iterdir())), "alive": _alive(wanted=2)}
+    (folder / "found.json").write_text(json.dumps(report))  # to standard output Ray writes too
     ray.shutdown()
     cluster.shutdown()
 
@@ -77,8 +77,8 @@ def _zoo(folder: Path, address: str) -> Zoo:
     loaded = plugins()
     loaded.load_file(SUPPORT / "tiny_task.py")
     settings = ["run.device=cpu", f'executor={{name="ray", address="{address}"}}']
-    made = config.load(SUPPORT / "tiny.toml", loaded.registry(), settings)
-    return Zoo(Builder(made, loaded.registry()), folder / "cache")
+    config_ = config.load(SUPPORT / "tiny.toml", loaded.registry(), settings)
+    return Zoo(Builder(config_, loaded.registry()), folder / "cache")
 
 
 if __name__ == "__main__":

@@ -30,9 +30,9 @@ def main(folder: Path) -> None:
     private.load_file(SUPPORT / "tiny_task.py")
     settings = [f"run.dir={folder / 'run'}", "run.device=cpu", f'executor={{name="ray", address="{cluster.address}"}}']
     result = run(config.load(SUPPORT / "tiny.toml", private.registry(), settings), loaded=private)
-    known = any(entry.name == "tiny" for entry in components())
-    found = {"hosts": result.methods["translated"]["n"], "globally_known": known}
-    (folder / "found.json").write_text(json.dumps(found))  # to standard output Ray writes too
+    globally_known = any(entry.name == "tiny" for entry in components())
+    report = {"hosts": result.methods["translated"]["n"], "globally_known": globally_known}
+    (folder / "found.json").write_text(json.dumps(report))  # to standard output Ray writes too
     ray.shutdown()
     cluster.shutdown()
 

@@ -47,9 +47,9 @@ def counts() -> dict[str, tuple[int, int]]:
         timeout=1200,
     )
     assert done.returncode in (0, 1), done.stderr
-    found = [json.loads(line) for line in done.stdout.splitlines()]
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
     print(done.stderr)
-    return {line["check"]: (line["tried"], line["held"]) for line in found}
+    return {line["check"]: (line["tried"], line["held"]) for line in lines}
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -62,8 +62,8 @@ def test_without_its_guard_a_promise_is_seen_to_be_broken() -> None:
     command = [sys.executable, "-m", "trust", "--few", "--unguarded", "changed_results", "numbers_are_finite"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
-    found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(found) == 2 and all(line["held"] < line["tried"] for line in found), done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(lines) == 2 and all(line["held"] < line["tried"] for line in lines), done.stderr
 
 
 def test_every_check_is_in_the_document_and_here_or_in_make_trust() -> None:

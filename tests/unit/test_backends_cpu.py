@@ -118,8 +118,8 @@ def one_by_one(make: Callable[[], nn.Module], training: bool) -> Call:
     def call(params: State, inputs: Tensor) -> Tensor:
         outputs = []
         for i, x in enumerate(inputs):
-            own = {name: p[i] for name, p in params.items()}
-            outputs.append(functional_call(module, own, (x,)))
+            model = {name: p[i] for name, p in params.items()}
+            outputs.append(functional_call(module, model, (x,)))
         return torch.stack(outputs)
 
     return call
@@ -143,14 +143,14 @@ def results(call: Call, params: State, buffers: State, inputs: Tensor, dtype: to
     outputs = call({**params, **buffers}, inputs)
     seed = torch.arange(outputs[0].numel()).double().sin().to(dtype)
     (outputs.flatten(1) * seed).sum().backward()
-    found = {"outputs": outputs.detach(), "inputs": inputs.grad, **buffers}
-    return {**found, **{k: p.grad for k, p in params.items()}}
+    values = {"outputs": outputs.detach(), "inputs": inputs.grad, **buffers}
+    return {**values, **{k: p.grad for k, p in params.items()}}
 
 
-def close(found: State, wanted: State, tolerance: float = 1e-5) -> None:
-    assert found.keys() == wanted.keys()
+def close(values: State, wanted: State, tolerance: float = 1e-5) -> None:
+    assert values.keys() == wanted.keys()
     for name, value in wanted.items():
-        error = (found[name].double() - value).norm()
+        error = (values[name].double() - value).norm()
         # The gradient of a bias before batch statistics is zero but for rounding.
         assert error <= tolerance * value.norm() + 1e-7, (name, error / value.norm())
 
@@ -242,12 +242,12 @@ def test_own_training_flags() -> None:
     module[0].eval()
     base = copy.deepcopy(module)
     wanted = vmap(lambda p, x: functional_call(base, p, (x,)))
-    for found, right in zip(
+    for value, right in zip(
         (by := results(lambda p, x: CpuStack(module)(p, x, None), params, buffers, inputs)).values(),
         results(wanted, params, buffers, inputs).values(),
         strict=True,
     ):
-        assert (found - right).norm() <= 3e-5 * right.norm() + 1e-7
+        assert (value - right).norm() <= 3e-5 * right.norm() + 1e-7
     assert torch.equal(by["0.1.running_mean"], buffers["0.1.running_mean"])
 
 
@@ -276,7 +276,7 @@ def test_same_bits_whatever_the_threads_and_other_models(case: str) -> None:
     make, shape = CASES[case]
     inputs, (params, buffers) = data(shape, 19, 20), stacked(make, 19)
 
-    def some(models: list[int], threads: int) -> State:
+    def results_of(models: list[int], threads: int) -> State:
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         few = [{k: t[models] for k, t in state.items()} for state in (params, buffers)]
@@ -285,9 +285,9 @@ def test_same_bits_whatever_the_threads_and_other_models(case: str) -> None:
         finally:
             torch.set_num_threads(before)
 
-    whole = some(list(range(19)), 2)
+    whole = results_of(list(range(19)), 2)
     for models, threads in [(list(range(19)), 1), (list(range(19)), 5), ([18, 2], 2), ([2], 1)]:
-        part = some(models, threads)
+        part = results_of(models, threads)
         for name in part:
             assert torch.equal(part[name], whole[name][models]), name
 

@@ -58,7 +58,7 @@ def one_by_one(module: nn.Module) -> Call:
 
     def call(state: State, inputs: Tensor) -> Tensor:
         models = [{name: t[i] for name, t in state.items()} for i in range(len(inputs))]
-        return torch.stack([functional_call(module, own, (x,)) for own, x in zip(models, inputs, strict=True)])
+        return torch.stack([functional_call(module, model, (x,)) for model, x in zip(models, inputs, strict=True)])
 
     return call
 
@@ -70,16 +70,16 @@ def results(call: Call, state: State, inputs: Tensor, dtype: torch.dtype = torch
     outputs = call(state, inputs)
     seed = torch.arange(outputs[0].numel()).double().sin().to(dtype)
     (outputs.flatten(1) * seed).sum().backward()
-    found = {"outputs": outputs.detach(), "inputs": inputs.grad, **{k: t.grad for k, t in state.items()}}
-    return {name: t for name, t in found.items() if t is not None}
+    values = {"outputs": outputs.detach(), "inputs": inputs.grad, **{k: t.grad for k, t in state.items()}}
+    return {name: t for name, t in values.items() if t is not None}
 
 
-def close(found: State, wanted: State, tolerance: float = 1e-5) -> None:
-    assert found.keys() == wanted.keys()
+def close(values: State, wanted: State, tolerance: float = 1e-5) -> None:
+    assert values.keys() == wanted.keys()
     # With one position nothing depends on queries and keys: their gradients are zero but for rounding.
     floor = 1e-7 * wanted["outputs"].norm() if "outputs" in wanted else 0.0
     for name, value in wanted.items():
-        error = (found[name].double() - value).norm()
+        error = (values[name].double() - value).norm()
         assert error <= tolerance * value.norm() + floor, (name, error / value.norm())
 
 
@@ -126,13 +126,13 @@ def test_block_matches_single_models_in_float64(models: int) -> None:
 
 def test_sharp_attention_neither_overflows_nor_loses_its_sums() -> None:
     state, inputs = stacked(lambda: Block(5, 6, 3), 3, sharpness=7.0), data(3, 2, 5, 14, 14)
-    found = results(CpuStack(Block(5, 6, 3)), state, inputs)
-    assert all(t.isfinite().all() for t in found.values())
+    values = results(CpuStack(Block(5, 6, 3)), state, inputs)
+    assert all(t.isfinite().all() for t in values.values())
     wanted = results(one_by_one(Block(5, 6, 3)), state, inputs, torch.float64)
     # Scores of some hundreds are themselves only known to 1e-5 or so.
-    close(found, wanted, 1e-3)
+    close(values, wanted, 1e-3)
     for name in ("outputs", "v.weight", "out.weight"):
-        assert (found[name] - wanted[name]).norm() <= 2e-5 * wanted[name].norm()
+        assert (values[name] - wanted[name]).norm() <= 2e-5 * wanted[name].norm()
 
 
 def test_scores_of_a_thousand_choose_one_position() -> None:
@@ -150,16 +150,16 @@ def test_not_a_number_stays_in_its_model() -> None:
     state, inputs = stacked(network, 3), data(3, 4, 1, 16, 16)
     clean = results(CpuStack(network()), state, inputs)
     state["1.q.weight"][1] = float("nan")
-    found = results(CpuStack(network()), state, inputs)
-    assert found["outputs"][1].isnan().all()
+    values = results(CpuStack(network()), state, inputs)
+    assert values["outputs"][1].isnan().all()
     for name, value in clean.items():
-        assert torch.equal(found[name][[0, 2]], value[[0, 2]]), name
+        assert torch.equal(values[name][[0, 2]], value[[0, 2]]), name
 
 
 def test_same_bits_whatever_the_threads_and_other_models() -> None:
     state, inputs = stacked(lambda: Block(5, 6, 3), 19), data(19, 7, 5, 7, 14)
 
-    def some(models: list[int], threads: int) -> State:
+    def results_of(models: list[int], threads: int) -> State:
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
@@ -167,9 +167,9 @@ def test_same_bits_whatever_the_threads_and_other_models() -> None:
         finally:
             torch.set_num_threads(before)
 
-    whole = some(list(range(19)), 2)
+    whole = results_of(list(range(19)), 2)
     for models, threads in [(list(range(19)), 1), (list(range(19)), 5), ([18, 2], 2), ([2], 1)]:
-        for name, part in some(models, threads).items():
+        for name, part in results_of(models, threads).items():
             assert torch.equal(part, whole[name][models]), name
 
 
@@ -194,10 +194,10 @@ def test_five_steps_of_training() -> None:
 
 def test_the_plain_module_runs_under_vmap() -> None:
     q, k, v = (data(3, 2, width, 3, 5) for width in (4, 4, 7))
-    found = vmap(SpatialAttention())(q, k, v)
+    outputs = vmap(SpatialAttention())(q, k, v)
     scores = torch.einsum("mbcp,mbcr->mbpr", q.flatten(-2), k.flatten(-2)) / 2
     wanted = torch.einsum("mbpr,mbcr->mbcp", scores.softmax(-1), v.flatten(-2))
-    assert torch.allclose(found.flatten(-2), wanted, atol=1e-6)
+    assert torch.allclose(outputs.flatten(-2), wanted, atol=1e-6)
 
 
 class Named(Block):

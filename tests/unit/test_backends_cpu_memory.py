@@ -57,9 +57,9 @@ def alone(state: State, inputs: Tensor) -> list[Tensor]:
     return [outputs.detach().clone(), *gradients(outputs, state)]
 
 
-def same(found: list[Tensor], wanted: list[Tensor]) -> None:
-    assert len(found) == len(wanted)
-    for a, b in zip(found, wanted, strict=True):
+def same(tensors: list[Tensor], wanted: list[Tensor]) -> None:
+    assert len(tensors) == len(wanted)
+    for a, b in zip(tensors, wanted, strict=True):
         assert torch.equal(a, b)
 
 
@@ -72,10 +72,10 @@ def test_many_calls_before_their_backward_passes(state: State, several: list[Ten
             stack(state, inputs + 1)
         stack(state, inputs - 1)  # its graph is dropped at once
     for i in (3, 0, 4, 2, 1):
-        found = [outputs[i].detach(), *gradients(outputs[i], state)]
+        tensors = [outputs[i].detach(), *gradients(outputs[i], state)]
         with torch.no_grad():
             stack(state, several[i] * 2)
-        same(found, alone(state, several[i]))
+        same(tensors, alone(state, several[i]))
 
 
 def test_backward_twice_over_one_graph_and_over_two_at_once(state: State, several: list[Tensor]) -> None:
@@ -85,19 +85,19 @@ def test_backward_twice_over_one_graph_and_over_two_at_once(state: State, severa
     both = gradients(torch.cat([first, second]), state)
     same(gradients(first, state), once)
     parts = (alone(state, inputs)[1:] for inputs in several[:2])
-    for found, a, b in zip(both, *parts, strict=True):
-        assert torch.allclose(found, a + b, rtol=1e-4, atol=1e-5)
+    for gradient, a, b in zip(both, *parts, strict=True):
+        assert torch.allclose(gradient, a + b, rtol=1e-4, atol=1e-5)
 
 
 def test_results_outlive_the_lanes_and_keep_their_values(state: State, several: list[Tensor]) -> None:
     stack = CpuStack(Net())
     kept = [stack(state, inputs).detach() for inputs in several]
-    found = gradients(stack(state, several[0]), state)
-    copies = [t.clone() for t in [*kept, *found]]
+    tensors = gradients(stack(state, several[0]), state)
+    copies = [t.clone() for t in [*kept, *tensors]]
     for inputs in several:
         gradients(stack(state, inputs), state)
     del stack
-    same([*kept, *found], copies)
+    same([*kept, *tensors], copies)
 
 
 def test_exceptions_in_between(state: State, several: list[Tensor]) -> None:

@@ -130,14 +130,14 @@ def results(
     outputs = call({**params, **buffers}, inputs)
     seed = torch.arange(outputs[0].numel()).double().sin().to(dtype)
     (outputs.flatten(1) * seed).sum().backward()
-    found = {"outputs": outputs.detach(), **buffers, **{k: p.grad for k, p in params.items() if p.grad is not None}}
-    return found if inputs.grad is None else {**found, "inputs": inputs.grad}
+    values = {"outputs": outputs.detach(), **buffers, **{k: p.grad for k, p in params.items() if p.grad is not None}}
+    return values if inputs.grad is None else {**values, "inputs": inputs.grad}
 
 
-def close(found: State, wanted: State, tolerance: float = 1e-5) -> None:
-    assert found.keys() == wanted.keys()
+def close(values: State, wanted: State, tolerance: float = 1e-5) -> None:
+    assert values.keys() == wanted.keys()
     for name, value in wanted.items():
-        error = (found[name].double() - value).norm()
+        error = (values[name].double() - value).norm()
         # The gradient of a bias before batch statistics is zero but for rounding.
         assert error <= tolerance * value.norm() + 1e-5, (name, error / value.norm())
 
@@ -185,16 +185,16 @@ def test_frozen_parts_in_eval_mode_as_in_step_2() -> None:
     wanted = results(one_by_one(module), state, inputs, frozen, torch.float64)
     outputs = stack({**params, **state[1]}, inputs, None)
     (outputs.flatten(1) * torch.arange(4 * 5).double().sin().float()).sum().backward()
-    own = {k: p.grad for k, p in params.items() if p.grad is not None}
-    assert own.keys() == {k for k in params if k.startswith("1.")}
-    close({"outputs": outputs.detach(), **own}, {k: wanted[k] for k in ("outputs", *own)})
+    gradients = {k: p.grad for k, p in params.items() if p.grad is not None}
+    assert gradients.keys() == {k for k in params if k.startswith("1.")}
+    close({"outputs": outputs.detach(), **gradients}, {k: wanted[k] for k in ("outputs", *gradients)})
 
 
 def test_tiles_that_end_within_an_image_and_several_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    from paramtrans.backends.gpu import unit
+    from paramtrans.backends.gpu import conv_unit
 
-    monkeypatch.setattr(unit, "BLOCK", 64)
-    monkeypatch.setattr(unit, "CONV_BLOCK", 128)
+    monkeypatch.setattr(conv_unit, "BLOCK", 64)
+    monkeypatch.setattr(conv_unit, "CONV_BLOCK", 128)
     make, shape = CASES["source"]
     agree(make().train(), stacked(make, 2), data(shape, 2, 5))
 

@@ -86,15 +86,15 @@ def test_five_steps(name: str) -> None:
     run = vmap.stacked(build())
     for inputs, labels in zip(*data(5), strict=True):
         optimizer.zero_grad()
-        found = losses(run(params, inputs, training=True), labels)
-        found.sum().backward()
+        losses_of = losses(run(params, inputs, training=True), labels)
+        losses_of.sum().backward()
         optimizer.step()
-        for i, (module, own) in enumerate(zip(modules, optimizers, strict=True)):
-            own.zero_grad()
+        for i, (module, single) in enumerate(zip(modules, optimizers, strict=True)):
+            single.zero_grad()
             loss = cross_entropy(module(inputs[i]), labels[i])
             loss.backward()
-            own.step()
-            assert torch.allclose(found[i], loss, rtol=1e-4, atol=1e-5)
+            single.step()
+            assert torch.allclose(losses_of[i], loss, rtol=1e-4, atol=1e-5)
     for i, module in enumerate(modules):
         for spec in tensor_specs(module):
             assert torch.allclose(params[spec.name][i], module.state_dict()[spec.name], rtol=1e-3, atol=1e-5), spec.name

@@ -81,8 +81,8 @@ def test_sizes_that_make_no_block_are_refused(name: str, options: dict[str, Any]
 def test_a_new_translator_starts_at_a_sane_block(name: str, target: str) -> None:
     """With the template start it writes one default-initialised block, whatever it reads."""
     source, adapter = block("basic_block"), block(target)
-    made = REGISTRY.create("translator", name, source, adapter, layers=1, width=8)
-    written = made.translate(hosts(source, None).source)
+    translator = REGISTRY.create("translator", name, source, adapter, layers=1, width=8)
+    written = translator.translate(hosts(source, None).source)
     for spec in adapter.spec.tensors:
         default = initial(adapter.module, [0])[spec.name]
         tensor = written[spec.name]
@@ -134,49 +134,49 @@ def test_an_orbit_has_other_parameters_and_the_same_function(name: str) -> None:
 def test_the_functional_objective_is_zero_where_the_prediction_is_the_source(name: str, options: dict) -> None:
     adapter = block(name)
     objective = REGISTRY.create("objective", "functional", runner(adapter, adapter), **options)
-    found = hosts(adapter, None)
-    assert objective(dict(found.source), batch(found)).abs() < 1e-6
-    assert objective(randomised(adapter, MODELS, 77), batch(found)) > 1e-5
+    given = hosts(adapter, None)
+    assert objective(dict(given.source), batch(given)).abs() < 1e-6
+    assert objective(randomised(adapter, MODELS, 77), batch(given)) > 1e-5
 
 
 def test_the_functional_objective_is_blind_to_symmetries() -> None:
     adapter = block("conv", hidden=3)
     objective = REGISTRY.create("objective", "functional", runner(adapter, adapter))
-    found = hosts(adapter, None)
+    given = hosts(adapter, None)
     [group] = adapter.spec.symmetries
-    moved = permuted(found.source, group, seed=3)
-    assert objective(moved, batch(found)).abs() < 1e-6
+    moved = permuted(given.source, group, seed=3)
+    assert objective(moved, batch(given)).abs() < 1e-6
 
 
 def test_parameter_mse_is_zero_at_the_trained_target_and_needs_one() -> None:
     source, target = block("basic_block"), block("conv", hidden=2)
     objective = REGISTRY.create("objective", "mse", runner(source, target))
-    found = hosts(source, target)
-    assert objective.needs_targets and objective(dict(found.target), batch(found)) == 0
+    given = hosts(source, target)
+    assert objective.needs_targets and objective(dict(given.target), batch(given)) == 0
     with pytest.raises(TrainingError, match=r"zoo\.pairs"):
-        objective(dict(found.target), batch(hosts(source, None)))
+        objective(dict(given.target), batch(hosts(source, None)))
 
 
 @pytest.mark.parametrize("name", ["conv", "mlp", "attention"])
 def test_matching_mse_is_blind_to_the_order_of_units_and_mse_is_not(name: str) -> None:
     target = block(name, **({} if name == "attention" else {"hidden": 5}))
-    mse, matching = (REGISTRY.create("objective", each, runner(target, target)) for each in ("mse", "matching_mse"))
-    found = hosts(target, target)
-    moved = found.target
+    mse, matching = (REGISTRY.create("objective", kind, runner(target, target)) for kind in ("mse", "matching_mse"))
+    given = hosts(target, target)
+    moved = given.target
     for seed, group in enumerate(target.spec.symmetries):
         moved = permuted(moved, group, seed)
-    assert matching(moved, batch(found)) == 0 < mse(moved, batch(found))
+    assert matching(moved, batch(given)) == 0 < mse(moved, batch(given))
     other = randomised(target, MODELS, 77)
-    assert 0 < matching(other, batch(found)) <= mse(other, batch(found))
+    assert 0 < matching(other, batch(given)) <= mse(other, batch(given))
 
 
 def test_normalised_mse_does_not_know_how_large_a_tensor_is() -> None:
     target = block("conv", hidden=3)
-    found, predicted = hosts(target, target), randomised(target, MODELS, 77)
+    given_hosts, predicted = hosts(target, target), randomised(target, MODELS, 77)
     for normalise in (True, False):
         objective = REGISTRY.create("objective", "mse", runner(target, target), normalise=normalise)
         large = {name: 1000 * tensor if name == "conv1.weight" else tensor for name, tensor in predicted.items()}
-        given = batch(found)
+        given = batch(given_hosts)
         trained = given.target | {"conv1.weight": 1000 * given.target["conv1.weight"]}
         before, after = objective(predicted, given), objective(large, replace(given, target=trained))
         assert torch.isclose(before, after, rtol=1e-4) == normalise
@@ -187,14 +187,14 @@ def test_probes_are_in_the_range_of_images_and_enter_every_slot(name: str) -> No
     source = block("basic_block")
     first = trials(REGISTRY.load("probe", name), "probe")[0]
     probes = REGISTRY.create("probe", name, **{**first, "count": 6})
-    task, found = Slot(SlotOptions()), hosts(source, None)
-    drawn = probes.draw(ProbeCase((1, 4, 4), torch.Generator().manual_seed(3), task, found, source))
+    task, given = Slot(SlotOptions()), hosts(source, None)
+    drawn = probes.draw(ProbeCase((1, 4, 4), torch.Generator().manual_seed(3), task, given, source))
     assert drawn.min() >= 0 and drawn.max() <= 1
     assert probes.real == (name == "images")
-    made = replace(context(found, source, source), inputs=drawn, own_inputs=probes.own_inputs)
-    [entering] = made.entering()
+    around = replace(context(given, source, source), inputs=drawn, own_inputs=probes.own_inputs)
+    [entering] = around.entering()
     assert entering.reached.shape == (MODELS, 6, CHANNELS, 4, 4)
-    [part] = made.pick([2, 0]).entering()
+    [part] = around.pick([2, 0]).entering()
     torch.testing.assert_close(part.reached, entering.reached[[2, 0]])
 
 

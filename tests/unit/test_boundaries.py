@@ -210,8 +210,8 @@ def test_one_component_that_cannot_be_loaded_fails_one_check(
     loaded.load_file(tmp_path / "half.py")
     registry = loaded.registry()
     assert [r.check for r in results(subjects("gone", registry)) if not r.passed] == ["right_kind"]
-    found = [r for r in results(subjects("whole", registry)) if not r.passed]
-    assert not [r for r in found if "gone" in r.message or "provided by" in r.message]
+    failures = [r for r in results(subjects("whole", registry)) if not r.passed]
+    assert not [r for r in failures if "gone" in r.message or "provided by" in r.message]
 
 
 def test_an_augmenter_that_drops_a_tensor_is_named(

@@ -38,23 +38,23 @@ def registry() -> Registry:
 
 
 def document() -> dict[str, Any]:
-    found = tomllib.loads(TINY.read_text())
-    found["task"] = {"name": "mnist", "channels": 4}
-    return found
+    content = tomllib.loads(TINY.read_text())
+    content["task"] = {"name": "mnist", "channels": 4}
+    return content
 
 
 def changed(*settings: str) -> dict[str, Any]:
     return config.override(document(), settings)
 
 
-def problems(registry: Registry, found: Any, where: str = "x.toml") -> list[str]:
+def problems(registry: Registry, content: Any, where: str = "x.toml") -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        config.validate(found, registry, where)
+        config.validate(content, registry, where)
     assert str(caught.value).splitlines() == [line for text in caught.value.problems for line in text.splitlines()]
     return list(caught.value.problems)
 
 
-def one(registry: Registry, *settings: str) -> str:
+def problem_of(registry: Registry, *settings: str) -> str:
     """The only problem of the tiny config with these settings."""
     [problem] = problems(registry, changed(*settings))
     return problem
@@ -70,31 +70,31 @@ METHODS = (
 
 
 def test_methods_are_resolved_with_their_defaults(registry) -> None:
-    found = config.validate(changed(METHODS), registry)
-    first, second = found.evaluation.methods
+    valid = config.validate(changed(METHODS), registry)
+    first, second = valid.evaluation.methods
     assert first.translator.options["steps"] == 300 and first.probes.options["count"] == 8
     assert second.translator is None and second.then[0].options["lr"] == 0.02
-    assert config.validate(found.model_dump(mode="json"), registry) == found
+    assert config.validate(valid.model_dump(mode="json"), registry) == valid
 
 
 def test_a_run_without_a_translator_of_its_own_needs_no_training(registry) -> None:
-    found = document()
+    content = document()
     for part in ("translator", "objectives", "augmenters", "training"):
-        del found[part]
-    del found["zoo"]["train"], found["zoo"]["select"]
+        del content[part]
+    del content["zoo"]["train"], content["zoo"]["select"]
     methods = f'evaluation.methods=[{{label="a", translator="matching", {STROKES}}}]'
-    assert config.validate(config.override(found, [methods]), registry).zoo.train == 0
-    [problem] = problems(registry, found)
+    assert config.validate(config.override(content, [methods]), registry).zoo.train == 0
+    [problem] = problems(registry, content)
     assert problem.startswith("x.toml: translator: required") and "evaluation.methods" in problem
     goes_on = f'evaluation.methods=[{{label="a", then=["matching"], {STROKES}}}]'
-    [problem] = problems(registry, config.override(found, [goes_on]))
+    [problem] = problems(registry, config.override(content, [goes_on]))
     assert problem.startswith("x.toml: evaluation.methods.0: has no translator to go on from")
 
 
 def test_a_learned_translator_without_hosts_to_learn_from_names_all_that_is_missing(registry) -> None:
-    found = changed("zoo.train=0", "zoo.select=0", "objectives=[]")
-    del found["training"]
-    assert problems(registry, found) == [
+    content = changed("zoo.train=0", "zoo.select=0", "objectives=[]")
+    del content["training"]
+    assert problems(registry, content) == [
         f"x.toml: {path}: required, but not given; mixer learns"
         for path in ("zoo.train", "zoo.select", "objectives", "training")
     ]
@@ -142,8 +142,8 @@ def test_every_shipped_config_validates(fresh_plugins, path: Path) -> None:
     where = str(path)
     settled = merge.settle(merge.read(path), (), where)
     documents = [member.document for member in expand(settled, (), where)] if "sweep" in settled else [settled]
-    for one in documents:
-        assert config.validate(one, loaded.registry(), where).zoo.report >= 2
+    for content in documents:
+        assert config.validate(content, loaded.registry(), where).zoo.report >= 2
 
 
 @pytest.mark.parametrize("name", ["missing.toml", "folder", "below-a-file/x.toml"])
@@ -202,8 +202,8 @@ def test_an_empty_file_names_everything_required(registry, tmp_path: Path) -> No
 
 
 def test_all_mistakes_of_the_frame_are_told_at_once(registry) -> None:
-    found = problems(registry, changed("zoo.train=-1", "training.lrr=3", "zoo.step1.momentum=2", "run.device=7"))
-    assert [problem.split(": ")[:2] for problem in found] == [
+    messages = problems(registry, changed("zoo.train=-1", "training.lrr=3", "zoo.step1.momentum=2", "run.device=7"))
+    assert [problem.split(": ")[:2] for problem in messages] == [
         ["x.toml", "zoo.train"],
         ["x.toml", "zoo.step1.momentum"],
         ["x.toml", "training.lrr"],
@@ -213,14 +213,14 @@ def test_all_mistakes_of_the_frame_are_told_at_once(registry) -> None:
 
 def test_all_mistakes_of_all_components_are_told_at_once(registry) -> None:
     settings = ("source.kernel=2", "target.hiden=3", "translator.name=mixr", "augmenters.0.scale=-1")
-    found = problems(registry, changed(*settings, "objectives.0.examples=0"))
-    places = {problem.split(": ")[1] for problem in found}
+    messages = problems(registry, changed(*settings, "objectives.0.examples=0"))
+    places = {problem.split(": ")[1] for problem in messages}
     assert places == {"source.kernel", "target.hiden", "translator.name", "augmenters.0.scale", "objectives.0.examples"}
 
 
 def test_mistakes_of_the_frame_and_of_components_are_told_at_once(registry) -> None:
-    found = problems(registry, changed("zoo.train=-1", "translator.name=mixr", "target.hidden=-2"))
-    assert {problem.split(": ")[1] for problem in found} == {"zoo.train", "translator.name", "target.hidden"}
+    messages = problems(registry, changed("zoo.train=-1", "translator.name=mixr", "target.hidden=-2"))
+    assert {problem.split(": ")[1] for problem in messages} == {"zoo.train", "translator.name", "target.hidden"}
 
 
 UNKNOWN_EVERYWHERE = {
@@ -241,20 +241,20 @@ def test_a_component_is_told_wherever_it_stands_beside_mistakes_of_the_frame(
     registry, place: str, setting: str
 ) -> None:
     kind = {"also": "task", "then": "translator"} | dict.fromkeys(("source", "target", "targets"), "block adapter")
-    found = problems(registry, changed(setting, "zoo.train=-1"))
-    assert [problem.split(": ")[1] for problem in found] == ["zoo.train", f"{place}.name"]
+    messages = problems(registry, changed(setting, "zoo.train=-1"))
+    assert [problem.split(": ")[1] for problem in messages] == ["zoo.train", f"{place}.name"]
     last = next(word for word in reversed(place.split(".")) if not word.isdigit())
-    assert f"unknown {kind.get(last, last.rstrip('s'))} " in found[1]
+    assert f"unknown {kind.get(last, last.rstrip('s'))} " in messages[1]
 
 
 def test_what_is_no_list_or_table_is_told_once_and_hides_no_other_mistake(registry) -> None:
     for setting in ("evaluation=3", "evaluation.methods=3", "evaluation.methods=[3]", "zoo.also=3", "report=3"):
-        found = problems(registry, changed(setting, "target.hiden=3"))
-        assert "target.hiden" in {problem.split(": ")[1] for problem in found}
-    found = problems(registry, changed('evaluation.methods=[{label="a", then=3}]', "target.hiden=3"))
-    assert [problem.split(": ")[1] for problem in found] == ["evaluation.methods.0.then", "target.hiden"]
-    found = problems(registry, changed("zoo.also=[3]", 'evaluation.rivals=["nothing"]'))
-    assert [problem.split(": ")[1] for problem in found] == ["zoo.also.0", "evaluation.rivals.0.name"]
+        messages = problems(registry, changed(setting, "target.hiden=3"))
+        assert "target.hiden" in {problem.split(": ")[1] for problem in messages}
+    messages = problems(registry, changed('evaluation.methods=[{label="a", then=3}]', "target.hiden=3"))
+    assert [problem.split(": ")[1] for problem in messages] == ["evaluation.methods.0.then", "target.hiden"]
+    messages = problems(registry, changed("zoo.also=[3]", 'evaluation.rivals=["nothing"]'))
+    assert [problem.split(": ")[1] for problem in messages] == ["zoo.also.0", "evaluation.rivals.0.name"]
 
 
 @pytest.mark.parametrize(
@@ -275,21 +275,21 @@ def test_what_is_no_list_or_table_is_told_once_and_hides_no_other_mistake(regist
     ],
 )
 def test_an_unknown_option_is_refused_with_its_place_and_a_near_name(registry, typed, place, meant) -> None:
-    problem = one(registry, f"{typed}=1")
+    problem = problem_of(registry, f"{typed}=1")
     assert problem.startswith(f"x.toml: {place}: ") and f'"{meant}"' in problem
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("augmenters.0.onn", "on"), ("objectives.0.weigth", "weight")])
 def test_a_near_name_is_also_sought_among_the_options_of_the_frame(registry, typed: str, meant: str) -> None:
-    assert f'did you mean "{meant}"' in one(registry, f"{typed}=1")
+    assert f'did you mean "{meant}"' in problem_of(registry, f"{typed}=1")
 
 
 def test_an_option_like_no_other_is_answered_by_all_there_are(registry) -> None:
-    assert one(registry, "target.zzzzzz=1").endswith("unknown option; known: bias, channels, hidden, kernel")
+    assert problem_of(registry, "target.zzzzzz=1").endswith("unknown option; known: bias, channels, hidden, kernel")
 
 
 def test_an_option_of_a_component_without_options_is_refused(registry) -> None:
-    assert one(registry, 'evaluation.rivals=[{name = "zero_block", seed = 1}]') == (
+    assert problem_of(registry, 'evaluation.rivals=[{name = "zero_block", seed = 1}]') == (
         "x.toml: evaluation.rivals.0.seed: unknown option; known: none"
     )
 
@@ -331,20 +331,20 @@ def test_an_option_of_a_component_without_options_is_refused(registry) -> None:
     ],
 )
 def test_a_wrong_value_is_told_with_its_place(registry, setting: str, place: str) -> None:
-    problem = one(registry, setting)
+    problem = problem_of(registry, setting)
     assert problem.startswith(f"x.toml: {place}: ")
     assert "Error" not in problem and "pydantic" not in problem
 
 
 @pytest.mark.parametrize("setting", ['zoo.train="many"', 'target.hidden="three"', 'training.schedule="linear"'])
 def test_the_wrong_value_is_shown(registry, setting: str) -> None:
-    assert setting.partition("=")[2].strip('"') in one(registry, setting)
+    assert setting.partition("=")[2].strip('"') in problem_of(registry, setting)
 
 
 @pytest.mark.parametrize("setting", ['"\\u001b[31m\\n"=1', 'task.name="\\u001b[31m\\n"', 'zoo.train="\\u001b[31m"'])
 def test_control_characters_never_reach_the_terminal(registry, setting: str) -> None:
-    found = tomllib.loads(setting) if setting.startswith('"') else changed(setting)
-    assert "\x1b" not in "".join(problems(registry, found))
+    content = tomllib.loads(setting) if setting.startswith('"') else changed(setting)
+    assert "\x1b" not in "".join(problems(registry, content))
 
 
 @pytest.mark.parametrize(
@@ -360,11 +360,11 @@ def test_control_characters_never_reach_the_terminal(registry, setting: str) -> 
     ],
 )
 def test_values_that_do_not_go_together_are_told_by_the_components_own_words(registry, settings, reason) -> None:
-    assert reason in one(registry, *settings)
+    assert reason in problem_of(registry, *settings)
 
 
 def test_an_unknown_component_is_told_with_its_place_and_what_there_is(registry) -> None:
-    problem = one(registry, "translator={name='mixr'}")
+    problem = problem_of(registry, "translator={name='mixr'}")
     assert problem.startswith('x.toml: translator.name: unknown translator "mixr"; did you mean "mixer"?\n')
     [available] = re.findall(r"^  available: (.*) \(paramtrans 0\.", problem, re.MULTILINE)
     assert {"attention", "conv", "mixer", "mlp"} <= set(available.split(", "))
@@ -380,12 +380,12 @@ def test_an_unknown_component_is_told_with_its_place_and_what_there_is(registry)
     ],
 )
 def test_unknown_names_in_lists_and_bare_strings_have_their_place(registry, setting: str, place: str) -> None:
-    assert one(registry, setting).startswith(f"x.toml: {place}: unknown ")
+    assert problem_of(registry, setting).startswith(f"x.toml: {place}: unknown ")
 
 
-@pytest.mark.parametrize("found", [{}, [], None, 3, "text", {"task": None}, {1: 2}, {"zoo": {"step1": {}}}])
-def test_what_is_no_config_at_all_is_a_config_error(registry, found: Any) -> None:
-    assert problems(registry, found)
+@pytest.mark.parametrize("content", [{}, [], None, 3, "text", {"task": None}, {1: 2}, {"zoo": {"step1": {}}}])
+def test_what_is_no_config_at_all_is_a_config_error(registry, content: Any) -> None:
+    assert problems(registry, content)
 
 
 # --set
@@ -424,9 +424,9 @@ def test_set_takes_toml_and_anything_else_as_text(text: str, value: Any) -> None
 
 
 def test_set_reaches_into_lists() -> None:
-    found = {"a": [{"b": 1}, {"b": 2}]}
-    assert config.override(found, ["a.1.b=5"]) == {"a": [{"b": 1}, {"b": 5}]}
-    assert config.override(found, ["a.0=7"]) == {"a": [7, {"b": 2}]}
+    content = {"a": [{"b": 1}, {"b": 2}]}
+    assert config.override(content, ["a.1.b=5"]) == {"a": [{"b": 1}, {"b": 5}]}
+    assert config.override(content, ["a.0=7"]) == {"a": [7, {"b": 2}]}
 
 
 def test_later_settings_win() -> None:
@@ -457,8 +457,8 @@ def test_a_bad_setting_is_shown_as_it_was_typed(setting: str) -> None:
 
 
 def test_a_bare_name_is_a_component_with_its_defaults(registry) -> None:
-    found = config.validate({**document(), "translator": "mlp"}, registry)
-    assert (found.translator.name, found.translator.options["width"]) == ("mlp", 512)
+    valid = config.validate({**document(), "translator": "mlp"}, registry)
+    assert (valid.translator.name, valid.translator.options["width"]) == ("mlp", 512)
 
 
 def test_set_never_guesses_at_the_options_of_a_bare_name() -> None:
@@ -482,21 +482,21 @@ def test_deeply_nested_settings_are_no_crash(registry) -> None:
 
 
 def test_defaults_of_frame_and_components_are_filled_in(registry) -> None:
-    found = config.validate(document(), registry).model_dump(mode="json")
-    assert found["source"] == {"name": "basic_block", "channels": 4, "hidden": None, "kernel": 3, "read": "folded"}
-    assert found["zoo"]["step2"]["momentum"] == 0.9
-    assert found["translator"]["standardize"] is True
+    valid = config.validate(document(), registry).model_dump(mode="json")
+    assert valid["source"] == {"name": "basic_block", "channels": 4, "hidden": None, "kernel": 3, "read": "folded"}
+    assert valid["zoo"]["step2"]["momentum"] == 0.9
+    assert valid["translator"]["standardize"] is True
     functional = {"name": "functional", "weight": 1.0, "features": 1.0, "outputs": 0.0, "task": 0.0, "examples": 4}
-    assert found["objectives"] == [functional]
+    assert valid["objectives"] == [functional]
     rivals = ["zero_block", "random_init", "random_replacement", "greedy_replacement"]
-    assert [rival["name"] for rival in found["evaluation"]["rivals"]] == rivals
-    assert found["executor"]["name"] == "local"
+    assert [rival["name"] for rival in valid["evaluation"]["rivals"]] == rivals
+    assert valid["executor"]["name"] == "local"
 
 
 def test_a_size_of_table_two_is_resolved_to_its_numbers(registry) -> None:
-    found = config.validate(changed("translator={name='mixer', size='wide'}"), registry)
-    assert found.translator.options["width"] == 512
-    assert config.validate(found.model_dump(mode="json"), registry) == found
+    valid = config.validate(changed("translator={name='mixer', size='wide'}"), registry)
+    assert valid.translator.options["width"] == 512
+    assert config.validate(valid.model_dump(mode="json"), registry) == valid
 
 
 @pytest.mark.parametrize(
@@ -512,22 +512,22 @@ def test_a_size_of_table_two_is_resolved_to_its_numbers(registry) -> None:
     ],
 )
 def test_a_resolved_config_validates_to_itself(registry, settings: list[str]) -> None:
-    found = config.validate(changed(*settings), registry)
-    dumped = found.model_dump(mode="json")
+    valid = config.validate(changed(*settings), registry)
+    dumped = valid.model_dump(mode="json")
     again = config.validate(dumped, registry)
-    assert again == found
+    assert again == valid
     assert again.model_dump(mode="json") == dumped
 
 
 def test_a_value_of_another_type_is_refused_even_where_it_could_be_converted(registry) -> None:
-    assert one(registry, "target.hidden=3.0").startswith("x.toml: target.hidden: ")
-    assert one(registry, 'training.lr="0.1"').startswith("x.toml: training.lr: ")
+    assert problem_of(registry, "target.hidden=3.0").startswith("x.toml: target.hidden: ")
+    assert problem_of(registry, 'training.lr="0.1"').startswith("x.toml: training.lr: ")
 
 
 def test_configs_cannot_be_changed(registry) -> None:
-    found = config.validate(document(), registry)
+    valid = config.validate(document(), registry)
     with pytest.raises(ValueError, match="frozen"):
-        found.zoo = None
+        valid.zoo = None
 
 
 def test_every_model_of_the_frame_is_frozen_and_refuses_infinities() -> None:
@@ -553,17 +553,17 @@ VALUES = st.recursive(
 FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def only_config_errors(found: Any, registry: Registry) -> None:
+def only_config_errors(content: Any, registry: Registry) -> None:
     try:
-        assert isinstance(config.validate(found, registry), config.Config)
+        assert isinstance(config.validate(content, registry), config.Config)
     except ConfigError as error:
         assert error.problems and all(isinstance(problem, str) and problem for problem in error.problems)
 
 
 @FUZZ
-@given(found=st.dictionaries(KEYS, VALUES, max_size=8))
-def test_any_document_is_accepted_or_a_config_error(registry, found: dict[str, Any]) -> None:
-    only_config_errors(found, registry)
+@given(content=st.dictionaries(KEYS, VALUES, max_size=8))
+def test_any_document_is_accepted_or_a_config_error(registry, content: dict[str, Any]) -> None:
+    only_config_errors(content, registry)
 
 
 @FUZZ
@@ -575,8 +575,8 @@ def test_a_good_config_with_any_part_replaced_is_accepted_or_a_config_error(regi
 @FUZZ
 @given(part=st.sampled_from(["task", "source", "target", "translator"]), option=KEYS, value=VALUES)
 def test_any_option_of_a_component_is_accepted_or_a_config_error(registry, part, option, value) -> None:
-    found = document()
-    only_config_errors({**found, part: {**found[part], option: value}}, registry)
+    content = document()
+    only_config_errors({**content, part: {**content[part], option: value}}, registry)
 
 
 @FUZZ
@@ -615,8 +615,8 @@ def test_any_accepted_config_validates_again_to_itself(registry, data: st.DataOb
         f"augmenters.0.on={data.draw(st.sampled_from(['source', 'target', 'both']))}",
         f"run.dir={data.draw(st.text(alphabet='abc/ éß', min_size=1, max_size=8))!r}",
     ]
-    found = config.validate(changed(*settings), registry)
-    assert config.validate(found.model_dump(mode="json"), registry) == found
+    valid = config.validate(changed(*settings), registry)
+    assert config.validate(valid.model_dump(mode="json"), registry) == valid
 
 
 @pytest.mark.parametrize("key", ["a." * 40_000 + "a", '"a" . ' * 9_000 + "a", "'a'." * 9_000 + "a"])
@@ -633,25 +633,25 @@ def test_long_texts_are_no_long_keys(tmp_path: Path, text: str) -> None:
 
 
 def test_a_thousand_mistakes_are_told_in_fifty_lines_and_a_number(registry) -> None:
-    found = problems(registry, {**document(), **{f"x{i}": 1 for i in range(1000)}})
-    assert len(found) == 51 and found[-1].endswith("and 950 more")
+    messages = problems(registry, {**document(), **{f"x{i}": 1 for i in range(1000)}})
+    assert len(messages) == 51 and messages[-1].endswith("and 950 more")
 
 
 def test_a_list_of_more_components_than_anyone_needs_is_refused_at_once(registry) -> None:
-    found = problems(registry, {**document(), "objectives": ["x"] * 20_000})
-    assert len(found) <= 101 and "objectives" in found[0]
+    messages = problems(registry, {**document(), "objectives": ["x"] * 20_000})
+    assert len(messages) <= 101 and "objectives" in messages[0]
 
 
 # What a config says of itself
 
 
 def test_further_targets_are_held_to_what_there_is(registry) -> None:
-    assert 'unknown block adapter "nothing"' in one(registry, 'training.targets=["nothing"]')
+    assert 'unknown block adapter "nothing"' in problem_of(registry, 'training.targets=["nothing"]')
 
 
 def test_options_are_kept_as_json_has_them(registry) -> None:
-    found = config.validate(changed('translator={name="equivariant", probes=2, input=[1, 28, 28]}'), registry)
-    assert found.translator.options["input"] == [1, 28, 28]
+    valid = config.validate(changed('translator={name="equivariant", probes=2, input=[1, 28, 28]}'), registry)
+    assert valid.translator.options["input"] == [1, 28, 28]
 
 
 def test_the_report_hosts_have_a_config_of_their_own(registry) -> None:
@@ -659,26 +659,26 @@ def test_the_report_hosts_have_a_config_of_their_own(registry) -> None:
     assert plain.reported() is plain
     settings = ('zoo.also=["digits"]', "report.begin=further", "report.step1={steps=3}")
     for another in ((), ('report.task={name="mnist", channels=4, share=0.5}',)):
-        found = config.validate(changed(*settings, *another), registry)
-        made = found.reported()
-        assert made.task == (found.report.task if another else found.task)
-        assert made.zoo.step1.steps == 3 and made.zoo.step2 == found.zoo.step2
+        valid = config.validate(changed(*settings, *another), registry)
+        reported = valid.reported()
+        assert reported.task == (valid.report.task if another else valid.task)
+        assert reported.zoo.step1.steps == 3 and reported.zoo.step2 == valid.zoo.step2
         untouched = {"task": True, "report": True, "zoo": {"step1", "also"}}
-        assert made.report is None and made.zoo.also == ()
-        assert made.model_dump(exclude=untouched) == found.model_dump(exclude=untouched)
+        assert reported.report is None and reported.zoo.also == ()
+        assert reported.model_dump(exclude=untouched) == valid.model_dump(exclude=untouched)
 
 
 def test_a_config_with_another_task_is_else_the_same(registry) -> None:
-    found = config.validate(changed('zoo.also=["digits"]', "report.begin=further"), registry)
-    made = found.with_task(found.zoo.also[0])
-    assert made.task == found.zoo.also[0] and made.zoo.also == () and made.report is None
+    valid = config.validate(changed('zoo.also=["digits"]', "report.begin=further"), registry)
+    reported = valid.with_task(valid.zoo.also[0])
+    assert reported.task == valid.zoo.also[0] and reported.zoo.also == () and reported.report is None
     untouched = {"task": True, "report": True, "zoo": {"also"}}
-    assert made.model_dump(exclude=untouched) == found.model_dump(exclude=untouched)
+    assert reported.model_dump(exclude=untouched) == valid.model_dump(exclude=untouched)
 
 
 def test_what_is_run_is_told_in_json_and_without_where(registry) -> None:
-    told = config.validate(changed("run.dir=here"), registry).identity()
-    assert json.loads(json.dumps(told)) == told and not told.keys() & {"run", "executor"}
+    identity = config.validate(changed("run.dir=here"), registry).identity()
+    assert json.loads(json.dumps(identity)) == identity and not identity.keys() & {"run", "executor"}
 
 
 @pytest.mark.parametrize(
@@ -711,8 +711,8 @@ def test_pairs_are_at_most_as_many_as_training_hosts(registry) -> None:
 
 def test_a_file_of_hosts_stands_beside_the_config_that_names_it(registry, tmp_path: Path) -> None:
     (tmp_path / "base.toml").write_text(TINY.read_text().replace('name = "tiny"', 'name = "mnist"'))
-    found = config.load(tmp_path / "base.toml", registry, ["zoo.report_from=hosts.safetensors"])
-    assert found.zoo.report_from == str(tmp_path / "hosts.safetensors")
+    loaded = config.load(tmp_path / "base.toml", registry, ["zoo.report_from=hosts.safetensors"])
+    assert loaded.zoo.report_from == str(tmp_path / "hosts.safetensors")
     assert config.load(str(tmp_path / "base.toml"), registry).zoo.report_from is None
     assert config.load(tmp_path / "base.toml", registry, ["zoo.report_from=/a/b"]).zoo.report_from == "/a/b"
     with pytest.raises(ConfigError, match=r"base\.toml: zoo\.trai: "):

@@ -33,11 +33,11 @@ class Counter:
 def module() -> Iterator[types.ModuleType]:
     """A module from which `old_join` has moved."""
     name = "a_module_with_an_old_name"
-    made = types.ModuleType(name)
+    created = types.ModuleType(name)
     moved = {"old_join": Moved("os.path:join", removed_in="0.4"), "lost": Moved("os.path:nowhere", removed_in="0.4")}
-    made.__dict__["__getattr__"] = deprecated_names(name, moved)
-    sys.modules[name] = made
-    yield made
+    created.__dict__["__getattr__"] = deprecated_names(name, moved)
+    sys.modules[name] = created
+    yield created
     del sys.modules[name]
 
 

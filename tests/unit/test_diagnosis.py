@@ -40,8 +40,8 @@ def test_units_that_are_one_and_the_same_are_alike_whatever_their_scale() -> Non
 def test_silent_units_are_counted_and_none_where_they_are_not_declared() -> None:
     blocks = initial(CONV.module, range(2))
     blocks["conv1.weight"][1, 2] = -blocks["conv1.weight"][1, 2].abs()
-    found = silent(CONV, blocks, torch.rand(2, 5, 4, 6, 6))
-    assert found.tolist() == [[False] * 3, [False, False, True]]
+    shares = silent(CONV, blocks, torch.rand(2, 5, 4, 6, 6))
+    assert shares.tolist() == [[False] * 3, [False, False, True]]
     basic = components().create("block_adapter", "basic_block", channels=4)
     assert silent(basic, initial(basic.module, [0]), torch.rand(1, 5, 4, 6, 6)) is None
     assert not silent(ATTENTION, initial(ATTENTION.module, [0]), torch.rand(1, 5, 4, 6, 6)).any()
@@ -63,10 +63,10 @@ def test_a_run_is_diagnosed_and_the_command_shows_it(
     result = run(tiny_config("zoo.report=4", "zoo.step1.steps=40"), loaded=tiny_plugins)
     methods = result.evaluation["diagnosis"]["methods"]
     assert methods.keys() == result.methods.keys() - {"source"}
-    for found in methods.values():
-        assert len(found["confidence"]) == 4
-        divergences = [-math.log(value) for value in found["confidence"]]  # confidences are rounded
-        assert statistics.fmean(divergences) == pytest.approx(found["output_divergence"], abs=1e-3)
+    for diagnosis in methods.values():
+        assert len(diagnosis["confidence"]) == 4
+        divergences = [-math.log(value) for value in diagnosis["confidence"]]  # confidences are rounded
+        assert statistics.fmean(divergences) == pytest.approx(diagnosis["output_divergence"], abs=1e-3)
     assert methods["zero_block"]["silent_units"] == 1 and methods["zero_block"]["unit_cosine"] == 0
     assert methods["random_replacement"]["nearest_pair"] < 1e-2
     assert main(["diagnose", str(result.dir)]) == 0

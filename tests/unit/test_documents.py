@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from paramtrans.errors import StoreError
-from paramtrans.storage import files, names
+from paramtrans.errors import Damaged, StoreError
+from paramtrans.storage import json_files, names
 from paramtrans.storage.cache import at_home, cache_dir
 from paramtrans.utils import documents
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, [1.0, -math.inf], {"a": {"b": math.nan}}])
 def test_no_writer_writes_what_json_has_no_number_for(tmp_path: Path, value: object) -> None:
-    for write in (files.write_json, files.write_sealed):
+    for write in (json_files.write_json, json_files.write_sealed):
         with pytest.raises(StoreError, match="is not written"):
             write(tmp_path / "x.json", {"value": value})
     assert list(tmp_path.iterdir()) == []
@@ -24,29 +24,29 @@ def test_no_writer_writes_what_json_has_no_number_for(tmp_path: Path, value: obj
 @pytest.mark.parametrize("text", [b'{"a": NaN}', b'{"a": [Infinity]}', b'{"a": -Infinity}'])
 def test_no_reader_takes_it(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "x.json").write_bytes(text)
-    with pytest.raises(files.Damaged, match="is no number in JSON"):
-        files.read_json(tmp_path / "x.json")
+    with pytest.raises(Damaged, match="is no number in JSON"):
+        json_files.read_json(tmp_path / "x.json")
 
 
 def test_a_byte_order_mark_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_bytes(b"\xef\xbb\xbf{}")
-    with pytest.raises(files.Damaged, match="byte-order mark"):
-        files.read_json(tmp_path / "x.json")
+    with pytest.raises(Damaged, match="byte-order mark"):
+        json_files.read_json(tmp_path / "x.json")
 
 
 def test_numbers_that_are_not_finite_become_null_and_are_named() -> None:
-    found, lost = documents.finite({"a": [1.0, math.nan], "b": {"c": math.inf, "d": "x"}})
-    assert found == {"a": [1.0, None], "b": {"c": None, "d": "x"}} and lost == ["a.1", "b.c"]
+    finite, lost = documents.finite({"a": [1.0, math.nan], "b": {"c": math.inf, "d": "x"}})
+    assert finite == {"a": [1.0, None], "b": {"c": None, "d": "x"}} and lost == ["a.1", "b.c"]
 
 
 def test_text_that_no_utf8_has_is_escaped_and_comes_back(tmp_path: Path) -> None:
-    files.write_sealed(tmp_path / "x.json", {"path": "a\udcffb"})
-    assert files.unsealed(tmp_path, files.read_json(tmp_path / "x.json")) == {"path": "a\udcffb"}
+    json_files.write_sealed(tmp_path / "x.json", {"path": "a\udcffb"})
+    assert json_files.unsealed(tmp_path, json_files.read_json(tmp_path / "x.json")) == {"path": "a\udcffb"}
 
 
 @pytest.mark.parametrize("name", ["run", "a b", "über-1", "x=0.5,y=2", "run.2"])
 def test_a_name_of_known_letters_is_kept(name: str) -> None:
-    assert names.checked(name, "file") == name == names.known(name)
+    assert names.checked(name, "file") == name == names.nearest(name)
 
 
 @pytest.mark.parametrize(
@@ -70,9 +70,9 @@ def test_a_name_of_known_letters_is_kept(name: str) -> None:
     ],
 )
 def test_any_other_is_refused_and_never_written(name: str) -> None:
-    with pytest.raises(files.Damaged):
+    with pytest.raises(Damaged):
         names.checked(name, "file")
-    assert names.is_component(names.known(name))
+    assert names.is_component(names.nearest(name))
 
 
 def test_home_is_found_or_the_lack_of_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

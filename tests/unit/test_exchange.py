@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from paramtrans.storage import files
+from paramtrans.errors import Damaged
+from paramtrans.storage import sealed_params
 from paramtrans.zoo.exchange import Contents, File
 
 TARGET = "0" * 16
@@ -18,8 +19,8 @@ TARGETS = {TARGET: {"tensors": [["block.w", [3]]]}}
 def zoo(folder: Path, place: str, names: dict[str, int]) -> tuple[Contents, File]:
     """A zoo of one file with tensors of some sizes."""
     path = folder / place / "train-0000000-0000002.safetensors"
-    files.save_params(path, {name: torch.zeros(2, size) for name, size in names.items()}, {})
-    file = File(path.relative_to(folder).as_posix(), files.load_record(path))
+    sealed_params.save_params(path, {name: torch.zeros(2, size) for name, size in names.items()}, {})
+    file = File(path.relative_to(folder).as_posix(), sealed_params.load_record(path))
     return Contents(folder, RECIPE, TARGETS, (file,)), file
 
 
@@ -43,5 +44,5 @@ def test_a_block_may_hold_a_module_named_block(tmp_path: Path, place: str, names
 )
 def test_tensors_of_other_names_or_sizes_are_refused(tmp_path: Path, place: str, names: dict[str, int]) -> None:
     contents, file = zoo(tmp_path, place, names)
-    with pytest.raises(files.Damaged, match="its tensors are not those of the recipe"):
+    with pytest.raises(Damaged, match="its tensors are not those of the recipe"):
         contents.load(file)

@@ -25,9 +25,9 @@ def task(tmp_path: Path) -> Callable[..., Task]:
     """A hundred digits, mirrored at random or not."""
 
     def make(**options: object) -> Task:
-        made: Task = components().create("task", "mnist", share=100 / 60_000, holdout=0, **options)
-        made.prepare(tmp_path)
-        return made
+        task: Task = components().create("task", "mnist", share=100 / 60_000, holdout=0, **options)
+        task.prepare(tmp_path)
+        return task
 
     return make
 
@@ -47,18 +47,18 @@ def test_targets_are_the_same_bit_for_bit(
 ) -> None:
     options = HostTraining(epochs=6, batch_size=16, lr=0.05)
     given = task(flip=flip)
-    made: list[feature_cache.Features | None] = []
+    caches: list[feature_cache.Features | None] = []
     keep = feature_cache.keep
 
     def noted(*args: object) -> feature_cache.Features | None:
-        made.append(keep(*args))  # type: ignore[arg-type]
-        return made[-1]
+        caches.append(keep(*args))  # type: ignore[arg-type]
+        return caches[-1]
 
     monkeypatch.setattr(feature_cache, "keep", noted)
     kept = targets(given, block, options)
     monkeypatch.setattr(memory, "spare", lambda: 0)
     anew = targets(given, block, options)
-    assert made[0] is not None and made[1] is None
+    assert caches[0] is not None and caches[1] is None
     assert kept.keys() == anew.keys()
     assert all(torch.equal(kept[name], anew[name]) for name in kept)
 

@@ -13,7 +13,7 @@ from paramtrans import config, run
 from paramtrans.errors import StoreError
 from paramtrans.plugins import Plugins
 from paramtrans.runs.run import RunResult
-from paramtrans.storage import files
+from paramtrans.storage import json_files
 from paramtrans.zoo import fingerprint
 
 Pair = tuple[str, str]
@@ -106,8 +106,8 @@ def test_a_run_that_goes_on_under_other_versions_says_so(
     again: Callable[..., RunResult], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = again("one").dir / "run.json"
-    record = files.unsealed(path, files.read_json(path))
-    files.write_sealed(path, {**record, "versions": {**record["versions"], "torch": "1.0"}})
+    record = json_files.unsealed(path, json_files.read_json(path))
+    json_files.write_sealed(path, {**record, "versions": {**record["versions"], "torch": "1.0"}})
     with caplog.at_level(logging.WARNING):
         again("one")
     assert caplog.text.count("was begun with torch 1.0, here ") == 1

@@ -15,7 +15,7 @@ from paramtrans.config import Config
 from paramtrans.plugins import Plugins
 from paramtrans.plugins.registry import Registry
 from paramtrans.runs.run import run
-from paramtrans.storage import files
+from paramtrans.storage import sealed_params
 from paramtrans.storage.cache import cache_dir
 from paramtrans.zoo import Zoo
 
@@ -33,13 +33,13 @@ SETTINGS = (
 def test_a_translator_writes_what_it_wrote_then() -> None:
     translator = load_translator(GOLDEN / "run" / "translator")
     [shard] = GOLDEN.glob("zoos/*/hosts/report-*.safetensors")
-    hosts, _ = files.load_params(shard)
+    hosts, _ = sealed_params.load_params(shard)
     source = {name.removeprefix("source."): t for name, t in hosts.items() if name.startswith("source.")}
-    expected, _ = files.load_params(GOLDEN / "translated.safetensors")
-    found = translator.translate(source)
-    assert found.keys() == expected.keys()
+    expected, _ = sealed_params.load_params(GOLDEN / "translated.safetensors")
+    written = translator.translate(source)
+    assert written.keys() == expected.keys()
     for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor)
+        torch.testing.assert_close(written[name], tensor)
 
 
 def test_a_zoo_is_found_under_its_old_name_and_is_whole(tiny_config: Callable[..., Config]) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import paramtrans
 from paramtrans.errors import DataError, SpecMismatch, StoreError
 from paramtrans.networks.graph.groups import Analysis, analyse, prove_groups
-from paramtrans.storage import files
+from paramtrans.storage import sealed_params
 
 
 def sequential(*layers: nn.Module) -> nn.Module:
@@ -327,14 +327,14 @@ def test_a_translated_network_is_saved_and_rebuilt_and_a_strangers_record_is_bou
     again = paramtrans.load_translated(path, sequential(Packed(), Gated()))
     torch.testing.assert_close(again(inputs), small(inputs))
     assert again.paramtrans_blocks == small.paramtrans_blocks and again[0].num_heads == 2
-    params, record = files.load_params(path)
+    params, record = sealed_params.load_params(path)
     own = {key: record[key] for key in ("format", "paramtrans", "architecture", "blocks")}
     for size in (
         {"module": "0", "attribute": "num_heads", "before": 4, "after": 10**9},
         {"module": "0", "attribute": "forward", "before": 1, "after": 1},
         {"module": "9", "attribute": "num_heads", "before": 4, "after": 2},
     ):
-        files.save_params(path, params, {**own, "sizes": [size]})
+        sealed_params.save_params(path, params, {**own, "sizes": [size]})
         with pytest.raises(StoreError):
             paramtrans.load_translated(path, sequential(Packed(), Gated()))
 

@@ -14,7 +14,7 @@ from paramtrans.errors import StoreError
 from paramtrans.plugins import Plugins
 from paramtrans.runs.planner import plan
 from paramtrans.runs.run import Run, run
-from paramtrans.storage import files
+from paramtrans.storage import sealed_params
 from paramtrans.utils.progress import Reporter
 from paramtrans.zoo import host_training
 
@@ -31,7 +31,7 @@ def finished(tiny_config: Make, tiny_plugins: Plugins, tmp_path: Path) -> dict[s
     [hosts] = (tmp_path / "cache").glob("zoos/*/hosts/report-*.safetensors")
     [targets] = (tmp_path / "cache").glob("zoos/*/targets/*/report-*.safetensors")
     assert result.methods["source"]["n"] == 3
-    return files.load_params(hosts)[0] | files.load_params(targets)[0]
+    return sealed_params.load_params(hosts)[0] | sealed_params.load_params(targets)[0]
 
 
 def test_hosts_of_a_file_are_reported_as_those_that_were_trained(
@@ -39,11 +39,11 @@ def test_hosts_of_a_file_are_reported_as_those_that_were_trained(
 ) -> None:
     save_file(finished, tmp_path / "hosts.safetensors")
     given = tiny_config(*ALONE, f"zoo.report_from={tmp_path / 'hosts.safetensors'}", dir=tmp_path / "second")
-    found = run(given, loaded=tiny_plugins)
-    own = run(tiny_config(*ALONE, dir=tmp_path / "first"), loaded=tiny_plugins)
+    result = run(given, loaded=tiny_plugins)
+    trained = run(tiny_config(*ALONE, dir=tmp_path / "first"), loaded=tiny_plugins)
     for method in ("source", "trained_target", "zero_block", "translated"):
-        assert found.evaluation.hosts.accuracies[method] == own.evaluation.hosts.accuracies[method]
-    assert found.evaluation.seconds_per_host["trained_target"] is None
+        assert result.evaluation.hosts.accuracies[method] == trained.evaluation.hosts.accuracies[method]
+    assert result.evaluation.seconds_per_host["trained_target"] is None
 
 
 def test_given_hosts_are_not_planned_to_be_trained(
@@ -51,9 +51,9 @@ def test_given_hosts_are_not_planned_to_be_trained(
 ) -> None:
     save_file(finished, tmp_path / "hosts.safetensors")
     settings = (*ALONE, f"zoo.report_from={tmp_path / 'hosts.safetensors'}", f"run.cache={tmp_path / 'another'}")
-    found = plan(Run(tiny_config(*settings, dir=tmp_path / "second"), "tiny", Reporter(), tiny_plugins))
-    assert found.hosts["report"] == 3 and found.targets_to_train == 0
-    assert found.hosts["to_train"] == found.hosts["train"] + found.hosts["select"] > 0
+    planned = plan(Run(tiny_config(*settings, dir=tmp_path / "second"), "tiny", Reporter(), tiny_plugins))
+    assert planned.hosts["report"] == 3 and planned.targets_to_train == 0
+    assert planned.hosts["to_train"] == planned.hosts["train"] + planned.hosts["select"] > 0
 
 
 def test_targets_are_trained_where_the_file_has_none_of_this_kind(
@@ -66,10 +66,10 @@ def test_targets_are_trained_where_the_file_has_none_of_this_kind(
     save_file({k: t for k, t in finished.items() if not k.startswith("target.")}, tmp_path / "hosts.safetensors")
     given = tiny_config(*ALONE, f"zoo.report_from={tmp_path / 'hosts.safetensors'}", dir=tmp_path / "second")
     monkeypatch.setattr(host_training, "train_hosts", lambda *args, **options: pytest.fail("all hosts are there"))
-    found = run(given, loaded=tiny_plugins)
-    own = run(tiny_config(*ALONE, dir=tmp_path / "first"), loaded=tiny_plugins)
+    result = run(given, loaded=tiny_plugins)
+    trained = run(tiny_config(*ALONE, dir=tmp_path / "first"), loaded=tiny_plugins)
     target = "trained_target"
-    assert found.evaluation.hosts.accuracies[target] == own.evaluation.hosts.accuracies[target]
+    assert result.evaluation.hosts.accuracies[target] == trained.evaluation.hosts.accuracies[target]
 
 
 CHANGES: dict[str, tuple[Callable[[dict[str, torch.Tensor]], object], str]] = {

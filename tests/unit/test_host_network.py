@@ -23,9 +23,9 @@ REGISTRY = components()
 
 
 def host(options: str = "") -> HostNetwork:
-    made = architectures.build(f"task:mnist:basic_block{options}")
-    assert isinstance(made, HostNetwork)
-    return made.eval()
+    built = architectures.build(f"task:mnist:basic_block{options}")
+    assert isinstance(built, HostNetwork)
+    return built.eval()
 
 
 def test_a_host_is_its_parts_one_after_the_other() -> None:

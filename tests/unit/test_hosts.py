@@ -23,8 +23,8 @@ def hosts(models: int = 4, target: bool = True) -> Hosts:
     return Hosts(part, dict(part), {"0.w": part["w"]}, dict(part) if target else None, seeds)
 
 
-def same(one: stacks.Params, other: stacks.Params) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+def same(first: stacks.Params, second: stacks.Params) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.parametrize("index", [[2, 0], torch.tensor([2, 0]), slice(0, 3, 2), slice(None, None, -1), [1, 1], []])
@@ -41,10 +41,14 @@ def test_pick_takes_every_part_and_the_seeds_in_the_given_order(index) -> None:
 @pytest.mark.parametrize("block", ["block", "source"])
 def test_hosts_come_from_networks_and_from_files_of_hosts(block: str) -> None:
     whole = stacks.join({"former": params(), block: {"block.w": params()["w"]}, "latter": {}})
-    found = Hosts.from_network(whole, params(), range(4), {"former.w": 0})
-    assert same(found.former, params()) and same(found.source, {"block.w": params()["w"]}) and found.latter == {}
-    assert found.target is not None and same(found.target, params())
-    assert found.seeds == (0, 1, 2, 3) and found.stream == {"former.w": 0}
+    from_networks = Hosts.from_network(whole, params(), range(4), {"former.w": 0})
+    assert (
+        same(from_networks.former, params())
+        and same(from_networks.source, {"block.w": params()["w"]})
+        and from_networks.latter == {}
+    )
+    assert from_networks.target is not None and same(from_networks.target, params())
+    assert from_networks.seeds == (0, 1, 2, 3) and from_networks.stream == {"former.w": 0}
 
 
 @pytest.mark.parametrize(
@@ -120,8 +124,8 @@ def test_what_fits_is_accepted() -> None:
     ],
 )
 def test_what_does_not_fit_is_told_in_one_message(change: dict[str, torch.Tensor | None], words: list[str]) -> None:
-    found = {name: tensor for name, tensor in {**params(), **change}.items() if tensor is not None}
+    stack = {name: tensor for name, tensor in {**params(), **change}.items() if tensor is not None}
     with pytest.raises(SpecMismatch) as caught:
-        stacks.check(found, SPEC, "translator mixer")
+        stacks.check(stack, SPEC, "translator mixer")
     assert str(caught.value).startswith("translator mixer: ")
     assert all(word in str(caught.value) for word in words)

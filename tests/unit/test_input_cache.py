@@ -30,8 +30,8 @@ class Net(nn.Module):
         first = x = self.blocks[0](self.stem(x))
         for block in self.blocks[1:3]:
             x = block(x if scales is None else x * scales.view(-1, 1, 1, 1))
-        found: Tensor = self.blocks[3](x + self.more(first) if self.over else x)
-        return found
+        outputs: Tensor = self.blocks[3](x + self.more(first) if self.over else x)
+        return outputs
 
 
 def case(over: bool = False) -> tuple[Net, list[NetworkBlock], list[Tensor]]:
@@ -46,9 +46,9 @@ def case(over: bool = False) -> tuple[Net, list[NetworkBlock], list[Tensor]]:
 
 def passes(network: nn.Module, path: str) -> list[int]:
     """The number of examples in each run of a layer from now on."""
-    found: list[int] = []
-    network.get_submodule(path).register_forward_hook(lambda _, given, __: found.append(len(given[0])))
-    return found
+    seen: list[int] = []
+    network.get_submodule(path).register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
+    return seen
 
 
 @pytest.mark.parametrize("over", [False, True])
@@ -57,15 +57,15 @@ def test_what_enters_a_block_is_the_same_as_from_the_networks_start(over: bool) 
     assert [block.path for block in blocks] == [f"blocks.{i}" for i in range(4)]
     small, entrances = copy.deepcopy(network), Entrances(batches)
     for block in blocks:
-        for one in (network, small):
-            wanted = list(entering(one, block.entrance, batches))
-            found = list(entrances.entering(one, block))
-            assert [len(kept) for kept in found] == [3, 2]
-            for kept, own in zip(found, wanted, strict=True):
-                torch.testing.assert_close(kept, own)
+        for model in (network, small):
+            wanted = list(entering(model, block.entrance, batches))
+            entered = list(entrances.entering(model, block))
+            assert [len(kept) for kept in entered] == [3, 2]
+            for kept, wanted_piece in zip(entered, wanted, strict=True):
+                torch.testing.assert_close(kept, wanted_piece)
         smaller = block.adapter.with_sizes({name: size // 2 for name, size in block.sizes.items()})
         block.replace(small, smaller, None)
-    assert not any("forward" in vars(m) or m._forward_pre_hooks for one in (network, small) for m in one.modules())
+    assert not any("forward" in vars(m) or m._forward_pre_hooks for model in (network, small) for m in model.modules())
 
 
 def test_a_network_goes_on_from_the_block_before_and_tries_it_on_two_examples() -> None:
@@ -90,8 +90,8 @@ def test_named_arguments_are_there_for_every_example() -> None:
     batches = [{"x": inputs, "scales": torch.tensor([2.0, 2.0, 7.0])}]  # alike in what is tried
     entrances = Entrances(batches)
     for block in blocks:
-        [found], [wanted] = entrances.entering(network, block), entering(network, block.entrance, batches)
-        torch.testing.assert_close(found, wanted)
+        [entered], [wanted] = entrances.entering(network, block), entering(network, block.entrance, batches)
+        torch.testing.assert_close(entered, wanted)
 
 
 def test_blocks_that_are_left_out_run_as_they_stand() -> None:
@@ -99,6 +99,6 @@ def test_blocks_that_are_left_out_run_as_they_stand() -> None:
     entrances = Entrances(batches)
     assert entrances.known and not Entrances([]).known
     for block in (blocks[0], blocks[3]):
-        found = list(entrances.entering(network, block))
-        for kept, own in zip(found, entering(network, block.entrance, batches), strict=True):
-            torch.testing.assert_close(kept, own)
+        entered = list(entrances.entering(network, block))
+        for kept, wanted_piece in zip(entered, entering(network, block.entrance, batches), strict=True):
+            torch.testing.assert_close(kept, wanted_piece)

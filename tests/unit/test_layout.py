@@ -37,7 +37,11 @@ def test_a_face_hands_on_what_type_checkers_see_and_hides_no_module(room: str) -
 def test_no_import_goes_round_in_a_circle() -> None:
     """Not under `TYPE_CHECKING` either, nor through a face, which the contract on siblings does not see."""
     graph = grimp.build_graph("paramtrans", cache_dir=None)
-    arrows = [(one, other) for one in graph.modules for other in graph.find_modules_directly_imported_by(one)]
+    arrows = [
+        (importer, imported)
+        for importer in graph.modules
+        for imported in graph.find_modules_directly_imported_by(importer)
+    ]
     assert [arrow for arrow in arrows if graph.chain_exists(importer=arrow[1], imported=arrow[0])] == []
 
 

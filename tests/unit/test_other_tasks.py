@@ -28,24 +28,24 @@ def with_vectors(tiny_plugins: Plugins, support: Path) -> Plugins:
     return tiny_plugins
 
 
-def made(plugins: Plugins, support: Path, tmp_path: Path) -> Any:
+def config_of(plugins: Plugins, support: Path, tmp_path: Path) -> Any:
     return config.load(support / "tiny.toml", plugins.registry(), [*SETTINGS, f"run.dir={tmp_path / 'run'}"])
 
 
 def test_a_task_without_images_and_classes_runs_to_its_end(
     with_vectors: Plugins, support: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told: list[Any] = []
+    calls: list[Any] = []
     hook = type("Hook", (), {})()
-    with_vectors.notify = lambda hook, **arguments: told.append(hook)  # type: ignore[method-assign]
-    done = run(made(with_vectors, support, tmp_path), loaded=with_vectors)
+    with_vectors.notify = lambda hook, **arguments: calls.append(hook)  # type: ignore[method-assign]
+    done = run(config_of(with_vectors, support, tmp_path), loaded=with_vectors)
     assert "translated" in done.methods and (done.dir / "report.html").exists() and hook is not None
-    assert told[-1] == "paramtrans_run_finished" and not [r for r in caplog.records if r.name == pages.__name__]
+    assert calls[-1] == "paramtrans_run_finished" and not [r for r in caplog.records if r.name == pages.__name__]
 
 
 def test_it_passes_the_kit(with_vectors: Plugins) -> None:
-    found = {r.check: r.message for r in results(subjects("vectors", with_vectors.registry()))}
-    assert {check: message for check, message in found.items() if message} == {}
+    failures = {r.check: r.message for r in results(subjects("vectors", with_vectors.registry()))}
+    assert {check: message for check, message in failures.items() if message} == {}
 
 
 @pytest.mark.parametrize("broken", ["write", "headline"])
@@ -90,5 +90,5 @@ def test_attention_counts_in_whole_networks_too() -> None:
 def test_a_decoder_layer_without_gradients_is_counted_or_left_out() -> None:
     layer = nn.TransformerDecoderLayer(8, 2, 16, batch_first=True).eval()
     with torch.no_grad():
-        found = costs.operations(lambda: layer(torch.ones(1, 3, 8), torch.ones(1, 3, 8)), "the layer")
-    assert found is None or found > 0
+        counted = costs.operations(lambda: layer(torch.ones(1, 3, 8), torch.ones(1, 3, 8)), "the layer")
+    assert counted is None or counted > 0

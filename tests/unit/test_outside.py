@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 
 from paramtrans.errors import StoreError
-from paramtrans.storage import files, outputs, outside
+from paramtrans.storage import files, json_files, outputs, outside, sealed_params
 
 MAKE: dict[str, Callable[[Path], object]] = {
     "a pipe": os.mkfifo,
@@ -23,7 +23,7 @@ MAKE: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("what", MAKE)
 def test_what_is_no_file_is_refused_unread(tmp_path: Path, what: str) -> None:
     MAKE[what](tmp_path / "x")
-    for read in (outside.content, outside.size, outside.tensors, files.read_json, files.checksum):
+    for read in (outside.content, outside.size, outside.tensors, json_files.read_json, files.checksum):
         with pytest.raises(StoreError, match="no regular file"):
             read(tmp_path / "x")
 
@@ -46,8 +46,8 @@ def test_paths_that_cannot_be_are_refused_in_words(tmp_path: Path, name: str) ->
 
 def test_paths_that_are_no_text_are_read(tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"\xff.safetensors")
-    files.save_params(path, {"a": torch.ones(2)}, {})
-    assert files.load_params(path)[0]["a"].tolist() == [1, 1]
+    sealed_params.save_params(path, {"a": torch.ones(2)}, {})
+    assert sealed_params.load_params(path)[0]["a"].tolist() == [1, 1]
     path.write_bytes(save({"a": torch.ones(3)}))
     assert outside.tensors(path)["a"].tolist() == [1, 1, 1]
 

@@ -12,9 +12,9 @@ from paramtrans import Context, PretrainedTranslator, load_translator
 from paramtrans.api.modules import initial
 from paramtrans.api.records import Evaluation, RunRecord
 from paramtrans.backends.host_runner import HostRunner, untrained
-from paramtrans.errors import ParamtransError, StoreError
+from paramtrans.errors import Damaged, ParamtransError, StoreError
 from paramtrans.plugins import components
-from paramtrans.storage import files
+from paramtrans.storage import json_files
 from paramtrans.translators import card
 
 NAMES = [entry.name for entry in components().of_kind("pretrained_translator")]
@@ -22,16 +22,16 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "run"
 
 
 @pytest.fixture
-def known() -> card.Card:
+def written_card() -> card.Card:
     """The card of the golden run."""
     record, evaluation = (json.loads((GOLDEN / name).read_text()) for name in ("run.json", "evaluation.json"))
     return card.of_run(RunRecord.model_validate(record), Evaluation.model_validate(evaluation))
 
 
 @pytest.fixture
-def ours(known: card.Card) -> PretrainedTranslator:
+def ours(written_card: card.Card) -> PretrainedTranslator:
     """A small translator with a card."""
-    return PretrainedTranslator(load_translator(GOLDEN), known)
+    return PretrainedTranslator(load_translator(GOLDEN), written_card)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -50,26 +50,26 @@ def test_a_shipped_translator_translates_at_once(name: str) -> None:
 def test_a_shipped_translator_is_small_and_says_what_it_is_worth(name: str) -> None:
     folder = components().load("pretrained_translator", name)
     assert sum(path.stat().st_size for path in folder.iterdir()) < 1_000_000
-    known = PretrainedTranslator.from_pretrained(name).card
-    assert known is not None and known.name == name and known.config["task"]["name"] == "mnist"
-    methods = known.results["methods"]
+    card_ = PretrainedTranslator.from_pretrained(name).card
+    assert card_ is not None and card_.name == name and card_.config["task"]["name"] == "mnist"
+    methods = card_.results["methods"]
     assert methods["translated"]["mean"] > methods["zero_block"]["mean"]
     page = (folder / "README.md").read_text()
-    assert f"{methods['translated']['mean']:.1f}" in page and page == card.page(known)
+    assert f"{methods['translated']['mean']:.1f}" in page and page == card.page(card_)
 
 
 def test_saving_and_loading_changes_nothing(ours: PretrainedTranslator, tmp_path: Path) -> None:
     ours.save_pretrained(tmp_path / "saved")
     theirs = PretrainedTranslator.from_pretrained(str(tmp_path / "saved"))
     blocks = initial(ours.source.module, [1, 2])
-    one, other = ours.translate(blocks), theirs.translate(blocks)
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    first, second = ours.translate(blocks), theirs.translate(blocks)
+    assert all(torch.equal(first[name], second[name]) for name in first)
     assert theirs.card == ours.card
 
 
-def test_a_card_is_found_in_its_folder_and_only_there(known: card.Card, tmp_path: Path) -> None:
-    card.write(tmp_path, known)
-    assert card.read(tmp_path) == known
+def test_a_card_is_found_in_its_folder_and_only_there(written_card: card.Card, tmp_path: Path) -> None:
+    card.write(tmp_path, written_card)
+    assert card.read(tmp_path) == written_card
     assert card.read(tmp_path / "nowhere") is None
 
 
@@ -77,7 +77,7 @@ def test_a_card_is_found_in_its_folder_and_only_there(known: card.Card, tmp_path
 def test_a_damaged_card_is_refused(ours: PretrainedTranslator, tmp_path: Path, content: bytes) -> None:
     ours.save_pretrained(tmp_path)
     (tmp_path / card.CARD).write_bytes(content)
-    with pytest.raises(files.Damaged, match=r"card\.json"):
+    with pytest.raises(Damaged, match=r"card\.json"):
         PretrainedTranslator.from_pretrained(tmp_path)
 
 
@@ -94,26 +94,26 @@ def test_a_card_that_says_something_else_is_refused(
     ours: PretrainedTranslator, tmp_path: Path, part: str, value: object
 ) -> None:
     ours.save_pretrained(tmp_path)
-    document = files.unsealed(tmp_path / card.CARD, json.loads((tmp_path / card.CARD).read_text()))
+    document = json_files.unsealed(tmp_path / card.CARD, json.loads((tmp_path / card.CARD).read_text()))
     document["results"][part] = value
-    files.write_sealed(tmp_path / card.CARD, document)
-    with pytest.raises(files.Damaged, match=rf"card\.json: is no card of a translator: results\.{part}"):
+    json_files.write_sealed(tmp_path / card.CARD, document)
+    with pytest.raises(Damaged, match=rf"card\.json: is no card of a translator: results\.{part}"):
         PretrainedTranslator.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_card_that_is_read_and_written_again_is_the_same(tmp_path: Path, name: str) -> None:
     folder = components().load("pretrained_translator", name)
-    known = card.read(folder)
-    assert known is not None
-    card.write(tmp_path, known)
-    assert files.read_json(tmp_path / card.CARD) == files.read_json(folder / card.CARD)
+    card_ = card.read(folder)
+    assert card_ is not None
+    card.write(tmp_path, card_)
+    assert json_files.read_json(tmp_path / card.CARD) == json_files.read_json(folder / card.CARD)
 
 
 def test_a_card_of_a_later_version_is_told_with_what_to_do(ours: PretrainedTranslator, tmp_path: Path) -> None:
     ours.save_pretrained(tmp_path)
-    document = files.unsealed(tmp_path / card.CARD, json.loads((tmp_path / card.CARD).read_text()))
-    files.write_sealed(tmp_path / card.CARD, {**document, "format": card.FORMAT + 1})
+    document = json_files.unsealed(tmp_path / card.CARD, json.loads((tmp_path / card.CARD).read_text()))
+    json_files.write_sealed(tmp_path / card.CARD, {**document, "format": card.FORMAT + 1})
     with pytest.raises(StoreError, match=r"card\.json: has format 2, .* reads 1; update paramtrans"):
         PretrainedTranslator.from_pretrained(tmp_path)
 
@@ -127,9 +127,9 @@ def test_a_card_that_is_a_link_to_nowhere_is_not_taken_for_none(ours: Pretrained
         PretrainedTranslator.from_pretrained(tmp_path)
 
 
-def test_names_in_a_card_are_data(known: card.Card) -> None:
+def test_names_in_a_card_are_data(written_card: card.Card) -> None:
     nasty = "[click](javascript:x)\n# <script>`"
-    page = card.page(known.model_copy(update={"name": nasty, "plugins": [nasty]}))
+    page = card.page(written_card.model_copy(update={"name": nasty, "plugins": [nasty]}))
     assert "<script>" not in page.replace("\\<script\\>", "") and "\n# <" not in page and "[click](" not in page
 
 

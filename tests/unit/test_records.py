@@ -19,9 +19,9 @@ def test_a_record_says_what_the_file_says_and_nothing_more() -> None:
 
 def test_keys_of_the_file_are_found_as_in_it_and_nothing_else_is() -> None:
     later = json.loads((GOLDEN / "evaluation.json").read_text()) | {"further": {"a": 1}}
-    found = Evaluation.model_validate(later)
-    assert found["methods"]["translated"]["mean"] == found.methods["translated"].mean
-    assert found["further"] == {"a": 1} and found["diagnosis"] is None
+    record = Evaluation.model_validate(later)
+    assert record["methods"]["translated"]["mean"] == record.methods["translated"].mean
+    assert record["further"] == {"a": 1} and record["diagnosis"] is None
     for name in ("document", "model_dump", "nothing"):
         with pytest.raises(KeyError, match=name):
-            found[name]
+            record[name]

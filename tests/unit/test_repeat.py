@@ -18,7 +18,7 @@ from paramtrans.plugins import Plugins
 from paramtrans.runs.folder import versions
 from paramtrans.runs.repeat import again, differences
 from paramtrans.runs.run import RunResult
-from paramtrans.storage import files
+from paramtrans.storage import json_files
 from paramtrans.utils.progress import Reporter
 
 pytestmark = pytest.mark.pipeline
@@ -45,20 +45,20 @@ def test_a_run_made_again_from_its_record_alone_has_the_same_numbers(
 
 
 def without_times(methods: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {name: {k: v for k, v in found.items() if "seconds" not in k} for name, found in methods.items()}
+    return {name: {k: v for k, v in values.items() if "seconds" not in k} for name, values in methods.items()}
 
 
 def test_settings_change_what_is_made_again(finished: RunResult, tiny_plugins: Plugins, tmp_path: Path) -> None:
-    made = again(finished.dir / "run.json", ["training.epochs=9", f"run.dir={tmp_path}"], Reporter(), tiny_plugins)
-    assert (made.config.training.epochs, made.config.zoo.seed, made.folder.path) == (9, 3, tmp_path)
+    repeated = again(finished.dir / "run.json", ["training.epochs=9", f"run.dir={tmp_path}"], Reporter(), tiny_plugins)
+    assert (repeated.config.training.epochs, repeated.config.zoo.seed, repeated.folder.path) == (9, 3, tmp_path)
 
 
 def test_what_differs_from_then_is_logged(finished: RunResult, tiny_plugins: Plugins, caplog) -> None:
     path = finished.dir / "run.json"
     record = json.loads(path.read_text())
-    del record[files.SEAL]
+    del record[json_files.SEAL]
     record["versions"]["torch"] = "1.0"
-    files.write_sealed(path, {**record, "plugins": [*record["plugins"], "acme 2.1"]})
+    json_files.write_sealed(path, {**record, "plugins": [*record["plugins"], "acme 2.1"]})
     with caplog.at_level(logging.WARNING):
         again(path, [], Reporter(), tiny_plugins)
     first, second = (entry.getMessage() for entry in caplog.records)

@@ -124,13 +124,13 @@ class Reader(HTMLParser):
         return [value for _, name, value in self.attributes if name == key]
 
 
-def found(result: dict[str, Any]) -> Evaluation:
+def evaluation_of(result: dict[str, Any]) -> Evaluation:
     """What was measured, as the code hands it on."""
     return Evaluation.model_validate(result)
 
 
 def page_of(folder: Path, result: dict[str, Any], run: dict[str, Any], *parts: Any) -> tuple[str, Reader]:
-    path = html.write(folder, found(result), RunRecord.model_validate(run), *parts)
+    path = html.write(folder, evaluation_of(result), RunRecord.model_validate(run), *parts)
     assert path == folder / "report.html"
     page = path.read_bytes().decode()
     return page, Reader(page)
@@ -138,7 +138,7 @@ def page_of(folder: Path, result: dict[str, Any], run: dict[str, Any], *parts: A
 
 def printed(result: dict[str, Any]) -> str:
     console = Console(width=100, file=io.StringIO(), record=True)
-    console.print(html.table(found(result).methods))
+    console.print(html.table(evaluation_of(result).methods))
     return console.export_text()
 
 
@@ -185,9 +185,11 @@ def test_page_is_accessible(tmp_path, result, run, history, maps):
 
 
 def test_same_input_gives_same_bytes_whatever_the_users_style(tmp_path, result, run, history, maps):
-    first = html.write(tmp_path / "a", found(result), RunRecord.model_validate(run), history, maps).read_bytes()
+    first = html.write(tmp_path / "a", evaluation_of(result), RunRecord.model_validate(run), history, maps).read_bytes()
     with matplotlib.rc_context({"axes.linewidth": 9, "font.size": 30, "svg.fonttype": "path"}):
-        second = html.write(tmp_path / "b", found(result), RunRecord.model_validate(run), history, maps).read_bytes()
+        second = html.write(
+            tmp_path / "b", evaluation_of(result), RunRecord.model_validate(run), history, maps
+        ).read_bytes()
         assert matplotlib.rcParams["font.size"] == 30
     assert first == second
 
@@ -215,7 +217,7 @@ def test_text_from_outside_stays_text(tmp_path, result, run, history, maps):
 def test_names_are_neither_markup_nor_mathematics(result):
     result["methods"] = {"[red]$x^$[/blue]": method([1.0])}
     assert "[red]$x^$[/blue]" in printed(result)
-    assert "[red]$x^$[/blue]</text>" in figures.svg(figures.accuracies(found(result)), "name", "")
+    assert "[red]$x^$[/blue]</text>" in figures.svg(figures.accuracies(evaluation_of(result)), "name", "")
 
 
 def test_page_without_training_history_or_maps(tmp_path, result, run):
@@ -226,8 +228,8 @@ def test_page_without_training_history_or_maps(tmp_path, result, run):
 
 
 def test_page_with_little_to_show(tmp_path, result, run):
-    one = {"mean": 50.0, "ci95": [math.nan, None], "min": 50.0, "max": 50.0, "n": 1}
-    result |= {"methods": {"zero_block": one}, "hosts": {"seeds": [], "accuracies": {}}, "training": None}
+    summary = {"mean": 50.0, "ci95": [math.nan, None], "min": 50.0, "max": 50.0, "n": 1}
+    result |= {"methods": {"zero_block": summary}, "hosts": {"seeds": [], "accuracies": {}}, "training": None}
     result["blocks"]["target"] = {"parameters": 0, "flops": 0, "latency_ms": math.nan}
     _, read = page_of(tmp_path, result, run | {"plugins": [], "seconds": {}}, [], {})
     assert "No translated block was evaluated." in read.text
@@ -236,7 +238,7 @@ def test_page_with_little_to_show(tmp_path, result, run):
 
 
 def test_headline(result):
-    assert html.headline(found(result).methods) == [
+    assert html.headline(evaluation_of(result).methods) == [
         "Translated blocks reach 85.0% (95% interval 83.9–86.1) on 2 report hosts; "
         "the source network has 96.5%, the best rival (zero block) 65.0%.",
         "That closes 88.2% of the gap from random initialisation (10.0%) to the trained target (95.0%).",
@@ -245,9 +247,9 @@ def test_headline(result):
 
 def test_headline_says_when_a_rival_is_better(result):
     result["methods"]["odd_rival"]["mean"] = 85.0
-    assert html.headline(found(result).methods)[1] == "So that rival does at least as well."
+    assert html.headline(evaluation_of(result).methods)[1] == "So that rival does at least as well."
     result["methods"]["odd_rival"]["mean"] = 84.9
-    assert "rival does" not in " ".join(html.headline(found(result).methods))
+    assert "rival does" not in " ".join(html.headline(evaluation_of(result).methods))
 
 
 @pytest.mark.parametrize("alone", ["translated", "zero_block"])
@@ -255,7 +257,7 @@ def test_headline_with_few_methods(result, alone):
     result["methods"] = {name: result["methods"][name] for name in {"translated", alone}}
     rival = "; the best rival (zero block) has 65.0%" if alone == "zero_block" else ""
     expected = f"Translated blocks reach 85.0% (95% interval 83.9–86.1) on 2 report hosts{rival}."
-    assert html.headline(found(result).methods) == [expected]
+    assert html.headline(evaluation_of(result).methods) == [expected]
 
 
 @pytest.mark.parametrize(
@@ -270,11 +272,11 @@ def test_gap_closed(low, middle, high, share):
 
 def test_worse_than_random_closes_none_of_the_gap(result):
     result["methods"]["translated"]["mean"] = 5.0
-    assert html.headline(found(result).methods)[-1].startswith("That closes none of the gap")
+    assert html.headline(evaluation_of(result).methods)[-1].startswith("That closes none of the gap")
 
 
 def test_break_even(result):
-    costs = found(result).break_even
+    costs = evaluation_of(result).break_even
     assert costs and html.break_even(costs) == (
         "By time alone, translating pays from 2,130 models on. The zoo (2 h 3 min) and the training (20 min 0 s) are "
         "paid for once; after that, for each model a translation takes 21 ms, step 2 takes 40 s."
@@ -298,22 +300,22 @@ def test_config_is_the_same_after_toml():
 
 def test_toml_leaves_out_what_is_unset_wherever_it_stands() -> None:
     config = {"task": {"root": None, "size": 3}, "methods": [{"label": None}, None, {"label": "a", "then": (1, None)}]}
-    found = tomllib.loads(toml(config))
-    assert found == {"task": {"size": 3}, "methods": [{}, {"label": "a", "then": [1]}]}
+    written = tomllib.loads(toml(config))
+    assert written == {"task": {"size": 3}, "methods": [{}, {"label": "a", "then": [1]}]}
 
 
 def test_table_has_the_fixed_order_and_marks_translated(result):
     result["methods"]["another_rival"] = method([1.0])
-    made = html.table(found(result).methods)
-    names = [str(cell) for cell in made.columns[0].cells]
+    table = html.table(evaluation_of(result).methods)
+    names = [str(cell) for cell in table.columns[0].cells]
     assert names[:4] == ["source network", "trained target (step 2)", "translated", "zero block"]
     assert names[4:] == ["random initialisation", "another rival", "odd rival"]
-    assert [row.style is not None for row in made.rows] == [name == "translated" for name in names]
+    assert [row.style is not None for row in table.rows] == [name == "translated" for name in names]
     assert re.search(r"translated +│ +85\.0 │ +83\.9–86\.1 │ +80\.0 │ +90\.0 │ +2 ", printed(result))
 
 
 def test_accuracies_show_means_intervals_and_hosts(result):
-    axes = figures.accuracies(found(result)).axes[0]
+    axes = figures.accuracies(evaluation_of(result)).axes[0]
     assert [tick.get_text() for tick in axes.get_yticklabels()][2] == "translated"
     points = {tuple(map(tuple, line.get_xydata())) for line in axes.lines}
     assert ((85.0, 2.0),) in points
@@ -324,7 +326,7 @@ def test_accuracies_show_means_intervals_and_hosts(result):
 
 def test_many_hosts_are_thinned_with_their_extremes(result):
     result["hosts"]["accuracies"]["translated"] = [i / 100 for i in range(10000)]
-    dots = figures.accuracies(found(result)).axes[0].collections[2].get_offsets()[:, 0]
+    dots = figures.accuracies(evaluation_of(result)).axes[0].collections[2].get_offsets()[:, 0]
     assert len(dots) == figures.MOST_DOTS
     assert (dots.min(), dots.max()) == (0.0, 99.99)
 
@@ -374,7 +376,7 @@ def test_feature_maps_are_few():
 
 
 def test_svg_takes_the_colours_of_the_page(result):
-    text = figures.svg(figures.accuracies(found(result)), "name", 'say "this"')
+    text = figures.svg(figures.accuracies(evaluation_of(result)), "name", 'say "this"')
     assert f"var(--ink, {figures.INK})" in text
     assert "<text" in text
     assert not re.search(rf"(?<!, ){figures.INK}", text)

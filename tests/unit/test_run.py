@@ -54,17 +54,19 @@ def test_methods_stand_beside_the_translator_with_what_they_took(tiny_config: Ma
         f'{{label="translated, then matched", then=[{MATCHING}], {images}}}',
     ]
     result = run(tiny_config(f"evaluation.methods=[{', '.join(methods)}]"), loaded=tiny_plugins)
-    own, free, chain = (result.methods[name] for name in ("translated", "without an image", "translated, then matched"))
-    assert (own["images"], free["images"], chain["images"]) == (0, 0, 6)
+    translated, free, chain = (
+        result.methods[name] for name in ("translated", "without an image", "translated, then matched")
+    )
+    assert (translated["images"], free["images"], chain["images"]) == (0, 0, 6)
     seconds = result.evaluation.seconds_per_host
     assert seconds["translated, then matched"] > seconds["translated"] > 0
     assert result.methods["trained_target"]["images"] == 96
-    means = {name: found["mean"] for name, found in result.methods.items()}
-    assert all(found["gap_closed"] == gap_closed(means, name) for name, found in result.methods.items())
+    means = {name: method["mean"] for name, method in result.methods.items()}
+    assert all(method["gap_closed"] == gap_closed(means, name) for name, method in result.methods.items())
     accuracies = result.evaluation.hosts.accuracies
-    each = [a - b for a, b in zip(accuracies["translated, then matched"], accuracies["translated"], strict=True)]
-    assert chain["difference"]["mean"] == pytest.approx(sum(each) / len(each))
-    assert result.evaluation.baseline == "translated" and "difference" not in own
+    differences = [a - b for a, b in zip(accuracies["translated, then matched"], accuracies["translated"], strict=True)]
+    assert chain["difference"]["mean"] == pytest.approx(sum(differences) / len(differences))
+    assert result.evaluation.baseline == "translated" and "difference" not in translated
     assert "translated, then matched" in (result.dir / "report.html").read_text()
 
 
@@ -112,10 +114,10 @@ def test_a_chain_that_does_not_fit_is_told_before_anything_is_trained(
 
 
 def trainer(config: Config, loaded: Plugins) -> Trainer:
-    made = Run(config, "run", Reporter(), loaded)
-    made.builder.task.prepare(made.cache)
-    hosts = made.zoo.load("train")
-    return Trainer(made.builder, made.builder.translator(0), hosts, made.zoo.load("select"), made.folder.checkpoint)
+    run_ = Run(config, "run", Reporter(), loaded)
+    run_.builder.task.prepare(run_.cache)
+    hosts = run_.zoo.load("train")
+    return Trainer(run_.builder, run_.builder.translator(0), hosts, run_.zoo.load("select"), run_.folder.checkpoint)
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
@@ -185,14 +187,14 @@ def test_training_on_several_targets_goes_on_exactly_where_it_stopped(
     with pytest.raises(KeyboardInterrupt):
         trainer(config, tiny_plugins).run(stop)
     again = trainer(config, tiny_plugins)
-    found = again.run(lambda epoch, metrics: None)
-    assert len(again.history.epochs) == len(expected.epochs) and found.epochs == expected.epochs
+    history = again.run(lambda epoch, metrics: None)
+    assert len(again.history.epochs) == len(expected.epochs) and history.epochs == expected.epochs
     weights = again.translator.state_dict()
     assert all(torch.equal(weights[name], tensor) for name, tensor in whole.translator.state_dict().items())
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         (["training.sizes=[{hidden=1}]"], r"training\.sizes: Mixer translates blocks of one size"),
         ([*SIZES, "training.sizes=[{hiden=1}]"], r"training\.sizes: .*hiden"),
@@ -209,9 +211,9 @@ def test_training_on_several_targets_goes_on_exactly_where_it_stopped(
     ],
 )
 def test_targets_that_cannot_be_trained_on_are_told(
-    tiny_config: Make, tiny_plugins: Plugins, settings: list[str], told: str
+    tiny_config: Make, tiny_plugins: Plugins, settings: list[str], message: str
 ) -> None:
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         run(tiny_config(*settings), loaded=tiny_plugins)
 
 

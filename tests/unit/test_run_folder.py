@@ -17,7 +17,7 @@ from paramtrans import run
 from paramtrans.api.records import RUN_FORMAT, Evaluation
 from paramtrans.errors import StoreError
 from paramtrans.runs.folder import RunFolder, read_finished, read_record
-from paramtrans.storage import files as store
+from paramtrans.storage import files, json_files, sealed_params
 
 CONFIG: dict[str, Any] = {
     "task": {"name": "tiny"},
@@ -39,15 +39,15 @@ EVALUATION = json.loads((Path(__file__).parents[1] / "golden" / "run" / "evaluat
 def finished(tmp_path: Path) -> Path:
     path = tmp_path / "run"
     path.mkdir()
-    own = folder(path)
-    own.seconds = {"training": 1.5}
-    store.write_json(own.file("evaluation.json"), EVALUATION)
-    own.write_record("finished", ["paramtrans 0.1.0"])
+    run_folder_ = folder(path)
+    run_folder_.seconds = {"training": 1.5}
+    json_files.write_json(run_folder_.file("evaluation.json"), EVALUATION)
+    run_folder_.write_record("finished", ["paramtrans 0.1.0"])
     return path
 
 
 def without_seal(document: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in document.items() if key != store.SEAL}
+    return {key: value for key, value in document.items() if key != json_files.SEAL}
 
 
 def refused(path: Path, **changes: Any) -> str:
@@ -64,9 +64,9 @@ def test_an_empty_folder_has_nothing_to_resume(tmp_path: Path) -> None:
 
 
 def test_a_finished_run_gives_its_evaluation_and_its_times(finished: Path) -> None:
-    own = folder(finished)
-    assert own.resume().document() == EVALUATION
-    assert own.seconds == {"training": 1.5}
+    opened = folder(finished)
+    assert opened.resume().document() == EVALUATION
+    assert opened.seconds == {"training": 1.5}
 
 
 def test_an_unfinished_run_gives_its_times_and_start_alone(finished: Path) -> None:
@@ -121,16 +121,16 @@ def test_a_damaged_record_is_refused_with_what_to_do(finished: Path, content: by
 )
 def test_a_record_with_wrong_parts_is_refused_with_what_to_do(finished: Path, edit: dict[str, Any]) -> None:
     record = json.loads((finished / "run.json").read_text())
-    store.write_sealed(finished / "run.json", {**without_seal(record), **edit})
+    json_files.write_sealed(finished / "run.json", {**without_seal(record), **edit})
     refused(finished)
 
 
-@pytest.mark.parametrize("found", [RUN_FORMAT + 1, 0, "1", None])
-def test_an_unknown_format_is_refused_with_both_versions(finished: Path, found: Any) -> None:
+@pytest.mark.parametrize("version", [RUN_FORMAT + 1, 0, "1", None])
+def test_an_unknown_format_is_refused_with_both_versions(finished: Path, version: Any) -> None:
     record = json.loads((finished / "run.json").read_text())
-    store.write_json(finished / "run.json", {**record, "format": found})
+    json_files.write_json(finished / "run.json", {**record, "format": version})
     message = refused(finished)
-    assert f"format {found}" in message and f"reads {RUN_FORMAT}" in message
+    assert f"format {version}" in message and f"reads {RUN_FORMAT}" in message
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b"\xff", b"{}"], ids=repr)
@@ -166,7 +166,7 @@ def test_a_finished_run_whose_evaluation_says_something_else_is_refused_with_the
     for key in path[:-1]:
         place = place[key]
     place[path[-1]] = value
-    store.write_json(finished / "evaluation.json", document)
+    json_files.write_json(finished / "evaluation.json", document)
     folder(finished).write_record("finished", [])
     message = refused(finished)
     assert f"evaluation.json: {'.'.join(path)}" in message
@@ -177,7 +177,7 @@ def test_a_finished_run_whose_evaluation_says_something_else_is_refused_with_the
 def test_what_later_versions_add_to_an_evaluation_is_kept(finished: Path) -> None:
     later = copy.deepcopy(EVALUATION) | {"further": [1]}
     later["methods"]["translated"]["further"] = 2
-    store.write_json(finished / "evaluation.json", later)
+    json_files.write_json(finished / "evaluation.json", later)
     folder(finished).write_record("finished", [])
     assert folder(finished).resume().document() == later
 
@@ -187,8 +187,8 @@ def test_numbers_that_are_not_finite_are_null_in_the_file_and_none_to_the_reader
 ) -> None:
     lost = copy.deepcopy(EVALUATION)
     lost["methods"]["translated"] |= {"mean": math.nan, "ci95": [math.nan, math.inf]}
-    found = folder(finished).write_evaluation(Evaluation.model_validate(lost))
-    assert found.methods["translated"].mean is None and found.methods["translated"].ci95 == [None, None]
+    written = folder(finished).write_evaluation(Evaluation.model_validate(lost))
+    assert written.methods["translated"].mean is None and written.methods["translated"].ci95 == [None, None]
     assert json.loads((finished / "evaluation.json").read_text())["methods"]["translated"]["mean"] is None
     assert "null for 3 numbers that are not finite" in caplog.text
 
@@ -217,32 +217,32 @@ def test_the_record_says_what_was_run_and_with_what(finished: Path) -> None:
 )
 def test_an_edited_record_is_refused_though_it_is_well_formed(finished: Path, edit: dict[str, Any]) -> None:
     record = json.loads((finished / "run.json").read_text())
-    store.write_json(finished / "run.json", {**record, **edit})
+    json_files.write_json(finished / "run.json", {**record, **edit})
     assert "checksum" in refused(finished)
 
 
 def test_a_record_of_the_first_format_has_no_checksum_and_is_read(finished: Path) -> None:
     record = without_seal(json.loads((finished / "run.json").read_text()))
-    store.write_json(finished / "run.json", {**record, "format": 1, "files": {}})
+    json_files.write_json(finished / "run.json", {**record, "format": 1, "files": {}})
     assert folder(finished).resume().document() == EVALUATION
 
 
 def test_an_edited_evaluation_is_never_answered_from(finished: Path) -> None:
-    store.write_json(finished / "evaluation.json", {**EVALUATION, "methods": {"translated": {"mean": 100.0}}})
+    json_files.write_json(finished / "evaluation.json", {**EVALUATION, "methods": {"translated": {"mean": 100.0}}})
     assert "evaluation.json: was changed" in refused(finished)
 
 
 @pytest.mark.parametrize("damage", ["change", "remove"])
 @pytest.mark.parametrize("name", ["metrics.jsonl", "report.html", "translator/translator.json", "tensorboard/events"])
 def test_a_result_that_was_damaged_is_named_and_the_run_answers_without_it(finished, caplog, name, damage) -> None:
-    own = folder(finished)
-    store.write_bytes(own.file(name), b"content")
-    own.write_record("finished", [])
+    opened = folder(finished)
+    files.write_bytes(opened.file(name), b"content")
+    opened.write_record("finished", [])
     assert folder(finished).resume().document() == EVALUATION and not caplog.records
-    own.file(name).write_bytes(b"contend") if damage == "change" else own.file(name).unlink()
+    opened.file(name).write_bytes(b"contend") if damage == "change" else opened.file(name).unlink()
     assert folder(finished).resume().document() == EVALUATION
     [warning] = caplog.records
-    assert str(own.file(name)) in warning.getMessage()
+    assert str(opened.file(name)) in warning.getMessage()
 
 
 @pytest.mark.parametrize("name", ["translator", "tensorboard", "checkpoint", "evaluation.json"])
@@ -265,12 +265,12 @@ def test_nothing_is_written_through_a_link(finished: Path, tmp_path: Path, name:
 
 
 def test_clearing_leaves_the_files_of_others(finished: Path) -> None:
-    own = folder(finished)
-    store.save_params(own.checkpoint / "epoch-0000001.safetensors", {}, {})
+    opened = folder(finished)
+    sealed_params.save_params(opened.checkpoint / "epoch-0000001.safetensors", {}, {})
     (finished / "notes.txt").write_text("mine")
-    own.clear()
+    opened.clear()
     assert [path.name for path in finished.iterdir()] == ["notes.txt"]
-    own.clear()
+    opened.clear()
 
 
 def test_metrics_are_one_json_line_an_epoch(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from paramtrans.config import ComponentConfig
 from paramtrans.errors import NameConflict, OutOfMemory, ParamtransError, StoreError, UnknownName
 from paramtrans.plugins import Plugins
 from paramtrans.plugins.registry import Registry
-from paramtrans.storage import files
+from paramtrans.storage import json_files
 from paramtrans.translators.saving import DESCRIPTION, FORMAT, WEIGHTS
 
 SOURCE = ComponentConfig.model_validate({"name": "basic_block", "channels": 4})
@@ -61,8 +61,8 @@ def refused(folder: Path, named: str, registry: Registry | None = None) -> str:
 
 def edit(folder: Path, **changes: Any) -> None:
     description = json.loads((folder / DESCRIPTION).read_text())
-    del description[files.SEAL]
-    files.write_sealed(folder / DESCRIPTION, {**description, **changes})
+    del description[json_files.SEAL]
+    json_files.write_sealed(folder / DESCRIPTION, {**description, **changes})
 
 
 @pytest.mark.parametrize("start", ["template", "none"])
@@ -72,9 +72,9 @@ def test_a_loaded_translator_translates_identically(registry, tmp_path: Path, na
     save_translator(tmp_path / "t", translator, name, SOURCE, TARGET)
     loaded = load_translator(str(tmp_path / "t"))
     blocks = initial(translator.source.module, [1, 2, 3])
-    one, other = translator.translate(blocks), loaded.translate(blocks)
-    assert list(one) == list(other) == list(translator.target.spec.names)
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    first, second = translator.translate(blocks), loaded.translate(blocks)
+    assert list(first) == list(second) == list(translator.target.spec.names)
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_a_loaded_translator_has_its_options_adapters_and_state(registry, saved: Path) -> None:
@@ -135,16 +135,16 @@ def test_options_the_component_refuses_are_an_error_that_names_the_file(saved: P
     assert str(saved / DESCRIPTION) in str(caught.value)
 
 
-@pytest.mark.parametrize("found", [FORMAT + 1, 99])
-def test_a_later_format_is_refused_with_both_versions(saved: Path, found: int) -> None:
-    edit(saved, format=found)
+@pytest.mark.parametrize("version", [FORMAT + 1, 99])
+def test_a_later_format_is_refused_with_both_versions(saved: Path, version: int) -> None:
+    edit(saved, format=version)
     message = refused(saved, DESCRIPTION)
-    assert f"format {found}" in message and f"reads {FORMAT}" in message and "update" in message
+    assert f"format {version}" in message and f"reads {FORMAT}" in message and "update" in message
 
 
-@pytest.mark.parametrize("found", [0, -1])
-def test_a_format_that_never_was_is_refused(saved: Path, found: int) -> None:
-    edit(saved, format=found)
+@pytest.mark.parametrize("version", [0, -1])
+def test_a_format_that_never_was_is_refused(saved: Path, version: int) -> None:
+    edit(saved, format=version)
     refused(saved, DESCRIPTION)
 
 
@@ -156,8 +156,8 @@ def test_a_description_that_was_edited_is_named_though_it_is_well_formed(saved: 
 
 def test_a_description_of_the_first_format_has_no_checksum_and_is_read(saved: Path) -> None:
     description = json.loads((saved / DESCRIPTION).read_text())
-    del description[files.SEAL], description["weights_sha256"]
-    files.write_json(saved / DESCRIPTION, {**description, "format": 1})
+    del description[json_files.SEAL], description["weights_sha256"]
+    json_files.write_json(saved / DESCRIPTION, {**description, "format": 1})
     load_translator(saved)
 
 
@@ -207,7 +207,7 @@ def test_a_description_cannot_name_code(saved: Path) -> None:
 def test_weights_larger_than_the_description_says_are_not_read(saved: Path) -> None:
     with (saved / WEIGHTS).open("r+b") as file:
         file.truncate(2**40)  # takes no room on the disk
-    files.write_sealed(saved / f"{WEIGHTS}.json", {"format": FORMAT, "bytes": 2**40, "sha256": "0" * 64})
+    json_files.write_sealed(saved / f"{WEIGHTS}.json", {"format": FORMAT, "bytes": 2**40, "sha256": "0" * 64})
     assert "no such file has more" in refused(saved, WEIGHTS)
 
 
@@ -224,27 +224,27 @@ MLP = ComponentConfig.model_validate({"name": "mlp", "channels": 4, "hidden": 3}
 def several(registry: Registry, folder: Path) -> Any:
     """A translator of two families, saved."""
     source, target, other = (registry.create("block_adapter", p.name, **p.options) for p in (SOURCE, TARGET, MLP))
-    made = registry.create("translator", "equivariant", source, target, layers=1, width=8)
-    made.add_family(other)
-    save_translator(folder, made, "equivariant", SOURCE, TARGET, [MLP])
-    return made
+    translator = registry.create("translator", "equivariant", source, target, layers=1, width=8)
+    translator.add_family(other)
+    save_translator(folder, translator, "equivariant", SOURCE, TARGET, [MLP])
+    return translator
 
 
 def test_a_translator_of_two_families_names_both(registry: Registry, tmp_path: Path) -> None:
-    made, source = several(registry, tmp_path), registry.create("block_adapter", SOURCE.name, **SOURCE.options)
+    original, source = several(registry, tmp_path), registry.create("block_adapter", SOURCE.name, **SOURCE.options)
     assert json.loads((tmp_path / DESCRIPTION).read_text())["further"] == [MLP.model_dump(mode="json")]
     loaded, blocks = load_translator(tmp_path, registry), initial(source.module, range(3))
-    PretrainedTranslator(made).save_pretrained(tmp_path / "again")
+    PretrainedTranslator(original).save_pretrained(tmp_path / "again")
     again = PretrainedTranslator.from_pretrained(tmp_path / "again").translator
-    for target in made.families:
-        wanted = made.resized(source, target).translate(blocks)
-        for each in (loaded, again):
-            found = each.resized(source, target).translate(blocks)
-            assert found.keys() == wanted.keys() and all(torch.equal(found[name], t) for name, t in wanted.items())
+    for target in original.families:
+        wanted = original.resized(source, target).translate(blocks)
+        for translator in (loaded, again):
+            written = translator.resized(source, target).translate(blocks)
+            assert written.keys() == wanted.keys() and all(torch.equal(written[name], t) for name, t in wanted.items())
 
 
 @pytest.mark.parametrize(
-    ("further", "told"),
+    ("further", "message"),
     [
         ([], "does not fit"),
         (3, "valid"),
@@ -256,11 +256,11 @@ def test_a_translator_of_two_families_names_both(registry: Registry, tmp_path: P
     ids=str,
 )
 def test_further_families_that_are_not_those_of_the_weights_are_refused(
-    registry: Registry, tmp_path: Path, further: Any, told: str
+    registry: Registry, tmp_path: Path, further: Any, message: str
 ) -> None:
     several(registry, tmp_path)
     edit(tmp_path, further=further)
-    assert told in refused(tmp_path, WEIGHTS if told == "does not fit" else DESCRIPTION)
+    assert message in refused(tmp_path, WEIGHTS if message == "does not fit" else DESCRIPTION)
 
 
 def test_a_translator_of_one_family_alone_takes_no_other(saved: Path) -> None:

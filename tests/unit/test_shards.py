@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from paramtrans.api.stacking import Params, concatenate, take
-from paramtrans.errors import StoreError
-from paramtrans.storage import files
+from paramtrans.errors import Damaged, StoreError
+from paramtrans.storage import sealed_params
 from paramtrans.storage.shards import Shards
 
 COUNTS = (3, 1, 4)
@@ -21,12 +21,12 @@ def written(tmp_path: Path) -> tuple[list[Path], Params]:
     stacks = [{"a.w": torch.randn(n, 2, 3), "b.scale": torch.randn(n), "a.v": torch.randn(n, 5)} for n in COUNTS]
     paths = [tmp_path / f"{number}.safetensors" for number in range(len(COUNTS))]
     for path, stack in zip(paths, stacks, strict=True):
-        files.save_params(path, stack, {})
+        sealed_params.save_params(path, stack, {})
     return paths, concatenate(stacks)
 
 
-def same(one: Params, other: Params) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+def same(first: Params, second: Params) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.parametrize("index", [[0], [7, 0, 3, 3, 2], [5, 4], list(range(8)), []])
@@ -40,8 +40,8 @@ def test_models_are_taken_in_the_order_asked_for(written: tuple[list[Path], Para
 
 def test_only_what_is_asked_for_is_read(written: tuple[list[Path], Params]) -> None:
     paths, everything = written
-    found = Shards(paths, ("a.",)).take([6, 1])
-    assert same(found, {name: tensor[[6, 1]] for name, tensor in everything.items() if name.startswith("a.")})
+    taken = Shards(paths, ("a.",)).take([6, 1])
+    assert same(taken, {name: tensor[[6, 1]] for name, tensor in everything.items() if name.startswith("a.")})
 
 
 def test_one_pass_gives_everything_in_order_in_pieces(written: tuple[list[Path], Params]) -> None:
@@ -71,7 +71,7 @@ def test_a_changed_file_is_found_by_the_check(written: tuple[list[Path], Params]
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(files.Damaged, match=path.name):
+    with pytest.raises(Damaged, match=path.name):
         shards.check()
 
 
@@ -86,18 +86,18 @@ def test_a_file_of_another_kind_is_refused(written: tuple[list[Path], Params], c
 def test_a_file_that_was_cut_off_is_refused(written: tuple[list[Path], Params]) -> None:
     path = written[0][2]
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(files.Damaged, match=path.name):
+    with pytest.raises(Damaged, match=path.name):
         Shards(written[0])
 
 
 def test_values_of_another_type_are_refused(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(2, 3, dtype=torch.int64)}, tmp_path / "whole.safetensors")
-    with pytest.raises(files.Damaged, match="float32"):
+    with pytest.raises(Damaged, match="float32"):
         Shards([tmp_path / "whole.safetensors"])
 
 
 def test_files_with_other_tensors_than_the_first_are_refused(written: tuple[list[Path], Params]) -> None:
     path = written[0][1]
-    files.save_params(path, {"other": torch.zeros(1, 2)}, {})
+    sealed_params.save_params(path, {"other": torch.zeros(1, 2)}, {})
     with pytest.raises(StoreError, match="other tensors"):
         Shards(written[0]).take([3])

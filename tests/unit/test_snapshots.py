@@ -20,7 +20,7 @@ from paramtrans.plugins import Plugins, components
 from paramtrans.report.html import host_counts
 from paramtrans.runs.planner import plan
 from paramtrans.runs.run import Run
-from paramtrans.storage import files as store
+from paramtrans.storage import sealed_params
 from paramtrans.storage.cache import cache_dir
 from paramtrans.training.trainer import Trainer
 from paramtrans.utils.progress import Reporter
@@ -56,8 +56,8 @@ def files(zoo: Zoo) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(zoo.dir.rglob("*.safetensors"))}
 
 
-def same(one: Params, other: Params) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+def same(first: Params, second: Params) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 # On the way
@@ -65,11 +65,11 @@ def same(one: Params, other: Params) -> bool:
 
 @pytest.fixture(params=["cpu", "vmap"])
 def builder(request: pytest.FixtureRequest, tiny_config: Make, monkeypatch: pytest.MonkeyPatch) -> Iterator[Builder]:
-    made = Builder(tiny_config(), components())
-    made.task.prepare(Path())
+    built = Builder(tiny_config(), components())
+    built.task.prepare(Path())
     if request.param == "vmap":
         monkeypatch.setattr("paramtrans.backends.cpu.stacked.supports", lambda module: False)
-    yield made
+    yield built
 
 
 def stopped(builder: Builder, options: HostTraining, seeds: list[int], stop: int) -> Params:
@@ -140,13 +140,13 @@ def test_snapshots_asked_for_later_leave_finished_hosts_untouched(hosts_alone: M
 def test_step_one_is_paid_for_once(hosts_alone: Make) -> None:
     zoo, _ = train(hosts_alone(SNAPSHOTS))
     paths = [path.with_suffix("") for path in zoo.dir.rglob("*.safetensors.json")]
-    seconds = {path.name: store.load_record(path)["seconds"] for path in paths}
+    seconds = {path.name: sealed_params.load_record(path)["seconds"] for path in paths}
     assert all((value == 0) == ("@" in name) for name, value in seconds.items())
     assert zoo.seconds() == sum(value for name, value in seconds.items() if not name.startswith("report"))
 
 
 def test_what_was_written_before_an_interruption_is_not_made_again(hosts_alone: Make, monkeypatch) -> None:
-    zoo, save, saved = zoo_of(hosts_alone(SNAPSHOTS)), store.save_params, []
+    zoo, save, saved = zoo_of(hosts_alone(SNAPSHOTS)), sealed_params.save_params, []
 
     def interrupted(path: Path, *rest: Any) -> None:
         if len(saved) == 2:
@@ -155,7 +155,7 @@ def test_what_was_written_before_an_interruption_is_not_made_again(hosts_alone: 
         save(path, *rest)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(store, "save_params", interrupted)
+        patch.setattr(sealed_params, "save_params", interrupted)
         do_job(zoo.missing(1)[0], lambda count: None)
     before = files(zoo)
     assert len(before) == 2
@@ -184,9 +184,9 @@ def test_a_fresh_run_makes_snapshots_again(hosts_alone: Make) -> None:
 def test_snapshots_leave_and_enter_with_their_zoo(hosts_alone: Make, tmp_path: Path) -> None:
     zoo, _ = train(hosts_alone(SNAPSHOTS))
     zoo.write_recipe(1)
-    found = exchange.contents(zoo.dir)
-    assert exchange.summary(found)["hosts"] == {"train": 6, ROLES[0]: 6, ROLES[1]: 6, "select": 2, "report": 3}
-    exchange.export(found, tmp_path / "out")
+    zoo_contents = exchange.contents(zoo.dir)
+    assert exchange.summary(zoo_contents)["hosts"] == {"train": 6, ROLES[0]: 6, ROLES[1]: 6, "select": 2, "report": 3}
+    exchange.export(zoo_contents, tmp_path / "out")
     exchange.enter(exchange.contents(tmp_path / "out"), tmp_path / "other")
     other = zoo_of(hosts_alone(SNAPSHOTS, f"run.cache={tmp_path / 'other'}"))
     assert other.missing(1) == [] and files(other) == files(zoo)
@@ -204,28 +204,28 @@ def test_a_translator_learns_from_snapshots_too(tiny_config: Make, tiny_plugins:
         return step(self, chosen, generator)
 
     monkeypatch.setattr(Trainer, "step", counted)
-    made = Run(tiny_config(SNAPSHOTS), "run", Reporter(), tiny_plugins)
-    evaluation = made.do(fresh=False).evaluation
+    run_ = Run(tiny_config(SNAPSHOTS), "run", Reporter(), tiny_plugins)
+    evaluation = run_.do(fresh=False).evaluation
     assert evaluation.zoo == {"train": 6, "select": 2, "report": 3, "snapshots": 12}
     assert sorted(seen) == sorted(4 * list(range(18)))
-    train, pairs = made.zoos.train(), made.zoos.pairs()
+    train, pairs = run_.zoos.train(), run_.zoos.pairs()
     assert len(train) == 18 and train.target is None and pairs is not None and len(pairs) == 6
     assert len(torch.unique(train.source["conv1.weight"].flatten(1), dim=0)) == 18
-    assert [len(hosts) for _, hosts in made.zoos.select()] == [2] and len(made.zoos.report()) == 3
+    assert [len(hosts) for _, hosts in run_.zoos.select()] == [2] and len(run_.zoos.report()) == 3
     assert "12 snapshots" in host_counts(evaluation.zoo)
     for file in ("report.html", "translator/README.md"):
-        assert "12 snapshots" in (made.folder.path / file).read_text(encoding="utf-8")
+        assert "12 snapshots" in (run_.folder.path / file).read_text(encoding="utf-8")
 
 
 def test_a_plan_counts_snapshots(tiny_config: Make, tiny_plugins: Plugins) -> None:
     def planned(*settings: str) -> Any:
         return plan(Run(tiny_config(*settings), "run", Reporter(), tiny_plugins))
 
-    without, found = planned(), planned(SNAPSHOTS)
-    assert found.hosts == {**without.hosts, "snapshots": 12} and "12 snapshots" in found.describe()
+    without, with_snapshots = planned(), planned(SNAPSHOTS)
+    assert with_snapshots.hosts == {**without.hosts, "snapshots": 12} and "12 snapshots" in with_snapshots.describe()
     assert ", 3 report; 11 still to train" in without.describe()
     [hosts, targets] = without.folders
-    assert found.folders == {hosts: without.folders[hosts] // 11 * 23, targets: without.folders[targets]}
+    assert with_snapshots.folders == {hosts: without.folders[hosts] // 11 * 23, targets: without.folders[targets]}
     train(tiny_config(SNAPSHOTS))
     assert planned(SNAPSHOTS).hosts["to_train"] == 0
     assert planned("zoo.snapshots=[0.25]").hosts["to_train"] == 6

@@ -14,9 +14,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from paramtrans.errors import StoreError
-from paramtrans.storage import files, outside
-from paramtrans.storage.files import Damaged
+from paramtrans.errors import Damaged, StoreError
+from paramtrans.storage import files, json_files, outside, sealed_params
 
 PARAMS = {"conv.weight": torch.arange(24.0).view(2, 3, 2, 2), "conv.bias": torch.tensor([[1.5], [-0.0]])}
 RECORD = {"format": 1, "seeds": [3, 4], "name": "zürich", "nested": {"a": [1.25, None, True]}}
@@ -26,14 +25,14 @@ FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthChe
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     path = tmp_path / "zoo" / "shard.safetensors"
-    files.save_params(path, PARAMS, RECORD)
+    sealed_params.save_params(path, PARAMS, RECORD)
     return path
 
 
 def damaged(path: Path, named: Path | None = None) -> str:
     """Loading must fail, as damage or at least as an error of the store, and name the file."""
     with pytest.raises(StoreError) as caught:
-        files.load_params(path)
+        sealed_params.load_params(path)
     assert str(named or path) in str(caught.value)
     return str(caught.value)
 
@@ -46,27 +45,27 @@ def names(folder: Path) -> list[str]:
 
 
 def test_parameters_and_record_come_back_as_they_were(saved: Path) -> None:
-    params, record = files.load_params(saved)
+    params, record = sealed_params.load_params(saved)
     assert params.keys() == PARAMS.keys()
     assert all(torch.equal(params[n].view(torch.int32), PARAMS[n].view(torch.int32)) for n in PARAMS)
     assert {key: record[key] for key in RECORD} == RECORD
 
 
 def test_documents_are_for_people_too(tmp_path: Path) -> None:
-    files.write_json(tmp_path / "x.json", {"größe": [1]})
+    json_files.write_json(tmp_path / "x.json", {"größe": [1]})
     assert (tmp_path / "x.json").read_text(encoding="utf-8") == '{\n  "größe": [\n    1\n  ]\n}\n'
 
 
-@pytest.mark.parametrize("found", [3, 0, True, 1.0, "1", None, [1]])
-def test_a_format_that_is_not_read_is_told_with_that_which_is_and_what_to_do(found: Any) -> None:
+@pytest.mark.parametrize("version", [3, 0, True, 1.0, "1", None, [1]])
+def test_a_format_that_is_not_read_is_told_with_that_which_is_and_what_to_do(version: Any) -> None:
     with pytest.raises(StoreError) as caught:
-        files.check_format(Path("x.json"), found, (1, 2), "use --fresh")
-    assert str(caught.value) == f"x.json: has format {found}, this paramtrans reads 2; use --fresh"
+        json_files.check_format(Path("x.json"), version, (1, 2), "use --fresh")
+    assert str(caught.value) == f"x.json: has format {version}, this paramtrans reads 2; use --fresh"
 
 
 def test_every_format_that_is_read_is_accepted() -> None:
-    for found in (1, 2):
-        files.check_format(Path("x.json"), found, (1, 2))
+    for version in (1, 2):
+        json_files.check_format(Path("x.json"), version, (1, 2))
 
 
 @pytest.mark.parametrize(("number", "reason"), [(errno.ENOSPC, os.strerror(errno.ENOSPC)), (None, "a reason in words")])
@@ -78,29 +77,29 @@ def test_why_nothing_could_be_written_is_told(tmp_path: Path, monkeypatch, numbe
 
     monkeypatch.setattr(Path, "open", fails)
     with pytest.raises(StoreError, match=rf"x\.json: cannot be written: {reason}; free space"):
-        files.write_json(tmp_path / "x.json", {})
+        json_files.write_json(tmp_path / "x.json", {})
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool])
 def test_types_are_kept(tmp_path: Path, dtype: torch.dtype) -> None:
     path = tmp_path / "x.safetensors"
-    files.save_params(path, {"t": torch.ones(3, dtype=dtype)}, {})
-    assert files.load_params(path)[0]["t"].dtype is dtype
+    sealed_params.save_params(path, {"t": torch.ones(3, dtype=dtype)}, {})
+    assert sealed_params.load_params(path)[0]["t"].dtype is dtype
 
 
 def test_views_and_shared_tensors_are_saved(tmp_path: Path) -> None:
     path, whole = tmp_path / "x.safetensors", torch.arange(12.0).view(3, 4)
-    files.save_params(path, {"turned": whole.T, "part": whole[:, 1:3], "whole": whole, "again": whole}, {})
-    found, _ = files.load_params(path)
-    assert torch.equal(found["turned"], whole.T) and torch.equal(found["part"], whole[:, 1:3])
-    assert torch.equal(found["again"], whole) and torch.equal(found["whole"], whole)
+    sealed_params.save_params(path, {"turned": whole.T, "part": whole[:, 1:3], "whole": whole, "again": whole}, {})
+    loaded, _ = sealed_params.load_params(path)
+    assert torch.equal(loaded["turned"], whole.T) and torch.equal(loaded["part"], whole[:, 1:3])
+    assert torch.equal(loaded["again"], whole) and torch.equal(loaded["whole"], whole)
 
 
 def test_tensors_with_gradients_and_no_tensors_are_saved(tmp_path: Path) -> None:
-    files.save_params(tmp_path / "a.safetensors", {"w": torch.ones(2, requires_grad=True)}, {})
-    files.save_params(tmp_path / "b.safetensors", {}, {})
-    assert not files.load_params(tmp_path / "a.safetensors")[0]["w"].requires_grad
-    assert files.load_params(tmp_path / "b.safetensors")[0] == {}
+    sealed_params.save_params(tmp_path / "a.safetensors", {"w": torch.ones(2, requires_grad=True)}, {})
+    sealed_params.save_params(tmp_path / "b.safetensors", {}, {})
+    assert not sealed_params.load_params(tmp_path / "a.safetensors")[0]["w"].requires_grad
+    assert sealed_params.load_params(tmp_path / "b.safetensors")[0] == {}
 
 
 @FUZZ
@@ -121,17 +120,17 @@ def test_tensors_with_gradients_and_no_tensors_are_saved(tmp_path: Path) -> None
 )
 def test_any_record_comes_back(tmp_path: Path, record: dict[str, Any]) -> None:
     path = tmp_path / "x.safetensors"
-    files.save_params(path, PARAMS, record)
-    found = files.load_record(path)
+    sealed_params.save_params(path, PARAMS, record)
+    loaded = sealed_params.load_record(path)
     reserved = {"bytes", "sha256"}
-    assert {key: found[key] for key in record if key not in reserved} == {
+    assert {key: loaded[key] for key in record if key not in reserved} == {
         key: value for key, value in record.items() if key not in reserved
     }
 
 
 def test_saving_again_replaces_both_files(saved: Path) -> None:
-    files.save_params(saved, {"other": torch.zeros(1)}, {"n": 2})
-    params, record = files.load_params(saved)
+    sealed_params.save_params(saved, {"other": torch.zeros(1)}, {"n": 2})
+    params, record = sealed_params.load_params(saved)
     assert list(params) == ["other"] and record["n"] == 2 and "seeds" not in record
     assert names(saved.parent) == [saved.name, f"{saved.name}.json"]
 
@@ -167,7 +166,7 @@ def test_a_failure_while_writing_leaves_the_old_file_and_nothing_else(
 def test_a_failure_while_writing_a_new_file_leaves_nothing(tmp_path: Path, monkeypatch, step: str) -> None:
     fail_at(monkeypatch, step, OSError(errno.EIO, "Input/output error"))
     with pytest.raises(StoreError):
-        files.write_json(tmp_path / "x.json", {"a": 1})
+        json_files.write_json(tmp_path / "x.json", {"a": 1})
     assert names(tmp_path) == []
 
 
@@ -211,22 +210,22 @@ class HalfWriter:
 
 
 def test_a_failure_between_parameters_and_record_is_never_taken_for_whole(saved: Path, monkeypatch) -> None:
-    monkeypatch.setattr(files, "write_json", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt()))
+    monkeypatch.setattr(json_files, "write_json", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
-        files.save_params(saved, {"w": torch.zeros(5)}, {})
+        sealed_params.save_params(saved, {"w": torch.zeros(5)}, {})
     damaged(saved)
 
 
 def test_folders_are_made(tmp_path: Path) -> None:
-    files.write_json(tmp_path / "a" / "b" / "c.json", [1])
-    assert files.read_json(tmp_path / "a" / "b" / "c.json") == [1]
+    json_files.write_json(tmp_path / "a" / "b" / "c.json", [1])
+    assert json_files.read_json(tmp_path / "a" / "b" / "c.json") == [1]
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     path = tmp_path / "file" / "x.json"
     with pytest.raises(StoreError) as caught:
-        files.write_json(path, {})
+        json_files.write_json(path, {})
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -234,7 +233,7 @@ def test_a_folder_in_the_place_of_the_file_is_named_and_kept(tmp_path: Path) -> 
     path = tmp_path / "x.json"
     (path / "kept").mkdir(parents=True)
     with pytest.raises(StoreError, match=r"x\.json: cannot be written"):
-        files.write_json(path, {})
+        json_files.write_json(path, {})
     assert names(tmp_path) == ["x.json"] and names(path) == ["kept"]
 
 
@@ -246,20 +245,20 @@ def test_a_file_cut_off_is_damage(saved: Path, keep: float) -> None:
     content = saved.read_bytes()
     saved.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
     with pytest.raises(Damaged, match=str(saved)):
-        files.load_params(saved)
+        sealed_params.load_params(saved)
 
 
 @FUZZ
 @given(data=st.data())
 def test_a_flipped_bit_anywhere_in_the_parameters_is_damage(tmp_path: Path, data: st.DataObject) -> None:
     path = tmp_path / "x.safetensors"
-    files.save_params(path, PARAMS, RECORD)
+    sealed_params.save_params(path, PARAMS, RECORD)
     content = bytearray(path.read_bytes())
     position = data.draw(st.integers(0, 8 * len(content) - 1))
     content[position // 8] ^= 1 << position % 8
     path.write_bytes(content)
     with pytest.raises(Damaged) as caught:
-        files.load_params(path)
+        sealed_params.load_params(path)
     assert str(path) in str(caught.value)
 
 
@@ -267,15 +266,15 @@ def test_a_flipped_bit_anywhere_in_the_parameters_is_damage(tmp_path: Path, data
 @given(data=st.data())
 def test_a_flipped_bit_anywhere_in_the_record_is_damage_or_changes_nothing(tmp_path: Path, data) -> None:
     path = tmp_path / "x.safetensors"
-    files.save_params(path, PARAMS, RECORD)
-    before = files.load_record(path)
-    place = files.record_path(path)
+    sealed_params.save_params(path, PARAMS, RECORD)
+    before = sealed_params.load_record(path)
+    place = sealed_params.record_path(path)
     content = bytearray(place.read_bytes())
     position = data.draw(st.integers(0, 8 * len(content) - 1))
     content[position // 8] ^= 1 << position % 8
     place.write_bytes(content)
     try:
-        assert files.load_record(path) == before  # white space between values
+        assert sealed_params.load_record(path) == before  # white space between values
     except StoreError as error:
         assert str(place) in str(error)
 
@@ -284,29 +283,29 @@ def test_a_flipped_bit_anywhere_in_the_record_is_damage_or_changes_nothing(tmp_p
 @given(content=st.binary(max_size=80))
 def test_any_bytes_as_record_are_damage(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.safetensors"
-    files.save_params(path, PARAMS, {})
-    files.record_path(path).write_bytes(content)
+    sealed_params.save_params(path, PARAMS, {})
+    sealed_params.record_path(path).write_bytes(content)
     with pytest.raises(Damaged) as caught:
-        files.load_params(path)
-    assert str(files.record_path(path)) in str(caught.value)
+        sealed_params.load_params(path)
+    assert str(sealed_params.record_path(path)) in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"null", b"[]", b"3", b'"text"', b"{}", b"[" * 100_000, b"9" * 5000])
 def test_what_is_no_record_is_damage(saved: Path, content: bytes) -> None:
-    files.record_path(saved).write_bytes(content)
+    sealed_params.record_path(saved).write_bytes(content)
     with pytest.raises(Damaged):
-        files.load_params(saved)
+        sealed_params.load_params(saved)
 
 
 def test_missing_parameters_are_damage(saved: Path) -> None:
     saved.unlink()
     with pytest.raises(Damaged, match="missing"):
-        files.load_params(saved)
+        sealed_params.load_params(saved)
 
 
 def test_a_missing_record_is_named(saved: Path) -> None:
-    files.record_path(saved).unlink()
-    damaged(saved, files.record_path(saved))
+    sealed_params.record_path(saved).unlink()
+    damaged(saved, sealed_params.record_path(saved))
 
 
 def test_longer_and_empty_files_are_damage(saved: Path) -> None:
@@ -314,24 +313,24 @@ def test_longer_and_empty_files_are_damage(saved: Path) -> None:
     for other in (content + b"\0", b""):
         saved.write_bytes(other)
         with pytest.raises(Damaged, match="bytes"):
-            files.load_params(saved)
+            sealed_params.load_params(saved)
 
 
 def test_another_shards_parameters_of_the_same_size_are_damage(saved: Path) -> None:
     other = saved.with_name("other.safetensors")
-    files.save_params(other, {name: tensor + 1 for name, tensor in PARAMS.items()}, RECORD)
+    sealed_params.save_params(other, {name: tensor + 1 for name, tensor in PARAMS.items()}, RECORD)
     assert other.stat().st_size == saved.stat().st_size
     saved.write_bytes(other.read_bytes())
     with pytest.raises(Damaged, match="checksum"):
-        files.load_params(saved)
+        sealed_params.load_params(saved)
 
 
 def test_another_shards_record_is_damage(saved: Path) -> None:
     other = saved.with_name("other.safetensors")
-    files.save_params(other, {name: tensor + 1 for name, tensor in PARAMS.items()}, RECORD)
-    files.record_path(saved).write_bytes(files.record_path(other).read_bytes())
+    sealed_params.save_params(other, {name: tensor + 1 for name, tensor in PARAMS.items()}, RECORD)
+    sealed_params.record_path(saved).write_bytes(sealed_params.record_path(other).read_bytes())
     with pytest.raises(Damaged, match="checksum"):
-        files.load_params(saved)
+        sealed_params.load_params(saved)
 
 
 @pytest.mark.parametrize(
@@ -340,10 +339,10 @@ def test_another_shards_record_is_damage(saved: Path) -> None:
     ids=str,
 )
 def test_an_edited_record_is_damage(saved: Path, edit: dict[str, Any]) -> None:
-    place = files.record_path(saved)
+    place = sealed_params.record_path(saved)
     place.write_text(json.dumps({**json.loads(place.read_text()), **edit}))
     with pytest.raises(Damaged, match=str(place)):
-        files.load_params(saved)
+        sealed_params.load_params(saved)
 
 
 def test_a_folder_in_place_of_a_file_is_an_error_of_the_store(saved: Path) -> None:
@@ -360,7 +359,7 @@ def hostile(path: Path, content: bytes) -> Path:
     path.write_bytes(content)
     body = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-    files.write_json(files.record_path(path), {**body, "record_sha256": digest})
+    json_files.write_json(sealed_params.record_path(path), {**body, "record_sha256": digest})
     return path
 
 
@@ -374,8 +373,8 @@ def tensor(**changes: Any) -> dict[str, Any]:
 
 
 def test_these_hostile_files_differ_from_a_good_one_in_what_they_say(tmp_path: Path) -> None:
-    found, _ = files.load_params(hostile(tmp_path / "x.safetensors", header(tensor())))
-    assert torch.equal(found["t"], torch.zeros(4))
+    loaded, _ = sealed_params.load_params(hostile(tmp_path / "x.safetensors", header(tensor())))
+    assert torch.equal(loaded["t"], torch.zeros(4))
 
 
 @pytest.mark.parametrize(
@@ -405,7 +404,7 @@ def test_these_hostile_files_differ_from_a_good_one_in_what_they_say(tmp_path: P
 def test_hostile_headers_are_refused_as_damage(tmp_path: Path, content: bytes) -> None:
     path = hostile(tmp_path / "x.safetensors", content)
     with pytest.raises(Damaged, match="not a safetensors file") as caught:
-        files.load_params(path)
+        sealed_params.load_params(path)
     assert str(path) in str(caught.value)
 
 
@@ -414,7 +413,7 @@ def test_hostile_headers_are_refused_as_damage(tmp_path: Path, content: bytes) -
 def test_any_bytes_with_a_fitting_record_are_parameters_or_damage(tmp_path: Path, content: bytes) -> None:
     path = hostile(tmp_path / "x.safetensors", content)
     try:
-        files.load_params(path)
+        sealed_params.load_params(path)
     except Damaged as error:
         assert str(path) in str(error)
 
@@ -427,24 +426,24 @@ def test_what_is_no_json_is_damage(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.json"
     path.write_bytes(content)
     with pytest.raises(Damaged, match=str(path)):
-        files.read_json(path)
+        json_files.read_json(path)
 
 
 def test_missing_json_is_an_error_of_the_store_but_no_damage(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"none\.json: cannot be read: No such file or directory$") as caught:
-        files.read_json(tmp_path / "none.json")
+        json_files.read_json(tmp_path / "none.json")
     assert not isinstance(caught.value, Damaged)
 
 
 def test_json_is_utf8_that_people_can_read(tmp_path: Path) -> None:
-    files.write_json(tmp_path / "x.json", {"a": [1, 2.5], "name": "zürich"})
+    json_files.write_json(tmp_path / "x.json", {"a": [1, 2.5], "name": "zürich"})
     assert "zürich" in (tmp_path / "x.json").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("other", [{}, {"bytes": "8", "sha256": "0"}, {"bytes": 8, "sha256": 0}], ids=str)
 def test_a_sealed_document_of_another_kind_is_no_record(saved: Path, other: dict[str, Any]) -> None:
-    files.write_sealed(files.record_path(saved), other)
-    damaged(saved, files.record_path(saved))
+    json_files.write_sealed(sealed_params.record_path(saved), other)
+    damaged(saved, sealed_params.record_path(saved))
 
 
 def test_a_pipe_or_a_device_is_never_read(tmp_path: Path, saved: Path) -> None:
@@ -452,7 +451,7 @@ def test_a_pipe_or_a_device_is_never_read(tmp_path: Path, saved: Path) -> None:
     (tmp_path / "endless").symlink_to("/dev/zero")
     for name in ("pipe", "endless"):
         with pytest.raises(Damaged, match="no regular file"):
-            files.read_json(tmp_path / name)
+            json_files.read_json(tmp_path / name)
     saved.unlink()
     os.mkfifo(saved)
     assert "no regular file" in damaged(saved)
@@ -460,19 +459,19 @@ def test_a_pipe_or_a_device_is_never_read(tmp_path: Path, saved: Path) -> None:
 
 def test_json_without_end_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "x.json").open("wb") as file:
-        file.truncate(files.MAX_JSON + 1)
+        file.truncate(json_files.MAX_JSON + 1)
     with pytest.raises(Damaged, match="bytes"):
-        files.read_json(tmp_path / "x.json")
+        json_files.read_json(tmp_path / "x.json")
 
 
 def test_a_sealed_document_comes_back_and_any_change_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
-    files.write_sealed(path, {"a": (1, 2.5), "names": {1: "one", 10: "ten", 9: "nine"}})
-    whole = files.read_json(path)
-    assert files.unsealed(path, whole) == {"a": [1, 2.5], "names": {"1": "one", "10": "ten", "9": "nine"}}
-    for other in ({**whole, "a": 3}, {k: v for k, v in whole.items() if k != files.SEAL}, [], None, {}):
+    json_files.write_sealed(path, {"a": (1, 2.5), "names": {1: "one", 10: "ten", 9: "nine"}})
+    whole = json_files.read_json(path)
+    assert json_files.unsealed(path, whole) == {"a": [1, 2.5], "names": {"1": "one", "10": "ten", "9": "nine"}}
+    for other in ({**whole, "a": 3}, {k: v for k, v in whole.items() if k != json_files.SEAL}, [], None, {}):
         with pytest.raises(Damaged, match="checksum"):
-            files.unsealed(path, other)
+            json_files.unsealed(path, other)
 
 
 def test_what_a_killed_process_had_begun_is_tidied_away_and_nothing_else(tmp_path: Path, monkeypatch) -> None:
@@ -525,15 +524,15 @@ def test_a_file_that_may_not_be_read_says_why(
 ) -> None:
     monkeypatch.setattr(*failing, refuse)
     with pytest.raises(StoreError, match=r"shard\.safetensors(\.json)?: cannot be read: Permission denied$"):
-        files.load_params(saved)
+        sealed_params.load_params(saved)
 
 
 def test_a_file_may_have_as_many_bytes_as_its_values_and_a_header(saved: Path, monkeypatch) -> None:
     size = saved.stat().st_size
-    monkeypatch.setattr(files, "MAX_HEADER", 100)
-    assert files.load_params(saved, at_most=size - 100)[0].keys() == PARAMS.keys()
+    monkeypatch.setattr(sealed_params, "MAX_HEADER", 100)
+    assert sealed_params.load_params(saved, at_most=size - 100)[0].keys() == PARAMS.keys()
     with pytest.raises(Damaged, match=rf"shard\.safetensors: {size} bytes, but no such file has more than {size - 1}$"):
-        files.load_params(saved, at_most=size - 101)
+        sealed_params.load_params(saved, at_most=size - 101)
 
 
 def test_a_size_that_differs_is_told_with_the_one_that_was_expected(saved: Path) -> None:
@@ -551,10 +550,14 @@ def test_a_folder_that_cannot_be_made_is_told_with_what_to_do(tmp_path: Path) ->
 
 
 def test_a_file_was_written_when_its_record_was(saved: Path) -> None:
-    assert files.written(saved) == files.record_path(saved).stat().st_mtime_ns
-    files.record_path(saved).unlink()
-    assert files.written(saved) == 0
+    assert sealed_params.written(saved) == sealed_params.record_path(saved).stat().st_mtime_ns
+    sealed_params.record_path(saved).unlink()
+    assert sealed_params.written(saved) == 0
 
 
 def test_the_name_of_a_document_does_not_depend_on_its_order() -> None:
-    assert files.digest({"a": 1, "b": 2}) == files.digest({"b": 2, "a": 1}) != files.digest({"a": 1, "b": 3})
+    assert (
+        json_files.digest({"a": 1, "b": 2})
+        == json_files.digest({"b": 2, "a": 1})
+        != json_files.digest({"a": 1, "b": 3})
+    )

@@ -59,9 +59,9 @@ def test_a_translation_is_the_same_whatever_torch_is_set_to(around: str) -> None
 def test_a_loaded_translator_is_the_same_and_can_be_trained(around: str) -> None:
     wanted = load_translator("mnist_conv_to_conv").state_dict()
     with AROUND[around]():
-        found = load_translator("mnist_conv_to_conv")
-    assert all(torch.equal(tensor, wanted[name]) for name, tensor in found.state_dict().items())
-    assert not any(parameter.is_inference() for parameter in found.parameters())
+        loaded = load_translator("mnist_conv_to_conv")
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in loaded.state_dict().items())
+    assert not any(parameter.is_inference() for parameter in loaded.parameters())
 
 
 def test_what_the_caller_draws_goes_on_as_if_nothing_had_been() -> None:
@@ -120,13 +120,13 @@ def test_hooks_get_copies_and_what_they_set_is_restored(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     settings = ["zoo.train=3", "zoo.report=2", "training.epochs=2", "run.device=cpu"]
-    made = config.load(support / "tiny.toml", tiny_plugins.registry(), settings)
-    wanted = run(made, "quiet", loaded=tiny_plugins)
+    settled = config.load(support / "tiny.toml", tiny_plugins.registry(), settings)
+    wanted = run(settled, "quiet", loaded=tiny_plugins)
     (tmp_path / "rude.py").write_text(RUDE)
     tiny_plugins.load_file(tmp_path / "rude.py")
-    found = run(made, "rude", loaded=tiny_plugins)
-    assert found.dir.resolve() == tmp_path / "runs" / "rude" and os.getcwd() == str(tmp_path)
-    assert found.methods["translated"] == wanted.methods["translated"]
+    result = run(settled, "rude", loaded=tiny_plugins)
+    assert result.dir.resolve() == tmp_path / "runs" / "rude" and os.getcwd() == str(tmp_path)
+    assert result.methods["translated"] == wanted.methods["translated"]
     assert torch.get_default_dtype() == torch.float32
 
 
@@ -134,14 +134,16 @@ def test_runs_in_two_threads_take_turns(
     tiny_plugins: Plugins, support: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = ["zoo.train=3", "zoo.report=2", "training.epochs=1", "run.device=cpu"]
-    made = [
+    configs = [
         config.load(support / "tiny.toml", tiny_plugins.registry(), [*settings, f"run.dir={tmp_path / name}"])
         for name in ("one", "other")
     ]
-    found: list[Any] = []
-    threads = [threading.Thread(target=lambda c=each: found.append(run(c, loaded=tiny_plugins))) for each in made]
+    results: list[Any] = []
+    threads = [
+        threading.Thread(target=lambda c=config_: results.append(run(c, loaded=tiny_plugins))) for config_ in configs
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 2 and found[0].methods["translated"] == found[1].methods["translated"]
+    assert len(results) == 2 and results[0].methods["translated"] == results[1].methods["translated"]

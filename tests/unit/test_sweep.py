@@ -59,8 +59,8 @@ def test_a_file_lies_over_the_one_it_extends(tmp_path: Path) -> None:
     (tmp_path / "base.toml").write_text('a = 1\nb = {name = "one", x = 1}\nc = {x = 1}\nd = [1, 2]')
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "top.toml").write_text('extends = "../base.toml"\nb = {name = "two"}\nc = {y = 2}\nd = [3]')
-    found = merge.read(tmp_path / "sub" / "top.toml")
-    assert found == {"a": 1, "b": {"name": "two"}, "c": {"x": 1, "y": 2}, "d": [3]}
+    content = merge.read(tmp_path / "sub" / "top.toml")
+    assert content == {"a": 1, "b": {"name": "two"}, "c": {"x": 1, "y": 2}, "d": [3]}
 
 
 @pytest.mark.parametrize(
@@ -94,16 +94,16 @@ def test_an_unknown_scale_is_told_with_the_near_one(path: Path) -> None:
 
 def test_cases_are_combined_with_all_lists_in_order(tmp_path: Path) -> None:
     text = "a = 0\nb = 0\n[sweep]\nover = {a = [1, 2], b = [3, 4]}\ncases = {x = {}, y = {c = {d = 5}}}"
-    found = members(text, tmp_path=tmp_path)
-    assert list(found) == ["x-1-3", "x-1-4", "x-2-3", "x-2-4", "y-1-3", "y-1-4", "y-2-3", "y-2-4"]
-    assert found["x-2-3"] == {"a": 2, "b": 3} and found["y-1-4"] == {"a": 1, "b": 4, "c": {"d": 5}}
+    expanded = members(text, tmp_path=tmp_path)
+    assert list(expanded) == ["x-1-3", "x-1-4", "x-2-3", "x-2-4", "y-1-3", "y-1-4", "y-2-3", "y-2-4"]
+    assert expanded["x-2-3"] == {"a": 2, "b": 3} and expanded["y-1-4"] == {"a": 1, "b": 4, "c": {"d": 5}}
 
 
 def test_quoted_paths_components_and_names_that_are_taken(tmp_path: Path) -> None:
     text = '[sweep.over]\n"t.x" = [{name = "mlp"}, {name = "mlp", w = 1}, "a/../b"]'
-    found = members(text, tmp_path=tmp_path)
-    assert list(found) == ["mlp", "mlp-2", "a_.._b"]
-    assert found["mlp-2"] == {"t": {"x": {"name": "mlp", "w": 1}}}
+    expanded = members(text, tmp_path=tmp_path)
+    assert list(expanded) == ["mlp", "mlp-2", "a_.._b"]
+    assert expanded["mlp-2"] == {"t": {"x": {"name": "mlp", "w": 1}}}
 
 
 def test_settings_win_over_cases_but_not_over_what_is_swept(tmp_path: Path) -> None:
@@ -228,8 +228,8 @@ def test_the_plan_counts_a_shared_zoo_once(
 
 
 def test_a_file_of_hosts_stands_beside_the_sweep_that_names_it(path: Path, tiny_plugins: Plugins) -> None:
-    made = Sweep(path, ["zoo.report_from=hosts.safetensors"], Reporter(), tiny_plugins)
-    assert {run.config.zoo.report_from for run in made.runs} == {str(path.parent / "hosts.safetensors")}
+    sweep = Sweep(path, ["zoo.report_from=hosts.safetensors"], Reporter(), tiny_plugins)
+    assert {run.config.zoo.report_from for run in sweep.runs} == {str(path.parent / "hosts.safetensors")}
 
 
 def test_runs_without_a_translator_of_their_own_are_swept(tmp_path: Path, tiny_plugins: Plugins) -> None:
@@ -242,6 +242,6 @@ def test_runs_without_a_translator_of_their_own_are_swept(tmp_path: Path, tiny_p
         sweep = { columns = ["pruned", "random_init"], over = { zoo.seed = [0, 1] } }
         run.device = "cpu"
     """)
-    made = Sweep(tmp_path / "alone.toml", [f"run.dir={tmp_path / 'out'}"], Reporter(), tiny_plugins).do()
-    assert [row["methods"]["pruned"]["n"] for row in made.rows] == [3, 3]
+    results = Sweep(tmp_path / "alone.toml", [f"run.dir={tmp_path / 'out'}"], Reporter(), tiny_plugins).do()
+    assert [row["methods"]["pruned"]["n"] for row in results.rows] == [3, 3]
     assert "Mean accuracy of each run, pruned" in (tmp_path / "out" / "report.html").read_text()

@@ -47,11 +47,11 @@ def random_bits(spec: BlockSpec, models: int) -> dict[str, torch.Tensor]:
     }
 
 
-def same_bits(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return list(one) == list(other) and all(
-        one[n].shape == other[n].shape
-        and torch.equal(one[n].contiguous().view(torch.int32), other[n].contiguous().view(torch.int32))
-        for n in one
+def same_bits(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return list(first) == list(second) and all(
+        first[n].shape == second[n].shape
+        and torch.equal(first[n].contiguous().view(torch.int32), second[n].contiguous().view(torch.int32))
+        for n in first
     )
 
 

@@ -30,8 +30,8 @@ class Code:
 def test_tensors_come_back_as_they_were(tmp_path: Path) -> None:
     state = {"a": torch.randn(3, 2), "b": torch.arange(4)}
     torch.save(state, tmp_path / "x.pth")
-    found = read_parameters(tmp_path / "x.pth")
-    assert found.keys() == state.keys() and all(torch.equal(found[name], t) for name, t in state.items())
+    tensors = read_parameters(tmp_path / "x.pth")
+    assert tensors.keys() == state.keys() and all(torch.equal(tensors[name], t) for name, t in state.items())
 
 
 @pytest.mark.parametrize("new", [True, False])

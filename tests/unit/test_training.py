@@ -33,10 +33,10 @@ def trained(tiny_config: Make, tiny_plugins: Plugins) -> Callable[..., tuple[lis
     from paramtrans.zoo.timing import Trial
 
     def train(*settings: str) -> tuple[list[float], Params]:
-        made = Run(tiny_config(*PLAIN, *settings), "run", Reporter(), tiny_plugins)
-        made.builder.task.prepare(made.cache)
-        hosts = Trial(made.builder, HOSTS).stack
-        trainer = Trainer(made.builder, made.builder.translator(0), hosts, hosts, Path())
+        run_ = Run(tiny_config(*PLAIN, *settings), "run", Reporter(), tiny_plugins)
+        run_.builder.task.prepare(run_.cache)
+        hosts = Trial(run_.builder, HOSTS).stack
+        trainer = Trainer(run_.builder, run_.builder.translator(0), hosts, hosts, Path())
         trainer.translator.train()
         generator = torch.Generator().manual_seed(0)
         chosen = [[0, 1, 2, 3], [4, 5]]
@@ -46,10 +46,10 @@ def trained(tiny_config: Make, tiny_plugins: Plugins) -> Callable[..., tuple[lis
     return train
 
 
-def close(one: tuple[list[float], Params], other: tuple[list[float], Params], tolerance: float) -> None:
-    assert other[0] == pytest.approx(one[0], rel=tolerance)
-    for name, tensor in one[1].items():
-        torch.testing.assert_close(other[1][name], tensor, rtol=tolerance, atol=tolerance)
+def close(first: tuple[list[float], Params], second: tuple[list[float], Params], tolerance: float) -> None:
+    assert second[0] == pytest.approx(first[0], rel=tolerance)
+    for name, tensor in first[1].items():
+        torch.testing.assert_close(second[1][name], tensor, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("pieces", [2, 3, 100])

@@ -22,7 +22,7 @@ from paramtrans.config import Config, HostTraining
 from paramtrans.errors import TrainingError
 from paramtrans.evaluation.accuracy import accuracies
 from paramtrans.plugins import components
-from paramtrans.storage import files as store
+from paramtrans.storage import sealed_params
 from paramtrans.storage.cache import cache_dir
 from paramtrans.utils.seeds import derive
 from paramtrans.zoo import ROLES, Zoo, do_job, host_training
@@ -52,13 +52,13 @@ def files(zoo: Zoo) -> dict[str, bytes]:
     return {str(path.relative_to(zoo.dir)): path.read_bytes() for path in sorted(zoo.dir.rglob("*.safetensors"))}
 
 
-def same(one: Params, other: Params) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+def same(first: Params, second: Params) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def same_hosts(one: Hosts, other: Hosts) -> bool:
-    return one.parts().keys() == other.parts().keys() and all(
-        same(params, other.parts()[part]) for part, params in one.parts().items()
+def same_hosts(first: Hosts, second: Hosts) -> bool:
+    return first.parts().keys() == second.parts().keys() and all(
+        same(params, second.parts()[part]) for part, params in first.parts().items()
     )
 
 
@@ -96,9 +96,9 @@ def test_whatever_changes_a_host_changes_the_folder_of_its_zoo(tiny_config: Make
     ],
 )
 def test_what_changes_targets_alone_keeps_the_hosts_and_changes_the_targets_folder(tiny_config, setting: str) -> None:
-    one, other = zoo_of(tiny_config()), zoo_of(tiny_config(setting))
-    assert one.dir == other.dir
-    assert one.target_dir != other.target_dir
+    before, after = zoo_of(tiny_config()), zoo_of(tiny_config(setting))
+    assert before.dir == after.dir
+    assert before.target_dir != after.target_dir
 
 
 @pytest.mark.parametrize(
@@ -111,8 +111,8 @@ def test_what_changes_targets_alone_keeps_the_hosts_and_changes_the_targets_fold
     ],
 )
 def test_counts_and_later_stages_leave_the_zoo_where_it_is(tiny_config: Make, setting: str) -> None:
-    one, other = zoo_of(tiny_config()), zoo_of(tiny_config(setting))
-    assert (one.dir, one.target_dir) == (other.dir, other.target_dir)
+    before, after = zoo_of(tiny_config()), zoo_of(tiny_config(setting))
+    assert (before.dir, before.target_dir) == (after.dir, after.target_dir)
 
 
 def test_the_recipe_is_the_same_whatever_the_order_in_the_file(tiny_config: Make) -> None:
@@ -122,10 +122,10 @@ def test_the_recipe_is_the_same_whatever_the_order_in_the_file(tiny_config: Make
 
 @pytest.mark.parametrize(("count", "size"), [(0, 3), (1, 3), (3, 3), (7, 3), (7, 1), (2, 16)])
 def test_shards_cover_every_host_once(count: int, size: int) -> None:
-    found = shards("train", count, size)
-    assert [n for shard in found for n in range(shard.start, shard.stop)] == list(range(count))
-    assert all(0 < shard.stop - shard.start <= size for shard in found)
-    assert len({shard.file for shard in found}) == len(found)
+    covering = shards("train", count, size)
+    assert [n for shard in covering for n in range(shard.start, shard.stop)] == list(range(count))
+    assert all(0 < shard.stop - shard.start <= size for shard in covering)
+    assert len({shard.file for shard in covering}) == len(covering)
 
 
 # Steps 1 and 2
@@ -152,8 +152,8 @@ def test_step_one_learns(tiny_config: Make) -> None:
     builder = Builder(config, components())
     builder.task.prepare(Path())
     hosts = zoo.load("report")
-    found = accuracies(builder.runner, hosts, {"s": (builder.runner.source, hosts.source)}, builder.task.split("test"))
-    assert found["s"].min() > 60  # of four classes
+    scores = accuracies(builder.runner, hosts, {"s": (builder.runner.source, hosts.source)}, builder.task.split("test"))
+    assert scores["s"].min() > 60  # of four classes
 
 
 def test_step_two_leaves_former_source_and_latter_bit_for_bit(tiny_config: Make) -> None:
@@ -273,10 +273,10 @@ def test_another_target_reuses_all_hosts(tiny_config: Make) -> None:
 
 def test_fewer_pairs_than_hosts_are_pairs_beside_hosts_without_targets(tiny_config: Make) -> None:
     full, _ = train(tiny_config())
-    some, jobs = train(tiny_config("zoo.pairs=4"))
+    paired, jobs = train(tiny_config("zoo.pairs=4"))
     assert [(job.start, job.stop) for job in jobs] == [(3, 4)]
-    pairs = some.pairs()
-    assert len(some.load("train")) == 6 and some.load("train").target is None
+    pairs = paired.pairs()
+    assert len(paired.load("train")) == 6 and paired.load("train").target is None
     assert pairs is not None and len(pairs) == 4 and pairs.seeds == full.load("train").seeds[:4]
     assert same(pairs.source, stacks.take(full.load("train").source, range(4)))
     for name, tensor in pairs.target.items():
@@ -355,7 +355,7 @@ def flip(path: Path) -> None:
 
 
 def edit_record(path: Path) -> None:
-    place = store.record_path(path)
+    place = sealed_params.record_path(path)
     place.write_text(place.read_text().replace('"start": 0', '"start": 1'))
 
 
@@ -365,7 +365,7 @@ DAMAGE: dict[str, Callable[[Path], Any]] = {
     "empty": lambda path: path.write_bytes(b""),
     "parameters missing": lambda path: path.unlink(),
     "record edited": edit_record,
-    "record empty": lambda path: store.record_path(path).write_bytes(b""),
+    "record empty": lambda path: sealed_params.record_path(path).write_bytes(b""),
     "parameters of another shard": lambda path: shutil.copy(next(others(path)), path),
 }
 
@@ -395,7 +395,7 @@ def test_a_shard_swapped_whole_with_another_is_noticed(tiny_config: Make, step: 
     zoo, jobs = train(tiny_config())
     path = next(job.file for job in jobs if job.step == step and job.role == "train")
     other = next(job.file for job in jobs if job.step == step and job.role == "report")
-    for place in (lambda path: path, store.record_path):
+    for place in (lambda path: path, sealed_params.record_path):
         shutil.copy(place(other), place(path))
     assert [job.file for job in zoo.missing(step)] == [path]
 
@@ -403,7 +403,7 @@ def test_a_shard_swapped_whole_with_another_is_noticed(tiny_config: Make, step: 
 def test_a_shard_without_record_is_reported_and_made_again(tiny_config, caplog) -> None:
     zoo, jobs = train(tiny_config())
     before = files(zoo)
-    store.record_path(jobs[0].file).unlink()
+    sealed_params.record_path(jobs[0].file).unlink()
     _, again = train(tiny_config())
     assert [job.file for job in again] == [jobs[0].file]
     [warning] = caplog.records
@@ -425,16 +425,18 @@ def test_a_run_over_a_damaged_zoo_gives_the_same_methods(tiny_config, tiny_plugi
 def poison(zoo: Zoo, role: str, number: int, step: int = 1) -> int:
     """Make one host's parameters what they are after divergence; returns its seed."""
     path = Path(zoo._path(step, (zoo.host_shards if step == 1 else zoo.target_shards)(role)[number // 3]))
-    params, record = store.load_params(path)
+    params, record = sealed_params.load_params(path)
     name = next(name for name in params if name.startswith("source" if step == 1 else "target"))
     params[name][number % 3].view(-1)[0] = float("nan") if number % 2 else float("inf")
-    store.save_params(path, params, {k: v for k, v in record.items() if k not in ("bytes", "sha256")})
+    sealed_params.save_params(path, params, {k: v for k, v in record.items() if k not in ("bytes", "sha256")})
     if step == 1 and role != "select":  # step 2 is then trained in the host as it is now
         target = next(p for p in zoo.target_dir.glob(f"{role}-*.safetensors") if p.name == path.name)
-        params, _ = store.load_params(target)
-        kept = {k: v for k, v in store.load_record(target).items() if k not in ("bytes", "sha256")}
-        store.save_params(
-            target, params, {**kept, "hosts_sha256": hosts_digest(store.load_params(path)[0], len(record["seeds"]))}
+        params, _ = sealed_params.load_params(target)
+        kept = {k: v for k, v in sealed_params.load_record(target).items() if k not in ("bytes", "sha256")}
+        sealed_params.save_params(
+            target,
+            params,
+            {**kept, "hosts_sha256": hosts_digest(sealed_params.load_params(path)[0], len(record["seeds"]))},
         )
     return int(record["seeds"][number % 3])
 
@@ -459,9 +461,9 @@ def test_a_host_that_diverged_in_step_one_does_not_stop_step_two_of_the_others(t
     shutil.rmtree(zoo.target_dir)
     for part in ("former.0.weight", "former.1.running_var", "source.conv1.weight", "latter.1.weight"):
         path = Path(zoo._path(1, zoo.host_shards("train")[0]))
-        params, record = store.load_params(path)
+        params, record = sealed_params.load_params(path)
         params[part][1] = float("nan")
-        store.save_params(path, params, {k: v for k, v in record.items() if k not in ("bytes", "sha256")})
+        sealed_params.save_params(path, params, {k: v for k, v in record.items() if k not in ("bytes", "sha256")})
     train(tiny_config())
     assert same_hosts(zoo.load("train"), whole.pick([0, 2, 3, 4, 5]))
 

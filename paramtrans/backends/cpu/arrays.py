@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-import paramtrans.backends.cpu.plain as plain
+from paramtrans.backends.cpu import array_kernels
 from paramtrans.backends.cpu.vectors import LANES
 
 NONE = np.empty(0, np.float32)
@@ -40,14 +40,14 @@ def launch(kernel: Callable[..., None], items: int, *args: Any, scratch: tuple[i
     turn = np.zeros(1, np.int64)
 
     def work() -> None:
-        own = (flat(torch.zeros(size)) for size in scratch)
-        kernel(turn, items, *args, *own)
+        buffers = (flat(torch.zeros(size)) for size in scratch)
+        kernel(turn, items, *args, *buffers)
 
-    others = [_pool_of_threads(os.getpid(), threads - 1).submit(work) for _ in range(threads - 1)]
+    tasks = [_pool_of_threads(os.getpid(), threads - 1).submit(work) for _ in range(threads - 1)]
     work()
-    for other in others:
-        if not other.cancel():
-            other.result()
+    for task in tasks:
+        if not task.cancel():
+            task.result()
 
 
 def flat(tensor: Tensor | None) -> NDArray[Any]:
@@ -110,14 +110,14 @@ def _enter(stacked: Tensor, memory: Memory) -> Tensor:
     lanes = memory.empty(-(-models // LANES), *stacked.shape[1:], LANES)
     if models % LANES:
         lanes[-1].zero_()
-    launch(plain.to_lanes, -(-size // PART), flat(source), flat(lanes), models, size)
+    launch(array_kernels.to_lanes, -(-size // PART), flat(source), flat(lanes), models, size)
     return lanes
 
 
 def _leave(lanes: Tensor, models: int) -> Tensor:
     stacked = torch.empty(models, *lanes.shape[1:-1])
     size = stacked[0].numel()
-    launch(plain.from_lanes, -(-size // PART), flat(lanes.contiguous()), flat(stacked), models, size)
+    launch(array_kernels.from_lanes, -(-size // PART), flat(lanes.contiguous()), flat(stacked), models, size)
     return stacked
 
 
@@ -153,5 +153,5 @@ def sum_parts(parts: Tensor, groups: int) -> Tensor:
     """`[group * n, *shape]` to float64 `[group, *shape]`."""
     out = torch.empty(groups, *parts.shape[1:], dtype=torch.float64)
     count, size = len(parts) // groups, out[0].numel()
-    launch(plain.add_parts, groups, flat(parts), flat(out), count, size)
+    launch(array_kernels.add_parts, groups, flat(parts), flat(out), count, size)
     return out

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from paramtrans.backends.cpu.arrays import Memory, pack, unpack
-from paramtrans.backends.cpu.functions import ConvUnit, CpuAttention, CpuLinear
-from paramtrans.backends.plan import uses_batch
+from paramtrans.backends.cpu.conv_unit import ConvUnit
+from paramtrans.backends.cpu.functions import CpuAttention, CpuLinear
+from paramtrans.backends.lowering import uses_batch
 
 
 class CpuLayout:

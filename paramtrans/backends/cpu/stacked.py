@@ -10,38 +10,38 @@ from torch import Tensor, nn
 
 from paramtrans.backends.cpu.arrays import Enter, Leave, Memory
 from paramtrans.backends.cpu.layout import CpuLayout
-from paramtrans.backends.plan import can_plan, follow, make_plan
+from paramtrans.backends.lowering import can_lower, execute, lower
 
 
 def supports(module: nn.Module) -> bool:
     """Whether every layer of the module can run so."""
-    return can_plan(module, CpuLayout())
+    return can_lower(module, CpuLayout())
 
 
 class CpuStack:
     """Calls `module` for a stack of models.
 
     Args:
-        module: the architecture; its own parameters are not used.
+        module: The architecture; its own parameters are not used.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._plan = make_plan(module, CpuLayout())
+        self._lowered = lower(module, CpuLayout())
         self._memory = Memory()
 
     def __call__(self, params: dict[str, Tensor], inputs: Tensor, training: bool | None = False) -> Tensor:
         """Outputs of all models, `[models, batch, ...]`.
 
         Args:
-            params: stacked parameters and buffers, each `[models, *shape]`, float32, on CPU.
+            params: Stacked parameters and buffers, each `[models, *shape]`, float32, on CPU.
                 Where batch statistics are used, running ones are updated in place.
             inputs: `[models, batch, ...]`, float32, on CPU.
-            training: whether batch normalisation uses batch statistics; None follows each
+            training: Whether batch normalisation uses batch statistics; None follows each
                 layer's own `training` flag.
         """
         _check(params, inputs)
-        found = follow(self._plan, params, training, self._memory, Enter.apply(inputs, self._memory))
-        outputs: Tensor = Leave.apply(found, len(inputs), self._memory)
+        results = execute(self._lowered, params, training, self._memory, Enter.apply(inputs, self._memory))
+        outputs: Tensor = Leave.apply(results, len(inputs), self._memory)
         return outputs
 
 

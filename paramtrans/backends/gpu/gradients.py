@@ -8,10 +8,10 @@ from paramtrans.backends.gpu.kernels import gradient_before, positions
 
 
 @triton.jit
-def before(gradient, y, at, present, channel, found, sums, total, NORM: tl.constexpr, BATCH: tl.constexpr):
+def before(gradient, y, at, present, channel, statistics, sums, total, NORM: tl.constexpr, BATCH: tl.constexpr):
     """The gradient of a convolution's output from the one behind its normalisation, fixed or by BATCH statistics."""
     if NORM:
-        stats = found + channel * 4
+        stats = statistics + channel * 4
         if BATCH:
             value = tl.load(y + at, mask=present, other=0.0)
             value = (value - tl.load(stats)) * tl.load(stats + 3)
@@ -22,7 +22,7 @@ def before(gradient, y, at, present, channel, found, sums, total, NORM: tl.const
 
 @triton.jit
 def apply(
-    dz, z, choice, y, found, sums, d, dother, batch, outputs, height, width, pool_height, pool_width,
+    dz, z, choice, y, statistics, sums, d, dother, batch, outputs, height, width, pool_height, pool_width,
     QH: tl.constexpr, QW: tl.constexpr, TY: tl.constexpr, TX: tl.constexpr, RY: tl.constexpr, RX: tl.constexpr,
     RELU: tl.constexpr, POOL: tl.constexpr, NORM: tl.constexpr, BATCH: tl.constexpr, OTHER: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -40,8 +40,8 @@ def apply(
     if OTHER:
         tl.store(dother + at, gradient, mask=present)
     total = batch * height * width
-    found_d = before(gradient, y, at, present, model * outputs + o, found, sums, total, NORM, BATCH)
-    tl.store(d + at, found_d, mask=present)
+    unit_gradient = before(gradient, y, at, present, model * outputs + o, statistics, sums, total, NORM, BATCH)
+    tl.store(d + at, unit_gradient, mask=present)
 
 
 @triton.jit
@@ -85,7 +85,7 @@ def input_gradient(
 
 @triton.jit
 def weight_gradient(
-    x, d, dz, z, choice, y, found, sums, part, batch, inputs, outputs, height, width, out_height, out_width,
+    x, d, dz, z, choice, y, statistics, sums, part, batch, inputs, outputs, height, width, out_height, out_width,
     pool_height, pool_width, tiles, O: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, SY: tl.constexpr,
     SX: tl.constexpr, PY: tl.constexpr, PX: tl.constexpr, QH: tl.constexpr, QW: tl.constexpr, TY: tl.constexpr,
     TX: tl.constexpr, RY: tl.constexpr, RX: tl.constexpr, RELU: tl.constexpr, POOL: tl.constexpr,
@@ -123,7 +123,9 @@ def weight_gradient(
                     QH, QW, TY, TX, RY, RX, RELU, POOL,
                 )  # fmt: skip
                 channel = model * outputs + first + o
-                gradient = before(gradient, y, plane * size + inside, present, channel, found, sums, total, NORM, BATCH)
+                gradient = before(
+                    gradient, y, plane * size + inside, present, channel, statistics, sums, total, NORM, BATCH
+                )
             for k in tl.static_range(KH * KW):
                 further = further + (sums_of[o * KH * KW + k] + gradient * values[k],)
         sums_of = further

@@ -120,10 +120,10 @@ def conv_pool(
 
 @triton.jit
 def combine(
-    part, gamma, beta, running_mean, running_var, found, tiles, total, epsilon, momentum,
+    part, gamma, beta, running_mean, running_var, statistics, tiles, total, epsilon, momentum,
     AFFINE: tl.constexpr, RUNNING: tl.constexpr, TILE: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
-    """Statistics of a model's channel from its tiles': `found [m, out, 4]`, mean, scale, shift, 1 / deviation."""
+    """Statistics of a model's channel from its tiles': `statistics [m, out, 4]`, mean, scale, shift, 1 / deviation."""
     channel, channels = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1), tl.num_programs(1)
     part += (tl.program_id(0) * tiles * channels + tl.program_id(1)) * 2
     number = tl.arange(0, TILES)
@@ -137,10 +137,10 @@ def combine(
     if AFFINE:
         scale *= tl.load(gamma + channel)
         shift = tl.load(beta + channel)
-    tl.store(found + channel * 4, mean)
-    tl.store(found + channel * 4 + 1, scale)
-    tl.store(found + channel * 4 + 2, shift)
-    tl.store(found + channel * 4 + 3, inverse)
+    tl.store(statistics + channel * 4, mean)
+    tl.store(statistics + channel * 4 + 1, scale)
+    tl.store(statistics + channel * 4 + 2, shift)
+    tl.store(statistics + channel * 4 + 3, inverse)
     if RUNNING:
         old_mean, old_var = tl.load(running_mean + channel), tl.load(running_var + channel)
         fair = variance * (total / tl.maximum(total - 1, 1))
@@ -150,7 +150,7 @@ def combine(
 
 @triton.jit
 def finish(
-    y, found, other, z, choice, batch, outputs, height, width, pool_height, pool_width,
+    y, statistics, other, z, choice, batch, outputs, height, width, pool_height, pool_width,
     QH: tl.constexpr, QW: tl.constexpr, TY: tl.constexpr, TX: tl.constexpr, RY: tl.constexpr, RX: tl.constexpr,
     NORM: tl.constexpr, OTHER: tl.constexpr, RELU: tl.constexpr, POOL: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -161,7 +161,7 @@ def finish(
     present = image < batch
     plane = (model.to(tl.int64) * batch + image) * outputs + o
     to = plane * pool_height * pool_width + row * pool_width + column
-    stats = found + (model * outputs + o) * 4
+    stats = statistics + (model * outputs + o) * 4
     best = tl.full([BLOCK], float("-inf"), tl.float32)
     which = tl.zeros([BLOCK], tl.int32)
     for q in tl.static_range(QH * QW):
@@ -212,7 +212,7 @@ def gradient_before(
 
 @triton.jit
 def backward_sums(
-    dz, z, choice, y, found, part, g, batch, outputs, height, width, pool_height, pool_width,
+    dz, z, choice, y, statistics, part, g, batch, outputs, height, width, pool_height, pool_width,
     QH: tl.constexpr, QW: tl.constexpr, TY: tl.constexpr, TX: tl.constexpr, RY: tl.constexpr, RX: tl.constexpr,
     RELU: tl.constexpr, POOL: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -228,7 +228,7 @@ def backward_sums(
         dz, z, choice, plane, row, column, present, height, width, pool_height, pool_width,
         QH, QW, TY, TX, RY, RX, RELU, POOL,
     )  # fmt: skip
-    stats = found + (model * outputs + o) * 4
+    stats = statistics + (model * outputs + o) * 4
     at = plane * height * width + row * width + column
     if POOL:
         tl.store(g + at, gradient, mask=present)

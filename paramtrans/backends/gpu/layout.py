@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from paramtrans.backends.gpu.unit import ConvUnit
+from paramtrans.backends.gpu.conv_unit import ConvUnit
 from paramtrans.backends.layers import SpatialAttention
-from paramtrans.backends.plan import uses_batch
+from paramtrans.backends.lowering import uses_batch
 
 
 class GpuLayout:
@@ -36,14 +36,14 @@ class GpuLayout:
 
     def normalise(self, norm: Any, prefix: str, params: dict[str, Tensor], training: bool | None, x: Tensor) -> Tensor:
         """Batch norm on its own: channels of all models side by side."""
-        own = [params.get(prefix + name) for name in ("running_mean", "running_var", "weight", "bias")]
+        tensors = [params.get(prefix + name) for name in ("running_mean", "running_var", "weight", "bias")]
         by_batch = uses_batch(norm, training)
         values = x.movedim(0, 1).flatten(1, 2)
-        mean, variance, weight, bias = (None if tensor is None else tensor.reshape(-1) for tensor in own)
+        mean, variance, weight, bias = (None if tensor is None else tensor.reshape(-1) for tensor in tensors)
         y: Tensor = torch.nn.functional.batch_norm(
             values, mean, variance, weight, bias, by_batch, norm.momentum, norm.eps
         )
-        for given, moved in zip(own[:2], (mean, variance), strict=True):
+        for given, moved in zip(tensors[:2], (mean, variance), strict=True):
             if by_batch and given is not None and moved is not None and moved.data_ptr() != given.data_ptr():
                 given.copy_(moved.view_as(given))
         return y.view(len(y), len(x), x.shape[2], *y.shape[2:]).movedim(1, 0)

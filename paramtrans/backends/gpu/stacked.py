@@ -11,23 +11,23 @@ import torch
 from torch import Tensor, nn
 
 from paramtrans.backends.gpu.layout import GpuLayout
-from paramtrans.backends.plan import can_plan, follow, make_plan
+from paramtrans.backends.lowering import can_lower, execute, lower
 
 
 def supports(module: nn.Module) -> bool:
     """Whether every layer of the module can run so."""
-    return can_plan(module, GpuLayout())
+    return can_lower(module, GpuLayout())
 
 
 class GpuStack:
     """Calls `module` for a stack of models.
 
     Args:
-        module: the architecture; its own parameters are not used.
+        module: The architecture; its own parameters are not used.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._plan = make_plan(module, GpuLayout())
+        self._lowered = lower(module, GpuLayout())
 
     def __call__(self, params: dict[str, Tensor], inputs: Tensor, training: bool | None = False) -> Tensor:
         """Outputs of all models, `[models, batch, ...]`, all float32 on one device.
@@ -39,4 +39,4 @@ class GpuStack:
                 raise TypeError(f"{name} is {tensor.dtype}; this layout needs torch.float32")
             if tensor.ndim == 0 or len(tensor) != len(inputs):
                 raise ValueError(f"{name} has shape {tuple(tensor.shape)}, but inputs hold {len(inputs)} models")
-        return follow(self._plan, params, training, None, inputs)
+        return execute(self._lowered, params, training, None, inputs)

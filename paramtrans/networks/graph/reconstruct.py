@@ -111,9 +111,9 @@ def _solve_layer(
         strength = fit.ridge(view, matrix) if ridge is None else strength
         matrix = view(total).ridge(matrix, strength)
         _write(layer, weight, matrix[0], total.constant(matrix)[0] if view is GramMatrices.centred else None, tensors)
-    if not aside.known and fit.two and solve:
+    if not aside.has_rows and fit.two and solve:
         return _crossed(fit, view, start, strength)
-    judged = aside.total() if aside.known else total
+    judged = aside.total() if aside.has_rows else total
     constant = total.constant(matrix) if solve and view is GramMatrices.centred else None
     return _error(judged, matrix, constant)
 

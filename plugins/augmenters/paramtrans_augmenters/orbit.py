@@ -23,7 +23,10 @@ class OrbitOptions(BaseOptions):
 
 
 class Orbit(Augmenter):
-    """Permutes and rescales the hidden units that the block's adapter declares; the block computes what it did."""
+    """Permutes and rescales the hidden units that the block's adapter declares; the block computes what it did.
+
+    A random point of the orbit under the block's symmetries (`paramtrans.ops.symmetry.random_orbit`).
+    """
 
     Options: ClassVar[type[BaseOptions]] = OrbitOptions
     options: OrbitOptions

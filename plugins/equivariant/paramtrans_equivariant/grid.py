@@ -81,12 +81,12 @@ class Grid:
     def write(self, cells: Tensor, group: str | None) -> Params:
         """The inverse of `read`: where a tensor does not run over units or channels, the mean over them."""
         places = self.loose if group is None else self.groups[group]
-        found = {}
+        params = {}
         for place, part in zip(places, cells.split([place.features for place in places], dim=-1), strict=True):
             part = part if place.unit_axis is not None else part.mean(1, keepdim=True)
             part = part if place.channel_axis is not None else part.mean(2, keepdim=True)
-            found[place.tensor.name] = place.tensor_of(part)
-        return found
+            params[place.tensor.name] = place.tensor_of(part)
+        return params
 
     def place(self, name: str) -> Placed:
         """Where the tensor called `name` stands."""

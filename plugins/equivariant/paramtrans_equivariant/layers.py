@@ -48,12 +48,16 @@ class Ranks(nn.Module):
         ranks = torch.arange(count, device=first.device, dtype=first.dtype)[:, None]
         angles = ranks * torch.pi * 2.0 ** -torch.arange(RANKS, device=first.device)
         size = torch.full_like(ranks, count)
-        told: Tensor = self.mlp(torch.cat([angles.sin(), angles.cos(), ranks / size, size.log()], dim=1))
-        return told
+        embedded: Tensor = self.mlp(torch.cat([angles.sin(), angles.cos(), ranks / size, size.log()], dim=1))
+        return embedded
 
 
 class AxialLayer(nn.Module):
     """Attention among the units of each channel, among the channels of each unit, then an MLP on each cell.
+
+    Axial attention (Ho et al., arXiv 1912.12180) without positions, so that permuting units or channels permutes the
+    result alike: equivariant to both, as the layers of Hartford et al. (2018) for exchangeable matrices, and those of
+    Navon et al. (2023) and Zhou et al. (2023) for weights of networks.
 
     `[models, units, channels, width]` → the same shape.
     """

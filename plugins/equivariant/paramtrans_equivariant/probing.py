@@ -65,8 +65,18 @@ class OwnProbes(nn.Module):
         return Seen(features, wanted, weights)
 
 
-class Readout:
-    """Ridge regression of the target's last layer on what enters it, differentiable in both."""
+class SolvedReadout:
+    """Least-squares reconstruction (ridge regression) of the target's last layer, differentiable in what it reads.
+
+    The same as `paramtrans.ops.readout` does, inside the graph of a translator's weights.
+
+    Args:
+        target: The block; its adapter names its `readout`.
+        ridge: How strongly weights are pulled to zero.
+
+    Raises:
+        SpecMismatch: the readout is neither Linear nor a convolution.
+    """
 
     def __init__(self, target: BlockAdapter, ridge: float) -> None:
         assert target.readout is not None
@@ -82,22 +92,24 @@ class Readout:
 
     def __call__(self, params: Params, seen: Seen) -> Params:
         """The target with its readout solved for, so that the block does on the probes what the source does."""
-        with torch.autocast(seen.entering.device.type, enabled=False):  # moments in bfloat16 have no Cholesky factor
+        with torch.autocast(
+            seen.entering.device.type, enabled=False
+        ):  # Gram matrices in bfloat16 have no Cholesky factor
             return self._solved_for(params, seen)
 
     def _solved_for(self, params: Params, seen: Seen) -> Params:
         below = {f"block.{name}": tensor for name, tensor in params.items()}
         rows = self._rows(self._features(below, seen.entering))
         entering, wanted = _by_position(seen.entering), _by_position(seen.wanted)
-        goal = wanted - entering
+        residual = wanted - entering
         counted = rows * _by_position(seen.weights)
         root = self._root(rows, counted)
-        weights = _solved(root, counted, goal)
+        weights = _solved(root, counted, residual)
         if self.target.rectified:
             for _ in range(PASSES - 1):
                 # Where the source gives zero, all that is below zero before the ReLU is as good.
                 below_zero = torch.minimum(rows @ weights, -entering)
-                weights = _solved(root, counted, torch.where(wanted > 0, goal, below_zero))
+                weights = _solved(root, counted, torch.where(wanted > 0, residual, below_zero))
         return params | self._tensors(weights, params)
 
     def _rows(self, features: Tensor) -> Tensor:
@@ -120,11 +132,11 @@ class Readout:
         return root
 
     def _tensors(self, weights: Tensor, params: Params) -> Params:
-        found: Params = {}
+        solved: Params = {}
         if self.layer.bias is not None:
-            found[f"{self.name}.bias"], weights = weights[:, -1], weights[:, :-1]
+            solved[f"{self.name}.bias"], weights = weights[:, -1], weights[:, :-1]
         name = f"{self.name}.weight"
-        return {name: weights.mT.reshape(params[name].shape), **found}
+        return {name: weights.mT.reshape(params[name].shape), **solved}
 
 
 class Errors:
@@ -137,14 +149,14 @@ class Errors:
         """For the target before `positive`; each tensor scaled to mean square 1 in each model, outside any graph."""
         with torch.enable_grad():
             leaves = {name: tensor.detach().requires_grad_() for name, tensor in params.items()}
-            found = self._run(positive(leaves, self.spec), seen.entering.detach())
-            error = (seen.weights * (found - seen.wanted.detach()).square()).flatten(1).mean(1).sum()
+            output = self._run(positive(leaves, self.spec), seen.entering.detach())
+            error = (seen.weights * (output - seen.wanted.detach()).square()).flatten(1).mean(1).sum()
             gradients = torch.autograd.grad(error, list(leaves.values()))
         return {name: _unit(gradient) for name, gradient in zip(leaves, gradients, strict=True)}
 
 
-def _solved(root: Tensor, rows: Tensor, goal: Tensor) -> Tensor:
-    return torch.cholesky_solve(rows.mT @ goal / rows.shape[1], root)
+def _solved(root: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
+    return torch.cholesky_solve(rows.mT @ wanted / rows.shape[1], root)
 
 
 def _by_position(features: Tensor) -> Tensor:

@@ -28,17 +28,17 @@ class Family:
     keeps: bool
     """Whether a change of the source's strongest units is written."""
 
-    def own(self, what: str) -> str:
+    def name(self, what: str) -> str:
         """The name of a weight or module; plain for the first family, as where it is the only one."""
         return f"family{self.number}_{what}" if self.number else what
 
     def key(self, group: str) -> str:
         """A group's name in a module dictionary, whose own methods are no names."""
-        return self.own(f"group_{group}")
+        return self.name(f"group_{group}")
 
     def buffer(self, what: str, name: str) -> str:
         """A buffer's name; those of modules may not hold dots."""
-        return self.own(f"{what}_{name}").replace(".", "_")
+        return self.name(f"{what}_{name}").replace(".", "_")
 
     def ranks(self, width: int) -> dict[str, nn.Module]:
         """What tells the units of each group apart."""
@@ -70,7 +70,7 @@ class Round(nn.Module):
         heads = {key: nn.Linear(width, size) for key, size in sizes.items()}
         self.heads.update(heads)
         if writes.loose:
-            self.add_module(family.own("head_loose"), nn.Linear(width, writes.features(None)))
+            self.add_module(family.name("head_loose"), nn.Linear(width, writes.features(None)))
         if not self.first:
             self.embed.update({key: nn.Linear(2 * size, width) for key, size in sizes.items()})
         if family.keeps or not self.first:
@@ -105,4 +105,4 @@ class Round(nn.Module):
         return change
 
     def _head_loose(self, family: Family) -> nn.Module:
-        return self.get_submodule(family.own("head_loose"))
+        return self.get_submodule(family.name("head_loose"))

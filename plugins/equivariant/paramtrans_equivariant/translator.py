@@ -20,7 +20,7 @@ from paramtrans.translators.base import LearnedTranslator, before_positive, posi
 from paramtrans_equivariant.grid import Grid
 from paramtrans_equivariant.layers import Embed
 from paramtrans_equivariant.options import EquivariantOptions
-from paramtrans_equivariant.probing import Errors, OwnProbes, Readout, Seen
+from paramtrans_equivariant.probing import Errors, OwnProbes, Seen, SolvedReadout
 from paramtrans_equivariant.rounds import Family, Round
 
 
@@ -76,12 +76,14 @@ class Equivariant(LearnedTranslator):
             raise SpecMismatch("the source block is of another family than the one the translator was made for")
         number = self._number(target)
         if number is None:
+            trained_for = "; ".join(map(_described, self.families))
             raise SpecMismatch(
-                f"the target block, {_told(target)}, is of another family than those the translator was trained for: "
-                f"{'; '.join(map(_told, self.families))}"
+                f"the target block, {_described(target)}, is of another family than those the translator was trained "
+                f"for: {trained_for}"
             )
         family = other._family(number, target)
-        other._families = tuple(family if each.number == number else each for each in self._families)
+        families = {before.number: before for before in self._families} | {number: family}
+        other._families = tuple(families.values())
         other._fit(source, family)
         return other
 
@@ -106,7 +108,7 @@ class Equivariant(LearnedTranslator):
         self.source, self.target, self.family, self.writes = source, family.target, family, family.writes
         self.run_source = block_stacked(source)
         reads_out = self.options.probes and self.target.readout
-        self.readout = Readout(self.target, self.options.ridge) if reads_out else None
+        self.readout = SolvedReadout(self.target, self.options.ridge) if reads_out else None
         self.errors = Errors(self.target) if self.options.rounds > 1 else None
 
     def _begin(self, family: Family) -> None:
@@ -197,12 +199,13 @@ class Equivariant(LearnedTranslator):
                 "this translator reads former and latter too, so it takes hosts alone: a network of --arch "
                 "task:TASK:BLOCK, or a context with hosts"
             )
-        found = context.hosts.surroundings()
-        if found.shape[2] != self.options.surroundings:
+        values = context.hosts.surroundings()
+        if values.shape[2] != self.options.surroundings:
+            count = values.shape[2]
             raise SpecMismatch(
-                f"translator.surroundings is {self.options.surroundings}, but the task declares {found.shape[2]} values"
+                f"translator.surroundings is {self.options.surroundings}, but the task declares {count} values"
             )
-        return found
+        return values
 
     def _embed(self, group: str) -> Embed:
         embed = self.embed[_key(group)]
@@ -229,5 +232,5 @@ def _key(group: str) -> str:
     return f"group_{group}"
 
 
-def _told(adapter: BlockAdapter) -> str:
+def _described(adapter: BlockAdapter) -> str:
     return f"{type(adapter).__name__} ({adapter.options})"

@@ -15,16 +15,18 @@ class MetricTable(ReportSection):
     title: ClassVar[str] = "Metrics"
 
     def html(self, run: Mapping[str, Any], evaluation: Mapping[str, Any]) -> str:
-        measured = {name: found for name, method in evaluation["methods"].items() if (found := method.get("metrics"))}
-        metrics = list(dict.fromkeys(metric for found in measured.values() for metric in found))
+        measured = {
+            name: summaries for name, method in evaluation["methods"].items() if (summaries := method.get("metrics"))
+        }
+        metrics = list(dict.fromkeys(metric for summaries in measured.values() for metric in summaries))
         if not metrics:
             return ""
         head = "".join(f'<th scope="col">{escape(metric)}</th>' for metric in metrics)
         rows = "".join(
             f'<tr><th scope="row">{escape(name)}</th>'
-            + "".join(f"<td>{found[metric]['mean']:.4g}</td>" for metric in metrics)
+            + "".join(f"<td>{summaries[metric]['mean']:.4g}</td>" for metric in metrics)
             + "</tr>"
-            for name, found in measured.items()
+            for name, summaries in measured.items()
         )
         return (
             f'<div class="card scroll" tabindex="0" role="region" aria-label="Table of metrics"><table><thead><tr>'

@@ -34,7 +34,11 @@ class FunctionalOptions(BaseOptions):
 
 
 class Functional(Objective):
-    """Differentiates through the host. It is blind to every symmetry of the block, and needs no trained target."""
+    """What a predicted block does in its host: relative error of features, divergence of outputs, the task's loss.
+
+    It differentiates through the host, is blind to every symmetry of the block, and needs no trained target. Divergence
+    from the source host's outputs is knowledge distillation at temperature 1 (Hinton et al., 2015).
+    """
 
     Options: ClassVar[type[BaseOptions]] = FunctionalOptions
     options: FunctionalOptions
@@ -55,12 +59,12 @@ class Functional(Objective):
         with torch.no_grad():
             features = runner.former(hosts.former, batch.inputs)
             wanted = runner.source(hosts.source, features)
-        found = runner.target(predicted, features)
+        reached = runner.target(predicted, features)
         loss = features.new_zeros(())
         if options.features:
-            loss = loss + options.features * relative_error(found, wanted).mean()
+            loss = loss + options.features * relative_error(reached, wanted).mean()
         if options.outputs or options.task:
-            outputs = runner.latter(hosts.latter, found)
+            outputs = runner.latter(hosts.latter, reached)
             if options.outputs:
                 with torch.no_grad():
                     wanted_outputs = runner.latter(hosts.latter, wanted)

@@ -47,6 +47,7 @@ class MSE(Objective):
 class MatchingMSE(MSE):
     """The same, for the order of the target's hidden units that makes it smallest, found for each model by itself.
 
+    A linear assignment of units, as in the weight matching of Git Re-Basin (Ainsworth et al., 2023, arXiv 2209.04836).
     Groups of units are ordered one after the other, which is exact where no tensor runs over two of them.
     """
 
@@ -59,10 +60,16 @@ class MatchingMSE(MSE):
 
 @torch.no_grad()
 def aligned(params: Params, like: Params, spec: BlockSpec) -> Params:
-    """The same blocks with their hidden units in the order that is nearest to those of `like`, model by model."""
+    """The same blocks with their hidden units in the order that is nearest to those of others, model by model.
+
+    Args:
+        params: Stacked blocks, each `[models, *shape]`; they are not changed.
+        like: Those that are to be met, stacked alike.
+        spec: It says which units may be permuted.
+    """
     for group in spec.symmetries:
-        own, other = (_units(blocks, group) for blocks in (params, like))
-        orders = [linear_sum_assignment(cost)[1] for cost in torch.cdist(other, own).square().cpu().numpy()]
+        units, wanted = (_units(blocks, group) for blocks in (params, like))
+        orders = [linear_sum_assignment(cost)[1] for cost in torch.cdist(wanted, units).square().cpu().numpy()]
         params = symmetry.permute(params, group, torch.stack([torch.as_tensor(order) for order in orders]))
     return params
 

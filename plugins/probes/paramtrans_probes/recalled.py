@@ -54,8 +54,8 @@ class Recalled(Probes):
         module = network(case.task, case.source)
         fitted = []
         for chosen in torch.arange(len(case.hosts)).split(HOSTS_AT_ONCE):
-            some = case.hosts.pick(chosen)
-            params = join({"former": some.former, "block": some.source, "latter": some.latter})
+            hosts = case.hosts.pick(chosen)
+            params = join({"former": hosts.former, "block": hosts.source, "latter": hosts.latter})
             fitted.append(self._fit(module, params, start.to(next(iter(params.values())).device)))
         return torch.cat(fitted)
 
@@ -71,7 +71,7 @@ class Recalled(Probes):
         params = {name: tensor.detach() for name, tensor in given.state_dict().items()}
         distance = partial(distances.of_one, params)
         start = start.to(next(iter(params.values())).device)
-        return torch.cat([self._descend(distance, some, None) for some in start.split(INPUTS_AT_ONCE)])
+        return torch.cat([self._descend(distance, inputs, None) for inputs in start.split(INPUTS_AT_ONCE)])
 
     def _descend(
         self, distance: Callable[[Tensor], Tensor], start: Tensor, limits: tuple[float, float] | None
@@ -113,8 +113,8 @@ class StatisticsDistance:
 
     def __call__(self, params: Params, inputs: Tensor) -> Tensor:
         """Stacked parameters and inputs `[models, batch, ...]` → `[models]`."""
-        found: Tensor = vmap(self.of_one)(params, inputs)
-        return found
+        distances: Tensor = vmap(self.of_one)(params, inputs)
+        return distances
 
     def of_one(self, params: Params, inputs: Tensor) -> Tensor:
         """Of one network: its `state_dict`, and inputs `[batch, ...]`."""

@@ -41,8 +41,8 @@ SHAPE = (3, 8, 8)
 
 
 def probes(name: str, **options: object) -> Probes:
-    made: Probes = components().create("probe", name, **options)
-    return made
+    created: Probes = components().create("probe", name, **options)
+    return created
 
 
 def case(shape: tuple[int, ...] = SHAPE, seed: int = 0, **more: object) -> ProbeCase:
@@ -65,8 +65,8 @@ def test_strokes_are_centred_and_chained_where_they_are_asked_to_be() -> None:
         return float(((mass * places).sum(1) / mass.sum(1) - 13.5).abs().mean())
 
     assert off(centred=True) < 1 < off()
-    one, other = (probes("strokes", count=20, chained=chained).draw(case(shape)) for chained in (True, False))
-    assert one.shape == other.shape and not torch.equal(one, other)
+    joined, apart = (probes("strokes", count=20, chained=chained).draw(case(shape)) for chained in (True, False))
+    assert joined.shape == apart.shape and not torch.equal(joined, apart)
 
 
 @pytest.mark.parametrize(("name", "match"), [("images", "without one"), ("bn_statistics", "hosts, task and source")])

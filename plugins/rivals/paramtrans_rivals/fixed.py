@@ -22,5 +22,5 @@ class RandomInit(Rival):
     """PyTorch's default initialisation of the target block, from a seed of each host's own (KT, Table 3)."""
 
     def fill(self, case: RivalCase) -> Params:
-        own = [seeds.derive(case.seed, "random_init", seed) for seed in case.hosts.seeds]
-        return initial(case.target.module, own)
+        host_seeds = [seeds.derive(case.seed, "random_init", seed) for seed in case.hosts.seeds]
+        return initial(case.target.module, host_seeds)

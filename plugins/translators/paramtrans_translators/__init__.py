@@ -1,1 +1,1 @@
-"""Translator backbones: Mixer, MLP, attention and convolution over parameter tokens."""
+"""Backbones over parameter tokens: Mixer, MLP, attention and convolution; and translators that another run trained."""

@@ -10,11 +10,11 @@ TABLE2 = {"small": 1_385_965, "base": 2_741_293, "large": 4_096_621, "wide": 4_3
 
 @pytest.mark.parametrize(("size", "parameters"), TABLE2.items())
 def test_parameters(size: str, parameters: int) -> None:
-    made = components()
-    source = made.create("block_adapter", "basic_block", channels=6, read="weights")
-    target = made.create("block_adapter", "conv", channels=6, hidden=3)
+    registry = components()
+    source = registry.create("block_adapter", "basic_block", channels=6, read="weights")
+    target = registry.create("block_adapter", "conv", channels=6, hidden=3)
     for start in ("none", "template"):
-        translator = made.create("translator", "mixer", source, target, size=size, start=start)
+        translator = registry.create("translator", "mixer", source, target, size=size, start=start)
         assert sum(p.numel() for p in translator.parameters()) == parameters
 
 

@@ -23,11 +23,11 @@ BLOCKS = initial(SOURCE.module, range(3))
 
 
 def saved(folder: Path, name: str, **options: Any) -> Any:
-    made = components().create("translator", name, SOURCE, block("conv", hidden=2), width=8, layers=1, **options)
+    translator = components().create("translator", name, SOURCE, block("conv", hidden=2), width=8, layers=1, **options)
     source = ComponentConfig.model_validate({"name": "basic_block", "channels": 4})
     target = ComponentConfig.model_validate({"name": "conv", "channels": 4, "hidden": 2})
-    save_translator(folder / "translator", made, name, source, target)
-    return made
+    save_translator(folder / "translator", translator, name, source, target)
+    return translator
 
 
 def trained(folder: Path, target: Any, source: Any = SOURCE) -> Any:
@@ -36,18 +36,18 @@ def trained(folder: Path, target: Any, source: Any = SOURCE) -> Any:
 
 @pytest.mark.parametrize("name", ["mixer", "equivariant"])
 def test_it_translates_as_the_one_that_was_saved(name: str, tmp_path: Path) -> None:
-    made = saved(tmp_path, name)
-    wanted = made.translate(BLOCKS)
+    original = saved(tmp_path, name)
+    wanted = original.translate(BLOCKS)
     for folder in (tmp_path, tmp_path / "translator"):  # of the run, or of the translator
-        found = trained(folder, block("conv", hidden=2)).translate(BLOCKS)
-        assert all(torch.equal(found[key], wanted[key]) for key in wanted)
+        written = trained(folder, block("conv", hidden=2)).translate(BLOCKS)
+        assert all(torch.equal(written[key], wanted[key]) for key in wanted)
 
 
 def test_at_another_width_it_has_the_same_weights(tmp_path: Path) -> None:
-    made, source, target = saved(tmp_path, "equivariant"), block("basic_block", hidden=6), block("conv", hidden=5)
-    found = trained(tmp_path, target, source)
-    assert all(torch.equal(t, made.state_dict()[key]) for key, t in found.translator.state_dict().items())
-    written = found.translate(initial(source.module, range(3)))
+    original, source, target = saved(tmp_path, "equivariant"), block("basic_block", hidden=6), block("conv", hidden=5)
+    resized = trained(tmp_path, target, source)
+    assert all(torch.equal(t, original.state_dict()[key]) for key, t in resized.translator.state_dict().items())
+    written = resized.translate(initial(source.module, range(3)))
     assert [tuple(t.shape) for t in written.values()] == [(3, *t.shape) for t in target.spec.tensors]
 
 

@@ -94,6 +94,6 @@ class MeasuredRule(WidthRule):
         self.registry = registry
 
     def __call__(self, network: nn.Module, blocks: Sequence[NetworkBlock], batches: Iterable[Inputs]) -> Chosen:
-        own = self.options
-        rule = Allotment(own.parameters, own.translator, own.options, own.shares, self.registry)
+        options = self.options
+        rule = Allotment(options.parameters, options.translator, options.options, options.shares, self.registry)
         return rule(network, blocks, batches)

@@ -1,4 +1,7 @@
-"""Block adapters that each break one promise. `sound` breaks none, and the others are changes of it."""
+"""Block adapters that each break one promise. `sound` breaks none, and the others are changes of it.
+
+`breaks` names the check that a class must fail, and no other.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,6 @@ from torch import Tensor, nn
 from paramtrans import BlockAdapter, BlockOptions, BlockSpec, Component, SymmetryGroup, SymmetryMember, hookimpl
 from paramtrans.api.specs import TensorKind
 from paramtrans.backends.vmap import Vmap
-
-BROKEN: dict[str, str] = {}
-"""Names of classes, each with the check that must fail, and no other."""
 
 
 class Options(BlockOptions):
@@ -66,34 +66,27 @@ class Sound(BlockAdapter):
         return (SymmetryMember("expand.weight", 1), SymmetryMember("project.weight", 0))
 
 
-def breaks(check: str) -> Any:
-    """Registers a class as one that fails `check` alone."""
-
-    def named(cls: type) -> type:
-        BROKEN[cls.__name__] = check
-        return cls
-
-    return named
-
-
-@breaks("unknown_options_are_refused")
 class OptionsIgnored(Sound):
+    breaks = "unknown_options_are_refused"
+
     class Options(Options):
         """Anything goes."""
 
         model_config = ConfigDict(extra="ignore")
 
 
-@breaks("options_are_documented")
 class OptionUndocumented(Sound):
+    breaks = "options_are_documented"
+
     class Options(Options):
         """One more."""
 
         secret: int = 0
 
 
-@breaks("options_survive_json")
 class OptionDoubled(Sound):
+    breaks = "options_survive_json"
+
     class Options(Options):
         """Every time it is read, another number."""
 
@@ -104,8 +97,9 @@ class OptionDoubled(Sound):
             object.__setattr__(self, "width", 2 * self.width)
 
 
-@breaks("can_be_built")
 class NoTrial(Sound):
+    breaks = "can_be_built"
+
     class Options(BlockOptions):
         """Without a default, and no trial on the class."""
 
@@ -113,20 +107,22 @@ class NoTrial(Sound):
         """Hidden channels."""
 
 
-@breaks("right_kind")
 class NoBlock:
+    breaks = "right_kind"
     Options = Options
     trials: ClassVar[tuple[dict[str, Any], ...]] = ({},)
 
 
-@breaks("right_kind")
 class HalfDone(BlockAdapter):
     """`module` is missing."""
 
+    breaks = "right_kind"
 
-@breaks("declared_tensors")
+
 class WrongKind(Sound):
     """Says that a bias belongs to a normalisation and follows the data."""
+
+    breaks = "declared_tensors"
 
     @cached_property
     def spec(self) -> BlockSpec:
@@ -137,8 +133,8 @@ class WrongKind(Sound):
         return BlockSpec(tuple(wrong), sound.symmetries, sound.stream)
 
 
-@breaks("keeps_the_shape")
 class Grows(Sound):
+    breaks = "keeps_the_shape"
     rectified = False
     readout = None
 
@@ -147,33 +143,36 @@ class Grows(Sound):
             return nn.functional.pad(torch.relu(self.branch(x) + x), (1, 1))
 
 
-@breaks("seeds_decide_the_block")
 class OwnRandomness(Sound):
+    breaks = "seeds_decide_the_block"
+
     class Module(Module):
         def __init__(self, channels: int, hidden: int) -> None:
             super().__init__(channels, hidden)
-            own = torch.Generator()
-            own.seed()
+            generator = torch.Generator()
+            generator.seed()
             if not self.expand.weight.is_meta:
-                self.expand.weight.data.add_(0.1 * torch.randn(self.expand.weight.shape, generator=own))
+                self.expand.weight.data.add_(0.1 * torch.randn(self.expand.weight.shape, generator=generator))
 
 
-@breaks("loads_strictly")
 class Lenient(Sound):
+    breaks = "loads_strictly"
+
     class Module(Module):
         def load_state_dict(self, state: Any, strict: bool = True, assign: bool = False) -> Any:
             return super().load_state_dict(state, strict=False, assign=assign)
 
 
-@breaks("gradients_reach_every_tensor")
 class Detached(Sound):
+    breaks = "gradients_reach_every_tensor"
+
     class Module(Module):
         def features(self, x: Tensor) -> Tensor:
             return torch.relu(self.norm(self.expand(x))).detach()
 
 
-@breaks("examples_are_independent")
 class MixesExamples(Sound):
+    breaks = "examples_are_independent"
     rectified = False
     readout = None
 
@@ -182,21 +181,24 @@ class MixesExamples(Sound):
             return torch.relu(self.branch(x) + x + 0.1 * x.mean(0, keepdim=True))
 
 
-@breaks("reads_what_it_announces")
 class ReadsInPlace(Sound):
+    breaks = "reads_what_it_announces"
+
     def read(self, params: Any) -> Any:
         params["expand.weight"].mul_(2)
         return params
 
 
-@breaks("reads_what_it_announces")
 class ReadsOthers(Sound):
+    breaks = "reads_what_it_announces"
+
     def read(self, params: Any) -> Any:
         return {name: tensor / tensor.abs().max() for name, tensor in params.items()}
 
 
-@breaks("reads_what_it_announces")
 class ReadsTooLittle(Sound):
+    breaks = "reads_what_it_announces"
+
     def read(self, params: Any) -> Any:
         return {name: tensor for name, tensor in params.items() if name != "project.weight"}
 
@@ -207,8 +209,9 @@ class ReadsTooLittle(Sound):
         return BlockSpec(spec.tensors, groups, spec.stream)
 
 
-@breaks("tokens_there_and_back")
 class NegativeTokens(Sound):
+    breaks = "tokens_there_and_back"
+
     @property
     def token_width(self) -> int:
         return -1
@@ -224,16 +227,18 @@ class Changed:
         return self.run(*self.change(params, inputs), training)
 
 
-@breaks("stacked_equals_plain")
 class SwappedAxes(Sound):
     """Height and width change places on the way in, and back on the way out, of one channel alone."""
+
+    breaks = "stacked_equals_plain"
 
     def stacked(self) -> Any:
         return Changed(self.module(), lambda params, x: (params, x.flip(-1)))
 
 
-@breaks("stacked_equals_plain")
 class DroppedBias(Sound):
+    breaks = "stacked_equals_plain"
+
     def stacked(self) -> Any:
         def without(params: Any, x: Tensor) -> Any:
             return {n: t if n != "expand.bias" else torch.zeros_like(t) for n, t in params.items()}, x
@@ -241,8 +246,9 @@ class DroppedBias(Sound):
         return Changed(self.module(), without)
 
 
-@breaks("stacked_equals_plain")
 class StaleStatistics(Sound):
+    breaks = "stacked_equals_plain"
+
     def stacked(self) -> Any:
         def copies(params: Any, x: Tensor) -> Any:
             return {n: t.clone() if "running" in n else t for n, t in params.items()}, x
@@ -250,26 +256,28 @@ class StaleStatistics(Sound):
         return Changed(self.module(), copies)
 
 
-@breaks("branch_is_what_is_added")
 class NotRectified(Sound):
+    breaks = "branch_is_what_is_added"
+
     class Module(Module):
         def forward(self, x: Tensor) -> Tensor:
             return torch.relu(0.5 * self.branch(x) + x)
 
 
-@breaks("closing_ends_the_block")
 class ClosesWithout(Sound):
+    breaks = "closing_ends_the_block"
     closing = "norm"
     rectified = False
 
 
-@breaks("positions_are_computed_alone")
 class NoPositions(Sound):
+    breaks = "positions_are_computed_alone"
     positionwise = True
 
 
-@breaks("readers_read_what_is_declared")
 class OtherFeatures(Sound):
+    breaks = "readers_read_what_is_declared"
+
     class Module(Module):
         def features(self, x: Tensor) -> Tensor:
             return self.norm(self.expand(x))
@@ -278,9 +286,10 @@ class OtherFeatures(Sound):
             return self.project(torch.relu(self.features(x)))
 
 
-@breaks("readers_complete_the_block")
 class NothingBeside(Sound):
     """The readout gives all that leaves the block, where closed forms take it for what is added to the input."""
+
+    breaks = "readers_complete_the_block"
 
     rectified = False
 
@@ -289,30 +298,34 @@ class NothingBeside(Sound):
             return self.project(self.features(x))
 
 
-@breaks("symmetries_leave_the_function")
 class WrongSymmetry(Sound):
     """Rows of `project` instead of its columns; both are four."""
+
+    breaks = "symmetries_leave_the_function"
 
     def group(self, members: tuple[SymmetryMember, ...]) -> SymmetryGroup:
         return super().group((*members[:-1], SymmetryMember("project.weight", 0, -1)))
 
 
-@breaks("symmetries_leave_the_function")
 class ForgottenBias(Sound):
+    breaks = "symmetries_leave_the_function"
+
     def group(self, members: tuple[SymmetryMember, ...]) -> SymmetryGroup:
         return super().group(tuple(m for m in members if m.tensor != "norm.bias"))
 
 
-@breaks("symmetries_leave_the_function")
 class ScaledTwice(Sound):
     """BatchNorm undoes a scale in front of it."""
+
+    breaks = "symmetries_leave_the_function"
 
     def group(self, members: tuple[SymmetryMember, ...]) -> SymmetryGroup:
         return super().group((SymmetryMember("expand.weight", 0, 1), *members[1:]))
 
 
-@breaks("symmetries_leave_the_function")
 class NoSuchAxis(Sound):
+    breaks = "symmetries_leave_the_function"
+
     def group(self, members: tuple[SymmetryMember, ...]) -> SymmetryGroup:
         return super().group((SymmetryMember("expand.weight", 7), *members[1:]))
 
@@ -321,9 +334,10 @@ class NoSuchAxis(Sound):
         return BlockSpec(self.spec.tensors, Sound(self.options).symmetries(), self.spec.stream)
 
 
-@breaks("reading_keeps_the_symmetries")
 class ReadingForgets(Sound):
     """The groups of what is read leave a tensor out."""
+
+    breaks = "reading_keeps_the_symmetries"
 
     @property
     def reading(self) -> BlockSpec:
@@ -331,13 +345,14 @@ class ReadingForgets(Sound):
         return BlockSpec(self.spec.tensors, groups, self.spec.stream)
 
 
-@breaks("stream_is_the_blocks_channels")
 class WrongStream(Sound):
+    breaks = "stream_is_the_blocks_channels"
+
     def stream(self) -> tuple[SymmetryMember, ...]:
         return (SymmetryMember("expand.weight", 0), SymmetryMember("project.weight", 0))
 
 
 @hookimpl
 def paramtrans_block_adapters() -> list[Component]:
-    names = ["Sound", *BROKEN]
+    names = ["Sound", *(name for name, value in globals().items() if "breaks" in getattr(value, "__dict__", ()))]
     return [Component(f"{name}Block", "for tests", f"{__name__}:{name}") for name in names]

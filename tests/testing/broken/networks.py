@@ -1,4 +1,7 @@
-"""Architecture sources, width rules, metrics and report sections that break one promise each, and sound ones."""
+"""Architecture sources, width rules, metrics and report sections that break one promise each, and sound ones.
+
+`breaks` names the check that a class must fail, and no other.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,6 @@ from paramtrans.api.architecture import ArchitectureSource
 from paramtrans.api.metric import Metric
 from paramtrans.api.report_section import ReportSection
 from paramtrans.networks.widths import WidthRule
-
-BROKEN: dict[str, str] = {}
-"""Names of classes, each with the check that must fail, and no other."""
-
-
-def breaks(check: str) -> Any:
-    """Registers a class as one that fails `check` alone."""
-
-    def named(cls: type) -> type:
-        BROKEN[cls.__name__] = check
-        return cls
-
-    return named
 
 
 class SoundSource(ArchitectureSource):
@@ -52,15 +42,17 @@ class SoundMetric(Metric):
         return 100.0 * (outputs.argmax(-1) == labels)
 
 
-@breaks("gives_one_number_for_each_host_and_example")
 class MeanOfAll(SoundMetric):
+    breaks = "gives_one_number_for_each_host_and_example"
+
     def measure(self, outputs: Any, labels: Any) -> Any:
         return super().measure(outputs, labels).mean(1)
 
 
-@breaks("gives_one_number_for_each_host_and_example")
 class BesideTheOthers(SoundMetric):
     """What it says of a host depends on the other hosts."""
+
+    breaks = "gives_one_number_for_each_host_and_example"
 
     def measure(self, outputs: Any, labels: Any) -> Any:
         return outputs.std(-1) - outputs.mean((0, 2))
@@ -73,47 +65,51 @@ class SoundRule(WidthRule):
         return {b.entrance: {group: max(1, size // 2) for group, size in b.sizes.items()} for b in blocks}
 
 
-@breaks("gives_sizes_of_every_group")
 class NoBlocks(SoundRule):
+    breaks = "gives_sizes_of_every_group"
+
     def __call__(self, network: Any, blocks: Any, batches: Any) -> Any:
         return {}
 
 
-@breaks("gives_sizes_of_every_group")
 class TooWide(SoundRule):
+    breaks = "gives_sizes_of_every_group"
+
     def __call__(self, network: Any, blocks: Any, batches: Any) -> Any:
         return {block.entrance: {group: 2 * size for group, size in block.sizes.items()} for block in blocks}
 
 
-@breaks("gives_sizes_of_every_group")
 class ChangesTheNetwork(SoundRule):
+    breaks = "gives_sizes_of_every_group"
+
     def __call__(self, network: Any, blocks: Any, batches: Any) -> Any:
         with torch.no_grad():
             next(network.parameters()).zero_()
         return super().__call__(network, blocks, batches)
 
 
-def _of(base: type) -> list[Component]:
-    own = [cls for cls in globals().values() if isinstance(cls, type) and issubclass(cls, base)]
-    mine = [cls for cls in own if cls.__module__ == __name__]
-    return [Component(cls.__name__, "for tests", f"{__name__}:{cls.__name__}") for cls in mine]
+def announced(base: type) -> list[Component]:
+    classes = [value for value in globals().values() if isinstance(value, type) and value.__module__ == __name__]
+    return [
+        Component(cls.__name__, "for tests", f"{__name__}:{cls.__name__}") for cls in classes if issubclass(cls, base)
+    ]
 
 
 @hookimpl
 def paramtrans_architectures() -> list[Component]:
-    return _of(ArchitectureSource)
+    return announced(ArchitectureSource)
 
 
 @hookimpl
 def paramtrans_width_rules() -> list[Component]:
-    return _of(WidthRule)
+    return announced(WidthRule)
 
 
 @hookimpl
 def paramtrans_metrics() -> list[Component]:
-    return _of(Metric)
+    return announced(Metric)
 
 
 @hookimpl
 def paramtrans_report_sections() -> list[Component]:
-    return _of(ReportSection)
+    return announced(ReportSection)

@@ -1,4 +1,7 @@
-"""Augmenters, objectives, rivals, probes, tasks and executors that each break one promise, and a sound one of each."""
+"""Augmenters, objectives, rivals, probes, tasks and executors that each break one promise, and a sound one of each.
+
+`breaks` names the check that a class must fail, and no other.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +16,6 @@ from paramtrans.api.modules import initial
 from paramtrans.testing.samples import Slot
 from paramtrans.zoo import do_job
 
-BROKEN: dict[str, str] = {}
-"""Names of classes, each with the check that must fail, and no other."""
-
-
-def breaks(check: str) -> Any:
-    """Registers a class as one that fails `check` alone."""
-
-    def named(cls: type) -> type:
-        BROKEN[cls.__name__] = check
-        return cls
-
-    return named
-
 
 class SoundAugmenter(Augmenter):
     """A little noise."""
@@ -34,40 +24,46 @@ class SoundAugmenter(Augmenter):
         return {name: t + 0.1 * torch.randn(t.shape, generator=generator) for name, t in params.items()}
 
 
-@breaks("keeps_names_shapes_and_types")
 class TensorForgotten(SoundAugmenter):
+    breaks = "keeps_names_shapes_and_types"
+
     def __call__(self, params: Any, generator: Any) -> Any:
         return dict(list(super().__call__(params, generator).items())[:-1])
 
 
-@breaks("keeps_names_shapes_and_types")
 class Doubled(SoundAugmenter):
+    breaks = "keeps_names_shapes_and_types"
+
     def __call__(self, params: Any, generator: Any) -> Any:
         return {name: tensor.double() for name, tensor in super().__call__(params, generator).items()}
 
 
-@breaks("draws_from_its_generator")
 class Unseeded(Augmenter):
+    breaks = "draws_from_its_generator"
+
     def __call__(self, params: Any, generator: Any) -> Any:
         return {name: t + 0.1 * torch.randn(t.shape) for name, t in params.items()}
 
 
-@breaks("draws_from_its_generator")
 class NotRandom(Augmenter):
+    breaks = "draws_from_its_generator"
+
     def __call__(self, params: Any, generator: Any) -> Any:
         return {name: 0.9 * t for name, t in params.items()}
 
 
-@breaks("leaves_its_input_alone")
 class InPlaceAugmenter(SoundAugmenter):
+    breaks = "leaves_its_input_alone"
+
     def __call__(self, params: Any, generator: Any) -> Any:
         for tensor in params.values():
             tensor.add_(0.1 * torch.randn(tensor.shape, generator=generator))
         return params
 
 
-@breaks("changes_something")
 class Idle(Augmenter):
+    breaks = "changes_something"
+
     def __call__(self, params: Any, generator: Any) -> Any:
         return dict(params)
 
@@ -79,39 +75,45 @@ class SoundObjective(Objective):
         return torch.stack([t.square().mean() for t in predicted.values()]).mean()
 
 
-@breaks("is_a_finite_scalar")
 class OnePerModel(SoundObjective):
+    breaks = "is_a_finite_scalar"
+
     def __call__(self, predicted: Any, batch: Any) -> Tensor:
         return torch.stack([t.flatten(1).square().mean(1) for t in predicted.values()]).mean(0)
 
 
-@breaks("gradients_reach_every_prediction")
 class DetachedGradient(SoundObjective):
+    breaks = "gradients_reach_every_prediction"
+
     def __call__(self, predicted: Any, batch: Any) -> Tensor:
         return super().__call__({name: t.detach() for name, t in predicted.items()}, batch)
 
 
-@breaks("gradients_reach_every_prediction")
 class FirstModelAlone(SoundObjective):
+    breaks = "gradients_reach_every_prediction"
+
     def __call__(self, predicted: Any, batch: Any) -> Tensor:
         return super().__call__({name: t[:1] for name, t in predicted.items()}, batch)
 
 
-@breaks("comparing_leaves_no_trace")
 class ChangesHosts(SoundObjective):
+    breaks = "comparing_leaves_no_trace"
+
     def __call__(self, predicted: Any, batch: Any) -> Tensor:
         next(iter(batch.hosts.source.values())).zero_()
         return super().__call__(predicted, batch)
 
 
-@breaks("same_input_same_loss")
 class RandomLoss(SoundObjective):
+    breaks = "same_input_same_loss"
+
     def __call__(self, predicted: Any, batch: Any) -> Tensor:
         return super().__call__(predicted, batch) * (1 + torch.rand(()))
 
 
-@breaks("asks_for_what_it_uses")
 class UsesTargetsSilently(SoundObjective):
+    breaks = "asks_for_what_it_uses"
+
     def __call__(self, predicted: Any, batch: Any) -> Tensor:
         return torch.stack([(t - batch.target[name]).square().mean() for name, t in predicted.items()]).mean()
 
@@ -123,29 +125,32 @@ class SoundRival(Rival):
         return initial(case.target.module, case.hosts.seeds)
 
 
-@breaks("fills_every_slot")
 class OneTooFew(SoundRival):
+    breaks = "fills_every_slot"
     needs_pairs: ClassVar[bool] = True  # so that the check without pairs, which counts too, is not made
 
     def fill(self, case: Any) -> Any:
         return initial(case.target.module, case.hosts.seeds[1:])
 
 
-@breaks("same_case_same_blocks")
 class UnseededRival(SoundRival):
+    breaks = "same_case_same_blocks"
+
     def fill(self, case: Any) -> Any:
         return {name: t * (1 + torch.rand(())) for name, t in super().fill(case).items()}
 
 
-@breaks("filling_leaves_no_trace")
 class ChangesPairs(SoundRival):
+    breaks = "filling_leaves_no_trace"
+
     def fill(self, case: Any) -> Any:
         next(iter(case.hosts.latter.values())).zero_()
         return super().fill(case)
 
 
-@breaks("does_without_pairs")
 class PairsSilently(SoundRival):
+    breaks = "does_without_pairs"
+
     def fill(self, case: Any) -> Any:
         return {name: t[: len(case.hosts)] for name, t in case.pairs.target.items()}
 
@@ -157,20 +162,23 @@ class SoundProbes(Probes):
         return torch.rand(self.options.count, *case.shape, generator=case.generator)
 
 
-@breaks("are_network_inputs")
 class TooMany(SoundProbes):
+    breaks = "are_network_inputs"
+
     def draw(self, case: Any) -> Tensor:
         return torch.rand(self.options.count + 1, *case.shape, generator=case.generator)
 
 
-@breaks("probes_are_drawn_from_the_generator")
 class UnseededProbes(SoundProbes):
+    breaks = "probes_are_drawn_from_the_generator"
+
     def draw(self, case: Any) -> Tensor:
         return torch.rand(self.options.count, *case.shape)
 
 
-@breaks("drawing_leaves_no_trace")
 class ChangesWhatItSees(SoundProbes):
+    breaks = "drawing_leaves_no_trace"
+
     def draw(self, case: Any) -> Tensor:
         next(iter(case.hosts.source.values())).zero_()
         return super().draw(case)
@@ -180,15 +188,17 @@ class SoundTask(Slot):
     """The sample task."""
 
 
-@breaks("splits_are_whole")
 class LabelsMissing(Slot):
+    breaks = "splits_are_whole"
+
     def split(self, name: str) -> Split:
         whole = super().split(name)
         return Split(whole.inputs, whole.labels[:-1] if name == "test" else whole.labels)
 
 
-@breaks("former_fits_the_slot")
 class WrongSlot(Slot):
+    breaks = "former_fits_the_slot"
+
     def former(self) -> Any:
         return torch.nn.Sequential(super().former(), torch.nn.Flatten(2), torch.nn.Unflatten(2, (8, 2)))
 
@@ -196,34 +206,39 @@ class WrongSlot(Slot):
         return {}
 
 
-@breaks("losses_are_each_models_own")
 class SharedLoss(Slot):
+    breaks = "losses_are_each_models_own"
+
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         return cross_entropy(outputs.flatten(0, 1), labels.flatten()).expand(len(outputs))
 
 
-@breaks("scores_are_percent")
 class Fractions(Slot):
+    breaks = "scores_are_percent"
+
     def score(self, outputs: Tensor, labels: Tensor) -> Tensor:
         return super().score(outputs, labels).mean(1)
 
 
-@breaks("augmentation_draws_from_its_generator")
 class UnseededAugmentation(Slot):
+    breaks = "augmentation_draws_from_its_generator"
+
     def augment(self, raw: Tensor, generator: Any) -> Tensor:
         return torch.randint_like(raw, 256)
 
 
-@breaks("augmentation_can_be_drawn_ahead")
 class DrawsByBatch(Slot):
     """Draws one number for a whole batch."""
+
+    breaks = "augmentation_can_be_drawn_ahead"
 
     def draws(self, count: int, generator: Any) -> Tensor:
         return torch.rand(1, generator=generator).expand(count)
 
 
-@breaks("stream_is_the_slots_channels")
 class WrongStream(Slot):
+    breaks = "stream_is_the_slots_channels"
+
     def stream(self) -> dict[str, int]:
         return {"former.0.weight": 2}
 
@@ -236,22 +251,25 @@ class SoundExecutor(Executor):
             do_job(job, progress)
 
 
-@breaks("does_every_job")
 class ForgetsAJob(SoundExecutor):
+    breaks = "does_every_job"
+
     def run(self, jobs: Any, progress: Any) -> None:
         super().run(jobs[:1], progress)
         for _ in jobs[1:]:
             progress(2)  # as if it had been done
 
 
-@breaks("tells_how_far_it_is")
 class Silent(SoundExecutor):
+    breaks = "tells_how_far_it_is"
+
     def run(self, jobs: Any, progress: Any) -> None:
         super().run(jobs, lambda steps: None)
 
 
-@breaks("tells_what_fails")
 class Swallows(SoundExecutor):
+    breaks = "tells_what_fails"
+
     def run(self, jobs: Any, progress: Any) -> None:
         for job in jobs:
             try:
@@ -270,37 +288,38 @@ KINDS = {
 }
 
 
-def _of(base: type) -> list[Component]:
-    own = [cls for cls in globals().values() if isinstance(cls, type) and issubclass(cls, base)]
-    mine = [cls for cls in own if cls.__module__ == __name__]
-    return [Component(cls.__name__, "for tests", f"{__name__}:{cls.__name__}") for cls in mine]
+def announced(base: type) -> list[Component]:
+    classes = [value for value in globals().values() if isinstance(value, type) and value.__module__ == __name__]
+    return [
+        Component(cls.__name__, "for tests", f"{__name__}:{cls.__name__}") for cls in classes if issubclass(cls, base)
+    ]
 
 
 @hookimpl
 def paramtrans_augmenters() -> list[Component]:
-    return _of(Augmenter)
+    return announced(Augmenter)
 
 
 @hookimpl
 def paramtrans_objectives() -> list[Component]:
-    return _of(Objective)
+    return announced(Objective)
 
 
 @hookimpl
 def paramtrans_rivals() -> list[Component]:
-    return _of(Rival)
+    return announced(Rival)
 
 
 @hookimpl
 def paramtrans_probes() -> list[Component]:
-    return _of(Probes)
+    return announced(Probes)
 
 
 @hookimpl
 def paramtrans_tasks() -> list[Component]:
-    return _of(Task)
+    return announced(Task)
 
 
 @hookimpl
 def paramtrans_executors() -> list[Component]:
-    return _of(Executor)
+    return announced(Executor)

@@ -1,4 +1,7 @@
-"""Translators that each break one promise. `sound_translator` breaks none, and the others are changes of it."""
+"""Translators that each break one promise. `sound_translator` breaks none, and the others are changes of it.
+
+`breaks` names the check that a class must fail, and no other.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,6 @@ from paramtrans import Component, LearnedTranslator, TokenTranslator, hookimpl
 from paramtrans.errors import SpecMismatch
 from paramtrans.ops.tokens import TokenLayout
 from paramtrans.translators.base import TokenOptions
-
-BROKEN: dict[str, str] = {}
-"""Names of classes, each with the check that must fail, and no other."""
-
-
-def breaks(check: str) -> Any:
-    """Registers a class as one that fails `check` alone."""
-
-    def named(cls: type) -> type:
-        BROKEN[cls.__name__] = check
-        return cls
-
-    return named
 
 
 class Sound(TokenTranslator):
@@ -53,91 +43,103 @@ class SoundFamilies(Sound):
         return (self.target, *(other.target for other in self.others))
 
     def add_family(self, target: Any) -> None:
-        if all(known.spec != target.spec for known in self.families):
+        if all(family.spec != target.spec for family in self.families):
             self.others.append(Sound(self.options, self.source, target))
 
     def resized(self, source: Any, target: Any) -> Any:
-        for each in (self, *self.others):
-            if (each.source.spec, each.target.spec) == (source.spec, target.spec):
-                return each
+        for translator in (self, *self.others):
+            if (translator.source.spec, translator.target.spec) == (source.spec, target.spec):
+                return translator
         raise SpecMismatch("not one of these")
 
 
-@breaks("families_stand_beside_each_other")
 class MixesFamiliesUp(SoundFamilies):
+    breaks = "families_stand_beside_each_other"
+
     def resized(self, source: Any, target: Any) -> Any:
-        found = super().resized(source, target)
-        return self.others[-1] if len(self.others) else found
+        copied = super().resized(source, target)
+        return self.others[-1] if len(self.others) else copied
 
 
-@breaks("refuses_clearly")
 class FailsUnclearly(Sound):
+    breaks = "refuses_clearly"
+
     def __init__(self, options: Any, source: Any, target: Any) -> None:
         super().__init__(options, source, target)
         if type(source) is not type(target):
             raise ValueError("no")
 
 
-@breaks("writes_what_is_declared")
 class WrongShapes(Sound):
+    breaks = "writes_what_is_declared"
+
     def forward(self, reading: Any, context: Any = None) -> Any:
         return {name: tensor.flatten(1) for name, tensor in super().forward(reading, context).items()}
 
 
-@breaks("writes_what_is_declared")
 class NegativeVariance(Sound):
+    breaks = "writes_what_is_declared"
+
     def forward(self, reading: Any, context: Any = None) -> Any:
         return {name: -t if "var" in name else t for name, t in super().forward(reading, context).items()}
 
 
-@breaks("gradients_reach_every_input")
 class DetachedInput(Sound):
+    breaks = "gradients_reach_every_input"
+
     def forward(self, reading: Any, context: Any = None) -> Any:
         return super().forward({name: tensor.detach() for name, tensor in reading.items()}, context)
 
 
-@breaks("gradients_reach_every_input")
 class UnusedWeight(Sound):
+    breaks = "gradients_reach_every_input"
+
     def __init__(self, options: Any, source: Any, target: Any) -> None:
         super().__init__(options, source, target)
         self.unused = nn.Parameter(torch.zeros(3))
 
 
-@breaks("models_are_independent")
 class BatchDependent(Sound):
+    breaks = "models_are_independent"
+
     def forward(self, reading: Any, context: Any = None) -> Any:
         return super().forward({name: t - 0.1 * t.mean(0) for name, t in reading.items()}, context)
 
 
-@breaks("same_seed_same_translation")
 class NotDeterministic(Sound):
+    breaks = "same_seed_same_translation"
+
     def forward(self, reading: Any, context: Any = None) -> Any:
         return super().forward({name: t * (1 + torch.rand(())) for name, t in reading.items()}, context)
 
 
-@breaks("translating_leaves_no_trace")
 class InPlace(Sound):
+    breaks = "translating_leaves_no_trace"
+
     def translate(self, source: Any, context: Any = None) -> Any:
         next(iter(source.values())).mul_(2)
         return super().translate(source, context)
 
 
-@breaks("translating_leaves_no_trace")
 class KeepsTheGraph(Sound):
+    breaks = "translating_leaves_no_trace"
+
     def translate(self, source: Any, context: Any = None) -> Any:
         return self.forward(self.source.read(source), context)
 
 
-@breaks("translating_leaves_no_trace")
 class LeavesTraining(Sound):
+    breaks = "translating_leaves_no_trace"
+
     def translate(self, source: Any, context: Any = None) -> Any:
         self.eval()
         return super().translate(source, context)
 
 
-@breaks("saved_and_loaded_it_is_the_same")
 class ForgetsStatistics(Sound):
     """What `start` found is kept outside the state."""
+
+    breaks = "saved_and_loaded_it_is_the_same"
 
     def start(self, reading: Any, context: Any) -> None:
         self.spread = 1 + self.reads.pack(reading).abs().mean()
@@ -147,8 +149,9 @@ class ForgetsStatistics(Sound):
         return super().forward({name: tensor / spread for name, tensor in reading.items()}, context)
 
 
-@breaks("sources_that_never_vary_do_no_harm")
 class DividesByNothing(Sound):
+    breaks = "sources_that_never_vary_do_no_harm"
+
     def start(self, reading: Any, context: Any) -> None:
         tokens = self.reads.pack(reading)
         self.mean.copy_(tokens.mean(0))
@@ -165,9 +168,10 @@ class Truncated(TokenLayout):
         return tokens
 
 
-@breaks("tokens_are_the_blocks")
 class TokensLost(Sound):
     """Reads what it is given, but by tokens that are not all of it."""
+
+    breaks = "tokens_are_the_blocks"
 
     def __init__(self, options: Any, source: Any, target: Any) -> None:
         super().__init__(options, source, target)
@@ -184,26 +188,29 @@ class TokensLost(Sound):
             self.reads = lost
 
 
-@breaks("asks_for_probes")
 class NeedsProbesSilently(Sound):
+    breaks = "asks_for_probes"
+
     def translate(self, source: Any, context: Any = None) -> Any:
         for _ in context.entering():
             break
         return super().translate(source, context)
 
 
-@breaks("asks_for_probes")
 class NeedsNone(Sound):
+    breaks = "asks_for_probes"
     needs_probes: ClassVar[bool] = True
 
 
-@breaks("right_kind")
 class HalfDone(LearnedTranslator):
     """`forward` is missing."""
 
+    breaks = "right_kind"
 
-@breaks("unknown_options_are_refused")
+
 class OptionsIgnored(Sound):
+    breaks = "unknown_options_are_refused"
+
     class Options(TokenOptions):
         """Anything goes."""
 
@@ -225,37 +232,45 @@ class Backbone(nn.Module):
         return self.second(self.first(tokens.flatten(1))).view(-1, *self.shape)
 
 
-@breaks("refuses_clearly")
 class OneToken(Sound):
     """It would stand for all of them."""
+
+    breaks = "refuses_clearly"
 
     def build(self, source: tuple[int, int], target: tuple[int, int]) -> nn.Module:
         return Backbone(source, 1, target[1])
 
 
-@breaks("refuses_clearly")
 class TwoTooMany(Sound):
     """They would be cut off."""
+
+    breaks = "refuses_clearly"
 
     def build(self, source: tuple[int, int], target: tuple[int, int]) -> nn.Module:
         return Backbone(source, target[0] + 2, target[1])
 
 
-@breaks("fresh_it_writes_its_template")
 class WritersTurned(Sound):
     """The last layer that is made is not the last that writes."""
+
+    breaks = "fresh_it_writes_its_template"
 
     def build(self, source: tuple[int, int], target: tuple[int, int]) -> nn.Module:
         return Backbone(source, *target, turned=True)
 
 
-@breaks("refuses_clearly")
 class NoWriter(Sound):
+    breaks = "refuses_clearly"
+
     def build(self, source: tuple[int, int], target: tuple[int, int]) -> nn.Module:
         return nn.Flatten(1)
 
 
 @hookimpl
 def paramtrans_translators() -> list[Component]:
-    names = ["Sound", "SoundFamilies", *BROKEN]
+    names = [
+        "Sound",
+        "SoundFamilies",
+        *(name for name, value in globals().items() if "breaks" in getattr(value, "__dict__", ())),
+    ]
     return [Component(f"{name}Translator", "for tests", f"{__name__}:{name}") for name in names]

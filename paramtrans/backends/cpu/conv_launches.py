@@ -1,4 +1,4 @@
-"""The sizes of a convolution with what follows it, and the launches of its kernels."""
+"""The sizes of a convolution with what follows it, and the launches of its conv_pieces."""
 
 from typing import Any
 
@@ -7,9 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-import paramtrans.backends.cpu.kernels as kernels
-import paramtrans.backends.cpu.layers as layers
-import paramtrans.backends.cpu.plain as plain
+from paramtrans.backends.cpu import array_kernels, conv_kernels, conv_pieces
 from paramtrans.backends.cpu.arrays import flat, launch, pack, sum_parts, unpack
 from paramtrans.backends.cpu.vectors import LANES
 from paramtrans.backends.layout import ConvSpec
@@ -41,8 +39,8 @@ def fixed_affine(
     return pack(torch.stack([c.expand(models, outputs) for c in columns], -1))
 
 
-class Unit:
-    """The sizes of one ConvUnit call, and its kernels' launches."""
+class ConvLaunches:
+    """The sizes of one `ConvUnit` call, and its kernels' launches."""
 
     def __init__(self, x: Tensor, weight: Tensor, spec: ConvSpec) -> None:
         groups, self.batch, inputs, rows, columns, _ = x.shape
@@ -57,7 +55,7 @@ class Unit:
         self.spec, self.low = spec, 0.0 if spec.relu else -float("inf")
         self.sizes = (inputs, *framed, self.outputs, *out, height)
         self.frame = (rows, columns, top, left, spec.stride[0])
-        self.items = groups * -(-self.batch // kernels.CHUNK)
+        self.items = groups * -(-self.batch // conv_pieces.CHUNK)
         self.terms = inputs * height * self.width
         self.plane = out[0] * out[1] * LANES
         self.z_shape = self.y_shape = (groups, self.batch, self.outputs, *out, LANES)
@@ -77,14 +75,14 @@ class Unit:
         tail: tuple[Any, ...],
         ready: bool,
     ) -> None:
-        """Launch the convolution; `tail` is what `kernels.finish` takes where `ready`."""
+        """Launch the convolution; `tail` is what `conv_pieces.finish` takes where `ready`."""
         other, low, y, choice, before, batch, sizes, pool = tail
         stride = self.spec.stride[1]
-        tile = kernels.conv_tile(self.outputs, sizes[5], self.width, stride)
+        tile = conv_pieces.conv_tile(self.outputs, sizes[5], self.width, stride)
         padded = sizes[0] * sizes[1] * sizes[2] * LANES
         scratch = self.plane * (1 + self.outputs)
         launch(
-            layers.conv_forward(self.width, stride, *tile),
+            conv_kernels.conv_forward(self.width, stride, *tile),
             self.items,
             flat(x),
             flat(packed),
@@ -120,7 +118,7 @@ class Unit:
         mean = torch.empty(groups, self.outputs, LANES, dtype=torch.float64)
         variance = torch.empty_like(mean)
         launch(
-            plain.merge_moments,
+            array_kernels.merge_moments,
             groups,
             flat(moments),
             flat(mean),
@@ -145,7 +143,7 @@ class Unit:
         sums = torch.empty(self.y_shape[0] * self.batch, self.outputs, 2, LANES)
         size = self.y_shape[3] * self.y_shape[4]
         launch(
-            layers.gradient_sums,
+            conv_kernels.gradient_sums,
             self.items,
             flat(gradient),
             flat(y),
@@ -186,7 +184,7 @@ class Unit:
         direct = self.spec.stride == (1, 1) and top < height and left < self.width
         if self.spec.batch_statistics:
             b_grad = None  # stays zero, as batch statistics take any bias away again
-        block = kernels.exact_block(outputs, max(1, 24 // self.width))
+        block = conv_pieces.exact_block(outputs, max(1, 24 // self.width))
         frame, turned = (0, 0), None
         if x_grad is None:
             key = (1, 1, False)
@@ -194,16 +192,16 @@ class Unit:
             # The input gradient is a convolution of the framed gradient by turned weights.
             frame = (height - 1 - top, self.width - 1 - left)
             turned = packed.transpose(1, 2).flip(3, 4).contiguous()
-            key = (*kernels.conv_tile(inputs, self.frame[1], self.width, 1), False)
+            key = (*conv_pieces.conv_tile(inputs, self.frame[1], self.width, 1), False)
         else:
-            key = (kernels.exact_block(inputs, 3), kernels.exact_block(out_columns, 7), True)
+            key = (conv_pieces.exact_block(inputs, 3), conv_pieces.exact_block(out_columns, 7), True)
         again = z is None and centre is not None
-        tile = kernels.conv_tile(outputs, out_columns, self.width, stride) if again else (0, 0)
+        tile = conv_pieces.conv_tile(outputs, out_columns, self.width, stride) if again else (0, 0)
         shape = (out_rows + 2 * frame[0], out_columns + 2 * frame[1])
         start = (frame[0] * shape[1] + frame[1]) * LANES
         padded = inputs * rows * columns * LANES
         launch(
-            layers.conv_backward(self.width, stride, block, *key, *tile),
+            conv_kernels.conv_backward(self.width, stride, block, *key, *tile),
             self.items,
             flat(x),
             flat(packed),

@@ -1,4 +1,4 @@
-"""Turns a module into the list of steps that run many of it in a fast layout."""
+"""Lowers a module: a graph of its layers becomes a list of operations that run many of it in a fast layout."""
 
 import operator
 from collections.abc import Callable
@@ -21,10 +21,10 @@ _POOLS = (nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.MaxPool2d)
 
 
 @dataclass
-class Step:
+class Operation:
     """`run(params, training, memory, *values of sources)` gives the value called `name`.
 
-    `spent` names the values that no later step needs.
+    `spent` names the values that no later operation needs.
     """
 
     name: str
@@ -33,8 +33,12 @@ class Step:
     spent: list[str] = field(default_factory=list)
 
 
-def make_plan(module: nn.Module, layout: Layout) -> tuple[list[Step], str]:
-    """The steps and the name of the result; the value called "" is the input.
+def lower(module: nn.Module, layout: Layout) -> tuple[list[Operation], str]:
+    """The operations and the name of the result; the value called "" is the input.
+
+    Args:
+        module: The architecture; its own parameters are not used.
+        layout: How each kind of layer runs.
 
     Raises:
         NotImplementedError: some layer cannot run so.
@@ -48,28 +52,36 @@ def make_plan(module: nn.Module, layout: Layout) -> tuple[list[Step], str]:
         graph = _Tracer().trace(root)
     except Exception as error:  # the module's own code may fail in any way on a tracer
         raise NotImplementedError(f"cannot trace: {error}") from error
-    return _Planner(root, graph, layout).plan()
+    return _Lowering(root, graph, layout).result()
 
 
-def can_plan(module: nn.Module, layout: Layout) -> bool:
+def can_lower(module: nn.Module, layout: Layout) -> bool:
     """Whether every layer of the module can run in this layout."""
     try:
-        make_plan(module, layout)
+        lower(module, layout)
     except NotImplementedError:
         return False
     return True
 
 
-def follow(
-    plan: tuple[list[Step], str], params: dict[str, Tensor], training: bool | None, memory: Any, inputs: Tensor
+def execute(
+    lowered: tuple[list[Operation], str], params: dict[str, Tensor], training: bool | None, memory: Any, inputs: Tensor
 ) -> Tensor:
-    """The result of a plan's steps, done one after the other; `memory` is whatever the layout keeps between calls."""
-    steps, result = plan
+    """The result of a lowered module's operations, done one after the other.
+
+    Args:
+        lowered: What `lower` gave.
+        params: Stacked parameters and buffers, each `[models, *shape]`.
+        training: Whether normalisation uses batch statistics; None follows each layer's own flag.
+        memory: Whatever the layout keeps between calls.
+        inputs: Values of all models, in the layout's order of axes.
+    """
+    operations, result = lowered
     values = {"": inputs}
-    for step in steps:
-        given = [values[name] for name in step.sources]
-        values[step.name] = step.run(params, training, memory, *given)
-        for name in step.spent:
+    for operation in operations:
+        given = [values[name] for name in operation.sources]
+        values[operation.name] = operation.run(params, training, memory, *given)
+        for name in operation.spent:
             del values[name]
     return values[result]
 
@@ -79,15 +91,15 @@ class _Tracer(fx.Tracer):
         return type(module) is SpatialAttention or super().is_leaf_module(module, name)
 
 
-class _Planner:
+class _Lowering:
     def __init__(self, root: nn.Module, graph: fx.Graph, layout: Layout):
         self.layout = layout
         self.nodes = list(graph.nodes)
         self.modules = dict(root.named_modules())
-        self.taken: set[fx.Node] = set()  # nodes done by an earlier node's step
-        self.steps: dict[fx.Node, Step] = {}
+        self.taken: set[fx.Node] = set()  # nodes done by an earlier node's operation
+        self.operations: dict[fx.Node, Operation] = {}
 
-    def plan(self) -> tuple[list[Step], str]:
+    def result(self) -> tuple[list[Operation], str]:
         names: dict[fx.Node, str] = {}
         for node in self.nodes:
             if node.op == "placeholder":
@@ -96,16 +108,16 @@ class _Planner:
                 names[node] = ""
             elif node.op != "output" and node not in self.taken:
                 self._add(node)
-        steps = [self.steps[node] for node in self.nodes if node in self.steps]
+        operations = [self.operations[node] for node in self.nodes if node in self.operations]
         result = self.nodes[-1].args[0]
         if not isinstance(result, fx.Node):
             raise NotImplementedError("more than one output")
         inputs = {node.name: "" for node in names}
-        for step in steps:
-            step.sources = [inputs.get(name, name) for name in step.sources]
+        for operation in operations:
+            operation.sources = [inputs.get(name, name) for name in operation.sources]
         result = inputs.get(result.name, result.name)
-        _free_early(steps, result)
-        return steps, result
+        _free_early(operations, result)
+        return operations, result
 
     def _add(self, node: fx.Node) -> None:
         layer = self._layer(node)
@@ -113,13 +125,13 @@ class _Planner:
             self._add_conv(node, layer)
             return
         sources = _nodes(node.args)
-        run = self._plain(node, layer)
-        self.steps[node] = Step(node.name, [s.name for s in sources], run)
+        run = self._layer_function(node, layer)
+        self.operations[node] = Operation(node.name, [s.name for s in sources], run)
 
     def _layer(self, node: fx.Node) -> Any:  # torch takes every attribute of a module for a tensor or module
         return self.modules[str(node.target)] if node.op == "call_module" else None
 
-    def _plain(self, node: fx.Node, layer: Any) -> Callable[..., Tensor]:
+    def _layer_function(self, node: fx.Node, layer: Any) -> Callable[..., Tensor]:
         kind, prefix = type(layer), _prefix(node)
         if self._is_relu(node):
             return lambda params, training, memory, x: torch.relu(x)
@@ -176,7 +188,7 @@ class _Planner:
         return users[0] if len(users) == 1 and users[0] not in self.taken else None
 
     def _add_conv(self, node: fx.Node, conv: nn.Conv2d) -> None:
-        """One step for a convolution and as many of its followers as ConvUnit takes."""
+        """One operation for a convolution and as many of its followers as ConvUnit takes."""
         spec, sources, norm, last = _conv_spec(conv), _nodes(node.args), None, node
         follower = self._next(last)
         if follower and type(self._layer(follower)) is nn.BatchNorm2d:
@@ -202,7 +214,7 @@ class _Planner:
         self._take(node, last)
         prefixes = _prefix(node), norm_prefix if norm else ""
         run = partial(_conv_unit, self.layout.conv, spec, norm, prefixes)
-        self.steps[last] = Step(last.name, [s.name for s in sources], run)
+        self.operations[last] = Operation(last.name, [s.name for s in sources], run)
 
     def _take(self, node: fx.Node, last: fx.Node) -> None:
         while node is not last:
@@ -220,11 +232,11 @@ def _prefix(node: fx.Node) -> str:
     return f"{name}." if name else ""
 
 
-def _free_early(steps: list[Step], result: str) -> None:
+def _free_early(operations: list[Operation], result: str) -> None:
     seen = {result}
-    for step in reversed(steps):
-        step.spent = [name for name in dict.fromkeys(step.sources) if name not in seen]
-        seen.update(step.spent)
+    for operation in reversed(operations):
+        operation.spent = [name for name in dict.fromkeys(operation.sources) if name not in seen]
+        seen.update(operation.spent)
 
 
 def _fits_norm(norm: Any) -> bool:

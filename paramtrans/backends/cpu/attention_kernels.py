@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 from numba.extending import overload
 
-from paramtrans.backends.cpu.kernels import OPTIONS
+from paramtrans.backends.cpu.conv_pieces import OPTIONS
 from paramtrans.backends.cpu.tiles import add_tile, multiply_tile, row_tile, store_tile, taps, zeros
 from paramtrans.backends.cpu.vectors import LANES, add, at_least, claim, div, exp2, fma, load, mul, splat, store, sub
 

@@ -6,7 +6,7 @@ from functools import cache
 
 from numba import njit
 
-from paramtrans.backends.cpu.kernels import OPTIONS
+from paramtrans.backends.cpu.conv_pieces import OPTIONS
 from paramtrans.backends.cpu.tiles import add_tile, store_tile, taps, zeros
 from paramtrans.backends.cpu.vectors import LANES, claim
 

@@ -91,38 +91,40 @@ class ConvUnit(Function):
         by_batch, pooled = spec.batch_statistics, spec.pool is not None
         wanted = spec.record and any(ctx.needs_input_grad)
         keep = wanted and any(ctx.needs_input_grad[4:6])  # what enters the normalisation, for its own gradients
-        found = None if by_batch or not spec.normed else _fixed(sizes, x, gamma, beta, mean, variance, spec.epsilon)
+        statistics = (
+            None if by_batch or not spec.normed else _fixed(sizes, x, gamma, beta, mean, variance, spec.epsilon)
+        )
         if other is not None and other.shape[2:] != (sizes.outputs, *sizes.pooled):
             raise ValueError(f"cannot add {tuple(other.shape)} to {(*x.shape[:2], sizes.outputs, *sizes.pooled)}")
         if pooled and not wanted and not by_batch:
-            return _pooled(sizes, x, weight, bias, found, spec.relu)
+            return _pooled(sizes, x, weight, bias, statistics, spec.relu)
         at_once = not by_batch and not keep and not pooled
-        y, part = _convolved(sizes, x, weight, bias, found, other, spec, at_once)
+        y, part = _convolved(sizes, x, weight, bias, statistics, other, spec, at_once)
         if by_batch:
-            found = _combined(sizes, part, gamma, beta, mean, variance, spec)
-        z, choice = (y, None) if at_once else _finished(sizes, y, found, other, spec)
+            statistics = _combined(sizes, part, gamma, beta, mean, variance, spec)
+        z, choice = (y, None) if at_once else _finished(sizes, y, statistics, other, spec)
         if wanted:
             entering = y if by_batch or keep else None
-            ctx.save_for_backward(x, weight, entering, z if spec.relu and not pooled else None, choice, found)
+            ctx.save_for_backward(x, weight, entering, z if spec.relu and not pooled else None, choice, statistics)
             ctx.sizes, ctx.spec = sizes, spec
         return z
 
     @staticmethod
     def backward(ctx: Any, dz: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, y, z, choice, found = ctx.saved_tensors
+        x, weight, y, z, choice, statistics = ctx.saved_tensors
         sizes, spec, dz = ctx.sizes, ctx.spec, dz.contiguous()
         for_x, for_other, for_weight, for_bias, for_gamma, for_beta = ctx.needs_input_grad[:6]
         pooling = (*sizes.pool, spec.relu, spec.pool is not None)
-        known = dz, z, choice, y, found
+        saved = dz, z, choice, y, statistics
         sums = None
         if y is not None:
             grid = sizes.grid(sizes.out, sizes.outputs, BLOCK)
             part = x.new_empty(sizes.models, grid[0], sizes.outputs, 2)
             gathered = sizes.empty(x, sizes.out) if spec.pool is not None else None
-            kernels.backward_sums[grid](*known, part, gathered, *sizes.of_output(), *pooling, BLOCK)
+            kernels.backward_sums[grid](*saved, part, gathered, *sizes.of_output(), *pooling, BLOCK)
             sums = part.sum(1)
             if gathered is not None:  # from here on there is neither pooling nor ReLU
-                known, pooling, sizes = (gathered, None, None, y, found), NOT_POOLED, sizes.before_pooling()
+                saved, pooling, sizes = (gathered, None, None, y, statistics), NOT_POOLED, sizes.before_pooling()
         how = spec.normed, spec.batch_statistics
         d = dother = None
         if for_x or for_bias or for_other:
@@ -130,10 +132,10 @@ class ConvUnit(Function):
             dother = torch.empty_like(d) if for_other else None
             grid = sizes.grid(sizes.out, sizes.outputs, BLOCK)
             gradients.apply[grid](
-                *known, sums, d, dother, *sizes.of_output(), *pooling, *how, dother is not None, BLOCK
+                *saved, sums, d, dother, *sizes.of_output(), *pooling, *how, dother is not None, BLOCK
             )
         dx = _input_gradient(sizes, x, weight, d) if for_x and d is not None else None
-        dw = _weight_gradient(sizes, x, weight, d, known, sums, pooling, how) if for_weight else None
+        dw = _weight_gradient(sizes, x, weight, d, saved, sums, pooling, how) if for_weight else None
         db = d.sum((1, 3, 4)) if for_bias and d is not None else None
         dbeta, dgamma = (None, None) if sums is None else sums.unbind(-1)
         return dx, dother, dw, db, dgamma if for_gamma else None, dbeta if for_beta else None, None, None, None
@@ -167,13 +169,13 @@ def _convolved(
     at_once: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """What the convolution gives, with all that follows it where that goes `at_once`; and statistics of tiles."""
-    y, own = sizes.empty(x, sizes.out), together(sizes.outputs, 8)
-    grid = sizes.grid(sizes.out, sizes.outputs // own, CONV_BLOCK)
+    y, channels = sizes.empty(x, sizes.out), together(sizes.outputs, 8)
+    grid = sizes.grid(sizes.out, sizes.outputs // channels, CONV_BLOCK)
     part = x.new_empty(sizes.models, grid[0], sizes.outputs, 2) if spec.batch_statistics else None
     flags = (fixed is not None, other is not None, spec.relu) if at_once else (False, False, False)
     bias = None if bias is None else bias.contiguous()
     kernels.conv_forward[grid](
-        x, weight, bias, fixed, other, y, part, *sizes.of_input(), own, *sizes.conv,
+        x, weight, bias, fixed, other, y, part, *sizes.of_input(), channels, *sizes.conv,
         bias is not None, *flags, part is not None, CONV_BLOCK,
     )  # fmt: skip
     return y, part
@@ -181,10 +183,10 @@ def _convolved(
 
 def _pooled(sizes: Sizes, x: Tensor, weight: Tensor, bias: Tensor | None, fixed: Tensor | None, relu: bool) -> Tensor:
     """All in one pass."""
-    z, own = sizes.empty(x, sizes.pooled), together(sizes.outputs, 8)
+    z, channels = sizes.empty(x, sizes.pooled), together(sizes.outputs, 8)
     bias = None if bias is None else bias.contiguous()
-    kernels.conv_pool[sizes.grid(sizes.pooled, sizes.outputs // own, BLOCK)](
-        x, weight, bias, fixed, z, *sizes.of_input(), *sizes.pooled, own, *sizes.conv, *sizes.pool,
+    kernels.conv_pool[sizes.grid(sizes.pooled, sizes.outputs // channels, BLOCK)](
+        x, weight, bias, fixed, z, *sizes.of_input(), *sizes.pooled, channels, *sizes.conv, *sizes.pool,
         bias is not None, fixed is not None, relu, BLOCK,
     )  # fmt: skip
     return z
@@ -201,35 +203,35 @@ def _combined(
 ) -> Tensor:
     """Statistics of the batch, `[m, out, 4]`; running ones are moved."""
     assert part is not None
-    found, tiles = part.new_empty(sizes.models, sizes.outputs, 4), part.shape[1]
+    statistics, tiles = part.new_empty(sizes.models, sizes.outputs, 4), part.shape[1]
     gamma, beta, *running = (None if t is None else t.contiguous() for t in (gamma, beta, mean, variance))
     kernels.combine[(sizes.models, sizes.outputs)](
-        part, gamma, beta, *running, found, tiles, sizes.batch * prod(sizes.out), spec.epsilon, spec.momentum,
+        part, gamma, beta, *running, statistics, tiles, sizes.batch * prod(sizes.out), spec.epsilon, spec.momentum,
         gamma is not None, mean is not None, CONV_BLOCK, 1 << (tiles - 1).bit_length(),
     )  # fmt: skip
     for given, moved in zip((mean, variance), running, strict=True):
         if given is not None and moved is not None and moved is not given:
             given.copy_(moved)
-    return found
+    return statistics
 
 
 def _finished(
-    sizes: Sizes, y: Tensor, found: Tensor | None, other: Tensor | None, spec: ConvSpec
+    sizes: Sizes, y: Tensor, statistics: Tensor | None, other: Tensor | None, spec: ConvSpec
 ) -> tuple[Tensor, Tensor | None]:
     """What follows the convolution, and what pooling chose."""
     z, pooled = sizes.empty(y, sizes.pooled), spec.pool is not None
     choice = sizes.empty(y, sizes.pooled, dtype=torch.uint8) if pooled else None
     kernels.finish[sizes.grid(sizes.pooled, sizes.outputs, BLOCK)](
-        y, found, other, z, choice, *sizes.of_output(), *sizes.pool,
-        found is not None, other is not None, spec.relu, pooled, BLOCK,
+        y, statistics, other, z, choice, *sizes.of_output(), *sizes.pool,
+        statistics is not None, other is not None, spec.relu, pooled, BLOCK,
     )  # fmt: skip
     return z, choice
 
 
 def _input_gradient(sizes: Sizes, x: Tensor, weight: Tensor, d: Tensor) -> Tensor:
-    dx, own = torch.empty_like(x), together(sizes.inputs, 8)
-    grid = sizes.grid((sizes.height, sizes.width), sizes.inputs // own, CONV_BLOCK)
-    gradients.input_gradient[grid](d, weight, dx, *sizes.of_input(), own, *sizes.conv, CONV_BLOCK)
+    dx, channels = torch.empty_like(x), together(sizes.inputs, 8)
+    grid = sizes.grid((sizes.height, sizes.width), sizes.inputs // channels, CONV_BLOCK)
+    gradients.input_gradient[grid](d, weight, dx, *sizes.of_input(), channels, *sizes.conv, CONV_BLOCK)
     return dx
 
 
@@ -238,19 +240,19 @@ def _weight_gradient(
     x: Tensor,
     weight: Tensor,
     d: Tensor | None,
-    known: tuple[Tensor | None, ...],
+    saved: tuple[Tensor | None, ...],
     sums: Tensor | None,
     pooling: tuple[Any, ...],
     how: tuple[bool, bool],
 ) -> Tensor:
     block = 128
-    own = together(sizes.outputs, max(1, LARGEST // prod(sizes.kernel)))
-    groups = sizes.inputs * (sizes.outputs // own)
+    channels = together(sizes.outputs, max(1, LARGEST // prod(sizes.kernel)))
+    groups = sizes.inputs * (sizes.outputs // channels)
     tiles = -(-sizes.batch * prod(sizes.out) // block)
     splits = max(1, min(tiles // 8, PROGRAMS // (sizes.models * groups)))
     part = x.new_empty(sizes.models, splits, *weight.shape[1:])
     gradients.weight_gradient[(splits, sizes.models, groups)](
-        x, d, *known, sums, part, *sizes.of_input(), *sizes.pooled, -(-tiles // splits), own, *sizes.conv, *pooling,
-        *how, d is not None, block,
+        x, d, *saved, sums, part, *sizes.of_input(), *sizes.pooled, -(-tiles // splits), channels, *sizes.conv,
+        *pooling, *how, d is not None, block,
     )  # fmt: skip
     return part.sum(1)

@@ -1,8 +1,8 @@
 # mypy: ignore-errors
 # This is Numba's language: it works out all types itself, and intrinsics take other arguments than they show.
-"""Numba kernels for whole layers, made from the pieces in paramtrans.backends.cpu.kernels.
+"""Numba kernels for whole layers, made from the pieces in paramtrans.backends.cpu.conv_pieces.
 
-The makers compile one kernel per kernel width, stride and tile; every other size is an
+Its functions compile one kernel per kernel width, stride and tile; every other size is an
 ordinary argument. Empty arrays stand for what is not there or not wanted.
 """
 
@@ -10,7 +10,7 @@ from functools import cache
 
 from numba import njit
 
-from paramtrans.backends.cpu.kernels import (
+from paramtrans.backends.cpu.conv_pieces import (
     CHUNK,
     OPTIONS,
     _convolve,

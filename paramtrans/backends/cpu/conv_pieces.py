@@ -171,19 +171,19 @@ def _total(z, start, size, mean, power):
     """The sum of one plane's (z - mean), or of its squares for power 2."""
     # Four sums at once, as each addition waits for the last one to the same sum.
     a, b, c, d = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
-    one = splat(1.0)
+    ones = splat(1.0)
     whole = start + size // 4 * 4 * LANES
     for n in range(start, whole, 4 * LANES):
         p, q = sub(load(z, n), mean), sub(load(z, n + LANES), mean)
         r, s = sub(load(z, n + 2 * LANES), mean), sub(load(z, n + 3 * LANES), mean)
         squares = power == 2
-        a = fma(p, p if squares else one, a)
-        b = fma(q, q if squares else one, b)
-        c = fma(r, r if squares else one, c)
-        d = fma(s, s if squares else one, d)
+        a = fma(p, p if squares else ones, a)
+        b = fma(q, q if squares else ones, b)
+        c = fma(r, r if squares else ones, c)
+        d = fma(s, s if squares else ones, d)
     for n in range(whole, start + size * LANES, LANES):
         p = sub(load(z, n), mean)
-        a = fma(p, p if power == 2 else one, a)
+        a = fma(p, p if power == 2 else ones, a)
     return add(add(a, b), add(c, d))
 
 
