@@ -21,6 +21,7 @@ from paramtrans.networks import architectures, parameter_files
 from paramtrans.networks.activations import Inputs, call, first_examples
 from paramtrans.networks.blocks import put
 from paramtrans.networks.graph.narrow import Setting
+from paramtrans.networks.losses import Losses
 from paramtrans.networks.narrowing import NarrowedGroup, rebuild
 from paramtrans.networks.parts import put_part
 from paramtrans.networks.replacing import ReplacedPart
@@ -55,8 +56,10 @@ class Replaced:
     target_kind: str
     """Name of the adapter of what stands there now."""
     feature_error: float | None = None
-    """Mean squared change of what leaves the block, over the variance of what left it, on the calibration inputs and
-    behind the blocks translated before it; 1 is as bad as a constant. None: translated without inputs."""
+    """Mean squared change of what leaves the block, over the variance of what left it, on calibration inputs kept aside
+    and behind the blocks translated before it; 1 is as bad as a constant. None: translated without inputs."""
+    held_out: bool | None = None
+    """Whether that is of inputs that nothing was fitted to. None: without inputs, or not known."""
 
 
 class _Block(BaseOptions):
@@ -69,6 +72,7 @@ class _Block(BaseOptions):
     target: dict[str, Any]
     target_kind: str | None = None
     feature_error: float | None = None
+    held_out: bool | None = None
 
     def replaced(self) -> Replaced:
         return Replaced(**{**self.model_dump(), "target_kind": self.target_kind or self.kind})
@@ -82,6 +86,7 @@ class _Group(BaseOptions):
     units: tuple[int, int]
     parameters: tuple[int, int]
     feature_error: float | None = None
+    held_out: bool | None = None
 
     def replaced(self) -> NarrowedGroup:
         return NarrowedGroup(**self.model_dump())
@@ -125,14 +130,18 @@ class _Record(BaseOptions):
     architecture: str | None
     blocks: tuple[_Group | _Part | _Block, ...]
     sizes: tuple[_Size, ...] = ()
+    losses: Losses | None = None
     bytes: int
     sha256: str
 
 
-def save_translated(network: nn.Module, path: Path | str, architecture: str | None = None) -> None:
+def save_translated(
+    network: nn.Module, path: Path | str, architecture: str | None = None, losses: Losses | None = None
+) -> None:
     """Write what `translate` returned to `path` (safetensors) and `path` + `.json`, for `load_translated`.
 
-    `architecture` says what the untranslated network is made by, as `paramtrans.networks.architectures.build` takes it.
+    `architecture` says what the untranslated network is made by, as `paramtrans.networks.architectures.build` takes it;
+    `losses`, as `measure_losses` gives them, are written beside.
     """
     replaced = getattr(network, ATTRIBUTE, None)
     if replaced is None:
@@ -144,6 +153,8 @@ def save_translated(network: nn.Module, path: Path | str, architecture: str | No
         "blocks": [asdict(block) for block in replaced],
         "sizes": [asdict(size) for size in getattr(network, SIZES, ())],
     }
+    if losses is not None:
+        record["losses"] = losses.model_dump(mode="json", exclude={"blocks"})
     _check_written(Path(path), record)
     sealed_params.save_params(Path(path), dict(network.state_dict()), record)
 

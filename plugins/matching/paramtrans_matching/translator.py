@@ -37,8 +37,9 @@ class MatchingOptions(BaseOptions):
 
     steps: PositiveInt = 300
     """Adam steps."""
-    lr: PositiveFloat = 0.02
-    """Learning rate at the start; it falls to zero along a cosine."""
+    lr: PositiveFloat | None = None
+    """Learning rate at the start; it falls to zero along a cosine. By default, for each model, what does best in its
+    first steps on probes kept aside: of rates relative to the mean square of each tensor, or none."""
     batch: PositiveInt = 64
     """Probes in a step, other ones in each until all have had their turn; of blocks that compute each position alone,
     positions."""
