@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+# Files go to workers whole, as what their tests share is made once for each, and in order: the long ones come first.
+PYTEST := -m pytest -n auto --dist loadscope --no-loadscope-reorder
 # Tests of single parts, and every component once against what its kind promises.
 FAST := -m "not (slow or pipeline or thorough or kernels or docs or distributed or browser)" tests/unit tests/testing plugins
 
@@ -12,13 +14,13 @@ demo: $(VENV)/installed
 
 # All but sweeps over zoos, random networks and full counts, which `make test-slow` runs.
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n auto -m "not slow"
+	$(BIN)/python $(PYTEST) -m "not slow"
 
 test-fast: $(VENV)/installed
-	$(BIN)/python -m pytest -n auto $(FAST)
+	$(BIN)/python $(PYTEST) $(FAST)
 
 test-slow: $(VENV)/installed
-	$(BIN)/python -m pytest -n auto -m slow
+	$(BIN)/python $(PYTEST) -m slow
 
 # The fast tests against the wheel, outside the checkout, on any Python: make test-wheel ON=python3.13
 test-wheel: $(VENV)/installed
@@ -54,7 +56,7 @@ trust: $(VENV)/installed
 
 # Lines and branches that the tests run.
 coverage: $(VENV)/installed
-	$(BIN)/python -m pytest -n auto --cov --cov-report=term:skip-covered
+	$(BIN)/python $(PYTEST) --cov --cov-report=term:skip-covered
 
 # Resolve the dependencies anew, for every platform, with hashes and without addresses. Needs uv.
 lock:

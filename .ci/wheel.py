@@ -41,7 +41,8 @@ def main(arguments: list[str]) -> int:
         if not Path(do([inside, "-c", place], cwd=checks).strip()).is_relative_to(folder / "venv"):
             raise SystemExit("the tests would import something else than the wheel")
         ready = time.monotonic()
-        status = subprocess.run([inside, "-m", "pytest", "-n", "auto", *tests], cwd=checks, env=outside()).returncode
+        command = [inside, "-m", "pytest", "-n", "auto", "--dist", "loadscope", *tests]
+        status = subprocess.run(command, cwd=checks, env=outside()).returncode
         done = time.monotonic()
         print(f"the wheel on {python}: installed in {ready - begun:.0f} s, tested in {done - ready:.0f} s", flush=True)
         return status

@@ -30,7 +30,7 @@ def initial(build: Callable[[], nn.Module], seeds: Sequence[int], device: torch.
     states = []
     for seed in seeds:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # not those of all devices, each of which notes a stack trace
             module = build()
             state = module.state_dict()
         states.append({spec.name: state[spec.name] for spec in tensor_specs(module)})

@@ -8,7 +8,7 @@ from paramtrans.api import stacking as stacks
 from paramtrans.api.adapter import BlockAdapter
 from paramtrans.errors import SpecMismatch
 from paramtrans.testing.check import Subject, check, differing, expect, named
-from paramtrans.testing.samples import context
+from paramtrans.testing.samples import context, partners
 from paramtrans.testing.translators import Pair, built, described, is_learned, pairs, reloaded, translated
 from paramtrans.translators.base import LearnedTranslator
 
@@ -22,7 +22,7 @@ def families_stand_beside_each_other(subject: Subject) -> None:
     """With families added it writes blocks of each, at any of their sizes, and the same once saved and loaded; a family
     that was not added is refused, with `SpecMismatch`."""
     source = pairs(subject)[0].source
-    targets = [pair.target for pair in pairs(subject) if pair.source is source]
+    targets = [target for target in partners(subject, every_trial=True) if _writes(subject, source, target)]
     first, *others = _of_different_families(subject, source, targets)
     several = built(subject, source, first, further=others[:-1])
     loaded = reloaded(subject, several.translator)
@@ -54,6 +54,14 @@ def _of_different_families(
         if not any(_fits(subject.create(source, family), source, target) for family in families):
             families.append(target)
     return families
+
+
+def _writes(subject: Subject, source: BlockAdapter, target: BlockAdapter) -> bool:
+    try:
+        subject.create(source, target)
+    except SpecMismatch:
+        return False
+    return True
 
 
 def _fits(translator: LearnedTranslator, source: BlockAdapter, target: BlockAdapter) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, ClassVar
 
 import torch
@@ -84,6 +84,11 @@ def trials(cls: Any, kind: str, given: Mapping[str, Any] | None = None) -> list[
 
 def randomised(adapter: BlockAdapter, count: int = MODELS, seed: int = 0) -> Params:
     """Blocks far from their defaults: normalisation, statistics too, and whatever else begins as a constant."""
+    return copied(_randomised(adapter, count, seed))
+
+
+@lru_cache(maxsize=1000)
+def _randomised(adapter: BlockAdapter, count: int, seed: int) -> Params:
     params = initial(adapter.module, range(seed, seed + count))
     generator = torch.Generator().manual_seed(seed)
     for tensor in adapter.spec.tensors:

@@ -1,4 +1,4 @@
-"""Checks of translators, on every pair of blocks that they say they can translate."""
+"""Checks of translators, on pairs in which every block that they can translate has a part."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def built(
     further: Sequence[BlockAdapter] = (),
 ) -> Pair:
     """A translator whose statistics are set and whose weights have left their start, which may be a mere template."""
-    given, started_on = hosts(source, None, count), hosts(source, None, 8)
     with drawing(seed):
-        translator = subject.create(source, target)
+        translator = subject.create(source, target)  # first, as most pairs that it refuses are refused here
+        given, started_on = hosts(source, None, count), hosts(source, None, 8)
         if isinstance(translator, LearnedTranslator):
             for other in further:
                 translator.add_family(other)
@@ -91,26 +91,43 @@ def surroundings(pair: Pair, index: tuple[int, ...] = (0, 1, 2)) -> Context:
     return replace(pair.context, hosts=in_own_memory(pair.hosts)).pick(index)
 
 
-def _attempts(subject: Subject) -> tuple[list[Pair], dict[str, str]]:
-    """The pairs it translates, and what it answers to the others."""
-    every, first = partners(subject, every_trial=True), partners(subject)
-    wanted = [(s, t) for s in first for t in first]
-    wanted += [(s, first[0]) for s in every] + [(first[0], t) for t in every]
+def attempts(subject: Subject, all_pairs: bool = False) -> tuple[list[Pair], dict[str, str]]:
+    """The pairs it translates, and what it answers to others.
+
+    Each block in each of its trials is a source once and a target once, where it can be. Every pair takes minutes, and
+    is tried where `all_pairs` says so.
+    """
     taken: list[Pair] = []
     answers: dict[str, str] = {}
-    for source, target in dict.fromkeys(wanted):
+    sources: set[BlockAdapter] = set()
+    targets: set[BlockAdapter] = set()
+    for source, target in _candidates(subject):
+        if not all_pairs and source in sources and target in targets:
+            continue
         try:
             pair = built(subject, source, target)
             translated(pair)
             taken.append(pair)
+            sources.add(source)
+            targets.add(target)
         except Exception as error:  # which kind it is, `refuses_clearly` looks at
             answers[f"{described(source)} → {described(target)}"] = f"{type(error).__name__}: {error}"
     return taken, answers
 
 
+def _candidates(subject: Subject) -> list[tuple[BlockAdapter, BlockAdapter]]:
+    """Pairs of blocks to try it with; first those that show every block on both sides soonest."""
+    every, first = partners(subject, every_trial=True), partners(subject)
+    half = len(every) // 2
+    wanted = list(zip(every, every[half:] + every[:half], strict=True))
+    wanted += [(s, t) for s in first for t in first]
+    wanted += [(s, first[0]) for s in every] + [(first[0], t) for t in every]
+    return list(dict.fromkeys(wanted))
+
+
 def pairs(subject: Subject) -> list[Pair]:
-    """All pairs of blocks that it translates."""
-    taken, _ = subject.once("attempts", lambda: _attempts(subject))
+    """Pairs of blocks that it translates."""
+    taken, _ = subject.once("attempts", lambda: attempts(subject))
     return taken
 
 
@@ -127,7 +144,7 @@ def is_learned(subject: Subject) -> bool:
 @check("translator")
 def refuses_clearly(subject: Subject) -> None:
     """It translates some pair of blocks, and answers to any other with `SpecMismatch`."""
-    taken, answers = subject.once("attempts", lambda: _attempts(subject))
+    taken, answers = subject.once("attempts", lambda: attempts(subject))
     unclear = {pair: said for pair, said in answers.items() if not said.startswith(SpecMismatch.__name__)}
     expect(not unclear, "SpecMismatch for blocks it cannot translate", next(iter(unclear.items()), None))
     expect(bool(taken), "some pair of blocks that it translates", f"none: {next(iter(answers.items()), None)}")

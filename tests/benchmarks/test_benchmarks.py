@@ -13,13 +13,16 @@ ROOT = Path(__file__).parents[2]
 FIELDS = {"name", "against", "ratio", "spread", "unit", "ours", "theirs", "device"}
 
 
-def test_every_row_is_measured_and_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("only", "count"), [(("--only", "reading"), 1), pytest.param((), 9, marks=pytest.mark.slow)], ids=["one", "all"]
+)
+def test_every_row_is_measured_and_written(tmp_path: Path, only: tuple[str, ...], count: int) -> None:
     out = tmp_path / "benchmarks.json"
-    command = [sys.executable, "-m", "benchmarks", "--pico", "--out", str(out)]
+    command = [sys.executable, "-m", "benchmarks", "--pico", *only, "--out", str(out)]
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert finished.returncode == 0, finished.stderr
     rows = json.loads(out.read_text())
-    assert len(rows) == 9 and len({(row["name"], row["against"]) for row in rows}) == 9
+    assert len(rows) == len({(row["name"], row["against"]) for row in rows}) == count
     for row in rows:
         assert "load" in row["device"]  # what else the machine did
         assert row.keys() == FIELDS
@@ -30,9 +33,9 @@ def test_every_row_is_measured_and_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("program", "small", "count"),
     [
-        ("growth", ["--steps", "1", "--hosts", "1"], 3),
+        pytest.param("growth", ["--steps", "1", "--hosts", "1"], 3, marks=pytest.mark.slow),
         ("store_scale", ["--pairs", "64"], 6),
-        ("features", ["--images", "128", "--rounds", "1"], 1),
+        pytest.param("features", ["--images", "128", "--rounds", "1"], 1, marks=pytest.mark.slow),
     ],
 )
 def test_every_table_is_measured_and_written(tmp_path: Path, program: str, small: list[str], count: int) -> None:

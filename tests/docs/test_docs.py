@@ -20,13 +20,14 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 import textwrap
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
+from tests.support import warm
 
 pytestmark = pytest.mark.docs
 
@@ -54,15 +55,8 @@ class Page:
         """Python in the page's folder, which is importable as after an editable installation."""
         self.site.mkdir(exist_ok=True)
         path = os.pathsep.join([str(self.folder), str(self.site)])
-        return subprocess.run(
-            [sys.executable, *arguments],
-            env={**os.environ, "PYTHONPATH": path, "COLUMNS": "110", "NO_COLOR": "1", "PYTEST_ADDOPTS": ""},
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=500,
-            check=False,
-        )
+        env = {**os.environ, "PYTHONPATH": path, "COLUMNS": "110", "NO_COLOR": "1", "PYTEST_ADDOPTS": ""}
+        return warm.python(arguments, env, self.folder, timeout=500)
 
     def command(self, line: str) -> str:
         """What a command of a transcript prints."""
@@ -147,7 +141,11 @@ def _info(text: str) -> dict[str, str]:
     return dict(re.findall(r'(\w+)="((?:\\"|[^"])*)"', text))
 
 
-@pytest.mark.parametrize("name", RUN)
+SLOW = pytest.mark.slow
+"""For the page that trains two networks: minutes."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=SLOW) if n == "docs/networks.md" else n for n in RUN])
 def test_a_page_shows_what_its_code_does(name: str, tmp_path: Path) -> None:
     text = (ROOT / name).read_text()
     folder = tmp_path / "page"

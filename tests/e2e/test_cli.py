@@ -19,6 +19,7 @@ import pytest
 from paramtrans import load_translator
 from paramtrans.cli.main import main
 from paramtrans.plugins import Plugins
+from tests.support import warm
 
 SUPPORT = Path(__file__).parents[1] / "support"
 METHODS = {"source", "trained_target", "translated"}
@@ -46,9 +47,8 @@ class Shell:
         )
 
     def do(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        process = self.start(*arguments)
-        out, err = process.communicate(timeout=300)
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+        env = {**os.environ, "PARAMTRANS_CACHE": str(self.path / "cache")}
+        return warm.python(["-m", "paramtrans.cli.main", *arguments], env, self.path, timeout=300)
 
 
 @pytest.fixture

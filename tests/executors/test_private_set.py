@@ -98,6 +98,8 @@ def short() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.slow
+@pytest.mark.distributed
 def test_a_private_set_trains_a_zoo_on_a_ray_cluster(support: Path, short: Path) -> None:
     pytest.importorskip("ray")
     done = subprocess.run(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from paramtrans.errors import ConfigError, StoreError
 from paramtrans.plugins.scaffold import new_plugin, rendered
 from paramtrans.plugins.scaffold_kinds import NAMES
+from tests.support import warm
 
 SUPPORT = Path(__file__).parents[1] / "support"
 FILES = {
@@ -29,15 +29,8 @@ FILES = {
 
 def python(*arguments: str | Path, site: Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Python in a process that sees what is installed in `site`, beside this environment."""
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")]), **environment},
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
+    path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
+    return warm.python([*map(str, arguments)], {**os.environ, "PYTHONPATH": path, **environment}, cwd, timeout=500)
 
 
 def test_a_new_plugin_is_installed_passes_its_own_tests_and_is_checked(tmp_path: Path) -> None:

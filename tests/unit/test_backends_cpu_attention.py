@@ -110,7 +110,11 @@ def attention_one_by_one(given: State, _: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("models", [1, 3, 17])
-@pytest.mark.parametrize("widths", [(1, 1), (3, 3), (6, 6), (8, 8), (3, 8)])
+@pytest.mark.parametrize(
+    "widths",
+    [(3, 8), *(pytest.param(both, marks=pytest.mark.slow) for both in [(1, 1), (3, 3), (6, 6), (8, 8)])],
+    ids=str,
+)
 @pytest.mark.parametrize("shape", [(2, 2), (5, 5), (14, 14), (1, 1), (1, 7), (3, 16), (1, 145)])
 def test_matches_single_models_in_float64(shape: tuple[int, int], widths: tuple[int, int], models: int) -> None:
     wanted = attention_results(attention_one_by_one, models, shape, widths, double=True)

@@ -56,6 +56,7 @@ def losses(outputs: Tensor, labels: Tensor) -> Tensor:
     return cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape).mean(1)
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("name", HOSTS)
 def test_gradients_of_a_step(name: str) -> None:
     build = HOSTS[name]
@@ -74,6 +75,7 @@ def test_gradients_of_a_step(name: str) -> None:
             assert error < 1e-5, (key, error)
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("name", HOSTS)
 def test_five_steps(name: str) -> None:
     build = HOSTS[name]
@@ -100,6 +102,7 @@ def test_five_steps(name: str) -> None:
             assert torch.allclose(params[spec.name][i], module.state_dict()[spec.name], rtol=1e-3, atol=1e-5), spec.name
 
 
+@pytest.mark.kernels
 def test_hosts_in_one_piece_compute_what_their_parts_do(tiny_config: Callable[..., Config]) -> None:
     builder = Builder(tiny_config(), components())
     whole = initial(lambda: network(builder.task, builder.source), [1, 2, 3])

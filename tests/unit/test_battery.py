@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from pydantic import ValidationError
 
+import paramtrans.testing.translators as translators
 from paramtrans.api.adapter import BlockAdapter
 from paramtrans.api.modules import initial
 from paramtrans.api.probes import ProbeCase
@@ -41,6 +43,15 @@ HELPED = {("task", "fashion_mnist"), ("task", "usps"), ("translator", "trained")
 """What cannot be tried without help: a download, a run that is finished, a cluster."""
 
 test_conformance = conformance("paramtrans")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [entry.name for entry in REGISTRY.of_kind("translator")])
+def test_every_pair_of_blocks_is_translated_as_declared_or_refused(name: str) -> None:
+    for subject in subjects(name, kind="translator"):
+        subject.once("attempts", partial(translators.attempts, subject, all_pairs=True))
+        translators.refuses_clearly(subject)
+        translators.writes_what_is_declared(subject)
 
 
 def test_every_component_is_tried_but_those_that_need_help() -> None:

@@ -61,6 +61,7 @@ def trained(tmp_path: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in (tmp_path / "cache" / "zoos").rglob("*.safetensors")}
 
 
+@pytest.mark.pipeline
 def test_changed_code_is_trained_anew_and_said(
     again: Callable[..., RunResult], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -77,6 +78,7 @@ def test_changed_code_is_trained_anew_and_said(
     assert again("one", source=("nn.ReLU", "nn.Tanh"), fresh=True).methods
 
 
+@pytest.mark.pipeline
 def test_changed_data_are_trained_on_anew(
     again: Callable[..., RunResult], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -102,6 +104,7 @@ def test_rounding_is_no_other_code_and_another_version_is_said() -> None:
     assert fingerprint.difference(then, now) == "source computes something else now (acme 1 then, acme 2 now)"
 
 
+@pytest.mark.pipeline
 def test_a_run_that_goes_on_under_other_versions_says_so(
     again: Callable[..., RunResult], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -339,6 +339,7 @@ def test_a_translated_network_is_saved_and_rebuilt_and_a_strangers_record_is_bou
             paramtrans.load_translated(path, sequential(Packed(), Gated()))
 
 
+@pytest.mark.thorough
 def test_a_real_language_model_with_grouped_queries_and_rotary_positions() -> None:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
@@ -358,12 +359,13 @@ def test_a_real_language_model_with_grouped_queries_and_rotary_positions() -> No
 DENSE = pytest.param("densenet121", marks=pytest.mark.slow)  # 120 groups of concatenated channels
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "efficientnet_b0", DENSE])
 def test_real_networks_of_timm(name: str) -> None:
     timm = pytest.importorskip("timm")
     torch.manual_seed(0)
-    network = timm.create_model(name, num_classes=4).eval()
-    images = torch.randn(2, 3, 224 if "vit" in name else 64, 224 if "vit" in name else 64)
+    network = timm.create_model(name, num_classes=4, **({"img_size": 64} if "vit" in name else {})).eval()
+    images = torch.randn(2, 3, 64, 64)
     small = paramtrans.translate(network, "prune", ratio=0.5, by="units", calibrate=images)
     before, after = (sum(p.numel() for p in one.parameters()) for one in (network, small))
     assert after < 0.75 * before and small(images).isfinite().all()

@@ -43,6 +43,7 @@ def bert() -> transformers.PreTrainedModel:
     return transformers.BertForMaskedLM(transformers.BertConfig(**sizes, num_attention_heads=4)).eval()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("make", "blocks", "shards"),
     [

@@ -75,7 +75,7 @@ def match(target: BlockAdapter, given: Context, **options: object) -> Params:
     return written
 
 
-@pytest.mark.thorough
+@pytest.mark.kernels
 @pytest.mark.parametrize("name", TARGETS)
 def test_features_come_nearer_from_a_given_start(name: str) -> None:
     target = TARGETS[name]
