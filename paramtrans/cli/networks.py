@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from paramtrans.errors import ConfigError
+
 MODEL = click.argument("model", metavar="MODEL", type=click.Path(path_type=Path))
 ARCHITECTURE = click.option(
     "--arch",
@@ -23,6 +25,14 @@ def read_network(model: Path, architecture: str) -> Any:
     from paramtrans.networks import architectures, parameter_files
 
     return parameter_files.with_parameters(architectures.build(architecture), model).eval()
+
+
+def named_targets(texts: tuple[str, ...]) -> dict[str, str] | None:
+    """For patterns of paths what is to stand there; None where nothing is asked for."""
+    for text in texts:
+        if not text.partition("=")[2]:
+            raise ConfigError([f"--to {text}: expected PATTERN=NAME, such as layer3.*=bottleneck"])
+    return dict(text.split("=", 1) for text in texts) or None  # type: ignore[misc]
 
 
 def times(sizes: list[int]) -> str:

@@ -13,7 +13,7 @@ from paramtrans.cli import answer
 from paramtrans.cli.flags import force_flag, json_flag, plugin_files, quiet_flag
 from paramtrans.cli.inputs import DATA, PROBES, SHAPE, drawn, read_inputs, shape_of_made_up
 from paramtrans.cli.losses import EVALUATE, PREDICTS, read_labelled, tell_losses
-from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, read_network, times
+from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, named_targets, read_network, times
 from paramtrans.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def translate(
     evaluate = read_labelled(labelled) if labelled else []
     if probes and made_up:
         batches = drawn(network, probes, made_up, going_on.pop(probes))
-    to = _targets(other)
+    to = named_targets(other)
     small = translate_network(
         network,
         chosen,
@@ -226,14 +226,6 @@ def _widths(
     if parameters is not None:
         return Budget(parameters)
     return None if ratio is None else Ratio(ratio)
-
-
-def _targets(texts: tuple[str, ...]) -> dict[str, str] | None:
-    """For patterns of paths what is to stand there; None where nothing is asked for."""
-    for text in texts:
-        if not text.partition("=")[2]:
-            raise ConfigError([f"--to {text}: expected PATTERN=NAME, such as layer3.*=bottleneck"])
-    return dict(text.split("=", 1) for text in texts) or None  # type: ignore[misc]
 
 
 def _settings(texts: tuple[str, ...], then: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
