@@ -135,7 +135,7 @@ class GramMatrices:
 
 def contributions(gram: Tensor, weights: Tensor) -> Tensor:
     """A Gram matrix of values, each times the norm of the reader's weights `[models, values, outputs]` for it."""
-    norms = weights.to(gram).norm(dim=2)
+    norms: Tensor = weights.to(gram).norm(dim=2)
     return gram * norms[:, :, None] * norms[:, None, :]
 
 
