@@ -21,7 +21,8 @@ from paramtrans.networks import architectures, parameter_files
 from paramtrans.networks.activations import Inputs, call, first_examples
 from paramtrans.networks.blocks import put
 from paramtrans.networks.graph.narrow import Setting
-from paramtrans.networks.narrowing import NarrowedGroup, rebuild
+from paramtrans.networks.narrowing import NarrowedGroup
+from paramtrans.networks.rebuilding import rebuild
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
 from paramtrans.storage import files, outputs

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from paramtrans.networks.graph.capture import tensors_of
 from paramtrans.networks.graph.examples import Examples, forward_pass, read_values, row_pieces
 from paramtrans.networks.graph.groups import Analysis, NamedGroup
-from paramtrans.networks.graph.narrow import Kept, narrow
+from paramtrans.networks.graph.narrow import Kept
 from paramtrans.networks.graph.proof import named_tensors
 from paramtrans.networks.graph.readers import ReaderLayer
 from paramtrans.networks.lockstep import Call, Lockstep
@@ -26,9 +26,8 @@ from paramtrans.ops.least_squares import GramMatrices, Halves, View
 
 @dataclass
 class Reconstructed:
-    """The smaller network, and how far it is from the untouched one on examples that were kept aside."""
+    """How far the smaller network is from the untouched one on examples that were kept aside."""
 
-    network: nn.Module
     errors: dict[str, float] = field(default_factory=dict)
     """For each layer that was solved for, by its weight: squared error of what it gives, relative to its variance."""
     output: float | None = None
@@ -37,28 +36,33 @@ class Reconstructed:
     """Whether errors are of examples kept aside; else of those that were fitted."""
 
 
+@dataclass(frozen=True)
+class _Networks:
+    """Tensors of the untouched and of the smaller network, and what stays of each."""
+
+    before: Mapping[str, Tensor]
+    after: Mapping[str, Tensor]
+    kept: Kept
+
+
 @torch.no_grad()
 def reconstruct(
     analysis: Analysis,
+    small: nn.Module,
     kept: Mapping[NamedGroup, Tensor],
-    settings: Sequence[Any],
-    examples: Examples | None,
+    examples: Examples,
     solve: bool,
     ridge: float | None = None,
     seed: int = 0,
     advance: Callable[[str], None] = lambda _: None,
 ) -> Reconstructed:
-    """The network with these units alone; what reads them is solved for where there are examples and `solve` says so.
+    """A smaller network, which has these units alone, with what reads them solved for, in place, where `solve` says so.
 
     One pass of the untouched and one of the smaller network, which stop together at each layer that reads units.
     """
-    removal = analysis.removal(kept)
-    small = narrow(analysis.network, removal, list(settings))
-    result = Reconstructed(small)
-    if examples is None:
-        return result
-    indices = removal.kept()
+    result = Reconstructed()
     before, after = named_tensors(analysis.network), named_tensors(small)
+    networks = _Networks(before, after, analysis.removal(kept).kept())
     layers = {layer.weight: layer for group in kept for layer in group.readers}
     forwards = [forward_pass(analysis.network, batch, before, layers) for batch in examples.batches]
     forwards += [forward_pass(small, batch, after, layers) for batch in examples.batches]
@@ -67,7 +71,7 @@ def reconstruct(
         for calls in passes.layers():
             layer = layers[calls[0].layer]
             error = _solve_layer(
-                layer, calls[:half], calls[half:], examples, indices, after, solve and layer.times == 1, ridge, seed
+                layer, calls[:half], calls[half:], examples, networks, solve and layer.times == 1, ridge, seed
             )
             result.errors[layer.weight] = max(error, result.errors.get(layer.weight, 0.0))
             advance(layer.weight)
@@ -81,15 +85,14 @@ def _solve_layer(
     before: Sequence[Call],
     after: Sequence[Call],
     examples: Examples,
-    kept: Kept,
-    tensors: Mapping[str, Tensor],
+    networks: _Networks,
     solve: bool,
     ridge: float | None,
     seed: int,
 ) -> float:
     """Write a layer of the smaller network anew; its error on examples kept aside."""
-    weight = tensors[layer.weight]
-    axes = kept.get(layer.weight)
+    weight = networks.after[layer.weight]
+    axes = networks.kept.get(layer.weight)
     outputs = None if axes is None else axes[1 - layer.axis]
     fit, aside = Halves(), Halves()
     values = read_values(before[0].args[before[0].position], layer)
@@ -110,7 +113,8 @@ def _solve_layer(
     if solve:
         strength = fit.ridge(view, matrix) if ridge is None else strength
         matrix = view(total).ridge(matrix, strength)
-        _write(layer, weight, matrix[0], total.constant(matrix)[0] if view is GramMatrices.centred else None, tensors)
+        constant = total.constant(matrix)[0] if view is GramMatrices.centred else None
+        _write(layer, matrix[0], constant, networks, outputs)
     if not aside.known and fit.two and solve:
         return _crossed(fit, view, start, strength)
     judged = aside.total() if aside.known else total
@@ -128,15 +132,17 @@ def _crossed(fit: Halves, view: View, start: Tensor, strength: Tensor) -> float:
 
 
 def _write(
-    layer: ReaderLayer, weight: Tensor, matrix: Tensor, constant: Tensor | None, tensors: Mapping[str, Tensor]
+    layer: ReaderLayer, matrix: Tensor, constant: Tensor | None, networks: _Networks, outputs: Tensor | None
 ) -> None:
+    """Write a layer's weight, and what stands beside it: the untouched network's with a constant."""
+    weight = networks.after[layer.weight]
     weight.data.copy_((matrix.mT if layer.axis == 1 else matrix).reshape(weight.shape))
-    if constant is None:
+    name = layer.bias or layer.mean
+    if constant is None or name is None:
         return
-    if layer.bias is not None:
-        tensors[layer.bias].data.add_(constant.to(tensors[layer.bias]))
-    elif layer.mean is not None:
-        tensors[layer.mean].data.sub_(constant.to(tensors[layer.mean]))
+    own, before = networks.after[name], networks.before[name].detach()
+    before = before if outputs is None else before[outputs.to(before.device)]
+    own.data.copy_(before + (constant if layer.bias is not None else -constant).to(before))
 
 
 def _error(moments: GramMatrices, matrix: Tensor, constant: Tensor | None) -> float:
