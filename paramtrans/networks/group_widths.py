@@ -102,4 +102,3 @@ def latency(network: nn.Module, batch: Inputs) -> float:
 def _wait(network: nn.Module) -> None:
     if any(parameter.is_cuda for parameter in network.parameters()):
         torch.cuda.synchronize()
-

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-from paramtrans.api.units import UnitCase
 from paramtrans.errors import SpecMismatch
 from paramtrans.networks.activations import Inputs, arguments, first_examples, length
 from paramtrans.networks.blocks import matches, some_of
 from paramtrans.networks.graph.adjust import AT_ONCE, adjust_groups
 from paramtrans.networks.graph.examples import Examples
-from paramtrans.networks.graph.groups import Analysis, NamedGroup, Proven, analyse, prove_groups
-from paramtrans.networks.graph.merging import merge, representatives
-from paramtrans.networks.graph.narrow import Setting, changed_numbers, narrow
+from paramtrans.networks.graph.groups import Analysis, NamedGroup, Proven, analyse
+from paramtrans.networks.graph.narrow import Setting, changed_numbers
 from paramtrans.networks.graph.pieces import Pieces
-from paramtrans.networks.graph.proof import lively, prove
 from paramtrans.networks.graph.reconstruct import reconstruct
-from paramtrans.networks.graph.unit_cases import choose_units
 from paramtrans.networks.group_widths import GroupRule, GroupSizes
 from paramtrans.networks.unit_chain import UnitStep
+from paramtrans.networks.unit_choice import choose, written
 from paramtrans.utils import seeds
 from paramtrans.utils.progress import Reporter
 
@@ -95,67 +92,16 @@ def narrow_network(
     counts = {group: count for group, count in counts.items() if count < len(group)}
     if not counts:
         raise SpecMismatch("nothing becomes smaller with these widths; give a smaller ratio")
-    chosen = _choose(analysis, counts, steps[0], examples, seed)
-    proven = chosen.proven
-    if (failure := prove(lively(network), analysis.removal(chosen.kept)).failure) is not None:
-        raise SpecMismatch(f"the units that {steps[0].name} keeps cannot be kept alone: {failure}")
-    small = narrow(network, analysis.removal(chosen.kept), list(proven.settings))
-    merge(analysis, small, analysis.removal(chosen.kept).kept(), chosen.shares)
+    chosen = choose(analysis, counts, steps[0], examples, seed)
+    for path, reason in chosen.refused.items():
+        log.warning("%s stays as it is: %s", path or "the network", reason)
+    small = written(analysis, chosen)
     errors = _reconstructed(analysis, small, chosen.kept, steps, examples, seed, reporter)
     if any(step.component.adjusts_units for step in steps):
         errors = _adjusted(analysis, small, chosen.kept, steps, examples, seed, reporter)
     before, after = (dict(one.named_parameters(remove_duplicate=False)) for one in (network, small))
-    groups = tuple(_described(group, proven, errors.get(group), before, after) for group in proven.counts)
-    return NarrowedNetwork(small, groups, tuple(changed_numbers(network, small)), proven.refused)
-
-
-@dataclass(frozen=True)
-class _Chosen:
-    """Which units of which groups stay."""
-
-    proven: Proven
-    kept: Mapping[NamedGroup, Tensor]
-    shares: Mapping[NamedGroup, Tensor] = field(default_factory=dict)
-    """Of the units that are merged, those in each that stays."""
-
-
-def _choose(
-    analysis: Analysis, counts: Mapping[NamedGroup, int], step: UnitStep, examples: Examples, seed: int
-) -> _Chosen:
-    """What a translator chooses of the groups that pass the proof."""
-    proven = _proven(analysis, counts, {})
-    refused: dict[str, str] = {}
-    shares: dict[NamedGroup, Tensor] = {}
-
-    def choose(group: NamedGroup, case: UnitCase) -> Tensor | None:
-        try:
-            if not step.component.merges_units:
-                return step.component.keep(step.options, case)
-            merged = step.component.merge(step.options, case)
-        except SpecMismatch as error:
-            refused[group.path] = str(error)
-            return None
-        shares[group] = merged
-        return representatives(merged, group, case.count)
-
-    looks = examples if step.component.needs_probes else None
-    kept = choose_units(analysis, proven.counts, choose, looks, seed)
-    if refused:
-        proven = _proven(analysis, {group: proven.counts[group] for group in kept}, {**proven.refused, **refused})
-    for path, reason in proven.refused.items():
-        log.warning("%s stays as it is: %s", path or "the network", reason)
-    kept = {group: kept[group] for group in proven.counts}
-    return _Chosen(proven, kept, {group: own for group, own in shares.items() if group in kept})
-
-
-def _proven(analysis: Analysis, counts: Mapping[NamedGroup, int], refused: Mapping[str, str]) -> Proven:
-    """Groups that pass the proof; raises `SpecMismatch` where none does."""
-    proven = prove_groups(analysis, counts)
-    proven.refused |= refused
-    if not proven.counts:
-        reasons = "; ".join(f"{path}: {reason}" for path, reason in list(proven.refused.items())[:3])
-        raise SpecMismatch(f"none of its {len(proven.refused)} groups of units can be made smaller: {reasons}")
-    return proven
+    groups = tuple(_described(group, chosen.proven, errors.get(group), before, after) for group in chosen.kept)
+    return NarrowedNetwork(small, groups, tuple(changed_numbers(network, small)), chosen.refused)
 
 
 def _named_count(groups: Iterable[NamedGroup]) -> str:

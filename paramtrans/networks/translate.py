@@ -73,8 +73,8 @@ def translate(
     or of lists whose first item is the input, the same each time they are gone through. With `sequential`, every block
     makes up for what those before it changed; else each is translated as if it were the only one. `by` says what is
     made smaller: `blocks` that an adapter recognises, or `units` that the network's graph shows, whatever its layers
-    are called (with inputs); by default units where no block is recognised. What is said of each block, with its feature error (relative reconstruction error) where there are inputs, is kept in the
-    result's `paramtrans_blocks`.
+    are called (with inputs); by default units where no block is recognised. What is said of each block, with its
+    feature error (relative reconstruction error) where there are inputs, is kept in the result's `paramtrans_blocks`.
 
     Raises `SpecMismatch` where nothing can be translated as asked, `DataError` where the inputs cannot be used.
 

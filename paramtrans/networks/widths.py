@@ -73,7 +73,7 @@ def with_registry(rule: Widths, registry: Registry) -> Widths:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Rounded:
+class Rounded:
     """How a rule rounds numbers of units."""
 
     multiple_of: int | None = None
@@ -84,15 +84,16 @@ class _Rounded:
 
     @property
     def rounding(self) -> Rounding:
-        """The same in one record; raises `SpecMismatch` for what are no numbers of units."""
+        """Both in one record; raises `SpecMismatch` for what are no numbers of units."""
         return Rounding(self.multiple_of, self.least)
 
-    def _at(self, ratio: float) -> Ratio:
+    def at(self, ratio: float) -> Ratio:
+        """A share of all blocks, rounded in this way."""
         return Ratio(ratio, multiple_of=self.multiple_of, least=self.least)
 
 
 @dataclass(frozen=True)
-class Ratio(_Rounded):
+class Ratio(Rounded):
     """A share of what it was: one for all blocks, or by pattern of their paths (all of it where none matches)."""
 
     ratio: float | Mapping[str, float]
@@ -128,7 +129,7 @@ class Ratio(_Rounded):
 
 
 @dataclass(frozen=True)
-class Budget(_Rounded):
+class Budget(Rounded):
     """The largest ratio, the same for all blocks, with which the network has no more than so many parameters."""
 
     parameters: int
@@ -137,9 +138,9 @@ class Budget(_Rounded):
         whole = parameters(network)
 
         def size(ratio: float) -> int:
-            return whole - sum(saved(block, self._at(ratio).sizes(block)) for block in blocks)
+            return whole - sum(saved(block, self.at(ratio).sizes(block)) for block in blocks)
 
-        return self._at(within(self.parameters, size, "parameters"))(network, blocks, batches)
+        return self.at(within(self.parameters, size, "parameters"))(network, blocks, batches)
 
     def of_groups(self, case: GroupSizes) -> dict[NamedGroup, int]:
         """The numbers of units of groups of a network's graph."""
@@ -149,7 +150,7 @@ class Budget(_Rounded):
 
 
 @dataclass(frozen=True)
-class FlopBudget(_Rounded):
+class FlopBudget(Rounded):
     """The largest ratio, the same for all blocks, with which one example takes no more than so many operations.
 
     As PyTorch counts them: those of convolutions and matrix products, a multiply-add being two. Needs inputs.
@@ -166,11 +167,11 @@ class FlopBudget(_Rounded):
         def size(ratio: float) -> int:
             left = whole
             for block in blocks:
-                small = block.adapter.with_sizes(self._at(ratio).sizes(block))
+                small = block.adapter.with_sizes(self.at(ratio).sizes(block))
                 left += flops(small, shapes[block.entrance]) - source[block.entrance]
             return left
 
-        return self._at(within(self.flops, size, "operations"))(network, blocks, batches)
+        return self.at(within(self.flops, size, "operations"))(network, blocks, batches)
 
     def of_groups(self, case: GroupSizes) -> dict[NamedGroup, int]:
         """The numbers of units of groups of a network's graph."""
@@ -180,7 +181,7 @@ class FlopBudget(_Rounded):
 
 
 @dataclass(frozen=True)
-class LatencyBudget(_Rounded):
+class LatencyBudget(Rounded):
     """The largest ratio, the same for all blocks, with which the first batch of inputs takes no longer than so many
     milliseconds, where the network is: the median of some passes, so never quite the same twice. Needs inputs."""
 
@@ -192,10 +193,10 @@ class LatencyBudget(_Rounded):
         def taken(ratio: float) -> float:
             trial = copy.deepcopy(network)
             for block in blocks:
-                block.replace(trial, block.adapter.with_sizes(self._at(ratio).sizes(block)), None)
+                block.replace(trial, block.adapter.with_sizes(self.at(ratio).sizes(block)), None)
             return latency(trial, batch)
 
-        return self._at(within(self.milliseconds, taken, "milliseconds", STEPS))(network, blocks, batches)
+        return self.at(within(self.milliseconds, taken, "milliseconds", STEPS))(network, blocks, batches)
 
     def of_groups(self, case: GroupSizes) -> dict[NamedGroup, int]:
         """The numbers of units of groups of a network's graph."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.fx import Graph, GraphModule, Interpreter, Node
 from torch.utils._pytree import tree_flatten
 
 from paramtrans.networks.graph.capture import Arguments, Program
+
 
 def without_changes(program: Program) -> Graph:
     """The graph of a program, in which no operation changes what it is given: those that did work on a copy, and what
@@ -35,8 +37,9 @@ def without_changes(program: Program) -> Graph:
 def changes(node: Node) -> bool:
     """Whether an operation changes the first tensor that it is given."""
     schema = getattr(node.target, "_schema", None)
-    inside = bool(schema is not None and schema.is_mutable and node.args and isinstance(node.args[0], Node))
-    return inside and str(schema.name).endswith("_")
+    if schema is None or not schema.is_mutable or not node.args or not isinstance(node.args[0], Node):
+        return False
+    return str(schema.name).endswith("_")
 
 
 class _Enough(Exception):
@@ -66,10 +69,8 @@ def values(
     if not wanted:
         return {}
     run = _Values(GraphModule(program.exported.graph_module, graph), wanted)
-    try:
+    with suppress(_Enough):
         run.run(*(given[node.name] for node in graph.nodes if node.op == "placeholder"))
-    except _Enough:
-        pass
     return run.known
 
 
@@ -78,7 +79,7 @@ def placed(program: Program, tensors: Mapping[str, Tensor], arguments: Arguments
     leaves = iter(tree_flatten(arguments)[0])
     given: dict[str, Any] = {}
     for spec in program.exported.graph_signature.input_specs:
-        name = spec.arg.name
+        name = str(spec.arg.name)
         if name in program.names:
             given[name] = tensors[program.names[name]]
         elif spec.kind is InputKind.USER_INPUT:

@@ -36,7 +36,7 @@ def merge(analysis: Analysis, small: nn.Module, indices: Kept, shares: Mapping[N
         shares: For each group `[count, units]`, rows that add up to one.
     """
     names = analysis.program.names
-    sums = {axis for node in analysis.program.nodes if (axis := summed(node, names)) is not None}
+    sums = {summed(node, names) for node in analysis.program.nodes}
     before, after = named_tensors(analysis.network), named_tensors(small)
     mixing: dict[str, dict[int, Tensor]] = {}
     for group, own in shares.items():

@@ -63,9 +63,7 @@ class Pieces:
         given = placed(program, tensors := self.tensors(), self.batches[0])
         fixed = [node for node in cut.entering if node.op == "placeholder" and node.name not in program.inputs]
         entering = [node for node in cut.entering if node not in fixed]
-        run = function(
-            program, cut.nodes, [*cut.params.values(), *fixed, *entering], [end.node for end in ends]
-        )
+        run = function(program, cut.nodes, [*cut.params.values(), *fixed, *entering], [end.node for end in ends])
         constants = [given[node.name] for node in fixed]
 
         def compute(own: Mapping[str, Tensor], entered: Entered) -> tuple[Tensor, ...]:
@@ -110,9 +108,9 @@ class Pieces:
                 found.append(self._followed(node))
         units = frozenset[int]().union(*group.units.classes)
         classes = self.analysis.classes.of
+        layers = {one.node for one in self.analysis.labelled.contractions if one.weight is not None}
         for one in self.analysis.labelled.contractions:
-            inside = one.weight is None and one.operand >= 0
-            if inside and not units.isdisjoint(classes[one.label.numpy()].ravel().tolist()):
+            if one.node not in layers and not units.isdisjoint(classes[one.label.numpy()].ravel().tolist()):
                 result = self.analysis.labelled.values.get(one.node.name)
                 labels = result.labels if isinstance(result, Value) else []
                 if not any(not units.isdisjoint(classes[own.numpy()].ravel().tolist()) for own in labels):
@@ -195,8 +193,7 @@ class _Batches:
         if self._recorded is None:
             self._recorded = self._record()
         given, left = self._recorded
-        for entered, wanted in zip(zip(*given, strict=True), zip(*left, strict=True), strict=True):
-            yield entered, wanted
+        yield from zip(zip(*given, strict=True), zip(*left, strict=True), strict=True)
 
     def _record(self) -> tuple[list[Spool], list[Spool]]:
         given, left = [Spool() for _ in self.entering], [Spool() for _ in self.wanted]

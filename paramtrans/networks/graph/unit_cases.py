@@ -29,7 +29,7 @@ def choose_units(
     tensors = named_tensors(analysis.network)
     kept: dict[NamedGroup, Tensor | None] = {}
     names = analysis.program.names
-    sums = {axis for node in analysis.program.nodes if (axis := summed(node, names)) is not None}
+    sums = {summed(node, names) for node in analysis.program.nodes}
     waiting = {group: {layer.weight for layer in group.readers} for group in counts}
     readings: dict[NamedGroup, list[Reading]] = {group: [] for group in counts}
 
