@@ -35,7 +35,9 @@ def adjust_groups(
         except SpecMismatch as error:
             log.warning("%s stays as it was written: %s", group.path or "the network", error)
         else:
-            _write(pieces, piece, adjust(piece))
+            with torch.enable_grad():
+                found = adjust(piece)
+            _write(pieces, piece, found)
         advance(group.path)
 
 
