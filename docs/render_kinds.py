@@ -9,6 +9,7 @@ from paramtrans.plugins.scaffold import rendered
 from paramtrans.plugins.scaffold_kinds import KINDS, LIFECYCLE, NAMES
 
 PAGE = Path(__file__).parent / "kinds.md"
+UNITS = Path(__file__).parent / "unit_translator.py"
 PACKAGE = "acme"
 WIDTH = 126
 HEAD = """# A plugin of each kind
@@ -50,6 +51,12 @@ WORDS = {
         point of its own.""",
 }
 """What is said of each."""
+UNITS_WORDS = """A translator may also work on *units*, which the graph of any network shows. Each of these is a class
+    variable and a class method; a translator has those that it needs. `keeps_units`, `keep`: which units of a group
+    stay. `merges_units`, `merge`: which become one. `solves_readers`: the layers that read units are solved for by
+    least squares, which needs no method. `adjusts_units`, `adjust`: goes on from what was written, group by group, when
+    the network is smaller; such a translator may be named in `then`. `SpecMismatch` from `keep` or `merge` leaves that
+    group as it is, with its reason. `paramtrans.api.units` has the two records that these are given."""
 
 
 def page() -> str:
@@ -61,6 +68,9 @@ def page() -> str:
         words = " ".join(f"`--kind {name}`. {WORDS[name]}".split())
         said = textwrap.fill(words, WIDTH, break_long_words=False, break_on_hyphens=False)
         parts.append(f"## {heading}\n\n{said}\n\n{_code(files, file)}")
+        if name == "translator":
+            said = textwrap.fill(" ".join(UNITS_WORDS.split()), WIDTH, break_long_words=False, break_on_hyphens=False)
+            parts.append(f"{said}\n\n```python\n{UNITS.read_text(encoding='utf-8')}```\n")
     return "\n".join(parts)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from paramtrans.api.adapter import BlockAdapter
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from paramtrans.api.stacking import Params
-    from paramtrans.api.units import UnitCase
+    from paramtrans.api.units import UnitCase, UnitPiece
 
 
 class Translator(Configurable, ABC):
@@ -30,9 +31,14 @@ class Translator(Configurable, ABC):
 
     keeps_units: ClassVar[bool] = False
     """Whether it can choose units of any network (`keep`), beside writing blocks that adapters know."""
+    merges_units: ClassVar[bool] = False
+    """Whether it can merge units of any network into fewer (`merge`)."""
     solves_readers: ClassVar[bool] = False
-    """With `keeps_units`: whether the layers that read units are solved for by least squares after the choice. A
-    number `ridge` among the options says how firmly they are held."""
+    """Whether the layers that read units are solved for by least squares when it has its turn. A number `ridge` among
+    the options says how firmly they are held."""
+    adjusts_units: ClassVar[bool] = False
+    """Whether it can go on from what was written for a group of units (`adjust`). A number `batch` among the options
+    says how many inputs are run together."""
 
     def __init__(self, options: BaseOptions, source: BlockAdapter, target: BlockAdapter) -> None:
         self.options, self.source, self.target = options, source, target
@@ -69,6 +75,26 @@ class Translator(Configurable, ABC):
             Numbers of the units that stay, `[count]`, in order.
 
         Raises:
-            SpecMismatch: the translator knows blocks of adapters alone.
+            SpecMismatch: the translator knows blocks of adapters alone, or does not take this group, which then stays
+                as it is.
         """
         raise SpecMismatch(f"{cls.__name__} writes blocks that an adapter knows, and chooses no units of a network")
+
+    @classmethod
+    def merge(cls, options: BaseOptions, case: UnitCase) -> Tensor:
+        """Shares of the units of a group in those that stay, `[count, units]`: what writes a unit becomes the mean of
+        what writes those in it, by share (each row adds up to one); what reads it the sum over all that have a share.
+
+        Raises:
+            SpecMismatch: as `keep`.
+        """
+        raise SpecMismatch(f"{cls.__name__} merges no units of a network")
+
+    @classmethod
+    def adjust(cls, options: BaseOptions, piece: UnitPiece) -> Mapping[str, Tensor]:
+        """Other values for some of `piece.params`, after the units were chosen and the network is smaller.
+
+        Raises:
+            SpecMismatch: these options need what a piece of a network has not.
+        """
+        raise SpecMismatch(f"{cls.__name__} does not go on from units of a network")

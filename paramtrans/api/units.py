@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,10 @@ class UnitCase:
     """The layers that read the units; none where there are no inputs."""
     cells: Tensor | None = None
     """`[units]`: where as many units have to stay in each cell, the cell of each."""
+    summed: tuple[bool, ...] = ()
+    """Whether each of the `weights` is that of a layer which sums over the units; others write them."""
+    width: int = 1
+    """Most indices that one unit has of an axis: more than one for heads, and for groups of channels."""
 
     def __len__(self) -> int:
         return len(self.weights[0])
@@ -67,3 +72,27 @@ class UnitCase:
         import torch
 
         return torch.stack([weight.double().norm(dim=1) for weight in self.weights]).prod(0)
+
+
+Entered = Sequence["Tensor"]
+"""What enters a piece of a network for one batch of inputs."""
+
+
+@dataclass(frozen=True)
+class UnitPiece:
+    """A group of units of a smaller network as it was written, with the piece of the network from the layers that write
+    the units to those that read them."""
+
+    path: str
+    """Of the group."""
+    params: Mapping[str, Tensor]
+    """Trained tensors of the piece: of the layers that write the units, of those that read them, and of normalisation
+    between and directly behind. Names are those in the network."""
+    run: Callable[[Mapping[str, Tensor], Entered], tuple[Tensor, ...]]
+    """The piece with other tensors in place of `params`, differentiable: what leaves each layer that reads the units,
+    behind the normalisation, the sum with a skip connection and the activation that directly follow."""
+    batches: Iterable[tuple[Entered, tuple[Tensor, ...]]]
+    """What enters the piece in the smaller network, with what the same layers give in the untouched one; the same each
+    time that it is gone through. Networks are run where it is first asked for."""
+    seed: int
+    """For whatever is drawn."""

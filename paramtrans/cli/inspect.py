@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from paramtrans.cli import answer
 from paramtrans.cli.flags import json_flag, plugin_files
 from paramtrans.cli.inputs import DATA, read_inputs
+from paramtrans.cli.inspect_units import groups_of, show_groups, translators_of
 from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, read_network, times
-from paramtrans.errors import ParamtransError, PluginLoadError
+from paramtrans.errors import ConfigError, ParamtransError, PluginLoadError
 
 if TYPE_CHECKING:
     from paramtrans.networks.blocks import NetworkBlock
@@ -23,14 +24,26 @@ if TYPE_CHECKING:
 @ARCHITECTURE
 @BLOCKS
 @DATA
+@click.option(
+    "--by",
+    type=click.Choice(["blocks", "units"]),
+    help="Blocks that adapters recognise, or units that the graph shows; by default units where there are no blocks.",
+)
 @plugin_files
 @json_flag
-def inspect(model: Path, architecture: str, blocks: str, data: Path | None, as_json: bool) -> None:
+def inspect(
+    model: Path,
+    architecture: str,
+    blocks: str,
+    data: Path | None,
+    by: Literal["blocks", "units"] | None,
+    as_json: bool,
+) -> None:
     """List the blocks of a network that can be translated, with adapters, sizes and parameters.
 
     With --calibrate, blocks are run, and held to what their adapters say that they compute. Where no adapter knows a
-    block, groups of units are listed that the network's graph shows, each held to the proof that the network without
-    some of them computes what it does with them at zero.
+    block, or with --by units, groups of units are listed that the network's graph shows, each held to the proof that
+    the network without some of them computes what it does with them at zero; and why the rest of the network stays.
     """
     from paramtrans.evaluation.costs import parameters
     from paramtrans.networks.blocks import find_blocks
@@ -41,9 +54,12 @@ def inspect(model: Path, architecture: str, blocks: str, data: Path | None, as_j
     registry = components()
     network = read_network(model, architecture)
     batches = read_inputs(data) if data else []
-    rows = _blocks(network, blocks, registry, batches)
-    if batches and not rows and not isinstance(network, HostNetwork):
-        rows = _groups(network, blocks, batches)
+    if by == "units" and (not batches or isinstance(network, HostNetwork)):
+        raise ConfigError(["--by units: takes --calibrate DATA, and no host of a task"])
+    rows = [] if by == "units" else _blocks(network, blocks, registry, batches)
+    if by == "units" or (by is None and batches and not rows and not isinstance(network, HostNetwork)):
+        _tell_units(groups_of(network, blocks, batches) | translators_of(registry), as_json)
+        return
     fixed = _closed_forms(registry)
     if not batches:
         found = find_blocks(network, registry, blocks)
@@ -68,6 +84,15 @@ def inspect(model: Path, architecture: str, blocks: str, data: Path | None, as_j
         click.echo("--calibrate DATA holds the blocks to what their adapters say that they compute")
 
 
+def _tell_units(seen: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        answer.tell({**seen, "trained": []})
+        return
+    show_groups(seen)
+    click.echo(f"translators that choose units: {', '.join(seen['translators'])}")
+    click.echo(f"that go on from them (--then): {', '.join(seen['then'])}")
+
+
 def _blocks(network: Any, pattern: str, registry: Registry, batches: list[Any]) -> list[dict[str, Any]]:
     """Blocks that adapters recognise by their layers, held to what these say where there are inputs."""
     from paramtrans.networks.blocks import find_blocks, survey
@@ -83,31 +108,6 @@ def _blocks(network: Any, pattern: str, registry: Registry, batches: list[Any]) 
             "refused": refused.get(block.path),
         }
         for block in found
-    ]
-
-
-def _groups(network: Any, pattern: str, batches: list[Any]) -> list[dict[str, Any]]:
-    """Groups of units that the graph shows, with those that stay as they are and why."""
-    from paramtrans.networks.blocks import matches
-    from paramtrans.networks.graph.groups import analyse, prove_groups
-    from paramtrans.networks.narrowing import example_arguments
-
-    analysis = analyse(network, example_arguments(batches[0]))
-    groups = [group for group in analysis.groups if not group.inner and matches(group.path, pattern)]
-    hidden = {group: group.units.allowed(max(1, len(group) // 2)) for group in groups if not group.stream}
-    refused = dict(prove_groups(analysis, hidden).refused)
-    refused |= {group.path: "it is a residual stream" for group in groups if group.stream}
-    sizes = {name: one.numel() for name, one in network.named_parameters(remove_duplicate=False)}
-    return [
-        {
-            "path": group.path,
-            "adapter": group.kind,
-            "hidden": [len(group)],
-            "parameters": sum(sizes.get(name, 0) for name in group.units.tensors),
-            "tensors": list(group.units.tensors),
-            "refused": refused.get(group.path),
-        }
-        for group in groups
     ]
 
 

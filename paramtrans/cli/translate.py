@@ -14,6 +14,7 @@ from paramtrans.cli.flags import force_flag, json_flag, plugin_files, quiet_flag
 from paramtrans.cli.inputs import DATA, PROBES, SHAPE, drawn, read_inputs, shape_of_made_up
 from paramtrans.cli.losses import EVALUATE, PREDICTS, read_labelled, tell_losses
 from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, named_targets, read_network, times
+from paramtrans.cli.widths import chosen_widths, width_options
 from paramtrans.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,16 +36,7 @@ if TYPE_CHECKING:
     help="An option of the translator; of one that goes on, or of probes: THEIRS.NAME=VALUE.",
 )
 @BLOCKS
-@click.option(
-    "--ratio",
-    type=float,
-    help="Share of the hidden units that stay; 0.5 by default. Trained translators have a size of their own.",
-)
-@click.option("--parameters", "budget", type=int, help="Instead of --ratio: parameters that the network may have.")
-@click.option("--flops", type=int, help="Instead of --ratio: operations that one example may take.")
-@click.option(
-    "--measured", is_flag=True, help="With --parameters: take most units where that is measured to harm least."
-)
+@width_options
 @click.option(
     "--by",
     type=click.Choice(["blocks", "units"]),
@@ -57,7 +49,6 @@ if TYPE_CHECKING:
     metavar="PATTERN=NAME[?OPTIONS]",
     help="Another architecture for the parts whose paths match: a block adapter. --option is then of the fitting.",
 )
-@click.option("--widths", "rule", metavar="NAME", help="Instead of --ratio: a rule; its options by --option.")
 @click.option("--independent", is_flag=True, help="Translate each block as if it were the only one.")
 @DATA
 @PROBES
@@ -77,13 +68,8 @@ def translate(
     then: tuple[str, ...],
     settings: tuple[str, ...],
     blocks: str,
-    ratio: float | None,
-    budget: int | None,
-    flops: int | None,
-    measured: bool,
     by: Literal["blocks", "units"] | None,
     other: tuple[str, ...],
-    rule: str | None,
     independent: bool,
     data: Path | None,
     probes: str | None,
@@ -95,6 +81,7 @@ def translate(
     force: bool,
     quiet: bool,
     as_json: bool,
+    **widths: Any,
 ) -> None:
     """Translate the blocks of a network to smaller ones; write its parameters, and beside them how to rebuild it."""
     from rich.console import Console
@@ -103,7 +90,6 @@ def translate(
     from paramtrans.networks.files import ATTRIBUTE, save_stock, save_translated
     from paramtrans.networks.measuring import measure_losses
     from paramtrans.networks.translate import translate as translate_network
-    from paramtrans.plugins.manager import components
     from paramtrans.storage import outputs, sealed_params
     from paramtrans.utils.progress import ConsoleReporter, Reporter
 
@@ -120,18 +106,11 @@ def translate(
         outputs.check_folder(stock, given)
         if data is None:
             raise ConfigError(["--stock: takes --calibrate DATA, to hold the library's own network to this one"])
-    named = [name for name in (probes, rule) if name]
+    named = [name for name in (probes, widths["rule"]) if name]
     options, going_on = _settings(settings, (*then, *named))
     made_up = shape_of_made_up(probes, shape, data)
     chosen = Path(translator) if Path(translator).is_dir() else translator
-    if rule is not None:
-        if measured or any(given is not None for given in (ratio, budget, flops)):
-            raise ConfigError(
-                ["--widths: is instead of --ratio, --parameters, --flops and --measured; give one of them"]
-            )
-        widths = components().create("width_rule", rule, **going_on.pop(rule))
-    else:
-        widths = _widths(ratio, budget, flops, (chosen, options) if measured else None)
+    rule = chosen_widths(widths, (chosen, options), going_on.pop(widths["rule"], {}))
     promised = _promised(chosen)
     network = read_network(model, architecture)
     batches = read_inputs(data) if data else []
@@ -143,8 +122,8 @@ def translate(
         network,
         chosen,
         to=to,
-        ratio=ratio if to else None,
-        widths=None if to and ratio else widths,
+        ratio=widths["ratio"] if to else None,
+        widths=None if to and widths["ratio"] else rule,
         blocks=blocks,
         calibrate=batches,
         options=options,
@@ -156,7 +135,7 @@ def translate(
     made = [_described(block) for block in getattr(small, ATTRIBUTE)]
     losses = measure_losses(network, small, batches, predicts=predicts, evaluate=evaluate)
     whole = next(iter(losses.outputs.values()), None)
-    _tell_what_is_left(made, losses.after.parameters, budget, quiet)
+    _tell_what_is_left(made, losses.after.parameters, widths["parameters"], quiet)
     if stock is not None:
         save_stock(small, architecture, stock, batches[0])
     save_translated(small, output, architecture, losses)
@@ -205,27 +184,6 @@ def _promised(translator: str | Path) -> str | None:
     folder = find_translator(translator, components())
     known = card.read(folder)
     return headline(known.results.methods)[0] if known else None
-
-
-def _widths(
-    ratio: float | None, parameters: int | None, flops: int | None, measured_by: tuple[Any, dict[str, Any]] | None
-) -> Any:
-    """The rule for widths, None where none was given; raises `ConfigError` where it is unclear which. `measured_by`: a
-    translator, its options."""
-    from paramtrans.networks.allocation import Allotment
-    from paramtrans.networks.widths import Budget, FlopBudget, Ratio
-
-    if sum(given is not None for given in (ratio, parameters, flops)) > 1:
-        raise ConfigError(["--ratio, --parameters and --flops: give one of them"])
-    if measured_by is not None:
-        if parameters is None:
-            raise ConfigError(["--measured: give --parameters, the budget that is to be kept"])
-        return Allotment(parameters, *measured_by)
-    if flops is not None:
-        return FlopBudget(flops)
-    if parameters is not None:
-        return Budget(parameters)
-    return None if ratio is None else Ratio(ratio)
 
 
 def _settings(texts: tuple[str, ...], then: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

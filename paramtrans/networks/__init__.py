@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from paramtrans.networks.architectures import build as build
     from paramtrans.networks.blocks import NetworkBlock as NetworkBlock, find_blocks as find_blocks
     from paramtrans.networks.files import load_translated as load_translated, save_translated as save_translated
+    from paramtrans.networks.group_widths import GroupSizes as GroupSizes
     from paramtrans.networks.host_network import HostNetwork as HostNetwork
     from paramtrans.networks.losses import Losses as Losses
     from paramtrans.networks.measuring import measure_losses as measure_losses
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from paramtrans.networks.widths import (
         Budget as Budget,
         FlopBudget as FlopBudget,
+        LatencyBudget as LatencyBudget,
         Ratio as Ratio,
         WidthRule as WidthRule,
     )
@@ -30,11 +32,12 @@ else:
             "architectures": ["build"],
             "blocks": ["NetworkBlock", "find_blocks"],
             "files": ["load_translated", "save_translated"],
+            "group_widths": ["GroupSizes"],
             "host_network": ["HostNetwork"],
             "losses": ["Losses"],
             "measuring": ["measure_losses"],
             "narrowing": ["NarrowedGroup"],
             "synthetic_inputs": ["draw_probes"],
-            "widths": ["Budget", "FlopBudget", "Ratio", "WidthRule"],
+            "widths": ["Budget", "FlopBudget", "LatencyBudget", "Ratio", "WidthRule"],
         },
     )

@@ -16,39 +16,40 @@ from paramtrans.errors import SpecMismatch
 from paramtrans.evaluation.costs import parameters
 from paramtrans.networks.activations import Inputs, call
 from paramtrans.networks.blocks import NetworkBlock
+from paramtrans.networks.graph.groups import NamedGroup
+from paramtrans.networks.group_allotment import allot
+from paramtrans.networks.group_widths import GroupSizes
+from paramtrans.networks.steps import Step, cheapest
 from paramtrans.networks.translate import translate
-from paramtrans.networks.widths import Chosen, Ratio, largest, saved
+from paramtrans.networks.unit_chain import unit_chain
+from paramtrans.networks.widths import Chosen, Rounded, largest, saved
+from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
 
 
 @dataclass(frozen=True)
-class Step:
-    """One width that a block may have."""
-
-    sizes: Mapping[str, int]
-    saved: int
-    """Parameters that it saves."""
-    error: float
-    """Squared error of the network's outputs, relative to their power, with this block alone at this width."""
-
-
-@dataclass(frozen=True)
-class Allotment:
-    """Within a budget of parameters, the widths whose errors, each block translated alone, have the least sum.
+class Allotment(Rounded):
+    """Within a budget, the widths whose errors, each block translated alone, have the least sum.
 
     Every block is translated once for each of `shares`; with two batches of inputs or more, every other one is kept out
-    to measure the error on. As a rule for `translate(widths=…)`:
+    to measure the error on. For groups of units, errors are those on the examples that nothing is fitted to. As a rule
+    for `translate(widths=…)`:
 
     >>> smaller = translate(network, widths=Allotment(parameters=1_000_000), calibrate=batches)  # doctest: +SKIP
     """
 
-    parameters: int
+    parameters: int | None = None
+    """What the network may have; or one of the other budgets, for groups of units."""
     translator: str | Path = "refit"
     options: Mapping[str, Any] = field(default_factory=dict)
     shares: tuple[float, ...] = (0.25, 0.5, 0.75)
     """Of the hidden units; a block may also stay as it is."""
     registry: Registry | None = None
     """Where translators are looked up: by default where `translate` does."""
+    flops: int | None = field(default=None, kw_only=True)
+    """Operations that one example may take."""
+    milliseconds: float | None = field(default=None, kw_only=True)
+    """How long the first batch of inputs may take."""
 
     def with_registry(self, registry: Registry) -> Allotment:
         """The same; a registry of its own stays."""
@@ -59,23 +60,42 @@ class Allotment:
         if not every:
             raise SpecMismatch("what blocks lose is measured on inputs; give calibration inputs")
         steps = {block.entrance: self._steps(network, block, every) for block in blocks}
-        over = parameters(network) - self.parameters
+        budget = self.parameters
+        if budget is None:
+            raise SpecMismatch(
+                "an allotment to blocks keeps a budget of parameters; one of operations or milliseconds takes "
+                'by="units"'
+            )
+        over = parameters(network) - budget
         taken = cheapest(list(steps.values()), over)
         if taken is None:
             most = sum(max(step.saved for step in own) for own in steps.values())
             raise SpecMismatch(
-                f"a network of {self.parameters:,} parameters cannot be made of this one with these shares: "
+                f"a network of {budget:,} parameters cannot be made of this one with these shares: "
                 f"{parameters(network) - most:,} are left"
             )
         left = sum(step.saved for step in taken) - over
         return {block.entrance: sizes for block, sizes in filled(blocks, taken, left)}
+
+    def of_groups(self, case: GroupSizes) -> dict[NamedGroup, int]:
+        """The numbers of units of groups of a network's graph."""
+        budgets = {
+            what: value
+            for what in ("parameters", "flops", "milliseconds")
+            if (value := getattr(self, what)) is not None
+        }
+        if len(budgets) != 1:
+            raise SpecMismatch("an allotment keeps one budget: of parameters, of flops, or of milliseconds")
+        [(what, budget)] = budgets.items()
+        [translator] = unit_chain([(self.translator, self.options)], self.registry or components())
+        return allot(case, translator, budget, what, self.shares, self.rounding)
 
     def _steps(self, network: nn.Module, block: NetworkBlock, batches: list[Inputs]) -> list[Step]:
         """From all units to fewer."""
         calibrate, held_out = batches[::2], batches[1::2] or batches
         found = [Step(block.sizes, 0, 0.0)]
         for share in sorted(self.shares, reverse=True):
-            sizes = Ratio(share).sizes(block)
+            sizes = self.at(share).sizes(block)
             alone: dict[str, Any] = {"widths": _Only(block.entrance, sizes), "blocks": block.path or "*"}
             alone["registry"] = self.registry
             with _unwarned():
@@ -105,26 +125,6 @@ def _unwarned() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
-
-
-def cheapest(steps: Sequence[Sequence[Step]], over: int) -> list[Step] | None:
-    """One step of each block, that save at least `over` parameters: always the next that costs least error for each.
-
-    None where even the smallest of all save too little. Steps of a block stand in the order of what they save.
-    """
-    at = [0] * len(steps)
-    while sum(own[i].saved for own, i in zip(steps, at, strict=True)) < over:
-        rates = [
-            (max(0.0, own[j].error - own[at[b]].error) / (own[j].saved - own[at[b]].saved), b, j)
-            for b, own in enumerate(steps)
-            for j in range(at[b] + 1, len(own))
-            if own[j].saved > own[at[b]].saved
-        ]
-        if not rates:
-            return None
-        _, block, step = min(rates)
-        at[block] = step
-    return [own[i] for own, i in zip(steps, at, strict=True)]
 
 
 def filled(

@@ -134,8 +134,14 @@ def find_blocks(
 
 def some_paths(blocks: Sequence[NetworkBlock], most: int = 8) -> str:
     """The paths of some blocks, for messages."""
-    paths = [f'"{block.path}"' for block in blocks[:most]]
-    return ", ".join(paths) + (f" and {len(blocks) - most} more" if len(blocks) > most else "")
+    return some_of([block.path for block in blocks], most)
+
+
+def some_of(paths: Sequence[str], most: int = 8) -> str:
+    """Some of several paths, for messages."""
+    return ", ".join(f'"{path}"' for path in paths[:most]) + (
+        f" and {len(paths) - most} more" if len(paths) > most else ""
+    )
 
 
 def matches(path: str, pattern: str) -> bool:

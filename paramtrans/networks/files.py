@@ -22,8 +22,9 @@ from paramtrans.networks.activations import Inputs, call, first_examples
 from paramtrans.networks.blocks import put
 from paramtrans.networks.graph.narrow import Setting
 from paramtrans.networks.losses import Losses
-from paramtrans.networks.narrowing import NarrowedGroup, rebuild
+from paramtrans.networks.narrowing import NarrowedGroup
 from paramtrans.networks.parts import put_part
+from paramtrans.networks.rebuilding import rebuild
 from paramtrans.networks.replacing import ReplacedPart
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry

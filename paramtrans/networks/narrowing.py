@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from paramtrans.api.options import BaseOptions, validate
-from paramtrans.api.units import UnitCase
-from paramtrans.errors import DataError, SpecMismatch
-from paramtrans.evaluation.costs import count as count_operations, parameters
-from paramtrans.networks.activations import Inputs, arguments, call, first_examples
-from paramtrans.networks.blocks import matches
+from paramtrans.errors import SpecMismatch
+from paramtrans.networks.activations import Inputs, arguments, first_examples
+from paramtrans.networks.blocks import matches, some_of
 from paramtrans.networks.examples import Examples
-from paramtrans.networks.graph.groups import Analysis, NamedGroup, Proven, analyse, prove_groups
-from paramtrans.networks.graph.narrow import Setting, changed_numbers, narrow
-from paramtrans.networks.graph.proof import lively, prove
+from paramtrans.networks.graph.adjust import AT_ONCE, adjust_groups
+from paramtrans.networks.graph.groups import Analysis, NamedGroup, Proven, analyse
+from paramtrans.networks.graph.narrow import Setting, changed_numbers
+from paramtrans.networks.graph.pieces import Pieces
 from paramtrans.networks.graph.reconstruct import reconstruct
-from paramtrans.networks.graph.unit_cases import choose_units
-from paramtrans.networks.widths import Budget, FlopBudget, Ratio, largest
-from paramtrans.plugins.registry import Registry
+from paramtrans.networks.group_widths import GroupRule, GroupSizes
+from paramtrans.networks.unit_chain import UnitStep
+from paramtrans.networks.unit_choice import choose, written
+from paramtrans.utils import seeds
 from paramtrans.utils.progress import Reporter
 
 log = logging.getLogger(__name__)
@@ -43,7 +41,7 @@ class NarrowedGroup:
     feature_error: float | None = None
     """Relative reconstruction error: the mean squared change of what the layers give that read the units, over its
     variance, on examples that nothing was fitted to, behind all that was translated before; 1 is as bad as a constant.
-    None: without inputs."""
+    None: there are none such, as without inputs, or where a translator goes on from fewer than 32."""
     held_out: bool | None = None
     """Whether that is so; else the examples were too few. None: without inputs, or not known."""
 
@@ -56,15 +54,8 @@ class NarrowedNetwork:
     groups: tuple[NarrowedGroup, ...]
     settings: tuple[Setting, ...]
     """Numbers that layers and modules hold, which are others now."""
-    output_error: float | None
-    """The relative error of the network's first output, on the same examples."""
     refused: Mapping[str, str]
     """Groups that stay as they are, with the reason of each."""
-
-
-def suits(names: Sequence[str], registry: Registry) -> bool:
-    """Whether these translators all choose units of any network."""
-    return all(registry.load("translator", name).keeps_units for name in names)
 
 
 def example_arguments(batch: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -74,11 +65,9 @@ def example_arguments(batch: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 def narrow_network(
     network: nn.Module,
-    translator: str,
-    options: Mapping[str, Any],
-    registry: Registry,
+    steps: Sequence[UnitStep],
     *,
-    widths: Any,
+    widths: GroupRule,
     blocks: str,
     batches: Iterable[Inputs],
     seed: int,
@@ -88,9 +77,7 @@ def narrow_network(
 
     Args:
         network: Any network that `torch.export` can follow.
-        translator: Name of one that chooses units; where it says so, what reads them is solved for.
-        options: Its options.
-        registry: Where it is known.
+        steps: A translator that chooses units, and those that go on from what it wrote.
         widths: A rule for how many units stay.
         blocks: Patterns of paths, between commas.
         batches: Calibration inputs, at least one.
@@ -101,53 +88,86 @@ def narrow_network(
         SpecMismatch: no group can be made smaller as asked, or the network cannot be followed.
     """
     kept_batches = list(batches)
+    examples = Examples(kept_batches)
     analysis = analyse(network, example_arguments(kept_batches[0]))
-    chosen = select(analysis, blocks)
-    counts = {
-        group: count for group, count in sizes(widths, analysis, chosen, kept_batches).items() if count < len(group)
-    }
+    counts = widths.of_groups(GroupSizes(analysis, select(analysis, blocks), examples, seed))
+    counts = {group: count for group, count in counts.items() if count < len(group)}
     if not counts:
         raise SpecMismatch("nothing becomes smaller with these widths; give a smaller ratio")
-    proven = prove_groups(analysis, counts)
-    for path, reason in proven.refused.items():
+    chosen = choose(analysis, counts, steps[0], examples, seed)
+    for path, reason in chosen.refused.items():
         log.warning("%s stays as it is: %s", path or "the network", reason)
-    if not proven.counts:
-        reasons = "; ".join(f"{path}: {reason}" for path, reason in list(proven.refused.items())[:3])
-        raise SpecMismatch(f"none of its {len(counts)} groups of units can be made smaller: {reasons}")
-    component = registry.load("translator", translator)
-    settled: BaseOptions = validate(component.Options, dict(options), f"translator {translator}: ")
-    examples = Examples(kept_batches)
+    small = written(analysis, chosen)
+    errors = _reconstructed(analysis, small, chosen.kept, steps, examples, seed, reporter)
+    if any(step.component.adjusts_units for step in steps):
+        errors = _adjusted(analysis, small, chosen.kept, steps, examples, seed, reporter)
+    looked = any(step.component.needs_probes or step.component.solves_readers for step in steps)
+    held_out = examples.enough or not looked
+    if not held_out:
+        log.warning(examples.too_few())
+    before, after = (dict(one.named_parameters(remove_duplicate=False)) for one in (network, small))
+    described = (_described(group, chosen.proven, errors.get(group), before, after) for group in chosen.kept)
+    groups = tuple(replace(group, held_out=held_out) for group in described)
+    return NarrowedNetwork(small, groups, tuple(changed_numbers(network, small)), chosen.refused)
 
-    def choose(case: UnitCase) -> Tensor:
-        return component.keep(settled, case)  # type: ignore[no-any-return]
 
-    count = f"{len(proven.counts)} group{'' if len(proven.counts) == 1 else 's'} of units"
-    with reporter.stage(
-        f"translating {count}", len({one.weight for group in proven.counts for one in group.readers})
-    ) as stage:
-        looks = examples if component.needs_probes else None
-        kept = choose_units(analysis, proven.counts, choose, looks, seed)
-        if (failure := prove(lively(network), analysis.removal(kept)).failure) is not None:
-            raise SpecMismatch(f"the units that {translator} keeps cannot be kept alone: {failure}")
+def _named_count(groups: Iterable[NamedGroup]) -> str:
+    count = len(list(groups))
+    return f"{count} group{'' if count == 1 else 's'} of units"
+
+
+def _reconstructed(
+    analysis: Analysis,
+    small: nn.Module,
+    kept: Mapping[NamedGroup, Tensor],
+    steps: Sequence[UnitStep],
+    examples: Examples,
+    seed: int,
+    reporter: Reporter,
+) -> dict[NamedGroup, float]:
+    """Layers that read units solved for, where a translator says so; the largest error of those that read a group."""
+    solver = next((step for step in reversed(steps) if step.component.solves_readers), None)
+    layers = {layer.weight for group in kept for layer in group.readers}
+    with reporter.stage(f"translating {_named_count(kept)}", len(layers)) as stage:
         made = reconstruct(
             analysis,
+            small,
             kept,
-            proven.settings,
             examples,
-            component.solves_readers,
-            getattr(settled, "ridge", None),
+            solver is not None,
+            solver.ridge if solver else None,
             seed,
             lambda path: stage.advance(note=path),
         )
-    before, after = (dict(one.named_parameters(remove_duplicate=False)) for one in (network, made.network))
-    held_out = examples.enough or not (component.needs_probes or component.solves_readers)
-    if not held_out:
-        log.warning(examples.too_few())
-    groups = tuple(
-        replace(_described(group, proven, made.errors, before, after), held_out=held_out) for group in proven.counts
-    )
-    settings = tuple(changed_numbers(network, made.network))
-    return NarrowedNetwork(made.network, groups, settings, made.output, proven.refused)
+    own = {group: [made.errors[one.weight] for one in group.readers if one.weight in made.errors] for group in kept}
+    return {group: max(errors) for group, errors in own.items() if errors}
+
+
+def _adjusted(
+    analysis: Analysis,
+    small: nn.Module,
+    kept: Mapping[NamedGroup, Tensor],
+    steps: Sequence[UnitStep],
+    examples: Examples,
+    seed: int,
+    reporter: Reporter,
+) -> dict[NamedGroup, float]:
+    """Groups that translators go on from, one translator after the other; the errors in the end."""
+    groups = list(kept)
+    pieces: Pieces | None = None
+    for number, step in enumerate(steps):
+        if not step.component.adjusts_units:
+            continue
+        pieces = Pieces(analysis, analysis.removal(kept), small, examples, getattr(step.options, "batch", AT_ONCE))
+        own = seeds.derive(seed, "translator", number)
+
+        def adjust(piece: Any, step: UnitStep = step) -> Mapping[str, Tensor]:
+            return step.component.adjust(step.options, piece)
+
+        with reporter.stage(f"{step.name}: {_named_count(groups)}", len(groups)) as stage:
+            adjust_groups(pieces, groups, adjust, own, lambda path: stage.advance(note=path))
+    assert pieces is not None
+    return pieces.errors(groups)
 
 
 def select(analysis: Analysis, pattern: str) -> list[NamedGroup]:
@@ -160,9 +180,8 @@ def select(analysis: Analysis, pattern: str) -> list[NamedGroup]:
     if found:
         return found
     if free:
-        paths = ", ".join(f'"{group.path}"' for group in free[:8])
-        more = f" and {len(free) - 8} more" if len(free) > 8 else ""
-        raise SpecMismatch(f'no group of units has a path that matches "{pattern}"; there are {paths}{more}')
+        paths = some_of([group.path for group in free])
+        raise SpecMismatch(f'no group of units has a path that matches "{pattern}"; there are {paths}')
     stopped = [f"{name} ({where})" if where else name for name, where in analysis.unknown().items()]
     why = f"; labels ended at {', '.join(stopped[:3])}" if stopped else ""
     kind = type(analysis.network).__name__
@@ -171,126 +190,14 @@ def select(analysis: Analysis, pattern: str) -> list[NamedGroup]:
     )
 
 
-def sizes(
-    widths: Any, analysis: Analysis, groups: Sequence[NamedGroup], batches: Sequence[Inputs]
-) -> dict[NamedGroup, int]:
-    """How many units of each group stay, by a rule for widths."""
-    if isinstance(widths, Ratio):
-        for pattern in widths.ratio if isinstance(widths.ratio, Mapping) else ():
-            if not any(matches(group.path, pattern) for group in groups):
-                paths = ", ".join(f'"{group.path}"' for group in groups[:8])
-                raise SpecMismatch(f'ratio: no block has a path that matches "{pattern}"; there are {paths}')
-        return {group: group.units.allowed(round(len(group) * _share(widths, group))) for group in groups}
-
-    def at(ratio: float) -> dict[NamedGroup, int]:
-        return {group: group.units.allowed(max(1, round(len(group) * ratio))) for group in groups}
-
-    if isinstance(widths, Budget):
-        goal, what, cost = widths.parameters, "parameters", _parameters(analysis)
-    elif isinstance(widths, FlopBudget):
-        goal, what, cost = widths.flops, "operations", _operations(analysis, batches[0])
-    else:
-        raise SpecMismatch(f"{type(widths).__name__} is a rule for blocks of adapters, not for groups of units")
-    ratio = largest(lambda share: cost(at(share)) <= goal, steps=12)
-    if ratio is None:
-        raise SpecMismatch(
-            f"a network of {goal:,} {what} cannot be made of this one: with one unit in every group "
-            f"{cost(at(1e-9)):,} are left"
-        )
-    return at(ratio)
-
-
-def _share(widths: Ratio, group: NamedGroup) -> float:
-    rules = widths.ratio if isinstance(widths.ratio, Mapping) else {"*": widths.ratio}
-    ratio = next((value for pattern, value in rules.items() if matches(group.path, pattern)), 1.0)
-    if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 < ratio <= 1:
-        raise SpecMismatch(f"ratio: {ratio!r} is no share of the hidden units; give a number above 0, up to 1")
-    return float(ratio)
-
-
-Cost = Callable[[Mapping[NamedGroup, int]], int]
-
-
-def _parameters(analysis: Analysis) -> Cost:
-    """Parameters of the network with as many units of each group."""
-    whole = parameters(analysis.network)
-    shapes = {name: list(one.shape) for name, one in analysis.network.named_parameters()}
-
-    def cost(counts: Mapping[NamedGroup, int]) -> int:
-        left = {name: list(shape) for name, shape in shapes.items()}
-        for group, count in counts.items():
-            for axis in group.units.axes:
-                if axis.tensor in left:
-                    left[axis.tensor][axis.axis] -= (len(group) - count) * axis.indices.shape[1]
-        saved = sum(_product(shapes[name]) - _product(left[name]) for name in shapes)
-        return whole - saved
-
-    return cost
-
-
-def _operations(analysis: Analysis, batch: Inputs) -> Cost:
-    """Operations that one example takes with as many units of each group, as PyTorch counts them."""
-
-    def cost(counts: Mapping[NamedGroup, int]) -> int:
-        kept = {group: group.units.choose(torch.zeros(len(group)), count) for group, count in counts.items()}
-        proven = prove_groups(analysis, {group: count for group, count in counts.items() if count < len(group)})
-        small = narrow(analysis.network, analysis.removal({g: kept[g] for g in proven.counts}), list(proven.settings))
-        with torch.no_grad():
-            return count_operations(lambda: call(small, first_examples(batch, 1)))
-
-    return cost
-
-
-def _product(shape: Sequence[int]) -> int:
-    return int(torch.Size(shape).numel())
-
-
 def _described(
     group: NamedGroup,
     proven: Proven,
-    errors: Mapping[str, float],
+    error: float | None,
     before: Mapping[str, Tensor],
     after: Mapping[str, Tensor],
 ) -> NarrowedGroup:
-    own = [errors[layer.weight] for layer in group.readers if layer.weight in errors]
     names = [name for name in group.units.tensors if name in before]
     counted = tuple(sum(tensors[name].numel() for name in names) for tensors in (before, after))
     units = (len(group), proven.counts[group])
-    return NarrowedGroup(group.path, group.kind, units, (counted[0], counted[1]), max(own) if own else None)
-
-
-def rebuild(network: nn.Module, settings: Iterable[Setting], params: Mapping[str, Tensor]) -> None:
-    """Give a fresh network the numbers and the sizes of tensors of a smaller one, in place; raises `DataError` for
-    what no translated network can be: tensors or numbers larger than the network's own, or of other kinds."""
-    for setting in settings:
-        try:
-            module = network.get_submodule(setting.module)
-        except AttributeError as error:
-            raise DataError(f"there is no module {setting.module!r} in this network") from error
-        own = vars(module).get(setting.attribute)
-        if type(own) is not type(setting.after) or own is None or not _smaller(setting.after, own):
-            raise DataError(f"{setting.module}.{setting.attribute}: {setting.after!r} takes the place of {own!r}")
-        setattr(module, setting.attribute, setting.after)
-    made: dict[int, Tensor] = {}
-    for path, module in network.named_modules(remove_duplicate=False):
-        for slots in (module._parameters, module._buffers):
-            for name, tensor in slots.items():
-                wanted = params.get(f"{path}.{name}".lstrip("."))
-                if tensor is None or wanted is None or wanted.shape == tensor.shape:
-                    continue
-                if wanted.ndim != tensor.ndim or any(a > b for a, b in zip(wanted.shape, tensor.shape, strict=True)):
-                    raise DataError(f"{path}.{name} is {list(wanted.shape)}, larger than {list(tensor.shape)}")
-                if id(tensor) not in made:
-                    empty = tensor.detach().new_empty(wanted.shape)
-                    trained = isinstance(tensor, nn.Parameter)
-                    made[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if trained else empty
-                slots[name] = made[id(tensor)]
-
-
-def _smaller(after: int | tuple[int, ...], before: Any) -> bool:
-    """Whether a number, or a list of numbers, is positive and no larger than another."""
-    if isinstance(after, int):
-        return bool(0 < after <= before)
-    if len(after) != len(before):
-        return False
-    return all(type(one) is int and 0 < one <= other for one, other in zip(after, before, strict=True))
+    return NarrowedGroup(group.path, group.kind, units, (counted[0], counted[1]), error)

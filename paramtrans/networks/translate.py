@@ -25,12 +25,14 @@ from paramtrans.networks.examples import Examples
 from paramtrans.networks.factories import Maker
 from paramtrans.networks.files import ATTRIBUTE, SIZES, Replaced
 from paramtrans.networks.graph.narrow import Setting
+from paramtrans.networks.group_widths import GroupRule
 from paramtrans.networks.host_network import HostNetwork
 from paramtrans.networks.input_cache import Entrances
 from paramtrans.networks.looking import check_room, look
-from paramtrans.networks.narrowing import NarrowedGroup, narrow_network, suits
+from paramtrans.networks.narrowing import NarrowedGroup, narrow_network
 from paramtrans.networks.replacing import ReplacedPart, replace_parts
-from paramtrans.networks.widths import Budget, FlopBudget, Ratio, Widths, with_registry
+from paramtrans.networks.unit_chain import Named, unfit, unit_chain
+from paramtrans.networks.widths import Ratio, Widths, with_registry
 from paramtrans.ops.distances import streamed_error
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
@@ -77,10 +79,10 @@ def translate(
     or of lists whose first item is the input, the same each time they are gone through. With `sequential`, every block
     makes up for what those before it changed; else each is translated as if it were the only one. `by` says what is
     made smaller: `blocks` that an adapter recognises, or `units` that the network's graph shows, whatever its layers
-    are called (with inputs, for `refit`, `prune` and `select`); by default units where no block is recognised. What is
-    said of each block, with its feature error (relative reconstruction error) where there are inputs, is kept in the
-    result's `paramtrans_blocks`. Of 32 inputs or more, one in eight is kept aside, and errors are of these;
-    `paramtrans.networks.measure_losses` measures more on them.
+    are called (with inputs); by default units where no block is recognised. What is said of each block, with its
+    feature error (relative reconstruction error) where there are inputs, is kept in the result's `paramtrans_blocks`.
+    Of 32 inputs or more, one in eight is kept aside, and errors are of these; `paramtrans.networks.measure_losses`
+    measures more on them.
 
     With `to`, parts of the network become blocks of another architecture: for patterns of paths the name of a block
     adapter, with its options behind a question mark (`{"layer3.*": "depthwise_separable?kernel=5"}`). Any module with
@@ -111,19 +113,15 @@ def translate(
         return _finished(module, replaced_parts.network, replaced_parts.parts, ())
     trained = factories.trained_translator(translator, registry, options or {})
     rule = widths or Ratio(0.5 if ratio is None else ratio)
-    suited = _takes_units(original, translator, then, rule, sequential, batches, registry)
-    if by == "units" and not suited:
-        raise SpecMismatch(
-            'by="units" takes calibration inputs, a translator that chooses units (refit, prune, select) alone, and a '
-            "ratio or a budget"
-        )
-    if suited and (by == "units" or (by is None and not find_blocks(original, registry))):
+    named = [(trained or translator, options or {}), *(then or {}).items()]
+    unsuited = _unsuited(original, named, rule, sequential, batches, registry)
+    if by == "units" and unsuited:
+        raise SpecMismatch(f'by="units": {unsuited}')
+    if not unsuited and (by == "units" or (by is None and not find_blocks(original, registry))):
         narrowed = narrow_network(
             original,
-            str(translator),
-            options or {},
-            registry,
-            widths=rule,
+            unit_chain(named, registry),
+            widths=with_registry(rule, registry),  # type: ignore[arg-type]
             blocks=blocks,
             batches=batches,
             seed=seed,
@@ -133,7 +131,6 @@ def translate(
     looked = look(original, blocks, batches, registry, trained.source if trained else None)
     for path, reason in looked.refused.items():
         log.warning("%s stays as it is: %s", path or "the network", reason)
-    named = [(trained or translator, options or {}), *(then or {}).items()]
     chain = [factories.maker(each, dict(own), registry) for each, own in named]
     if trained is not None:
         factories.check_unsized(trained, ratio, widths)
@@ -159,22 +156,19 @@ def translate(
     return _finished(module, small, replaced, ())
 
 
-def _takes_units(
-    module: nn.Module,
-    translator: str | Path,
-    then: Mapping[str, Mapping[str, Any]] | None,
-    rule: Widths,
-    sequential: bool,
-    batches: Iterable[Inputs],
-    registry: Registry,
-) -> bool:
-    """Whether a network can be translated by the units that its graph shows: there are inputs to capture it with, and
-    translators and rule take any units."""
-    named = [str(translator), *(then or {})]
-    known = {entry.name for entry in registry.of_kind("translator")}
-    suited = len(named) == 1 and named[0] in known and suits(named, registry) and sequential
-    inputs = next(iter(batches), None) is not None
-    return suited and inputs and isinstance(rule, Ratio | Budget | FlopBudget) and not isinstance(module, HostNetwork)
+def _unsuited(
+    module: nn.Module, named: Named, rule: Widths, sequential: bool, batches: Iterable[Inputs], registry: Registry
+) -> str | None:
+    """Why a network cannot be translated by the units that its graph shows; None where it can."""
+    if isinstance(module, HostNetwork):
+        return "hosts of a task are translated by blocks"
+    if next(iter(batches), None) is None:
+        return "give calibration inputs, which the network's graph is captured with"
+    if not sequential:
+        return "every group makes up for those before it (leave out sequential=False, --independent)"
+    if not isinstance(rule, GroupRule):
+        return f"{type(rule).__name__} is a rule for blocks of adapters (it has no of_groups)"
+    return unfit(named, registry)
 
 
 def _finished(

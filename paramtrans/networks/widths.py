@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,11 +14,16 @@ from paramtrans.api.options import BaseOptions, Configurable
 from paramtrans.errors import SpecMismatch
 from paramtrans.evaluation.costs import flops, parameters
 from paramtrans.networks.activations import Inputs, shapes_entering
-from paramtrans.networks.blocks import NetworkBlock, costs, matches, some_paths
+from paramtrans.networks.blocks import NetworkBlock, costs, matches, some_of
+from paramtrans.networks.graph.groups import NamedGroup
+from paramtrans.networks.group_widths import GroupSizes, latency
+from paramtrans.networks.rounding import Rounding
 from paramtrans.plugins.registry import Registry
 
 Chosen = dict[str, dict[str, int]]
 """For each block, by the path of its entrance, the size of each group of its hidden units."""
+STEPS = 12
+"""Bisections of a ratio where each takes a pass of the network."""
 
 
 class Widths(Protocol):
@@ -66,31 +72,64 @@ def with_registry(rule: Widths, registry: Registry) -> Widths:
     return rule.with_registry(registry) if isinstance(rule, LooksUp) else rule
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rounded:
+    """How a rule rounds numbers of units."""
+
+    multiple_of: int | None = None
+    """What widths become a multiple of, units of several values (heads) aside; by default of 8 where a width is at
+    least 64."""
+    least: int = 1
+    """Fewest units of a group."""
+
+    @property
+    def rounding(self) -> Rounding:
+        """Both in one record; raises `SpecMismatch` for what are no numbers of units."""
+        return Rounding(self.multiple_of, self.least)
+
+    def at(self, ratio: float) -> Ratio:
+        """A share of all blocks, rounded in this way."""
+        return Ratio(ratio, multiple_of=self.multiple_of, least=self.least)
+
+
 @dataclass(frozen=True)
-class Ratio:
+class Ratio(Rounded):
     """A share of what it was: one for all blocks, or by pattern of their paths (all of it where none matches)."""
 
     ratio: float | Mapping[str, float]
 
     def __call__(self, network: nn.Module, blocks: Sequence[NetworkBlock], batches: Iterable[Inputs]) -> Chosen:
-        for pattern in self.ratio if isinstance(self.ratio, Mapping) else ():
-            if not any(matches(block.path, pattern) for block in blocks):
-                raise SpecMismatch(
-                    f'ratio: no block has a path that matches "{pattern}"; there are {some_paths(blocks)}'
-                )
+        self._check_patterns([block.path for block in blocks])
         return {block.entrance: self.sizes(block) for block in blocks}
+
+    def of_groups(self, case: GroupSizes) -> dict[NamedGroup, int]:
+        """The numbers of units of groups of a network's graph."""
+        self._check_patterns([group.path for group in case.groups])
+        return {group: case.near(group, len(group) * self._share(group.path), self.rounding) for group in case.groups}
 
     def sizes(self, block: NetworkBlock) -> dict[str, int]:
         """The sizes of one block's groups; at least one unit of each."""
+        ratio, rounding = self._share(block.path), self.rounding
+        return {
+            group.name: rounding(group.size, group.size * ratio, group.width > 1)
+            for group in block.adapter.spec.symmetries
+        }
+
+    def _check_patterns(self, paths: Sequence[str]) -> None:
+        for pattern in self.ratio if isinstance(self.ratio, Mapping) else ():
+            if not any(matches(path, pattern) for path in paths):
+                raise SpecMismatch(f'ratio: no block has a path that matches "{pattern}"; there are {some_of(paths)}')
+
+    def _share(self, path: str) -> float:
         rules = self.ratio if isinstance(self.ratio, Mapping) else {"*": self.ratio}
-        ratio = next((value for pattern, value in rules.items() if matches(block.path, pattern)), 1.0)
-        if not isinstance(ratio, (int, float)) or not 0 < ratio <= 1:
+        ratio = next((value for pattern, value in rules.items() if matches(path, pattern)), 1.0)
+        if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 < ratio <= 1:
             raise SpecMismatch(f"ratio: {ratio!r} is no share of the hidden units; give a number above 0, up to 1")
-        return {name: max(1, round(size * ratio)) for name, size in block.sizes.items()}
+        return float(ratio)
 
 
 @dataclass(frozen=True)
-class Budget:
+class Budget(Rounded):
     """The largest ratio, the same for all blocks, with which the network has no more than so many parameters."""
 
     parameters: int
@@ -99,13 +138,19 @@ class Budget:
         whole = parameters(network)
 
         def size(ratio: float) -> int:
-            return whole - sum(saved(block, Ratio(ratio).sizes(block)) for block in blocks)
+            return whole - sum(saved(block, self.at(ratio).sizes(block)) for block in blocks)
 
-        return Ratio(_within(self.parameters, size, "parameters"))(network, blocks, batches)
+        return self.at(within(self.parameters, size, "parameters"))(network, blocks, batches)
+
+    def of_groups(self, case: GroupSizes) -> dict[NamedGroup, int]:
+        """The numbers of units of groups of a network's graph."""
+        rounding = self.rounding
+        ratio = within(self.parameters, lambda own: case.parameters(case.share(own, rounding)), "parameters")
+        return case.share(ratio, rounding)
 
 
 @dataclass(frozen=True)
-class FlopBudget:
+class FlopBudget(Rounded):
     """The largest ratio, the same for all blocks, with which one example takes no more than so many operations.
 
     As PyTorch counts them: those of convolutions and matrix products, a multiply-add being two. Needs inputs.
@@ -114,9 +159,7 @@ class FlopBudget:
     flops: int
 
     def __call__(self, network: nn.Module, blocks: Sequence[NetworkBlock], batches: Iterable[Inputs]) -> Chosen:
-        batch = next(iter(batches), None)
-        if batch is None:
-            raise SpecMismatch("operations are counted on an example; give calibration inputs")
+        batch = _first(batches, "operations are counted")
         shapes = shapes_entering(network, [block.entrance for block in blocks], batch)
         whole = costs(network, batch)["flops"]
         source = {block.entrance: flops(block.adapter, shapes[block.entrance]) for block in blocks}
@@ -124,20 +167,60 @@ class FlopBudget:
         def size(ratio: float) -> int:
             left = whole
             for block in blocks:
-                small = block.adapter.with_sizes(Ratio(ratio).sizes(block))
+                small = block.adapter.with_sizes(self.at(ratio).sizes(block))
                 left += flops(small, shapes[block.entrance]) - source[block.entrance]
             return left
 
-        return Ratio(_within(self.flops, size, "operations"))(network, blocks, batches)
+        return self.at(within(self.flops, size, "operations"))(network, blocks, batches)
+
+    def of_groups(self, case: GroupSizes) -> dict[NamedGroup, int]:
+        """The numbers of units of groups of a network's graph."""
+        rounding = self.rounding
+        ratio = within(self.flops, lambda own: case.flops(case.share(own, rounding)), "operations", STEPS)
+        return case.share(ratio, rounding)
 
 
-def _within(budget: int, size: Callable[[float], int], what: str) -> float:
+@dataclass(frozen=True)
+class LatencyBudget(Rounded):
+    """The largest ratio, the same for all blocks, with which the first batch of inputs takes no longer than so many
+    milliseconds, where the network is: the median of some passes, so never quite the same twice. Needs inputs."""
+
+    milliseconds: float
+
+    def __call__(self, network: nn.Module, blocks: Sequence[NetworkBlock], batches: Iterable[Inputs]) -> Chosen:
+        batch = _first(batches, "times are measured")
+
+        def taken(ratio: float) -> float:
+            trial = copy.deepcopy(network)
+            for block in blocks:
+                block.replace(trial, block.adapter.with_sizes(self.at(ratio).sizes(block)), None)
+            return latency(trial, batch)
+
+        return self.at(within(self.milliseconds, taken, "milliseconds", STEPS))(network, blocks, batches)
+
+    def of_groups(self, case: GroupSizes) -> dict[NamedGroup, int]:
+        """The numbers of units of groups of a network's graph."""
+        rounding = self.rounding
+        ratio = within(
+            self.milliseconds, lambda own: case.milliseconds(case.share(own, rounding)), "milliseconds", STEPS
+        )
+        return case.share(ratio, rounding)
+
+
+def _first(batches: Iterable[Inputs], what: str) -> Inputs:
+    batch = next(iter(batches), None)
+    if batch is None:
+        raise SpecMismatch(f"{what} on an example; give calibration inputs")
+    return batch
+
+
+def within(budget: float, size: Callable[[float], float], what: str, steps: int = 30) -> float:
     """The largest ratio whose size is within the budget; raises `SpecMismatch` where there is none."""
-    ratio = largest(lambda share: size(share) <= budget)
+    ratio = largest(lambda share: size(share) <= budget, steps)
     if ratio is None:
         raise SpecMismatch(
-            f"a network of {budget:,} {what} cannot be made of this one: with one unit in every block {size(1e-9):,} "
-            "are left"
+            f"a network of {budget:,} {what} cannot be made of this one: with the fewest units in every block "
+            f"{size(1e-9):,} are left"
         )
     return ratio
 

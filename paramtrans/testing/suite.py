@@ -27,6 +27,7 @@ from paramtrans.testing import (  # noqa: F401 - each brings its checks
     tasks,
     token_translators,
     translators,
+    unit_translators,
     width_rules,
 )
 from paramtrans.testing.check import CHECKS as CHECKS, Check, CheckFailed, Subject

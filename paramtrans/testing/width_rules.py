@@ -8,9 +8,30 @@ import torch
 from torch import nn
 
 from paramtrans.networks.blocks import find_blocks
+from paramtrans.networks.examples import Examples
+from paramtrans.networks.graph.groups import analyse
+from paramtrans.networks.group_widths import GroupSizes
 from paramtrans.testing.check import Subject, check, drawing, expect
 
 WIDTH, HIDDEN = 6, 16
+
+
+def takes_groups(subject: Subject) -> bool:
+    """Whether it is a rule for groups of units too."""
+    return hasattr(subject.cls, "of_groups")
+
+
+@check("width_rule", when=takes_groups)
+def gives_numbers_of_units(subject: Subject) -> None:
+    """For every group of units of a network's graph how many stay, from one to all."""
+    with drawing(0):
+        network = nn.Sequential(nn.Linear(WIDTH, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, WIDTH)).eval()
+        rows = torch.randn(40, WIDTH)
+    analysis = analyse(network, ((rows[:2],), {}))
+    chosen = subject.create().of_groups(GroupSizes(analysis, analysis.groups, Examples([rows])))
+    expect({*chosen} <= {*analysis.groups}, "groups that there are", [group.path for group in chosen])
+    fits = all(1 <= count <= len(group) for group, count in chosen.items())
+    expect(fits, f"from 1 to {HIDDEN} units", {group.path: count for group, count in chosen.items()})
 
 
 @check("width_rule")

@@ -376,3 +376,35 @@ def test_a_damaged_or_foreign_record_is_refused(network: nn.Module, nets: Path, 
         paramtrans.load_translated(path, f"{nets}:small")
     with pytest.raises(StoreError, match=r"not made by paramtrans\.translate"):
         paramtrans.save_translated(network, path)
+
+
+def test_widths_and_units_from_the_shell(
+    network: nn.Module, nets: Path, images: Tensor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, data, output = tmp_path / "model.safetensors", tmp_path / "images.npy", tmp_path / "small.safetensors"
+    save_file(network.state_dict(), model)
+    numpy.save(data, images.numpy())
+    given = (model, "--arch", f"{nets}:small", "--calibrate", data, "--by", "units", "--json")
+    status, out, err = shell(capsys, "inspect", *given)
+    seen = json.loads(out)
+    assert status == 0, err
+    assert {"merge", "prune", "refit"} <= {*seen["translators"]} and {"matching", "quantise"} <= {*seen["then"]}
+    assert not {"low_rank", "quantise"} & {*seen["translators"]}
+    assert all(row["flops"] > 0 and row["tensors"] for row in seen["blocks"])
+    free = {name for row in seen["blocks"] if not row["refused"] for name in row["tensors"]}
+    rest = sum(p.numel() for name, p in network.named_parameters() if name not in free)
+    assert sum(seen["stays"].values()) == rest and "the network's output" in seen["stays"]
+    flags = ("--multiple-of", 4, "--least", 4, "--ratio", 0.3, "--then", "quantise", "--option", "quantise.bits=4")
+    status, out, err = shell(capsys, "translate", *given, *flags, "-o", output)
+    assert status == 0, err
+    blocks = json.loads(out)["blocks"]
+    assert blocks and all(after % 4 == 0 for block in blocks for after in block["hidden"][1])
+    for wrong, problem in (
+        (("--latency", 5, "--flops", 5), "give one of them"),
+        (("--multiple-of", 0), "multiple-of"),
+        (("--with", "low_rank"), "low_rank writes blocks"),
+    ):
+        status, _, err = shell(capsys, "translate", *given, *wrong, "-o", output, "--force")
+        assert status == 2 and problem in err
+    status, _, err = shell(capsys, "inspect", model, "--arch", f"{nets}:small", "--by", "units")
+    assert status == 2 and "--calibrate" in err

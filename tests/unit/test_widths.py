@@ -12,8 +12,9 @@ from torchvision.models.resnet import BasicBlock
 import paramtrans
 from paramtrans.errors import SpecMismatch
 from paramtrans.evaluation.costs import parameters
-from paramtrans.networks.allocation import Allotment, Step, cheapest
+from paramtrans.networks.allocation import Allotment
 from paramtrans.networks.blocks import costs
+from paramtrans.networks.steps import Step, cheapest
 from paramtrans.networks.widths import Budget, FlopBudget
 
 

@@ -40,6 +40,10 @@ class Facts:
         self.count = 1
         self.equal: list[tuple[Tensor, Tensor]] = []
         self.covers: list[Cover] = []
+        self.reason = ""
+        """What is being followed, for what is pinned by it."""
+        self.pinned: list[tuple[Tensor, str]] = []
+        """Atoms that can never go, each with what pinned them."""
 
     def fresh(self, *shape: int) -> Tensor:
         """New atoms."""
@@ -55,6 +59,7 @@ class Facts:
 
     def pin(self, label: Tensor) -> None:
         """None of these can go."""
+        self.pinned.append((label.reshape(-1)[:1], self.reason))
         self.equate(label.unique(), torch.tensor(PINNED))
 
     def tie(self, label: Label, axes: Iterable[int]) -> None:

@@ -18,6 +18,7 @@ from paramtrans.networks.graph.operators import Contraction, State, Value, name_
 from paramtrans.networks.graph.rules.elementwise import FILLING
 from paramtrans.networks.graph.rules.every import RULES
 
+OUTPUT, HOOK = "the network's output", "what a hook reads"
 KNOWN_ELEMENTS = 2**20
 """Values that depend on constants alone are computed up to this size, as numbers of elements may be among them."""
 
@@ -47,8 +48,10 @@ def propagate(program: Program, pinned: Sequence[Node] = ()) -> Labelled:
         if node.op == "placeholder":
             values[node.name] = _placeholder(program, node, axes)
         elif node.op == "call_function":
+            state.facts.reason = name_of(node)
             values[node.name] = _operation(state, node, values)
-    for node in (*program.outputs, *pinned):
+    for number, node in enumerate((*program.outputs, *pinned)):
+        state.facts.reason = OUTPUT if number < len(program.outputs) else HOOK
         for value in tree_flatten(values.get(node.name))[0]:
             for label in value.labels if isinstance(value, Value) else ():
                 state.facts.pin(label)

@@ -18,7 +18,7 @@ from paramtrans.networks.examples import Examples
 from paramtrans.networks.graph.capture import tensors_of
 from paramtrans.networks.graph.examples import forward_pass, read_values, row_pieces
 from paramtrans.networks.graph.groups import Analysis, NamedGroup
-from paramtrans.networks.graph.narrow import Kept, narrow
+from paramtrans.networks.graph.narrow import Kept
 from paramtrans.networks.graph.proof import named_tensors
 from paramtrans.networks.graph.readers import ReaderLayer
 from paramtrans.networks.lockstep import Call, Lockstep
@@ -27,9 +27,8 @@ from paramtrans.ops.least_squares import GramMatrices, Halves, View
 
 @dataclass
 class Reconstructed:
-    """The smaller network, and how far it is from the untouched one on examples that were kept aside."""
+    """How far the smaller network is from the untouched one on examples that were kept aside."""
 
-    network: nn.Module
     errors: dict[str, float] = field(default_factory=dict)
     """For each layer that was solved for, by its weight: squared error of what it gives, relative to its variance."""
     output: float | None = None
@@ -38,28 +37,33 @@ class Reconstructed:
     """Whether errors are of examples kept aside; else of those that were fitted."""
 
 
+@dataclass(frozen=True)
+class _Networks:
+    """Tensors of the untouched and of the smaller network, and what stays of each."""
+
+    before: Mapping[str, Tensor]
+    after: Mapping[str, Tensor]
+    kept: Kept
+
+
 @torch.no_grad()
 def reconstruct(
     analysis: Analysis,
+    small: nn.Module,
     kept: Mapping[NamedGroup, Tensor],
-    settings: Sequence[Any],
-    examples: Examples | None,
+    examples: Examples,
     solve: bool,
     ridge: float | None = None,
     seed: int = 0,
     advance: Callable[[str], None] = lambda _: None,
 ) -> Reconstructed:
-    """The network with these units alone; what reads them is solved for where there are examples and `solve` says so.
+    """A smaller network, which has these units alone, with what reads them solved for, in place, where `solve` says so.
 
     One pass of the untouched and one of the smaller network, which stop together at each layer that reads units.
     """
-    removal = analysis.removal(kept)
-    small = narrow(analysis.network, removal, list(settings))
-    result = Reconstructed(small)
-    if examples is None:
-        return result
-    indices = removal.kept()
+    result = Reconstructed()
     before, after = named_tensors(analysis.network), named_tensors(small)
+    networks = _Networks(before, after, analysis.removal(kept).kept())
     layers = {layer.weight: layer for group in kept for layer in group.readers}
     forwards = [forward_pass(analysis.network, batch, before, layers) for batch in examples.batches]
     forwards += [forward_pass(small, batch, after, layers) for batch in examples.batches]
@@ -68,7 +72,7 @@ def reconstruct(
         for calls in passes.layers():
             layer = layers[calls[0].layer]
             error = _solve_layer(
-                layer, calls[:half], calls[half:], examples, indices, after, solve and layer.times == 1, ridge, seed
+                layer, calls[:half], calls[half:], examples, networks, solve and layer.times == 1, ridge, seed
             )
             result.errors[layer.weight] = max(error, result.errors.get(layer.weight, 0.0))
             advance(layer.weight)
@@ -82,15 +86,14 @@ def _solve_layer(
     before: Sequence[Call],
     after: Sequence[Call],
     examples: Examples,
-    kept: Kept,
-    tensors: Mapping[str, Tensor],
+    networks: _Networks,
     solve: bool,
     ridge: float | None,
     seed: int,
 ) -> float:
     """Write a layer of the smaller network anew; its error on examples kept aside."""
-    weight = tensors[layer.weight]
-    axes = kept.get(layer.weight)
+    weight = networks.after[layer.weight]
+    axes = networks.kept.get(layer.weight)
     outputs = None if axes is None else axes[1 - layer.axis]
     fit, aside = Halves(), Halves()
     values = read_values(before[0].args[before[0].position], layer)
@@ -114,7 +117,7 @@ def _solve_layer(
         strength = fit.ridge(view, start) if ridge is None else strength
         matrix = view(total).ridge(start, strength)
         weights = matrix[:, :-1] if constant else matrix
-        _write(layer, weight, weights[0], matrix[0, -1] if constant else None, tensors)
+        _write(layer, weights[0], matrix[0, -1] if constant else None, networks, outputs)
     if not aside.has_rows and fit.two and solve:  # each half under the solution for the other one
         pairs_of_halves = (fit.halves, fit.halves[::-1])
         errors = (_error(judged, view, view(fitted).ridge(start, strength)) for fitted, judged in pairs_of_halves)
@@ -123,15 +126,17 @@ def _solve_layer(
 
 
 def _write(
-    layer: ReaderLayer, weight: Tensor, matrix: Tensor, constant: Tensor | None, tensors: Mapping[str, Tensor]
+    layer: ReaderLayer, matrix: Tensor, constant: Tensor | None, networks: _Networks, outputs: Tensor | None
 ) -> None:
+    """Write a layer's weight, and what stands beside it: the untouched network's with a constant."""
+    weight = networks.after[layer.weight]
     weight.data.copy_((matrix.mT if layer.axis == 1 else matrix).reshape(weight.shape))
-    if constant is None:
+    name = layer.bias or layer.mean
+    if constant is None or name is None:
         return
-    if layer.bias is not None:
-        tensors[layer.bias].data.add_(constant.to(tensors[layer.bias]))
-    elif layer.mean is not None:
-        tensors[layer.mean].data.sub_(constant.to(tensors[layer.mean]))
+    own, before = networks.after[name], networks.before[name].detach()
+    before = before if outputs is None else before[outputs.to(before.device)]
+    own.data.copy_(before + (constant if layer.bias is not None else -constant).to(before))
 
 
 def _error(moments: GramMatrices, view: View, matrix: Tensor) -> float:

@@ -13,26 +13,33 @@ from paramtrans.networks.graph.examples import Piece, forward_pass, read_values,
 from paramtrans.networks.graph.groups import Analysis, NamedGroup
 from paramtrans.networks.graph.proof import named_tensors
 from paramtrans.networks.graph.readers import ReaderLayer
+from paramtrans.networks.graph.summed import summed
 from paramtrans.networks.lockstep import Lockstep
 from paramtrans.ops.least_squares import GramMatrices, Halves, disagreement
 
-Choose = Callable[[UnitCase], Tensor]
-"""Which units of a group stay."""
+Choose = Callable[[NamedGroup, UnitCase], Tensor | None]
+"""Which units of a group stay; None for one that stays as it is."""
 
 
 @torch.no_grad()
 def choose_units(
     analysis: Analysis, counts: Mapping[NamedGroup, int], choose: Choose, examples: Examples | None, seed: int = 0
 ) -> dict[NamedGroup, Tensor]:
-    """For each group the units that stay, by what the layers that read it give in the untouched network."""
+    """For each group the units that stay, by what the layers that read it give in the untouched network; groups that
+    stay as they are are left out."""
     tensors = named_tensors(analysis.network)
-    kept: dict[NamedGroup, Tensor] = {}
+    kept: dict[NamedGroup, Tensor | None] = {}
+    names = analysis.program.names
+    sums = {summed(node, names) for node in analysis.program.nodes}
     waiting = {group: {layer.weight for layer in group.readers} for group in counts}
     readings: dict[NamedGroup, list[Reading]] = {group: [] for group in counts}
 
     def decide(group: NamedGroup) -> None:
-        case = UnitCase(_weights(group, tensors), counts[group], tuple(readings.pop(group)), group.units.cells)
-        kept[group] = choose(case)
+        weights = _weights(group, tensors)
+        own = tuple(place in sums for place, _ in weights)
+        width = max(axis.indices.shape[1] for axis in group.units.axes)
+        parts, read = tuple(part for _, part in weights), tuple(readings.pop(group))
+        kept[group] = choose(group, UnitCase(parts, counts[group], read, group.units.cells, own, width))
 
     if examples is not None:
         layers = {layer.weight: layer for group in counts for layer in group.readers}
@@ -57,7 +64,7 @@ def choose_units(
     for group in counts:
         if group not in kept:
             decide(group)
-    return {group: kept[group] for group in counts}
+    return {group: units for group in counts if (units := kept[group]) is not None}
 
 
 def _add(halves: Halves, pieces: Iterable[Piece], examples: Examples) -> None:
@@ -101,15 +108,16 @@ def _values(group: NamedGroup, layer: ReaderLayer, weight: Tensor) -> Tensor:
     return (own.indices[..., None] * kernel + torch.arange(kernel)).flatten()
 
 
-def _weights(group: NamedGroup, tensors: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-    """The part of each weight (of two axes or more) that belongs to each unit."""
+def _weights(group: NamedGroup, tensors: Mapping[str, Tensor]) -> list[tuple[tuple[str, int], Tensor]]:
+    """The part of each weight (of two axes or more) that belongs to each unit, with the weight's name and axis."""
     parts = []
     for axis in group.units.axes:
         tensor = tensors[axis.tensor]
         if tensor.ndim > 1 and tensor.is_floating_point():
             picked = tensor.detach().movedim(axis.axis, 0)[axis.indices.flatten().to(tensor.device)]
-            parts.append(picked.reshape(len(group), -1).float().cpu())
+            parts.append(((axis.tensor, axis.axis), picked.reshape(len(group), -1).float().cpu()))
     if not parts:
         axis = group.units.axes[0]
-        parts = [tensors[axis.tensor].detach()[axis.indices.flatten()].reshape(len(group), -1).float()]
-    return tuple(parts)
+        picked = tensors[axis.tensor].detach()[axis.indices.flatten()]
+        parts = [((axis.tensor, axis.axis), picked.reshape(len(group), -1).float())]
+    return parts

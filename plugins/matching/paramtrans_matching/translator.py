@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -18,6 +18,7 @@ from paramtrans.api.context import Context
 from paramtrans.api.options import BaseOptions, Trials
 from paramtrans.api.stacking import Params
 from paramtrans.api.translator import Translator
+from paramtrans.api.units import UnitCase, UnitPiece
 from paramtrans.backends.vmap import block_stacked
 from paramtrans.errors import SpecMismatch
 from paramtrans.ops.distances import divergence, relative_error
@@ -25,6 +26,7 @@ from paramtrans.ops.sensitivity import sensitivity
 from paramtrans.utils import seeds
 from paramtrans_matching.search import Search, start_like
 from paramtrans_matching.start import fresh, revive_dead_units
+from paramtrans_matching.units import match_units
 
 log = logging.getLogger(__name__)
 
@@ -77,18 +79,34 @@ class Goal:
 class Matching(Translator):
     """Starts from the context's `start`, else from a default initialisation; takes and writes any family.
 
-    A part of the probes is kept aside; each model ends where it was nearest on these, which may be where it started.
+    A part of the probes is kept aside; each model ends where it was nearest on these, which may be where it started. Of
+    units of any network it keeps, alone, the strongest.
     """
 
     Options: ClassVar[type[BaseOptions]] = MatchingOptions
     options: MatchingOptions
     trials: ClassVar[Trials] = ({"steps": 3, "batch": 4},)
     needs_probes: ClassVar[bool] = True
+    keeps_units: ClassVar[bool] = True
+    adjusts_units: ClassVar[bool] = True
 
     def __init__(self, options: MatchingOptions, source: BlockAdapter, target: BlockAdapter) -> None:
         super().__init__(options, source, target)
         self.run_source, self.run_target = block_stacked(source), block_stacked(target)
         self.trained = [tensor.name for tensor in target.spec.tensors if tensor.trained]
+
+    @classmethod
+    def keep(cls, options: BaseOptions, case: UnitCase) -> Tensor:
+        return case.best(case.strengths())
+
+    @classmethod
+    def adjust(cls, options: BaseOptions, piece: UnitPiece) -> Mapping[str, Tensor]:
+        assert isinstance(options, MatchingOptions)
+        if options.outputs or options.weigh:
+            raise SpecMismatch(
+                "matching.outputs and matching.weigh look at hosts of a task, not at units; leave them out"
+            )
+        return match_units(piece, options.steps, options.lr)
 
     def translate(self, source: Params, context: Context | None = None) -> Params:
         stacks.check(source, self.source.spec, "the source blocks")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -14,6 +15,7 @@ from paramtrans.api.options import BaseOptions, Trials
 from paramtrans.api.specs import TensorKind
 from paramtrans.api.stacking import Params
 from paramtrans.api.translator import Translator
+from paramtrans.api.units import UnitPiece
 from paramtrans.errors import SpecMismatch
 
 
@@ -27,12 +29,14 @@ class QuantiseOptions(BaseOptions):
 class Quantise(Translator):
     """The source's own tensors, each output channel's weights rounded to the nearest of 2^bits - 1 even steps about 0.
 
-    What is written are the rounded values in float; biases and normalisation stay as they are.
+    What is written are the rounded values in float; biases and normalisation stay as they are. Of units of any network
+    the layers that write and read them are rounded.
     """
 
     Options: ClassVar[type[BaseOptions]] = QuantiseOptions
     options: QuantiseOptions
     trials: ClassVar[Trials] = ({}, {"bits": 4})
+    adjusts_units: ClassVar[bool] = True
 
     def __init__(self, options: QuantiseOptions, source: BlockAdapter, target: BlockAdapter) -> None:
         super().__init__(options, source, target)
@@ -44,6 +48,12 @@ class Quantise(Translator):
         weights = [tensor for tensor in self.target.spec.tensors if tensor.kind is TensorKind.WEIGHT]
         values, scales = sum(tensor.numel for tensor in weights), sum(tensor.shape[0] for tensor in weights)
         return -(-values * self.options.bits // 8) + 4 * (self.target.spec.numel - values + scales)
+
+    @classmethod
+    def adjust(cls, options: BaseOptions, piece: UnitPiece) -> Mapping[str, Tensor]:
+        assert isinstance(options, QuantiseOptions)
+        weights = {name: tensor for name, tensor in piece.params.items() if tensor.ndim > 1}
+        return {name: rounded(tensor[None], options.bits)[0] for name, tensor in weights.items()}
 
     def translate(self, source: Params, context: Context | None = None) -> Params:
         weights = {tensor.name for tensor in self.target.spec.tensors if tensor.kind is TensorKind.WEIGHT}

@@ -95,6 +95,7 @@ class Merge(Closed):
 
     Options: ClassVar[type[BaseOptions]] = MergeOptions
     options: MergeOptions
+    merges_units: ClassVar[bool] = True
 
     def __init__(self, options: BaseOptions, source: BlockAdapter, target: BlockAdapter) -> None:
         super().__init__(options, source, target)
@@ -102,6 +103,26 @@ class Merge(Closed):
             raise SpecMismatch(
                 "merges units of one value; of attention heads and groups of channels no mean is taken; try prune"
             )
+
+    @classmethod
+    @torch.no_grad()
+    def merge(cls, options: BaseOptions, case: UnitCase) -> Tensor:
+        """Clusters by what writes the units; each counts by the norm of what reads it."""
+        assert isinstance(options, MergeOptions)
+        if case.width > 1 or case.cells is not None:
+            raise SpecMismatch("merge takes no mean of heads, nor of groups of channels")
+        fed = [one for one, summed in zip(case.weights, case.summed, strict=True) if not summed]
+        read = [one for one, summed in zip(case.weights, case.summed, strict=True) if summed]
+        if not fed:
+            raise SpecMismatch("merge compares units by the layers that write them, and these have none")
+        points = torch.cat(fed, dim=1).double()[None]
+        strength = points.new_ones(1, len(case))
+        if read:
+            strength = torch.cat(read, dim=1).double().norm(dim=1)[None].clamp_min(1e-12)
+        share = clusters(points, strength, case.count, options.rounds)[0] * strength
+        share = share / share.sum(1, keepdim=True)
+        ordered: Tensor = share[share.argmax(1).argsort()]
+        return ordered
 
     def fewer(self, params: Params, group: SymmetryGroup, count: int) -> Params:
         if group.rescale:

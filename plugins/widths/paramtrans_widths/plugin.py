@@ -10,5 +10,6 @@ def paramtrans_width_rules() -> list[Component]:
         Component("ratio", "a share of the hidden units of every block", f"{package}:RatioRule"),
         Component("parameters", "one ratio for all blocks, within a budget of parameters", f"{package}:ParameterRule"),
         Component("flops", "one ratio for all blocks, within a budget of operations", f"{package}:FlopRule"),
-        Component("measured", "within a budget of parameters, most where it harms least", f"{package}:MeasuredRule"),
+        Component("latency", "one ratio for all blocks, within measured milliseconds", f"{package}:LatencyRule"),
+        Component("measured", "within a budget, most where it harms least", f"{package}:MeasuredRule"),
     ]

@@ -1,0 +1,88 @@
+"""What `inspect` says of groups of units that a network's graph shows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from paramtrans.cli.networks import columns
+
+if TYPE_CHECKING:
+    from paramtrans.plugins.registry import Registry
+
+REASONS = 6
+"""Reasons that are told at most, those of most parameters first."""
+
+
+def groups_of(network: Any, pattern: str, batches: list[Any]) -> dict[str, Any]:
+    """Groups of units with what they tie together, and the parameters that stay by reason."""
+    from paramtrans.evaluation.costs import parameters
+    from paramtrans.networks.activations import first_examples, length
+    from paramtrans.networks.blocks import matches
+    from paramtrans.networks.graph.groups import analyse, prove_groups
+    from paramtrans.networks.graph.inventory import STREAM, operations_of, staying
+    from paramtrans.networks.narrowing import example_arguments
+
+    analysis = analyse(network, example_arguments(batches[0]))
+    groups = [group for group in analysis.groups if not group.inner and matches(group.path, pattern)]
+    half = {group: group.units.allowed(max(1, len(group) // 2)) for group in groups if not group.stream}
+    proven = prove_groups(analysis, half)
+    failed = {group: proven.refused[group.path] for group in half if group.path in proven.refused}
+    flops = operations_of(analysis, groups, length(first_examples(batches[0], 2)))
+    sizes = {name: one.numel() for name, one in network.named_parameters(remove_duplicate=False)}
+    rows = [
+        {
+            "path": group.path,
+            "adapter": group.kind,
+            "hidden": [len(group)],
+            "parameters": sum(sizes.get(name, 0) for name in group.units.tensors),
+            "flops": flops[group],
+            "tensors": list(group.units.tensors),
+            "refused": STREAM if group.stream else failed.get(group),
+        }
+        for group in groups
+    ]
+    rest = staying(analysis, failed, [group for group in half if group not in failed])
+    return {"parameters": parameters(network), "blocks": rows, "stays": rest}
+
+
+def show_groups(seen: dict[str, Any]) -> None:
+    """The same as columns and sentences."""
+    cells = (
+        (
+            row["path"] or ".",
+            row["adapter"],
+            str(row["hidden"][0]),
+            f"{row['parameters']:,}",
+            f"{row['flops']:,}",
+            _layers(row),
+            f"not to be translated: {row['refused']}" if row["refused"] else "",
+        )
+        for row in seen["blocks"]
+    )
+    columns("<<>>><<", ("group", "kind", "units", "parameters", "flops", "tied together", ""), *cells)
+    whole, rest = seen["parameters"], sum(seen["stays"].values())
+    free = sum(not row["refused"] for row in seen["blocks"])
+    click.echo(f"{free} groups in layers with {whole - rest:,} of {whole:,} parameters; {rest / whole:.0%} stay:")
+    told = list(seen["stays"].items())
+    for reason, count in told[:REASONS]:
+        click.echo(f"  {count / whole:.1%}  {reason}")
+    if more := sum(count for _, count in told[REASONS:]):
+        click.echo(f"  {more / whole:.1%}  {len(told) - REASONS} other reasons")
+
+
+def translators_of(registry: Registry) -> dict[str, list[str]]:
+    """Translators that choose units, and those that go on from them."""
+    from paramtrans.networks.unit_chain import unit_translators
+
+    choosing, going_on = unit_translators(registry)
+    return {"translators": choosing, "then": going_on}
+
+
+def _layers(row: dict[str, Any]) -> str:
+    """The modules that hold a group's tensors, their common path left out."""
+    layers = list(dict.fromkeys(name.rpartition(".")[0] or name for name in row["tensors"]))
+    start = f"{row['path']}."
+    names = [one.removeprefix(start) for one in layers]
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

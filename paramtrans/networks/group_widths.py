@@ -1,0 +1,104 @@
+"""What rules for widths see of the groups of units of a network: their sizes, and what the network then costs."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import nn
+
+from paramtrans.evaluation.costs import count as count_operations, parameters
+from paramtrans.networks.activations import Inputs, call, first_examples
+from paramtrans.networks.examples import Examples
+from paramtrans.networks.graph.groups import Analysis, NamedGroup, prove_groups
+from paramtrans.networks.graph.narrow import narrow
+from paramtrans.networks.rounding import Rounding
+
+Counts = Mapping[NamedGroup, int]
+RUNS = 7
+"""Passes that a latency is the median of, after one that is not counted."""
+
+
+@runtime_checkable
+class GroupRule(Protocol):
+    """A rule for widths that takes groups of units too."""
+
+    def of_groups(self, case: GroupSizes) -> dict[NamedGroup, int]:
+        """How many units of each group stay; of groups that are left out all."""
+        ...
+
+
+@dataclass(frozen=True)
+class GroupSizes:
+    """Groups of units of a network, and what it costs with fewer of them."""
+
+    analysis: Analysis
+    groups: Sequence[NamedGroup]
+    examples: Examples
+    """Calibration inputs."""
+    seed: int = 0
+    """For whatever is drawn."""
+
+    def share(self, ratio: float, rounding: Rounding) -> dict[NamedGroup, int]:
+        """The same share of all groups, as far as each can have it."""
+        return {group: self.near(group, len(group) * ratio, rounding) for group in self.groups}
+
+    @staticmethod
+    def near(group: NamedGroup, wanted: float, rounding: Rounding) -> int:
+        """A number of units of a group near to one that is wanted."""
+        count = rounding(len(group), wanted, group.kind != "units")
+        return len(group) if count == len(group) else group.units.allowed(count)
+
+    def parameters(self, counts: Counts) -> int:
+        """Parameters of the network with as many units of each group."""
+        left = {name: list(shape) for name, shape in self._shapes.items()}
+        for group, count in counts.items():
+            for axis in group.units.axes:
+                if axis.tensor in left:
+                    left[axis.tensor][axis.axis] -= (len(group) - count) * axis.indices.shape[1]
+        saved = sum(torch.Size(shape).numel() - torch.Size(left[name]).numel() for name, shape in self._shapes.items())
+        return parameters(self.analysis.network) - saved
+
+    def flops(self, counts: Counts) -> int:
+        """Operations that one example takes, as PyTorch counts them."""
+        small = self.smaller(counts)
+        with torch.no_grad():
+            return count_operations(lambda: call(small, first_examples(self.examples.batches[0], 1)))
+
+    def milliseconds(self, counts: Counts) -> float:
+        """How long the network takes for the first batch of inputs, where it is: the median of some passes."""
+        return latency(self.smaller(counts), self.examples.batches[0])
+
+    def smaller(self, counts: Counts) -> nn.Module:
+        """The network with as many units of each group that passes the proof; no matter which ones."""
+        proven = prove_groups(self.analysis, counts)
+        kept = {group: group.units.choose(torch.zeros(len(group)), own) for group, own in proven.counts.items()}
+        return narrow(self.analysis.network, self.analysis.removal(kept), list(proven.settings))
+
+    @cached_property
+    def _shapes(self) -> dict[str, list[int]]:
+        return {name: list(one.shape) for name, one in self.analysis.network.named_parameters()}
+
+
+@torch.no_grad()
+def latency(network: nn.Module, batch: Inputs) -> float:
+    """Milliseconds that a network takes for a batch: the median of some passes."""
+    call(network, batch)
+    taken = []
+    for _ in range(RUNS):
+        _wait(network)
+        started = time.perf_counter()
+        call(network, batch)
+        _wait(network)
+        taken.append(1000 * (time.perf_counter() - started))
+    return statistics.median(taken)
+
+
+def _wait(network: nn.Module) -> None:
+    if any(parameter.is_cuda for parameter in network.parameters()):
+        torch.cuda.synchronize()

@@ -1,0 +1,86 @@
+"""Translators that work on units of any network, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from paramtrans.api.options import BaseOptions, validate
+from paramtrans.api.translator import Translator
+from paramtrans.errors import ParamtransError, SpecMismatch
+from paramtrans.plugins.registry import Registry
+
+
+@dataclass(frozen=True)
+class UnitStep:
+    """A translator of a chain, with its options."""
+
+    name: str
+    component: type[Translator]
+    options: BaseOptions
+
+    @property
+    def ridge(self) -> float | None:
+        """How firmly the layers that read units are held, where it says so."""
+        value = getattr(self.options, "ridge", None)
+        return None if value is None else float(value)
+
+
+Named = Sequence[tuple[Any, Mapping[str, Any]]]
+"""Translators as a user names them, the first and those that go on from it, each with its options."""
+
+
+def unit_chain(named: Named, registry: Registry) -> list[UnitStep]:
+    """The chain of these translators.
+
+    Raises:
+        SpecMismatch: one of them does not work on units, or not in this place.
+        ConfigError: its options are wrong.
+    """
+    known = {entry.name for entry in registry.of_kind("translator")}
+    steps: list[UnitStep] = []
+    for number, (name, options) in enumerate(named):
+        if not isinstance(name, str) or name not in known:
+            raise SpecMismatch(f"{name if isinstance(name, str) else 'a trained translator'} writes blocks alone")
+        component = registry.load("translator", name)
+        chooses = component.keeps_units or component.merges_units
+        goes_on = component.solves_readers or component.adjusts_units
+        if number == 0 and not chooses:
+            raise SpecMismatch(
+                f"{name} goes on from units that another translator chose; name it in then"
+                if goes_on
+                else f"{name} writes blocks that an adapter knows, and works on no units"
+            )
+        if number > 0 and not goes_on:
+            raise SpecMismatch(
+                f"{name} chooses units and cannot go on from others; name it first"
+                if chooses
+                else f"{name} writes blocks that an adapter knows, and works on no units"
+            )
+        if component.solves_readers and any(one.component.adjusts_units for one in steps):
+            raise SpecMismatch(f"{name} solves for what units were chosen for; name it before {steps[-1].name}")
+        steps.append(UnitStep(name, component, validate(component.Options, dict(options), f"translator {name}: ")))
+    return steps
+
+
+def unfit(named: Named, registry: Registry) -> str | None:
+    """Why these translators do not work on units; None where they do."""
+    try:
+        unit_chain(named, registry)
+    except SpecMismatch as error:
+        return str(error)
+    return None
+
+
+def unit_translators(registry: Registry) -> tuple[list[str], list[str]]:
+    """Names of the translators that choose units, and of those that go on from what another one chose."""
+    choosing, going_on = [], []
+    for entry in registry.of_kind("translator"):
+        try:
+            component = entry.resolve()
+        except ParamtransError:
+            continue
+        choosing += [entry.name] if component.keeps_units or component.merges_units else []
+        going_on += [entry.name] if component.solves_readers or component.adjusts_units else []
+    return choosing, going_on

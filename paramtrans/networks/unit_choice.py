@@ -1,0 +1,82 @@
+"""Which units of which groups stay: chosen by a translator, of groups that pass the proof."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from paramtrans.api.units import UnitCase
+from paramtrans.errors import SpecMismatch
+from paramtrans.networks.examples import Examples
+from paramtrans.networks.graph.groups import Analysis, NamedGroup, Proven, prove_groups
+from paramtrans.networks.graph.merging import merge, representatives
+from paramtrans.networks.graph.narrow import narrow
+from paramtrans.networks.graph.proof import lively, prove
+from paramtrans.networks.graph.unit_cases import choose_units
+from paramtrans.networks.unit_chain import UnitStep
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Which units of which groups stay."""
+
+    proven: Proven
+    kept: Mapping[NamedGroup, Tensor]
+    shares: Mapping[NamedGroup, Tensor] = field(default_factory=dict)
+    """Of the units that are merged, those in each that stays."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Groups that stay as they are, with the reason of each."""
+
+
+def choose(
+    analysis: Analysis, counts: Mapping[NamedGroup, int], step: UnitStep, examples: Examples, seed: int
+) -> Chosen:
+    """What a translator chooses of the groups that pass the proof; raises `SpecMismatch` where none does."""
+    proven = _proven(analysis, counts, {})
+    refused: dict[str, str] = {}
+    shares: dict[NamedGroup, Tensor] = {}
+
+    def decide(group: NamedGroup, case: UnitCase) -> Tensor | None:
+        try:
+            if not step.component.merges_units:
+                return step.component.keep(step.options, case)
+            merged = step.component.merge(step.options, case)
+        except SpecMismatch as error:
+            refused[group.path] = str(error)
+            return None
+        shares[group] = merged
+        return representatives(merged, group, case.count)
+
+    looks = examples if step.component.needs_probes else None
+    kept = choose_units(analysis, proven.counts, decide, looks, seed)
+    refused = {**proven.refused, **refused}
+    if len(kept) < len(proven.counts):
+        proven = _proven(analysis, {group: proven.counts[group] for group in kept}, refused)
+        refused |= proven.refused
+    kept = {group: kept[group] for group in proven.counts}
+    return Chosen(proven, kept, {group: own for group, own in shares.items() if group in kept}, refused)
+
+
+def written(analysis: Analysis, chosen: Chosen, only: Iterable[NamedGroup] | None = None) -> nn.Module:
+    """The network with the chosen units alone, of all groups or of some; raises `SpecMismatch` where they cannot be
+    alone."""
+    groups = [*chosen.kept] if only is None else [*only]
+    removal = analysis.removal({group: chosen.kept[group] for group in groups})
+    proof = prove(lively(analysis.network), removal, likely=chosen.proven.settings)
+    if proof.failure is not None:
+        raise SpecMismatch(f"the units that are kept cannot be kept alone: {proof.failure}")
+    small = narrow(analysis.network, removal, list(proof.settings))
+    merge(analysis, small, removal.kept(), {group: own for group, own in chosen.shares.items() if group in groups})
+    return small
+
+
+def _proven(analysis: Analysis, counts: Mapping[NamedGroup, int], refused: Mapping[str, str]) -> Proven:
+    """Groups that pass the proof; raises `SpecMismatch` where none does."""
+    proven = prove_groups(analysis, counts)
+    if not proven.counts:
+        every = {**refused, **proven.refused}
+        reasons = "; ".join(f"{path}: {reason}" for path, reason in list(every.items())[:3])
+        raise SpecMismatch(f"none of its {len(every)} groups of units can be made smaller: {reasons}")
+    return proven
