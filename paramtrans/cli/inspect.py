@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from paramtrans.cli import answer
+from paramtrans.cli import answer, inputs
 from paramtrans.cli.flags import json_flag, plugin_files
-from paramtrans.cli.inputs import DATA, read_inputs
 from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, read_network, times
 from paramtrans.errors import ParamtransError, PluginLoadError
 
@@ -22,10 +21,22 @@ if TYPE_CHECKING:
 @MODEL
 @ARCHITECTURE
 @BLOCKS
-@DATA
+@inputs.DATA
+@inputs.EXAMPLES
+@inputs.LENGTH
+@inputs.SEED
 @plugin_files
 @json_flag
-def inspect(model: Path, architecture: str, blocks: str, data: Path | None, as_json: bool) -> None:
+def inspect(
+    model: Path,
+    architecture: str,
+    blocks: str,
+    data: Path | None,
+    examples: int | None,
+    length: int | None,
+    seed: int,
+    as_json: bool,
+) -> None:
     """List the blocks of a network that can be translated, with adapters, sizes and parameters.
 
     With --calibrate, blocks are run, and held to what their adapters say that they compute. Where no adapter knows a
@@ -40,7 +51,7 @@ def inspect(model: Path, architecture: str, blocks: str, data: Path | None, as_j
 
     registry = components()
     network = read_network(model, architecture)
-    batches = read_inputs(data) if data else []
+    batches = inputs.read(data, network, architecture, (examples, length, seed))
     rows = _blocks(network, blocks, registry, batches)
     if batches and not rows and not isinstance(network, HostNetwork):
         rows = _groups(network, blocks, batches)

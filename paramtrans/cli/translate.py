@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from paramtrans.cli import answer
+from paramtrans.cli import answer, inputs
 from paramtrans.cli.flags import force_flag, json_flag, plugin_files, quiet_flag
-from paramtrans.cli.inputs import DATA, PROBES, SHAPE, drawn, read_inputs, shape_of_made_up
 from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, read_network, times
 from paramtrans.errors import ConfigError, DataError
 
@@ -51,9 +50,12 @@ if TYPE_CHECKING:
 )
 @click.option("--widths", "rule", metavar="NAME", help="Instead of --ratio: a rule; its options by --option.")
 @click.option("--independent", is_flag=True, help="Translate each block as if it were the only one.")
-@DATA
-@PROBES
-@SHAPE
+@inputs.DATA
+@inputs.EXAMPLES
+@inputs.LENGTH
+@inputs.SEED
+@inputs.PROBES
+@inputs.SHAPE
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Where the small network goes.")
 @click.option("--stock", metavar="FOLDER", type=click.Path(path_type=Path), help="Also as its own library writes it.")
 @force_flag
@@ -75,6 +77,9 @@ def translate(
     rule: str | None,
     independent: bool,
     data: Path | None,
+    examples: int | None,
+    length: int | None,
+    seed: int,
     probes: str | None,
     shape: str | None,
     output: Path,
@@ -105,7 +110,7 @@ def translate(
             raise ConfigError(["--stock: takes --calibrate DATA, to hold the library's own network to this one"])
     named = [name for name in (probes, rule) if name]
     options, going_on = _settings(settings, (*then, *named))
-    made_up = shape_of_made_up(probes, shape, data)
+    made_up = inputs.shape_of_made_up(probes, shape, data)
     chosen = Path(translator) if Path(translator).is_dir() else translator
     if rule is not None:
         if measured or any(given is not None for given in (ratio, budget, flops)):
@@ -117,9 +122,9 @@ def translate(
         widths = _widths(ratio, budget, flops, (chosen, options) if measured else None)
     promised = _promised(chosen)
     network = read_network(model, architecture)
-    batches = read_inputs(data) if data else []
+    batches = inputs.read(data, network, architecture, (examples, length, seed))
     if probes and made_up:
-        batches = drawn(network, probes, made_up, going_on.pop(probes))
+        batches = inputs.drawn(network, probes, made_up, going_on.pop(probes))
     small = translate_network(
         network,
         chosen,
@@ -130,6 +135,7 @@ def translate(
         then=going_on,
         sequential=not independent,
         by=by,
+        seed=seed,
         reporter=Reporter() if quiet else ConsoleReporter(Console(stderr=True)),
     )
     before, after = (costs(one, batches[0] if batches else None) for one in (network, small))
