@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from paramtrans.networks.blocks import NetworkBlock as NetworkBlock, find_blocks as find_blocks
     from paramtrans.networks.files import load_translated as load_translated, save_translated as save_translated
     from paramtrans.networks.host_network import HostNetwork as HostNetwork
+    from paramtrans.networks.losses import Losses as Losses
+    from paramtrans.networks.measuring import measure_losses as measure_losses
     from paramtrans.networks.narrowing import NarrowedGroup as NarrowedGroup
     from paramtrans.networks.synthetic_inputs import draw_probes as draw_probes
     from paramtrans.networks.widths import (
@@ -29,6 +31,8 @@ else:
             "blocks": ["NetworkBlock", "find_blocks"],
             "files": ["load_translated", "save_translated"],
             "host_network": ["HostNetwork"],
+            "losses": ["Losses"],
+            "measuring": ["measure_losses"],
             "narrowing": ["NarrowedGroup"],
             "synthetic_inputs": ["draw_probes"],
             "widths": ["Budget", "FlopBudget", "Ratio", "WidthRule"],

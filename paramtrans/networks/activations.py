@@ -192,11 +192,15 @@ def _check_batch(first: Inputs, again: Inputs) -> None:
 
 def first_examples(batch: Inputs, count: int) -> Inputs:
     """A batch of the first few examples of another."""
-    if isinstance(batch, Tensor):
-        return batch[:count]
+    return pick_examples(batch, slice(count))
+
+
+def pick_examples(batch: Inputs, chosen: slice | Tensor) -> Inputs:
+    """A batch of some examples of another: of every tensor that has an entry for each."""
     if isinstance(batch, Mapping):
-        return {k: v[:count] if isinstance(v, Tensor) and v.ndim else v for k, v in batch.items()}
-    return batch[0][:count]  # type: ignore[no-any-return]
+        size = length(batch)
+        return {k: v[chosen] if isinstance(v, Tensor) and v.ndim and len(v) == size else v for k, v in batch.items()}
+    return (batch if isinstance(batch, Tensor) else batch[0])[chosen]
 
 
 def arguments(batch: Inputs) -> tuple[tuple[Tensor, ...], dict[str, Any]]:

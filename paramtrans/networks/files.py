@@ -53,8 +53,10 @@ class Replaced:
     target_kind: str
     """Name of the adapter of what stands there now."""
     feature_error: float | None = None
-    """Mean squared change of what leaves the block, over the variance of what left it, on the calibration inputs and
-    behind the blocks translated before it; 1 is as bad as a constant. None: translated without inputs."""
+    """Mean squared change of what leaves the block, over the variance of what left it, on calibration inputs kept aside
+    and behind the blocks translated before it; 1 is as bad as a constant. None: translated without inputs."""
+    held_out: bool | None = None
+    """Whether that is of inputs that nothing was fitted to. None: without inputs, or not known."""
 
 
 class _Block(BaseOptions):
@@ -67,6 +69,7 @@ class _Block(BaseOptions):
     target: dict[str, Any]
     target_kind: str | None = None
     feature_error: float | None = None
+    held_out: bool | None = None
 
     def replaced(self) -> Replaced:
         return Replaced(**{**self.model_dump(), "target_kind": self.target_kind or self.kind})
@@ -80,6 +83,7 @@ class _Group(BaseOptions):
     units: tuple[int, int]
     parameters: tuple[int, int]
     feature_error: float | None = None
+    held_out: bool | None = None
 
     def replaced(self) -> NarrowedGroup:
         return NarrowedGroup(**self.model_dump())

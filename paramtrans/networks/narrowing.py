@@ -14,9 +14,9 @@ from paramtrans.api.options import BaseOptions, validate
 from paramtrans.api.units import UnitCase
 from paramtrans.errors import DataError, SpecMismatch
 from paramtrans.evaluation.costs import count as count_operations, parameters
-from paramtrans.networks.activations import Inputs, arguments, call, first_examples, length
+from paramtrans.networks.activations import Inputs, arguments, call, first_examples
 from paramtrans.networks.blocks import matches
-from paramtrans.networks.graph.examples import Examples
+from paramtrans.networks.examples import Examples
 from paramtrans.networks.graph.groups import Analysis, NamedGroup, Proven, analyse, prove_groups
 from paramtrans.networks.graph.narrow import Setting, changed_numbers, narrow
 from paramtrans.networks.graph.proof import lively, prove
@@ -44,6 +44,8 @@ class NarrowedGroup:
     """Relative reconstruction error: the mean squared change of what the layers give that read the units, over its
     variance, on examples that nothing was fitted to, behind all that was translated before; 1 is as bad as a constant.
     None: without inputs."""
+    held_out: bool | None = None
+    """Whether that is so; else the examples were too few. None: without inputs, or not known."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def narrow_network(
         raise SpecMismatch(f"none of its {len(counts)} groups of units can be made smaller: {reasons}")
     component = registry.load("translator", translator)
     settled: BaseOptions = validate(component.Options, dict(options), f"translator {translator}: ")
-    examples = Examples(kept_batches, tuple(length(batch) for batch in kept_batches))
+    examples = Examples(kept_batches)
 
     def choose(case: UnitCase) -> Tensor:
         return component.keep(settled, case)  # type: ignore[no-any-return]

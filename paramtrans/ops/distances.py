@@ -21,17 +21,34 @@ def relative_error(found: Tensor, wanted: Tensor, weights: Tensor | None = None)
     return (weights * error).flatten(1).mean(1) / spread.clamp_min(1e-8)
 
 
+class RelativeError:
+    """`relative_error` of one model from pieces, which are never held all at once."""
+
+    def __init__(self) -> None:
+        self._error = self._total = self._square = 0.0
+        self._count = 0
+
+    def add(self, found: Tensor, wanted: Tensor) -> None:
+        """A piece of what is and of what should be, of one shape."""
+        found, wanted = found.double(), wanted.double()
+        self._error += (found - wanted).square().sum().item()
+        self._total += wanted.sum().item()
+        self._square += wanted.square().sum().item()
+        self._count += wanted.numel()
+
+    @property
+    def value(self) -> float:
+        """Mean squared error over the variance of what should be."""
+        count = max(1, self._count)
+        return self._error / count / max(self._square / count - (self._total / count) ** 2, 1e-8)
+
+
 def streamed_error(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
-    """`relative_error` of one model from pieces (found, wanted), which are never held all at once."""
-    error = total = square = 0.0
-    count = 0
+    """`relative_error` of one model from pieces (found, wanted)."""
+    error = RelativeError()
     for found, wanted in pairs:
-        error += (found - wanted).float().square().sum().item()
-        total += wanted.float().sum().item()
-        square += wanted.float().square().sum().item()
-        count += wanted.numel()
-    variance = square / count - (total / count) ** 2
-    return error / count / max(variance, 1e-8)
+        error.add(found, wanted)
+    return error.value
 
 
 def divergence(found: Tensor, wanted: Tensor) -> Tensor:

@@ -42,3 +42,31 @@ def gap_closed(means: Mapping[str, float | None], name: str) -> float | None:
     if low is None or mean is None or high is None or not high > low or not math.isfinite(mean):
         return None
     return (mean - low) / (high - low)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A share of some examples, or a difference of two, with its 95% interval."""
+
+    value: float
+    ci95: tuple[float, float]
+
+
+NORMAL = 1.959964
+"""Standard errors to each side that hold 95% of a normal distribution."""
+
+
+def share(count: int, of: int) -> Estimate:
+    """How many of some examples; the interval is Wilson's (1927)."""
+    value, z2 = count / of, NORMAL**2
+    middle = (value + z2 / (2 * of)) / (1 + z2 / of)
+    spread = NORMAL / (1 + z2 / of) * math.sqrt(value * (1 - value) / of + z2 / (4 * of * of))
+    return Estimate(value, (max(0.0, middle - spread), min(1.0, middle + spread)))
+
+
+def paired_change(gained: int, lost: int, of: int) -> Estimate:
+    """Change of a share of the same examples, of which some were gained and some lost; the interval is that of Bonett
+    and Price (2012), equation 4: Wald's with one more of both kinds."""
+    up, down = (gained + 1) / (of + 2), (lost + 1) / (of + 2)
+    spread = NORMAL * math.sqrt(max(0.0, up + down - (up - down) ** 2) / (of + 2))
+    return Estimate((gained - lost) / of, (max(-1.0, up - down - spread), min(1.0, up - down + spread)))

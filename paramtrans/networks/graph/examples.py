@@ -1,39 +1,16 @@
-"""Calibration inputs, and what layers read of them in passes of a network."""
+"""What layers read of calibration inputs in passes of a network."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from paramtrans.networks.activations import Inputs, call
+from paramtrans.networks.examples import Examples
 from paramtrans.networks.graph.readers import ReaderLayer, Sampling, rows
 from paramtrans.networks.lockstep import Call
-
-KEPT_ASIDE, FEW = 8, 32
-"""One of so many examples is kept aside to measure errors on; of fewer than `FEW` none, and each half is measured on
-the solution for the other one."""
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Calibration inputs, and which of them are kept aside."""
-
-    batches: Sequence[Inputs]
-    sizes: tuple[int, ...]
-
-    @property
-    def total(self) -> int:
-        return sum(self.sizes)
-
-    def aside(self, number: Tensor) -> Tensor:
-        """Whether examples of these numbers are kept aside; none where there are few."""
-        if self.total < FEW:
-            return torch.zeros_like(number, dtype=torch.bool)
-        return number % KEPT_ASIDE == KEPT_ASIDE - 1
 
 
 def forward_pass(

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from paramtrans.networks.examples import Examples
 from paramtrans.networks.graph.capture import tensors_of
-from paramtrans.networks.graph.examples import Examples, forward_pass, read_values, row_pieces
+from paramtrans.networks.graph.examples import forward_pass, read_values, row_pieces
 from paramtrans.networks.graph.groups import Analysis, NamedGroup
 from paramtrans.networks.graph.narrow import Kept, narrow
 from paramtrans.networks.graph.proof import named_tensors
@@ -62,7 +63,7 @@ def reconstruct(
     layers = {layer.weight: layer for group in kept for layer in group.readers}
     forwards = [forward_pass(analysis.network, batch, before, layers) for batch in examples.batches]
     forwards += [forward_pass(small, batch, after, layers) for batch in examples.batches]
-    half = len(examples.batches)
+    half = len(examples.sizes)
     with Lockstep(forwards) as passes:
         for calls in passes.layers():
             layer = layers[calls[0].layer]

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from paramtrans.api.units import Reading, UnitCase
-from paramtrans.networks.graph.examples import Examples, Piece, forward_pass, read_values, row_pieces
+from paramtrans.networks.examples import Examples
+from paramtrans.networks.graph.examples import Piece, forward_pass, read_values, row_pieces
 from paramtrans.networks.graph.groups import Analysis, NamedGroup
 from paramtrans.networks.graph.proof import named_tensors
 from paramtrans.networks.graph.readers import ReaderLayer
@@ -42,7 +43,7 @@ def choose_units(
             for calls in passes.layers():
                 name = calls[0].layer
                 passed[name] += 1
-                found = _total(row_pieces(calls, examples, read_values(tensors[name], layers[name]), seed))
+                found = _total(row_pieces(calls, examples, read_values(tensors[name], layers[name]), seed), examples)
                 seen[name] = seen[name] + found if name in seen else found
                 if passed[name] < layers[name].times:
                     continue
@@ -59,10 +60,12 @@ def choose_units(
     return {group: kept[group] for group in counts}
 
 
-def _total(pieces: Iterable[Piece]) -> GramMatrices:
+def _total(pieces: Iterable[Piece], examples: Examples) -> GramMatrices:
+    """Of all rows but those of examples kept aside, which units are not chosen by either."""
     found: GramMatrices | None = None
-    for read, given, _ in pieces:
-        own = GramMatrices.summed(read, given)
+    for read, given, number in pieces:
+        fitted = ~examples.aside(number)
+        own = GramMatrices.summed(read[fitted], given[fitted])
         found = own if found is None else found + own
     assert found is not None
     return found

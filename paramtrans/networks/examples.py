@@ -1,0 +1,74 @@
+"""Calibration inputs, and which of them are kept aside to measure on what a translation lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from paramtrans.networks.activations import Inputs, length, pick_examples
+
+KEPT_ASIDE, FEW = 8, 32
+"""One of so many examples is kept aside to measure errors on; of fewer than `FEW` none."""
+TOO_FEW = (
+    "of {total} calibration inputs none is kept aside, so errors are those on inputs that were fitted to, and may be "
+    "many times as large elsewhere; give {few} or more"
+)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Calibration inputs in batches, which are gone through as often as wanted."""
+
+    batches: Iterable[Inputs]
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """Examples in each batch."""
+        return tuple(length(batch) for batch in self.batches)
+
+    @property
+    def total(self) -> int:
+        return sum(self.sizes)
+
+    @property
+    def enough(self) -> bool:
+        """Whether some are kept aside."""
+        return self.total >= FEW
+
+    def aside(self, number: Tensor) -> Tensor:
+        """Whether examples of these numbers are kept aside; none where there are few."""
+        if not self.enough:
+            return torch.zeros_like(number, dtype=torch.bool)
+        return number % KEPT_ASIDE == KEPT_ASIDE - 1
+
+    def fitted(self) -> Iterable[Inputs]:
+        """Those that may be fitted to: all where there are few."""
+        return _Part(self, False) if self.enough else self.batches
+
+    def held_out(self) -> Iterable[Inputs]:
+        """Those that nothing is fitted to: all where there are few."""
+        return _Part(self, True) if self.enough else self.batches
+
+    def too_few(self) -> str:
+        """What is to be said where none are kept aside."""
+        return TOO_FEW.format(total=self.total, few=FEW)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Batches with those examples alone that are kept aside, or with the others."""
+
+    whole: Examples
+    wanted: bool
+
+    def __iter__(self) -> Iterator[Inputs]:
+        first = 0
+        for batch, size in zip(self.whole.batches, self.whole.sizes, strict=True):
+            chosen = (self.whole.aside(torch.arange(first, first + size)) == self.wanted).nonzero()[:, 0]
+            first += size
+            if len(chosen):
+                yield pick_examples(batch, chosen)

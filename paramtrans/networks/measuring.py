@@ -1,0 +1,136 @@
+"""What a translation lost: measured on inputs that nothing was fitted to, with labels where there are any."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from paramtrans.errors import DataError
+from paramtrans.evaluation.costs import operations, parameters
+from paramtrans.evaluation.footprint import latencies, peak_memory
+from paramtrans.networks.activations import Inputs, call, first_examples, in_batches
+from paramtrans.networks.examples import Examples
+from paramtrans.networks.files import ATTRIBUTE
+from paramtrans.networks.losses import Accuracy, Costs, Kind, Losses, Share
+from paramtrans.networks.predictions import Predictions, kind_of, named_outputs, top
+from paramtrans.ops.distances import RelativeError
+from paramtrans.ops.statistics import Estimate, paired_change, share
+from paramtrans.utils.boundary import reason
+
+log = logging.getLogger(__name__)
+
+
+@torch.no_grad()
+def measure_losses(
+    before: nn.Module,
+    after: nn.Module,
+    inputs: Iterable[Inputs] | Tensor | Mapping[str, Any] = (),
+    *,
+    predicts: Kind | None = None,
+    evaluate: Iterable[tuple[Inputs, Tensor]] = (),
+) -> Losses:
+    """What a network lost by a translation.
+
+    Args:
+        before: The untouched network, in eval mode.
+        after: What `translate` made of it, in eval mode.
+        inputs: What it was calibrated with; the same part of it as then is kept aside for this.
+        predicts: What the first output is: class `scores` (on axis 1), scores of the next token (`tokens`, on the last
+            axis), an `embedding` on the last axis, or other `values`; by default what shapes and values say.
+        evaluate: Batches of inputs and their labels; classes are on axis 1 of the first output, or on the last where
+            labels say so.
+
+    Raises:
+        DataError: labels do not go with what the network gives.
+    """
+    examples = Examples(in_batches(inputs))
+    costs = _costs(before, after, next(iter(examples.batches), None))
+    blocks = getattr(after, ATTRIBUTE, ())
+    found: dict[str, Any] = {"before": costs[0], "after": costs[1]}
+    found["blocks"] = {block.path: block.feature_error for block in blocks}
+    if examples.total:
+        found |= _compared(before, after, examples.held_out(), predicts)
+        fitted = [block.held_out for block in blocks if block.held_out is not None]
+        found["held_out"] = all(fitted) if fitted else examples.enough
+    labelled = _accuracy(before, after, evaluate)
+    return Losses(**found, accuracy=labelled)
+
+
+def _compared(before: nn.Module, after: nn.Module, batches: Iterable[Inputs], predicts: Kind | None) -> dict[str, Any]:
+    """What both networks give, compared."""
+    errors: dict[str, RelativeError] = {}
+    predictions: Predictions | None = None
+    count = 0
+    for batch in batches:
+        wanted, given = (named_outputs(call(network, batch)) for network in (before, after))
+        for name, tensor in wanted.items():
+            if name in given and given[name].shape == tensor.shape:
+                errors.setdefault(name, RelativeError()).add(given[name], tensor)
+        first = next(iter(wanted), None)
+        if first is None or first not in errors:
+            continue
+        count += len(wanted[first])
+        if predictions is None:
+            predictions = Predictions(predicts or kind_of(before, batch, wanted[first]))
+        predictions.add(batch, wanted[first], given[first])
+    told = {name: error.value for name, error in errors.items()}
+    return {"examples": count, "outputs": told, **(predictions.told() if predictions else {})}
+
+
+def _costs(before: nn.Module, after: nn.Module, batch: Inputs | None) -> tuple[Costs, Costs]:
+    """What both networks cost, for one example of a batch."""
+    networks = {"before": before, "after": after}
+    told: dict[str, dict[str, Any]] = {
+        name: {"parameters": parameters(one), "bytes": sum(t.nbytes for t in one.state_dict().values())}
+        for name, one in networks.items()
+    }
+    if batch is not None:
+        example = first_examples(batch, 1)
+        runs = {name: partial(call, one, example) for name, one in networks.items()}
+        measured = latencies(runs)
+        for name, one in networks.items():
+            told[name] |= {
+                "flops": operations(runs[name], f"the network {name}"),
+                "latency_ms": measured[name],
+                "peak_bytes": _peak(one, runs[name]),
+            }
+    return Costs(**told["before"]), Costs(**told["after"])
+
+
+def _peak(network: nn.Module, run: Any) -> int | None:
+    try:
+        return peak_memory(network, run)
+    except (RuntimeError, NotImplementedError, TypeError) as error:
+        log.warning("its peak memory is left out, as it cannot be counted: %s", reason(error))
+        return None
+
+
+def _accuracy(before: nn.Module, after: nn.Module, batches: Iterable[tuple[Inputs, Tensor]]) -> Accuracy | None:
+    """How many predictions are the label, before and after."""
+    right: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for batch, labels in batches:
+        for network, told in zip((before, after), right, strict=True):
+            scores = next(iter(named_outputs(call(network, batch)).values()), None)
+            if scores is None:
+                raise DataError("evaluate: the network gives no scores to hold labels to")
+            told.append((top(scores, labels) == labels.to(scores.device)).flatten().cpu())
+    if not right[0]:
+        return None
+    was, now = (torch.cat(told) for told in right)
+    return Accuracy(
+        examples=len(was),
+        before=_share(share(int(was.sum()), len(was))),
+        after=_share(share(int(now.sum()), len(now))),
+        change=_share(paired_change(int((now & ~was).sum()), int((was & ~now).sum()), len(was))),
+    )
+
+
+def _share(estimate: Estimate) -> Share:
+    assert math.isfinite(estimate.value)
+    return Share(value=estimate.value, ci95=estimate.ci95)
