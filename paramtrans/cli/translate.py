@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from paramtrans.cli import answer, inputs
+from paramtrans.cli import answer, exports, inputs
 from paramtrans.cli.flags import force_flag, json_flag, plugin_files, quiet_flag
 from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, read_network, times
 from paramtrans.errors import ConfigError, DataError
@@ -58,6 +58,8 @@ if TYPE_CHECKING:
 @inputs.SHAPE
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Where the small network goes.")
 @click.option("--stock", metavar="FOLDER", type=click.Path(path_type=Path), help="Also as its own library writes it.")
+@exports.ONNX
+@exports.EXPORT
 @force_flag
 @plugin_files
 @quiet_flag
@@ -84,6 +86,8 @@ def translate(
     shape: str | None,
     output: Path,
     stock: Path | None,
+    onnx: Path | None,
+    export: Path | None,
     force: bool,
     quiet: bool,
     as_json: bool,
@@ -104,6 +108,7 @@ def translate(
     given = [model, *([data] if data else []), *([Path(translator)] if Path(translator).is_dir() else [])]
     for path in (output, files.record_path(output)):
         outputs.check(path, [*given, *factory_file(architecture)], force)
+    exports.check(onnx, export, data, given, force)
     if stock is not None:
         outputs.check_folder(stock, given)
         if data is None:
@@ -143,9 +148,12 @@ def translate(
     whole = output_error(network, small, batches)
     _check_finite(whole, made)
     _tell_what_is_left(made, after["parameters"], budget, quiet)
+    contents = exports.made(small, batches[0], onnx, export) if onnx or export else {}
     if stock is not None:
         save_stock(small, architecture, stock, batches[0])
     save_translated(small, output, architecture)
+    for path, content in contents.items():
+        files.write_bytes(path, content)
     if as_json:
         found = {"output": str(output), "before": before, "after": after, "blocks": made, "output_error": whole}
         answer.tell({**found, "promised": promised})
