@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,8 +11,9 @@ import click
 
 from paramtrans.cli import answer, exports, inputs
 from paramtrans.cli.flags import force_flag, json_flag, plugin_files, quiet_flag
+from paramtrans.cli.losses import EVALUATE, PREDICTS, read_labelled, tell_losses
 from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, read_network, times
-from paramtrans.errors import ConfigError, DataError
+from paramtrans.errors import ConfigError
 
 if TYPE_CHECKING:
     from paramtrans.networks.files import Replaced
@@ -56,6 +56,8 @@ if TYPE_CHECKING:
 @inputs.SEED
 @inputs.PROBES
 @inputs.SHAPE
+@EVALUATE
+@PREDICTS
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Where the small network goes.")
 @click.option("--stock", metavar="FOLDER", type=click.Path(path_type=Path), help="Also as its own library writes it.")
 @exports.ONNX
@@ -84,6 +86,8 @@ def translate(
     seed: int,
     probes: str | None,
     shape: str | None,
+    labelled: Path | None,
+    predicts: Literal["scores", "tokens", "embedding", "values"] | None,
     output: Path,
     stock: Path | None,
     onnx: Path | None,
@@ -96,8 +100,8 @@ def translate(
     from rich.console import Console
 
     from paramtrans.networks.architectures import factory_file
-    from paramtrans.networks.blocks import costs, output_error
     from paramtrans.networks.files import ATTRIBUTE, save_stock, save_translated
+    from paramtrans.networks.measuring import measure_losses
     from paramtrans.networks.translate import translate as translate_network
     from paramtrans.plugins.manager import components
     from paramtrans.storage import files, outputs
@@ -105,7 +109,11 @@ def translate(
 
     if output.suffix != ".safetensors":
         raise ConfigError([f"-o {output}: must end in .safetensors"])
-    given = [model, *([data] if data else []), *([Path(translator)] if Path(translator).is_dir() else [])]
+    given = [
+        model,
+        *(path for path in (data, labelled) if path),
+        *([Path(translator)] if Path(translator).is_dir() else []),
+    ]
     for path in (output, files.record_path(output)):
         outputs.check(path, [*given, *factory_file(architecture)], force)
     exports.check(onnx, export, data, given, force)
@@ -128,6 +136,7 @@ def translate(
     promised = _promised(chosen)
     network = read_network(model, architecture)
     batches = inputs.read(data, network, architecture, (examples, length, seed))
+    evaluate = read_labelled(labelled) if labelled else []
     if probes and made_up:
         batches = inputs.drawn(network, probes, made_up, going_on.pop(probes))
     small = translate_network(
@@ -143,20 +152,20 @@ def translate(
         seed=seed,
         reporter=Reporter() if quiet else ConsoleReporter(Console(stderr=True)),
     )
-    before, after = (costs(one, batches[0] if batches else None) for one in (network, small))
     made = [_described(block) for block in getattr(small, ATTRIBUTE)]
-    whole = output_error(network, small, batches)
-    _check_finite(whole, made)
-    _tell_what_is_left(made, after["parameters"], budget, quiet)
+    losses = measure_losses(network, small, batches, predicts=predicts, evaluate=evaluate)
+    whole = next(iter(losses.outputs.values()), None)
+    _tell_what_is_left(made, losses.after.parameters, budget, quiet)
     contents = exports.made(small, batches[0], onnx, export) if onnx or export else {}
     if stock is not None:
         save_stock(small, architecture, stock, batches[0])
-    save_translated(small, output, architecture)
+    save_translated(small, output, architecture, losses)
     for path, content in contents.items():
         files.write_bytes(path, content)
     if as_json:
-        found = {"output": str(output), "before": before, "after": after, "blocks": made, "output_error": whole}
-        answer.tell({**found, "promised": promised})
+        told = losses.model_dump(mode="json")
+        found = {"output": str(output), "before": told.pop("before"), "after": told.pop("after"), "blocks": made}
+        answer.tell({**found, "output_error": whole, "losses": told, "promised": promised})
         return
     columns(
         "<<<>",
@@ -164,11 +173,7 @@ def translate(
         *((one["path"] or ".", *_changes(one), _error(one["feature_error"])) for one in made),
         ("output of the network", "", "", _error(whole)),
     )
-    columns(
-        "<>>>",
-        ("", "before", "after", ""),
-        *((name, f"{n:,}", f"{after[name]:,}", f"{after[name] / max(1, n):.0%}") for name, n in before.items()),
-    )
+    tell_losses(losses)
     if probes:
         click.echo("errors are those on made-up inputs; on real ones they may be much larger")
     if promised:
@@ -176,17 +181,6 @@ def translate(
     if not batches:
         click.echo("with --calibrate DATA, how good the blocks come out is predicted")
     click.echo(f"{output}: rebuild it by paramtrans.load_translated")
-
-
-def _check_finite(whole: float | None, made: list[dict[str, Any]]) -> None:
-    """Raise `DataError` where the inputs lead out of the finite numbers, so that no error says anything."""
-    errors = {"the network": whole, **{one["path"] or "the network": one["feature_error"] for one in made}}
-    wrong = [path for path, error in errors.items() if error is not None and not math.isfinite(error)]
-    if wrong:
-        raise DataError(
-            f"{', '.join(wrong)}: the features on the calibration inputs are too large for their precision, so that "
-            "errors are no finite numbers; nothing is written; scale the inputs as in training"
-        )
 
 
 def _tell_what_is_left(made: list[dict[str, Any]], parameters: int, budget: int | None, quiet: bool) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from itertools import chain
 from typing import Any
 
 import torch
@@ -17,7 +16,6 @@ from paramtrans.api.stacking import Params
 from paramtrans.errors import SpecMismatch
 from paramtrans.evaluation.costs import count, parameters
 from paramtrans.networks.activations import Inputs, call, every_layer, first_examples
-from paramtrans.ops.distances import streamed_error
 from paramtrans.plugins.registry import Registry
 
 TOLERANCE = 1e-3
@@ -225,16 +223,6 @@ def _shared(network: nn.Module) -> set[int]:
     for _, parameter in network.named_parameters(remove_duplicate=False):
         (twice if id(parameter) in once else once).add(id(parameter))
     return twice
-
-
-@torch.no_grad()
-def output_error(before: nn.Module, after: nn.Module, batches: Iterable[Inputs]) -> float | None:
-    """Mean squared change of what a network gives on some inputs, over its variance; None where it gives no tensor."""
-    pairs = ((call(after, batch), call(before, batch)) for batch in batches)
-    first = next(pairs, None)
-    if first is None or not all(isinstance(given, Tensor) for given in first):
-        return None
-    return streamed_error(chain([first], pairs))
 
 
 @torch.no_grad()

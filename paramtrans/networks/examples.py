@@ -14,8 +14,8 @@ from paramtrans.networks.activations import Inputs, length, pick_examples
 KEPT_ASIDE, FEW = 8, 32
 """One of so many examples is kept aside to measure errors on; of fewer than `FEW` none."""
 TOO_FEW = (
-    "of {total} calibration inputs none is kept aside, so errors are those on inputs that were fitted to, and may be "
-    "many times as large elsewhere; give {few} or more"
+    "of {total} calibration inputs none can be kept aside to measure on: on others, errors may be many times as large; "
+    "give {few} or more"
 )
 
 

@@ -21,6 +21,7 @@ from paramtrans.networks import architectures, parameter_files
 from paramtrans.networks.activations import Inputs, call, first_examples
 from paramtrans.networks.blocks import put
 from paramtrans.networks.graph.narrow import Setting
+from paramtrans.networks.losses import Losses
 from paramtrans.networks.narrowing import NarrowedGroup, rebuild
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
@@ -109,14 +110,18 @@ class _Record(BaseOptions):
     architecture: str | None
     blocks: tuple[_Group | _Block, ...]
     sizes: tuple[_Size, ...] = ()
+    losses: Losses | None = None
     bytes: int
     sha256: str
 
 
-def save_translated(network: nn.Module, path: Path | str, architecture: str | None = None) -> None:
+def save_translated(
+    network: nn.Module, path: Path | str, architecture: str | None = None, losses: Losses | None = None
+) -> None:
     """Write what `translate` returned to `path` (safetensors) and `path` + `.json`, for `load_translated`.
 
-    `architecture` says what the untranslated network is made by, as `paramtrans.networks.architectures.build` takes it.
+    `architecture` says what the untranslated network is made by, as `paramtrans.networks.architectures.build` takes it;
+    `losses`, as `measure_losses` gives them, are written beside.
     """
     replaced = getattr(network, ATTRIBUTE, None)
     if replaced is None:
@@ -128,6 +133,8 @@ def save_translated(network: nn.Module, path: Path | str, architecture: str | No
         "blocks": [asdict(block) for block in replaced],
         "sizes": [asdict(size) for size in getattr(network, SIZES, ())],
     }
+    if losses is not None:
+        record["losses"] = losses.model_dump(mode="json", exclude={"blocks"})
     _check_written(Path(path), record)
     files.save_params(Path(path), dict(network.state_dict()), record)
 

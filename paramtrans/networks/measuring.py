@@ -47,7 +47,7 @@ def measure_losses(
             labels say so.
 
     Raises:
-        DataError: labels do not go with what the network gives.
+        DataError: labels do not go with what the network gives, or errors are no finite numbers.
     """
     examples = Examples(in_batches(inputs))
     costs = _costs(before, after, next(iter(examples.batches), None))
@@ -58,8 +58,19 @@ def measure_losses(
         found |= _compared(before, after, examples.held_out(), predicts)
         fitted = [block.held_out for block in blocks if block.held_out is not None]
         found["held_out"] = all(fitted) if fitted else examples.enough
-    labelled = _accuracy(before, after, evaluate)
-    return Losses(**found, accuracy=labelled)
+    _check_finite({f"output {name}".rstrip(): error for name, error in found.get("outputs", {}).items()})
+    _check_finite(found["blocks"])
+    return Losses(**found, accuracy=_accuracy(before, after, evaluate))
+
+
+def _check_finite(errors: Mapping[str, float | None]) -> None:
+    """Raise `DataError` where the inputs lead out of the finite numbers, so that no error says anything."""
+    wrong = [path or "the network" for path, error in errors.items() if error is not None and not math.isfinite(error)]
+    if wrong:
+        raise DataError(
+            f"{', '.join(wrong)}: the features on the calibration inputs are too large for their precision, so that "
+            "errors are no finite numbers; scale the inputs as in training"
+        )
 
 
 def _compared(before: nn.Module, after: nn.Module, batches: Iterable[Inputs], predicts: Kind | None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -140,7 +140,12 @@ def narrow_network(
             lambda path: stage.advance(note=path),
         )
     before, after = (dict(one.named_parameters(remove_duplicate=False)) for one in (network, made.network))
-    groups = tuple(_described(group, proven, made.errors, before, after) for group in proven.counts)
+    held_out = examples.enough or not (component.needs_probes or component.solves_readers)
+    if not held_out:
+        log.warning(examples.too_few())
+    groups = tuple(
+        replace(_described(group, proven, made.errors, before, after), held_out=held_out) for group in proven.counts
+    )
     settings = tuple(changed_numbers(network, made.network))
     return NarrowedNetwork(made.network, groups, settings, made.output, proven.refused)
 

@@ -21,6 +21,7 @@ from paramtrans.errors import SpecMismatch
 from paramtrans.networks import factories
 from paramtrans.networks.activations import Inputs, NetworkContext, check_repeatable, in_batches
 from paramtrans.networks.blocks import NetworkBlock, find_blocks, put
+from paramtrans.networks.examples import Examples
 from paramtrans.networks.factories import Maker
 from paramtrans.networks.files import ATTRIBUTE, SIZES, Replaced
 from paramtrans.networks.graph.narrow import Setting
@@ -73,7 +74,8 @@ def translate(
     made smaller: `blocks` that an adapter recognises, or `units` that the network's graph shows, whatever its layers
     are called (with inputs, for `refit`, `prune` and `select`); by default units where no block is recognised. What is
     said of each block, with its feature error (relative reconstruction error) where there are inputs, is kept in the
-    result's `paramtrans_blocks`.
+    result's `paramtrans_blocks`. Of 32 inputs or more, one in eight is kept aside, and errors are of these;
+    `paramtrans.networks.measure_losses` measures more on them.
 
     Raises `SpecMismatch` where nothing can be translated as asked, `DataError` where the inputs cannot be used.
 
@@ -84,6 +86,7 @@ def translate(
     if not isinstance(module, nn.Module):
         raise SpecMismatch(f"translate takes an nn.Module, not {type(module).__name__}; load the parameters into one")
     batches = in_batches(calibrate)
+    examples = Examples(batches)
     original = copy.deepcopy(module).eval()
     check_repeatable(original, batches)
     trained = factories.trained_translator(translator, registry, options or {})
@@ -116,20 +119,23 @@ def translate(
         factories.check_unsized(trained, ratio, widths)
         targets = [(block, trained.target) for block in looked.blocks]
     else:
-        chosen = with_registry(rule, registry)(original, looked.blocks, batches)
+        chosen = with_registry(rule, registry)(original, looked.blocks, examples.fitted())
         sized = [(block, chosen[block.entrance]) for block in looked.blocks]
         targets = [(block, block.adapter.with_sizes(sizes)) for block, sizes in sized if sizes != block.sizes]
     if (batch := next(iter(batches), None)) is not None:
         check_room(original, targets, batch)
-    small, entrances = copy.deepcopy(original), Entrances(batches)
+    small, entrances = copy.deepcopy(original), Entrances(examples.fitted())
+    aside = Entrances(examples.held_out()) if examples.enough else entrances
     replaced: list[Replaced] = []
     count = f"{len(targets)} block{'' if len(targets) == 1 else 's'}"
     with reporter.stage(f"translating {count}", len(targets)) as stage:
         for block, target in targets:
             before = small if sequential and replaced else original
-            made = _translate_block(block, target, chain, (original, before, small), entrances, seed)
+            made = _translate_block(block, target, chain, (original, before, small), (entrances, aside), seed)
             replaced.append(replace(made, target_kind=registry.name_of("block_adapter", type(target))))
             stage.advance(note=block.path)
+    if any(block.held_out is False for block in replaced):
+        log.warning(examples.too_few())
     return _finished(module, small, replaced, ())
 
 
@@ -172,17 +178,19 @@ def _translate_block(
     target: BlockAdapter,
     chain: Sequence[Maker],
     networks: tuple[nn.Module, nn.Module, nn.Module],
-    entrances: Entrances,
+    entrances: tuple[Entrances, Entrances],
     seed: int,
 ) -> Replaced:
-    """Replace one block in the last of the networks: the original, the one before this block, the one written to."""
-    original, before, small = networks
+    """Replace one block in the last of the networks: the original, the one before this block, the one written to.
+
+    `entrances` are of inputs to fit to, and of those to measure the error on.
+    """
+    original, _, small = networks
     places, source = block.places(target), block.params(original)
     context = NetworkContext(seed=seed, device=next(iter(source.values())).device)
-    if entrances.known:
-        kept = entrances.entering(original, block)
-        reached = kept if before is original else entrances.entering(before, block)
-        context = replace(context, original=kept, reached=reached)
+    context = judged = _with_entering(context, entrances[0], networks, block)
+    if entrances[1] is not entrances[0]:
+        judged = _with_entering(context, entrances[1], networks, block)
     if isinstance(original, HostNetwork) and original.get_submodule(block.path) is original.block:
         context = replace(context, hosts=original.hosts(source), runner=original.runner(block.adapter, target))
     elif places.keys() == {""} and context.original is None:
@@ -190,6 +198,7 @@ def _translate_block(
             f"{block.path}: a block of another kind is to stand here; give a few unlabelled inputs (calibrate=, or "
             "--calibrate), so that this one can be held to what the translator takes it for"
         )
+    fitted = False
     for number, make in enumerate(chain):
         try:
             maker = make(block.adapter, target)
@@ -199,7 +208,7 @@ def _translate_block(
                     "(calibrate=, or --calibrate) or made-up ones (draw_probes, or --probes), or take one that looks "
                     "at parameters alone: prune, select, merge"
                 )
-            params = _translated(maker, source, context)
+            params, fitted = _translated(maker, source, context), fitted or maker.needs_probes
         except SpecMismatch as error:
             raise SpecMismatch(f"{block.path or 'the network'}: {error}") from error
         context = replace(context, start=params, seed=seeds.derive(seed, "translator", number + 1))
@@ -207,9 +216,21 @@ def _translate_block(
     if not all(tensor.isfinite().all() for tensor in params.values()):
         raise SpecMismatch(f"{block.path}: the translator wrote values that are not finite; look at the inputs")
     put(small, places, target, params)
-    lost = _feature_error(block.adapter, target, (source, params), context) if context.original else None
+    lost = _feature_error(block.adapter, target, (source, params), judged) if judged.original else None
+    held_out = None if lost is None else not fitted or entrances[0] is not entrances[1]
     options = [adapter.options.model_dump(mode="json") for adapter in (block.adapter, target)]
-    return Replaced(block.path, block.kind, places, options[0], options[1], block.kind, lost)
+    return Replaced(block.path, block.kind, places, options[0], options[1], block.kind, lost, held_out)
+
+
+def _with_entering(
+    context: NetworkContext, entrances: Entrances, networks: tuple[nn.Module, nn.Module, nn.Module], block: NetworkBlock
+) -> NetworkContext:
+    """The same with what enters a block: in the original network, and in the one before this block."""
+    if not entrances.known:
+        return context
+    original = entrances.entering(networks[0], block)
+    reached = original if networks[1] is networks[0] else entrances.entering(networks[1], block)
+    return replace(context, original=original, reached=reached)
 
 
 def _translated(maker: Translator, source: Params, context: NetworkContext) -> Params:

@@ -17,7 +17,7 @@ import paramtrans
 from paramtrans.cli.main import main
 from paramtrans.errors import SpecMismatch, StoreError
 from paramtrans.networks.activations import NetworkContext, Spool, entering
-from paramtrans.networks.blocks import output_error
+from paramtrans.networks.measuring import measure_losses
 from paramtrans.networks.translate import BAD
 from paramtrans.networks.widths import Budget
 
@@ -173,7 +173,7 @@ def test_a_feature_error_is_what_leaves_a_block_against_its_variance_and_a_large
             assert block.feature_error == pytest.approx(error.item(), rel=1e-3)
         left = network(images)
         error = (small(images) - left).square().mean() / left.var(correction=0)
-        assert output_error(network, small, images.split(10)) == pytest.approx(error.item(), rel=1e-3)
+        assert measure_losses(network, small, images.split(10)).outputs[""] == pytest.approx(error.item(), rel=1e-3)
     bad = [block.path for block in small.paramtrans_blocks if block.feature_error > BAD]
     assert bad and [record.getMessage().split()[0] for record in caplog.records] == bad
     assert "predicted to come out badly" in caplog.text
