@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from paramtrans.api.options import BaseOptions, Configurable
@@ -13,6 +14,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a network was before it was translated, for its card."""
+
+    model: str
+    """Its name, without where it lies."""
+    library: str
+    """What loads it."""
+    hub: str | None = None
+    """Its name on a hub, if that is known."""
+    licence: str | None = None
+    """As its own card states it."""
 
 
 class ArchitectureSource(Configurable, ABC):
@@ -52,6 +67,10 @@ class ArchitectureSource(Configurable, ABC):
             low, high = self.bounds.get(argument, (1, 0))
             if not (isinstance(value, int | float) and low <= value <= high):
                 raise ConfigError([f"an option ({argument[:40]} = {str(value)[:40]}) that no file may set"])
+
+    def origin(self, network: nn.Module, name: str) -> Origin:
+        """What a network was before, for the card of a smaller one; arguments as for `save`."""
+        return Origin(name, type(self).__name__)
 
     def inputs(
         self,

@@ -11,7 +11,7 @@ from paramtrans.cli.networks import columns
 from paramtrans.errors import DataError
 
 if TYPE_CHECKING:
-    from paramtrans.networks.losses import Losses, Share
+    from paramtrans.networks.losses import Losses
 
 EVALUATE = click.option(
     "--evaluate",
@@ -43,45 +43,10 @@ def read_labelled(path: Path) -> list[tuple[Any, Any]]:
     return batches
 
 
-MEANING = {"scores": "largest of the scores", "tokens": "most likely next token"}
-
-
 def tell_losses(losses: Losses) -> None:
     """Costs and measures before and after, as columns; what errors are of."""
-    before, after = losses.before, losses.after
-    rows: list[tuple[str, ...]] = [("", "before", "after", "")]
-    for name in ("parameters", "bytes", "flops", "peak_bytes"):
-        was, now = getattr(before, name), getattr(after, name)
-        if was is not None and now is not None:
-            rows.append((name.replace("_", " "), f"{was:,}", f"{now:,}", f"{now / max(1, was):.0%}"))
-    if before.latency_ms is not None and after.latency_ms is not None:
-        rows.append(("latency", *(f"{cost.latency_ms:.2f} ms" for cost in (before, after)), ""))
-    if losses.perplexity is not None:
-        was, now = losses.perplexity
-        rows.append(("perplexity", f"{was:.2f}", f"{now:.2f}", f"{now / was:.2f}×"))
-    if accuracy := losses.accuracy:
-        rows.append(("accuracy", *map(_percent, (accuracy.before, accuracy.after)), ""))
-    columns("<>>>", *rows)
-    if losses.accuracy is not None:
-        change = losses.accuracy.change
-        low, high = change.ci95
-        click.echo(
-            f"accuracy changed by {100 * change.value:+.1f} points (95% interval {100 * low:+.1f} to "
-            f"{100 * high:+.1f}), on {losses.accuracy.examples:,} labels"
-        )
-    if losses.agreement is not None:
-        click.echo(f"predictions that stay the same: {losses.agreement:.1%} ({MEANING[losses.predicts or 'scores']})")
-    if losses.cosine is not None:
-        click.echo(f"cosine of embeddings before and after: {losses.cosine:.4f}")
-    if losses.examples:
-        held = (
-            "kept aside: nothing was fitted to them"
-            if losses.held_out
-            else "that were fitted to: too few to keep aside"
-        )
-        click.echo(f"errors are those on {losses.examples:,} inputs {held}")
+    from paramtrans.networks.described import cost_rows, sentences
 
-
-def _percent(share: Share) -> str:
-    low, high = share.ci95
-    return f"{100 * share.value:.1f}% ({100 * low:.1f} to {100 * high:.1f})"
+    columns("<>>>", ("", "before", "after", ""), *cost_rows(losses))
+    for sentence in sentences(losses):
+        click.echo(sentence)

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import click
 
 from paramtrans.cli import answer, exports, inputs
 from paramtrans.cli.flags import force_flag, json_flag, plugin_files, quiet_flag
 from paramtrans.cli.losses import EVALUATE, PREDICTS, read_labelled, tell_losses
-from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, read_network, times
+from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, read_network
 from paramtrans.errors import ConfigError
-
-if TYPE_CHECKING:
-    from paramtrans.networks.files import Replaced
-    from paramtrans.networks.narrowing import NarrowedGroup
 
 
 @click.command()
@@ -100,8 +95,10 @@ def translate(
     from rich.console import Console
 
     from paramtrans.networks.architectures import factory_file
-    from paramtrans.networks.files import ATTRIBUTE, save_stock, save_translated
+    from paramtrans.networks.described import changes, error, made_of
+    from paramtrans.networks.files import save_translated
     from paramtrans.networks.measuring import measure_losses
+    from paramtrans.networks.stock import save_stock
     from paramtrans.networks.translate import translate as translate_network
     from paramtrans.plugins.manager import components
     from paramtrans.storage import files, outputs
@@ -152,13 +149,13 @@ def translate(
         seed=seed,
         reporter=Reporter() if quiet else ConsoleReporter(Console(stderr=True)),
     )
-    made = [_described(block) for block in getattr(small, ATTRIBUTE)]
+    made = made_of(small)
     losses = measure_losses(network, small, batches, predicts=predicts, evaluate=evaluate)
     whole = next(iter(losses.outputs.values()), None)
     _tell_what_is_left(made, losses.after.parameters, budget, quiet)
     contents = exports.made(small, batches[0], onnx, export) if onnx or export else {}
     if stock is not None:
-        save_stock(small, architecture, stock, batches[0])
+        save_stock(small, architecture, stock, batches[0], losses, [Path(name).name for name in (translator, *then)])
     save_translated(small, output, architecture, losses)
     for path, content in contents.items():
         files.write_bytes(path, content)
@@ -170,8 +167,8 @@ def translate(
     columns(
         "<<<>",
         ("block", "hidden units", "parameters", "feature error"),
-        *((one["path"] or ".", *_changes(one), _error(one["feature_error"])) for one in made),
-        ("output of the network", "", "", _error(whole)),
+        *((one["path"] or ".", *changes(one), error(one["feature_error"])) for one in made),
+        ("output of the network", "", "", error(whole)),
     )
     tell_losses(losses)
     if probes:
@@ -241,43 +238,6 @@ def _settings(texts: tuple[str, ...], then: tuple[str, ...]) -> tuple[dict[str, 
             raise ConfigError([f"--option {name}: {unknown}"])
         (behind[translator] if dot else first)[own if dot else name] = value
     return first, behind
-
-
-def _described(block: Replaced | NarrowedGroup) -> dict[str, Any]:
-    """What is said of a translated block; of adapters, hidden units and parameters before and after."""
-    from paramtrans.networks.narrowing import NarrowedGroup
-
-    if isinstance(block, NarrowedGroup):
-        return {
-            "path": block.path,
-            "adapters": [block.kind, block.kind],
-            "hidden": [[count] for count in block.units],
-            "parameters": list(block.parameters),
-            "feature_error": block.feature_error,
-        }
-    from paramtrans.plugins.manager import components
-
-    sides = ((block.kind, block.source), (block.target_kind, block.target))
-    specs = [components().create("block_adapter", kind, **options).spec for kind, options in sides]
-    return {
-        "path": block.path,
-        "adapters": [kind for kind, _ in sides],
-        "hidden": [[group.size for group in spec.symmetries] for spec in specs],
-        "parameters": [spec.parameters for spec in specs],
-        "feature_error": block.feature_error,
-    }
-
-
-def _changes(block: Mapping[str, Any]) -> tuple[str, str]:
-    """Hidden units and parameters before and after; with the adapters where they are not the same."""
-    hidden = [times(sizes) for sizes in block["hidden"]]
-    if len(set(block["adapters"])) > 1:
-        hidden = [f"{adapter} {size}".rstrip() for adapter, size in zip(block["adapters"], hidden, strict=True)]
-    return " → ".join(hidden), " → ".join(f"{count:,}" for count in block["parameters"])
-
-
-def _error(value: float | None) -> str:
-    return "not known" if value is None else f"{value:.3f}"
 
 
 def _setting(text: str) -> tuple[str, Any]:

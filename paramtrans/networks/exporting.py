@@ -89,19 +89,13 @@ def onnx_bytes(network: nn.Module, inputs: Inputs) -> bytes:
         import onnxscript  # noqa: F401 - what torch.onnx writes with
     except ImportError as error:
         raise ConfigError([f"ONNX: {error.name} is not installed; pip install paramtrans[onnx]"]) from error
-    program = _program(network, inputs)
-    given = [*_named(inputs)]
-    with _quiet(), tempfile.TemporaryDirectory(prefix="paramtrans-") as folder:
-        file = Path(folder) / "network.onnx"
-        try:
-            made = torch.onnx.export(
-                program, (), dynamo=True, input_names=given, output_names=_output_names(network, inputs), verbose=False
-            )
-            assert made is not None
-            made.save(file, external_data=False)
-            content = file.read_bytes()
-        except Exception as error:  # as many kinds as there are operators
-            raise SpecMismatch(f"ONNX: this network has no such form: {_cause(error)}") from error
+    try:
+        content = _translated(network, inputs, free_tokens=True)
+    except SpecMismatch:
+        if not any(len(_axes(value, True) or ()) > 1 for value in _named(inputs).values()):
+            raise
+        content = _translated(network, inputs, free_tokens=False)
+        log.warning("ONNX has no form of this network for any number of tokens: it takes as many as it was given here")
     if len(content) > LARGEST:
         raise SpecMismatch(f"ONNX: one file has no room for {len(content):,} bytes; write --export FILE.pt2 instead")
     try:
@@ -117,6 +111,22 @@ def onnx_bytes(network: nn.Module, inputs: Inputs) -> bytes:
 
     _check(network, inputs, run, "onnxruntime")
     return content
+
+
+def _translated(network: nn.Module, inputs: Inputs, free_tokens: bool) -> bytes:
+    """The content of an ONNX file, not compared with anything yet."""
+    program, given = _program(network, inputs, free_tokens), [*_named(inputs)]
+    with _quiet(), tempfile.TemporaryDirectory(prefix="paramtrans-") as folder:
+        file = Path(folder) / "network.onnx"
+        try:
+            made = torch.onnx.export(
+                program, (), dynamo=True, input_names=given, output_names=_output_names(network, inputs), verbose=False
+            )
+            assert made is not None
+            made.save(file, external_data=False)
+            return file.read_bytes()
+        except Exception as error:  # as many kinds as there are operators
+            raise SpecMismatch(f"ONNX: this network has no such form: {_cause(error)}") from error
 
 
 class _Outputs(nn.Module):
@@ -138,15 +148,15 @@ class _Outputs(nn.Module):
         self.forward = forward
 
 
-def _program(network: nn.Module, inputs: Inputs) -> ExportedProgram:
-    """The network followed on a few examples, with a free number of them and of tokens."""
+def _program(network: nn.Module, inputs: Inputs, free_tokens: bool = True) -> ExportedProgram:
+    """The network followed on a few examples, with a free number of them, and of tokens."""
     if network.training:
         raise SpecMismatch("a network is exported in eval mode; call its eval() first")
     first, named = arguments(first_examples(inputs, TRACED))
     if length(inputs) < TRACED:
         raise SpecMismatch(f"a network is followed with {TRACED} examples or more; give a larger batch")
     given = {INPUT: first[0]} if first else named
-    free = {name: _free(value) for name, value in given.items()}
+    free = {name: _axes(value, free_tokens) for name, value in given.items()}
     followed = _Outputs(network, given, bool(first)).eval()
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # a fused layer is no operator of others
@@ -163,11 +173,11 @@ def _program(network: nn.Module, inputs: Inputs) -> ExportedProgram:
     return program
 
 
-def _free(value: Any) -> dict[int, Any] | None:
+def _axes(value: Any, free_tokens: bool) -> dict[int, Any] | None:
     """Axes of an input whose length may change: that of the examples, and of whole numbers that of the tokens."""
     if not isinstance(value, Tensor) or not value.ndim:
         return None
-    tokens = not value.is_floating_point() and value.ndim > 1
+    tokens = free_tokens and not value.is_floating_point() and value.ndim > 1
     return dict.fromkeys((0, 1) if tokens else (0,), Dim.AUTO)
 
 

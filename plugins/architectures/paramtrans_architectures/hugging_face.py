@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from paramtrans.api.architecture import ArchitectureSource
+from paramtrans.api.architecture import ArchitectureSource, Origin
 from paramtrans.errors import ConfigError
 from paramtrans_architectures import hub_cache, hugging_face_inputs
 
@@ -48,6 +48,11 @@ class HuggingFace(ArchitectureSource):
 
     def check_recorded(self, name: str, arguments: Mapping[str, Any]) -> None:
         raise ConfigError(["a folder, and no name from a file becomes a path"])
+
+    def origin(self, network: nn.Module, name: str) -> Origin:
+        model = hub_cache.model(_folder(name))
+        known = model or _folder(name).resolve().name
+        return Origin(known, "transformers", model, hub_cache.licence(_folder(name)))
 
     def inputs(
         self,

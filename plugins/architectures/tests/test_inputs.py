@@ -9,15 +9,17 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
+from paramtrans_architectures import hub_cache
 from paramtrans_architectures.hub_cache import own_files
 from PIL import Image
 from safetensors.torch import save_file
 from torchvision.models import ResNet18_Weights
 
 import paramtrans
+from paramtrans.api.architecture import Origin
 from paramtrans.cli.main import main
 from paramtrans.errors import ConfigError, DataError
-from paramtrans.networks import architectures
+from paramtrans.networks import architectures, model_card
 from paramtrans.networks.calibration import Drawing, read_inputs
 
 transformers = pytest.importorskip("transformers")
@@ -98,9 +100,11 @@ def test_texts_of_different_lengths_alone_are_cut_to_one(folder: Path, tmp_path:
 def test_texts_from_the_shell_make_a_smaller_folder(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("\n".join(TEXTS))
     flags = ["--calibrate", str(tmp_path / "x.txt"), "--length", "8", "--examples", "24", "--seed", "3", "--quiet"]
-    out, stock, blobs = tmp_path / "small.safetensors", tmp_path / "stock", tmp_path / "a" / "blobs"
-    snapshot, _ = tmp_path / "a" / "snapshots" / "0123", blobs.mkdir(parents=True)
+    flags += ["--predicts", "tokens"]  # untrained, it tells none better than by chance
+    out, stock, blobs = tmp_path / "small.safetensors", tmp_path / "stock", tmp_path / "models--acme--tiny" / "blobs"
+    snapshot, _ = blobs.parent / "snapshots" / "0123", blobs.mkdir(parents=True)
     snapshot.mkdir(parents=True)
+    (folder / "README.md").write_text("---\nlanguage: en\nlicense: apache-2.0\n---\n# A model\n")
     for file in [*folder.iterdir()]:  # as a hub's client keeps them
         file.rename(blobs / file.name)
         (snapshot / file.name).symlink_to(blobs / file.name)
@@ -115,6 +119,14 @@ def test_texts_from_the_shell_make_a_smaller_folder(folder: Path, tmp_path: Path
     for name, tensor in wanted.state_dict().items():
         torch.testing.assert_close(small.state_dict()[name], tensor)
     assert transformers.AutoTokenizer.from_pretrained(stock)("w3")["input_ids"] == [len(SPECIAL) + 3]
+    card, record = (stock / "README.md").read_text(), json.loads((tmp_path / "small.safetensors.json").read_text())
+    assert card.startswith("---\nlibrary_name: transformers\nbase_model: acme/tiny\nlicense: apache-2.0\ntags:")
+    before, after = (f"{record['losses'][side]['parameters']:,}" for side in ("before", "after"))
+    assert (
+        f"| parameters | {before} | {after} |" in card
+        and f"| perplexity | {record['losses']['perplexity'][0]:.2f}" in card
+    )
+    assert "| model.layers.0.mlp | 24 → 12 |" in card and "translator refit" in card and str(tmp_path) not in card
 
 
 def test_links_to_a_hub_s_own_blobs_are_files_of_a_snapshot_and_no_others_are(tmp_path: Path) -> None:
@@ -218,3 +230,17 @@ def test_what_is_nothing_for_a_model_is_told(folder: Path, images: Path, tmp_pat
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match="holds no images"):
         read_inputs(tmp_path / "none")
+
+
+def test_a_card_takes_nothing_from_a_folder_that_is_more_than_a_word(tmp_path: Path) -> None:
+    origin = Origin("x](http://a)", "transformers", "a/b\nlicense: mit", "mit\nbase_model: other")
+    card = model_card.page(origin, [], None)
+    assert "base_model" not in card and "license:" not in card and "x\\](http://a)" in card
+    for header, stated in {
+        "license: mit": "mit",
+        "license: 'cc by'": "cc",
+        "licence: x\nlicense: y": "x",
+        "a: 1": None,
+    }.items():
+        (tmp_path / "README.md").write_text(f"---\n{header}\n---\nlicense: none")
+        assert hub_cache.licence(tmp_path) == stated
