@@ -72,6 +72,10 @@ class ArchitectureSource(Configurable, ABC):
         """What a network was before, for the card of a smaller one; arguments as for `save`."""
         return Origin(name, type(self).__name__)
 
+    def text(self, name: str, tokens: Sequence[int]) -> str | None:
+        """Words for numbers of tokens, by the model's own tokenizer; None where it has none."""
+        return None
+
     def inputs(
         self,
         network: nn.Module,

@@ -55,6 +55,7 @@ from paramtrans.errors import ConfigError
 @PREDICTS
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Where the small network goes.")
 @click.option("--stock", metavar="FOLDER", type=click.Path(path_type=Path), help="Also as its own library writes it.")
+@exports.REPORT
 @exports.ONNX
 @exports.EXPORT
 @force_flag
@@ -85,6 +86,7 @@ def translate(
     predicts: Literal["scores", "tokens", "embedding", "values"] | None,
     output: Path,
     stock: Path | None,
+    report: Path | None,
     onnx: Path | None,
     export: Path | None,
     force: bool,
@@ -113,7 +115,7 @@ def translate(
     ]
     for path in (output, files.record_path(output)):
         outputs.check(path, [*given, *factory_file(architecture)], force)
-    exports.check(onnx, export, data, given, force)
+    exports.check(report, onnx, export, data, given, force)
     if stock is not None:
         outputs.check_folder(stock, given)
         if data is None:
@@ -154,6 +156,9 @@ def translate(
     whole = next(iter(losses.outputs.values()), None)
     _tell_what_is_left(made, losses.after.parameters, budget, quiet)
     contents = exports.made(small, batches[0], onnx, export) if onnx or export else {}
+    if report is not None:
+        facts = {"translator": ", ".join(Path(name).name for name in (translator, *then)), "seed": str(seed)}
+        contents[report] = exports.page(network, small, batches, losses, architecture, facts)
     if stock is not None:
         save_stock(small, architecture, stock, batches[0], losses, [Path(name).name for name in (translator, *then)])
     save_translated(small, output, architecture, losses)

@@ -54,6 +54,9 @@ class HuggingFace(ArchitectureSource):
         known = model or _folder(name).resolve().name
         return Origin(known, "transformers", model, hub_cache.licence(_folder(name)))
 
+    def text(self, name: str, tokens: Sequence[int]) -> str | None:
+        return hugging_face_inputs.words(_folder(name), tokens)
+
     def inputs(
         self,
         network: nn.Module,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,16 @@ def of_images(network: Any, folder: Path, images: Iterable[Any], count: int) -> 
     return batches if sum(len(next(iter(batch.values()))) for batch in batches) > 1 else []
 
 
+def words(folder: Path, tokens: Sequence[int]) -> str | None:
+    """The text of some tokens; None without a tokenizer."""
+    try:
+        decoded: str = _loaded("AutoTokenizer", "tokenizer", folder).decode(tokens)
+    except ConfigError:
+        return None
+    return decoded
+
+
+@lru_cache(maxsize=1)
 def _loaded(kind: str, what: str, folder: Path) -> Any:
     """The tokenizer or the image processor of a folder; none of its code is run."""
     import transformers
