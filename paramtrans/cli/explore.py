@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from paramtrans.cli import answer, inputs
+from paramtrans.cli.exports import REPORT
 from paramtrans.cli.flags import force_flag, json_flag, plugin_files, quiet_flag
 from paramtrans.cli.losses import PREDICTS
 from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, read_network
@@ -34,9 +35,7 @@ HEADS = ("ratio", "parameters", "size", "latency")
 @inputs.LENGTH
 @inputs.SEED
 @PREDICTS
-@click.option(
-    "--report", metavar="FILE.html", type=click.Path(path_type=Path), help="The table and the curve as a page."
-)
+@REPORT
 @force_flag
 @plugin_files
 @quiet_flag
@@ -171,11 +170,12 @@ def _page(
         eyebrow="paramtrans explore",
         headline=f"The knee is at {at} of the hidden units." if at else "There is no knee: the loss rises evenly.",
         points={
-            "caption": f"Each width was translated anew; losses are on {points[0].losses.examples:,} inputs{_aside(points)}",
+            "caption": f"Losses are those on {points[0].losses.examples:,} inputs{_aside(points)}",
             "heads": (*HEADS, loss),
             "rows": rows,
             "knee": -1 if knee is None else knee,
-            "said": "The knee is the width after which being smaller costs most: farthest below the line between both ends.",
+            "said": "The knee is the width after which being smaller costs most: the one farthest below the line between "
+            "both ends.",
         },
         curve=Markup(figures.svg(figure, "curve", f"{loss} at {', '.join(f'{r[0]}: {r[4]}' for r in rows)}.")),
         note=f"To write it: {command}",

@@ -17,6 +17,14 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here; apt-get install chromium"),
 ]
 
+NETS = """
+from torch import nn
+from torchvision.models.resnet import BasicBlock
+
+def small():
+    body = (BasicBlock(8, 8) for _ in range(3))
+    return nn.Sequential(nn.Conv2d(3, 8, 3), *body, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+"""
 OVERFLOW = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 CONTRAST = """() => {
   const light = ([r, g, b]) => {
@@ -85,25 +93,16 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     import numpy
     import torch
     from safetensors.torch import save_file
-    from torchvision.models.resnet import BasicBlock
+
+    from paramtrans.networks.architectures import build
 
     where = tmp_path_factory.mktemp("network")
-    (where / "nets.py").write_text(
-        "from torch import nn\nfrom torchvision.models.resnet import BasicBlock\ndef small():\n    return "
-        "nn.Sequential(nn.Conv2d(3, 8, 3), *(BasicBlock(8, 8) for _ in range(3)), nn.AdaptiveAvgPool2d(1), nn.Flatten())"
-    )
+    (where / "nets.py").write_text(NETS)
     torch.manual_seed(0)
-    body = (BasicBlock(8, 8) for _ in range(3))
-    made = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), *body, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
-    save_file(made.state_dict(), where / "model.safetensors")
+    save_file(build(f"{where / 'nets.py'}:small").state_dict(), where / "model.safetensors")
     numpy.save(where / "images.npy", torch.randn(80, 3, 24, 24).numpy())
-    return [
-        str(where / "model.safetensors"),
-        "--arch",
-        f"{where / 'nets.py'}:small",
-        "--calibrate",
-        f"{where}/images.npy",
-    ]
+    arch, data = f"{where / 'nets.py'}:small", str(where / "images.npy")
+    return [str(where / "model.safetensors"), "--arch", arch, "--calibrate", data]
 
 
 @pytest.fixture(scope="module", params=["report", "compare", "translate", "explore"])
