@@ -19,7 +19,7 @@ from paramtrans.errors import ConfigError
 if TYPE_CHECKING:
     from paramtrans.networks.exploring import Point
 
-HEADS = ("ratio", "parameters", "size", "latency")
+HEADS = ("ratio", "parameters", "size", "latency", "agreement")
 
 
 @click.command()
@@ -101,7 +101,7 @@ def explore(
         answer.tell({"points": told, "loss": loss, "knee": None if knee is None else chosen.ratio, "command": command})
         return
     marked = [(*row, "← knee" if number == knee else "") for number, row in enumerate(rows)]
-    columns(">>>>><", (*HEADS, loss, ""), *marked)
+    columns(">>>>>><", (*HEADS, loss, ""), *marked)
     click.echo(f"losses are those on {points[0].losses.examples:,} inputs{_aside(points)}")
     click.echo("no knee: the loss rises evenly" if knee is None else f"to write the network at the knee:\n  {command}")
 
@@ -118,8 +118,8 @@ def _shares(text: str) -> list[float]:
 
 
 def _row(point: Point, loss: float) -> tuple[str, ...]:
-    latency = "" if point.latency is None else f"{point.latency:.0%}"
-    return f"{point.ratio:g}", f"{point.losses.after.parameters:,}", f"{point.size:.0%}", latency, f"{loss:.4g}"
+    known = [None if value is None else f"{value:.0%}" for value in (point.size, point.latency, point.losses.agreement)]
+    return f"{point.ratio:g}", f"{point.losses.after.parameters:,}", *(share or "" for share in known), f"{loss:.4g}"
 
 
 def _aside(points: list[Point]) -> str:
@@ -174,9 +174,8 @@ def _page(
             "heads": (*HEADS, loss),
             "rows": rows,
             "knee": -1 if knee is None else knee,
-            "said": "The knee is the width after which being smaller costs most: the one farthest below the line between "
-            "both ends.",
+            "said": "The knee is the width after which being smaller costs most, farthest below a line between both ends.",
         },
-        curve=Markup(figures.svg(figure, "curve", f"{loss} at {', '.join(f'{r[0]}: {r[4]}' for r in rows)}.")),
+        curve=Markup(figures.svg(figure, "curve", f"{loss} at {', '.join(f'{r[0]}: {r[-1]}' for r in rows)}.")),
         note=f"To write it: {command}",
     )

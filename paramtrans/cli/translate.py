@@ -157,7 +157,9 @@ def translate(
     _tell_what_is_left(made, losses.after.parameters, budget, quiet)
     contents = exports.made(small, batches[0], onnx, export) if onnx or export else {}
     if report is not None:
-        facts = {"translator": ", ".join(Path(name).name for name in (translator, *then)), "seed": str(seed)}
+        made_by = ", ".join(Path(name).name for name in (translator, *then))
+        drawn = f"{probes} (made up)" if probes else data.name if data else "none"
+        facts = {"translator": made_by, "calibration inputs": drawn, "seed": str(seed)}
         contents[report] = exports.page(network, small, batches, losses, architecture, facts)
     if stock is not None:
         save_stock(small, architecture, stock, batches[0], losses, [Path(name).name for name in (translator, *then)])

@@ -44,14 +44,12 @@ def explore(make: Make, measure: Callable[[nn.Module], Losses], ratios: Iterable
 
 
 def loss_of(losses: Losses) -> tuple[str, float]:
-    """The one number that widths are compared by, smaller is better, and its name: what says most of a network is
-    taken first."""
+    """The one number that widths are compared by, smaller is better, and its name.
+
+    Predictions that change are too few of a few inputs to tell one width from the next.
+    """
     if losses.perplexity is not None:
         return "perplexity, after ÷ before", losses.perplexity[1] / losses.perplexity[0]
-    if losses.agreement is not None:
-        return "predictions that change", 1 - losses.agreement
-    if losses.cosine is not None:
-        return "1 − cosine of embeddings", 1 - losses.cosine
     return "relative error of the output", next(iter(losses.outputs.values()), float("nan"))
 
 
