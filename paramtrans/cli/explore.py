@@ -174,7 +174,7 @@ def _page(
             "heads": (*HEADS, loss),
             "rows": rows,
             "knee": -1 if knee is None else knee,
-            "said": "The knee is the width after which being smaller costs most, farthest below a line between both ends.",
+            "said": "The knee is the width after which being smaller costs most: farthest below a line of both ends.",
         },
         curve=Markup(figures.svg(figure, "curve", f"{loss} at {', '.join(f'{r[0]}: {r[-1]}' for r in rows)}.")),
         note=f"To write it: {command}",
