@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 HEADS = ("ratio", "parameters", "size", "latency", "agreement")
 
+KNEE = "The knee, after which being smaller costs most, is the width farthest below the line between both ends."
+
 
 @click.command()
 @MODEL
@@ -174,7 +176,7 @@ def _page(
             "heads": (*HEADS, loss),
             "rows": rows,
             "knee": -1 if knee is None else knee,
-            "said": "The knee is the width after which being smaller costs most: farthest below a line of both ends.",
+            "said": KNEE,
         },
         curve=Markup(figures.svg(figure, "curve", f"{loss} at {', '.join(f'{r[0]}: {r[-1]}' for r in rows)}.")),
         note=f"To write it: {command}",

@@ -111,6 +111,24 @@ def test_no_file_holds_paths_of_this_machine() -> None:
         assert str(Path(paramtrans.__file__).parent).encode() not in content
 
 
+def test_where_onnx_has_no_form_for_any_number_of_tokens_it_has_one_for_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = exporting._translated
+
+    def fixed(network: nn.Module, inputs: Any, free_tokens: bool) -> bytes:
+        if free_tokens:
+            raise SpecMismatch("ONNX: this network has no such form")
+        return whole(network, inputs, free_tokens)
+
+    monkeypatch.setattr(exporting, "_translated", fixed)
+    given = {"tokens": torch.randint(0, 20, (3, 5)), "weights": torch.rand(3)}
+    paramtrans.save_onnx(TwoInputs().eval(), tmp_path / "x.onnx", given)
+    assert "it takes as many as it was given here" in caplog.text and (tmp_path / "x.onnx").exists()
+    with pytest.raises(SpecMismatch, match="no such form"):
+        paramtrans.save_onnx(nn.Linear(3, 3).eval(), tmp_path / "y.onnx", torch.randn(2, 3))
+
+
 class Drawn(nn.Module):
     """Gives something else each time."""
 
