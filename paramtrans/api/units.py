@@ -23,7 +23,10 @@ class Reading:
     power: Tensor
     """Square of what the layer gives, `[outputs]`."""
     weight: Tensor
-    """What the layer multiplies these values by, `[values, outputs]`."""
+    """What the layer, with a BatchNorm behind it, multiplies these values by, `[values, outputs]`."""
+    doubt: float | None = None
+    """How far the Gram matrix is from what it would be of many examples: its variance as two halves of the examples
+    say it, with each value times the norm of its weights. None: there was one example alone."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ All in double precision; their size does not grow with the number of examples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -21,8 +21,11 @@ VALUES_AT_ONCE = 2**23
 """Values of one piece of the equations: 64 MiB in double precision."""
 ROWS_AT_ONCE = 4096
 """Rows whose products are added up in single precision."""
-RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e2)
+RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 1e2)
 """What is tried where the ridge is chosen on held-out probes."""
+ALONE = 10.0
+"""Ridge for each value that is read for each row, where one example alone leaves nothing to choose it on: neighbouring
+rows say nearly the same."""
 MANY_VALUES = 1024
 """Values read from which on every other ridge is tried alone."""
 OUTPUTS_TRIED = 64
@@ -91,22 +94,28 @@ class GramMatrices:
             self.power - self.cross[:, -1].square() / count[:, 0],
         )
 
+    def whole(self) -> GramMatrices:
+        """With the constant, whose weights are the bias: for a layer that has one."""
+        return self
+
     def plain(self) -> GramMatrices:
         """Without the constant: for a layer that has no bias."""
         return GramMatrices(self.gram[:, :-1, :-1], self.cross[:, :-1], self.power)
+
+    def values(self, chosen: Tensor) -> GramMatrices:
+        """Some of the values read alone, and the constant."""
+        chosen = torch.cat([chosen, chosen.new_tensor([self.gram.shape[1] - 1])])
+        return GramMatrices(self.gram[:, chosen][:, :, chosen], self.cross[:, chosen], self.power)
 
     def some_outputs(self, step: int) -> GramMatrices:
         """Every `step`-th output alone."""
         return GramMatrices(self.gram, self.cross[..., ::step], self.power[:, ::step])
 
-    def constant(self, weights: Tensor) -> Tensor:
-        """The bias that goes best with weights `[models, values, outputs]`: `[models, outputs]`."""
-        return (self.cross[:, -1] - (self.gram[:, -1:, :-1] @ weights)[:, 0]) / self.gram[:, -1, -1:]
-
-    def error(self, weights: Tensor) -> Tensor:
-        """Squared error of weights `[models, values, outputs]`, each output relative to its power: `[models]`."""
+    def error(self, weights: Tensor, scale: Tensor) -> Tensor:
+        """Squared error of weights `[models, values, outputs]`, each output relative to a `scale` `[models, outputs]`:
+        `[models]`."""
         left = (weights * (self.gram @ weights - 2 * self.cross)).sum(1) + self.power
-        return (left / self.power.clamp_min(torch.finfo(left.dtype).tiny)).sum(1)
+        return (left / scale).sum(1)
 
     def penalty(self) -> Tensor:
         """What a ridge of one adds to the diagonal: each value's mean square, a little of the mean for dead ones."""
@@ -116,11 +125,30 @@ class GramMatrices:
     def ridge(self, start: Tensor, strength: Tensor) -> Tensor:
         """Weights `[models, values, outputs]` of least squared error, pulled towards `start` by `strength` `[models]`.
 
-        The pull is relative to the mean square of each value, so that rescaling hidden units changes nothing.
+        The pull is relative to the mean square of each value, the constant's too, so that rescaling hidden units
+        changes nothing: as if examples more, `strength` times as many, had shown values that are independent.
         """
         # Without any ridge two equal units would make the equations singular.
         pull = self.penalty() * strength.clamp_min(1e-9)[:, None]
         return start + torch.cholesky_solve(self.cross - self.gram @ start, factor(self.gram, pull))
+
+
+def contributions(gram: Tensor, weights: Tensor) -> Tensor:
+    """A Gram matrix of values, each times the norm of the reader's weights `[models, values, outputs]` for it."""
+    norms: Tensor = weights.to(gram).norm(dim=2)
+    return gram * norms[:, :, None] * norms[:, None, :]
+
+
+def disagreement(halves: Sequence[GramMatrices], weights: Tensor) -> Tensor | None:
+    """Squared difference of what two halves of the examples say of contributions: `[models]`; None of one alone.
+
+    Its expectation is the variance of their sum, however rows inside an example depend on each other.
+    """
+    if len(halves) < 2:
+        return None
+    one, other = (half.plain().gram for half in halves)
+    doubt: Tensor = contributions(one - other, weights).square().sum((1, 2))
+    return doubt
 
 
 def factor(gram: Tensor, pull: Tensor) -> Tensor:
@@ -182,14 +210,17 @@ class Halves:
     def ridge(self, view: View, start: Tensor) -> Tensor:
         """The strength among `RIDGES` that does best on the half it was not fitted on, for each model: `[models]`."""
         if len(self._halves) < 2:
-            return start.new_full((len(start),), RIDGES[len(RIDGES) // 2])
+            rows_of_one: Tensor = self._halves[0].gram[:, -1, -1]
+            return ALONE * start.shape[1] / rows_of_one
         step = -(-start.shape[2] // OUTPUTS_TRIED)
+        spread = self.total().centred().power[:, ::step]
+        scale = spread + 1e-6 * spread.mean(1, keepdim=True) + 1e-30
         one, other = (view(half).some_outputs(step) for half in self._halves)
         start = start[..., ::step]
         errors, tried = [], RIDGES if start.shape[1] <= MANY_VALUES else RIDGES[::2]
         for strength in tried:
             each = start.new_full((len(start),), strength)
-            errors.append(other.error(one.ridge(start, each)) + one.error(other.ridge(start, each)))
+            errors.append(other.error(one.ridge(start, each), scale) + one.error(other.ridge(start, each), scale))
         best = torch.stack(errors).argmin(0)
         return torch.tensor(tried, dtype=start.dtype, device=start.device)[best]
 

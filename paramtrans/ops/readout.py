@@ -124,26 +124,38 @@ class Readout:
         """
         reader, name = self.readers[index], f"{self.readers[index].layer}.weight"
         start, view, total = params[name].flatten(2).mT.double(), self.view(index), halves.total()
+        if view is GramMatrices.whole:
+            start = torch.cat([start, self._constant(params, reader, start)], dim=1)
         strength = halves.ridge(view, start) if ridge is None else start.new_full((models(params),), ridge)
         weights = view(total).ridge(start, strength)
-        changed = params | {name: weights.mT.reshape(params[name].shape).to(params[name])}
-        return changed | (
-            _with_constant(params, reader, total.constant(weights)) if view is GramMatrices.centred else {}
-        )
+        changed = dict(params)
+        if view is GramMatrices.whole:
+            weights, constant = weights[:, :-1], weights[:, -1]
+            changed |= _with_constant(params, reader, constant)
+        return changed | {name: weights.mT.reshape(params[name].shape).to(params[name])}
+
+    @staticmethod
+    def _constant(params: Params, reader: Reader, weights: Tensor) -> Tensor:
+        """What a reader adds to its outputs so far: `[models, 1, outputs]`."""
+        bias = params.get(f"{reader.layer}.bias")
+        return torch.zeros_like(weights[:, :1]) if bias is None else bias[:, None].to(weights)
 
     def view(self, index: int) -> View:
-        """How a reader's Gram matrices are to be seen: centred where it has a bias, or a mean after it as one."""
+        """How a reader's Gram matrices are to be seen: with a constant where it has a bias, or a mean after it."""
         reader = self.readers[index]
         has_bias = self.layers[reader.layer].bias is not None or reader.norm is not None
-        return GramMatrices.centred if has_bias else GramMatrices.plain
+        return GramMatrices.whole if has_bias else GramMatrices.plain
 
-    def importance_matrices(self, index: int, params: Params, halves: Halves) -> GramMatrices:
-        """Gram matrices of a reader for scoring units: what the normalisation after it enlarges counts for more."""
-        reader, found = self.readers[index], self.view(index)(halves.total())
+    def importance_matrices(self, index: int, params: Params, halves: Halves) -> tuple[GramMatrices, Tensor]:
+        """Gram matrices of a reader for scoring units, and its weights `[models, values, outputs]`: what the
+        normalisation after it enlarges counts for more."""
+        reader, total = self.readers[index], halves.total()
+        seen = total.centred() if self.view(index) is GramMatrices.whole else total.plain()
+        weights = params[f"{reader.layer}.weight"].flatten(2).mT.double()
         if reader.norm is None:
-            return found
-        gain = self._gain(params, reader.norm)
-        return replace(found, cross=found.cross * gain[:, None], power=found.power * gain.square())
+            return seen, weights
+        gain = self._gain(params, reader.norm)[:, None]
+        return replace(seen, cross=seen.cross * gain, power=seen.power * gain[:, 0].square()), weights * gain
 
     def revive_channels(self, params: Params) -> Params:
         """The same function, up to channels that the last normalisation had (nearly) shut: it lets them through again.

@@ -104,28 +104,21 @@ def _solve_layer(
                 fit.add_rows(half, read[some], wanted[some])
         if out.any():
             aside.add_rows(0, read[out], wanted[out])
-    view: View = GramMatrices.centred if layer.bias is not None or layer.mean is not None else GramMatrices.plain
-    start = matrix = (weight.flatten(1).mT if layer.axis == 1 else weight)[None].double()
+    constant = layer.bias is not None or layer.mean is not None
+    view: View = GramMatrices.whole if constant else GramMatrices.plain
+    start = (weight.flatten(1).mT if layer.axis == 1 else weight)[None].double()
+    start = matrix = torch.cat([start, torch.zeros_like(start[:, :1])], dim=1) if constant else start
     strength = matrix.new_full((1,), ridge or 0.0)
     total = fit.total()
     if solve:
-        strength = fit.ridge(view, matrix) if ridge is None else strength
-        matrix = view(total).ridge(matrix, strength)
-        _write(layer, weight, matrix[0], total.constant(matrix)[0] if view is GramMatrices.centred else None, tensors)
-    if not aside.known and fit.two and solve:
-        return _crossed(fit, view, start, strength)
-    judged = aside.total() if aside.known else total
-    constant = total.constant(matrix) if solve and view is GramMatrices.centred else None
-    return _error(judged, matrix, constant)
-
-
-def _crossed(fit: Halves, view: View, start: Tensor, strength: Tensor) -> float:
-    """The mean error of each half under the solution for the other one."""
-    errors = []
-    for one, other in (fit.halves, fit.halves[::-1]):
-        matrix = view(one).ridge(start, strength)
-        errors.append(_error(other, matrix, one.constant(matrix) if view is GramMatrices.centred else None))
-    return sum(errors) / 2
+        strength = fit.ridge(view, start) if ridge is None else strength
+        matrix = view(total).ridge(start, strength)
+        weights = matrix[:, :-1] if constant else matrix
+        _write(layer, weight, weights[0], matrix[0, -1] if constant else None, tensors)
+    if not aside.known and fit.two and solve:  # each half under the solution for the other one
+        pairs_of_halves = (fit.halves, fit.halves[::-1])
+        return sum(_error(other, view, view(one).ridge(start, strength)) for one, other in pairs_of_halves) / 2
+    return _error(aside.total() if aside.known else total, view, matrix)
 
 
 def _write(
@@ -140,10 +133,10 @@ def _write(
         tensors[layer.mean].data.sub_(constant.to(tensors[layer.mean]))
 
 
-def _error(moments: GramMatrices, matrix: Tensor, constant: Tensor | None) -> float:
-    """Squared error of what a layer gives, relative to its variance; `constant` is added to what it gives."""
-    whole = torch.cat([matrix, torch.zeros_like(matrix[:, :1]) if constant is None else constant[:, None]], dim=1)
-    squared = ((whole * (moments.gram @ whole - 2 * moments.cross)).sum(1) + moments.power).sum()
+def _error(moments: GramMatrices, view: View, matrix: Tensor) -> float:
+    """Squared error of what a layer gives, relative to its variance."""
+    seen = view(moments)
+    squared = ((matrix * (seen.gram @ matrix - 2 * seen.cross)).sum(1) + seen.power).sum()
     return float(squared / moments.centred().power.sum().clamp_min(1e-30))
 
 

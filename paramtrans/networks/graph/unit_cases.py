@@ -14,7 +14,7 @@ from paramtrans.networks.graph.groups import Analysis, NamedGroup
 from paramtrans.networks.graph.proof import named_tensors
 from paramtrans.networks.graph.readers import ReaderLayer
 from paramtrans.networks.lockstep import Lockstep
-from paramtrans.ops.least_squares import GramMatrices
+from paramtrans.ops.least_squares import GramMatrices, Halves, disagreement
 
 Choose = Callable[[UnitCase], Tensor]
 """Which units of a group stay."""
@@ -37,14 +37,14 @@ def choose_units(
     if examples is not None:
         layers = {layer.weight: layer for group in counts for layer in group.readers}
         forwards = [forward_pass(analysis.network, batch, tensors, layers) for batch in examples.batches]
-        seen: dict[str, GramMatrices] = {}
+        seen: dict[str, Halves] = {}
         passed = dict.fromkeys(layers, 0)
         with Lockstep(forwards) as passes:
             for calls in passes.layers():
                 name = calls[0].layer
                 passed[name] += 1
-                found = _total(row_pieces(calls, examples, read_values(tensors[name], layers[name]), seed), examples)
-                seen[name] = seen[name] + found if name in seen else found
+                pieces = row_pieces(calls, examples, read_values(tensors[name], layers[name]), seed)
+                _add(seen.setdefault(name, Halves()), pieces, examples)
                 if passed[name] < layers[name].times:
                     continue
                 for group in counts:
@@ -60,30 +60,31 @@ def choose_units(
     return {group: kept[group] for group in counts}
 
 
-def _total(pieces: Iterable[Piece], examples: Examples) -> GramMatrices:
-    """Of all rows but those of examples kept aside, which units are not chosen by either."""
-    found: GramMatrices | None = None
+def _add(halves: Halves, pieces: Iterable[Piece], examples: Examples) -> None:
+    """Add all rows but those of examples kept aside, by which units are not chosen either."""
     for read, given, number in pieces:
-        fitted = ~examples.aside(number)
-        own = GramMatrices.summed(read[fitted], given[fitted])
-        found = own if found is None else found + own
-    assert found is not None
-    return found
+        for half in range(2):
+            some = ~examples.aside(number) & (number % 2 == half)
+            if some.any():
+                halves.add_rows(half, read[some], given[some])
 
 
-def _reading(group: NamedGroup, layer: ReaderLayer, moments: GramMatrices, tensors: Mapping[str, Tensor]) -> Reading:
+def _reading(group: NamedGroup, layer: ReaderLayer, halves: Halves, tensors: Mapping[str, Tensor]) -> Reading:
     """A layer's equations, as far as they are about the units of a group."""
-    weight = tensors[layer.weight]
+    weight, moments = tensors[layer.weight], halves.total()
     matrix = weight.flatten(1).mT if layer.axis == 1 else weight
     values = _values(group, layer, weight)
     others = torch.ones(len(matrix), dtype=torch.bool)
     others[values] = False
     seen = moments.centred() if layer.bias is not None or layer.mean is not None else moments.plain()
+    weights = matrix[values]
     if layer.gain is not None:
         gain = _gain(layer.gain, tensors)
         seen = GramMatrices(seen.gram, seen.cross * gain, seen.power * gain.square())
+        weights = weights * gain.to(weights)
     part = seen.without(others.nonzero()[:, 0], values)
-    return Reading(part.gram[0], part.cross[0], part.power[0], matrix[values])
+    doubt = disagreement([half.values(values) for half in halves.halves], weights[None])
+    return Reading(part.gram[0], part.cross[0], part.power[0], weights, None if doubt is None else float(doubt))
 
 
 def _gain(names: tuple[str | None, str, float], tensors: Mapping[str, Tensor]) -> Tensor:

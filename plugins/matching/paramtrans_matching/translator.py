@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,11 +23,16 @@ from paramtrans.errors import SpecMismatch
 from paramtrans.ops.distances import divergence, relative_error
 from paramtrans.ops.sensitivity import sensitivity
 from paramtrans.utils import seeds
+from paramtrans_matching.search import Search, start_like
 from paramtrans_matching.start import fresh, revive_dead_units
+
+log = logging.getLogger(__name__)
 
 Latter = Callable[[Tensor], Tensor] | None
 """What follows the slot, as a function of features; None where outputs are not matched."""
 
+MANY = 64
+"""Probes of which an eighth is enough to keep aside."""
 MODELS_AT_ONCE, KEPT = 16, 2**30
 """What enters and leaves source blocks on all probes is kept for so many models at a time, or for as many as have this
 many values: 4 GiB."""
@@ -37,8 +43,9 @@ class MatchingOptions(BaseOptions):
 
     steps: PositiveInt = 300
     """Adam steps."""
-    lr: PositiveFloat = 0.02
-    """Learning rate at the start; it falls to zero along a cosine."""
+    lr: PositiveFloat | None = None
+    """Learning rate at the start; it falls to zero along a cosine. By default, for each model, what does best in its
+    first steps on probes kept aside: of rates relative to the mean square of each tensor, or none."""
     batch: PositiveInt = 64
     """Probes in a step, other ones in each until all have had their turn; of blocks that compute each position alone,
     positions."""
@@ -70,7 +77,7 @@ class Goal:
 class Matching(Translator):
     """Starts from the context's `start`, else from a default initialisation; takes and writes any family.
 
-    No model ends worse than it started, by what is matched on all probes.
+    A part of the probes is kept aside; each model ends where it was nearest on these, which may be where it started.
     """
 
     Options: ClassVar[type[BaseOptions]] = MatchingOptions
@@ -96,19 +103,25 @@ class Matching(Translator):
         goal = self._goal(source, context)
         latter = self._latter(context)
         start = self._start(context, goal)
-        params = {name: t.clone().requires_grad_(name in self.trained) for name, t in start.items()}
-        optimizer = torch.optim.Adam([params[name] for name in self.trained], lr=self.options.lr)
-        batches = _batches(goal.entering.shape[1], self.options.batch, context.seed)
-        with torch.enable_grad():
-            for step in range(self.options.steps):
-                optimizer.param_groups[0]["lr"] = (
-                    0.5 * self.options.lr * (1 + math.cos(math.pi * step / self.options.steps))
-                )
-                optimizer.zero_grad()
-                # The sum keeps the models independent of each other.
-                self._distance(params, goal, latter, next(batches)).sum().backward()
-                optimizer.step()
-        return self._better(stacks.detach(params), start, goal, latter)
+        fitted, aside = _kept_aside(goal.entering.shape[1])
+        search = Search(
+            start,
+            self.trained,
+            lambda params, chosen: self._distance(params, goal, latter, chosen),
+            _batches(fitted, self.options.batch, context.seed),
+            aside.split(self.options.batch),
+        )
+        lr = self.options.lr
+        rates = search.relative_rates() if lr is None else start_like(start, lr)
+        matched, better = search.run(rates, self.options.steps)
+        if not better.all():
+            log.warning(
+                "matching: %d of %d blocks stay as they came: no step brought them nearer on probes kept aside; give "
+                "more probes, or another rate (lr)",
+                int((~better).sum()),
+                len(better),
+            )
+        return matched
 
     @torch.no_grad()
     def _goal(self, source: Params, context: Context) -> Goal:
@@ -163,20 +176,6 @@ class Matching(Translator):
             distance = distance + self.options.outputs * divergence(latter(found), goal.outputs[:, chosen])
         return distance
 
-    @torch.no_grad()
-    def _better(self, matched: Params, start: Params, goal: Goal, latter: Latter) -> Params:
-        """Model by model what was matched, or what it started from where that is nearer (or the steps diverged)."""
-        everything = torch.arange(goal.entering.shape[1]).split(self.options.batch)
-
-        def total(params: Params) -> Tensor:
-            return sum(len(piece) * self._distance(params, goal, latter, piece) for piece in everything)  # type: ignore[return-value]
-
-        worse = ~(total(matched) <= total(start))
-        return {
-            name: torch.where(worse.view(-1, *[1] * (tensor.ndim - 1)), start[name], tensor)
-            for name, tensor in matched.items()
-        }
-
 
 def _in_one(pieces: list[Tensor]) -> Tensor:
     """All probes of the pieces, `[models, n, ...]`; the list is emptied, as memory for both need not be held."""
@@ -193,8 +192,16 @@ def _models_at_once(context: Context) -> int:
     return max(1, min(MODELS_AT_ONCE, KEPT // max(1, values)))
 
 
-def _batches(count: int, size: int, seed: int) -> Iterator[Tensor]:
+def _kept_aside(count: int) -> tuple[Tensor, Tensor]:
+    """Numbers of the probes that are fitted to, and of the last eighth, or quarter of few, that is kept aside; of fewer
+    than four none is, and all are both."""
+    numbers = torch.arange(count)
+    last = count // (8 if count >= MANY else 4)
+    return (numbers[:-last], numbers[-last:]) if last else (numbers, numbers)
+
+
+def _batches(numbers: Tensor, size: int, seed: int) -> Iterator[Tensor]:
     """Endless batches of probe numbers, each probe once a round, in an order drawn from `seed`."""
     generator = torch.Generator().manual_seed(seeds.derive(seed, "matching"))
     while True:
-        yield from torch.randperm(count, generator=generator).split(size)
+        yield from numbers[torch.randperm(len(numbers), generator=generator)].split(size)

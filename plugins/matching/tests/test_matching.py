@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from paramtrans_matching.search import Search
 from paramtrans_matching.start import revive_dead_units
-from paramtrans_matching.translator import _models_at_once
+from paramtrans_matching.translator import Goal, Matching, _models_at_once
 from torch import Tensor, nn
 
 from paramtrans import BlockAdapter, Context, FeatureSpec, Hosts, Split, Task, components
@@ -154,3 +155,41 @@ def test_without_probes_it_says_what_it_needs() -> None:
     made = components().create("translator", "matching", SOURCE, TARGETS["conv"])
     with pytest.raises(SpecMismatch, match="probes"):
         made.translate(initial(SOURCE.module, [0]))
+
+
+def test_a_block_with_nothing_to_gain_stays_as_it_came() -> None:
+    """From the source itself there is nothing to gain: whatever the steps do, what stood there is kept."""
+    source = TARGETS["conv"]
+    start = initial(source.module, range(MODELS))
+    made = components().create("translator", "matching", source, source, steps=20)
+    entering = torch.rand(MODELS, 8, 4, 6, 6, generator=torch.Generator().manual_seed(1))
+    goal = Goal(entering, made.run_source(start, entering), None, None)
+    search = Search(
+        start,
+        list(start),
+        lambda params, chosen: made._distance(params, goal, None, chosen),
+        iter(lambda: torch.arange(6), None),
+        [torch.tensor([6, 7])],
+    )
+    written, better = search.run(search.relative_rates(), 20)
+    assert not better.any() and all(torch.equal(written[name], start[name]) for name in start)
+
+
+def test_a_rate_is_chosen_by_the_size_of_the_parameters() -> None:
+    """With the default rate a block that is near already comes nearer, of small weights as of large ones."""
+    target = TARGETS["conv"]
+    for factor in (1e-2, 1.0, 1e2):
+        wanted = initial(target.module, range(MODELS))
+        wanted = {**wanted, "conv2.weight": factor * wanted["conv2.weight"]}
+        start = {name: 1.1 * tensor for name, tensor in wanted.items()}
+        entering = torch.rand(MODELS, 16, 4, 6, 6, generator=torch.Generator().manual_seed(1))
+        made = components().create("translator", "matching", target, target)
+        goal = Goal(entering, made.run_source(wanted, entering), None, None)
+
+        def distance(params: Params, chosen: Tensor, made: Matching = made, goal: Goal = goal) -> Tensor:
+            return made._distance(params, goal, None, chosen)
+
+        search = Search(start, list(start), distance, iter(lambda: torch.arange(12), None), [torch.arange(12, 16)])
+        written, better = search.run(search.relative_rates(), 60)
+        everything = torch.arange(16)
+        assert better.all() and (distance(written, everything) < 0.5 * distance(start, everything)).all()

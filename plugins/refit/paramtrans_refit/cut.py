@@ -46,11 +46,15 @@ class Cut:
 
     def ranked(self, params: Params, group: SymmetryGroup) -> Tensor:
         """All units of a group, that with the largest product of norms of its weights first: `[models, size]`."""
+        return self.strengths(params, group).argsort(dim=1, descending=True, stable=True)
+
+    def strengths(self, params: Params, group: SymmetryGroup) -> Tensor:
+        """The product of the norms of each unit's weights: `[models, size]`."""
         kinds = {tensor.name: tensor.kind for tensor in self.view.tensors}
         members = [m for m in group.members if kinds[m.tensor] is TensorKind.WEIGHT]
         moved = [params[m.tensor].movedim(m.axis + 1, 1) for m in members]
         norms = [tensor.reshape(len(tensor), group.size, -1).norm(dim=2) for tensor in moved]
-        return torch.stack(norms).prod(0).argsort(dim=1, descending=True, stable=True)
+        return torch.stack(norms).prod(0)
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the target's tensors in the view, with the sizes of its groups."""

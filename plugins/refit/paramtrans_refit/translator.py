@@ -22,11 +22,12 @@ from paramtrans.api.stacking import Params
 from paramtrans.api.translator import Translator
 from paramtrans.api.units import Reading, UnitCase
 from paramtrans.errors import SpecMismatch
-from paramtrans.ops.least_squares import GramMatrices
+from paramtrans.ops.least_squares import GramMatrices, disagreement
 from paramtrans.ops.readout import Readout
 from paramtrans.ops.symmetry import values_of
 from paramtrans_refit.choose import by_contribution, by_elimination, reduced
 from paramtrans_refit.cut import Cut
+from paramtrans_refit.shrink import shrunk
 
 
 class RefitOptions(BaseOptions):
@@ -34,8 +35,8 @@ class RefitOptions(BaseOptions):
 
     units: Literal["error", "activation", "norm"] = "error"
     """Which hidden units stay. `error`: those without which the solved block would be worst, one after the other taken
-    out. `activation`: those whose contributions on the probes have the largest mean square. `norm`: those with the
-    largest product of weight norms."""
+    out; of few examples, as far as two halves of them agree, and as `norm` does for the rest. `activation`: those whose
+    contributions on the probes have the largest mean square. `norm`: those with the largest product of weight norms."""
     ridge: NonNegativeFloat | None = None
     """How strongly the solution is pulled to the source's own weights, relative to the mean square of what each weight
     reads; by default what does best on held-out probes, for each model and layer."""
@@ -69,7 +70,8 @@ class Refit(Translator):
         if options.units == "activation":
             shares = [_contribution(one, len(case)) / one.power.sum() for one in case.readings]
             return case.best(torch.stack(shares).sum(0))
-        return by_elimination([_moments(one, len(case)) for one in case.readings], len(case), case.count, case.cells)[0]
+        several = [_moments(one, case) for one in case.readings]
+        return by_elimination(several, len(case), case.count, case.cells)[0]
 
     @torch.no_grad()
     def translate(self, source: Params, context: Context | None = None) -> Params:
@@ -116,11 +118,12 @@ class Refit(Translator):
         every = None if read_next is None else torch.arange(self.cut.groups[read_next].values)
         every = None if every is None else every.expand(stacks.models(source), -1)
         matrices = self.whole.gram_matrices(index, revived, source, context, every)
-        found = self.whole.importance_matrices(index, revived, matrices)
+        found, weights = self.whole.importance_matrices(index, revived, matrices)
         if self.options.units == "activation":
-            layer = revived[f"{self.whole.readers[index].layer}.weight"]
-            return by_contribution(found, layer.flatten(2).mT.to(found.gram), units, keep)
-        return by_elimination(found, units, keep)
+            return by_contribution(found, weights.to(found.gram), units, keep)
+        strengths = self.cut.strengths(self.cut.seen(source), self.cut.groups[name])
+        doubt = disagreement(matrices.halves, weights)
+        return by_elimination(shrunk(found, weights, strengths, doubt), units, keep)
 
     @staticmethod
     def _read(adapter: BlockAdapter, reader: Reader) -> str:
@@ -135,6 +138,7 @@ def _contribution(reading: Reading, units: int) -> Tensor:
     return square.view(units, -1).sum(1)
 
 
-def _moments(reading: Reading, units: int) -> GramMatrices:
+def _moments(reading: Reading, case: UnitCase) -> GramMatrices:
     moments = GramMatrices(reading.gram[None], reading.cross[None], reading.power[None])
-    return reduced(moments, reading.weight, units)
+    doubt = None if reading.doubt is None else moments.gram.new_tensor([reading.doubt])
+    return reduced(shrunk(moments, reading.weight[None], case.strengths()[None], doubt), reading.weight, len(case))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from paramtrans_refit.choose import by_elimination
+from paramtrans_refit.shrink import shrunk
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
@@ -19,7 +20,7 @@ from paramtrans.api.modules import initial
 from paramtrans.api.stacking import Params
 from paramtrans.backends.vmap import block_stacked
 from paramtrans.errors import SpecMismatch
-from paramtrans.ops.least_squares import GramMatrices, Halves, rows
+from paramtrans.ops.least_squares import GramMatrices, Halves, disagreement, rows
 
 REGISTRY = components()
 CHANNELS = 4
@@ -202,3 +203,43 @@ def test_a_target_without_a_layer_to_solve_for_is_refused() -> None:
 def test_probes_that_are_none_are_refused() -> None:
     with pytest.raises(SpecMismatch, match="at least one"):
         refit(adapter("conv", hidden=3), adapter("conv", hidden=2), used(adapter("conv", hidden=3)), Features())
+
+
+def test_the_constant_counts_where_the_ridge_is_chosen() -> None:
+    """Of two rows, a constant fitted to each is wrong for the other: weights and constant stay near what they were."""
+    generator, halves = torch.Generator().manual_seed(0), Halves()
+    read, weights = torch.rand(2, 20, generator=generator), torch.randn(20, 3, generator=generator)
+    for half in range(2):
+        halves.add_rows(half, read[half : half + 1], (read @ weights)[half : half + 1] + 10.0 * (-1) ** half)
+    start = torch.cat([weights, torch.zeros(1, 3)])[None].double()
+    strength = halves.ridge(GramMatrices.whole, start)
+    assert strength.item() == 100.0
+    solved = GramMatrices.whole(halves.total()).ridge(start, strength)
+    assert (solved - start).abs().max() < 0.2
+
+
+def test_one_row_alone_leaves_weights_and_constant_nearly_as_they_are() -> None:
+    generator, halves = torch.Generator().manual_seed(0), Halves()
+    halves.add_rows(0, torch.rand(1, 20, generator=generator), torch.full((1, 3), 5.0))
+    start = torch.randn(1, 21, 3, generator=generator).double()
+    solved = halves.total().ridge(start, halves.ridge(GramMatrices.whole, start))
+    assert (solved - start).abs().max() < 0.1
+
+
+def test_with_few_examples_units_are_chosen_by_their_weights_with_many_by_what_they_do() -> None:
+    """The strongest unit by its weights is silent; only many examples show it, two disagree too much."""
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.ones(1, 4, 1).double()
+    weights[0, 0] = 3.0
+    strengths = weights[..., 0]
+
+    def chosen(count: int) -> list[int]:
+        halves = Halves()
+        read = torch.randn(count, 4, generator=generator) * torch.tensor([0.01, 3.0, 2.0, 1.0])
+        for half in range(2):
+            some = read[half::2]
+            halves.add_rows(half, some, some @ weights[0].float())
+        doubt = disagreement(halves.halves, weights)
+        return by_elimination(shrunk(halves.total().plain(), weights, strengths, doubt), 4, 1)[0].tolist()  # type: ignore[no-any-return]
+
+    assert chosen(2) == [0] and chosen(400) == [1]

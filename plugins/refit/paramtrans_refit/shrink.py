@@ -1,0 +1,40 @@
+"""Second moments of few examples, shrunk towards what the weights alone say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from paramtrans.ops.least_squares import GramMatrices, contributions
+
+
+def shrunk(matrices: GramMatrices, weights: Tensor, strengths: Tensor, doubt: Tensor | None) -> GramMatrices:
+    """The same with the Gram matrix mixed with one of independent units of the weights' own strengths.
+
+    The share of that one is the variance of the contributions' Gram matrix over its squared distance to it (Ledoit and
+    Wolf 2004, with the variance as halves of the examples say it), so importance goes from what the examples show to
+    the squared product of the norms of a unit's weights.
+
+    Args:
+        matrices: Of values unit by unit, as many for each.
+        weights: What the reader multiplies them by, `[models, values, outputs]`.
+        strengths: The product of the norms of each unit's weights, `[models, units]`.
+        doubt: `disagreement` of halves of the examples; None where there is one alone.
+    """
+    weights, units = weights.to(matrices.gram), strengths.shape[1]
+    size = weights.shape[1] // units
+    norms = weights.square().sum(2).view(len(weights), units, size).sum(2).clamp_min(1e-30)
+    seen = contributions(matrices.gram, weights)
+    own = strengths.to(norms).square().clamp_min(1e-30)
+    total = seen.diagonal(dim1=1, dim2=2).sum(1, keepdim=True)
+    total = torch.where(total > 0, total, 1.0)  # one row alone does not vary
+    squares = (own * total / own.sum(1, keepdim=True) / norms).repeat_interleave(size, dim=1)
+    expected = torch.diag_embed(squares)
+    distance = (seen - contributions(expected, weights)).square().sum((1, 2)).clamp_min(1e-30)
+    share = torch.ones_like(distance) if doubt is None else (doubt / distance).clamp(max=1.0)
+    mixed = share[:, None, None]
+    gram = (1 - mixed) * matrices.gram + mixed * expected
+    cross = (1 - mixed) * matrices.cross + mixed * (squares[..., None] * weights)
+    return replace(matrices, gram=gram, cross=cross)
