@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from paramtrans.api.translator import Translator
     from paramtrans.config.schema import Config
     from paramtrans.errors import ParamtransError, SpecMismatch, StopRun
+    from paramtrans.networks.exporting import save_exported, save_onnx
     from paramtrans.networks.files import load_translated, save_translated
     from paramtrans.networks.host_network import HostNetwork
     from paramtrans.networks.synthetic_inputs import draw_probes
@@ -84,6 +85,7 @@ _MODULES = {
     "api.translator": ["Translator"],
     "config.schema": ["Config"],
     "errors": ["ParamtransError", "SpecMismatch", "StopRun"],
+    "networks.exporting": ["save_exported", "save_onnx"],
     "networks.files": ["load_translated", "save_translated"],
     "networks.host_network": ["HostNetwork"],
     "networks.synthetic_inputs": ["draw_probes"],
@@ -154,6 +156,8 @@ __all__ = [
     "load_translated",
     "load_translator",
     "run",
+    "save_exported",
+    "save_onnx",
     "save_translated",
     "save_translator",
     "translate",

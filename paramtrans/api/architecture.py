@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from paramtrans.api.options import BaseOptions, Configurable
 from paramtrans.errors import ConfigError
@@ -13,6 +14,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a network was before it was translated, for its card."""
+
+    model: str
+    """Its name, without where it lies."""
+    library: str
+    """What loads it."""
+    hub: str | None = None
+    """Its name on a hub, if that is known."""
+    licence: str | None = None
+    """As its own card states it."""
 
 
 class ArchitectureSource(Configurable, ABC):
@@ -52,6 +67,44 @@ class ArchitectureSource(Configurable, ABC):
             low, high = self.bounds.get(argument, (1, 0))
             if not (isinstance(value, int | float) and low <= value <= high):
                 raise ConfigError([f"an option ({argument[:40]} = {str(value)[:40]}) that no file may set"])
+
+    def origin(self, network: nn.Module, name: str) -> Origin:
+        """What a network was before, for the card of a smaller one; arguments as for `save`."""
+        return Origin(name, type(self).__name__)
+
+    def text(self, name: str, tokens: Sequence[int]) -> str | None:
+        """Words for numbers of tokens, by the model's own tokenizer; None where it has none."""
+        return None
+
+    def inputs(
+        self,
+        network: nn.Module,
+        name: str,
+        kind: Literal["texts", "images"],
+        examples: Iterable[Any],
+        count: int,
+        length: int | None,
+    ) -> Sequence[Tensor | Mapping[str, Tensor]]:
+        """Texts or images as inputs of a network, with its own tokenizer or its own preprocessing.
+
+        Args:
+            network: One that `build` made.
+            name: What it was built by.
+            kind: What the examples are.
+            examples: Text, or images of Pillow's in RGB, in the order in which they are to be taken.
+            count: How many inputs there are to be, at most.
+            length: Tokens of a text, at most; None where nobody says so.
+
+        Returns:
+            Batches of what the network is called with, at least two examples in the first; none where there is too
+            little for that.
+
+        Raises:
+            ConfigError: such examples are nothing for this network.
+        """
+        raise ConfigError(
+            [f"{type(self).__name__} does not say how {kind} become inputs; make .npy or .safetensors of them"]
+        )
 
     def save(self, network: nn.Module, name: str, folder: Path, outputs: Callable[[nn.Module], list[Tensor]]) -> None:
         """Write a network that was made smaller as its library does, so that it is loaded without paramtrans.

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from paramtrans.cli import answer
+from paramtrans.cli import answer, inputs
 from paramtrans.cli.flags import json_flag, plugin_files
-from paramtrans.cli.inputs import DATA, read_inputs
 from paramtrans.cli.inspect_units import groups_of, show_groups, translators_of
 from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, read_network, times
 from paramtrans.errors import ConfigError, ParamtransError, PluginLoadError
@@ -23,7 +22,10 @@ if TYPE_CHECKING:
 @MODEL
 @ARCHITECTURE
 @BLOCKS
-@DATA
+@inputs.DATA
+@inputs.EXAMPLES
+@inputs.LENGTH
+@inputs.SEED
 @click.option(
     "--by",
     type=click.Choice(["blocks", "units"]),
@@ -36,6 +38,9 @@ def inspect(
     architecture: str,
     blocks: str,
     data: Path | None,
+    examples: int | None,
+    length: int | None,
+    seed: int,
     by: Literal["blocks", "units"] | None,
     as_json: bool,
 ) -> None:
@@ -53,7 +58,7 @@ def inspect(
 
     registry = components()
     network = read_network(model, architecture)
-    batches = read_inputs(data) if data else []
+    batches = inputs.read(data, network, architecture, (examples, length, seed))
     if by == "units" and (not batches or isinstance(network, HostNetwork)):
         raise ConfigError(["--by units: takes --calibrate DATA, and no host of a task"])
     rows = [] if by == "units" else _blocks(network, blocks, registry, batches)

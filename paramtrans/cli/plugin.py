@@ -15,6 +15,7 @@ def paramtrans_commands() -> list[Component]:
         ),
         Component("inspect", "List a network's blocks that can be translated.", "paramtrans.cli.inspect:inspect"),
         Component("translate", "Translate the blocks of a network.", "paramtrans.cli.translate:translate"),
+        Component("explore", "Compare widths of a network, to choose one.", "paramtrans.cli.explore:explore"),
         Component("plugins", "List every component and who provides it.", "paramtrans.cli.list_plugins:plugins"),
         Component("check", "Check a component against what its kind promises.", "paramtrans.cli.check:check"),
         Component("new", "Write the beginning of a plugin.", "paramtrans.cli.new:new"),

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import click
 
-from paramtrans.cli import answer
+from paramtrans.cli import answer, exports, inputs
 from paramtrans.cli.flags import force_flag, json_flag, plugin_files, quiet_flag
-from paramtrans.cli.inputs import DATA, PROBES, SHAPE, drawn, read_inputs, shape_of_made_up
 from paramtrans.cli.losses import EVALUATE, PREDICTS, read_labelled, tell_losses
-from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, named_targets, read_network, times
+from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, named_targets, read_network
 from paramtrans.cli.widths import chosen_widths, width_options
 from paramtrans.errors import ConfigError
-
-if TYPE_CHECKING:
-    from paramtrans.networks.files import Replaced
-    from paramtrans.networks.narrowing import NarrowedGroup
-    from paramtrans.networks.replacing import ReplacedPart
 
 
 @click.command()
@@ -50,13 +43,19 @@ if TYPE_CHECKING:
     help="Another architecture for the parts whose paths match: a block adapter. --option is then of the fitting.",
 )
 @click.option("--independent", is_flag=True, help="Translate each block as if it were the only one.")
-@DATA
-@PROBES
-@SHAPE
+@inputs.DATA
+@inputs.EXAMPLES
+@inputs.LENGTH
+@inputs.SEED
+@inputs.PROBES
+@inputs.SHAPE
 @EVALUATE
 @PREDICTS
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Where the small network goes.")
 @click.option("--stock", metavar="FOLDER", type=click.Path(path_type=Path), help="Also as its own library writes it.")
+@exports.REPORT
+@exports.ONNX
+@exports.EXPORT
 @force_flag
 @plugin_files
 @quiet_flag
@@ -72,12 +71,18 @@ def translate(
     other: tuple[str, ...],
     independent: bool,
     data: Path | None,
+    examples: int | None,
+    length: int | None,
+    seed: int,
     probes: str | None,
     shape: str | None,
     labelled: Path | None,
     predicts: Literal["scores", "tokens", "embedding", "values"] | None,
     output: Path,
     stock: Path | None,
+    report: Path | None,
+    onnx: Path | None,
+    export: Path | None,
     force: bool,
     quiet: bool,
     as_json: bool,
@@ -87,10 +92,12 @@ def translate(
     from rich.console import Console
 
     from paramtrans.networks.architectures import factory_file
-    from paramtrans.networks.files import ATTRIBUTE, save_stock, save_translated
+    from paramtrans.networks.described import changes, error, made_of
+    from paramtrans.networks.files import save_translated
     from paramtrans.networks.measuring import measure_losses
+    from paramtrans.networks.stock import save_stock
     from paramtrans.networks.translate import translate as translate_network
-    from paramtrans.storage import outputs, sealed_params
+    from paramtrans.storage import files, outputs, sealed_params
     from paramtrans.utils.progress import ConsoleReporter, Reporter
 
     if output.suffix != ".safetensors":
@@ -102,21 +109,22 @@ def translate(
     ]
     for path in (output, sealed_params.record_path(output)):
         outputs.check(path, [*given, *factory_file(architecture)], force)
+    exports.check(report, onnx, export, data, given, force)
     if stock is not None:
         outputs.check_folder(stock, given)
         if data is None:
             raise ConfigError(["--stock: takes --calibrate DATA, to hold the library's own network to this one"])
     named = [name for name in (probes, widths["rule"]) if name]
     options, going_on = _settings(settings, (*then, *named))
-    made_up = shape_of_made_up(probes, shape, data)
+    made_up = inputs.shape_of_made_up(probes, shape, data)
     chosen = Path(translator) if Path(translator).is_dir() else translator
     rule = chosen_widths(widths, (chosen, options), going_on.pop(widths["rule"], {}))
     promised = _promised(chosen)
     network = read_network(model, architecture)
-    batches = read_inputs(data) if data else []
+    batches = inputs.read(data, network, architecture, (examples, length, seed))
     evaluate = read_labelled(labelled) if labelled else []
     if probes and made_up:
-        batches = drawn(network, probes, made_up, going_on.pop(probes))
+        batches = inputs.drawn(network, probes, made_up, going_on.pop(probes))
     to = named_targets(other)
     small = translate_network(
         network,
@@ -130,15 +138,24 @@ def translate(
         then=going_on,
         sequential=not independent,
         by=by,
+        seed=seed,
         reporter=Reporter() if quiet else ConsoleReporter(Console(stderr=True)),
     )
-    made = [_described(block) for block in getattr(small, ATTRIBUTE)]
+    made = made_of(small)
     losses = measure_losses(network, small, batches, predicts=predicts, evaluate=evaluate)
     whole = next(iter(losses.outputs.values()), None)
     _tell_what_is_left(made, losses.after.parameters, widths["parameters"], quiet)
+    contents = exports.made(small, batches[0], onnx, export) if onnx or export else {}
+    if report is not None:
+        made_by = ", ".join(Path(name).name for name in (translator, *then))
+        drawn = f"{probes} (made up)" if probes else data.name if data else "none"
+        facts = {"translator": made_by, "calibration inputs": drawn, "seed": str(seed)}
+        contents[report] = exports.page(network, small, batches, losses, architecture, facts)
     if stock is not None:
-        save_stock(small, architecture, stock, batches[0])
+        save_stock(small, architecture, stock, batches[0], losses, [Path(name).name for name in (translator, *then)])
     save_translated(small, output, architecture, losses)
+    for path, content in contents.items():
+        files.write_bytes(path, content)
     if as_json:
         told = losses.model_dump(mode="json")
         found = {"output": str(output), "before": told.pop("before"), "after": told.pop("after"), "blocks": made}
@@ -147,8 +164,8 @@ def translate(
     columns(
         "<<<>",
         ("block", "hidden units", "parameters", "feature error"),
-        *((one["path"] or ".", *_changes(one), _error(one["feature_error"])) for one in made),
-        ("output of the network", "", "", _error(whole)),
+        *((one["path"] or ".", *changes(one), error(one["feature_error"])) for one in made),
+        ("output of the network", "", "", error(whole)),
     )
     tell_losses(losses)
     if probes:
@@ -197,53 +214,6 @@ def _settings(texts: tuple[str, ...], then: tuple[str, ...]) -> tuple[dict[str, 
             raise ConfigError([f"--option {name}: {unknown}"])
         (behind[translator] if dot else first)[own if dot else name] = value
     return first, behind
-
-
-def _described(block: Replaced | NarrowedGroup | ReplacedPart) -> dict[str, Any]:
-    """What is said of a translated block; of adapters, hidden units and parameters before and after."""
-    from paramtrans.networks.narrowing import NarrowedGroup
-    from paramtrans.networks.replacing import ReplacedPart
-
-    if isinstance(block, ReplacedPart):
-        return {
-            "path": block.path,
-            "adapters": [block.kind, block.target_kind],
-            "hidden": [[], []],
-            "parameters": list(block.parameters),
-            "start_error": block.start_error,
-            "feature_error": block.feature_error,
-        }
-    if isinstance(block, NarrowedGroup):
-        return {
-            "path": block.path,
-            "adapters": [block.kind, block.kind],
-            "hidden": [[count] for count in block.units],
-            "parameters": list(block.parameters),
-            "feature_error": block.feature_error,
-        }
-    from paramtrans.plugins.manager import components
-
-    sides = ((block.kind, block.source), (block.target_kind, block.target))
-    specs = [components().create("block_adapter", kind, **options).spec for kind, options in sides]
-    return {
-        "path": block.path,
-        "adapters": [kind for kind, _ in sides],
-        "hidden": [[group.size for group in spec.symmetries] for spec in specs],
-        "parameters": [spec.parameters for spec in specs],
-        "feature_error": block.feature_error,
-    }
-
-
-def _changes(block: Mapping[str, Any]) -> tuple[str, str]:
-    """Hidden units and parameters before and after; with the adapters where they are not the same."""
-    hidden = [times(sizes) for sizes in block["hidden"]]
-    if len(set(block["adapters"])) > 1:
-        hidden = [f"{adapter} {size}".rstrip() for adapter, size in zip(block["adapters"], hidden, strict=True)]
-    return " → ".join(hidden), " → ".join(f"{count:,}" for count in block["parameters"])
-
-
-def _error(value: float | None) -> str:
-    return "not known" if value is None else f"{value:.3f}"
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from paramtrans.networks.allocation import Allotment as Allotment
     from paramtrans.networks.architectures import build as build
     from paramtrans.networks.blocks import NetworkBlock as NetworkBlock, find_blocks as find_blocks
+    from paramtrans.networks.calibration import Drawing as Drawing, read_inputs as read_inputs
     from paramtrans.networks.files import load_translated as load_translated, save_translated as save_translated
     from paramtrans.networks.group_widths import GroupSizes as GroupSizes
     from paramtrans.networks.host_network import HostNetwork as HostNetwork
@@ -31,6 +32,7 @@ else:
             "allocation": ["Allotment"],
             "architectures": ["build"],
             "blocks": ["NetworkBlock", "find_blocks"],
+            "calibration": ["Drawing", "read_inputs"],
             "files": ["load_translated", "save_translated"],
             "group_widths": ["GroupSizes"],
             "host_network": ["HostNetwork"],

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pydantic import Field, ValidationError
-from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch import nn
 
 from paramtrans._version import __version__
 from paramtrans.api.options import BaseOptions
 from paramtrans.errors import ConfigError, DataError, StoreError
 from paramtrans.networks import architectures, parameter_files
-from paramtrans.networks.activations import Inputs, call, first_examples
 from paramtrans.networks.blocks import put
 from paramtrans.networks.graph.narrow import Setting
 from paramtrans.networks.losses import Losses
@@ -28,7 +23,7 @@ from paramtrans.networks.rebuilding import rebuild
 from paramtrans.networks.replacing import ReplacedPart
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
-from paramtrans.storage import json_files, outputs, sealed_params
+from paramtrans.storage import json_files, sealed_params
 from paramtrans.utils import boundary, documents
 from paramtrans.utils.surroundings import pinned
 
@@ -158,44 +153,6 @@ def save_translated(
         record["losses"] = losses.model_dump(mode="json", exclude={"blocks"})
     _check_written(Path(path), record)
     sealed_params.save_params(Path(path), dict(network.state_dict()), record)
-
-
-def save_stock(
-    network: nn.Module, architecture: str, folder: Path | str, inputs: Inputs, registry: Registry | None = None
-) -> None:
-    """Write what `translate` returned as the library does that its architecture comes from, without need of paramtrans.
-
-    Args:
-        network: The smaller network.
-        architecture: What the untranslated network was made by, such as `hf:FOLDER`.
-        folder: A new or empty folder.
-        inputs: A batch that it takes; on two of its examples the library's own network has to give the same.
-        registry: The plugins that architectures come from.
-
-    Raises:
-        ConfigError: the library has no such form, or none for these sizes; nothing is written then.
-        StoreError: the folder cannot be written.
-    """
-    folder, registry = Path(folder), registry or components()
-    outputs.check_folder(folder)
-    if not architectures.is_installed(architecture, registry):
-        raise ConfigError([f"{architecture}: a network of your own has no form but its own; use load_translated"])
-    source, name, _ = architectures.installed(architecture, registry)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".stock-", dir=folder.parent) as beside:
-        made = Path(beside) / "made"
-        made.mkdir()
-        source.save(network, name, made, partial(_outputs, inputs=first_examples(inputs, 2)))
-        with boundary.in_words(f"{folder}: cannot be written", "choose another place"):
-            if folder.exists():
-                folder.rmdir()
-            made.replace(folder)
-
-
-@torch.no_grad()
-def _outputs(network: nn.Module, inputs: Inputs) -> list[Tensor]:
-    """All tensors that a network gives."""
-    return [one for one in tree_leaves(call(network, inputs)) if isinstance(one, Tensor) and one.is_floating_point()]
 
 
 def _check_written(path: Path, record: dict[str, Any]) -> None:

@@ -17,6 +17,14 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here; apt-get install chromium"),
 ]
 
+NETS = """
+from torch import nn
+from torchvision.models.resnet import BasicBlock
+
+def small():
+    body = (BasicBlock(8, 8) for _ in range(3))
+    return nn.Sequential(nn.Conv2d(3, 8, 3), *body, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+"""
 OVERFLOW = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 CONTRAST = """() => {
   const light = ([r, g, b]) => {
@@ -79,10 +87,35 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return where
 
 
-@pytest.fixture(scope="module", params=["report", "compare"])
-def path(request: pytest.FixtureRequest, folder: Path) -> Path:
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What names a small network for images and its calibration inputs, on the command line."""
+    import numpy
+    import torch
+    from safetensors.torch import save_file
+
+    from paramtrans.networks.architectures import build
+
+    where = tmp_path_factory.mktemp("network")
+    (where / "nets.py").write_text(NETS)
+    torch.manual_seed(0)
+    save_file(build(f"{where / 'nets.py'}:small").state_dict(), where / "model.safetensors")
+    numpy.save(where / "images.npy", torch.randn(80, 3, 24, 24).numpy())
+    arch, data = f"{where / 'nets.py'}:small", str(where / "images.npy")
+    return [str(where / "model.safetensors"), "--arch", arch, "--calibrate", data]
+
+
+@pytest.fixture(scope="module", params=["report", "compare", "translate", "explore"])
+def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from paramtrans.cli.main import main
 
+    if request.param in ("translate", "explore"):
+        where, words = tmp_path_factory.mktemp("page"), request.getfixturevalue("network")
+        more = ["-o", f"{where}/small.safetensors"] if request.param == "translate" else ["--ratios", "0.75,0.5,0.25"]
+        page = where / f"{request.param}.html"
+        assert main([request.param, *words, *more, "--report", str(page), "--quiet"]) == 0
+        return page
+    folder: Path = request.getfixturevalue("folder")
     if request.param == "report":
         return folder / "report.html"
     other = Path(__file__).parents[1] / "golden" / "run"
@@ -105,7 +138,9 @@ def test_what_is_watched_for_would_be_seen(browser, tmp_path: Path) -> None:
 
 def test_tables_and_figures_are_there_and_drawn(browser, path: Path) -> None:
     page = Watched(browser, path).page
-    assert page.locator("table").count() >= 2 and "translated" in page.locator("table").first.inner_text()
+    tables = {"translate.html": ("parameters", 2), "explore.html": ("0.25", 1)}
+    first, count = tables.get(path.name, ("translated", 2))
+    assert page.locator("table").count() >= count and first in page.locator("table").first.inner_text()
     figures = page.locator("figure svg")
     assert figures.count() == (4 if path.name == "report.html" else 1)
     for number in range(figures.count()):
@@ -114,6 +149,18 @@ def test_tables_and_figures_are_there_and_drawn(browser, path: Path) -> None:
     if path.name == "report.html":
         assert "[task]" in page.locator("pre").inner_text().splitlines()
         assert "torch" in page.locator("dl.facts").last.inner_text()
+
+
+def test_examples_of_a_translation_are_seen(browser, network: list[str], tmp_path: Path) -> None:
+    from paramtrans.cli.main import main
+
+    out, report = tmp_path / "small.safetensors", tmp_path / "page.html"
+    assert main(["translate", *network, "-o", str(out), "--report", str(report), "--quiet"]) == 0
+    page = Watched(browser, report).page
+    drawn = "() => [...document.images].map(one => one.complete && one.naturalWidth)"
+    assert page.evaluate(drawn) == [24] * 6
+    assert page.locator(".samples").inner_text().count("class ") == 12
+    assert '"feature_error"' in page.locator("pre").text_content()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -18,10 +18,10 @@ from paramtrans import config, run
 from paramtrans.api.adapter import check_fit
 from paramtrans.api.specs import FeatureSpec
 from paramtrans.cli import show
-from paramtrans.cli.inputs import read_inputs
 from paramtrans.cli.main import main
 from paramtrans.errors import ConfigError, DataError, ParamtransError, PluginLoadError, SpecMismatch, StoreError
 from paramtrans.networks import architectures, parameter_files
+from paramtrans.networks.calibration import read_inputs
 from paramtrans.plugins import Plugins, components
 from paramtrans.storage import torch_checkpoint
 from paramtrans.testing import results, subjects

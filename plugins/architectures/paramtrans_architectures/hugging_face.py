@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from paramtrans.api.architecture import ArchitectureSource
+from paramtrans.api.architecture import ArchitectureSource, Origin
 from paramtrans.errors import ConfigError
+from paramtrans_architectures import hub_cache, hugging_face_inputs
 
 Outputs = Callable[[nn.Module], list[Tensor]]
 
@@ -48,16 +49,37 @@ class HuggingFace(ArchitectureSource):
     def check_recorded(self, name: str, arguments: Mapping[str, Any]) -> None:
         raise ConfigError(["a folder, and no name from a file becomes a path"])
 
+    def origin(self, network: nn.Module, name: str) -> Origin:
+        model = hub_cache.model(_folder(name))
+        known = model or _folder(name).resolve().name
+        return Origin(known, "transformers", model, hub_cache.licence(_folder(name)))
+
+    def text(self, name: str, tokens: Sequence[int]) -> str | None:
+        return hugging_face_inputs.words(_folder(name), tokens)
+
+    def inputs(
+        self,
+        network: nn.Module,
+        name: str,
+        kind: Literal["texts", "images"],
+        examples: Iterable[Any],
+        count: int,
+        length: int | None,
+    ) -> Sequence[Mapping[str, Tensor]]:
+        if kind == "texts":
+            return hugging_face_inputs.of_texts(network, _folder(name), examples, count, length)
+        if length is not None:
+            raise ConfigError([f"hf:{name}: --length is for texts, not for images"])
+        return hugging_face_inputs.of_images(network, _folder(name), examples, count)
+
     def save(self, network: nn.Module, name: str, folder: Path, outputs: Outputs) -> None:
         transformers = _library(name)
         if not isinstance(network, transformers.PreTrainedModel):
             raise ConfigError([f"--stock: {type(network).__name__} is no model of transformers"])
         smaller = stock(network, outputs)
         smaller.save_pretrained(folder)
-        given = _folder(name)
-        for file in sorted(given.iterdir()):
-            inside = file.resolve().parent == given.resolve()  # a link may lead to what is nobody else's
-            beside = inside and file.is_file() and not file.name.endswith(WEIGHTS) and not (folder / file.name).exists()
+        for file in hub_cache.own_files(_folder(name)):
+            beside = not file.name.endswith(WEIGHTS) and not (folder / file.name).exists()
             if beside and file.name != "README.md" and file.stat().st_size <= LARGEST:
                 shutil.copyfile(file, folder / file.name)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from paramtrans.api.architecture import ArchitectureSource
 from paramtrans.errors import ConfigError
 from paramtrans.utils.near import did_you_mean
+from paramtrans_architectures import image_batches
 
 
 class Timm(ArchitectureSource):
@@ -33,3 +34,22 @@ class Timm(ArchitectureSource):
             raise ConfigError([f"architecture: timm.list_models() has no {name!r}{did_you_mean(name, known)}"])
         network: nn.Module = timm.create_model(name, pretrained=False, **arguments)
         return network
+
+    def inputs(
+        self,
+        network: nn.Module,
+        name: str,
+        kind: Literal["texts", "images"],
+        examples: Iterable[Any],
+        count: int,
+        length: int | None,
+    ) -> Sequence[Tensor]:
+        from timm.data.config import resolve_model_data_config
+        from timm.data.transforms_factory import create_transform
+
+        image_batches.check(name, kind, length)
+        first = next((len(weight[0]) for weight in network.parameters() if weight.ndim == 4), 3)
+        if first != 3:
+            raise ConfigError([f"timm:{name}: takes {first} channels, and images have 3; make .npy of them"])
+        prepare = create_transform(**resolve_model_data_config(network), is_training=False)
+        return image_batches.made(prepare, examples, count)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from paramtrans.api.architecture import ArchitectureSource
 from paramtrans.errors import ConfigError
 from paramtrans.utils.near import did_you_mean
+from paramtrans_architectures import image_batches
 
 
 class Torchvision(ArchitectureSource):
@@ -37,3 +38,21 @@ class Torchvision(ArchitectureSource):
         unasked = {"weights", "weights_backbone"} & {*inspect.signature(builder).parameters} - {*arguments}
         network: nn.Module = builder(**dict.fromkeys(unasked), **arguments)
         return network
+
+    def inputs(
+        self,
+        network: nn.Module,
+        name: str,
+        kind: Literal["texts", "images"],
+        examples: Iterable[Any],
+        count: int,
+        length: int | None,
+    ) -> Sequence[Tensor]:
+        from torchvision import models
+
+        image_batches.check(name, kind, length)
+        known = [*models.get_model_weights(name)]
+        if not known:
+            raise ConfigError([f"torchvision:{name}: no weights of it say how images are prepared; make .npy of them"])
+        # The first of its weights are those of the paper, the others later recipes: sizes of images are theirs.
+        return image_batches.made(known[0].transforms(), examples, count)

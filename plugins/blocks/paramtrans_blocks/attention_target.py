@@ -88,7 +88,7 @@ class AttentionTargetModule(nn.Module, SkipModule):
 
 def by_head(values: Tensor, heads: int) -> Tensor:
     """`[..., positions, heads × width]` → `[..., heads, positions, width]`."""
-    return values.unflatten(-1, (heads, -1)).transpose(-3, -2)
+    return values.reshape(*values.shape[:-1], heads, -1).transpose(-3, -2)
 
 
 def low_rank(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from paramtrans_blocks.conv_chain import Step
 class BottleneckOptions(ChainTargetOptions):
     """Sizes of a bottleneck."""
 
-    layers: Literal[2] = 2  # type: ignore[assignment]
+    layers: Literal[2] = 2
     """As it takes a block's place."""
     hidden: tuple[PositiveInt, PositiveInt] | None = None
     """Channels that enter and leave the convolution; half of those that leave the block by default."""

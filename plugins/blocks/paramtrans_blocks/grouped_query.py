@@ -53,7 +53,8 @@ class GroupedQuery(AttentionTarget):
 
     def from_heads(self, params: Params, heads: Heads) -> Params:
         def shared(tensor: Tensor) -> Tensor:
-            return tensor.unflatten(1, (self.key_heads, -1, self.options.width)).mean(2).flatten(1, 2)
+            heads_of_each = (tensor.shape[0], self.key_heads, -1, self.options.width, *tensor.shape[2:])
+            return tensor.reshape(heads_of_each).mean(2).flatten(1, 2)
 
         names = [f"{layer}.{kind}" for layer in ("key", "value") for kind in ("weight", "bias")]
         return {name: shared(params[name]) for name in names if name in params}

@@ -1,0 +1,183 @@
+"""`paramtrans explore`: several widths of a network side by side, to choose one."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from paramtrans.cli import answer, inputs
+from paramtrans.cli.exports import REPORT
+from paramtrans.cli.flags import force_flag, json_flag, plugin_files, quiet_flag
+from paramtrans.cli.losses import PREDICTS
+from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, read_network
+from paramtrans.errors import ConfigError
+
+if TYPE_CHECKING:
+    from paramtrans.networks.exploring import Point
+
+HEADS = ("ratio", "parameters", "size", "latency", "agreement")
+
+KNEE = "The knee, after which being smaller costs most, is the width farthest below the line between both ends."
+
+
+@click.command()
+@MODEL
+@ARCHITECTURE
+@click.option("--with", "translator", default="refit", show_default=True, metavar="NAME", help="A translator.")
+@BLOCKS
+@click.option(
+    "--ratios", default="0.9,0.75,0.6,0.5,0.4,0.25", show_default=True, help="Shares of the hidden units, by commas."
+)
+@inputs.DATA
+@inputs.EXAMPLES
+@inputs.LENGTH
+@inputs.SEED
+@PREDICTS
+@REPORT
+@force_flag
+@plugin_files
+@quiet_flag
+@json_flag
+def explore(
+    model: Path,
+    architecture: str,
+    translator: str,
+    blocks: str,
+    ratios: str,
+    data: Path | None,
+    examples: int | None,
+    length: int | None,
+    seed: int,
+    predicts: Literal["scores", "tokens", "embedding", "values"] | None,
+    report: Path | None,
+    force: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Translate a network at several widths and say what each costs and loses; nothing but the page is written.
+
+    Losses are those on inputs that nothing was fitted to. The knee is the width after which being smaller costs most.
+    """
+    from rich.console import Console
+
+    from paramtrans.networks import exploring
+    from paramtrans.networks.measuring import measure_losses
+    from paramtrans.networks.translate import translate
+    from paramtrans.storage import files, outputs
+    from paramtrans.utils.progress import ConsoleReporter, Reporter
+
+    if data is None:
+        raise ConfigError(["explore takes --calibrate DATA: without inputs there is no loss to compare widths by"])
+    shares = _shares(ratios)
+    if report is not None:
+        if report.suffix != ".html":
+            raise ConfigError([f"--report {report}: must end in .html"])
+        outputs.check(report, [model, data], force)
+    network = read_network(model, architecture)
+    batches = inputs.read(data, network, architecture, (examples, length, seed))
+    reporter = Reporter() if quiet else ConsoleReporter(Console(stderr=True))
+    points = exploring.explore(
+        lambda ratio: translate(
+            network, translator, ratio=ratio, blocks=blocks, calibrate=batches, seed=seed, reporter=reporter
+        ),
+        lambda small: measure_losses(network, small, batches, predicts=predicts),
+        shares,
+    )
+    loss, values = exploring.loss_of(points[0].losses)[0], [exploring.loss_of(point.losses)[1] for point in points]
+    knee = exploring.knee([point.size for point in points], values)
+    rows = [_row(point, value) for point, value in zip(points, values, strict=True)]
+    chosen = points[knee if knee is not None else 0]
+    command = _command(model, architecture, translator, blocks, data, (examples, length, seed), chosen.ratio)
+    if report is not None:
+        page = _page(architecture, points, values, rows, knee, loss, command)
+        files.write_bytes(report, page.encode("utf-8", errors="replace"))
+    if as_json:
+        told = [
+            {"ratio": p.ratio, "loss": v, **p.losses.model_dump(mode="json")}
+            for p, v in zip(points, values, strict=True)
+        ]
+        answer.tell({"points": told, "loss": loss, "knee": None if knee is None else chosen.ratio, "command": command})
+        return
+    marked = [(*row, "← knee" if number == knee else "") for number, row in enumerate(rows)]
+    columns(">>>>>><", (*HEADS, loss, ""), *marked)
+    click.echo(f"losses are those on {points[0].losses.examples:,} inputs{_aside(points)}")
+    click.echo("no knee: the loss rises evenly" if knee is None else f"to write the network at the knee:\n  {command}")
+
+
+def _shares(text: str) -> list[float]:
+    """The shares of `--ratios`."""
+    try:
+        shares = [float(part) for part in text.split(",")]
+    except ValueError:
+        shares = []
+    if not shares or not all(math.isfinite(share) and 0 < share < 1 for share in shares):
+        raise ConfigError([f"--ratios {text}: expected shares of the hidden units between 0 and 1, such as 0.75,0.5"])
+    return shares
+
+
+def _row(point: Point, loss: float) -> tuple[str, ...]:
+    known = [None if value is None else f"{value:.0%}" for value in (point.size, point.latency, point.losses.agreement)]
+    return f"{point.ratio:g}", f"{point.losses.after.parameters:,}", *(share or "" for share in known), f"{loss:.4g}"
+
+
+def _aside(points: list[Point]) -> str:
+    return " kept aside" if points[0].losses.held_out else " that were fitted to: too few to keep aside"
+
+
+def _command(
+    model: Path,
+    architecture: str,
+    translator: str,
+    blocks: str,
+    data: Path,
+    drawn: tuple[int | None, int | None, int],
+    ratio: float,
+) -> str:
+    """The `translate` that writes a network of this width."""
+    words = ["paramtrans", "translate", str(model), "--arch", architecture, "--calibrate", str(data)]
+    examples, length, seed = drawn
+    given: dict[str, Any] = {"--examples": examples, "--length": length, "--seed": seed or None}
+    given |= {"--with": None if translator == "refit" else translator, "--blocks": None if blocks == "*" else blocks}
+    for flag, value in given.items():
+        words += [] if value is None else [flag, str(value)]
+    return shlex.join([*words, "--ratio", f"{ratio:g}", "-o", "small.safetensors"])
+
+
+def _page(
+    architecture: str,
+    points: list[Point],
+    values: list[float],
+    rows: list[tuple[str, ...]],
+    knee: int | None,
+    loss: str,
+    command: str,
+) -> str:
+    """The table and the curve, as a page that is complete in itself."""
+    from markupsafe import Markup
+
+    from paramtrans.networks.translation_page import rendered
+    from paramtrans.report import figures, translation_figures
+
+    shown = [{"size": 100 * p.size, "loss": v} for p, v in zip(points, values, strict=True)]
+    if all(p.latency is not None for p in points):
+        shown = [{**one, "latency": 100 * (p.latency or 0)} for one, p in zip(shown, points, strict=True)]
+    figure = translation_figures.curve(shown, knee, loss)
+    at = f"{points[knee].ratio:g}" if knee is not None else ""
+    return rendered(
+        architecture.rpartition("/")[2],
+        eyebrow="paramtrans explore",
+        headline=f"The knee is at {at} of the hidden units." if at else "There is no knee: the loss rises evenly.",
+        points={
+            "caption": f"Losses are those on {points[0].losses.examples:,} inputs{_aside(points)}",
+            "heads": (*HEADS, loss),
+            "rows": rows,
+            "knee": -1 if knee is None else knee,
+            "said": KNEE,
+        },
+        curve=Markup(figures.svg(figure, "curve", f"{loss} at {', '.join(f'{r[0]}: {r[-1]}' for r in rows)}.")),
+        note=f"To write it: {command}",
+    )

@@ -1,0 +1,73 @@
+"""A network translated at several widths, to choose one: what each costs, what each loses, and where the knee is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from paramtrans.networks.losses import Losses
+
+Make = Callable[[float], nn.Module]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One width."""
+
+    ratio: float
+    """Share of the hidden units that stay."""
+    losses: Losses
+
+    @property
+    def size(self) -> float:
+        """Parameters, as a share of the original's."""
+        return self.losses.after.parameters / max(1, self.losses.before.parameters)
+
+    @property
+    def latency(self) -> float | None:
+        """Time of one example, as a share of the original's."""
+        before, after = self.losses.before.latency_ms, self.losses.after.latency_ms
+        return after / before if before and after else None
+
+
+def explore(make: Make, measure: Callable[[nn.Module], Losses], ratios: Iterable[float]) -> list[Point]:
+    """A point for each width, the widest first.
+
+    Args:
+        make: The smaller network, for a share of the hidden units that stay.
+        measure: What it lost.
+        ratios: The shares.
+    """
+    return [Point(ratio, measure(make(ratio))) for ratio in sorted(set(ratios), reverse=True)]
+
+
+def loss_of(losses: Losses) -> tuple[str, float]:
+    """The one number that widths are compared by, smaller is better, and its name.
+
+    Predictions that change are too few of a few inputs to tell one width from the next.
+    """
+    if losses.perplexity is not None:
+        return "perplexity, after ÷ before", losses.perplexity[1] / losses.perplexity[0]
+    return "relative error of the output", next(iter(losses.outputs.values()), float("nan"))
+
+
+def knee(sizes: Sequence[float], losses: Sequence[float]) -> int | None:
+    """The point after which making a network smaller costs most: the one farthest below the line between both ends.
+
+    Satopää, Albrecht, Irwin and Raghavan, "Finding a 'Kneedle' in a Haystack" (2011), section III, without smoothing.
+
+    Args:
+        sizes: Of the points, in falling order.
+        losses: Theirs.
+
+    Returns:
+        Its place, or None with fewer than three points, or where no point is below that line.
+    """
+    width, height = sizes[0] - sizes[-1], losses[-1] - losses[0]
+    if len(sizes) < 3 or width <= 0 or not height > 0:
+        return None
+    below = [(sizes[0] - size) / width - (loss - losses[0]) / height for size, loss in zip(sizes, losses, strict=True)]
+    best = max(range(len(below)), key=lambda place: below[place])
+    return best if below[best] > 1e-9 else None

@@ -1,0 +1,247 @@
+"""Networks for other programs, as ONNX and as torch.export writes them, which need neither paramtrans nor the network's
+code. Each is run and compared before it is written."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from paramtrans.errors import ConfigError, SpecMismatch
+from paramtrans.networks.activations import Inputs, arguments, call, first_examples, length
+from paramtrans.networks.predictions import named_outputs
+from paramtrans.storage import files, outputs
+from paramtrans.utils.boundary import reason
+
+log = logging.getLogger(__name__)
+
+TOLERANCE = 1e-4
+"""Largest difference of outputs, relative to the largest of them."""
+INPUT, OUTPUT = "input", "output"
+"""Names of what a network takes or gives without a name of its own."""
+LARGEST = 2**31 - 2**20
+"""Bytes of an ONNX file, at most: protobuf counts them in 31 bits."""
+TRACED = 2
+"""Examples that a network is followed with; one would be taken for a size that never changes."""
+
+Outputs = dict[str, Tensor]
+
+
+def save_onnx(network: nn.Module, path: Path | str, inputs: Inputs) -> None:
+    """Write a network as ONNX, for onnxruntime and its kin.
+
+    Args:
+        network: In eval mode; it is not changed.
+        path: The file. One that stands there is replaced.
+        inputs: A batch that it takes, with two examples or more; the number of examples is free in the file, and so is
+            that of tokens. Inputs and outputs have the names that the network gives them, else `input` and `output`.
+
+    Raises:
+        ConfigError: what ONNX takes is not installed (`pip install paramtrans[onnx]`).
+        SpecMismatch: the network has no such form, or onnxruntime gives something else than the network, by more than
+            1e-4 of its largest output; nothing is written then.
+        StoreError: the file cannot be written.
+    """
+    outputs.check(Path(path))
+    files.write_bytes(Path(path), onnx_bytes(network, inputs))
+
+
+def save_exported(network: nn.Module, path: Path | str, inputs: Inputs) -> None:
+    """Write a network as `torch.export` does (`.pt2`), for `torch.export.load` without the network's code.
+
+    It takes what the network takes and gives a dictionary of tensors; everything else is as for `save_onnx`.
+    """
+    outputs.check(Path(path))
+    files.write_bytes(Path(path), exported_bytes(network, inputs))
+
+
+def exported_bytes(network: nn.Module, inputs: Inputs) -> bytes:
+    """The content of a `.pt2`; raises as `save_exported` does."""
+    program = _program(network, inputs)
+    buffer = io.BytesIO()
+    with _quiet():
+        torch.export.save(program, buffer)
+        buffer.seek(0)
+        loaded = torch.export.load(buffer).module()
+
+    def run(batch: Inputs) -> Outputs:
+        first, named = arguments(batch)
+        return loaded(*first, **named)  # type: ignore[no-any-return]
+
+    _check(network, inputs, run, "torch.export")
+    return buffer.getvalue()
+
+
+def onnx_bytes(network: nn.Module, inputs: Inputs) -> bytes:
+    """The content of an ONNX file; raises as `save_onnx` does."""
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401 - what torch.onnx writes with
+    except ImportError as error:
+        raise ConfigError([f"ONNX: {error.name} is not installed; pip install paramtrans[onnx]"]) from error
+    try:
+        content = _translated(network, inputs, free_tokens=True)
+    except SpecMismatch:
+        if not any(len(_axes(value, True) or ()) > 1 for value in _named(inputs).values()):
+            raise
+        content = _translated(network, inputs, free_tokens=False)
+        log.warning("ONNX has no form of this network for any number of tokens: it takes as many as it was given here")
+    if len(content) > LARGEST:
+        raise SpecMismatch(f"ONNX: one file has no room for {len(content):,} bytes; write --export FILE.pt2 instead")
+    try:
+        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise SpecMismatch(f"ONNX: onnxruntime does not take this network: {_cause(error)}") from error
+    names = [one.name for one in session.get_outputs()]
+    taken = {one.name for one in session.get_inputs()}  # one that nothing depends on is left out
+
+    def run(batch: Inputs) -> Outputs:
+        feed = {name: tensor.cpu().numpy() for name, tensor in _named(batch).items() if name in taken}
+        return dict(zip(names, map(torch.from_numpy, session.run(None, feed)), strict=True))
+
+    _check(network, inputs, run, "onnxruntime")
+    return content
+
+
+def _translated(network: nn.Module, inputs: Inputs, free_tokens: bool) -> bytes:
+    """The content of an ONNX file, not compared with anything yet."""
+    program, given = _program(network, inputs, free_tokens), [*_named(inputs)]
+    with _quiet(), tempfile.TemporaryDirectory(prefix="paramtrans-") as folder:
+        file = Path(folder) / "network.onnx"
+        try:
+            made = torch.onnx.export(
+                program, (), dynamo=True, input_names=given, output_names=_output_names(network, inputs), verbose=False
+            )
+            assert made is not None
+            made.save(file, external_data=False)
+            return file.read_bytes()
+        except Exception as error:  # as many kinds as there are operators
+            raise SpecMismatch(f"ONNX: this network has no such form: {_cause(error)}") from error
+
+
+class _Outputs(nn.Module):
+    """A network that gives its tensors by name alone, as export takes no objects of other classes (such as caches).
+
+    It has the named parameters that it is called with: programs of torch.export do not check `**kwargs`.
+    """
+
+    def __init__(self, network: nn.Module, names: Iterable[str], unnamed: bool) -> None:
+        super().__init__()
+        self.network = network
+
+        def forward(*args: Any, **kwargs: Any) -> Outputs:
+            found = named_outputs(network(*args, *kwargs.values()) if unnamed else network(**kwargs))
+            return {name or OUTPUT: tensor for name, tensor in found.items()}
+
+        taken = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
+        forward.__signature__ = inspect.Signature(taken)  # type: ignore[attr-defined]
+        self.forward = forward
+
+
+def _program(network: nn.Module, inputs: Inputs, free_tokens: bool = True) -> ExportedProgram:
+    """The network followed on a few examples, with a free number of them, and of tokens."""
+    if network.training:
+        raise SpecMismatch("a network is exported in eval mode; call its eval() first")
+    first, named = arguments(first_examples(inputs, TRACED))
+    if length(inputs) < TRACED:
+        raise SpecMismatch(f"a network is followed with {TRACED} examples or more; give a larger batch")
+    given = {INPUT: first[0]} if first else named
+    free = {name: _axes(value, free_tokens) for name, value in given.items()}
+    followed = _Outputs(network, given, bool(first)).eval()
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # a fused layer is no operator of others
+    try:
+        with torch.no_grad(), _quiet():
+            program = torch.export.export(followed, first, dict(named), dynamic_shapes=free, strict=False)
+    except Exception as error:
+        raise SpecMismatch(f"torch.export cannot follow this network: {_cause(error)}") from error
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)  # holds paths of this machine
+    return program
+
+
+def _axes(value: Any, free_tokens: bool) -> dict[int, Any] | None:
+    """Axes of an input whose length may change: that of the examples, and of whole numbers that of the tokens."""
+    if not isinstance(value, Tensor) or not value.ndim:
+        return None
+    tokens = free_tokens and not value.is_floating_point() and value.ndim > 1
+    return dict.fromkeys((0, 1) if tokens else (0,), Dim.AUTO)
+
+
+@torch.no_grad()
+def _check(network: nn.Module, inputs: Inputs, run: Callable[[Inputs], Outputs], what: str) -> None:
+    """Raise `SpecMismatch` where a network that was exported gives something else, for two examples and for three; say
+    so where it does not take a single one."""
+    for count in dict.fromkeys((TRACED, min(length(inputs), TRACED + 1))):
+        batch = first_examples(inputs, count)
+        _compare(network, batch, run, what)
+    try:
+        _compare(network, first_examples(inputs, 1), run, what)
+    except SpecMismatch as error:
+        log.warning("%s takes batches of %d examples and more alone: %s", what, TRACED, error)
+
+
+def _compare(network: nn.Module, batch: Inputs, run: Callable[[Inputs], Outputs], what: str) -> None:
+    wanted = {name or OUTPUT: tensor for name, tensor in named_outputs(call(network, batch)).items()}
+    try:
+        given = run(batch)
+    except Exception as error:
+        raise SpecMismatch(f"{what} does not run this network: {_cause(error)}") from error
+    for name, tensor in wanted.items():
+        same = name in given and given[name].shape == tensor.shape
+        if not same or not _alike(given[name].float(), tensor.float().cpu()):
+            raise SpecMismatch(f"{what} gives something else than the network in {name!r}; nothing is written")
+
+
+def _alike(given: Tensor, wanted: Tensor) -> bool:
+    if not wanted.numel():
+        return True
+    return bool((given - wanted).abs().max() <= TOLERANCE * max(1e-6, float(wanted.abs().max())))
+
+
+def _named(batch: Inputs) -> Mapping[str, Tensor]:
+    """The tensors that a network is given, by name."""
+    first, named = arguments(batch)
+    unnamed = {INPUT: first[0]} if first else {}
+    return unnamed | {name: value for name, value in named.items() if isinstance(value, Tensor)}
+
+
+@torch.no_grad()
+def _output_names(network: nn.Module, inputs: Inputs) -> list[str]:
+    return [name or OUTPUT for name in named_outputs(call(network, first_examples(inputs, TRACED)))]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What torch and onnxscript tell of their own parts is nothing for a user."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of what was raised first."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {reason(error)}"

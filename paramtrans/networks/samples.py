@@ -1,0 +1,117 @@
+"""A few examples that nothing was fitted to, and what a network says of them before and after, to be looked at."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from paramtrans.networks.activations import Inputs, arguments, call, pick_examples
+from paramtrans.networks.examples import Examples
+from paramtrans.networks.losses import Kind
+from paramtrans.networks.predictions import named_outputs, token_ids
+
+MOST, PROMPT, GOES_ON = 6, 24, 24
+"""Examples, tokens of a text that are shown, and tokens that follow."""
+SIDE = 160
+"""Pixels of a side of an image, at most."""
+
+Decode = Callable[[Sequence[int]], str | None]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One example."""
+
+    image: str | None
+    """As a PNG in a `data:` address."""
+    text: str | None
+    before: str
+    after: str
+    same: bool
+
+
+@torch.no_grad()
+def samples(
+    before: nn.Module, after: nn.Module, inputs: Iterable[Inputs], predicts: Kind | None, decode: Decode
+) -> list[Sample]:
+    """What both networks say of the first examples that are kept aside: classes of images, continuations of texts.
+
+    Args:
+        before: The untouched network, in eval mode.
+        after: The smaller one.
+        inputs: What it was calibrated with.
+        predicts: What the first output is, as `measure_losses` says it.
+        decode: Words for numbers of tokens, None where none are known.
+    """
+    found: list[Sample] = []
+    for batch in Examples(list(inputs)).held_out():
+        for number in range(len(next(iter(_tensors(batch))))):
+            if len(found) == MOST:
+                return found
+            sample = _sample(before, after, pick_examples(batch, torch.tensor([number])), predicts, decode)
+            if sample is None:
+                return []
+            found.append(sample)
+    return found
+
+
+def _sample(
+    before: nn.Module, after: nn.Module, example: Inputs, predicts: Kind | None, decode: Decode
+) -> Sample | None:
+    """One example; None for what is nothing to look at."""
+    ids, _ = token_ids(example)
+    if predicts == "tokens" and ids is not None:
+        start = ids[:, : min(PROMPT, max(1, ids.shape[1] // 2))]
+        was, now = (_words(_going_on(network, example, ids, start), decode) for network in (before, after))
+        return Sample(None, _words(start[0].tolist(), decode), was, now, was == now)
+    shown = next((tensor for tensor in _tensors(example) if tensor.ndim == 4 and tensor.shape[1] in (1, 3)), None)
+    if predicts == "scores" and shown is not None:
+        told = [_class(network, example) for network in (before, after)]
+        was, now = (f"class {number} ({100 * share:.0f}%)" for number, share in told)
+        return Sample(_png(shown[0]), None, was, now, told[0][0] == told[1][0])
+    return None
+
+
+def _going_on(network: nn.Module, example: Inputs, ids: Tensor, start: Tensor) -> list[int]:
+    """The tokens that follow, each the most likely one."""
+    tokens = start
+    name = next((name for name, value in arguments(example)[1].items() if value is ids), None)
+    for _ in range(GOES_ON):
+        scores = next(iter(named_outputs(call(network, tokens if name is None else {name: tokens})).values()))
+        tokens = torch.cat([tokens, scores[:, -1:].argmax(-1).to(tokens)], 1)
+    return tokens[0, start.shape[1] :].tolist()
+
+
+def _words(tokens: Sequence[int], decode: Decode) -> str:
+    words = decode(tokens)
+    return " ".join(map(str, tokens)) if words is None else words
+
+
+def _class(network: nn.Module, example: Inputs) -> tuple[int, float]:
+    """The most likely class, and its share of the softmax."""
+    scores = next(iter(named_outputs(call(network, example)).values()))[0].float().softmax(0)
+    return int(scores.argmax()), float(scores.max())
+
+
+def _png(image: Tensor) -> str:
+    """An image `[channels, height, width]` of any range, from its darkest value to its lightest."""
+    from PIL import Image
+
+    values = image.detach().float().cpu()
+    values = (values - values.min()) / (values.max() - values.min()).clamp_min(1e-12)
+    pixels = (255 * values).byte().permute(1, 2, 0).numpy()
+    picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    picture.thumbnail((SIDE, SIDE))
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _tensors(batch: Inputs) -> list[Tensor]:
+    first, named = arguments(batch)
+    return [value for value in (*first, *named.values()) if isinstance(value, Tensor) and value.ndim]

@@ -1,0 +1,72 @@
+"""Translated networks as the library of their architecture writes its own, with a card that says what they are."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from paramtrans.errors import ConfigError
+from paramtrans.networks import architectures, model_card
+from paramtrans.networks.activations import Inputs, call, first_examples
+from paramtrans.networks.described import made_of
+from paramtrans.networks.losses import Losses
+from paramtrans.plugins.manager import components
+from paramtrans.plugins.registry import Registry
+from paramtrans.storage import files, outputs
+from paramtrans.utils import boundary
+
+
+def save_stock(
+    network: nn.Module,
+    architecture: str,
+    folder: Path | str,
+    inputs: Inputs,
+    losses: Losses | None = None,
+    translators: Sequence[str] = (),
+    registry: Registry | None = None,
+) -> None:
+    """Write what `translate` returned as the library does that its architecture comes from, without need of paramtrans.
+
+    Beside it a model card (README.md) says what it came from and what it lost.
+
+    Args:
+        network: The smaller network.
+        architecture: What the untranslated network was made by, such as `hf:FOLDER`.
+        folder: A new or empty folder.
+        inputs: A batch that it takes; on two of its examples the library's own network has to give the same.
+        losses: What it lost, for the model card.
+        translators: What it was translated by, for the model card.
+        registry: The plugins that architectures come from.
+
+    Raises:
+        ConfigError: the library has no such form, or none for these sizes; nothing is written then.
+        StoreError: the folder cannot be written.
+    """
+    folder, registry = Path(folder), registry or components()
+    outputs.check_folder(folder)
+    if not architectures.is_installed(architecture, registry):
+        raise ConfigError([f"{architecture}: a network of your own has no form but its own; use load_translated"])
+    source, name, _ = architectures.installed(architecture, registry)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".stock-", dir=folder.parent) as beside:
+        made = Path(beside) / "made"
+        made.mkdir()
+        source.save(network, name, made, partial(_outputs, inputs=first_examples(inputs, 2)))
+        card = model_card.page(source.origin(network, name), made_of(network), losses, translators)
+        files.write_bytes(made / model_card.PAGE, card.encode("utf-8", errors="replace"))
+        with boundary.in_words(f"{folder}: cannot be written", "choose another place"):
+            if folder.exists():
+                folder.rmdir()
+            made.replace(folder)
+
+
+@torch.no_grad()
+def _outputs(network: nn.Module, inputs: Inputs) -> list[Tensor]:
+    """All tensors that a network gives."""
+    return [one for one in tree_leaves(call(network, inputs)) if isinstance(one, Tensor) and one.is_floating_point()]

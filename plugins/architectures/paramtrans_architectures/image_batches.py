@@ -1,0 +1,27 @@
+"""Images as inputs of networks that take one tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from paramtrans.errors import ConfigError
+from paramtrans.networks.calibration import in_groups
+
+
+def check(name: str, kind: str, length: int | None) -> None:
+    """Raise `ConfigError` for texts, and for a length, which images have none of."""
+    if kind != "images":
+        raise ConfigError([f"{name}: takes images, no {kind}"])
+    if length is not None:
+        raise ConfigError([f"{name}: --length is for texts, not for images"])
+
+
+def made(prepare: Callable[[Any], Tensor], examples: Iterable[Any], count: int) -> Sequence[Tensor]:
+    """Batches `[n, channels, height, width]` of what `prepare` makes of each image; none of fewer than two."""
+    batches = [torch.stack([*map(prepare, group)]) for group in in_groups(islice(examples, count))]
+    return batches if sum(map(len, batches)) > 1 else []
