@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ SETTINGS = ["source={name='pointwise'}", "zoo.train=3", "zoo.report=2", "trainin
 @pytest.fixture
 def again(fresh_plugins: Callable[[], Plugins], support: Path, tmp_path: Path) -> Callable[..., RunResult]:
     """Runs with the plugins as they are in their files now; `source` and `task` are their changes."""
+    others = set(sys.modules)
 
     def do(
         folder: str, source: tuple[str, str] = ("", ""), task: tuple[str, str] = ("", ""), fresh: bool = False
@@ -42,9 +44,7 @@ def again(fresh_plugins: Callable[[], Plugins], support: Path, tmp_path: Path) -
         loaded = fresh_plugins()
         (tmp_path / "pointwise.py").write_text(PLUGIN.replace(*source))
         (tmp_path / "tiny_task.py").write_text((support / "tiny_task.py").read_text().replace(*task))
-        import sys
-
-        for name in [name for name in sys.modules if name.startswith("paramtrans_file_")]:
+        for name in [name for name in sys.modules if name.startswith("paramtrans_file_") and name not in others]:
             del sys.modules[name]
         from paramtrans.zoo import jobs
 
