@@ -31,6 +31,11 @@ class Examples:
         return tuple(length(batch) for batch in self.batches)
 
     @property
+    def first(self) -> Inputs:
+        """The first batch."""
+        return next(iter(self.batches))
+
+    @property
     def total(self) -> int:
         return sum(self.sizes)
 

@@ -68,11 +68,11 @@ class GroupSizes:
         """Operations that one example takes, as PyTorch counts them."""
         small = self.smaller(counts)
         with torch.no_grad():
-            return count_operations(lambda: call(small, first_examples(self.examples.batches[0], 1)))
+            return count_operations(lambda: call(small, first_examples(self.examples.first, 1)))
 
     def milliseconds(self, counts: Counts) -> float:
         """How long the network takes for the first batch of inputs, where it is: the median of some passes."""
-        return latency(self.smaller(counts), self.examples.batches[0])
+        return latency(self.smaller(counts), self.examples.first)
 
     def smaller(self, counts: Counts) -> nn.Module:
         """The network with as many units of each group that passes the proof; no matter which ones."""

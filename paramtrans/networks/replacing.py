@@ -225,7 +225,7 @@ class _FeatureLoss:
         self.variance = _variance(wanted)
 
     def __call__(self, number: int, examples: Tensor) -> Tensor:
-        features = self.block(self.reached[number][examples])
+        features: Tensor = self.block(self.reached[number][examples])
         return (features - self.wanted[number][examples]).square().mean() / self.variance
 
 

@@ -232,7 +232,7 @@ def _batches(examples: Examples, size: int, aside: bool = False) -> Iterator[Arg
     front. Batches of other shapes than the first are left out."""
     first = 0
     chosen: list[tuple[Inputs, int]] = []
-    shapes = _shapes(examples.batches[0])
+    shapes = _shapes(examples.first)
     for batch, count in zip(examples.batches, examples.sizes, strict=True):
         numbers = torch.arange(first, first + count)
         first += count

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -10,9 +9,13 @@ from torch import Tensor
 
 from paramtrans.api.units import Entered, UnitPiece
 from paramtrans.ops.distances import relative_error
+from paramtrans_matching.search import LEAST
+
+RELATIVE = 0.01
+"""Learning rate where none is given, relative to the root mean square of each tensor."""
 
 
-def match_units(piece: UnitPiece, steps: int, lr: float) -> Mapping[str, Tensor]:
+def match_units(piece: UnitPiece, steps: int, lr: float | None) -> Mapping[str, Tensor]:
     """Tensors with which the layers that read the units give what they gave in the untouched network.
 
     Adam on the mean over these layers of the squared error relative to its variance. What is found is never further
@@ -21,19 +24,23 @@ def match_units(piece: UnitPiece, steps: int, lr: float) -> Mapping[str, Tensor]
     Args:
         piece: The group, and the piece of the network around it.
         steps: Optimiser steps, each on one batch.
-        lr: Learning rate at the start; it falls to zero along a cosine.
+        lr: Learning rate at the start; it falls to zero along a cosine. None: a hundredth of each tensor's root mean
+            square.
     """
     params = {name: tensor.clone().requires_grad_(True) for name, tensor in piece.params.items()}
-    optimizer = torch.optim.Adam(list(params.values()), lr=lr)
+    rates = (RELATIVE * max(float(tensor.square().mean().sqrt()), LEAST) for tensor in piece.params.values())
+    groups = [{"params": [tensor], "lr": lr or rate} for tensor, rate in zip(params.values(), rates, strict=True)]
+    optimizer = torch.optim.Adam(groups)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     before = _total(piece, piece.params)
     batches = _endless(piece)
     with torch.enable_grad():
-        for step in range(steps):
-            optimizer.param_groups[0]["lr"] = 0.5 * lr * (1 + math.cos(math.pi * step / steps))
+        for _ in range(steps):
             optimizer.zero_grad()
             entered, wanted = next(batches)
             _distance(piece.run(params, entered), wanted).backward()
             optimizer.step()
+            schedule.step()
     matched = {name: tensor.detach() for name, tensor in params.items()}
     return matched if _total(piece, matched) <= before else {}
 
