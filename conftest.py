@@ -35,5 +35,5 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """That kernels compute what plain modules do is tried with kernels, for every block."""
     if getattr(item, "originalname", "") != "test_conformance":
         return
-    if item.callspec.params["made"].name == "stacked_equals_plain":  # type: ignore[attr-defined]
+    if item.callspec.params["check"].name == "stacked_equals_plain":  # type: ignore[attr-defined]
         item.add_marker(pytest.mark.kernels)

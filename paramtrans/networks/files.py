@@ -101,6 +101,7 @@ class _Part(BaseOptions):
     started: Literal["closed form", "random"]
     start_error: float | None = None
     feature_error: float | None = None
+    held_out: bool | None = None
 
     def replaced(self) -> ReplacedPart:
         return ReplacedPart(**self.model_dump())

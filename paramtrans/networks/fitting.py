@@ -8,12 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from paramtrans.networks.examples import Examples
 from paramtrans.utils import seeds
 
 LossOf = Callable[[int, Tensor], Tensor]
 """From the number of a batch, and examples of it, to a loss."""
 LOOKS = 20
 """How often inputs kept aside are looked at."""
+FEW = 4
+"""Of few examples one in so many is judged by; errors are then not those of inputs kept aside."""
 SMALLEST = 0.01
 """Tensors with a smaller root mean square, such as biases of zero, are changed as if it were this."""
 
@@ -27,8 +30,6 @@ class Fitting:
     """Learning rate of Adam at the start, in root mean squares of each tensor; it falls to zero along a cosine."""
     examples: int
     """In a step."""
-    aside: float
-    """Share of the examples that no step sees."""
     seed: int
 
 
@@ -44,19 +45,19 @@ class Fitted:
     """Steps after which these were reached."""
 
 
-def fit(tensors: Sequence[nn.Parameter], loss_of: LossOf, sizes: Sequence[int], how: Fitting) -> Fitted:
+def fit(tensors: Sequence[nn.Parameter], loss_of: LossOf, examples: Examples, how: Fitting) -> Fitted:
     """Adam steps on tensors, in place; they end as what was best on the examples kept aside.
 
     Args:
         tensors: What is changed. Their `requires_grad` is as before afterwards.
         loss_of: The mean loss on some examples of a batch.
-        sizes: Examples in each batch.
+        examples: The inputs in batches; those kept aside are only looked at. Of few, one in four.
         how: Steps, rate and so on.
     """
     flags = [tensor.requires_grad for tensor in tensors]
     for tensor in tensors:
         tensor.requires_grad_(True)
-    fitted, aside = _kept_aside(sizes, how)
+    fitted, aside = _kept_aside(examples)
     best = [tensor.detach().clone() for tensor in tensors]
     before = after = _mean(loss_of, aside)
     reached = 0
@@ -91,14 +92,11 @@ Chosen = list[tuple[int, Tensor]]
 """Numbers of batches, each with numbers of some of its examples."""
 
 
-def _kept_aside(sizes: Sequence[int], how: Fitting) -> tuple[Chosen, Chosen]:
-    """Examples for the steps, and others to judge by; of a single example the same for both."""
-    generator = torch.Generator().manual_seed(seeds.derive(how.seed, "kept aside"))
-    total = sum(sizes)
-    count = min(max(1, round(how.aside * total)), total - 1)
-    judged = torch.zeros(total, dtype=torch.bool)
-    judged[torch.randperm(total, generator=generator)[:count]] = True
-    pieces = judged.split(list(sizes))
+def _kept_aside(examples: Examples) -> tuple[Chosen, Chosen]:
+    """Examples for the steps, and others to judge by; of fewer than four the same for both."""
+    numbers = torch.arange(examples.total)
+    judged = examples.aside(numbers) if examples.enough else numbers % FEW == FEW - 1
+    pieces = judged.split(list(examples.sizes))
     fitted = [(number, (~piece).nonzero()[:, 0]) for number, piece in enumerate(pieces) if not piece.all()]
     aside = [(number, piece.nonzero()[:, 0]) for number, piece in enumerate(pieces) if piece.any()]
     return fitted, aside or fitted

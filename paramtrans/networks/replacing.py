@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -18,8 +18,9 @@ from paramtrans.api.modules import initial
 from paramtrans.api.options import BaseOptions, validate
 from paramtrans.errors import ConfigError, SpecMismatch
 from paramtrans.evaluation.costs import parameters
-from paramtrans.networks.activations import Inputs, Spool, call, length
+from paramtrans.networks.activations import Inputs, Spool, call, pick_examples
 from paramtrans.networks.architectures import named_options
+from paramtrans.networks.examples import Examples
 from paramtrans.networks.fitting import Fitted, Fitting, fit
 from paramtrans.networks.parts import NetworkPart, entering_part, find_parts, passing
 from paramtrans.networks.widths import largest
@@ -43,8 +44,6 @@ class ReplacingOptions(BaseOptions):
     """Steps on all new blocks at once afterwards, to make the network give what it gave."""
     finish_lr: PositiveFloat = 0.01
     """Learning rate of these, in the same measure."""
-    aside: float = Field(default=0.125, gt=0, lt=1)
-    """Share of the inputs that no step sees; errors are of these, and what is best on them stays."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,8 @@ class ReplacedPart:
     feature_error: float | None = None
     """Mean squared difference of what leaves it and what left the part, over the variance of that, on inputs kept
     aside and behind the blocks replaced before it."""
+    held_out: bool | None = None
+    """Whether that is so; else the inputs were too few."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,10 @@ def replace_parts(
         raise SpecMismatch(
             "to: blocks are fitted to what parts compute; give a few dozen unlabelled inputs (calibrate)"
         )
-    parts, refused = find_parts(network, to, kept[0], registry)
+    examples = Examples(kept)
+    if not examples.enough:
+        log.warning(examples.too_few())
+    parts, refused = find_parts(network, to, examples.first, registry)
     if not parts:
         raise SpecMismatch(f"to: {'; '.join(f'{path}: {reason}' for path, reason in list(refused.items())[:3])}")
     for path, reason in refused.items():
@@ -128,15 +132,16 @@ def replace_parts(
         for number, (part, target) in enumerate(zip(parts, targets, strict=True)):
             block, start = _begun(part, target, seeds.derive(seed, "start", number))
             path = part.part.path
-            fitted = _match(block, (network, small), path, kept, settled, seeds.derive(seed, "matching", number))
+            fitted = _match(block, (network, small), path, examples, settled, seeds.derive(seed, "matching", number))
             part.put(small, block)
             blocks.append(block)
-            replaced.append(_described(part, target, block, start, fitted, registry))
+            made = _described(part, target, block, start, fitted, registry)
+            replaced.append(replace(made, held_out=examples.enough))
             stage.advance(note=path)
     finished = None
     if settled.finish:
         with reporter.stage("finishing on the network's outputs", 1) as stage:
-            finished = _finish(blocks, (network, small), kept, settled, seed)
+            finished = _finish(blocks, (network, small), examples, settled, seed)
             stage.advance(note="")
     return Replaced(small, tuple(replaced), refused, finished)
 
@@ -199,21 +204,21 @@ def _match(
     block: nn.Module,
     networks: tuple[nn.Module, nn.Module],
     path: str,
-    batches: Sequence[Inputs],
+    examples: Examples,
     options: ReplacingOptions,
     seed: int,
 ) -> Fitted:
     """Fit a block, given what reaches it in the second network, to what left the part in the first."""
     original, small = networks
-    _, left = passing(original, path, batches)
+    _, left = passing(original, path, examples.batches)
     reached = Spool()
-    for features in entering_part(small, path, batches):
+    for features in entering_part(small, path, examples.batches):
         reached.add(features)
     return fit(
         list(block.parameters()),
         _FeatureLoss(block, list(reached), list(left)),
-        [length(batch) for batch in batches],
-        Fitting(options.steps, options.lr, options.batch, options.aside, seed),
+        examples,
+        Fitting(options.steps, options.lr, options.batch, seed),
     )
 
 
@@ -238,39 +243,28 @@ def _variance(tensors: Sequence[Tensor]) -> float:
 def _finish(
     blocks: Sequence[nn.Module],
     networks: tuple[nn.Module, nn.Module],
-    batches: Sequence[Inputs],
+    examples: Examples,
     options: ReplacingOptions,
     seed: int,
 ) -> Fitted:
     """Fit all new blocks together to what the network gave."""
     original, small = networks
+    batches = list(examples.batches)
     with torch.no_grad():
         wanted = [_outputs(call(original, batch)) for batch in batches]
     variances = [_variance([outputs[place] for outputs in wanted]) for place in range(len(wanted[0]))]
 
-    def loss_of(number: int, examples: Tensor) -> Tensor:
-        given = _outputs(call(small, _some(batches[number], examples)))
+    def loss_of(number: int, some: Tensor) -> Tensor:
+        given = _outputs(call(small, pick_examples(batches[number], some)))
         errors = [
-            (output - target[examples]).square().mean() / variance
+            (output - target[some]).square().mean() / variance
             for output, target, variance in zip(given, wanted[number], variances, strict=True)
         ]
         return torch.stack(errors).mean()
 
     tensors = [tensor for block in blocks for tensor in block.parameters()]
-    how = Fitting(options.finish, options.finish_lr, options.batch, options.aside, seeds.derive(seed, "finish"))
-    return fit(tensors, loss_of, [length(batch) for batch in batches], how)
-
-
-def _some(batch: Inputs, examples: Tensor) -> Inputs:
-    """A batch of some examples of another."""
-    if isinstance(batch, Tensor):
-        return batch[examples]
-    if isinstance(batch, Mapping):
-        return {
-            name: value[examples] if isinstance(value, Tensor) and value.ndim else value
-            for name, value in batch.items()
-        }
-    return batch[0][examples]  # type: ignore[no-any-return]
+    how = Fitting(options.finish, options.finish_lr, options.batch, seeds.derive(seed, "finish"))
+    return fit(tensors, loss_of, examples, how)
 
 
 def _outputs(output: Any) -> list[Tensor]:

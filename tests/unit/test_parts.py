@@ -14,6 +14,7 @@ from torchvision.models.resnet import BasicBlock
 import paramtrans
 from paramtrans import BlockAdapter, Component, SpecMismatch, components, hookimpl
 from paramtrans.errors import DataError, StoreError
+from paramtrans.networks.examples import Examples
 from paramtrans.networks.fitting import Fitting, fit
 from paramtrans.networks.parts import Placed, find_parts
 from paramtrans.networks.replacing import ReplacedPart
@@ -200,10 +201,11 @@ def test_a_fit_ends_with_what_was_best_on_examples_that_no_step_saw() -> None:
         at = 20 * number + examples
         return (inputs[at] @ weight - wanted[at]).square().mean()
 
-    fitted = fit([weight], loss_of, [20, 20], Fitting(200, 30.0, 8, 0.2, 0))
+    examples = Examples([inputs[:20], inputs[20:]])
+    fitted = fit([weight], loss_of, examples, Fitting(200, 30.0, 8, 0))
     assert fitted.after < fitted.before / 10
-    assert len(seen) == 32  # eight of the forty are kept aside
+    assert seen == {number for number in range(40) if number % 8 != 7}
     assert not weight.requires_grad and weight.grad is None
     wild = weight.clone()
-    again = fit([weight], loss_of, [20, 20], Fitting(40, 1e6, 8, 0.2, 0))
+    again = fit([weight], loss_of, examples, Fitting(40, 1e6, 8, 0))
     assert again.after <= again.before and (again.steps > 0 or torch.equal(weight, wild))
