@@ -75,8 +75,7 @@ def train(
             order = torch.randperm(len(images), generator=generator)
         chosen, order = order[:BATCH], order[BATCH:]
         batch = augmented(images[chosen], generator).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(images.device.type, torch.bfloat16):
-            loss = cross_entropy(network(batch), labels[chosen], label_smoothing=0.1)
+        loss = cross_entropy(network(batch), labels[chosen], label_smoothing=0.1)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

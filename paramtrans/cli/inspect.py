@@ -9,6 +9,7 @@ import click
 
 from paramtrans.cli import answer, inputs
 from paramtrans.cli.flags import json_flag, plugin_files
+from paramtrans.cli.inspect_parts import show_parts
 from paramtrans.cli.inspect_units import groups_of, show_groups, translators_of
 from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, read_network, times
 from paramtrans.errors import ConfigError, ParamtransError, PluginLoadError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     type=click.Choice(["blocks", "units"]),
     help="Blocks that adapters recognise, or units that the graph shows; by default units where there are no blocks.",
 )
+@click.option("--to", "target", metavar="NAME[?OPTIONS]", help="Parts that this block adapter could take the place of.")
 @plugin_files
 @json_flag
 def inspect(
@@ -42,6 +44,7 @@ def inspect(
     length: int | None,
     seed: int,
     by: Literal["blocks", "units"] | None,
+    target: str | None,
     as_json: bool,
 ) -> None:
     """List the blocks of a network that can be translated, with adapters, sizes and parameters.
@@ -49,6 +52,7 @@ def inspect(
     With --calibrate, blocks are run, and held to what their adapters say that they compute. Where no adapter knows a
     block, or with --by units, groups of units are listed that the network's graph shows, each held to the proof that
     the network without some of them computes what it does with them at zero; and why the rest of the network stays.
+    With --to, parts are listed that could become blocks of another architecture, and what these would cost there.
     """
     from paramtrans.evaluation.costs import parameters
     from paramtrans.networks.blocks import find_blocks
@@ -59,6 +63,9 @@ def inspect(
     registry = components()
     network = read_network(model, architecture)
     batches = inputs.read(data, network, architecture, (examples, length, seed))
+    if target is not None:
+        show_parts(network, target, blocks, batches, registry, as_json)
+        return
     if by == "units" and (not batches or isinstance(network, HostNetwork)):
         raise ConfigError(["--by units: takes --calibrate DATA, and no host of a task"])
     rows = [] if by == "units" else _blocks(network, blocks, registry, batches)

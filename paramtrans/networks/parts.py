@@ -81,7 +81,7 @@ def put_part(network: nn.Module, path: str, block: nn.Module, alone: bool, besid
 
 @torch.no_grad()
 def find_parts(
-    network: nn.Module, patterns: Iterable[str], batch: Inputs, registry: Registry
+    network: nn.Module, patterns: Iterable[str], batch: Inputs, registry: Registry, nested: bool = False
 ) -> tuple[list[NetworkPart], dict[str, str]]:
     """The outermost modules whose path matches a pattern, in the order in which they run, and why others do not do.
 
@@ -90,6 +90,7 @@ def find_parts(
         patterns: Of paths; the first that matches a path counts.
         batch: Inputs, of which two are enough.
         registry: Adapters that may know the parts.
+        nested: Whether modules inside others are parts too.
 
     Returns:
         The parts, and by path the reason why a module that a pattern names is none.
@@ -98,7 +99,7 @@ def find_parts(
         SpecMismatch: a pattern matches no module.
     """
     patterns = list(patterns)
-    chosen = _chosen(network, patterns)
+    chosen = _chosen(network, patterns, nested)
     calls, order = _calls(network, chosen, batch)
     blocks = {block.path: block for block in find_blocks(network, registry) if block.path in chosen}
     parts, refused = list[NetworkPart](), dict[str, str]()
@@ -124,13 +125,13 @@ def _known_as(block: NetworkBlock, part: Part, network: nn.Module) -> Part:
     return replace(part, block=block.adapter, params=params) if same else part
 
 
-def _chosen(network: nn.Module, patterns: list[str]) -> dict[str, str]:
-    """Paths of modules, none inside another, each with the pattern that it matches."""
+def _chosen(network: nn.Module, patterns: list[str], nested: bool) -> dict[str, str]:
+    """Paths of modules, each with the pattern that it matches; none inside another unless `nested`."""
     chosen: dict[str, str] = {}
     for path, _ in network.named_modules():
         inside = any(path.startswith(f"{outer}.") for outer in chosen)
         pattern = next((pattern for pattern in patterns if path and matches(path, pattern)), None)
-        if pattern is not None and not inside:
+        if pattern is not None and (nested or not inside):
             chosen[path] = pattern
     for pattern in patterns:
         if pattern not in chosen.values():

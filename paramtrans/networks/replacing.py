@@ -130,7 +130,7 @@ def replace_parts(
     small, replaced, blocks = copy.deepcopy(network), list[ReplacedPart](), list[nn.Module]()
     with reporter.stage(f"replacing {len(parts)} block{'' if len(parts) == 1 else 's'}", len(parts)) as stage:
         for number, (part, target) in enumerate(zip(parts, targets, strict=True)):
-            block, start = _begun(part, target, seeds.derive(seed, "start", number))
+            block, start = begun(part, target, seeds.derive(seed, "start", number))
             path = part.part.path
             fitted = _match(block, (network, small), path, examples, settled, seeds.derive(seed, "matching", number))
             part.put(small, block)
@@ -191,7 +191,7 @@ def _sized(target: BlockAdapter, most: float, path: str) -> BlockAdapter:
     return sized(share)
 
 
-def _begun(part: NetworkPart, target: BlockAdapter, seed: int) -> tuple[nn.Module, str]:
+def begun(part: NetworkPart, target: BlockAdapter, seed: int) -> tuple[nn.Module, str]:
     """The block to be fitted: by its closed form where it has one, else at random; and which."""
     module = target.module().eval()
     params = target.warm_start(part.part)

@@ -10,6 +10,7 @@ import re
 import shlex
 import shutil
 import tomllib
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,15 @@ SMALL = {
 
 def small_resnet(**options: Any) -> nn.Module:
     """Stands for `torchvision:resnet18`."""
-    return nn.Sequential(nn.Conv2d(3, 8, 3), BasicBlock(8, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    layers = {
+        "conv1": nn.Conv2d(3, 8, 3),
+        "layer3": nn.Sequential(BasicBlock(8, 8)),
+        "layer4": nn.Sequential(BasicBlock(8, 8)),
+        "avgpool": nn.AdaptiveAvgPool2d(1),
+        "flatten": nn.Flatten(),
+        "fc": nn.Linear(8, 4),
+    }
+    return nn.Sequential(OrderedDict(layers))
 
 
 def blocks(page: Path) -> list[tuple[str, str, str]]:

@@ -16,6 +16,7 @@ from paramtrans import BlockAdapter, Component, SpecMismatch, components, hookim
 from paramtrans.errors import DataError, StoreError
 from paramtrans.networks.examples import Examples
 from paramtrans.networks.fitting import Fitting, fit
+from paramtrans.networks.part_fits import part_fits
 from paramtrans.networks.parts import Placed, find_parts
 from paramtrans.networks.replacing import ReplacedPart
 from paramtrans.plugins import Plugins
@@ -209,3 +210,15 @@ def test_a_fit_ends_with_what_was_best_on_examples_that_no_step_saw() -> None:
     wild = weight.clone()
     again = fit([weight], loss_of, examples, Fitting(40, 1e6, 8, 0))
     assert again.after <= again.before and (again.steps > 0 or torch.equal(weight, wild))
+
+
+def test_what_fits_is_told_beforehand_with_what_it_costs(network: nn.Module, images: Tensor) -> None:
+    fits = {fit.path: fit for fit in part_fits(network, "depthwise_separable", "*", [images], components())}
+    assert fits.keys() == {"stem", "block", "block.conv1", "block.conv2"}
+    assert (fits["stem"].kind, fits["stem"].parameters) == ("Conv2d", (3 * 6 * 9 + 6, 3 * 9 + 3 * 6 + 6))
+    small = paramtrans.translate(
+        network, to={"block": "depthwise_separable"}, options={"steps": 0}, calibrate=images[:2]
+    )
+    [block] = small.paramtrans_blocks
+    assert fits["block"].start_error == pytest.approx(block.start_error, rel=0.05)
+    assert {fit.path for fit in part_fits(network, "bottleneck", "*", [images], components())} == {"block"}

@@ -1,0 +1,77 @@
+"""Which parts of a network a family of blocks fits, what it would cost there, and how near its closed form comes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from paramtrans.errors import SpecMismatch
+from paramtrans.evaluation.costs import count, parameters
+from paramtrans.networks.activations import Inputs
+from paramtrans.networks.parts import NetworkPart, find_parts
+from paramtrans.networks.replacing import begun, target_for
+from paramtrans.ops.distances import relative_error
+from paramtrans.plugins.registry import Registry
+
+
+@dataclass(frozen=True)
+class PartFit:
+    """A part, and the block that would take its place."""
+
+    path: str
+    kind: str
+    """Class of the module that stands there."""
+    parameters: tuple[int, int]
+    """Before and after."""
+    flops: int
+    """Operations of the block for one example."""
+    started: str
+    """`closed form` or `random`."""
+    start_error: float | None
+    """Relative reconstruction error of the closed form on two examples; feature matching lowers it. None: random."""
+
+
+@torch.no_grad()
+def part_fits(
+    network: nn.Module, target: str, pattern: str, batches: Iterable[Inputs], registry: Registry
+) -> list[PartFit]:
+    """Every module that a block of this kind could take the place of without more parameters, those inside others too.
+
+    Args:
+        network: A network in eval mode.
+        target: Name of a block adapter, with options behind a question mark.
+        pattern: Of paths, between commas.
+        batches: Calibration inputs; two examples of the first batch are looked at.
+        registry: Where the name is known.
+
+    Returns:
+        In the order in which they run.
+
+    Raises:
+        SpecMismatch: no module matches the pattern.
+    """
+    parts, _ = find_parts(network, [pattern], next(iter(batches)), registry, nested=True)
+    fits = []
+    for part in parts:
+        try:
+            fits.append(_fit(part, target, registry))
+        except SpecMismatch:
+            continue
+    return [fit for fit in fits if fit.parameters[1] <= fit.parameters[0]]
+
+
+def _fit(part: NetworkPart, text: str, registry: Registry) -> PartFit:
+    block, started = begun(part, target_for(part, text, None, registry), 0)
+    entering, leaving = part.part.entering, part.part.leaving
+    error = float(relative_error(block(entering)[None], leaving[None])[0]) if started == "closed form" else None
+    return PartFit(
+        part.part.path,
+        type(part.part.module).__name__,
+        (parameters(part.part.module), parameters(block)),
+        count(lambda: block(entering[:1])),
+        started,
+        error,
+    )
