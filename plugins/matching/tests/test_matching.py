@@ -176,7 +176,7 @@ def test_a_block_with_nothing_to_gain_stays_as_it_came() -> None:
         iter(lambda: torch.arange(6), None),
         [torch.tensor([6, 7])],
     )
-    written, better = search.run(search.relative_rates(), 20)
+    written, better = search.run(search.relative_rates(), 20, start)
     assert not better.any() and all(torch.equal(written[name], start[name]) for name in start)
 
 
@@ -195,6 +195,6 @@ def test_a_rate_is_chosen_by_the_size_of_the_parameters() -> None:
             return made._distance(params, goal, None, chosen)
 
         search = Search(start, list(start), distance, iter(lambda: torch.arange(12), None), [torch.arange(12, 16)])
-        written, better = search.run(search.relative_rates(), 60)
+        written, better = search.run(search.relative_rates(), 60, start)
         everything = torch.arange(16)
         assert better.all() and (distance(written, everything) < 0.5 * distance(start, everything)).all()
