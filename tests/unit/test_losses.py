@@ -121,3 +121,10 @@ def test_peak_memory_counts_tensors_that_are_there_at_once() -> None:
     whole, x = network(), inputs(50)
     own = sum(p.nbytes for p in whole.parameters())
     assert peak_memory(whole, lambda: whole(x)) == own + 2 * 50 * 32 * 4  # the hidden layer before and behind its ReLU
+
+
+def test_outputs_beyond_the_finite_numbers_are_told_and_give_no_record() -> None:
+    whole, small = network(), network()
+    small[2].weight.data.mul_(3e38)
+    with pytest.raises(DataError, match="no finite numbers"):
+        measure_losses(whole, small, 1e3 * inputs())

@@ -240,7 +240,7 @@ def test_with_few_examples_units_are_chosen_by_their_weights_with_many_by_what_t
         for half in range(2):
             some = read[half::2]
             halves.add_rows(half, some, some @ weights[0].float())
-        doubt = disagreement(halves.halves, weights)
+        doubt = disagreement(GramMatrices.plain, halves, weights, count)
         return by_elimination(shrunk(halves.total().plain(), weights, strengths, doubt), 4, 1)[0].tolist()  # type: ignore[no-any-return]
 
     assert chosen(2) == [0] and chosen(400) == [1]
