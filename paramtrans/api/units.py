@@ -27,7 +27,7 @@ class Reading:
     """What the layer, with a BatchNorm behind it, multiplies these values by, `[values, outputs]`."""
     doubt: float | None = None
     """How far the Gram matrix is from what it would be of many examples: its variance as two halves of the examples
-    say it, with each value times the norm of its weights. None: there was one example alone."""
+    say it, with each value times the norm of its weights. None: there were fewer than eight examples."""
 
 
 @dataclass(frozen=True)

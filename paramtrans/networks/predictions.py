@@ -34,6 +34,7 @@ def _listed(output: Any) -> bool:
     return isinstance(output, list | tuple)
 
 
+@torch.no_grad()
 def kind_of(network: nn.Module, batch: Inputs, output: Tensor) -> Kind:
     """What an output is, by its shape and, where that leaves it open, by its values.
 

@@ -5,7 +5,7 @@ All in double precision; their size does not grow with the number of examples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -21,11 +21,13 @@ VALUES_AT_ONCE = 2**23
 """Values of one piece of the equations: 64 MiB in double precision."""
 ROWS_AT_ONCE = 4096
 """Rows whose products are added up in single precision."""
-RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 1e2)
+RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e2)
 """What is tried where the ridge is chosen on held-out probes."""
 ALONE = 10.0
 """Ridge for each value that is read for each row, where one example alone leaves nothing to choose it on: neighbouring
 rows say nearly the same."""
+LEAST_TO_AGREE = 8
+"""Examples of which two halves can be said to agree."""
 MANY_VALUES = 1024
 """Values read from which on every other ridge is tried alone."""
 OUTPUTS_TRIED = 64
@@ -123,8 +125,7 @@ class GramMatrices:
         return GramMatrices(self.gram[:, :-1, :-1], self.cross[:, :-1], self.power)
 
     def values(self, chosen: Tensor) -> GramMatrices:
-        """Some of the values read alone, and the constant."""
-        chosen = torch.cat([chosen, chosen.new_tensor([self.gram.shape[1] - 1])])
+        """Some of the values read alone."""
         return GramMatrices(self.gram[:, chosen][:, :, chosen], self.cross[:, chosen], self.power)
 
     def some_outputs(self, step: int) -> GramMatrices:
@@ -178,14 +179,15 @@ def contributions(gram: Tensor, weights: Tensor) -> Tensor:
     return gram * norms[:, :, None] * norms[:, None, :]
 
 
-def disagreement(halves: Sequence[GramMatrices], weights: Tensor) -> Tensor | None:
-    """Squared difference of what two halves of the examples say of contributions: `[models]`; None of one alone.
+def disagreement(view: View, halves: Halves, weights: Tensor, examples: int) -> Tensor | None:
+    """Squared difference of what two halves of the examples say of contributions: `[models]`; None of fewer than eight.
 
-    Its expectation is the variance of their sum, however rows inside an example depend on each other.
+    Its expectation is the variance of their sum, however rows inside an example depend on each other. Of few examples
+    in each half, whose means are taken out, it says too little.
     """
-    if len(halves) < 2:
+    if not halves.two or examples < LEAST_TO_AGREE:
         return None
-    one, other = (half.plain().gram for half in halves)
+    one, other = (view(half).gram for half in halves.halves)
     doubt: Tensor = contributions(one - other, weights).square().sum((1, 2))
     return doubt
 
@@ -234,6 +236,11 @@ class Halves:
             for read, due in rows(layer, *examples) if examples[0].shape[1] else ():
                 self._add(half, GramMatrices.of(read, due))
         self._examples += entered.shape[1]
+
+    @property
+    def examples(self) -> int:
+        """How many examples were added by `add`."""
+        return self._examples
 
     @property
     def has_rows(self) -> bool:

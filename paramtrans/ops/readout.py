@@ -164,6 +164,10 @@ class Readout:
         has_bias = self.layers[reader.layer].bias is not None or reader.norm is not None
         return GramMatrices.whole if has_bias else GramMatrices.plain
 
+    def scoring_view(self, index: int) -> View:
+        """How they are to be seen for scoring units: what is the same for all rows goes into the constant."""
+        return GramMatrices.centred if self.view(index) is GramMatrices.whole else GramMatrices.plain
+
     def importance_matrices(self, index: int, params: Params, halves: Halves) -> tuple[GramMatrices, Tensor]:
         """Gram matrices of a reader for scoring units: what the normalisation after it enlarges counts for more.
 
@@ -175,8 +179,7 @@ class Readout:
         Returns:
             The matrices, and the reader's weights in the same measure, `[models, values, outputs]`.
         """
-        reader, total = self.readers[index], halves.total()
-        matrices = total.centred() if self.view(index) is GramMatrices.whole else total.plain()
+        reader, matrices = self.readers[index], self.scoring_view(index)(halves.total())
         weights = params[f"{reader.layer}.weight"].flatten(2).mT.double()
         if reader.norm is None:
             return matrices, weights

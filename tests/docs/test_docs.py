@@ -38,6 +38,7 @@ FENCE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 FRACTION = re.compile(r"\d+\.\d+")
+LATENCY = re.compile(r"\d+\.\d+ ms")
 WRITE = os.environ.get("DOCS_WRITE") == "1"
 RUN = ["docs/tutorial.md", "docs/networks.md", "docs/plugins.md"]
 """Pages that are run whole, each with its own folder."""
@@ -109,6 +110,7 @@ def _alike(wanted: str, given: str) -> bool:
     """Whether what is printed is what the page shows."""
     if doctest.OutputChecker().check_output(wanted, given, doctest.ELLIPSIS):
         return True
+    wanted, given = (LATENCY.sub("# ms", text) for text in (wanted, given))
     texts = [FRACTION.sub("#", text).split() for text in (wanted, given)]
     numbers = [[float(number) for number in FRACTION.findall(text)] for text in (wanted, given)]
     near = all(math.isclose(a, b, rel_tol=0.1, abs_tol=0.05) for a, b in zip(*numbers, strict=False))

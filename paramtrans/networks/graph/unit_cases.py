@@ -15,7 +15,7 @@ from paramtrans.networks.graph.proof import named_tensors
 from paramtrans.networks.graph.readers import ReaderLayer
 from paramtrans.networks.graph.summed import summed
 from paramtrans.networks.lockstep import Lockstep
-from paramtrans.ops.least_squares import GramMatrices, Halves, disagreement
+from paramtrans.ops.least_squares import GramMatrices, Halves, View, disagreement
 
 Choose = Callable[[NamedGroup, UnitCase], Tensor | None]
 """Which units of a group stay; None for one that stays as it is."""
@@ -57,7 +57,7 @@ def choose_units(
                 for group in counts:
                     if name in waiting[group]:
                         waiting[group].discard(name)
-                        readings[group].append(_reading(group, layers[name], seen[name], tensors))
+                        readings[group].append(_reading(group, layers[name], seen[name], tensors, examples.total))
                         if not waiting[group]:
                             decide(group)
                 del seen[name]
@@ -76,21 +76,24 @@ def _add(halves: Halves, pieces: Iterable[Piece], examples: Examples) -> None:
                 halves.add_rows(half, read[some], given[some])
 
 
-def _reading(group: NamedGroup, layer: ReaderLayer, halves: Halves, tensors: Mapping[str, Tensor]) -> Reading:
-    """A layer's equations, as far as they are about the units of a group."""
+def _reading(
+    group: NamedGroup, layer: ReaderLayer, halves: Halves, tensors: Mapping[str, Tensor], total: int
+) -> Reading:
+    """A layer's equations, as far as they are about the units of a group; of as many examples in `total`."""
     weight, moments = tensors[layer.weight], halves.total()
     matrix = weight.flatten(1).mT if layer.axis == 1 else weight
     values = _values(group, layer, weight)
     others = torch.ones(len(matrix), dtype=torch.bool)
     others[values] = False
-    seen = moments.centred() if layer.bias is not None or layer.mean is not None else moments.plain()
+    view: View = GramMatrices.centred if layer.bias is not None or layer.mean is not None else GramMatrices.plain
+    seen = view(moments)
     weights = matrix[values]
     if layer.gain is not None:
         gain = _gain(layer.gain, tensors)
         seen = GramMatrices(seen.gram, seen.cross * gain, seen.power * gain.square())
         weights = weights * gain.to(weights)
     part = seen.without(others.nonzero()[:, 0], values)
-    doubt = disagreement([half.values(values) for half in halves.halves], weights[None])
+    doubt = disagreement(lambda half: view(half).values(values), halves, weights[None], total)
     return Reading(part.gram[0], part.cross[0], part.power[0], weights, None if doubt is None else float(doubt))
 
 

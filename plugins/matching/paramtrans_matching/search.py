@@ -56,10 +56,10 @@ class Search:
         best = torch.tensor(RATES, device=ends.device)[ends.argmin(0)]
         return {name: own * best.to(own).view(-1, *[1] * (own.ndim - 1)) for name, own in size.items()}
 
-    def run(self, rates: Params, steps: int) -> tuple[Params, Tensor]:
-        """For each model the blocks that were nearest on probes kept aside, and whether they are others than at the
-        start, `[models]`."""
-        best, least = dict(self.start), self._aside(self.start)
+    def run(self, rates: Params, steps: int, came: Params) -> tuple[Params, Tensor]:
+        """For each model the blocks that were nearest on probes kept aside, and whether they are others than those that
+        it `came` with, which may have had dead units, `[models]`."""
+        best, least = dict(came), self._aside(came)
         better = torch.zeros_like(least, dtype=torch.bool)
 
         def look(params: Params) -> None:
@@ -72,6 +72,7 @@ class Search:
             }
             least, better = torch.where(nearer, now, least), better | nearer
 
+        look(self.start)
         self._steps(rates, steps, look=look)
         return best, better
 

@@ -120,7 +120,8 @@ class Matching(Translator):
     def _match(self, source: Params, context: Context) -> Params:
         goal = self._goal(source, context)
         latter = self._latter(context)
-        start = self._start(context, goal)
+        came = self._start(context, goal)
+        start = revive_dead_units(self.target, came, goal.entering, context)
         fitted, aside = _kept_aside(goal.entering.shape[1])
         search = Search(
             start,
@@ -131,7 +132,7 @@ class Matching(Translator):
         )
         lr = self.options.lr
         rates = search.relative_rates() if lr is None else start_like(start, lr)
-        matched, better = search.run(rates, self.options.steps)
+        matched, better = search.run(rates, self.options.steps, came)
         if not better.all():
             log.warning(
                 "matching: %d of %d blocks stay as they came: no step brought them nearer on probes kept aside; give "
@@ -174,7 +175,7 @@ class Matching(Translator):
         if start is None:
             made = fresh(self.target, context, len(goal.entering))
             start = {name: tensor.to(goal.entering.device) for name, tensor in made.items()}
-        return revive_dead_units(self.target, start, goal.entering, context)
+        return start
 
     def _latter(self, context: Context) -> Latter:
         if not self.options.outputs:

@@ -107,17 +107,22 @@ def test_features_that_the_outputs_do_not_depend_on_count_for_nothing() -> None:
     wanted = given.runner.source(given.hosts.source, entering.original)
     weights = sensitivity(given.runner.latter, given.hosts.latter, wanted)
     assert (weights[..., 3:] == 0).all() and torch.allclose(weights.flatten(1).mean(1), torch.ones(MODELS))
-    found = {weigh: match(target, given, steps=80, weigh=weigh) for weigh in (True, False)}
+    found = {weigh: match(target, given, steps=80, lr=0.02, weigh=weigh) for weigh in (True, False)}
     read = {k: given.runner.target(blocks, entering.reached)[..., :3] for k, blocks in found.items()}
     better, worse = (relative_error(read[weigh], wanted[..., :3]) for weigh in (True, False))
     assert (better < worse).all()
 
 
 def test_a_rate_that_diverges_leaves_the_start() -> None:
+    """Where the start is nearer than what is left behind such steps: units that are silent for ever, and so zeros."""
     target = TARGETS["conv"]
-    start = initial(target.module, range(10, 10 + MODELS))
-    written = match(target, context(target, start=start), steps=3, lr=1e30)
-    assert all(torch.equal(written[name], start[name]) for name in start)
+    fresh = initial(target.module, range(10, 10 + MODELS))
+    start = match(target, context(target, start=fresh), steps=30, lr=0.02)
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in start.items()}
+    given = context(target, start=start)
+    nearer = errors(target, start, given)[0] < 0.5 * errors(target, zeros, given)[0]
+    written = match(target, given, steps=3, lr=1e30)
+    assert nearer.any() and all(torch.equal(written[name][nearer], start[name][nearer]) for name in start)
 
 
 def test_silent_units_are_revived_and_the_others_left_alone() -> None:
@@ -171,7 +176,7 @@ def test_a_block_with_nothing_to_gain_stays_as_it_came() -> None:
         iter(lambda: torch.arange(6), None),
         [torch.tensor([6, 7])],
     )
-    written, better = search.run(search.relative_rates(), 20)
+    written, better = search.run(search.relative_rates(), 20, start)
     assert not better.any() and all(torch.equal(written[name], start[name]) for name in start)
 
 
@@ -190,6 +195,6 @@ def test_a_rate_is_chosen_by_the_size_of_the_parameters() -> None:
             return made._distance(params, goal, None, chosen)
 
         search = Search(start, list(start), distance, iter(lambda: torch.arange(12), None), [torch.arange(12, 16)])
-        written, better = search.run(search.relative_rates(), 60)
+        written, better = search.run(search.relative_rates(), 60, start)
         everything = torch.arange(16)
         assert better.all() and (distance(written, everything) < 0.5 * distance(start, everything)).all()

@@ -21,7 +21,7 @@ def shrunk(matrices: GramMatrices, weights: Tensor, strengths: Tensor, doubt: Te
         matrices: Of values unit by unit, as many for each.
         weights: What the reader multiplies them by, `[models, values, outputs]`.
         strengths: The product of the norms of each unit's weights, `[models, units]`.
-        doubt: `disagreement` of halves of the examples; None where there is one alone.
+        doubt: `disagreement` of halves of the examples; None where there are too few.
     """
     weights, units = weights.to(matrices.gram), strengths.shape[1]
     size = weights.shape[1] // units

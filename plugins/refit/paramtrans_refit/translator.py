@@ -122,7 +122,7 @@ class Refit(Translator):
         if self.options.units == "activation":
             return by_contribution(found, weights.to(found.gram), units, keep)
         strengths = self.cut.strengths(self.cut.seen(source), self.cut.groups[name])
-        doubt = disagreement(matrices.halves, weights)
+        doubt = disagreement(self.whole.scoring_view(index), matrices, weights, matrices.examples)
         return by_elimination(shrunk(found, weights, strengths, doubt), units, keep)
 
     @staticmethod

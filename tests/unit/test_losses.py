@@ -1,0 +1,130 @@
+"""What a translation lost: of inputs kept aside, by what outputs are, with costs and labels."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import paramtrans
+from paramtrans.errors import DataError
+from paramtrans.evaluation.footprint import peak_memory
+from paramtrans.networks import measure_losses
+from paramtrans.networks.examples import Examples
+from paramtrans.networks.predictions import kind_of
+from paramtrans.ops.statistics import paired_change, share
+
+
+def network(outputs: int = 5) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, outputs)).eval()
+
+
+def inputs(count: int = 80) -> Tensor:
+    return torch.randn(count, 8, generator=torch.Generator().manual_seed(1))
+
+
+def test_one_example_in_eight_is_kept_aside_whatever_the_batches() -> None:
+    numbers = torch.arange(40)
+    for size in (1, 7, 40):
+        examples = Examples([{"x": part, "mask": torch.ones(3)} for part in numbers.split(size)])
+        aside, fitted = (torch.cat([part["x"] for part in some]) for some in (examples.held_out(), examples.fitted()))  # type: ignore[call-overload,index]
+        assert aside.tolist() == [7, 15, 23, 31, 39] and len(fitted) == 35
+    few = Examples([numbers[:31]])
+    assert not few.enough and list(few.fitted()) == list(few.held_out()) == [few.batches[0]]  # type: ignore[index]
+
+
+def test_errors_of_blocks_are_of_inputs_that_nothing_was_fitted_to() -> None:
+    """Changing the inputs kept aside changes the errors, and no parameter."""
+    x, whole = inputs(), network()
+    other = x.clone()
+    other[7::8] *= 3
+    one, two = (paramtrans.translate(whole, calibrate=some.split(20)) for some in (x, other))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+    [before], [after] = one.paramtrans_blocks, two.paramtrans_blocks
+    assert before.held_out and before.feature_error != after.feature_error
+    with torch.no_grad():
+        wanted, found = whole(x[7::8]), one(x[7::8])
+    error = ((found - wanted).square().mean() / wanted.var(correction=0)).item()
+    losses = measure_losses(whole, one, x.split(20))
+    assert losses.held_out and losses.examples == 10
+    assert losses.outputs[""] == pytest.approx(error, rel=1e-4) == before.feature_error
+    assert losses.agreement == int((found.argmax(1) == wanted.argmax(1)).sum()) / 10
+
+
+def test_too_few_inputs_are_warned_of_where_something_was_fitted(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        small = paramtrans.translate(network(), "prune", calibrate=inputs(16))
+        assert small.paramtrans_blocks[0].held_out and "kept aside" not in caplog.text
+        small = paramtrans.translate(network(), calibrate=inputs(16))
+    assert small.paramtrans_blocks[0].held_out is False and "give 32 or more" in caplog.text
+
+
+class Tokens(nn.Module):
+    """Scores of the next token, which is always the one after; `wide` also reads tokens behind."""
+
+    def __init__(self, wide: bool = False) -> None:
+        super().__init__()
+        self.wide, self.scale = wide, nn.Parameter(torch.tensor(3.0))
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> dict[str, Tensor]:
+        logits = self.scale * nn.functional.one_hot((input_ids + 1) % 12, 12).float()
+        return {"logits": logits + input_ids.float().mean(1)[:, None, None] if self.wide else logits}
+
+
+def test_what_an_output_is_follows_from_shapes_and_values() -> None:
+    ids = (torch.arange(6) + torch.arange(4)[:, None]) % 12
+    batch: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    assert kind_of(Tokens(), batch, Tokens()(ids)["logits"]) == "tokens"
+    assert kind_of(Tokens(wide=True), batch, Tokens(wide=True)(ids)["logits"]) == "embedding"
+    unit = nn.functional.normalize(torch.randn(4, 6), dim=1)
+    shapes = {"scores": torch.randn(4, 6), "embedding": unit, "values": torch.randn(4, 1)}
+    assert {kind_of(network(), inputs(4), output) for output in shapes.values()} == set(shapes)
+
+
+def test_perplexity_is_of_the_next_token_without_padding() -> None:
+    before, after = Tokens(), Tokens()
+    after.scale.data.fill_(1.0)
+    ids = (torch.arange(6) + torch.arange(32)[:, None]) % 12
+    mask = torch.ones_like(ids)
+    ids[:, 4:], mask[:, 4:] = 0, 0
+    losses = measure_losses(before, after, [{"input_ids": ids, "attention_mask": mask}])
+    wanted = [1 + 11 * torch.tensor(-scale).exp().item() for scale in (3.0, 1.0)]  # of a softmax with one of 12 ahead
+    assert losses.perplexity == pytest.approx(wanted, rel=1e-5) and losses.agreement == 1.0
+
+
+def test_accuracy_has_an_interval_before_and_after_and_of_the_change() -> None:
+    x, whole = inputs(), network()
+    with torch.no_grad():
+        labels = whole(x).argmax(1)
+    small = paramtrans.translate(whole, ratio=0.25, calibrate=x)
+    accuracy = measure_losses(whole, small, evaluate=[(x[:40], labels[:40]), (x[40:], labels[40:])]).accuracy
+    assert accuracy is not None and accuracy.before.value == 1.0 and accuracy.examples == 80
+    assert accuracy.after.ci95[0] < accuracy.after.value < accuracy.after.ci95[1]
+    assert accuracy.change.value == pytest.approx(accuracy.after.value - 1.0)
+    with pytest.raises(DataError, match="do not go with"):
+        measure_losses(whole, small, evaluate=[(x, labels[:, None])])
+
+
+def test_intervals_are_those_of_their_sources() -> None:
+    """Wilson's of 0 of 10 and of 5 of 10; no change at all still has an interval."""
+    assert share(0, 10).ci95 == pytest.approx((0.0, 0.2775), abs=1e-4)
+    assert share(5, 10).ci95 == pytest.approx((0.2366, 0.7634), abs=1e-4)
+    change = paired_change(0, 0, 98)
+    assert change.value == 0 and change.ci95 == pytest.approx((-0.0277, 0.0277), abs=1e-4)
+
+
+def test_peak_memory_counts_tensors_that_are_there_at_once() -> None:
+    whole, x = network(), inputs(50)
+    own = sum(p.nbytes for p in whole.parameters())
+    assert peak_memory(whole, lambda: whole(x)) == own + 2 * 50 * 32 * 4  # the hidden layer before and behind its ReLU
+
+
+def test_outputs_beyond_the_finite_numbers_are_told_and_give_no_record() -> None:
+    whole, small = network(), network()
+    small[2].weight.data.mul_(3e38)
+    with pytest.raises(DataError, match="no finite numbers"):
+        measure_losses(whole, small, 1e3 * inputs())
