@@ -123,7 +123,7 @@ def resnets(options: argparse.Namespace) -> list[Row]:
         trained = _trained(
             translated(networks[0], to, [images[:64]], {"steps": 0}).network, images, labels, test, options
         )
-        for count in (64, 512):
+        for count in (512, 64):
             inputs = [_drawn(images, count, seed).split(64) for seed in range(len(networks))]
             for stage, settings in STAGES.items():
                 made = [translated(net, to, own, settings) for net, own in zip(networks, inputs, strict=True)]

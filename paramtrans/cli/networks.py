@@ -32,7 +32,7 @@ def named_targets(texts: tuple[str, ...]) -> dict[str, str] | None:
     for text in texts:
         if not text.partition("=")[2]:
             raise ConfigError([f"--to {text}: expected PATTERN=NAME, such as layer3.*=bottleneck"])
-    return dict(text.split("=", 1) for text in texts) or None  # type: ignore[misc]
+    return dict(text.split("=", 1) for text in texts) or None
 
 
 def times(sizes: list[int]) -> str:

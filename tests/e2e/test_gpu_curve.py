@@ -14,9 +14,9 @@ def test_it_makes_pairs_trains_on_nested_parts_of_them_and_reports_on_others(tmp
     out, pairs = tmp_path / "curve.json", tmp_path / "pairs"
     settings = ["task.name=digits", "zoo.step1={steps=2}", "zoo.step2={steps=2}", "run.device=cpu"]
     command = [sys.executable, "examples/paper/gpu_curve.py", "--shard", "4", "--most", "8", "--report", "2"]
-    command += ["--zoo", "100", "--training", "0.1", "--sizes", "small", "--out", str(out), "--save", str(pairs)]
+    command += ["--zoo", "1000", "--training", "0.1", "--sizes", "small", "--out", str(out), "--save", str(pairs)]
     command += [part for setting in settings for part in ("--set", setting)]
-    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert finished.returncode == 0, finished.stderr
     results = json.loads(out.read_text())
     assert results["zoo"]["made"] == 8 and results["hosts"] == {"train": 6, "given": 17, "own": 2}

@@ -229,6 +229,7 @@ def test_what_has_no_place_for_another_kind_of_block_is_told(own: Path) -> None:
 
 
 def test_a_translated_host_of_the_first_format_is_read(host: nn.Module, tmp_path: Path) -> None:
+    from paramtrans.networks.files import FORMAT
     from paramtrans.storage import sealed_params
 
     small = paramtrans.translate(host, "prune", ratio=0.5)
@@ -241,6 +242,6 @@ def test_a_translated_host_of_the_first_format_is_read(host: nn.Module, tmp_path
     sealed_params.save_params(path, params, {"format": 1, **kept})
     again = paramtrans.load_translated(path)
     assert again.paramtrans_blocks == small.paramtrans_blocks and again.block.conv1.out_channels == 3
-    sealed_params.save_params(path, params, {"format": 4, **kept})
+    sealed_params.save_params(path, params, {"format": FORMAT + 1, **kept})
     with pytest.raises(StoreError, match="update paramtrans"):
         paramtrans.load_translated(path)
