@@ -266,10 +266,10 @@ def _unpinned() -> None:
 
 
 def _unread() -> None:
-    from paramtrans.networks import sealed_params
+    from paramtrans.networks import parameter_files
     from paramtrans.storage import cache, outside
 
-    sealed_params.read_parameters = lambda path: __import__("torch").load(path, weights_only=True)
+    parameter_files.read_parameters = lambda path: __import__("torch").load(path, weights_only=True)
     cache.at_home = lambda path, otherwise: Path(path).expanduser()
     outside._checked = lambda path, status, at_most: status.st_size
 

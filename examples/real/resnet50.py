@@ -20,7 +20,7 @@ from torch.nn.functional import interpolate
 from torchvision.models import resnet50
 
 import paramtrans
-from paramtrans.networks import architectures
+from paramtrans.networks import parameter_files
 from paramtrans.networks.blocks import costs
 from paramtrans.utils.progress import ConsoleReporter
 
@@ -67,7 +67,10 @@ def main() -> None:
     large = network(calibrate, options.seed)
     name = MODEL
     if options.weights:
-        large, name = architectures.with_parameters(large, options.weights).eval(), f"ResNet-50, {options.weights.stem}"
+        large, name = (
+            parameter_files.with_parameters(large, options.weights).eval(),
+            f"ResNet-50, {options.weights.stem}",
+        )
     rows = []
     for method, chosen in METHODS.items():
         started = time.process_time()

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save
 
 from paramtrans.cli.main import main
 from paramtrans.storage import json_files, sealed_params
+from paramtrans.storage.files import checksum
 from paramtrans.zoo import exchange
 from paramtrans.zoo.recipe import hosts_digest
 
@@ -76,7 +77,7 @@ def test_a_zoo_leaves_as_plain_safetensors_with_an_index(exported: Path) -> None
     for item in index["files"]:
         tensors = load_file(exported / item["path"])
         assert {name: list(tensor.shape) for name, tensor in tensors.items()} == item["tensors"]
-        assert item["record"]["sha256"] == files.checksum(exported / item["path"])
+        assert item["record"]["sha256"] == checksum(exported / item["path"])
 
 
 def test_a_zoo_comes_back_the_same_and_may_come_twice(do, exported: Path, tmp_path: Path) -> None:
