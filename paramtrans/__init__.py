@@ -124,6 +124,7 @@ __all__ = [
     "Objective",
     "Params",
     "ParamtransError",
+    "Part",
     "PretrainedTranslator",
     "ProbeCase",
     "Probes",

@@ -67,10 +67,8 @@ def main() -> None:
     large = network(calibrate, options.seed)
     name = MODEL
     if options.weights:
-        large, name = (
-            parameter_files.with_parameters(large, options.weights).eval(),
-            f"ResNet-50, {options.weights.stem}",
-        )
+        large = parameter_files.with_parameters(large, options.weights).eval()
+        name = f"ResNet-50, {options.weights.stem}"
     rows = []
     for method, chosen in METHODS.items():
         started = time.process_time()
