@@ -23,7 +23,6 @@ from paramtrans.networks.steps import Step, cheapest
 from paramtrans.networks.translate import translate
 from paramtrans.networks.unit_chain import unit_chain
 from paramtrans.networks.widths import Chosen, Rounded, largest, saved
-from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
 
 
@@ -87,7 +86,9 @@ class Allotment(Rounded):
         if len(budgets) != 1:
             raise SpecMismatch("an allotment keeps one budget: of parameters, of flops, or of milliseconds")
         [(what, budget)] = budgets.items()
-        [translator] = unit_chain([(self.translator, self.options)], self.registry or components())
+        if self.registry is None:
+            raise SpecMismatch("Allotment: says where its translator is known (`registry`), or is given to translate")
+        [translator] = unit_chain([(self.translator, self.options)], self.registry)
         return allot(case, translator, budget, what, self.shares, self.rounding)
 
     def _steps(self, network: nn.Module, block: NetworkBlock, batches: list[Inputs]) -> list[Step]:

@@ -12,14 +12,16 @@ from paramtrans.networks.losses import Losses, Share
 from paramtrans.networks.narrowing import NarrowedGroup
 from paramtrans.networks.replacing import ReplacedPart
 from paramtrans.plugins.manager import components
+from paramtrans.plugins.registry import Registry
 
 
-def made_of(network: nn.Module) -> list[dict[str, Any]]:
+def made_of(network: nn.Module, registry: Registry | None = None) -> list[dict[str, Any]]:
     """What is said of each block of a translated network."""
-    return [described(block) for block in getattr(network, ATTRIBUTE, ())]
+    registry = registry or components()
+    return [described(block, registry) for block in getattr(network, ATTRIBUTE, ())]
 
 
-def described(block: Replaced | NarrowedGroup | ReplacedPart) -> dict[str, Any]:
+def described(block: Replaced | NarrowedGroup | ReplacedPart, registry: Registry) -> dict[str, Any]:
     """What is said of a translated block; of adapters, hidden units and parameters before and after."""
     if isinstance(block, ReplacedPart):
         return {
@@ -39,7 +41,7 @@ def described(block: Replaced | NarrowedGroup | ReplacedPart) -> dict[str, Any]:
             "feature_error": block.feature_error,
         }
     sides = ((block.kind, block.source), (block.target_kind, block.target))
-    specs = [components().create("block_adapter", kind, **options).spec for kind, options in sides]
+    specs = [registry.create("block_adapter", kind, **options).spec for kind, options in sides]
     return {
         "path": block.path,
         "adapters": [kind for kind, _ in sides],

@@ -58,7 +58,7 @@ def save_stock(
         made = Path(beside) / "made"
         made.mkdir()
         source.save(network, name, made, partial(_outputs, inputs=first_examples(inputs, 2)))
-        card = model_card.page(source.origin(network, name), made_of(network), losses, translators)
+        card = model_card.page(source.origin(network, name), made_of(network, registry), losses, translators)
         files.write_bytes(made / model_card.PAGE, card.encode("utf-8", errors="replace"))
         with boundary.in_words(f"{folder}: cannot be written", "choose another place"):
             if folder.exists():

@@ -33,7 +33,7 @@ class LinearAttention(AttentionTarget):
     options: LinearAttentionOptions
     trials: ClassVar[Trials] = (
         {"heads": 3, "width": 2},
-        {"heads": 2, "width": 3, "window": 1, "bias": False, "skip": "none"},
+        {"heads": 2, "width": 3, "bias": False, "skip": "none"},
         {"heads": 2, "width": 2, "closing": 1e-6},
     )
 
