@@ -83,7 +83,7 @@ def trials(cls: Any, kind: str, given: Mapping[str, Any] | None = None) -> list[
 
 
 def randomised(adapter: BlockAdapter, count: int = MODELS, seed: int = 0) -> Params:
-    """Blocks far from their defaults: normalisation, statistics too, and whatever else begins as a constant."""
+    """Blocks far from their defaults: normalisation, statistics too, and whatever else begins alike."""
     return copied(_randomised(adapter, count, seed))
 
 
@@ -95,9 +95,15 @@ def _randomised(adapter: BlockAdapter, count: int, seed: int) -> Params:
         if tensor.kind.startswith("norm"):
             noise = torch.rand(params[tensor.name].shape, generator=generator)
             params[tensor.name] = noise + 0.5 if tensor.kind in ("norm_weight", "norm_variance") else noise - 0.5
-        elif (params[tensor.name] == params[tensor.name].flatten()[0]).all():
+        elif _begins_alike(params[tensor.name]):
             params[tensor.name] = params[tensor.name] + torch.rand(params[tensor.name].shape, generator=generator) - 0.5
     return params
+
+
+def _begins_alike(tensor: Tensor) -> bool:
+    """Whether a tensor `[models, ...]` does not depend on the seed: constants, and identities."""
+    constant = bool((tensor == tensor.flatten()[0]).all())
+    return constant or (len(tensor) > 1 and bool((tensor == tensor[:1]).all()))
 
 
 def features(count: int = MODELS, channels: int = CHANNELS, size: tuple[int, int] = (6, 5)) -> Tensor:
