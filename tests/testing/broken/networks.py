@@ -88,6 +88,13 @@ class ChangesTheNetwork(SoundRule):
         return super().__call__(network, blocks, batches)
 
 
+class MoreUnits(SoundRule):
+    breaks = "gives_numbers_of_units"
+
+    def of_groups(self, case: Any) -> Any:
+        return {group: len(group) + 1 for group in case.groups}
+
+
 def announced(base: type) -> list[Component]:
     classes = [value for value in globals().values() if isinstance(value, type) and value.__module__ == __name__]
     return [

@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any, ClassVar
 
 import torch
+from paramtrans_refit.without import Prune
 from torch import Tensor, nn
 
-from paramtrans import Component, LearnedTranslator, TokenTranslator, hookimpl
+from paramtrans import BaseOptions, Component, LearnedTranslator, TokenTranslator, hookimpl
+from paramtrans.api.units import UnitCase, UnitPiece
 from paramtrans.errors import SpecMismatch
 from paramtrans.ops.tokens import TokenLayout
 from paramtrans.translators.base import TokenOptions
@@ -264,6 +267,38 @@ class NoWriter(Sound):
 
     def build(self, source: tuple[int, int], target: tuple[int, int]) -> nn.Module:
         return nn.Flatten(1)
+
+
+class OutOfOrder(Prune):
+    """Keeps the right units, the last first."""
+
+    breaks = "chooses_units"
+
+    @classmethod
+    def keep(cls, options: BaseOptions, case: UnitCase) -> Tensor:
+        return super().keep(options, case).flip(0)
+
+
+class OthersEachTime(Prune):
+    """Keeps other units whenever it is asked."""
+
+    breaks = "translates_any_network"
+    asked = count()
+
+    @classmethod
+    def keep(cls, options: BaseOptions, case: UnitCase) -> Tensor:
+        return ((torch.arange(case.count) + next(cls.asked)) % len(case)).sort().values
+
+
+class OtherShapes(Prune):
+    """Writes something else than what stands there."""
+
+    breaks = "goes_on_from_units"
+    keeps_units, adjusts_units = False, True
+
+    @classmethod
+    def adjust(cls, options: BaseOptions, piece: UnitPiece) -> dict[str, Tensor]:
+        return {name: tensor.flatten() for name, tensor in piece.params.items()}
 
 
 @hookimpl
