@@ -128,7 +128,7 @@ def test_noise_has_the_given_deviation() -> None:
     assert abs((noisy - 1).std().item() - 0.2) < 0.005 and abs((noisy - 1).mean().item()) < 0.005
 
 
-@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("name", [name for name in BLOCKS if block(name).spec.symmetries])
 def test_an_orbit_has_other_parameters_and_the_same_function(name: str) -> None:
     adapter = block(name)
     params = randomised(adapter)
@@ -146,8 +146,9 @@ def test_the_functional_objective_is_zero_where_the_prediction_is_the_source(nam
     adapter = block(name)
     objective = REGISTRY.create("objective", "functional", runner(adapter, adapter), **options)
     given = hosts(adapter, None)
-    assert objective(dict(given.source), batch(given)).abs() < 1e-6
-    assert objective(randomised(adapter, MODELS, 77), batch(given)) > 1e-5
+    at_the_source = objective(dict(given.source), batch(given)).abs()
+    assert at_the_source < 1e-6
+    assert objective(randomised(adapter, MODELS, 77), batch(given)) > 1e-6 + 10 * at_the_source
 
 
 def test_the_functional_objective_is_blind_to_symmetries() -> None:

@@ -73,7 +73,7 @@ def test_methods_are_resolved_with_their_defaults(registry) -> None:
     valid = config.validate(changed(METHODS), registry)
     first, second = valid.evaluation.methods
     assert first.translator.options["steps"] == 300 and first.probes.options["count"] == 8
-    assert second.translator is None and second.then[0].options["lr"] == 0.02
+    assert second.translator is None and second.then[0].options["lr"] is None
     assert config.validate(valid.model_dump(mode="json"), registry) == valid
 
 

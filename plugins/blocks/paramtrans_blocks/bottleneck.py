@@ -27,7 +27,12 @@ class Bottleneck(ChainTarget):
 
     Options: ClassVar[type[BlockOptions]] = BottleneckOptions
     options: BottleneckOptions
-    trials: ClassVar[Trials] = ({}, {"hidden": [3, 2], "kernel": 5}, {"hidden": [2, 2], "skip": "none", "final": None})
+    trials: ClassVar[Trials] = (
+        {"hidden": [8, 6]},
+        {},
+        {"hidden": [3, 2], "kernel": 5},
+        {"hidden": [2, 2], "skip": "none", "final": None},
+    )
 
     def widths(self) -> tuple[int, ...]:
         return self.options.hidden or (max(1, self.out // 2),) * 2

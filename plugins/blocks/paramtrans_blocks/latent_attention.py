@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -9,8 +10,9 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from paramtrans.api.adapter import BlockOptions
+from paramtrans.api.adapter import BlockAdapter, BlockOptions
 from paramtrans.api.options import Trials
+from paramtrans.api.specs import SymmetryGroup, SymmetryMember
 from paramtrans.api.stacking import Params
 from paramtrans_blocks.attention_target import (
     AttentionTarget,
@@ -50,6 +52,17 @@ class LatentAttention(AttentionTarget):
 
     def module(self) -> AttentionTargetModule:
         return LatentAttentionModule(self.options, self.rank)
+
+    def symmetries(self) -> tuple[SymmetryGroup, ...]:
+        """Whole heads."""
+        layers = ("query", "key", "value")
+        members = [SymmetryMember(f"{layer}.weight", 0) for layer in layers]
+        members += [SymmetryMember(f"{layer}.bias", 0) for layer in layers if self.options.bias]
+        members.append(SymmetryMember("out.weight", 1))
+        return (SymmetryGroup("heads", self.options.heads, tuple(members), width=self.options.width),)
+
+    def with_sizes(self, sizes: Mapping[str, int]) -> BlockAdapter:
+        return type(self)(self.options.model_copy(update={"heads": sizes.get("heads", self.options.heads)}))
 
     def from_heads(self, params: Params, heads: Heads) -> Params:
         key, value = (params[f"{name}.weight"][0] for name in ("key", "value"))

@@ -26,7 +26,8 @@ class LowRank(Translator):
         read = {tensor.name: tensor for tensor in source.reading.tensors}
         wanted: dict[str, tuple[int, ...]] = {}
         shapes = {tensor.name: tensor.shape for tensor in target.spec.tensors}
-        self.layers = [n.removesuffix(".weight") for n, t in read.items() if t.kind is TensorKind.WEIGHT]
+        weights = [name for name, tensor in read.items() if tensor.kind is TensorKind.WEIGHT]
+        self.layers = [name.removesuffix(".weight") for name in weights if name.endswith(".weight")]
         """The source's convolutions."""
         for number, layer in enumerate(self.layers, 1):
             out, *rest = read[f"{layer}.weight"].shape
@@ -35,7 +36,12 @@ class LowRank(Translator):
             wanted |= {f"{thin}.weight": (rank, *rest), f"{wide}.weight": (out, rank, *(1 for _ in rest[1:]))}
             if f"{wide}.bias" in shapes:
                 wanted[f"{wide}.bias"] = (out,)
-        if wanted != shapes or any(tensor.kind not in (TensorKind.WEIGHT, TensorKind.BIAS) for tensor in read.values()):
+        others = len(weights) > len(self.layers)  # weights that are no layer's
+        if (
+            others
+            or wanted != shapes
+            or any(tensor.kind not in (TensorKind.WEIGHT, TensorKind.BIAS) for tensor in read.values())
+        ):
             raise SpecMismatch(
                 "writes low_rank targets of the source's own sizes, and reads sources without normalisation (set "
                 "source.read to folded)"
