@@ -5,20 +5,18 @@ All in double precision; their size does not grow with the number of examples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import unfold
 
 from paramtrans.errors import SpecMismatch
+from paramtrans.ops.rows import rows
 
 View: TypeAlias = "Callable[[GramMatrices], GramMatrices]"
 
-VALUES_AT_ONCE = 2**23
-"""Values of one piece of the equations: 64 MiB in double precision."""
 ROWS_AT_ONCE = 4096
 """Rows whose products are added up in single precision."""
 RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e2)
@@ -26,8 +24,6 @@ RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e2)
 ALONE = 10.0
 """Ridge for each value that is read for each row, where one example alone leaves nothing to choose it on: neighbouring
 rows say nearly the same."""
-LEAST_TO_AGREE = 8
-"""Examples of which two halves can be said to agree."""
 MANY_VALUES = 1024
 """Values read from which on every other ridge is tried alone."""
 OUTPUTS_TRIED = 64
@@ -173,25 +169,6 @@ class GramMatrices:
         return start + torch.cholesky_solve(self.cross - self.gram @ start, factor(self.gram, pull))
 
 
-def contributions(gram: Tensor, weights: Tensor) -> Tensor:
-    """A Gram matrix of values, each times the norm of the reader's weights `[models, values, outputs]` for it."""
-    norms: Tensor = weights.to(gram).norm(dim=2)
-    return gram * norms[:, :, None] * norms[:, None, :]
-
-
-def disagreement(view: View, halves: Halves, weights: Tensor, examples: int) -> Tensor | None:
-    """Squared difference of what two halves of the examples say of contributions: `[models]`; None of fewer than eight.
-
-    Its expectation is the variance of their sum, however rows inside an example depend on each other. Of few examples
-    in each half, whose means are taken out, it says too little.
-    """
-    if not halves.two or examples < LEAST_TO_AGREE:
-        return None
-    one, other = (view(half).gram for half in halves.halves)
-    doubt: Tensor = contributions(one - other, weights).square().sum((1, 2))
-    return doubt
-
-
 def factor(gram: Tensor, pull: Tensor) -> Tensor:
     """Cholesky factor of a Gram matrix, more of the ridge where rounding needs it.
 
@@ -298,29 +275,3 @@ class Halves:
             self._halves[half] += matrices
         else:
             self._halves.append(matrices)
-
-
-def rows(layer: nn.Module, entered: Tensor, wanted: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """What each output of a layer reads and should be, in pieces.
-
-    Values run unit by unit: a convolution reads its whole kernel of one unit, then of the next.
-
-    Args:
-        layer: A Linear, or a convolution of one group with padding in numbers.
-        entered: What enters it, `[models, n, ...]`.
-        wanted: What should leave it, of that shape.
-
-    Yields:
-        `[models, rows, values]` and `[models, rows, outputs]`.
-    """
-    if isinstance(layer, nn.Linear):
-        yield entered.flatten(1, -2), wanted.flatten(1, -2)
-        return
-    assert isinstance(layer, nn.Conv2d)
-    kernel, padding = layer.kernel_size, layer.padding
-    assert isinstance(padding, tuple)
-    values = len(entered) * kernel[0] * kernel[1] * entered.shape[2] * wanted[0, 0, 0].numel()
-    at_once = max(1, VALUES_AT_ONCE // values)
-    for entering, leaving in zip(entered.split(at_once, dim=1), wanted.split(at_once, dim=1), strict=True):
-        patches = unfold(entering.flatten(0, 1), kernel, layer.dilation, padding, layer.stride)
-        yield patches.mT.reshape(len(entered), -1, patches.shape[1]), leaving.flatten(3).mT.flatten(1, 2)

@@ -15,7 +15,8 @@ from paramtrans.networks.graph.proof import named_tensors
 from paramtrans.networks.graph.readers import ReaderLayer
 from paramtrans.networks.graph.summed import summed
 from paramtrans.networks.lockstep import Lockstep
-from paramtrans.ops.least_squares import GramMatrices, Halves, View, disagreement
+from paramtrans.ops.agreement import disagreement
+from paramtrans.ops.least_squares import GramMatrices, Halves, View
 
 Choose = Callable[[NamedGroup, UnitCase], Tensor | None]
 """Which units of a group stay; None for one that stays as it is."""

@@ -7,7 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from paramtrans.ops.least_squares import GramMatrices, contributions
+from paramtrans.ops.agreement import contributions
+from paramtrans.ops.least_squares import GramMatrices
 
 
 def shrunk(matrices: GramMatrices, weights: Tensor, strengths: Tensor, doubt: Tensor | None) -> GramMatrices:

@@ -22,7 +22,8 @@ from paramtrans.api.stacking import Params
 from paramtrans.api.translator import Translator
 from paramtrans.api.units import Reading, UnitCase
 from paramtrans.errors import SpecMismatch
-from paramtrans.ops.least_squares import GramMatrices, disagreement
+from paramtrans.ops.agreement import disagreement
+from paramtrans.ops.least_squares import GramMatrices
 from paramtrans.ops.readout import Readout
 from paramtrans.ops.symmetry import values_of
 from paramtrans_refit.choose import by_contribution, by_elimination, reduced

@@ -20,7 +20,9 @@ from paramtrans.api.modules import initial
 from paramtrans.api.stacking import Params
 from paramtrans.backends.vmap import block_stacked
 from paramtrans.errors import SpecMismatch
-from paramtrans.ops.least_squares import GramMatrices, Halves, disagreement, rows
+from paramtrans.ops.agreement import disagreement
+from paramtrans.ops.least_squares import GramMatrices, Halves
+from paramtrans.ops.rows import rows
 
 REGISTRY = components()
 CHANNELS = 4
