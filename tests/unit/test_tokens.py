@@ -27,6 +27,13 @@ BLOCKS: list[tuple[str, dict[str, Any]]] = [
     ("linear_chain", {"channels": 4, "hidden": [5]}),
     ("heads", {"channels": 4, "heads": 2, "width": 3}),
     ("low_rank", {"channels": 6, "rank": 2}),
+    ("depthwise_separable", {"channels": 6}),
+    ("bottleneck", {"channels": 6, "hidden": [3, 2]}),
+    ("grouped_query", {"channels": 6, "heads": 4, "width": 2}),
+    ("latent_attention", {"channels": 6, "heads": 3, "width": 2}),
+    ("linear_attention", {"channels": 6, "heads": 3, "width": 2, "window": 1}),
+    ("gated_mlp", {"channels": 6, "hidden": 4}),
+    ("low_rank_linear", {"channels": 6, "rank": 2}),
 ]
 
 
