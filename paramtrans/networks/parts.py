@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -210,8 +210,3 @@ def passing(network: nn.Module, path: str, batches: Iterable[Inputs]) -> tuple[S
                 continue
             raise SpecMismatch(f"{path} is not reached by every calibration batch, so it cannot be replaced")
     return entered, left
-
-
-def entering_part(network: nn.Module, path: str, batches: Iterable[Inputs]) -> Iterator[Tensor]:
-    """What enters a part for each batch."""
-    yield from passing(network, path, batches)[0]

@@ -18,11 +18,11 @@ from paramtrans.api.modules import initial
 from paramtrans.api.options import BaseOptions, validate
 from paramtrans.errors import ConfigError, SpecMismatch
 from paramtrans.evaluation.costs import parameters
-from paramtrans.networks.activations import Inputs, Spool, call, pick_examples
+from paramtrans.networks.activations import Inputs, call, pick_examples
 from paramtrans.networks.architectures import named_options
 from paramtrans.networks.examples import Examples
 from paramtrans.networks.fitting import Fitted, Fitting, fit
-from paramtrans.networks.parts import NetworkPart, entering_part, find_parts, passing
+from paramtrans.networks.parts import NetworkPart, find_parts, passing
 from paramtrans.networks.widths import largest
 from paramtrans.plugins.registry import Registry
 from paramtrans.utils import seeds
@@ -75,7 +75,7 @@ class ReplacedPart:
 
 
 @dataclass(frozen=True)
-class Replaced:
+class ReplacedNetwork:
     """A network with other blocks, and what is to be said of it."""
 
     network: nn.Module
@@ -96,7 +96,7 @@ def replace_parts(
     batches: Iterable[Inputs],
     seed: int,
     reporter: Reporter,
-) -> Replaced:
+) -> ReplacedNetwork:
     """A copy of `network`, which is in eval mode, with parts of it replaced by blocks of other architectures.
 
     Args:
@@ -143,7 +143,7 @@ def replace_parts(
         with reporter.stage("finishing on the network's outputs", 1) as stage:
             finished = _finish(blocks, (network, small), examples, settled, seed)
             stage.advance(note="")
-    return Replaced(small, tuple(replaced), refused, finished)
+    return ReplacedNetwork(small, tuple(replaced), refused, finished)
 
 
 def target_for(part: NetworkPart, text: str, ratio: float | None, registry: Registry) -> BlockAdapter:
@@ -211,9 +211,7 @@ def _match(
     """Fit a block, given what reaches it in the second network, to what left the part in the first."""
     original, small = networks
     _, left = passing(original, path, examples.batches)
-    reached = Spool()
-    for features in entering_part(small, path, examples.batches):
-        reached.add(features)
+    reached, _ = passing(small, path, examples.batches)
     return fit(
         list(block.parameters()),
         _FeatureLoss(block, list(reached), list(left)),

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
-import torch
 from pydantic import PositiveInt, field_validator
 from torch import Tensor, nn
 
@@ -17,6 +16,7 @@ from paramtrans.api.stacking import Params
 from paramtrans.errors import SpecMismatch
 from paramtrans_blocks.basic import BasicBlock, odd
 from paramtrans_blocks.conv_chain import ConvChain, ConvChainModule, ConvChainOptions, Step
+from paramtrans_blocks.folding import fold
 
 
 class ChainTargetOptions(BlockOptions):
@@ -141,8 +141,8 @@ def _folded(params: Params, number: int, step: Step) -> tuple[Tensor, Tensor | N
     bias = params[f"conv{number}.bias"][0] if step.bias else None
     if step.norm is None:
         return weight, bias
-    scale, shift, mean, variance = (
-        params[f"bn{number}.{name}"][0] for name in ("weight", "bias", "running_mean", "running_var")
-    )
-    gain = scale * torch.rsqrt(variance + step.norm)
-    return weight * gain[:, None, None, None], shift + gain * ((0 if bias is None else bias) - mean)
+    norm = {name: params[f"bn{number}.{name}"] for name in ("weight", "bias", "running_mean", "running_var")}
+    if bias is not None:
+        norm["running_mean"] = norm["running_mean"] - bias
+    folded, shift = fold(weight[None], norm, step.norm)
+    return folded[0], shift[0]

@@ -11,11 +11,11 @@ EPS = 1e-5
 """PyTorch's default for BatchNorm, which the adapters here keep."""
 
 
-def fold(weight: Tensor, norm: Params) -> tuple[Tensor, Tensor]:
+def fold(weight: Tensor, norm: Params, eps: float = EPS) -> tuple[Tensor, Tensor]:
     """The convolution that equals convolution, then BatchNorm in eval mode.
 
     `weight` is `[models, out, in, *kernel]`; `norm` holds `weight`, `bias`, `running_mean` and `running_var`, each
     `[models, out]`. Returns weight and bias, `[models, out, in, *kernel]` and `[models, out]`.
     """
-    gain = norm["weight"] / torch.sqrt(norm["running_var"] + EPS)
+    gain = norm["weight"] / torch.sqrt(norm["running_var"] + eps)
     return weight * gain[..., None, None, None], norm["bias"] - norm["running_mean"] * gain
