@@ -123,7 +123,7 @@ if __name__ == "__main__":
     context = multiprocessing.get_context("spawn")
     shares = context.SimpleQueue()
     shares.put([])
-    pool = ProcessPoolExecutor(1, context, _begin, (shares, context.Queue()))
+    pool = ProcessPoolExecutor(1, context, _begin, (shares, context.Queue(), context.Event()))
     print(pool.submit(os.getpid).result(), flush=True)
     time.sleep(120)
 """

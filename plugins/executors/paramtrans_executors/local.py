@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.queues import Queue, SimpleQueue
+from multiprocessing.synchronize import Event
 from typing import ClassVar
 
 import torch
@@ -55,13 +56,14 @@ def _spread(jobs: Sequence[Job], progress: Callable[[int], None], processes: int
     try:
         shares: SimpleQueue[list[int]] = context.SimpleQueue()
         steps: Queue[int] = context.Queue()
+        began = context.Event()
     except OSError as error:
         why = f"{error.strerror or error}; is there a /dev/shm?"
         raise TrainingError(f"executor: no several processes here ({why}); set executor.processes to 1") from error
     for share in _shares(processes):
         shares.put(share)
     others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(processes, context, _begin, (shares, steps))
+    pool = ProcessPoolExecutor(processes, context, _begin, (shares, steps, began))
     try:
         pending = {pool.submit(_do, job) for job in jobs}
         while pending:
@@ -70,7 +72,7 @@ def _spread(jobs: Sequence[Job], progress: Callable[[int], None], processes: int
                 future.result()
             _report(steps, progress)
     except BrokenProcessPool as error:
-        if not shares.empty():  # some never began
+        if not began.is_set():  # the script that each of them imports anew has ended them all
             raise TrainingError(
                 "executor: a process could not begin; a script that starts a run does so below "
                 '`if __name__ == "__main__":`, or sets executor.processes to 1'
@@ -99,9 +101,10 @@ def _shares(processes: int) -> list[list[int]]:
 _steps: Queue[int] | None = None
 
 
-def _begin(shares: SimpleQueue[list[int]], steps: Queue[int]) -> None:
+def _begin(shares: SimpleQueue[list[int]], steps: Queue[int], began: Event) -> None:
     """In a new process: take a share of the cores, and leave interrupts to the process that started this one."""
     global _steps
+    began.set()
     _steps = steps
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
