@@ -64,7 +64,7 @@ PLUGIN = (
 def layers() -> list[list[str]]:
     """The packages of the core by layer, the highest first: each imports only from layers below its own."""
     contracts = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
-    [names] = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
+    [names] = [contract["layers"] for contract in contracts if contract.get("containers") == ["paramtrans"]]
     return [[name.strip() for name in layer.split("|")] for layer in names]
 
 

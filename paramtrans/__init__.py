@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from paramtrans.api.translator import Translator
     from paramtrans.config.schema import Config
     from paramtrans.errors import ParamtransError, SpecMismatch, StopRun
-    from paramtrans.networks.exporting import save_exported, save_onnx
     from paramtrans.networks.files import load_translated, save_translated
-    from paramtrans.networks.host_network import HostNetwork
-    from paramtrans.networks.synthetic_inputs import draw_probes
+    from paramtrans.networks.loading.host_network import HostNetwork
+    from paramtrans.networks.loading.synthetic_inputs import draw_probes
+    from paramtrans.networks.results.exporting import save_exported, save_onnx
     from paramtrans.networks.translate import translate
     from paramtrans.plugins.hookspecs import hookimpl
     from paramtrans.plugins.manager import components
@@ -85,10 +85,10 @@ _MODULES = {
     "api.translator": ["Translator"],
     "config.schema": ["Config"],
     "errors": ["ParamtransError", "SpecMismatch", "StopRun"],
-    "networks.exporting": ["save_exported", "save_onnx"],
+    "networks.results.exporting": ["save_exported", "save_onnx"],
     "networks.files": ["load_translated", "save_translated"],
-    "networks.host_network": ["HostNetwork"],
-    "networks.synthetic_inputs": ["draw_probes"],
+    "networks.loading.host_network": ["HostNetwork"],
+    "networks.loading.synthetic_inputs": ["draw_probes"],
     "networks.translate": ["translate"],
     "plugins.hookspecs": ["hookimpl"],
     "plugins.manager": ["components"],

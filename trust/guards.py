@@ -266,7 +266,7 @@ def _unpinned() -> None:
 
 
 def _unread() -> None:
-    from paramtrans.networks import parameter_files
+    from paramtrans.networks.loading import parameter_files
     from paramtrans.storage import cache, outside
 
     parameter_files.read_parameters = lambda path: __import__("torch").load(path, weights_only=True)

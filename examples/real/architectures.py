@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import paramtrans
-from paramtrans.networks.blocks import costs
+from paramtrans.networks.blocks.finding import costs
 
 STAGES: dict[str, Mapping[str, Any]] = {
     "start": {"steps": 0},

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
 import paramtrans
-from paramtrans.networks.blocks import costs
+from paramtrans.networks.blocks.finding import costs
 
 MODEL, SIZES, BATCH, SHAPE = "ResNet-8 on FashionMNIST", (64, 512), 64, (1, 28, 28)
 METHODS = CALIBRATED | matched(BATCH)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 import paramtrans
-from paramtrans.networks.blocks import costs
+from paramtrans.networks.blocks.finding import costs
 from paramtrans.utils.progress import ConsoleReporter
 
 CALIBRATION, TEST, LONGEST, BATCH = 1500, 500, 48, 50

@@ -20,8 +20,8 @@ from torch.nn.functional import interpolate
 from torchvision.models import resnet50
 
 import paramtrans
-from paramtrans.networks import parameter_files
-from paramtrans.networks.blocks import costs
+from paramtrans.networks.blocks.finding import costs
+from paramtrans.networks.loading import parameter_files
 from paramtrans.utils.progress import ConsoleReporter
 
 MODEL, IMAGES, BATCH, SIDE = "ResNet-50, random weights", 64, 16, 224

@@ -17,7 +17,7 @@ from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, read_n
 from paramtrans.errors import ConfigError
 
 if TYPE_CHECKING:
-    from paramtrans.networks.exploring import Point
+    from paramtrans.networks.results.exploring import Point
 
 HEADS = ("ratio", "parameters", "size", "latency", "agreement")
 
@@ -64,8 +64,8 @@ def explore(
     """
     from rich.console import Console
 
-    from paramtrans.networks import exploring
-    from paramtrans.networks.measuring import measure_losses
+    from paramtrans.networks.results import exploring
+    from paramtrans.networks.results.measuring import measure_losses
     from paramtrans.networks.translate import translate
     from paramtrans.storage import files, outputs
     from paramtrans.utils.progress import ConsoleReporter, Reporter
@@ -159,7 +159,7 @@ def _page(
     """The table and the curve, as a page that is complete in itself."""
     from markupsafe import Markup
 
-    from paramtrans.networks.translation_page import rendered
+    from paramtrans.networks.results.translation_page import rendered
     from paramtrans.report import figures, translation_figures
 
     shown = [{"size": 100 * p.size, "loss": v} for p, v in zip(points, values, strict=True)]

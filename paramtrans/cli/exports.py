@@ -39,7 +39,7 @@ def check(
 
 def made(network: Any, batch: Any, onnx: Path | None, export: Path | None) -> dict[Path, bytes]:
     """The content of each file; raises where there is none, so that nothing is written then."""
-    from paramtrans.networks import exporting
+    from paramtrans.networks.results import exporting
 
     contents = {}
     if onnx is not None:
@@ -51,9 +51,10 @@ def made(network: Any, batch: Any, onnx: Path | None, export: Path | None) -> di
 
 def page(network: Any, small: Any, batches: list[Any], losses: Any, architecture: str, facts: dict[str, str]) -> bytes:
     """The page of a translation; `facts` say how it was made."""
-    from paramtrans.networks import architectures, translation_page
-    from paramtrans.networks.described import made_of
-    from paramtrans.networks.samples import samples
+    from paramtrans.networks.loading import architectures
+    from paramtrans.networks.results import translation_page
+    from paramtrans.networks.results.described import made_of
+    from paramtrans.networks.results.samples import samples
     from paramtrans.plugins.manager import components
 
     registry = components()

@@ -28,7 +28,7 @@ SHAPE = click.option("--input", "shape", metavar="3,224,224", help="With --probe
 
 def read(data: Path | None, network: Any, architecture: str, drawn: tuple[int | None, int | None, int]) -> list[Any]:
     """Calibration inputs in batches, none without DATA; `drawn`: --examples, --length and --seed."""
-    from paramtrans.networks.calibration import Drawing, read_inputs
+    from paramtrans.networks.loading.calibration import Drawing, read_inputs
 
     if data is not None:
         return read_inputs(data, network, architecture, Drawing(*drawn))
@@ -51,7 +51,7 @@ def shape_of_made_up(probes: str | None, shape: str | None, data: Path | None) -
 
 def drawn(network: Any, probes: str, shape: tuple[int, ...], options: dict[str, Any]) -> list[Any]:
     """Made-up inputs in batches."""
-    from paramtrans.networks.calibration import BATCH
-    from paramtrans.networks.synthetic_inputs import draw_probes
+    from paramtrans.networks.loading.calibration import BATCH
+    from paramtrans.networks.loading.synthetic_inputs import draw_probes
 
     return list(draw_probes(network, shape, probes, **options).split(BATCH))

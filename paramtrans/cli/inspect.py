@@ -15,7 +15,7 @@ from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, read_n
 from paramtrans.errors import ConfigError, ParamtransError, PluginLoadError
 
 if TYPE_CHECKING:
-    from paramtrans.networks.blocks import NetworkBlock
+    from paramtrans.networks.blocks.finding import NetworkBlock
     from paramtrans.plugins.registry import Registry
 
 
@@ -55,9 +55,9 @@ def inspect(
     With --to, parts are listed that could become blocks of another architecture, and what these would cost there.
     """
     from paramtrans.evaluation.costs import parameters
-    from paramtrans.networks.blocks import find_blocks
-    from paramtrans.networks.factories import trained_for
-    from paramtrans.networks.host_network import HostNetwork
+    from paramtrans.networks.blocks.factories import trained_for
+    from paramtrans.networks.blocks.finding import find_blocks
+    from paramtrans.networks.loading.host_network import HostNetwork
     from paramtrans.plugins.manager import components
 
     registry = components()
@@ -107,7 +107,7 @@ def _tell_units(seen: dict[str, Any], as_json: bool) -> None:
 
 def _blocks(network: Any, pattern: str, registry: Registry, batches: list[Any]) -> list[dict[str, Any]]:
     """Blocks that adapters recognise by their layers, held to what these say where there are inputs."""
-    from paramtrans.networks.blocks import find_blocks, survey
+    from paramtrans.networks.blocks.finding import find_blocks, survey
 
     found = find_blocks(network, registry, pattern)
     refused = dict(survey(network, found, batches[0]).refused) if batches else {}

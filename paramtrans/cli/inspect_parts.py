@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def show_parts(network: Any, target: str, pattern: str, batches: list[Any], registry: Registry, as_json: bool) -> None:
     """Print the parts; raises `ConfigError` where there are no inputs to see features of."""
-    from paramtrans.networks.part_fits import part_fits
+    from paramtrans.networks.parts.fits import part_fits
 
     if not batches:
         raise ConfigError(["--to: takes --calibrate DATA, as parts are found by the features that pass them"])

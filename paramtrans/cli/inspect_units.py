@@ -18,11 +18,11 @@ REASONS = 6
 def groups_of(network: Any, pattern: str, batches: list[Any]) -> dict[str, Any]:
     """Groups of units with what they tie together, and the parameters that stay by reason."""
     from paramtrans.evaluation.costs import parameters
-    from paramtrans.networks.activations import first_examples, length
-    from paramtrans.networks.blocks import matches
+    from paramtrans.networks.blocks.finding import matches
+    from paramtrans.networks.forward.activations import first_examples, length
     from paramtrans.networks.graph.groups import analyse, prove_groups
     from paramtrans.networks.graph.inventory import STREAM, operations_of, staying
-    from paramtrans.networks.narrowing import example_arguments
+    from paramtrans.networks.units.narrowing import example_arguments
 
     analysis = analyse(network, example_arguments(batches[0]))
     groups = [group for group in analysis.groups if not group.inner and matches(group.path, pattern)]
@@ -74,7 +74,7 @@ def show_groups(seen: dict[str, Any]) -> None:
 
 def translators_of(registry: Registry) -> dict[str, list[str]]:
     """Translators that choose units, and those that go on from them."""
-    from paramtrans.networks.unit_chain import unit_translators
+    from paramtrans.networks.units.chain import unit_translators
 
     choosing, going_on = unit_translators(registry)
     return {"translators": choosing, "then": going_on}

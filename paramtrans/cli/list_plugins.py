@@ -91,7 +91,7 @@ def _summary(row: dict[str, Any]) -> str:
 
 def _trained(name: str) -> str:
     """What a pretrained translator translates, and what it was measured at."""
-    from paramtrans.networks.factories import named
+    from paramtrans.networks.blocks.factories import named
     from paramtrans.report.html import headline
     from paramtrans.translators import card
     from paramtrans.translators.saving import find_translator, load_translator

@@ -30,7 +30,7 @@ LABELS = "labels"
 
 def read_labelled(path: Path) -> list[tuple[Any, Any]]:
     """Inputs and labels in batches; raises `DataError` where the file is not what it should be."""
-    from paramtrans.networks.calibration import read_inputs
+    from paramtrans.networks.loading.calibration import read_inputs
 
     if path.suffix != ".safetensors":
         raise DataError(f"{path}: labelled inputs are .safetensors, with a tensor `{LABELS}` beside the inputs")
@@ -45,7 +45,7 @@ def read_labelled(path: Path) -> list[tuple[Any, Any]]:
 
 def tell_losses(losses: Losses) -> None:
     """Costs and measures before and after, as columns; what errors are of."""
-    from paramtrans.networks.described import cost_rows, sentences
+    from paramtrans.networks.results.described import cost_rows, sentences
 
     columns("<>>>", ("", "before", "after", ""), *cost_rows(losses))
     for sentence in sentences(losses):

@@ -22,7 +22,7 @@ BLOCKS = click.option("--blocks", default="*", metavar="PATTERN", help="Paths of
 
 def read_network(model: Path, architecture: str) -> Any:
     """A user's network in eval mode, with the parameters of a file; raises where they do not fit."""
-    from paramtrans.networks import architectures, parameter_files
+    from paramtrans.networks.loading import architectures, parameter_files
 
     return parameter_files.with_parameters(architectures.build(architecture), model).eval()
 

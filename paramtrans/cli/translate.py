@@ -91,11 +91,11 @@ def translate(
     """Translate the blocks of a network to smaller ones; write its parameters, and beside them how to rebuild it."""
     from rich.console import Console
 
-    from paramtrans.networks.architectures import factory_file
-    from paramtrans.networks.described import changes, error, made_of
     from paramtrans.networks.files import save_translated
-    from paramtrans.networks.measuring import measure_losses
-    from paramtrans.networks.stock import save_stock
+    from paramtrans.networks.loading.architectures import factory_file
+    from paramtrans.networks.results.described import changes, error, made_of
+    from paramtrans.networks.results.measuring import measure_losses
+    from paramtrans.networks.results.stock import save_stock
     from paramtrans.networks.translate import translate as translate_network
     from paramtrans.storage import files, outputs, sealed_params
     from paramtrans.utils.progress import ConsoleReporter, Reporter
@@ -190,7 +190,7 @@ def _tell_what_is_left(made: list[dict[str, Any]], parameters: int, budget: int 
 
 def _promised(translator: str | Path) -> str | None:
     """What the card of a trained translator says that it was measured at."""
-    from paramtrans.networks import factories
+    from paramtrans.networks.blocks import factories
     from paramtrans.plugins.manager import components
     from paramtrans.report.html import headline
     from paramtrans.translators import card

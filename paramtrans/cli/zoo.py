@@ -100,7 +100,7 @@ def take(name: str, out: Path, number: int, role: str, force: bool, cache: str |
     from safetensors.torch import save
 
     from paramtrans.errors import StoreError
-    from paramtrans.networks import host_network
+    from paramtrans.networks.loading import host_network
     from paramtrans.plugins.manager import components
     from paramtrans.storage import files, outputs
     from paramtrans.zoo import exchange

@@ -8,16 +8,16 @@ from paramtrans.utils.lazy import face
 
 if TYPE_CHECKING:
     from paramtrans.networks.allocation import Allotment as Allotment
-    from paramtrans.networks.architectures import build as build
-    from paramtrans.networks.blocks import NetworkBlock as NetworkBlock, find_blocks as find_blocks
-    from paramtrans.networks.calibration import Drawing as Drawing, read_inputs as read_inputs
+    from paramtrans.networks.blocks.finding import NetworkBlock as NetworkBlock, find_blocks as find_blocks
     from paramtrans.networks.files import load_translated as load_translated, save_translated as save_translated
-    from paramtrans.networks.group_widths import GroupSizes as GroupSizes
-    from paramtrans.networks.host_network import HostNetwork as HostNetwork
+    from paramtrans.networks.loading.architectures import build as build
+    from paramtrans.networks.loading.calibration import Drawing as Drawing, read_inputs as read_inputs
+    from paramtrans.networks.loading.host_network import HostNetwork as HostNetwork
+    from paramtrans.networks.loading.synthetic_inputs import draw_probes as draw_probes
     from paramtrans.networks.losses import Losses as Losses
-    from paramtrans.networks.measuring import measure_losses as measure_losses
-    from paramtrans.networks.narrowing import NarrowedGroup as NarrowedGroup
-    from paramtrans.networks.synthetic_inputs import draw_probes as draw_probes
+    from paramtrans.networks.results.measuring import measure_losses as measure_losses
+    from paramtrans.networks.units.narrowing import NarrowedGroup as NarrowedGroup
+    from paramtrans.networks.units.widths import GroupSizes as GroupSizes
     from paramtrans.networks.widths import (
         Budget as Budget,
         FlopBudget as FlopBudget,
@@ -30,16 +30,16 @@ else:
         __name__,
         {
             "allocation": ["Allotment"],
-            "architectures": ["build"],
-            "blocks": ["NetworkBlock", "find_blocks"],
-            "calibration": ["Drawing", "read_inputs"],
+            "loading.architectures": ["build"],
+            "blocks.finding": ["NetworkBlock", "find_blocks"],
+            "loading.calibration": ["Drawing", "read_inputs"],
             "files": ["load_translated", "save_translated"],
-            "group_widths": ["GroupSizes"],
-            "host_network": ["HostNetwork"],
+            "units.widths": ["GroupSizes"],
+            "loading.host_network": ["HostNetwork"],
             "losses": ["Losses"],
-            "measuring": ["measure_losses"],
-            "narrowing": ["NarrowedGroup"],
-            "synthetic_inputs": ["draw_probes"],
+            "results.measuring": ["measure_losses"],
+            "units.narrowing": ["NarrowedGroup"],
+            "loading.synthetic_inputs": ["draw_probes"],
             "widths": ["Budget", "FlopBudget", "LatencyBudget", "Ratio", "WidthRule"],
         },
     )

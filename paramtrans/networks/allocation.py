@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from paramtrans.errors import SpecMismatch
 from paramtrans.evaluation.costs import parameters
-from paramtrans.networks.activations import Inputs, call
-from paramtrans.networks.blocks import NetworkBlock
+from paramtrans.networks.blocks.finding import NetworkBlock
+from paramtrans.networks.forward.activations import Inputs, call
 from paramtrans.networks.graph.groups import NamedGroup
-from paramtrans.networks.group_allotment import allot
-from paramtrans.networks.group_widths import GroupSizes
-from paramtrans.networks.steps import Step, cheapest
 from paramtrans.networks.translate import translate
-from paramtrans.networks.unit_chain import unit_chain
+from paramtrans.networks.units.allotment import allot
+from paramtrans.networks.units.chain import unit_chain
+from paramtrans.networks.units.steps import Step, cheapest
+from paramtrans.networks.units.widths import GroupSizes
 from paramtrans.networks.widths import Chosen, Rounded, largest, saved
 from paramtrans.plugins.registry import Registry
 

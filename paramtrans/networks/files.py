@@ -13,14 +13,14 @@ from torch import nn
 from paramtrans._version import __version__
 from paramtrans.api.options import BaseOptions
 from paramtrans.errors import ConfigError, DataError, StoreError
-from paramtrans.networks import architectures, parameter_files
-from paramtrans.networks.blocks import put
+from paramtrans.networks.blocks.finding import put
 from paramtrans.networks.graph.narrow import Setting
+from paramtrans.networks.loading import architectures, parameter_files
 from paramtrans.networks.losses import Losses
-from paramtrans.networks.narrowing import NarrowedGroup
-from paramtrans.networks.parts import put_part
+from paramtrans.networks.parts.finding import put_part
+from paramtrans.networks.parts.replacing import ReplacedPart
 from paramtrans.networks.rebuilding import rebuild
-from paramtrans.networks.replacing import ReplacedPart
+from paramtrans.networks.units.narrowing import NarrowedGroup
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
 from paramtrans.storage import json_files, sealed_params
@@ -137,8 +137,8 @@ def save_translated(
 ) -> None:
     """Write what `translate` returned to `path` (safetensors) and `path` + `.json`, for `load_translated`.
 
-    `architecture` says what the untranslated network is made by, as `paramtrans.networks.architectures.build` takes it;
-    `losses`, as `measure_losses` gives them, are written beside.
+    `architecture` says what the untranslated network is made by, as `paramtrans.networks.build` takes it; `losses`, as
+    `measure_losses` gives them, are written beside.
     """
     replaced = getattr(network, ATTRIBUTE, None)
     if replaced is None:

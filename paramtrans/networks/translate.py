@@ -18,20 +18,20 @@ from paramtrans.api.stacking import Params
 from paramtrans.api.translator import Translator
 from paramtrans.backends.vmap import Vmap
 from paramtrans.errors import SpecMismatch
-from paramtrans.networks import factories
-from paramtrans.networks.activations import Inputs, NetworkContext, check_repeatable, in_batches
-from paramtrans.networks.blocks import NetworkBlock, find_blocks, put
-from paramtrans.networks.examples import Examples
-from paramtrans.networks.factories import Maker
+from paramtrans.networks.blocks import factories
+from paramtrans.networks.blocks.choosing import check_room, look
+from paramtrans.networks.blocks.factories import Maker
+from paramtrans.networks.blocks.finding import NetworkBlock, find_blocks, put
+from paramtrans.networks.blocks.input_cache import Entrances
 from paramtrans.networks.files import ATTRIBUTE, SIZES, Replaced
+from paramtrans.networks.forward.activations import Inputs, NetworkContext, check_repeatable, in_batches
+from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.graph.narrow import Setting
-from paramtrans.networks.group_widths import GroupRule
-from paramtrans.networks.host_network import HostNetwork
-from paramtrans.networks.input_cache import Entrances
-from paramtrans.networks.looking import check_room, look
-from paramtrans.networks.narrowing import NarrowedGroup, narrow_network
-from paramtrans.networks.replacing import ReplacedPart, replace_parts
-from paramtrans.networks.unit_chain import Named, unfit, unit_chain
+from paramtrans.networks.loading.host_network import HostNetwork
+from paramtrans.networks.parts.replacing import ReplacedPart, replace_parts
+from paramtrans.networks.units.chain import Named, unfit, unit_chain
+from paramtrans.networks.units.narrowing import NarrowedGroup, narrow_network
+from paramtrans.networks.units.widths import GroupRule
 from paramtrans.networks.widths import Ratio, Widths, with_registry
 from paramtrans.ops.distances import streamed_error
 from paramtrans.plugins.manager import components
@@ -87,9 +87,8 @@ def translate(
     With `to`, parts of the network become blocks of another architecture: for patterns of paths the name of a block
     adapter, with its options behind a question mark (`{"layer3.*": "depthwise_separable?kernel=5"}`). Any module with
     one tensor in and one out is such a part. Its block starts from a closed form where its adapter has one, and is
-    fitted to what the part computes on the inputs; `options` are then those of
-    `paramtrans.networks.replacing.ReplacingOptions`, and `ratio` the share of each part's parameters that its block may
-    have.
+    fitted to what the part computes on the inputs; `options` are then `ReplacingOptions` of `networks.parts.replacing`,
+    and `ratio` the share of each part's parameters that its block may have.
 
     Raises `SpecMismatch` where nothing can be translated as asked, `DataError` where the inputs cannot be used.
 

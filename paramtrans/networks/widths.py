@@ -13,11 +13,11 @@ from torch import nn
 from paramtrans.api.options import BaseOptions, Configurable
 from paramtrans.errors import SpecMismatch
 from paramtrans.evaluation.costs import flops, parameters
-from paramtrans.networks.activations import Inputs, shapes_entering
-from paramtrans.networks.blocks import NetworkBlock, costs, matches, some_of
+from paramtrans.networks.blocks.finding import NetworkBlock, costs, matches, some_of
+from paramtrans.networks.forward.activations import Inputs, shapes_entering
 from paramtrans.networks.graph.groups import NamedGroup
-from paramtrans.networks.group_widths import GroupSizes, latency
-from paramtrans.networks.rounding import Rounding
+from paramtrans.networks.units.rounding import Rounding
+from paramtrans.networks.units.widths import GroupSizes, latency
 from paramtrans.plugins.registry import Registry
 
 Chosen = dict[str, dict[str, int]]

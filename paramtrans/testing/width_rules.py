@@ -7,10 +7,10 @@ import copy
 import torch
 from torch import nn
 
-from paramtrans.networks.blocks import find_blocks
-from paramtrans.networks.examples import Examples
+from paramtrans.networks.blocks.finding import find_blocks
+from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.graph.groups import analyse
-from paramtrans.networks.group_widths import GroupSizes
+from paramtrans.networks.units.widths import GroupSizes
 from paramtrans.testing.check import Subject, check, drawing, expect
 
 WIDTH, HIDDEN = 6, 16

@@ -94,7 +94,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     import torch
     from safetensors.torch import save_file
 
-    from paramtrans.networks.architectures import build
+    from paramtrans.networks.loading.architectures import build
 
     where = tmp_path_factory.mktemp("network")
     (where / "nets.py").write_text(NETS)

@@ -14,8 +14,8 @@ from torch import nn
 from paramtrans import load_translated
 from paramtrans.cli.main import main
 from paramtrans.errors import StoreError
-from paramtrans.networks import architectures
 from paramtrans.networks.files import ATTRIBUTE, Replaced, save_translated
+from paramtrans.networks.loading import architectures
 from paramtrans.storage import json_files, sealed_params
 
 NETS = """

@@ -17,7 +17,7 @@ from paramtrans import PretrainedTranslator, components
 from paramtrans.api.task import Split, Task
 from paramtrans.cli.main import main
 from paramtrans.errors import ParamtransError, SpecMismatch, StoreError
-from paramtrans.networks import architectures
+from paramtrans.networks.loading import architectures
 from paramtrans.translators.saving import load_translator, name_of, save_translator
 from paramtrans.zoo.host_file import HostFile
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 import paramtrans
 from paramtrans.cli.main import main
 from paramtrans.errors import SpecMismatch, StoreError
-from paramtrans.networks.activations import NetworkContext, Spool, entering
-from paramtrans.networks.measuring import measure_losses
+from paramtrans.networks.forward.activations import NetworkContext, Spool, entering
+from paramtrans.networks.results.measuring import measure_losses
 from paramtrans.networks.translate import BAD
 from paramtrans.networks.widths import Budget
 
@@ -42,7 +42,7 @@ def nets(tmp_path: Path) -> Path:
 @pytest.fixture
 def network(nets: Path) -> nn.Module:
     """With hidden units half of which are copies of the others, so that half of them are enough."""
-    from paramtrans.networks.architectures import build
+    from paramtrans.networks.loading.architectures import build
 
     torch.manual_seed(0)
     made = build(f"{nets}:small")

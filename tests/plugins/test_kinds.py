@@ -14,7 +14,7 @@ import paramtrans
 from paramtrans import ArchitectureSource, Config, Metric, ReportSection, run
 from paramtrans.api.specs import Component
 from paramtrans.errors import ConfigError, SpecMismatch
-from paramtrans.networks import architectures
+from paramtrans.networks.loading import architectures
 from paramtrans.plugins import Plugins, hookimpl
 from paramtrans.plugins.registry import KINDS, Provider
 

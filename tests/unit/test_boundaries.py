@@ -20,8 +20,8 @@ from paramtrans.api.specs import FeatureSpec
 from paramtrans.cli import show
 from paramtrans.cli.main import main
 from paramtrans.errors import ConfigError, DataError, ParamtransError, PluginLoadError, SpecMismatch, StoreError
-from paramtrans.networks import architectures, parameter_files
-from paramtrans.networks.calibration import read_inputs
+from paramtrans.networks.loading import architectures, parameter_files
+from paramtrans.networks.loading.calibration import read_inputs
 from paramtrans.plugins import Plugins, components
 from paramtrans.storage import torch_checkpoint
 from paramtrans.testing import results, subjects

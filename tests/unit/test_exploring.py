@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from paramtrans.cli.main import main
-from paramtrans.networks.exploring import knee
-from paramtrans.networks.samples import GOES_ON, samples
+from paramtrans.networks.results.exploring import knee
+from paramtrans.networks.results.samples import GOES_ON, samples
 
 
 def test_the_knee_is_farthest_below_the_line_between_both_ends() -> None:

@@ -18,7 +18,7 @@ from torchvision.models.resnet import BasicBlock
 import paramtrans
 from paramtrans.cli.main import main
 from paramtrans.errors import SpecMismatch, StoreError
-from paramtrans.networks import exporting
+from paramtrans.networks.results import exporting
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")

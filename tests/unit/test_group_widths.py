@@ -10,8 +10,8 @@ import paramtrans
 from paramtrans.errors import SpecMismatch
 from paramtrans.evaluation.costs import parameters
 from paramtrans.networks import Allotment, Budget, FlopBudget, LatencyBudget, Ratio
-from paramtrans.networks.blocks import costs
-from paramtrans.networks.rounding import Rounding
+from paramtrans.networks.blocks.finding import costs
+from paramtrans.networks.units.rounding import Rounding
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_an_allotment_keeps_budgets_of_operations_and_of_time(network: nn.Sequen
 def test_a_budget_of_time_is_measured(by: str, monkeypatch: pytest.MonkeyPatch, rows: list[Tensor]) -> None:
     """With a clock that goes by the parameters: the widest network within the budget is taken."""
     network = nn.Sequential(nn.Linear(6, 24), nn.ReLU(), nn.Linear(24, 4)).eval()
-    for module in ("group_widths", "widths"):
+    for module in ("units.widths", "widths"):
         monkeypatch.setattr(f"paramtrans.networks.{module}.latency", lambda one, batch: float(parameters(one)))
     small = paramtrans.translate(network, "prune", widths=LatencyBudget(140.0), by=by, calibrate=rows)
     assert small[0].out_features == 12  # 136 parameters; 13 units would have 147

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 
 from paramtrans import components
 from paramtrans.errors import ConfigError, ParamtransError, SpecMismatch, StoreError
-from paramtrans.networks import architectures, host_network, parameter_files
-from paramtrans.networks.host_network import HostNetwork
+from paramtrans.networks.loading import architectures, host_network, parameter_files
+from paramtrans.networks.loading.host_network import HostNetwork
 from paramtrans.plugins import Plugins
 from paramtrans.zoo import exchange
 from paramtrans.zoo.host_file import HostFile

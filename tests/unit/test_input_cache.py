@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
 from paramtrans import components
-from paramtrans.networks.activations import entering
-from paramtrans.networks.blocks import NetworkBlock, find_blocks, survey
-from paramtrans.networks.input_cache import Entrances
+from paramtrans.networks.blocks.finding import NetworkBlock, find_blocks, survey
+from paramtrans.networks.blocks.input_cache import Entrances
+from paramtrans.networks.forward.activations import entering
 
 
 class Net(nn.Module):

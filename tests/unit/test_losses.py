@@ -13,8 +13,8 @@ import paramtrans
 from paramtrans.errors import DataError
 from paramtrans.evaluation.footprint import peak_memory
 from paramtrans.networks import measure_losses
-from paramtrans.networks.examples import Examples
-from paramtrans.networks.predictions import kind_of
+from paramtrans.networks.forward.examples import Examples
+from paramtrans.networks.results.predictions import kind_of
 from paramtrans.ops.statistics import paired_change, share
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from paramtrans import config, run
 from paramtrans.evaluation import costs
-from paramtrans.networks import blocks
+from paramtrans.networks.blocks import finding as blocks
 from paramtrans.plugins import Plugins
 from paramtrans.report import html
 from paramtrans.runs import pages

@@ -14,11 +14,11 @@ from torchvision.models.resnet import BasicBlock
 import paramtrans
 from paramtrans import BlockAdapter, Component, SpecMismatch, components, hookimpl
 from paramtrans.errors import DataError, StoreError
-from paramtrans.networks.examples import Examples
-from paramtrans.networks.fitting import Fitting, fit
-from paramtrans.networks.part_fits import part_fits
-from paramtrans.networks.parts import Placed, find_parts
-from paramtrans.networks.replacing import ReplacedPart
+from paramtrans.networks.forward.examples import Examples
+from paramtrans.networks.parts.finding import Placed, find_parts
+from paramtrans.networks.parts.fits import part_fits
+from paramtrans.networks.parts.fitting import Fitting, fit
+from paramtrans.networks.parts.replacing import ReplacedPart
 from paramtrans.plugins import Plugins
 from paramtrans.plugins.registry import Provider
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from paramtrans.errors import StoreError
-from paramtrans.networks.parameter_files import read_parameters
+from paramtrans.networks.loading.parameter_files import read_parameters
 from paramtrans.storage import torch_checkpoint
 from paramtrans.zoo.host_file import HostFile
 

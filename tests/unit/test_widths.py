@@ -13,8 +13,8 @@ import paramtrans
 from paramtrans.errors import SpecMismatch
 from paramtrans.evaluation.costs import parameters
 from paramtrans.networks.allocation import Allotment
-from paramtrans.networks.blocks import costs
-from paramtrans.networks.steps import Step, cheapest
+from paramtrans.networks.blocks.finding import costs
+from paramtrans.networks.units.steps import Step, cheapest
 from paramtrans.networks.widths import Budget, FlopBudget
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from paramtrans.networks.activations import Inputs, call
-from paramtrans.networks.examples import Examples
+from paramtrans.networks.forward.activations import Inputs, call
+from paramtrans.networks.forward.examples import Examples
+from paramtrans.networks.forward.lockstep import Call
 from paramtrans.networks.graph.readers import ReaderLayer, Sampling, rows
-from paramtrans.networks.lockstep import Call
 
 
 def forward_pass(

@@ -12,8 +12,8 @@ from torch.utils._pytree import tree_map
 
 from paramtrans.api.units import Entered, UnitPiece
 from paramtrans.errors import SpecMismatch
-from paramtrans.networks.activations import Inputs, Spool, arguments
-from paramtrans.networks.examples import Examples
+from paramtrans.networks.forward.activations import Inputs, Spool, arguments
+from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.graph.capture import Arguments, Program, capture
 from paramtrans.networks.graph.evaluate import function, placed, values, without_changes
 from paramtrans.networks.graph.groups import Analysis, NamedGroup

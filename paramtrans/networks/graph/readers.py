@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.fx import Node
 from torch.nn.functional import pad
 
+from paramtrans.networks.forward.lockstep import Call
 from paramtrans.networks.graph.capture import Program
 from paramtrans.networks.graph.operators import name_of
 from paramtrans.networks.graph.propagate import Labelled
 from paramtrans.networks.graph.units import UnitGroup
-from paramtrans.networks.lockstep import Call
 
 ROWS_A_VALUE = 16
 """Rows of the equations for each value that is read, at most: more change the solution by less than held-out error."""

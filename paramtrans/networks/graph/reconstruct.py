@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from paramtrans.networks.examples import Examples
+from paramtrans.networks.forward.examples import Examples
+from paramtrans.networks.forward.lockstep import Call, Lockstep
 from paramtrans.networks.graph.capture import tensors_of
 from paramtrans.networks.graph.examples import forward_pass, read_values, row_pieces
 from paramtrans.networks.graph.groups import Analysis, NamedGroup
 from paramtrans.networks.graph.narrow import Kept
 from paramtrans.networks.graph.proof import named_tensors
 from paramtrans.networks.graph.readers import ReaderLayer
-from paramtrans.networks.lockstep import Call, Lockstep
 from paramtrans.ops.least_squares import GramMatrices, Halves, View
 
 

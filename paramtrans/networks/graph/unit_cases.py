@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from paramtrans.api.units import Reading, UnitCase
-from paramtrans.networks.examples import Examples
+from paramtrans.networks.forward.examples import Examples
+from paramtrans.networks.forward.lockstep import Lockstep
 from paramtrans.networks.graph.examples import Piece, forward_pass, read_values, row_pieces
 from paramtrans.networks.graph.groups import Analysis, NamedGroup
 from paramtrans.networks.graph.proof import named_tensors
 from paramtrans.networks.graph.readers import ReaderLayer
 from paramtrans.networks.graph.summed import summed
-from paramtrans.networks.lockstep import Lockstep
 from paramtrans.ops.agreement import disagreement
 from paramtrans.ops.least_squares import GramMatrices, Halves, View
 

@@ -10,7 +10,7 @@ from torch import nn
 from paramtrans.api.architecture import ArchitectureSource
 from paramtrans.api.options import BaseOptions
 from paramtrans.errors import ConfigError
-from paramtrans.networks.host_network import host_network
+from paramtrans.networks.loading.host_network import host_network
 from paramtrans.plugins.registry import Registry
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from paramtrans.errors import ConfigError
-from paramtrans.networks.calibration import BATCH, in_groups
+from paramtrans.networks.loading.calibration import BATCH, in_groups
 from paramtrans.utils.boundary import reason
 
 LENGTH = 256

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from paramtrans.errors import ConfigError
-from paramtrans.networks.calibration import in_groups
+from paramtrans.networks.loading.calibration import in_groups
 
 
 def check(name: str, kind: str, length: int | None) -> None:

@@ -19,8 +19,9 @@ import paramtrans
 from paramtrans.api.architecture import Origin
 from paramtrans.cli.main import main
 from paramtrans.errors import ConfigError, DataError
-from paramtrans.networks import architectures, model_card
-from paramtrans.networks.calibration import Drawing, read_inputs
+from paramtrans.networks.loading import architectures
+from paramtrans.networks.loading.calibration import Drawing, read_inputs
+from paramtrans.networks.results import model_card
 
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")

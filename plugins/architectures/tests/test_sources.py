@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 import paramtrans
 from paramtrans.cli.main import main
 from paramtrans.errors import ConfigError, StoreError
-from paramtrans.networks import architectures, parameter_files
-from paramtrans.networks.stock import save_stock
+from paramtrans.networks.loading import architectures, parameter_files
+from paramtrans.networks.results.stock import save_stock
 
 transformers = pytest.importorskip("transformers")
 TOKENS = torch.randint(0, 50, (40, 7), generator=torch.Generator().manual_seed(0))

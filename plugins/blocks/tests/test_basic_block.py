@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
 from paramtrans import components
-from paramtrans.networks.blocks import find_blocks, survey
+from paramtrans.networks.blocks.finding import find_blocks, survey
 
 REGISTRY = components()
 

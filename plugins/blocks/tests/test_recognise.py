@@ -12,7 +12,7 @@ from torchvision.models import MobileNetV2, ResNet, VisionTransformer
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from paramtrans import components
-from paramtrans.networks.blocks import NetworkBlock, find_blocks, survey
+from paramtrans.networks.blocks.finding import NetworkBlock, find_blocks, survey
 
 REGISTRY = components()
 

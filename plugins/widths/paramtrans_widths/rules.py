@@ -10,11 +10,11 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import nn
 
 from paramtrans.api.options import BaseOptions, Trials
-from paramtrans.networks.activations import Inputs
 from paramtrans.networks.allocation import Allotment
-from paramtrans.networks.blocks import NetworkBlock
+from paramtrans.networks.blocks.finding import NetworkBlock
+from paramtrans.networks.forward.activations import Inputs
 from paramtrans.networks.graph.groups import NamedGroup
-from paramtrans.networks.group_widths import GroupSizes
+from paramtrans.networks.units.widths import GroupSizes
 from paramtrans.networks.widths import Budget, Chosen, FlopBudget, LatencyBudget, Ratio, WidthRule
 from paramtrans.plugins.registry import Registry
 

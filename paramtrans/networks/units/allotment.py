@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from paramtrans.errors import SpecMismatch
 from paramtrans.networks.graph.groups import NamedGroup
 from paramtrans.networks.graph.reconstruct import reconstruct
-from paramtrans.networks.group_widths import Counts, GroupSizes
-from paramtrans.networks.rounding import Rounding
-from paramtrans.networks.steps import Step, way_down
-from paramtrans.networks.unit_chain import UnitStep
-from paramtrans.networks.unit_choice import choose, written
+from paramtrans.networks.units.chain import UnitStep
+from paramtrans.networks.units.choice import choose, written
+from paramtrans.networks.units.rounding import Rounding
+from paramtrans.networks.units.steps import Step, way_down
+from paramtrans.networks.units.widths import Counts, GroupSizes
 
 Cost = Callable[[Counts], float]
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from paramtrans.errors import ConfigError, SpecMismatch
-from paramtrans.networks.activations import Inputs, arguments, call, first_examples, length
-from paramtrans.networks.predictions import named_outputs
+from paramtrans.networks.forward.activations import Inputs, arguments, call, first_examples, length
+from paramtrans.networks.results.predictions import named_outputs
 from paramtrans.storage import files, outputs
 from paramtrans.utils.boundary import reason
 

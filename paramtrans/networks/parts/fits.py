@@ -10,9 +10,9 @@ from torch import nn
 
 from paramtrans.errors import SpecMismatch
 from paramtrans.evaluation.costs import count, parameters
-from paramtrans.networks.activations import Inputs
-from paramtrans.networks.parts import NetworkPart, find_parts
-from paramtrans.networks.replacing import begun, target_for
+from paramtrans.networks.forward.activations import Inputs
+from paramtrans.networks.parts.finding import NetworkPart, find_parts
+from paramtrans.networks.parts.replacing import begun, target_for
 from paramtrans.ops.distances import relative_error
 from paramtrans.plugins.registry import Registry
 

@@ -10,17 +10,17 @@ from typing import Any
 from torch import Tensor, nn
 
 from paramtrans.errors import SpecMismatch
-from paramtrans.networks.activations import Inputs, arguments, first_examples
-from paramtrans.networks.blocks import matches, some_of
-from paramtrans.networks.examples import Examples
+from paramtrans.networks.blocks.finding import matches, some_of
+from paramtrans.networks.forward.activations import Inputs, arguments, first_examples
+from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.graph.adjust import AT_ONCE, adjust_groups
 from paramtrans.networks.graph.groups import Analysis, NamedGroup, Proven, analyse
 from paramtrans.networks.graph.narrow import Setting, changed_numbers
 from paramtrans.networks.graph.pieces import Pieces
 from paramtrans.networks.graph.reconstruct import reconstruct
-from paramtrans.networks.group_widths import GroupRule, GroupSizes
-from paramtrans.networks.unit_chain import UnitStep
-from paramtrans.networks.unit_choice import choose, written
+from paramtrans.networks.units.chain import UnitStep
+from paramtrans.networks.units.choice import choose, written
+from paramtrans.networks.units.widths import GroupRule, GroupSizes
 from paramtrans.utils import seeds
 from paramtrans.utils.progress import Reporter
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from paramtrans._version import __version__
 from paramtrans.api.architecture import Origin
-from paramtrans.networks.described import changes, cost_rows, error, sentences
 from paramtrans.networks.losses import Losses
+from paramtrans.networks.results.described import changes, cost_rows, error, sentences
 from paramtrans.translators.card import text
 from paramtrans.utils.templates import environment
 

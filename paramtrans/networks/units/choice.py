@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from paramtrans.api.units import UnitCase
 from paramtrans.errors import SpecMismatch
-from paramtrans.networks.examples import Examples
+from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.graph.groups import Analysis, NamedGroup, Proven, prove_groups
 from paramtrans.networks.graph.merging import merge, representatives
 from paramtrans.networks.graph.narrow import narrow
 from paramtrans.networks.graph.proof import lively, prove
 from paramtrans.networks.graph.unit_cases import choose_units
-from paramtrans.networks.unit_chain import UnitStep
+from paramtrans.networks.units.chain import UnitStep
 
 
 @dataclass(frozen=True)

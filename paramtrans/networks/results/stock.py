@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from paramtrans.errors import ConfigError
-from paramtrans.networks import architectures, model_card
-from paramtrans.networks.activations import Inputs, call, first_examples
-from paramtrans.networks.described import made_of
+from paramtrans.networks.forward.activations import Inputs, call, first_examples
+from paramtrans.networks.loading import architectures
 from paramtrans.networks.losses import Losses
+from paramtrans.networks.results import model_card
+from paramtrans.networks.results.described import made_of
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
 from paramtrans.storage import files, outputs

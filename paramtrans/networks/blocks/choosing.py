@@ -10,9 +10,9 @@ from torch import nn
 
 from paramtrans.api.adapter import BlockAdapter
 from paramtrans.errors import DataError, SpecMismatch
-from paramtrans.networks import factories
-from paramtrans.networks.activations import Inputs, call, first_examples
-from paramtrans.networks.blocks import NetworkBlock, Survey, find_blocks, matches, some_paths, survey
+from paramtrans.networks.blocks import factories
+from paramtrans.networks.blocks.finding import NetworkBlock, Survey, find_blocks, matches, some_paths, survey
+from paramtrans.networks.forward.activations import Inputs, call, first_examples
 from paramtrans.plugins.registry import Registry
 
 Placed = tuple[NetworkBlock, BlockAdapter]

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from paramtrans.networks.activations import Inputs, length, pick_examples
+from paramtrans.networks.forward.activations import Inputs, length, pick_examples
 
 KEPT_ASIDE, FEW = 8, 32
 """One of so many examples is kept aside to measure errors on; of fewer than `FEW` none."""

@@ -9,9 +9,9 @@ from typing import Any
 from markupsafe import Markup
 
 from paramtrans._version import __version__
-from paramtrans.networks.described import changes, cost_rows, error, sentences
 from paramtrans.networks.losses import Losses
-from paramtrans.networks.samples import Sample
+from paramtrans.networks.results.described import changes, cost_rows, error, sentences
+from paramtrans.networks.results.samples import Sample
 from paramtrans.report import figures, translation_figures
 from paramtrans.utils.templates import environment
 

@@ -18,11 +18,11 @@ from paramtrans.api.modules import initial
 from paramtrans.api.options import BaseOptions, validate
 from paramtrans.errors import ConfigError, SpecMismatch
 from paramtrans.evaluation.costs import parameters
-from paramtrans.networks.activations import Inputs, call, pick_examples
-from paramtrans.networks.architectures import named_options
-from paramtrans.networks.examples import Examples
-from paramtrans.networks.fitting import Fitted, Fitting, fit
-from paramtrans.networks.parts import NetworkPart, find_parts, passing
+from paramtrans.networks.forward.activations import Inputs, call, pick_examples
+from paramtrans.networks.forward.examples import Examples
+from paramtrans.networks.loading.architectures import named_options
+from paramtrans.networks.parts.finding import NetworkPart, find_parts, passing
+from paramtrans.networks.parts.fitting import Fitted, Fitting, fit
 from paramtrans.networks.widths import largest
 from paramtrans.plugins.registry import Registry
 from paramtrans.utils import seeds

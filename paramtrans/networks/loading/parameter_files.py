@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from paramtrans.errors import StoreError
-from paramtrans.networks.host_network import HostNetwork
+from paramtrans.networks.loading.host_network import HostNetwork
 from paramtrans.storage import outside, torch_checkpoint
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from paramtrans.api.adapter import Part
 from paramtrans.errors import SpecMismatch
-from paramtrans.networks.activations import Inputs, Reached, Spool, call, every_layer, first_examples
-from paramtrans.networks.blocks import NetworkBlock, alike, find_blocks, matches
+from paramtrans.networks.blocks.finding import NetworkBlock, alike, find_blocks, matches
+from paramtrans.networks.forward.activations import Inputs, Reached, Spool, call, every_layer, first_examples
 from paramtrans.plugins.registry import Registry
 
 EXAMPLES = 2

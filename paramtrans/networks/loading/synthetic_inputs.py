@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from paramtrans.api.probes import ProbeCase
 from paramtrans.errors import SpecMismatch
-from paramtrans.networks.activations import call
+from paramtrans.networks.forward.activations import call
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
 from paramtrans.utils import memory

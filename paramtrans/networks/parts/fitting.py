@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from paramtrans.networks.examples import Examples
+from paramtrans.networks.forward.examples import Examples
 from paramtrans.utils import seeds
 
 LossOf = Callable[[int, Tensor], Tensor]

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from paramtrans.errors import DataError
 from paramtrans.evaluation.costs import operations, parameters
 from paramtrans.evaluation.footprint import latencies, peak_memory
-from paramtrans.networks.activations import Inputs, call, first_examples, in_batches
-from paramtrans.networks.examples import Examples
 from paramtrans.networks.files import ATTRIBUTE
+from paramtrans.networks.forward.activations import Inputs, call, first_examples, in_batches
+from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.losses import Accuracy, Costs, Kind, Losses, Share
-from paramtrans.networks.predictions import Predictions, kind_of, named_outputs, top
+from paramtrans.networks.results.predictions import Predictions, kind_of, named_outputs, top
 from paramtrans.ops.distances import RelativeError
 from paramtrans.ops.statistics import Estimate, paired_change, share
 from paramtrans.utils.boundary import reason

@@ -9,8 +9,8 @@ from torch import nn
 
 from paramtrans.networks.files import ATTRIBUTE, Replaced
 from paramtrans.networks.losses import Losses, Share
-from paramtrans.networks.narrowing import NarrowedGroup
-from paramtrans.networks.replacing import ReplacedPart
+from paramtrans.networks.parts.replacing import ReplacedPart
+from paramtrans.networks.units.narrowing import NarrowedGroup
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
 

@@ -15,7 +15,7 @@ from paramtrans.api.block_module import has_branch
 from paramtrans.api.stacking import Params
 from paramtrans.errors import SpecMismatch
 from paramtrans.evaluation.costs import count, parameters
-from paramtrans.networks.activations import Inputs, call, every_layer, first_examples
+from paramtrans.networks.forward.activations import Inputs, call, every_layer, first_examples
 from paramtrans.plugins.registry import Registry
 
 TOLERANCE = 1e-3

@@ -12,7 +12,7 @@ from torch import nn
 from paramtrans.api.adapter import BlockAdapter
 from paramtrans.api.translator import Translator
 from paramtrans.errors import SpecMismatch, UnknownName
-from paramtrans.networks.blocks import find_blocks
+from paramtrans.networks.blocks.finding import find_blocks
 from paramtrans.plugins.registry import Registry
 from paramtrans.translators.base import LearnedTranslator
 from paramtrans.translators.saving import load_translator

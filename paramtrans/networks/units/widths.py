@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from paramtrans.evaluation.costs import count as count_operations, parameters
-from paramtrans.networks.activations import Inputs, call, first_examples
-from paramtrans.networks.examples import Examples
+from paramtrans.networks.forward.activations import Inputs, call, first_examples
+from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.graph.groups import Analysis, NamedGroup, prove_groups
 from paramtrans.networks.graph.narrow import narrow
-from paramtrans.networks.rounding import Rounding
+from paramtrans.networks.units.rounding import Rounding
 
 Counts = Mapping[NamedGroup, int]
 RUNS = 7

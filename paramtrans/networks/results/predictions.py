@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy
 
 from paramtrans.errors import DataError
-from paramtrans.networks.activations import Inputs, arguments, call, first_examples
+from paramtrans.networks.forward.activations import Inputs, arguments, call, first_examples
 from paramtrans.networks.losses import Kind
 
 LARGEST = 700.0

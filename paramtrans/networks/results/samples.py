@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from paramtrans.networks.activations import Inputs, arguments, call, pick_examples
-from paramtrans.networks.examples import Examples
+from paramtrans.networks.forward.activations import Inputs, arguments, call, pick_examples
+from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.losses import Kind
-from paramtrans.networks.predictions import named_outputs, token_ids
+from paramtrans.networks.results.predictions import named_outputs, token_ids
 
 MOST, PROMPT, GOES_ON = 6, 24, 24
 """Examples, tokens of a text that are shown, and tokens that follow."""

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from paramtrans.errors import ConfigError, DataError, StoreError
-from paramtrans.networks import architectures
-from paramtrans.networks.activations import Inputs
-from paramtrans.networks.parameter_files import read_parameters
+from paramtrans.networks.forward.activations import Inputs
+from paramtrans.networks.loading import architectures
+from paramtrans.networks.loading.parameter_files import read_parameters
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
 from paramtrans.storage import outside

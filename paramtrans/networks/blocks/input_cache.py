@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from paramtrans.errors import DataError, SpecMismatch
-from paramtrans.networks.activations import Inputs, Spool, entering, first_examples
-from paramtrans.networks.blocks import NetworkBlock
+from paramtrans.networks.blocks.finding import NetworkBlock
+from paramtrans.networks.forward.activations import Inputs, Spool, entering, first_examples
 
 ALIKE = 1e-4
 """Largest difference, relative to the largest value, between what goes on from a block and what begins at the start."""
