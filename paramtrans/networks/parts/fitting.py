@@ -1,4 +1,4 @@
-"""Optimiser steps on some tensors of a network, stopped and taken back by inputs that are kept aside."""
+"""Optimiser steps on some tensors of a network, stopped by inputs no step sees, reported on inputs neither sees."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from paramtrans.utils import seeds
 LossOf = Callable[[int, Tensor], Tensor]
 """From the number of a batch, and examples of it, to a loss."""
 LOOKS = 20
-"""How often inputs kept aside are looked at."""
-FEW = 4
-"""Of few examples one in so many is judged by; errors are then not those of inputs kept aside."""
+"""How often the loss is judged on the way."""
+JUDGED, FEW = 8, 4
+"""One in so many examples judges when to stop, of few examples one in four; no step sees it."""
 SMALLEST = 0.01
 """Tensors with a smaller root mean square, such as biases of zero, are changed as if it were this."""
 
@@ -38,29 +38,29 @@ class Fitted:
     """What came of it."""
 
     before: float
-    """Mean loss on the examples kept aside, before the first step."""
+    """Mean loss before the first step, on the examples kept aside."""
     after: float
-    """The same of what stands in the tensors now; never more."""
+    """The same of what stands in the tensors now."""
     steps: int
     """Steps after which these were reached."""
 
 
 def fit(tensors: Sequence[nn.Parameter], loss_of: LossOf, examples: Examples, how: Fitting) -> Fitted:
-    """Adam steps on tensors, in place; they end as what was best on the examples kept aside.
+    """Adam steps on tensors, in place; they end as what was best on examples that no step saw.
 
     Args:
         tensors: What is changed. Their `requires_grad` is as before afterwards.
         loss_of: The mean loss on some examples of a batch.
-        examples: The inputs in batches; those kept aside are only looked at. Of few, one in four.
+        examples: The inputs in batches. Of those that are not kept aside, one in eight judges when to stop. Those kept
+            aside are for `Fitted` alone; of few inputs, which have none kept aside, it is of those that judged.
         how: Steps, rate and so on.
     """
     flags = [tensor.requires_grad for tensor in tensors]
     for tensor in tensors:
         tensor.requires_grad_(True)
-    fitted, aside = _kept_aside(examples)
+    fitted, judging, aside = _split(examples)
     best = [tensor.detach().clone() for tensor in tensors]
-    before = after = _mean(loss_of, aside)
-    reached = 0
+    before, lowest, reached = _mean(loss_of, aside), _mean(loss_of, judging), 0
     rates = [how.rate * max(float(tensor.detach().square().mean().sqrt()), SMALLEST) for tensor in tensors]
     optimizer = torch.optim.Adam(
         [{"params": [tensor], "lr": rate} for tensor, rate in zip(tensors, rates, strict=True)]
@@ -75,9 +75,9 @@ def fit(tensors: Sequence[nn.Parameter], loss_of: LossOf, examples: Examples, ho
         optimizer.step()
         schedule.step()
         if step % max(1, how.steps // LOOKS) == 0 or step == how.steps:
-            now = _mean(loss_of, aside)
-            if now < after:
-                after, reached = now, step
+            judged = _mean(loss_of, judging)
+            if judged < lowest:
+                lowest, reached = judged, step
                 for kept, tensor in zip(best, tensors, strict=True):
                     kept.copy_(tensor.detach())
     with torch.no_grad():
@@ -85,21 +85,28 @@ def fit(tensors: Sequence[nn.Parameter], loss_of: LossOf, examples: Examples, ho
             tensor.copy_(kept)
             tensor.requires_grad_(flag)
             tensor.grad = None
-    return Fitted(before, after, reached)
+    return Fitted(before, _mean(loss_of, aside) if reached else before, reached)
 
 
 Chosen = list[tuple[int, Tensor]]
 """Numbers of batches, each with numbers of some of its examples."""
 
 
-def _kept_aside(examples: Examples) -> tuple[Chosen, Chosen]:
-    """Examples for the steps, and others to judge by; of fewer than four the same for both."""
+def _split(examples: Examples) -> tuple[Chosen, Chosen, Chosen]:
+    """Examples for the steps, others to judge by, and others to report on; of few the last are those that judge."""
     numbers = torch.arange(examples.total)
-    judged = examples.aside(numbers) if examples.enough else numbers % FEW == FEW - 1
-    pieces = judged.split(list(examples.sizes))
-    fitted = [(number, (~piece).nonzero()[:, 0]) for number, piece in enumerate(pieces) if not piece.all()]
-    aside = [(number, piece.nonzero()[:, 0]) for number, piece in enumerate(pieces) if piece.any()]
-    return fitted, aside or fitted
+    reported = examples.aside(numbers)
+    rank = (~reported).cumsum(0) - 1  # among those that are not kept aside
+    every = JUDGED if examples.enough else FEW
+    judging = ~reported & (rank % every == every - 1)
+    fitted = _chosen(~reported & ~judging, examples)
+    judges = _chosen(judging, examples) or fitted
+    return fitted, judges, _chosen(reported, examples) or judges
+
+
+def _chosen(which: Tensor, examples: Examples) -> Chosen:
+    pieces = which.split(list(examples.sizes))
+    return [(number, piece.nonzero()[:, 0]) for number, piece in enumerate(pieces) if piece.any()]
 
 
 def _draws(fitted: Chosen, how: Fitting) -> Iterator[tuple[int, Tensor]]:
