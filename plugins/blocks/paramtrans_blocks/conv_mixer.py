@@ -24,7 +24,7 @@ class ConvMixerOptions(AttentionTargetOptions):
 class ConvMixer(AttentionTarget):
     """A convolution of the values over positions, a kernel for each channel, times gates of the position itself.
 
-    out(σ(G x) · (K * V x)): a gated convolution (as in Hyena: Poli et al. 2023, arXiv 2302.10866). In place of attention
+    out(σ(G x) · (K * V x)): a gated convolution (as in Hyena: Poli et al. 2023, arXiv 2302.10866). In attention's place
     it starts from its values and its last layer, kernels that take the mean over the positions in reach, and gates
     that are half open.
     """
