@@ -36,7 +36,7 @@ def plugins(name: str | None, as_json: bool, quiet: bool) -> None:
     if name is None:
         rows = [_row(entry) for entry in registry]
     else:
-        rows = [_row(entry) | {"options": _options(entry)} for entry in registry.named(name)]
+        rows = [_row(entry) | {"options": _options(entry)} for entry in registry.kind_and_sizes(name)]
     if as_json:
         answer.tell(rows, indent=2)
     elif name is None:
@@ -91,7 +91,7 @@ def _summary(row: dict[str, Any]) -> str:
 
 def _trained(name: str) -> str:
     """What a pretrained translator translates, and what it was measured at."""
-    from paramtrans.networks.blocks.factories import named
+    from paramtrans.networks.blocks.factories import kind_and_sizes
     from paramtrans.report.html import headline
     from paramtrans.translators import card
     from paramtrans.translators.saving import find_translator, load_translator
@@ -99,7 +99,7 @@ def _trained(name: str) -> str:
     translator, folder = load_translator(name), find_translator(name, components())
     known = card.read(folder)
     measured = headline(known.results.methods) if known else []
-    lines = [f"{named(translator.source)} → {named(translator.target)}", *measured]
+    lines = [f"{kind_and_sizes(translator.source)} → {kind_and_sizes(translator.target)}", *measured]
     return "\n".join([*lines, f"paramtrans translate MODEL --arch ARCHITECTURE --with {name} -o SMALL.safetensors"])
 
 
