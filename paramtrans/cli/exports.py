@@ -53,7 +53,7 @@ def page(network: Any, small: Any, batches: list[Any], losses: Any, architecture
     """The page of a translation; `facts` say how it was made."""
     from paramtrans.networks.loading import architectures
     from paramtrans.networks.results import translation_page
-    from paramtrans.networks.results.described import made_of
+    from paramtrans.networks.results.described import describe_blocks
     from paramtrans.networks.results.samples import samples
     from paramtrans.plugins.manager import components
 
@@ -64,5 +64,5 @@ def page(network: Any, small: Any, batches: list[Any], losses: Any, architecture
         network, small, batches, losses.predicts, lambda tokens: source.text(name, tokens) if source else None
     )
     title = source.origin(network, name).model if source else type(network).__name__
-    text = translation_page.page(title, made_of(small), losses, shown, facts)
+    text = translation_page.page(title, describe_blocks(small), losses, shown, facts)
     return text.encode("utf-8", errors="replace")

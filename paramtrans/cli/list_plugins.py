@@ -36,7 +36,7 @@ def plugins(name: str | None, as_json: bool, quiet: bool) -> None:
     if name is None:
         rows = [_row(entry) for entry in registry]
     else:
-        rows = [_row(entry) | {"options": _options(entry)} for entry in registry.kind_and_sizes(name)]
+        rows = [_row(entry) | {"options": _options(entry)} for entry in registry.named(name)]
     if as_json:
         answer.tell(rows, indent=2)
     elif name is None:

@@ -93,7 +93,7 @@ def translate(
 
     from paramtrans.networks.files import save_translated
     from paramtrans.networks.loading.architectures import factory_file
-    from paramtrans.networks.results.described import changes, error, made_of
+    from paramtrans.networks.results.described import describe_blocks, error_text, size_changes
     from paramtrans.networks.results.measuring import measure_losses
     from paramtrans.networks.results.stock import save_stock
     from paramtrans.networks.translate import translate as translate_network
@@ -141,7 +141,7 @@ def translate(
         seed=seed,
         reporter=Reporter() if quiet else ConsoleReporter(Console(stderr=True)),
     )
-    made = made_of(small)
+    made = describe_blocks(small)
     losses = measure_losses(network, small, batches, predicts=predicts, evaluate=evaluate)
     whole = next(iter(losses.outputs.values()), None)
     _tell_what_is_left(made, losses.after.parameters, widths["parameters"], quiet)
@@ -164,8 +164,8 @@ def translate(
     columns(
         "<<<>",
         ("block", "hidden units", "parameters", "feature error"),
-        *((one["path"] or ".", *changes(one), error(one["feature_error"])) for one in made),
-        ("output of the network", "", "", error(whole)),
+        *((one["path"] or ".", *size_changes(one), error_text(one["feature_error"])) for one in made),
+        ("output of the network", "", "", error_text(whole)),
     )
     tell_losses(losses)
     if probes:
