@@ -97,8 +97,8 @@ def _trained(name: str) -> str:
     from paramtrans.translators.saving import find_translator, load_translator
 
     translator, folder = load_translator(name), find_translator(name, components())
-    known = card.read(folder)
-    measured = headline(known.results.methods) if known else []
+    translator_card = card.read(folder)
+    measured = headline(translator_card.results.methods) if translator_card else []
     lines = [f"{kind_and_sizes(translator.source)} → {kind_and_sizes(translator.target)}", *measured]
     return "\n".join([*lines, f"paramtrans translate MODEL --arch ARCHITECTURE --with {name} -o SMALL.safetensors"])
 
@@ -127,7 +127,7 @@ def component_rows(schema: dict[str, Any]) -> list[list[str]]:
     """`option_rows` of a component, and of the records that its options are made of."""
     rows = option_rows(schema)
     for record, fields in schema.get("$defs", {}).items():
-        rows += [[f"{record}.{name}", *rest] for name, *rest in option_rows(fields)]
+        rows += [[f"{record}.{name}", *cells] for name, *cells in option_rows(fields)]
     return rows
 
 

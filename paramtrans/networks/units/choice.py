@@ -13,7 +13,7 @@ from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.graph.groups import Analysis, NamedGroup, Proven, prove_groups
 from paramtrans.networks.graph.merging import merge, representatives
 from paramtrans.networks.graph.narrow import narrow
-from paramtrans.networks.graph.proof import lively, prove
+from paramtrans.networks.graph.proof import prove, with_random_constants
 from paramtrans.networks.graph.unit_cases import choose_units
 from paramtrans.networks.units.chain import UnitStep
 
@@ -83,7 +83,7 @@ def write_network(analysis: Analysis, chosen: Chosen, groups_alone: Iterable[Nam
     """
     groups = [*chosen.kept] if groups_alone is None else [*groups_alone]
     removal = analysis.removal({group: chosen.kept[group] for group in groups})
-    proof = prove(lively(analysis.network), removal, likely=chosen.proven.settings)
+    proof = prove(with_random_constants(analysis.network), removal, likely=chosen.proven.settings)
     if proof.failure is not None:
         raise SpecMismatch(f"the units that are kept cannot be kept alone: {proof.failure}")
     narrowed = narrow(analysis.network, removal, list(proof.settings))
