@@ -12,7 +12,7 @@ from paramtrans.errors import SpecMismatch
 from paramtrans.evaluation.costs import count, parameters
 from paramtrans.networks.forward.activations import Inputs
 from paramtrans.networks.parts.finding import NetworkPart, find_parts
-from paramtrans.networks.parts.replacing import start_block, target_for
+from paramtrans.networks.parts.targets import start_block, target_for
 from paramtrans.ops.distances import relative_error
 from paramtrans.plugins.registry import Registry
 

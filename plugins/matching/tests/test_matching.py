@@ -6,7 +6,7 @@ import pytest
 import torch
 from paramtrans_matching.search import Search
 from paramtrans_matching.start import revive_dead_units
-from paramtrans_matching.translator import Goal, Matching, _models_at_once
+from paramtrans_matching.translator import Matching, MatchingExamples, _models_at_once
 from torch import Tensor, nn
 
 from paramtrans import BlockAdapter, Context, FeatureSpec, Hosts, Split, Task, components
@@ -168,11 +168,11 @@ def test_a_block_with_nothing_to_gain_stays_as_it_came() -> None:
     start = initial(source.module, range(MODELS))
     made = components().create("translator", "matching", source, source, steps=20)
     entering = torch.rand(MODELS, 8, 4, 6, 6, generator=torch.Generator().manual_seed(1))
-    goal = Goal(entering, made.run_source(start, entering), None, None)
+    examples = MatchingExamples(entering, made.run_source(start, entering), None, None)
     search = Search(
         start,
         list(start),
-        lambda params, chosen: made._distance(params, goal, None, chosen),
+        lambda params, chosen: made._distance(params, examples, None, chosen),
         iter(lambda: torch.arange(6), None),
         [torch.tensor([6, 7])],
     )
@@ -189,10 +189,12 @@ def test_a_rate_is_chosen_by_the_size_of_the_parameters() -> None:
         start = {name: 1.1 * tensor for name, tensor in wanted.items()}
         entering = torch.rand(MODELS, 16, 4, 6, 6, generator=torch.Generator().manual_seed(1))
         made = components().create("translator", "matching", target, target)
-        goal = Goal(entering, made.run_source(wanted, entering), None, None)
+        examples = MatchingExamples(entering, made.run_source(wanted, entering), None, None)
 
-        def distance(params: Params, chosen: Tensor, made: Matching = made, goal: Goal = goal) -> Tensor:
-            return made._distance(params, goal, None, chosen)
+        def distance(
+            params: Params, chosen: Tensor, made: Matching = made, examples: MatchingExamples = examples
+        ) -> Tensor:
+            return made._distance(params, examples, None, chosen)
 
         search = Search(start, list(start), distance, iter(lambda: torch.arange(12), None), [torch.arange(12, 16)])
         written, better = search.run(search.relative_rates(), 60, start)
