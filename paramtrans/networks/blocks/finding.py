@@ -142,7 +142,7 @@ def find_blocks(
             that it fits have it as their adapter.
     """
     blocks: list[NetworkBlock] = []
-    taken: set[str] = set()
+    claimed: set[str] = set()
     adapters = [(entry.name, entry.resolve()) for entry in registry.of_kind("block_adapter")]
     if source is not None:
         adapters = [(name, adapter) for name, adapter in adapters if adapter is type(source)]
@@ -150,8 +150,8 @@ def find_blocks(
         for name, adapter in adapters:
             for recognised in adapter.recognise(module):
                 layers = {layer: f"{path}.{inner}".strip(".") for layer, inner in recognised.layers.items()}
-                if taken.isdisjoint(layers.values()):
-                    taken.update(layers.values())
+                if claimed.isdisjoint(layers.values()):
+                    claimed.update(layers.values())
                     adapter_of = registry.create("block_adapter", name, **recognised.options)
                     adapter_of = source if source is not None and source.spec == adapter_of.spec else adapter_of
                     blocks.append(NetworkBlock(path, name, adapter_of, layers, recognised.whole))

@@ -89,13 +89,13 @@ def _least(batch: Inputs) -> Inputs:
 @contextmanager
 def _going_on(network: nn.Module, passed: list[Passed], entered: Iterator[Tensor]) -> Iterator[None]:
     """The network with the last of some blocks given what entered it, batch by batch, and those before it idle."""
-    *idle, last = passed
+    *idle, last_passed = passed
 
     def give(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return (next(entered).to(args[0].device), *args[1:])
 
     with ExitStack() as undo:
-        undo.callback(network.get_submodule(last.path).register_forward_pre_hook(give).remove)
+        undo.callback(network.get_submodule(last_passed.path).register_forward_pre_hook(give).remove)
         for block_before in idle:
             module = network.get_submodule(block_before.path)
             original_forward = vars(module).get("forward")

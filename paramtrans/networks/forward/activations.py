@@ -212,15 +212,15 @@ def in_batches(inputs: Iterable[Inputs] | Tensor | Mapping[str, Any]) -> Iterabl
     if not isinstance(inputs, Iterable):
         raise DataError(f"calibrate: takes batches of inputs, not {type(inputs).__name__}; give a list of tensors")
     batches = list(inputs) if isinstance(inputs, Iterator) else inputs
-    first, repeated = (next(iter(batches), None) for _ in range(2))
-    if first is not None and repeated is not None:
-        _check_batch(first, repeated)
+    batch, repeated = (next(iter(batches), None) for _ in range(2))
+    if batch is not None and repeated is not None:
+        _check_batch(batch, repeated)
     return batches
 
 
-def _check_batch(first: Inputs, repeated: Inputs) -> None:
+def _check_batch(batch: Inputs, repeated: Inputs) -> None:
     """Raise `DataError` for a batch that nothing can be learned from, or that is another the second time."""
-    for tensor, again in zip(_tensors(first), _tensors(repeated), strict=False):
+    for tensor, again in zip(_tensors(batch), _tensors(repeated), strict=False):
         if not tensor.numel():
             raise DataError("calibrate: the first batch is empty")
         if tensor.is_floating_point() and not tensor.isfinite().all():

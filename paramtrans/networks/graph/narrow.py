@@ -204,7 +204,9 @@ def _numbers(module: nn.Module | None, value: int) -> list[str]:
     if module is None or type(module).__module__.startswith("torch.nn."):
         return []
     return [
-        name for name, held in vars(module).items() if type(held) is int and held == value and not name.startswith("_")
+        name
+        for name, number in vars(module).items()
+        if type(number) is int and number == value and not name.startswith("_")
     ]
 
 

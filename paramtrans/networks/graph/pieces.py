@@ -38,8 +38,8 @@ class Pieces:
         self.batches = list(_batches(examples, size))
         held_out = list(_batches(examples, size, aside=True))
         self.aside = held_out
-        first = self.batches[0]
-        self.programs = tuple(capture(network, first) for network in (analysis.network, small))
+        batch = self.batches[0]
+        self.programs = tuple(capture(network, batch) for network in (analysis.network, small))
         self.graphs = tuple(without_changes(program) for program in self.programs)
         kinds = [[(node.op, node.name, str(node.target)) for node in graph.nodes] for graph in self.graphs]
         if kinds[0] != kinds[1]:
@@ -212,8 +212,8 @@ class _Batches:
     def __iter__(self) -> Iterator[tuple[Entered, tuple[Tensor, ...]]]:
         if self._recorded is None:
             self._recorded = self._record()
-        entered, left = self._recorded
-        yield from zip(zip(*entered, strict=True), zip(*left, strict=True), strict=True)
+        entered, leaving = self._recorded
+        yield from zip(zip(*entered, strict=True), zip(*leaving, strict=True), strict=True)
 
     def _record(self) -> tuple[list[Spool], list[Spool]]:
         entered, left_spools = [Spool() for _ in self.entering], [Spool() for _ in self.leaving]

@@ -83,13 +83,13 @@ def _compared(before: nn.Module, after: nn.Module, batches: Iterable[Inputs], pr
         for name, tensor in original_outputs.items():
             if name in smaller_outputs and smaller_outputs[name].shape == tensor.shape:
                 errors.setdefault(name, RelativeError()).add(smaller_outputs[name], tensor)
-        first = next(iter(original_outputs), None)
-        if first is None or first not in errors:
+        output_name = next(iter(original_outputs), None)
+        if output_name is None or output_name not in errors:
             continue
-        count += len(original_outputs[first])
+        count += len(original_outputs[output_name])
         if predictions is None:
-            predictions = Predictions(predicts or kind_of(before, batch, original_outputs[first]))
-        predictions.add(batch, original_outputs[first], smaller_outputs[first])
+            predictions = Predictions(predicts or kind_of(before, batch, original_outputs[output_name]))
+        predictions.add(batch, original_outputs[output_name], smaller_outputs[output_name])
     output_errors = {name: error.value for name, error in errors.items()}
     return {"examples": count, "outputs": output_errors, **(predictions.measures() if predictions else {})}
 

@@ -149,10 +149,10 @@ class Predictions:
             cosines = cosine_similarity(before[positions].double(), after[positions].double(), dim=-1)
             self._cosine, self._vectors = self._cosine + float(cosines.sum()), self._vectors + cosines.numel()
         if self.kind in ("scores", "tokens") and before.ndim > 1:
-            same = before.argmax(1) == after.argmax(1)
+            is_same = before.argmax(1) == after.argmax(1)
             if self.kind == "tokens":
-                same = (before.argmax(-1) == after.argmax(-1))[positions]
-            self._same, self._predicted = self._same + int(same.sum()), self._predicted + same.numel()
+                is_same = (before.argmax(-1) == after.argmax(-1))[positions]
+            self._same, self._predicted = self._same + int(is_same.sum()), self._predicted + is_same.numel()
         if self.kind == "tokens" and ids is not None and ids.shape == before.shape[:2]:
             for network_number, scores in enumerate((before, after)):
                 mean, count = _surprise(scores, ids, mask)

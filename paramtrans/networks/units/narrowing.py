@@ -105,7 +105,7 @@ def narrow_network(
     held_out = examples.enough or not looks_at_inputs
     if not held_out:
         log.warning(examples.too_few())
-    params_before, params_after = (dict(either.named_parameters(remove_duplicate=False)) for either in (network, small))
+    params_before, params_after = (dict(side.named_parameters(remove_duplicate=False)) for side in (network, small))
     records = (
         _described(group, chosen.proven, errors.get(group), params_before, params_after) for group in chosen.kept
     )

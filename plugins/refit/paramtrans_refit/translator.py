@@ -83,10 +83,10 @@ class Refit(Translator):
         params = self.readout.revive_channels(params)
         if not retained:  # nothing but the last layer has anything to be compared with
             return self._solved(len(self.readout.readers) - 1, params, source, context, None)
-        last = len(self.readout.readers) - 1
-        for index in range(last + 1):
+        last_reader = len(self.readout.readers) - 1
+        for index in range(last_reader + 1):
             read_next = None
-            if index < last:
+            if index < last_reader:
                 name = self._read(self.target, self.readout.readers[index + 1])
                 read_next = values_of(retained[name], self.cut.groups[name].width)
             params = self._solved(index, params, source, context, read_next)
