@@ -1,4 +1,4 @@
-"""What a shell is told when Tab is pressed: names of components, paths inside a config, folders of runs."""
+"""Completions for a shell: names of components, paths inside a config, folders of runs."""
 
 from __future__ import annotations
 

@@ -49,10 +49,15 @@ def read(data: Path | None, network: Any, architecture: str, drawing: tuple[int 
 
 
 def probe_shape(probes: str | None, shape: str | None, data: Path | None) -> tuple[int, ...] | None:
-    """The shape of one made-up input that `--input` says; None without probes.
+    """The shape of one made-up input; None without probes.
+
+    Args:
+        probes: `--probes`.
+        shape: `--input`, numbers with commas between.
+        data: `--calibrate`.
 
     Raises:
-        ConfigError: it does not go with `--probes`, or these with `--calibrate`.
+        ConfigError: `--input` does not go with `--probes`, or these with `--calibrate`.
     """
     if probes is None and shape is None:
         return None

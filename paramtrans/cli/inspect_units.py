@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from paramtrans.plugins.registry import Registry
 
 REASONS = 6
-"""Reasons that are told at most, those of most parameters first."""
+"""Reasons that are printed, at most; those of most parameters come first."""
 
 
 def describe_groups(network: Any, pattern: str, batches: list[Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 LONGEST_DEFAULT = 130
-"""Letters of a default that is shown; longer ones are told in the meaning."""
+"""Letters of a default that is printed; the meaning of an option says longer ones."""
 
 
 @click.command()

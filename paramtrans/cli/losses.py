@@ -1,4 +1,4 @@
-"""What a translation lost, as `paramtrans translate` tells it, and labels to measure it with."""
+"""What a translation lost, as `paramtrans translate` prints it, and labels to measure it with."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def run(
     from paramtrans.training.distributed import process_group
     from paramtrans.utils.progress import ConsoleReporter, Reporter
 
-    leads = process_group().leads  # or another process, of those that torchrun started, tells what there is to tell
+    leads = process_group().leads  # of the processes that torchrun started, one prints
     reporter = ConsoleReporter(Console(stderr=True)) if leads and not quiet else Reporter()
     requested: Run | Sweep
     if path is None or record is not None:

@@ -120,7 +120,7 @@ class _Size(BaseOptions):
 
 
 class _Record(BaseOptions):
-    """What stands beside the parameters."""
+    """The record beside the parameters."""
 
     format: int
     paramtrans: str

@@ -91,7 +91,7 @@ def translate(
         by: What is made smaller: `blocks` that an adapter recognises, or `units` that the network's graph shows,
             whatever its layers are called (with inputs). By default units where no block is recognised.
         seed: For whatever is drawn.
-        reporter: Is told of the progress.
+        reporter: Shows the progress.
         registry: The plugins; by default those that are installed.
 
     Raises:

@@ -130,7 +130,7 @@ class Ratio(Rounded):
 
 @dataclass(frozen=True)
 class Budget(Rounded):
-    """The largest ratio, the same for all blocks, with which the network has no more than so many parameters."""
+    """The largest ratio, the same for all blocks, with which the network stays within a number of parameters."""
 
     parameters: int
 
@@ -151,7 +151,7 @@ class Budget(Rounded):
 
 @dataclass(frozen=True)
 class FlopBudget(Rounded):
-    """The largest ratio, the same for all blocks, with which one example takes no more than so many operations.
+    """The largest ratio, the same for all blocks, with which one example stays within a number of operations.
 
     As PyTorch counts them: those of convolutions and matrix products, a multiply-add being two. Needs inputs.
     """
@@ -182,7 +182,7 @@ class FlopBudget(Rounded):
 
 @dataclass(frozen=True)
 class LatencyBudget(Rounded):
-    """The largest ratio, the same for all blocks, with which the first batch of inputs takes no longer than so many
+    """The largest ratio, the same for all blocks, with which the first batch of inputs stays within a number of
     milliseconds, where the network is: the median of some passes, so never quite the same twice. Needs inputs."""
 
     milliseconds: float

@@ -122,7 +122,16 @@ def every_layer(handles: Iterable[RemovableHandle]) -> Iterator[None]:
 
 @torch.no_grad()
 def shapes_entering(network: nn.Module, paths: Iterable[str], batch: Inputs) -> dict[str, tuple[int, ...]]:
-    """Shape of what enters each of these layers for the first example of a batch, `[1, ...]`."""
+    """Shape of what enters each of these layers for one example.
+
+    Args:
+        network: In eval mode.
+        paths: Of the layers.
+        batch: Inputs, of which one is used.
+
+    Returns:
+        By path, `[1, ...]` each.
+    """
     shapes: dict[str, tuple[int, ...]] = {}
 
     def look_at(path: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:

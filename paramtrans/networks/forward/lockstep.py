@@ -19,7 +19,7 @@ class Call:
     """A layer that is about to be computed in one of the passes."""
 
     layer: str
-    """Its name, as the pass was told it."""
+    """Its name, as the pass was given it."""
     function: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]

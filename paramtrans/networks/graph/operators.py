@@ -92,7 +92,13 @@ def pin_all(state: State, node: Node, args: Sequence[Any], kwargs: Mapping[str, 
 
 
 def spread(value: Value, ndim: int, axis: int) -> Value:
-    """A vector along one axis of a value of `ndim` axes."""
+    """A vector as a value that runs over one axis.
+
+    Args:
+        value: The vector, `[n]`.
+        ndim: Axes of the result.
+        axis: The axis that the vector runs over; the others have size 1.
+    """
     shape = tuple(value.shape[0] if i == axis % ndim else 1 for i in range(ndim))
     return Value(shape, [label.view(shape) for label in value.labels if label.ndim == 1], tensor=value.tensor)
 

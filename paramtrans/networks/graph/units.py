@@ -121,7 +121,14 @@ class Classes:
                 self.partitions.append(distinct)
 
     def closure(self, seed: int) -> frozenset[int] | None:
-        """All classes that go with one; None where something of them can never go, or not alone."""
+        """All classes that go with one.
+
+        Args:
+            seed: The class.
+
+        Returns:
+            None where some class of them can never go, or not without others.
+        """
         going, open_classes = {seed}, [seed]
         while open_classes:
             current = open_classes.pop()

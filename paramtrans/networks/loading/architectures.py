@@ -24,7 +24,7 @@ KIND, FIRST = "architecture", "torchvision"
 
 
 LARGEST, FURTHER = 64, 2**28
-"""A network named in a file may have this many times the bytes of the file, and so many beside them."""
+"""A network named in a file may have `LARGEST` times the bytes of the file, and `FURTHER` bytes more."""
 
 
 def build_from_file(architecture: str, size: int, where: str, registry: Registry | None = None) -> nn.Module:

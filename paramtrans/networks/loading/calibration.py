@@ -24,10 +24,10 @@ from paramtrans.utils.boundary import reason
 BATCH = 32
 """Examples that go through the network at once."""
 MOST = 512
-"""Texts and images that are taken where nobody says how many; of arrays, all are."""
+"""Texts and images that are taken by default; of arrays, all are."""
 TEXTS = (".txt", ".jsonl")
 TEXT_KEYS = ("text", "content")
-"""Where a line of `.jsonl` keeps its text, the first that is there."""
+"""Keys under which a line of `.jsonl` keeps its text; the first that it has counts."""
 IMAGES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP"}
 """Endings of image files, each with the one format that such a file is read as."""
 MAX_TEXTS, MAX_IMAGE, MAX_PIXELS = 2**31, 2**28, 2**26

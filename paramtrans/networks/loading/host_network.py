@@ -19,7 +19,7 @@ from paramtrans.errors import ConfigError
 from paramtrans.plugins.registry import Registry
 
 BLOCK_OPTION = "block."
-"""What options of the block begin with, beside those of the task."""
+"""The prefix of options of the block; options without it are those of the task."""
 
 
 class HostNetwork(nn.Module):
@@ -48,7 +48,11 @@ class HostNetwork(nn.Module):
         return outputs
 
     def hosts(self, source: Params) -> Hosts:
-        """This network as a stack of one host whose source block is `source`, in float32."""
+        """This network as a stack of one host, in float32.
+
+        Args:
+            source: Tensors of its source block, `[1, ...]` each.
+        """
         former, latter = (_float(_stacked(part)) for part in (self.former, self.latter))
         return Hosts(former, _float(source), latter, stream=self.task.stream())
 

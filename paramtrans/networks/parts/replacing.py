@@ -106,7 +106,7 @@ def replace_parts(
         ratio: The largest share of the part's parameters that a block may have; None: sizes as its adapter says.
         batches: Calibration inputs, at least one batch.
         seed: For whatever is drawn.
-        reporter: Is told of the progress.
+        reporter: Shows the progress.
 
     Raises:
         SpecMismatch: no module is such a part, or a block does not fit in its place.

@@ -47,7 +47,7 @@ def target_for(part: NetworkPart, text: str, ratio: float | None, registry: Regi
 
 
 def _sized(target: BlockAdapter, limit: float, path: str) -> BlockAdapter:
-    """The target with hidden sizes so that it has no more than so many parameters."""
+    """The target with the largest hidden sizes at which it has no more than `limit` parameters."""
     groups = {group.name: group.size for group in target.spec.symmetries}
 
     def sized(share: float) -> BlockAdapter:

@@ -44,9 +44,12 @@ def explore(make: Make, measure: Callable[[nn.Module], Losses], ratios: Iterable
 
 
 def loss_of(losses: Losses) -> tuple[str, float]:
-    """The loss that widths are compared by, smaller is better: its name and its value.
+    """The loss that widths are compared by, smaller is better.
 
     Agreement of predictions is not used: on few inputs too few predictions change to tell one width from the next.
+
+    Returns:
+        Its name and its value.
     """
     if losses.perplexity is not None:
         return "perplexity, after ÷ before", losses.perplexity[1] / losses.perplexity[0]

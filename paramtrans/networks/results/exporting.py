@@ -38,11 +38,11 @@ Outputs = dict[str, Tensor]
 
 
 def save_onnx(network: nn.Module, path: Path | str, inputs: Inputs) -> None:
-    """Write a network as ONNX, for onnxruntime and its kin.
+    """Write a network as ONNX, for onnxruntime and other programs.
 
     Args:
         network: In eval mode; it is not changed.
-        path: The file. One that stands there is replaced.
+        path: The file; an older one is replaced.
         inputs: A batch that it takes, with two examples or more; the number of examples is free in the file, and so is
             that of tokens. Inputs and outputs have the names that the network gives them, else `input` and `output`.
 
@@ -63,7 +63,7 @@ def save_exported(network: nn.Module, path: Path | str, inputs: Inputs) -> None:
 
     Args:
         network: In eval mode; it is not changed.
-        path: The file. One that stands there is replaced.
+        path: The file; an older one is replaced.
         inputs: A batch that it takes, with two examples or more, as for `save_onnx`.
 
     Raises:

@@ -22,7 +22,7 @@ class UnitStep:
 
     @property
     def ridge(self) -> float | None:
-        """How firmly the layers that read units are held, where it says so."""
+        """Strength of the ridge with which layers that read units are solved for, where it has such an option."""
         value = getattr(self.options, "ridge", None)
         return None if value is None else float(value)
 

@@ -82,7 +82,7 @@ def narrow_network(
         blocks: Patterns of paths, between commas.
         batches: Calibration inputs, at least one.
         seed: For whatever is drawn.
-        reporter: Is told of the progress.
+        reporter: Shows the progress.
 
     Raises:
         SpecMismatch: no group can be made smaller as asked, or the network cannot be followed.

@@ -26,7 +26,7 @@ WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".
 TOLERANCE = 1e-4
 """Largest difference of outputs, relative to the largest of them."""
 LARGEST = 2**26
-"""Bytes of a file beside them that is copied: tokenizers, chat templates, generation settings."""
+"""Bytes of another file that is copied, at most: tokenizers, chat templates, generation settings."""
 
 
 class HuggingFace(ArchitectureSource):

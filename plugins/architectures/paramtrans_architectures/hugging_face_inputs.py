@@ -17,7 +17,7 @@ from paramtrans.networks.loading.calibration import BATCH, in_groups
 from paramtrans.utils.boundary import reason
 
 LENGTH = 256
-"""Tokens of a text, at most, where nobody says so and the model takes as many."""
+"""Tokens of a text, at most, by default and where the model takes as many."""
 
 
 def of_texts(

@@ -120,7 +120,7 @@ ATTENTION: tuple[tuple[tuple[str, str, str], str, str], ...] = (
 
 
 def _head_widths(module: Any) -> list[int]:
-    """Values of one head, where a module says so."""
+    """Values of one head, where a module holds their number."""
     widths = [getattr(module, name, None) for name in ("attention_head_size", "head_dim")]
     return [width for width in widths if isinstance(width, int)]
 

@@ -62,11 +62,27 @@ class Cut:
         return ranked[:, : self.sizes[name]].sort(dim=1).values
 
     def ranked(self, params: Params, group: SymmetryGroup) -> Tensor:
-        """All units of a group, `[models, size]`: that with the largest product of norms of its weights first."""
+        """All units of a group, that with the largest product of norms of its weights first.
+
+        Args:
+            params: Tensors `[models, ...]`.
+            group: The group.
+
+        Returns:
+            Numbers of units, `[models, size]`.
+        """
         return self.strengths(params, group).argsort(dim=1, descending=True, stable=True)
 
     def strengths(self, params: Params, group: SymmetryGroup) -> Tensor:
-        """The product of the norms of each unit's weights: `[models, size]`."""
+        """The product of the norms of each unit's weights.
+
+        Args:
+            params: Tensors `[models, ...]`.
+            group: The group.
+
+        Returns:
+            `[models, size]`.
+        """
         kinds = {tensor.name: tensor.kind for tensor in self.view.tensors}
         members = [m for m in group.members if kinds[m.tensor] is TensorKind.WEIGHT]
         moved = [params[m.tensor].movedim(m.axis + 1, 1) for m in members]

@@ -113,7 +113,14 @@ class Merge(Closed):
     @classmethod
     @torch.no_grad()
     def merge(cls, options: BaseOptions, case: UnitCase) -> Tensor:
-        """Clusters by what writes the units; each counts by the norm of what reads it."""
+        """Clusters of units by the weights that write them; each unit counts by the norm of the weights that read it.
+
+        Returns:
+            Shares of units in each unit that stays, `[count, units]`, rows that add up to one.
+
+        Raises:
+            SpecMismatch: units are heads or groups of channels, or no layer writes them.
+        """
         assert isinstance(options, MergeOptions)
         if case.width > 1 or case.cells is not None:
             raise SpecMismatch("merge takes no mean of heads, nor of groups of channels")
