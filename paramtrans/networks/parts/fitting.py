@@ -1,4 +1,4 @@
-"""Optimiser steps on some tensors of a network, stopped and taken back by inputs that are kept aside."""
+"""Optimiser steps on some tensors of a network. Inputs that no step uses say when to stop, others how good it is."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from paramtrans.utils import seeds
 LossOf = Callable[[int, Tensor], Tensor]
 """From the number of a batch, and examples of it, to a loss."""
 LOOKS = 20
-"""How often the loss on the inputs kept aside is measured."""
-FEW = 4
-"""Of few examples, one of `FEW` is used to measure the loss; errors are then not those of inputs kept aside."""
+"""How often the loss is measured on the way."""
+JUDGED, FEW = 8, 4
+"""One of `JUDGED` examples says when to stop, of few examples one of `FEW`; no step uses these."""
 SMALLEST = 0.01
 """Tensors with a smaller root mean square, such as biases of zero, are changed as if it were this."""
 
@@ -38,29 +38,29 @@ class Fitted:
     """The loss before and after, and the steps taken."""
 
     before: float
-    """Mean loss on the examples kept aside, before the first step."""
+    """Mean loss before the first step, on the examples kept aside."""
     after: float
-    """The same of what stands in the tensors now; never more."""
+    """The same with the tensors as they are now."""
     steps: int
     """Steps after which these were reached."""
 
 
 def fit(tensors: Sequence[nn.Parameter], loss_of: LossOf, examples: Examples, settings: Fitting) -> Fitted:
-    """Adam steps on tensors (Kingma and Ba, 2015, arXiv 1412.6980); the best values on the examples kept aside stay.
+    """Adam steps on tensors (Kingma and Ba, 2015, arXiv 1412.6980); the best values on examples that no step used stay.
 
     Args:
         tensors: Are changed. Their `requires_grad` is as before afterwards.
         loss_of: The mean loss on some examples of a batch.
-        examples: The inputs in batches. No step uses those kept aside; of few, these are one in four.
+        examples: The inputs in batches. Of those that are not kept aside, one in eight says when to stop. Those kept
+            aside are for `Fitted` alone; few inputs, of which none are kept aside, are split in two parts only.
         settings: Steps, learning rate and so on.
     """
     flags = [tensor.requires_grad for tensor in tensors]
     for tensor in tensors:
         tensor.requires_grad_(True)
-    fitted, aside = _kept_aside(examples)
+    fitted, judging, aside = _split(examples)
     best = [tensor.detach().clone() for tensor in tensors]
-    loss_before = best_loss = _mean(loss_of, aside)
-    best_step = 0
+    loss_before, least_loss, best_step = _mean(loss_of, aside), _mean(loss_of, judging), 0
     rates = [settings.rate * max(float(tensor.detach().square().mean().sqrt()), SMALLEST) for tensor in tensors]
     optimizer = torch.optim.Adam(
         [{"params": [tensor], "lr": rate} for tensor, rate in zip(tensors, rates, strict=True)]
@@ -75,9 +75,9 @@ def fit(tensors: Sequence[nn.Parameter], loss_of: LossOf, examples: Examples, se
         optimizer.step()
         schedule.step()
         if step % max(1, settings.steps // LOOKS) == 0 or step == settings.steps:
-            loss = _mean(loss_of, aside)
-            if loss < best_loss:
-                best_loss, best_step = loss, step
+            loss = _mean(loss_of, judging)
+            if loss < least_loss:
+                least_loss, best_step = loss, step
                 for best_values, tensor in zip(best, tensors, strict=True):
                     best_values.copy_(tensor.detach())
     with torch.no_grad():
@@ -85,23 +85,29 @@ def fit(tensors: Sequence[nn.Parameter], loss_of: LossOf, examples: Examples, se
             tensor.copy_(best_values)
             tensor.requires_grad_(flag)
             tensor.grad = None
-    return Fitted(loss_before, best_loss, best_step)
+    return Fitted(loss_before, _mean(loss_of, aside) if best_step else loss_before, best_step)
 
 
 Chosen = list[tuple[int, Tensor]]
 """Numbers of batches, each with numbers of some of its examples."""
 
 
-def _kept_aside(examples: Examples) -> tuple[Chosen, Chosen]:
-    """Examples for the steps, and others to judge by; of fewer than four the same for both."""
+def _split(examples: Examples) -> tuple[Chosen, Chosen, Chosen]:
+    """Examples for the steps, others that say when to stop, and others to report on; of few, the last two are the same."""
     numbers = torch.arange(examples.total)
-    is_aside = examples.aside(numbers) if examples.enough else numbers % FEW == FEW - 1
-    by_batch = is_aside.split(list(examples.sizes))
-    fitted = [
-        (number, (~batch_aside).nonzero()[:, 0]) for number, batch_aside in enumerate(by_batch) if not batch_aside.all()
-    ]
-    aside = [(number, batch_aside.nonzero()[:, 0]) for number, batch_aside in enumerate(by_batch) if batch_aside.any()]
-    return fitted, aside or fitted
+    reported = examples.aside(numbers)
+    rank = (~reported).cumsum(0) - 1  # among those that are not kept aside
+    interval = JUDGED if examples.enough else FEW
+    judging = ~reported & (rank % interval == interval - 1)
+    fitted = _by_batch(~reported & ~judging, examples)
+    judges = _by_batch(judging, examples) or fitted
+    return fitted, judges, _by_batch(reported, examples) or judges
+
+
+def _by_batch(is_chosen: Tensor, examples: Examples) -> Chosen:
+    """The chosen examples, batch by batch."""
+    by_batch = is_chosen.split(list(examples.sizes))
+    return [(number, of_batch.nonzero()[:, 0]) for number, of_batch in enumerate(by_batch) if of_batch.any()]
 
 
 def _draws(fitted: Chosen, settings: Fitting) -> Iterator[tuple[int, Tensor]]:
