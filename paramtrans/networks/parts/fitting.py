@@ -93,7 +93,7 @@ Chosen = list[tuple[int, Tensor]]
 
 
 def _split(examples: Examples) -> tuple[Chosen, Chosen, Chosen]:
-    """Examples for the steps, others that say when to stop, and others to report on; of few, the last two are the same."""
+    """Examples for the steps, others that say when to stop, others to report on; of few, the last two are the same."""
     numbers = torch.arange(examples.total)
     reported = examples.aside(numbers)
     rank = (~reported).cumsum(0) - 1  # among those that are not kept aside
