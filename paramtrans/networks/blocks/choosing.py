@@ -11,6 +11,7 @@ from torch import nn
 from paramtrans.api.adapter import BlockAdapter
 from paramtrans.errors import DataError, SpecMismatch
 from paramtrans.networks.blocks import factories
+from paramtrans.networks.blocks.elsewhere import private
 from paramtrans.networks.blocks.finding import NetworkBlock, Survey, find_blocks, matches, some_paths, survey
 from paramtrans.networks.forward.activations import Inputs, call, first_examples
 from paramtrans.plugins.registry import Registry
@@ -48,6 +49,7 @@ def look(
     fit = [block for block in found if own is None or block.adapter is own]
     batch = next(iter(batches), None)
     looked = survey(network, fit, batch) if batch is not None and fit else Survey(tuple(fit), {})
+    looked = private(network, looked, batch) if batch is not None else looked
     if own is not None:
         others = {block.path: factories.unfit("source", own, block.adapter) for block in found if block not in fit}
         looked = Survey(looked.blocks, {**others, **looked.refused})

@@ -15,6 +15,7 @@ from paramtrans.api.block_module import has_branch
 from paramtrans.api.stacking import Params
 from paramtrans.errors import SpecMismatch
 from paramtrans.evaluation.costs import count, parameters
+from paramtrans.networks.blocks.in_place import put_layer
 from paramtrans.networks.forward.activations import Inputs, call, every_layer, first_examples
 from paramtrans.plugins.registry import Registry
 
@@ -101,11 +102,7 @@ def put(network: nn.Module, places: Mapping[str, str], adapter: BlockAdapter, pa
     if params is not None:
         fresh.load_state_dict({name: tensor[0] for name, tensor in params.items()}, strict=False)
     for layer, path in places.items():
-        before, after = network.get_submodule(path), fresh.get_submodule(layer)
-        for parameter in before.parameters():
-            after.to(parameter)
-            break
-        network.set_submodule(path, after)
+        put_layer(network, path, fresh.get_submodule(layer))
 
 
 def find_blocks(

@@ -145,7 +145,7 @@ def check_repeatable(network: nn.Module, batches: Iterable[Inputs]) -> None:
     batch = next(iter(batches), None)
     if batch is None:
         return
-    once, twice = (_inside(call(network, first_examples(batch, 2))) for _ in range(2))
+    once, twice = (tensors_in(call(network, first_examples(batch, 2))) for _ in range(2))
     if len(once) != len(twice) or any(not torch.equal(a, b) for a, b in zip(once, twice, strict=True)):
         if all(torch.allclose(a, b, rtol=1e-3, atol=1e-5, equal_nan=True) for a, b in zip(once, twice, strict=False)):
             return  # sums in another order
@@ -155,12 +155,12 @@ def check_repeatable(network: nn.Module, batches: Iterable[Inputs]) -> None:
         )
 
 
-def _inside(output: Any) -> list[Tensor]:
+def tensors_in(output: Any) -> list[Tensor]:
     """The tensors of what a network gives."""
     if isinstance(output, Tensor):
         return [output]
     inside = output.values() if isinstance(output, Mapping) else output if isinstance(output, list | tuple) else ()
-    return [tensor for one in inside for tensor in _inside(one)]
+    return [tensor for one in inside for tensor in tensors_in(one)]
 
 
 def in_batches(given: Iterable[Inputs] | Tensor | Mapping[str, Any]) -> Iterable[Inputs]:

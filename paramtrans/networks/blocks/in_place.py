@@ -1,0 +1,99 @@
+"""Layers of a network take other sizes in place, so that all that is no size stays: hooks, flags, kinds, counters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from paramtrans.errors import SpecMismatch
+
+
+def put_layer(network: nn.Module, path: str, fresh: nn.Module) -> None:
+    """Give a layer of a network the tensors and sizes of a fresh one of its kind; one of another kind takes its place.
+
+    Args:
+        network: It is changed.
+        path: Dotted path of the layer.
+        fresh: Where tensors and sizes come from; in the network's precision, and where it is, afterwards.
+
+    Raises:
+        SpecMismatch: it is of another kind, and hooks inside of what stands there would be lost.
+    """
+    before = network.get_submodule(path)
+    for parameter in before.parameters():
+        fresh.to(parameter)
+        break
+    if same_kind(before, fresh):
+        for own, other in zip(before.modules(), fresh.modules(), strict=True):
+            _resize(own, other)
+        return
+    if hooked := [name for name, module in before.named_modules() if name and hooks(module)]:
+        raise SpecMismatch(
+            f"{path}: {hooked[0]} in it has hooks, which a block of another kind cannot keep; remove them, or leave "
+            "the block out (blocks=)"
+        )
+    for name in HOOKS:
+        getattr(fresh, name).update(getattr(before, name))
+    network.set_submodule(path, fresh)
+
+
+HOOKS = (
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+)
+"""Where a module keeps what is called before and after it."""
+
+
+def hooks(module: nn.Module) -> bool:
+    """Whether something is called before or after a module."""
+    return bool(module._forward_pre_hooks or module._forward_hooks)
+
+
+def same_kind(before: nn.Module, fresh: nn.Module) -> bool:
+    """Whether a layer, with all in it, is of a fresh one's class, or of a class of its own that has the same tensors."""
+    pairs = list(zip(before.named_modules(), fresh.named_modules(), strict=False))
+    if len(pairs) != sum(1 for _ in before.modules()) or len(pairs) != sum(1 for _ in fresh.modules()):
+        return False
+    return all(
+        name == other and isinstance(own, type(new)) and {*_tensors(own)} == {*_tensors(new)}
+        for (name, own), (other, new) in pairs
+    )
+
+
+def own_tensors(before: nn.Module, fresh: nn.Module) -> list[str]:
+    """Tensors of a layer that a fresh one of its kind does not have, such as those of an adapter for fine-tuning."""
+    return sorted(before.state_dict().keys() - fresh.state_dict().keys())
+
+
+def _tensors(module: nn.Module) -> Iterator[str]:
+    """Names of a module's own tensors that are there."""
+    for slots in (module._parameters, module._buffers):
+        yield from (name for name, tensor in slots.items() if tensor is not None)
+
+
+def _resize(own: nn.Module, fresh: nn.Module) -> None:
+    """One layer, without those in it."""
+    for slots, others in ((own._parameters, fresh._parameters), (own._buffers, fresh._buffers)):
+        for name, tensor in others.items():
+            before = slots.get(name)
+            if before is None or tensor is None or not tensor.ndim:  # counters go on
+                continue
+            values = tensor.detach()
+            if _channels_last(before):
+                values = values.contiguous(memory_format=torch.channels_last)
+            trained = isinstance(before, nn.Parameter)
+            slots[name] = nn.Parameter(values, before.requires_grad) if trained else values
+    for name, value in vars(fresh).items():
+        numbers = type(value) is int or (isinstance(value, tuple) and all(type(one) is int for one in value))
+        if numbers and type(vars(own).get(name)) is type(value):
+            setattr(own, name, value)
+
+
+def _channels_last(tensor: Tensor) -> bool:
+    last = tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+    return last and not tensor.is_contiguous()
