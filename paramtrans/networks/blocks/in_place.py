@@ -29,10 +29,25 @@ def put_layer(network: nn.Module, path: str, fresh: nn.Module) -> None:
         for own, other in zip(before.modules(), fresh.modules(), strict=True):
             _resize(own, other)
         return
+    take_place(network, path, fresh)
+
+
+def take_place(network: nn.Module, path: str, fresh: nn.Module) -> None:
+    """Put a module of another kind where one stands; what is called before and after that stays.
+
+    Args:
+        network: It is changed.
+        path: Dotted path of the module.
+        fresh: What is to stand there.
+
+    Raises:
+        SpecMismatch: hooks inside of what stands there would be lost.
+    """
+    before = network.get_submodule(path)
     if hooked := [name for name, module in before.named_modules() if name and hooks(module)]:
         raise SpecMismatch(
             f"{path}: {hooked[0]} in it has hooks, which a block of another kind cannot keep; remove them, or leave "
-            "the block out (blocks=)"
+            "the block out"
         )
     for name in HOOKS:
         getattr(fresh, name).update(getattr(before, name))

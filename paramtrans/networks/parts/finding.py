@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from paramtrans.api.adapter import Part
 from paramtrans.errors import SpecMismatch
 from paramtrans.networks.blocks.finding import NetworkBlock, alike, find_blocks, matches
+from paramtrans.networks.blocks.in_place import take_place
 from paramtrans.networks.forward.activations import Inputs, Reached, Spool, call, every_layer, first_examples
 from paramtrans.plugins.registry import Registry
 
@@ -76,7 +77,7 @@ class NetworkPart:
 
 def put_part(network: nn.Module, path: str, block: nn.Module, alone: bool, beside: int | None) -> None:
     """Put a block where a module stood that was called with its features `alone`, and gave so many None `beside`."""
-    network.set_submodule(path, block if alone and beside is None else Placed(block, beside))
+    take_place(network, path, block if alone and beside is None else Placed(block, beside))
 
 
 @torch.no_grad()
