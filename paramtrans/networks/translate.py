@@ -25,6 +25,7 @@ from paramtrans.networks.blocks.finding import NetworkBlock, find_blocks, put
 from paramtrans.networks.blocks.input_cache import Entrances
 from paramtrans.networks.files import ATTRIBUTE, SIZES, Replaced
 from paramtrans.networks.forward.activations import Inputs, NetworkContext, check_repeatable, in_batches
+from paramtrans.networks.forward.as_taken import as_taken
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.graph.narrow import Setting
 from paramtrans.networks.loading.host_network import HostNetwork
@@ -32,7 +33,7 @@ from paramtrans.networks.parts.replacing import ReplacedPart, replace_parts
 from paramtrans.networks.units.chain import Named, unfit, unit_chain
 from paramtrans.networks.units.narrowing import NarrowedGroup, narrow_network
 from paramtrans.networks.units.widths import GroupRule
-from paramtrans.networks.widths import Ratio, Widths, with_registry
+from paramtrans.networks.widths import Ratio, Widths, checked, with_registry
 from paramtrans.ops.distances import streamed_error
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
@@ -99,9 +100,9 @@ def translate(
     registry, reporter = registry or components(), reporter or Reporter()
     if not isinstance(module, nn.Module):
         raise SpecMismatch(f"translate takes an nn.Module, not {type(module).__name__}; load the parameters into one")
-    batches = in_batches(calibrate)
-    examples = Examples(batches)
     original = copy.deepcopy(module).eval()
+    batches = as_taken(original, in_batches(calibrate))
+    examples = Examples(batches)
     check_repeatable(original, batches)
     if to is not None:
         if by is not None or widths is not None or then or isinstance(ratio, Mapping):
@@ -135,7 +136,7 @@ def translate(
         factories.check_unsized(trained, ratio, widths)
         targets = [(block, trained.target) for block in looked.blocks]
     else:
-        chosen = with_registry(rule, registry)(original, looked.blocks, examples.fitted())
+        chosen = checked(with_registry(rule, registry)(original, looked.blocks, examples.fitted()), looked.blocks)
         sized = [(block, chosen[block.entrance]) for block in looked.blocks]
         targets = [(block, block.adapter.with_sizes(sizes)) for block, sizes in sized if sizes != block.sizes]
     if (batch := next(iter(batches), None)) is not None:

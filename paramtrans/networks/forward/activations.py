@@ -21,6 +21,15 @@ from paramtrans.utils import memory
 Inputs: TypeAlias = "Tensor | Mapping[str, Any] | list[Any] | tuple[Any, ...]"
 """What a network is called with: a tensor, keyword arguments, or a list whose first item it is, as loaders give."""
 
+
+class NamedInputs(dict[str, Any]):
+    """Keyword arguments of which it is known what has an entry for each example; none has: all are one example."""
+
+    def __init__(self, inputs: Mapping[str, Any], per_example: Iterable[str]) -> None:
+        super().__init__(inputs)
+        self.per_example = frozenset(per_example)
+
+
 BYTES_IN_MEMORY = 2**28
 """Features beyond this size wait in a temporary file."""
 
@@ -181,10 +190,13 @@ def in_batches(given: Iterable[Inputs] | Tensor | Mapping[str, Any]) -> Iterable
 
 def _check_batch(first: Inputs, again: Inputs) -> None:
     """Raise `DataError` for a batch that nothing can be learned from, or that is another the second time."""
+    masked = len(_tensors(first)) > 1  # minus infinity is what masks of attention hold
     for one, other in zip(_tensors(first), _tensors(again), strict=False):
         if not one.numel():
             raise DataError("calibrate: the first batch is empty")
-        if one.is_floating_point() and not one.isfinite().all():
+        if one.is_meta:
+            raise DataError("calibrate: the inputs have no values (device meta)")
+        if one.is_floating_point() and not (one.isfinite() | (one == -torch.inf if masked else False)).all():
             raise DataError("calibrate: the inputs hold values that are not finite")
         if not torch.equal(one, other):
             raise DataError("calibrate: gives other inputs each time, as a loader that shuffles; give list(loader)")
@@ -198,8 +210,9 @@ def first_examples(batch: Inputs, count: int) -> Inputs:
 def pick_examples(batch: Inputs, chosen: slice | Tensor) -> Inputs:
     """A batch of some examples of another: of every tensor that has an entry for each."""
     if isinstance(batch, Mapping):
-        size = length(batch)
-        return {k: v[chosen] if isinstance(v, Tensor) and v.ndim and len(v) == size else v for k, v in batch.items()}
+        names = per_example(batch)
+        picked = {name: value[chosen] if name in names else value for name, value in batch.items()}
+        return NamedInputs(picked, names) if isinstance(batch, NamedInputs) else picked
     return (batch if isinstance(batch, Tensor) else batch[0])[chosen]
 
 
@@ -215,9 +228,19 @@ def arguments(batch: Inputs) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
 
 
 def length(batch: Inputs) -> int:
-    """Examples in a batch: the first axis of its first tensor."""
-    tensors = [tensor for tensor in _tensors(batch) if tensor.ndim]
+    """Examples in a batch: the first axis of its first tensor that has an entry for each."""
+    names = batch.per_example if isinstance(batch, NamedInputs) else None
+    tensors = _tensors(batch) if names is None else [v for k, v in batch.items() if k in names]  # type: ignore[union-attr]
+    tensors = [tensor for tensor in tensors if tensor.ndim]
     return len(tensors[0]) if tensors else 1
+
+
+def per_example(batch: Mapping[str, Any]) -> frozenset[str]:
+    """Keyword arguments with an entry for each example: where it is not known, all that are as long as the first."""
+    if isinstance(batch, NamedInputs):
+        return batch.per_example
+    size = length(batch)
+    return frozenset(k for k, v in batch.items() if isinstance(v, Tensor) and v.ndim and len(v) == size)
 
 
 def _tensors(batch: Inputs) -> list[Tensor]:

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map
 
 from paramtrans.api.units import Entered, UnitPiece
 from paramtrans.errors import SpecMismatch
-from paramtrans.networks.forward.activations import Inputs, Spool, arguments
+from paramtrans.networks.forward.activations import Inputs, Spool, arguments, per_example
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.graph.capture import Arguments, Program, capture
 from paramtrans.networks.graph.evaluate import function, placed, values, without_changes
@@ -252,10 +252,11 @@ def _shapes(batch: Inputs) -> object:
 
 def _together(some: Sequence[tuple[Inputs, int]]) -> Arguments:
     """Examples of several batches as one."""
-    several = [
-        tree_map(lambda one, i=i: one[i : i + 1] if isinstance(one, Tensor) and one.ndim else one, arguments(batch))
-        for batch, i in some
-    ]
-    return tree_map(  # type: ignore[no-any-return]
-        lambda *own: torch.cat(own) if isinstance(own[0], Tensor) and own[0].ndim else own[0], *several
-    )
+    batch = some[0][0]
+    if not isinstance(batch, Mapping):
+        return (torch.cat([arguments(own)[0][0][i : i + 1] for own, i in some]),), {}
+    names = per_example(batch)
+    return (), {
+        name: torch.cat([own[name][i : i + 1] for own, i in some]) if name in names else value  # type: ignore[call-overload]
+        for name, value in batch.items()
+    }
