@@ -29,6 +29,7 @@ from paramtrans.networks.forward.as_taken import as_taken
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.graph.narrow import Setting
 from paramtrans.networks.loading.host_network import HostNetwork
+from paramtrans.networks.loading.wrappers import unwrapped
 from paramtrans.networks.parts.replacing import ReplacedPart, replace_parts
 from paramtrans.networks.units.chain import Named, unfit, unit_chain
 from paramtrans.networks.units.narrowing import NarrowedGroup, narrow_network
@@ -100,6 +101,7 @@ def translate(
     registry, reporter = registry or components(), reporter or Reporter()
     if not isinstance(module, nn.Module):
         raise SpecMismatch(f"translate takes an nn.Module, not {type(module).__name__}; load the parameters into one")
+    module = unwrapped(module)
     original = copy.deepcopy(module).eval()
     batches = as_taken(original, in_batches(calibrate))
     examples = Examples(batches)

@@ -107,7 +107,7 @@ def test_layers_with_tensors_of_their_own_are_left() -> None:
 
     network = nn.Sequential(nn.Conv2d(3, 4, 3), BasicBlock(4, 4)).eval()
     network[1].conv1 = Adapted()
-    with pytest.raises(SpecMismatch, match="1.conv1 is a Adapted with tensors of its own"):
+    with pytest.raises(SpecMismatch, match=r"1\.conv1 is a Adapted with tensors of its own"):
         paramtrans.translate(network, ratio=0.5, calibrate=IMAGES)
 
 

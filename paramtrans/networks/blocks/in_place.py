@@ -70,7 +70,7 @@ def hooks(module: nn.Module) -> bool:
 
 
 def same_kind(before: nn.Module, fresh: nn.Module) -> bool:
-    """Whether a layer, with all in it, is of a fresh one's class, or of a class of its own that has the same tensors."""
+    """Whether a layer, with all in it, is of a fresh one's class, or of one of its own with the same tensors."""
     pairs = list(zip(before.named_modules(), fresh.named_modules(), strict=False))
     if len(pairs) != sum(1 for _ in before.modules()) or len(pairs) != sum(1 for _ in fresh.modules()):
         return False

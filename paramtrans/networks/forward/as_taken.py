@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations, islice
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -137,7 +137,7 @@ def _with(batch: Inputs, tensors: Mapping[str, Tensor]) -> Inputs:
 def _tensors(batch: Inputs) -> dict[str, Tensor]:
     """Tensors by name, that given by position as ""."""
     positional, named = arguments(batch)
-    return {**{"": tensor for tensor in positional}, **{k: v for k, v in named.items() if isinstance(v, Tensor)}}
+    return dict([("", tensor) for tensor in positional] + [(k, v) for k, v in named.items() if isinstance(v, Tensor)])
 
 
 def _accepted(network: nn.Module, batch: Inputs) -> frozenset[str]:

@@ -1,0 +1,32 @@
+"""Networks inside what trains them or makes them faster: several devices, compiled and scripted modules."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import nn
+
+from paramtrans.errors import SpecMismatch
+
+INSIDE = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
+"""Classes of PyTorch's that hold a network, each with where; by name, as to import them takes a while."""
+
+log = logging.getLogger(__name__)
+
+
+def unwrapped(network: nn.Module) -> nn.Module:
+    """The network inside `nn.DataParallel`, `DistributedDataParallel` or `torch.compile`; any other as it is.
+
+    Raises:
+        SpecMismatch: it is a scripted module, whose code cannot be changed.
+    """
+    if isinstance(network, torch.jit.ScriptModule):
+        raise SpecMismatch("a scripted module (torch.jit) cannot be changed; give the module that it was made of")
+    name = next((cls.__name__ for cls in type(network).__mro__ if cls.__module__.startswith("torch.")), "")
+    if name not in INSIDE:
+        return network
+    log.info("the network inside %s is taken; what comes of it is not in one", name)
+    inside = getattr(network, INSIDE[name])
+    assert isinstance(inside, nn.Module)
+    return unwrapped(inside)
