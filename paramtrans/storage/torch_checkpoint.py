@@ -58,7 +58,7 @@ def _what_else(path: Path, error: Exception) -> str:
         with contextlib.suppress(*REFUSED):
             if classes := torch.serialization.get_unsafe_globals_in_checkpoint(path):  # reads names alone
                 ours = [name for name in classes if not name.startswith(("torch.", "collections.", "builtins."))]
-                return f"it holds a pickled {(ours or classes)[0][:100]}"
+                return f"it holds pickled objects: {', '.join(name[:80] for name in sorted(ours or classes)[:3])}"
     if "weights_only" in str(error) or "Weights only" in str(error):
         return "it holds pickled objects"
     return (str(error).splitlines() or [type(error).__name__])[0][:100]

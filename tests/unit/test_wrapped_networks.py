@@ -61,7 +61,7 @@ def test_safetensors_are_written_under_no_other_name(tmp_path: Path, name: str) 
 def test_what_a_checkpoint_holds_instead_is_named(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     torch.save(mlp(), path)
-    with pytest.raises(StoreError, match=r"holds a pickled torch\.nn\.modules\.container\.Sequential") as caught:
+    with pytest.raises(StoreError, match=r"holds pickled objects: .*container\.Sequential") as caught:
         read_parameters(path)
     assert "\\x1b" not in str(caught.value) and "weights_only" not in str(caught.value)
     torch.save({"epoch": 3, "best": mlp().state_dict()}, path)
@@ -83,5 +83,5 @@ def test_parameters_under_a_key_of_training_scripts_are_taken(tmp_path: Path, ke
 def test_a_translated_network_given_again_is_named(tmp_path: Path) -> None:
     path = tmp_path / "small.safetensors"
     paramtrans.save_translated(paramtrans.translate(mlp(), "prune"), path)
-    with pytest.raises(StoreError, match="was translated already; rebuild it by paramtrans.load_translated"):
+    with pytest.raises(StoreError, match="was translated already; rebuild it"):
         with_parameters(mlp(), path)
