@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from paramtrans.api.context import PROBES_AT_ONCE, Context, Entering
-from paramtrans.errors import DataError, ParamtransError, SpecMismatch
+from paramtrans.errors import DataError, ParamtransError, SpecMismatch, StoreError
 from paramtrans.utils import memory
+from paramtrans.utils.boundary import reason
 
 Inputs: TypeAlias = "Tensor | Mapping[str, Any] | list[Any] | tuple[Any, ...]"
 """What a network is called with: a tensor, keyword arguments, or a list whose first item it is, as loaders give."""
@@ -51,9 +53,16 @@ class Spool:
         if self._left >= 0:
             self._held.append(tensor.clone())
             return
-        self._folder = self._folder or tempfile.TemporaryDirectory(prefix="paramtrans-")
-        path = Path(self._folder.name) / f"{len(self._held)}.safetensors"
-        save_file({"features": tensor.contiguous().cpu()}, path)
+        try:
+            self._folder = self._folder or tempfile.TemporaryDirectory(prefix="paramtrans-")
+            path = Path(self._folder.name) / f"{len(self._held)}.safetensors"
+            save_file({"features": tensor.contiguous().cpu()}, path)
+        except (OSError, SafetensorError) as error:
+            place = self._folder.name if self._folder else "temporary files"
+            raise StoreError(
+                f"{place}: features cannot be kept there: {reason(error)}; free space, let TMPDIR name another folder, "
+                "or give fewer calibration inputs"
+            ) from error
         self._held.append(path)
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -141,9 +150,8 @@ def call(network: nn.Module, batch: Inputs) -> Any:
         raise
     except Exception as error:
         what = ", ".join([*map(_described, first), *(f"{name} {_described(one)}" for name, one in named.items())])
-        reason = str(error).partition("\n")[0]
         raise DataError(
-            f"the network does not take the calibration inputs ({what}): {type(error).__name__}: {reason}"
+            f"the network does not take the calibration inputs ({what}): {type(error).__name__}: {reason(error)}"
         ) from error
 
 
