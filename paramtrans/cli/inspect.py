@@ -55,6 +55,7 @@ def inspect(
     With --to, parts are listed that could become blocks of another architecture, and what these would cost there.
     """
     from paramtrans.evaluation.costs import parameters
+    from paramtrans.networks.blocks import staying
     from paramtrans.networks.blocks.factories import trained_for
     from paramtrans.networks.blocks.finding import find_blocks
     from paramtrans.networks.loading.host_network import HostNetwork
@@ -89,6 +90,8 @@ def inspect(
         *((*own, note) for own, note in zip(cells, notes, strict=True)),
     )
     click.echo(f"{len(rows)} blocks with {sum(r['parameters'] for r in rows):,} of {parameters(network):,} parameters")
+    if blocks == "*" and (why := staying.causes(network, find_blocks(network, registry), registry)):
+        click.echo(f"the nearest to blocks among the rest: {why}")
     click.echo(f"translators that need no training: {', '.join(fixed)}")
     if trained:
         click.echo(f"trained translators for such blocks: {', '.join(trained)}")

@@ -18,7 +18,7 @@ from paramtrans.api.stacking import Params
 from paramtrans.api.translator import Translator
 from paramtrans.backends.vmap import Vmap
 from paramtrans.errors import SpecMismatch
-from paramtrans.networks.blocks import factories
+from paramtrans.networks.blocks import factories, staying
 from paramtrans.networks.blocks.choosing import check_room, look
 from paramtrans.networks.blocks.factories import Maker
 from paramtrans.networks.blocks.finding import NetworkBlock, find_blocks, put
@@ -133,6 +133,8 @@ def translate(
     looked = look(original, blocks, batches, registry, trained.source if trained else None)
     for path, reason in looked.refused.items():
         log.warning("%s stays as it is: %s", path or "the network", reason)
+    if blocks == "*" and trained is None and staying.share(original, looked.blocks) >= staying.MUCH:
+        log.warning(staying.told(original, looked.blocks, registry))
     chain = [factories.maker(each, dict(own), registry) for each, own in named]
     if trained is not None:
         factories.check_unsized(trained, ratio, widths)

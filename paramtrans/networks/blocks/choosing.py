@@ -10,7 +10,7 @@ from torch import nn
 
 from paramtrans.api.adapter import BlockAdapter
 from paramtrans.errors import DataError, SpecMismatch
-from paramtrans.networks.blocks import factories
+from paramtrans.networks.blocks import factories, staying
 from paramtrans.networks.blocks.elsewhere import private
 from paramtrans.networks.blocks.finding import NetworkBlock, Survey, find_blocks, matches, some_paths, survey
 from paramtrans.networks.forward.activations import Inputs, call, first_examples
@@ -39,9 +39,11 @@ def look(
         )
     if not every:
         known = ", ".join(entry.name for entry in registry.of_kind("block_adapter"))
+        why = staying.causes(network, [], registry)
         raise SpecMismatch(
-            f"no adapter ({known}) knows a block of this {type(network).__name__}; docs/networks.md says what is "
-            "recognised, docs/plugins.md how to add to it"
+            f"no adapter ({known}) knows a block of this {type(network).__name__}{f' ({why})' if why else ''}; "
+            "docs/networks.md says what is recognised, docs/plugins.md how to add to it; its graph may "
+            'show units, with calibration inputs (by="units")'
         )
     found = [block for block in every if matches(block.path, pattern)]
     if not found:
