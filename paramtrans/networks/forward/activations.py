@@ -45,10 +45,13 @@ class Spool:
 
     def __init__(self, limit: int = BYTES_IN_MEMORY) -> None:
         self._left, self._held = limit, list[Tensor | Path]()
+        self.examples = 0
+        """Entries of the first axes of all tensors together."""
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def add(self, tensor: Tensor) -> None:
         """Keep a tensor behind those before it."""
+        self.examples += len(tensor)
         self._left -= tensor.nbytes
         if self._left >= 0:
             self._held.append(tensor.clone())
@@ -80,6 +83,10 @@ class NetworkContext(Context):
     reached: Spool | None = field(default=None, kw_only=True)
     original: Spool | None = field(default=None, kw_only=True)
     device: torch.device | None = field(default=None, kw_only=True)
+
+    @property
+    def count(self) -> int:
+        return 0 if self.reached is None else self.reached.examples
 
     def entering(self) -> Iterator[Entering]:
         if self.reached is None or self.original is None:
