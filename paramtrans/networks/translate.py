@@ -29,7 +29,7 @@ from paramtrans.networks.forward.as_taken import as_taken
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.graph.narrow import Setting
 from paramtrans.networks.loading.host_network import HostNetwork
-from paramtrans.networks.loading.wrappers import unwrapped
+from paramtrans.networks.loading.wrappers import copied, unwrapped
 from paramtrans.networks.parts.replacing import ReplacedPart, replace_parts
 from paramtrans.networks.units.chain import Named, unfit, unit_chain
 from paramtrans.networks.units.narrowing import NarrowedGroup, narrow_network
@@ -102,7 +102,7 @@ def translate(
     if not isinstance(module, nn.Module):
         raise SpecMismatch(f"translate takes an nn.Module, not {type(module).__name__}; load the parameters into one")
     module = unwrapped(module)
-    original = copy.deepcopy(module).eval()
+    original = copied(module)
     batches = as_taken(original, in_batches(calibrate))
     examples = Examples(batches)
     check_repeatable(original, batches)
@@ -142,7 +142,9 @@ def translate(
     else:
         chosen = checked(with_registry(rule, registry)(original, looked.blocks, examples.fitted()), looked.blocks)
         sized = [(block, chosen[block.entrance]) for block in looked.blocks]
-        targets = [(block, block.adapter.with_sizes(sizes)) for block, sizes in sized if sizes != block.sizes]
+        also_whole = any(not registry.load("translator", str(name)).narrows for name, _ in named)
+        sized = [(block, sizes) for block, sizes in sized if also_whole or sizes != block.sizes]
+        targets = [(block, block.adapter.with_sizes(sizes)) for block, sizes in sized]
     if (batch := next(iter(batches), None)) is not None:
         check_room(original, targets, batch)
     small, entrances = copy.deepcopy(original), Entrances(examples.fitted())

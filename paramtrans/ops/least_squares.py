@@ -211,9 +211,9 @@ class Halves:
         """
         for half in range(2):
             # Whole examples, because neighbouring positions of one say nearly the same.
-            examples = [tensor[:, (half + self._examples) % 2 :: 2] for tensor in (entered, wanted)]
+            read_by, due_of = (tensor[:, (half + self._examples) % 2 :: 2] for tensor in (entered, wanted))
             most, seed = positions(layer, self._total), 2 * self._examples + half
-            for read, due in rows(layer, *examples, most, seed) if examples[0].shape[1] else ():
+            for read, due in rows(layer, read_by, due_of, most, seed) if read_by.shape[1] else ():
                 self._add(half, GramMatrices.of(read, due))
         self._examples += entered.shape[1]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 from torchvision.models.resnet import BasicBlock
 
 import paramtrans
@@ -121,3 +122,36 @@ def test_a_block_of_another_kind_keeps_hooks_of_its_own_and_refuses_those_inside
     network[1].conv2.register_forward_hook(lambda *_: seen.append(2))
     with pytest.raises(SpecMismatch, match="conv2 in it has hooks"):
         paramtrans.translate(network, to={"1": "bottleneck"}, calibrate=IMAGES, options={"steps": 1})
+
+
+def pruned(layer: nn.Module) -> nn.Module:
+    return prune.l1_unstructured(layer, "weight", 0.3)
+
+
+UNLIKE: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "a norm without bias": (lambda: nn.TransformerEncoderLayer(6, 2, 12, bias=False, batch_first=True), "without bias"),
+    "weight_norm": (lambda: around(nn.utils.weight_norm), "0 is a Linear without weight"),
+    "spectral_norm": (lambda: around(nn.utils.spectral_norm), "0 is a Linear without weight"),
+    "a mask of pruning": (lambda: around(pruned), "0 is a Linear without weight"),
+}
+
+
+def around(change: Callable[[nn.Module], nn.Module]) -> nn.Module:
+    return nn.Sequential(change(nn.Linear(6, 12)), nn.ReLU(), nn.Linear(12, 6))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm")
+@pytest.mark.parametrize(("make", "reason"), UNLIKE.values(), ids=UNLIKE)
+def test_layers_without_the_expected_tensors_are_left_as_they_are(make: Callable[[], nn.Module], reason: str) -> None:
+    for calibrate in ((), torch.randn(8, 5, 6)):
+        with pytest.raises(SpecMismatch, match=reason):
+            paramtrans.translate(make().eval(), "prune", calibrate=calibrate, by="blocks")
+    both = nn.Sequential(make(), nn.Sequential(nn.Tanh(), mlp())).eval()
+    small = paramtrans.translate(both, "prune", calibrate=torch.randn(8, 5, 6), by="blocks")
+    assert [block.path for block in small.paramtrans_blocks] == ["1.1"]
+
+
+def test_a_translator_that_keeps_widths_writes_blocks_at_ratio_one() -> None:
+    small = paramtrans.translate(mlp(), "quantise", ratio=1.0, options={"bits": 2})
+    assert len(small[0].weight[0].unique()) <= 3 and small.paramtrans_blocks
+    assert not paramtrans.translate(mlp(), "prune", ratio=1.0).paramtrans_blocks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -130,6 +131,16 @@ def mlp() -> nn.Module:
 def test_what_is_no_batch_is_told(given: Any, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         paramtrans.translate(mlp(), calibrate=given)
+
+
+def test_a_loader_that_is_random_from_the_second_batch_on_is_told() -> None:
+    class Loader:
+        def __iter__(self) -> Iterator[Tensor]:
+            yield X
+            yield torch.randn(8, 6)
+
+    with pytest.raises(DataError, match="batch 2 is another each time"):
+        paramtrans.translate(mlp(), calibrate=Loader())
 
 
 def test_a_network_without_values_is_told() -> None:

@@ -31,7 +31,9 @@ def look(
 
     With `own`, the source block of a trained translator, those alone that it fits.
     """
-    every = find_blocks(network, registry, own=own)
+    unfit: dict[str, str] = {}
+    every = find_blocks(network, registry, own=own, unlike_paths=unfit)
+    unfit = {path: reason for path, reason in unfit.items() if path not in {block.path for block in every}}
     if not every and own is not None:
         raise SpecMismatch(
             f"the translator was trained for blocks of another kind ({factories.named(own)}) than those of this "
@@ -39,7 +41,7 @@ def look(
         )
     if not every:
         known = ", ".join(entry.name for entry in registry.of_kind("block_adapter"))
-        why = staying.causes(network, [], registry)
+        why = "; ".join([*unfit.values()][:3]) or staying.causes(network, [], registry)
         raise SpecMismatch(
             f"no adapter ({known}) knows a block of this {type(network).__name__}{f' ({why})' if why else ''}; "
             "docs/networks.md says what is recognised, docs/plugins.md how to add to it; its graph may "
@@ -52,6 +54,7 @@ def look(
     batch = next(iter(batches), None)
     looked = survey(network, fit, batch) if batch is not None and fit else Survey(tuple(fit), {})
     looked = private(network, looked, batch) if batch is not None else looked
+    looked = Survey(looked.blocks, {**{path: why for path, why in unfit.items() if own is None}, **looked.refused})
     if own is not None:
         others = {block.path: factories.unfit("source", own, block.adapter) for block in found if block not in fit}
         looked = Survey(looked.blocks, {**others, **looked.refused})

@@ -11,19 +11,18 @@ from torch import Tensor, nn
 from paramtrans.api.stacking import Params
 from paramtrans.errors import DataError, SpecMismatch
 from paramtrans.networks.blocks.finding import NetworkBlock, Survey, alike
-from paramtrans.networks.blocks.in_place import hooks, own_tensors
+from paramtrans.networks.blocks.in_place import hooks
 from paramtrans.networks.forward.activations import Inputs, call, every_layer, first_examples, tensors_in
 from paramtrans.ops.symmetry import values_of
 
 
 def private(network: nn.Module, looked: Survey, batch: Inputs) -> Survey:
-    """A survey without the blocks whose hidden features something else reads, or whose layers hold more than theirs.
+    """A survey without the blocks whose hidden features something else reads.
 
     Half of each group of hidden units are silenced in one copy of the network, and left out in another: where nothing
     but the block reads them, both compute the same.
     """
-    refused = {block.path: reason for block in looked.blocks if (reason := _not_its_own(network, block))}
-    refused |= _hooked(network, [block for block in looked.blocks if block.path not in refused], batch)
+    refused = _hooked(network, looked.blocks, batch)
     left = [block for block in looked.blocks if block.path not in refused]
     if not _reads_elsewhere(network, left, batch):
         return Survey(tuple(left), {**looked.refused, **refused})
@@ -31,16 +30,6 @@ def private(network: nn.Module, looked: Survey, batch: Inputs) -> Survey:
         if _reads_elsewhere(network, [block], batch):
             refused[block.path] = "its hidden features are read elsewhere too, and would not be what they were"
     return Survey(tuple(b for b in left if b.path not in refused), {**looked.refused, **refused})
-
-
-def _not_its_own(network: nn.Module, block: NetworkBlock) -> str | None:
-    """Why a block's layers are more than its adapter knows of them, or None."""
-    module = block.adapter.module()
-    for layer, path in block.layers.items():
-        before = network.get_submodule(path)
-        if own := own_tensors(before, module.get_submodule(layer)):
-            return f"{path} is a {type(before).__name__} with tensors of its own ({', '.join(own[:3])})"
-    return None
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from paramtrans.api.block_module import has_branch
 from paramtrans.api.stacking import Params
 from paramtrans.errors import SpecMismatch
 from paramtrans.evaluation.costs import count, parameters
-from paramtrans.networks.blocks.in_place import put_layer
+from paramtrans.networks.blocks.in_place import put_layer, unlike
 from paramtrans.networks.forward.activations import Inputs, call, every_layer, first_examples
 from paramtrans.plugins.registry import Registry
 
@@ -106,12 +106,18 @@ def put(network: nn.Module, places: Mapping[str, str], adapter: BlockAdapter, pa
 
 
 def find_blocks(
-    network: nn.Module, registry: Registry, pattern: str = "*", own: BlockAdapter | None = None
+    network: nn.Module,
+    registry: Registry,
+    pattern: str = "*",
+    own: BlockAdapter | None = None,
+    unlike_paths: dict[str, str] | None = None,
 ) -> list[NetworkBlock]:
     """Blocks that an adapter recognises and whose path matches; of blocks inside each other, the outermost.
 
-    With `own`, blocks of its kind alone; those that it fits have it as their adapter.
+    With `own`, blocks of its kind alone; those that it fits have it as their adapter. `unlike_paths` is filled with
+    modules whose layers have other tensors than the adapter's, each with the reason.
     """
+    unlike_paths = {} if unlike_paths is None else unlike_paths
     found: list[NetworkBlock] = []
     taken: set[str] = set()
     adapters = [(entry.name, entry.resolve()) for entry in registry.of_kind("block_adapter")]
@@ -122,8 +128,13 @@ def find_blocks(
             for known in adapter.recognise(module):
                 layers = {layer: f"{path}.{place}".strip(".") for layer, place in known.layers.items()}
                 if taken.isdisjoint(layers.values()):
-                    taken.update(layers.values())
                     made = registry.create("block_adapter", name, **known.options)
+                    with torch.device("meta"):
+                        reason = unlike(network, layers, made.module())
+                    if reason is not None:
+                        unlike_paths[path] = reason
+                        continue
+                    taken.update(layers.values())
                     made = own if own is not None and own.spec == made.spec else made
                     found.append(NetworkBlock(path, name, made, layers, known.whole))
     return [block for block in found if matches(block.path, pattern)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -80,9 +80,25 @@ def same_kind(before: nn.Module, fresh: nn.Module) -> bool:
     )
 
 
-def own_tensors(before: nn.Module, fresh: nn.Module) -> list[str]:
-    """Tensors of a layer that a fresh one of its kind does not have, such as those of an adapter for fine-tuning."""
-    return sorted(before.state_dict().keys() - fresh.state_dict().keys())
+def unlike(network: nn.Module, layers: Mapping[str, str], fresh: nn.Module) -> str | None:
+    """Why layers of a network are no layers of a fresh block, whose tensors they have to have and no others; or None.
+
+    Args:
+        network: Any.
+        layers: Layers of the block, each with its path in the network.
+        fresh: The block.
+    """
+    for layer, path in layers.items():
+        before = network.get_submodule(path)
+        own, wanted = (module.state_dict() for module in (before, fresh.get_submodule(layer)))
+        what = f"{path} is a {type(before).__name__}"
+        if lacking := [name for name in wanted if name not in own]:
+            return f"{what} without {', '.join(lacking[:3])}"
+        if more := [name for name in own if name not in wanted]:
+            return f"{what} with tensors of its own ({', '.join(more[:3])})"
+        if other := [name for name in wanted if own[name].shape != wanted[name].shape]:
+            return f"{what} whose {other[0]} is {list(own[other[0]].shape)}"
+    return None
 
 
 def _tensors(module: nn.Module) -> Iterator[str]:
@@ -93,22 +109,20 @@ def _tensors(module: nn.Module) -> Iterator[str]:
 
 def _resize(own: nn.Module, fresh: nn.Module) -> None:
     """One layer, without those in it."""
-    for slots, others in ((own._parameters, fresh._parameters), (own._buffers, fresh._buffers)):
-        for name, tensor in others.items():
-            before = slots.get(name)
-            if before is None or tensor is None or not tensor.ndim:  # counters go on
-                continue
-            values = tensor.detach()
-            if _channels_last(before):
-                values = values.contiguous(memory_format=torch.channels_last)
-            trained = isinstance(before, nn.Parameter)
-            slots[name] = nn.Parameter(values, before.requires_grad) if trained else values
+    for name, parameter in fresh._parameters.items():
+        if (trained := own._parameters.get(name)) is not None and parameter is not None:
+            own._parameters[name] = nn.Parameter(_as(trained, parameter), trained.requires_grad)
+    for name, buffer in fresh._buffers.items():
+        if (before := own._buffers.get(name)) is not None and buffer is not None and buffer.ndim:  # counters go on
+            own._buffers[name] = _as(before, buffer)
     for name, value in vars(fresh).items():
         numbers = type(value) is int or (isinstance(value, tuple) and all(type(one) is int for one in value))
         if numbers and type(vars(own).get(name)) is type(value):
             setattr(own, name, value)
 
 
-def _channels_last(tensor: Tensor) -> bool:
-    last = tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
-    return last and not tensor.is_contiguous()
+def _as(before: Tensor, after: Tensor) -> Tensor:
+    """A tensor's values in the memory format of the one before."""
+    last = before.ndim == 4 and before.is_contiguous(memory_format=torch.channels_last) and not before.is_contiguous()
+    values = after.detach()
+    return values.contiguous(memory_format=torch.channels_last) if last else values

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations, islice
 from typing import Literal
 
@@ -167,10 +167,17 @@ class _Alike:
     """Batches that are each of the kind of the first."""
 
     batches: Iterable[Inputs]
+    sums: list[float] = field(default_factory=list)
+    """Of the values of each batch, as it was when it was first met."""
 
     def __iter__(self) -> Iterator[Inputs]:
         kinds: dict[str, tuple[int, torch.dtype]] | None = None
         for number, batch in enumerate(self.batches, 1):
+            total = sum(float(tensor.double().nan_to_num().sum()) for tensor in _tensors(batch).values())
+            if number > len(self.sums):
+                self.sums.append(total)
+            elif total != self.sums[number - 1]:
+                raise DataError(f"calibrate: batch {number} is another each time, as of a loader; give list(loader)")
             own = {name: (tensor.ndim, tensor.dtype) for name, tensor in _tensors(batch).items()}
             kinds = kinds or own
             if any(own[name] != kinds[name] for name in own.keys() & kinds.keys()):

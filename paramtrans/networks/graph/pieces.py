@@ -257,6 +257,6 @@ def _together(some: Sequence[tuple[Inputs, int]]) -> Arguments:
         return (torch.cat([arguments(own)[0][0][i : i + 1] for own, i in some]),), {}
     names = per_example(batch)
     return (), {
-        name: torch.cat([own[name][i : i + 1] for own, i in some]) if name in names else value  # type: ignore[call-overload]
+        name: torch.cat([arguments(own)[1][name][i : i + 1] for own, i in some]) if name in names else value
         for name, value in batch.items()
     }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from paramtrans.errors import SpecMismatch
 
@@ -30,3 +31,10 @@ def unwrapped(network: nn.Module) -> nn.Module:
     inside = getattr(network, INSIDE[name])
     assert isinstance(inside, nn.Module)
     return unwrapped(inside)
+
+
+def copied(network: nn.Module) -> nn.Module:
+    """A copy with tensors of its own, in eval mode; of those that are computed from others in each pass (`weight_norm`,
+    masks of pruning) with what they are now."""
+    computed = [value for module in network.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    return copy.deepcopy(network, {id(tensor): tensor.detach().clone() for tensor in computed}).eval()
