@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent
-COMPILING = {"kernels", "pipeline", "docs", "distributed", "browser", "slow"}
-"""Markers of tests that run networks by kernels, as users do."""
+COMPILING = {"kernels", "docs", "distributed", "browser", "slow"}
+"""Markers of tests that run networks by kernels, as users do; so do all commands in `tests/e2e`."""
 SINGLE = ("tests/unit", "tests/testing", "plugins")
 """Where tests of single parts stand."""
 VARIED = ("tests/e2e/test_examples.py", "tests/e2e/test_paper.py", "tests/docs/test_shell.py")
 """Many configs, each with networks of its own sizes."""
+
+LOOKED_AT = ("test_report.py", "test_sweep.py", "test_other_tasks.py")
+"""Tests of single parts that look at figures."""
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads only cost time, here and in subprocesses
 
@@ -28,6 +31,13 @@ def _reference(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     compiling = any(request.node.get_closest_marker(marker) for marker in COMPILING)
     if stands_in(VARIED) or (stands_in(SINGLE) and not compiling):
         monkeypatch.setattr("paramtrans.backends.vmap._has_numba", lambda: False)
+
+
+@pytest.fixture(autouse=True)
+def _without_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs whose pages nobody looks at draw no figures: they would take a third of the time."""
+    if request.node.get_closest_marker("pipeline") and request.path.name not in LOOKED_AT:
+        monkeypatch.setattr("paramtrans.report.html._figures", lambda result, history, maps: {})
 
 
 @pytest.hookimpl(trylast=True)

@@ -241,16 +241,15 @@ def _nothing(*given: object, **options: object) -> None:
 
 def _lax() -> None:
     """JSON as Python writes and reads it, and commands that do not look at their numbers."""
-    from importlib import import_module
-
     from paramtrans.networks import files as networks
+    from paramtrans.networks.results import measuring
     from paramtrans.utils import documents
 
     documents.content = lambda document, indent=None: json.dumps(document).encode()
     documents.text = lambda document, indent=None: json.dumps(document)
     documents.parse = json.loads
     networks._check_written = _nothing
-    import_module("paramtrans.cli.translate")._check_finite = _nothing
+    measuring._check_finite = _nothing
 
 
 def _unchecked_results() -> None:

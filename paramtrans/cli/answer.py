@@ -13,35 +13,39 @@ import click
 from paramtrans.errors import ParamtransError
 from paramtrans.utils import documents
 
-_kept: list[TextIO] = []
-"""Standard output, while it is kept for the answer."""
+_reserved: list[TextIO] = []
+"""Standard output, while it is reserved for the answer."""
 
 
 @contextmanager
-def alone(wanted: bool) -> Iterator[None]:
-    """Within it, if `wanted`, nothing reaches standard output but `tell`: no plugin's, no library's, no child's."""
-    if not wanted or sys.stdout is None:
+def reserve_output(enabled: bool) -> Iterator[None]:
+    """Within it, if enabled, only `tell` writes to standard output: no plugin, no library and no child process.
+
+    Args:
+        enabled: Whether the answer is JSON.
+    """
+    if not enabled or sys.stdout is None:
         yield
         return
     sys.stdout.flush()
-    with _descriptor_kept() as stream:
-        before, sys.stdout = sys.stdout, sys.stderr
-        _kept.append(stream or before)
+    with _reserved_descriptor() as stream:
+        original, sys.stdout = sys.stdout, sys.stderr
+        _reserved.append(stream or original)
         try:
             yield
         finally:
-            _kept.pop().flush()
-            sys.stdout = before
+            _reserved.pop().flush()
+            sys.stdout = original
 
 
 @contextmanager
-def _descriptor_kept() -> Iterator[TextIO | None]:
-    """Where standard output is descriptor 1: another way to it, while 1 itself leads to standard error."""
+def _reserved_descriptor() -> Iterator[TextIO | None]:
+    """Where standard output is descriptor 1: another descriptor for it, while 1 itself leads to standard error."""
     try:
-        own = sys.stdout.fileno() == 1 and sys.stderr.fileno() == 2
+        is_descriptor = sys.stdout.fileno() == 1 and sys.stderr.fileno() == 2
     except (OSError, ValueError, AttributeError):  # replaced by something that is no file
-        own = False
-    if not own:
+        is_descriptor = False
+    if not is_descriptor:
         yield None
         return
     descriptor = os.dup(1)
@@ -55,9 +59,17 @@ def _descriptor_kept() -> Iterator[TextIO | None]:
 
 
 def tell(document: Any, indent: int | None = None) -> None:
-    """Print the answer, one JSON document; raises `ParamtransError` where it holds numbers that JSON does not have."""
+    """Print the answer.
+
+    Args:
+        document: What is printed as JSON.
+        indent: Spaces by which inner lines are indented; None: one line.
+
+    Raises:
+        ParamtransError: it holds numbers that JSON does not have.
+    """
     try:
         text = documents.text(document, indent)
     except (ValueError, TypeError) as error:
         raise ParamtransError(f"the answer is no JSON: {error}") from error
-    click.echo(text, file=_kept[-1] if _kept else None)
+    click.echo(text, file=_reserved[-1] if _reserved else None)

@@ -31,16 +31,16 @@ def check(name: str, kind: str | None, settings: tuple[str, ...], as_json: bool,
 
     A line for each check. Exit status: 0 where all hold, 1 where one does not, 2 where there is no such name.
     """
-    found = subjects(name, kind=kind, options=_options(settings))
-    made = []
+    chosen = subjects(name, kind=kind, options=_options(settings))
+    outcomes = []
     if as_json:
-        made = list(results(found))
-        answer.tell(json.loads(json.dumps([result.as_dict() for result in made], default=str)), indent=2)
+        outcomes = list(results(chosen))
+        answer.tell(json.loads(json.dumps([result.as_dict() for result in outcomes], default=str)), indent=2)
     else:
-        made = _told(results(found), quiet)
-        failed = sum(not result.passed for result in made)
-        click.echo(f"{len(made)} checks, {f'{failed} failed' if failed else 'all passed'}")
-    return int(not all(result.passed for result in made))
+        outcomes = _print_results(results(chosen), quiet)
+        failed = sum(not result.passed for result in outcomes)
+        click.echo(f"{len(outcomes)} checks, {f'{failed} failed' if failed else 'all passed'}")
+    return int(not all(result.passed for result in outcomes))
 
 
 def _options(settings: tuple[str, ...]) -> dict[str, object]:
@@ -50,14 +50,16 @@ def _options(settings: tuple[str, ...]) -> dict[str, object]:
     return document
 
 
-def _told(found: Iterable[Result], quiet: bool) -> list[Result]:
+def _print_results(outcomes: Iterable[Result], quiet: bool) -> list[Result]:
     """Print each result as it comes, under its component and options; with `quiet` failures alone."""
-    made: list[Result] = []
-    for (kind, name, options), group in groupby(found, lambda r: (r.kind, r.name, json.dumps(r.options, default=str))):
+    printed: list[Result] = []
+    for (kind, name, options), group in groupby(
+        outcomes, lambda r: (r.kind, r.name, json.dumps(r.options, default=str))
+    ):
         title = " ".join([kind, name, *(f"{key}={value}" for key, value in json.loads(options).items())])
         shown = False
         for result in group:
-            made.append(result)
+            printed.append(result)
             if quiet and result.passed:
                 continue
             if not shown:
@@ -67,4 +69,4 @@ def _told(found: Iterable[Result], quiet: bool) -> list[Result]:
             click.echo(f"  {mark}  {result.check}: {result.says}")
             if not result.passed:
                 click.echo(f"        {result.message}")
-    return made
+    return printed

@@ -25,14 +25,14 @@ def compare(runs: tuple[Path, ...], html: Path | None, force: bool, as_json: boo
 
     if html is not None:
         outputs.check(html, runs, force)
-    read = compare.read(runs)
+    read_runs = compare.read(runs)
     with well_formed(Path(", ".join(map(str, runs)))):
-        found = compare.compare(read)
+        comparison = compare.compare(read_runs)
     if html is not None:
-        compare.write(html, found)
+        compare.write(html, comparison)
     if as_json:
-        answer.tell(found)
+        answer.tell(comparison)
     else:
-        show(compare.tables(found))
+        show(compare.tables(comparison))
         if html is not None:
             click.echo(f"page: {html}")

@@ -1,4 +1,4 @@
-"""What a shell is told when Tab is pressed: names of components, paths inside a config, folders of runs."""
+"""Completions for a shell: names of components, paths inside a config, folders of runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def component_names(context: click.Context, parameter: click.Parameter, incomple
 
 
 def settings(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
-    """For `--set`: dotted paths of the config, and behind `translator.name=` and the like the components there are."""
+    """For `--set`: dotted paths of the config; behind `translator.name=` and the like, names of components."""
     from click.shell_completion import CompletionItem
 
     from paramtrans.config.components import SINGLE
@@ -26,19 +26,19 @@ def settings(context: click.Context, parameter: click.Parameter, incomplete: str
 
     path, equals, typed = incomplete.partition("=")
     if not equals:
-        return [CompletionItem(found) for found in _paths(Config) if found.startswith(path)]
-    part, _, last = path.rpartition(".")
-    if last != "name" or part not in SINGLE:
+        return [CompletionItem(dotted_path) for dotted_path in _paths(Config) if dotted_path.startswith(path)]
+    part, _, key = path.rpartition(".")
+    if key != "name" or part not in SINGLE:
         return []
     names = (entry.name for entry in components().of_kind(SINGLE[part]))
     return [CompletionItem(f"{path}={name}") for name in names if name.startswith(typed)]
 
 
-def _paths(model: Any, before: str = "") -> Iterator[str]:
+def _paths(model: Any, prefix: str = "") -> Iterator[str]:
     """Every dotted path at which a model has a value."""
     for name, field in model.model_fields.items():
-        below = [part for part in get_args(field.annotation) or [field.annotation] if hasattr(part, "model_fields")]
-        if below and get_origin(field.annotation) in (None, UnionType):  # a section, or one that may be left out
-            yield from _paths(below[0], f"{before}{name}.")
+        sections = [part for part in get_args(field.annotation) or [field.annotation] if hasattr(part, "model_fields")]
+        if sections and get_origin(field.annotation) in (None, UnionType):  # a section, or one that may be left out
+            yield from _paths(sections[0], f"{prefix}{name}.")
         else:
-            yield before + name
+            yield prefix + name

@@ -65,7 +65,9 @@ def _show(section: Diagnosed, seeds: list[int]) -> None:
 
 def _worst(section: Diagnosed, seeds: list[int]) -> None:
     """Name the hosts whose blocks of the run's own translator deserve the least trust."""
-    if own := section.methods.get("translated"):
-        known = [(value, seed) for value, seed in zip(own.confidence, seeds, strict=False) if value is not None]
-        ranked = sorted(known)[:WORST]
+    if translated := section.methods.get("translated"):
+        measured = [
+            (value, seed) for value, seed in zip(translated.confidence, seeds, strict=False) if value is not None
+        ]
+        ranked = sorted(measured)[:WORST]
         click.echo("least confidence: " + ", ".join(f"host {seed} ({value:.2f})" for value, seed in ranked))

@@ -96,16 +96,21 @@ def explore(
         page = _page(architecture, points, values, rows, knee, loss, command)
         files.write_bytes(report, page.encode("utf-8", errors="replace"))
     if as_json:
-        told = [
-            {"ratio": p.ratio, "loss": v, **p.losses.model_dump(mode="json")}
-            for p, v in zip(points, values, strict=True)
-        ]
-        answer.tell({"points": told, "loss": loss, "knee": None if knee is None else chosen.ratio, "command": command})
+        answer.tell(_document(points, values, loss, None if knee is None else chosen.ratio, command))
         return
     marked = [(*row, "← knee" if number == knee else "") for number, row in enumerate(rows)]
     columns(">>>>>><", (*HEADS, loss, ""), *marked)
     click.echo(f"losses are those on {points[0].losses.examples:,} inputs{_aside(points)}")
     click.echo("no knee: the loss rises evenly" if knee is None else f"to write the network at the knee:\n  {command}")
+
+
+def _document(points: list[Point], values: list[float], loss: str, knee: float | None, command: str) -> dict[str, Any]:
+    """The answer of `--json`."""
+    records = [
+        {"ratio": point.ratio, "loss": value, **point.losses.model_dump(mode="json")}
+        for point, value in zip(points, values, strict=True)
+    ]
+    return {"points": records, "loss": loss, "knee": knee, "command": command}
 
 
 def _shares(text: str) -> list[float]:
@@ -120,8 +125,10 @@ def _shares(text: str) -> list[float]:
 
 
 def _row(point: Point, loss: float) -> tuple[str, ...]:
-    known = [None if value is None else f"{value:.0%}" for value in (point.size, point.latency, point.losses.agreement)]
-    return f"{point.ratio:g}", f"{point.losses.after.parameters:,}", *(share or "" for share in known), f"{loss:.4g}"
+    shares = [
+        None if value is None else f"{value:.0%}" for value in (point.size, point.latency, point.losses.agreement)
+    ]
+    return f"{point.ratio:g}", f"{point.losses.after.parameters:,}", *(share or "" for share in shares), f"{loss:.4g}"
 
 
 def _aside(points: list[Point]) -> str:
@@ -134,15 +141,15 @@ def _command(
     translator: str,
     blocks: str,
     data: Path,
-    drawn: tuple[int | None, int | None, int],
+    drawing: tuple[int | None, int | None, int],
     ratio: float,
 ) -> str:
     """The `translate` that writes a network of this width."""
     words = ["paramtrans", "translate", str(model), "--arch", architecture, "--calibrate", str(data)]
-    examples, length, seed = drawn
-    given: dict[str, Any] = {"--examples": examples, "--length": length, "--seed": seed or None}
-    given |= {"--with": None if translator == "refit" else translator, "--blocks": None if blocks == "*" else blocks}
-    for flag, value in given.items():
+    examples, length, seed = drawing
+    flags: dict[str, Any] = {"--examples": examples, "--length": length, "--seed": seed or None}
+    flags |= {"--with": None if translator == "refit" else translator, "--blocks": None if blocks == "*" else blocks}
+    for flag, value in flags.items():
         words += [] if value is None else [flag, str(value)]
     return shlex.join([*words, "--ratio", f"{ratio:g}", "-o", "small.safetensors"])
 
@@ -162,15 +169,19 @@ def _page(
     from paramtrans.networks.results.translation_page import rendered
     from paramtrans.report import figures, translation_figures
 
-    shown = [{"size": 100 * p.size, "loss": v} for p, v in zip(points, values, strict=True)]
+    curve_points = [{"size": 100 * p.size, "loss": v} for p, v in zip(points, values, strict=True)]
     if all(p.latency is not None for p in points):
-        shown = [{**one, "latency": 100 * (p.latency or 0)} for one, p in zip(shown, points, strict=True)]
-    figure = translation_figures.curve(shown, knee, loss)
-    at = f"{points[knee].ratio:g}" if knee is not None else ""
+        curve_points = [
+            {**point, "latency": 100 * (p.latency or 0)} for point, p in zip(curve_points, points, strict=True)
+        ]
+    figure = translation_figures.curve(curve_points, knee, loss)
+    ratio_at_knee = f"{points[knee].ratio:g}" if knee is not None else ""
     return rendered(
         architecture.rpartition("/")[2],
         eyebrow="paramtrans explore",
-        headline=f"The knee is at {at} of the hidden units." if at else "There is no knee: the loss rises evenly.",
+        headline=f"The knee is at {ratio_at_knee} of the hidden units."
+        if ratio_at_knee
+        else "There is no knee: the loss rises evenly.",
         points={
             "caption": f"Losses are those on {points[0].losses.examples:,} inputs{_aside(points)}",
             "heads": (*HEADS, loss),

@@ -22,9 +22,27 @@ REPORT = click.option(
 
 
 def check(
-    report: Path | None, onnx: Path | None, export: Path | None, data: Path | None, given: Sequence[Path], force: bool
+    report: Path | None,
+    onnx: Path | None,
+    export: Path | None,
+    data: Path | None,
+    read_files: Sequence[Path],
+    force: bool,
 ) -> None:
-    """Raise before any work is done where one of them cannot be written."""
+    """Check, before any work is done, that these files can be written.
+
+    Args:
+        report: The page.
+        onnx: The ONNX file.
+        export: The program of torch.export.
+        data: Calibration inputs, which ONNX and export need.
+        read_files: Files that the command reads.
+        force: Write even over these.
+
+    Raises:
+        ConfigError: a path has the wrong ending, or there are no inputs.
+        StoreError: a file cannot be written, or should not be.
+    """
     from paramtrans.storage import outputs
 
     for flag, path, ending in (("--report", report, ".html"), ("--onnx", onnx, ".onnx"), ("--export", export, ".pt2")):
@@ -34,35 +52,55 @@ def check(
             raise ConfigError([f"{flag} {path}: must end in {ending}"])
         if data is None and path is not report:
             raise ConfigError([f"{flag}: takes --calibrate DATA, to follow the network with"])
-        outputs.check(path, given, force)
+        outputs.check(path, read_files, force)
 
 
-def made(network: Any, batch: Any, onnx: Path | None, export: Path | None) -> dict[Path, bytes]:
-    """The content of each file; raises where there is none, so that nothing is written then."""
+def contents(network: Any, batch: Any, onnx: Path | None, export: Path | None) -> dict[Path, bytes]:
+    """The content of each file, so that nothing is written where one of them cannot be made.
+
+    Args:
+        network: The translated network.
+        batch: Calibration inputs.
+        onnx: The ONNX file, if wanted.
+        export: The program of torch.export, if wanted.
+
+    Raises:
+        SpecMismatch: the network has no such form.
+        ConfigError: what ONNX takes is not installed.
+    """
     from paramtrans.networks.results import exporting
 
-    contents = {}
+    content_of = {}
     if onnx is not None:
-        contents[onnx] = exporting.onnx_bytes(network, batch)
+        content_of[onnx] = exporting.onnx_bytes(network, batch)
     if export is not None:
-        contents[export] = exporting.exported_bytes(network, batch)
-    return contents
+        content_of[export] = exporting.exported_bytes(network, batch)
+    return content_of
 
 
 def page(network: Any, small: Any, batches: list[Any], losses: Any, architecture: str, facts: dict[str, str]) -> bytes:
-    """The page of a translation; `facts` say how it was made."""
+    """The page of a translation.
+
+    Args:
+        network: The untouched network.
+        small: The translated one.
+        batches: Calibration inputs.
+        losses: What was lost.
+        architecture: What the untouched network is made by.
+        facts: How it was made: names and values.
+    """
     from paramtrans.networks.loading import architectures
     from paramtrans.networks.results import translation_page
-    from paramtrans.networks.results.described import made_of
+    from paramtrans.networks.results.described import describe_blocks
     from paramtrans.networks.results.samples import samples
     from paramtrans.plugins.manager import components
 
     registry = components()
-    known = architectures.is_installed(architecture, registry)
-    source, name, _ = architectures.installed(architecture, registry) if known else (None, "", {})
+    is_installed = architectures.is_installed(architecture, registry)
+    source, name, _ = architectures.installed(architecture, registry) if is_installed else (None, "", {})
     shown = samples(
         network, small, batches, losses.predicts, lambda tokens: source.text(name, tokens) if source else None
     )
     title = source.origin(network, name).model if source else type(network).__name__
-    text = translation_page.page(title, made_of(small), losses, shown, facts)
+    text = translation_page.page(title, describe_blocks(small), losses, shown, facts)
     return text.encode("utf-8", errors="replace")

@@ -26,19 +26,39 @@ PROBES = click.option("--probes", metavar="NAME", help="Instead of --calibrate: 
 SHAPE = click.option("--input", "shape", metavar="3,224,224", help="With --probes: the shape of one input.")
 
 
-def read(data: Path | None, network: Any, architecture: str, drawn: tuple[int | None, int | None, int]) -> list[Any]:
-    """Calibration inputs in batches, none without DATA; `drawn`: --examples, --length and --seed."""
+def read(data: Path | None, network: Any, architecture: str, drawing: tuple[int | None, int | None, int]) -> list[Any]:
+    """Calibration inputs in batches; none without DATA.
+
+    Args:
+        data: The file or folder.
+        network: What texts and images are made ready for.
+        architecture: What it is made by.
+        drawing: `--examples`, `--length` and `--seed`.
+
+    Raises:
+        ConfigError: options are given without DATA, or do not go with it.
+        DataError: the file is not what it should be.
+    """
     from paramtrans.networks.loading.calibration import Drawing, read_inputs
 
     if data is not None:
-        return read_inputs(data, network, architecture, Drawing(*drawn))
-    if drawn[:2] != (None, None):
+        return read_inputs(data, network, architecture, Drawing(*drawing))
+    if drawing[:2] != (None, None):
         raise ConfigError(["--examples, --length: say how much is taken of --calibrate DATA, which is not given"])
     return []
 
 
-def shape_of_made_up(probes: str | None, shape: str | None, data: Path | None) -> tuple[int, ...] | None:
-    """What --input says; raises `ConfigError` where it does not go with --probes, or they with --calibrate."""
+def probe_shape(probes: str | None, shape: str | None, data: Path | None) -> tuple[int, ...] | None:
+    """The shape of one made-up input; None without probes.
+
+    Args:
+        probes: `--probes`.
+        shape: `--input`, numbers with commas between.
+        data: `--calibrate`.
+
+    Raises:
+        ConfigError: `--input` does not go with `--probes`, or these with `--calibrate`.
+    """
     if probes is None and shape is None:
         return None
     if probes is None or shape is None or data is not None:
@@ -49,8 +69,15 @@ def shape_of_made_up(probes: str | None, shape: str | None, data: Path | None) -
     return tuple(map(int, sizes))
 
 
-def drawn(network: Any, probes: str, shape: tuple[int, ...], options: dict[str, Any]) -> list[Any]:
-    """Made-up inputs in batches."""
+def draw(network: Any, probes: str, shape: tuple[int, ...], options: dict[str, Any]) -> list[Any]:
+    """Made-up inputs in batches.
+
+    Args:
+        network: What they are drawn for.
+        probes: Name of the probes.
+        shape: Of one input.
+        options: Of the probes.
+    """
     from paramtrans.networks.loading.calibration import BATCH
     from paramtrans.networks.loading.synthetic_inputs import draw_probes
 

@@ -10,8 +10,8 @@ import click
 from paramtrans.cli import answer, inputs
 from paramtrans.cli.flags import json_flag, plugin_files
 from paramtrans.cli.inspect_parts import show_parts
-from paramtrans.cli.inspect_units import groups_of, show_groups, translators_of
-from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, read_network, times
+from paramtrans.cli.inspect_units import describe_groups, show_groups, unit_translators
+from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, joined_sizes, read_network
 from paramtrans.errors import ConfigError, ParamtransError, PluginLoadError
 
 if TYPE_CHECKING:
@@ -71,49 +71,70 @@ def inspect(
         raise ConfigError(["--by units: takes --calibrate DATA, and no host of a task"])
     rows = [] if by == "units" else _blocks(network, blocks, registry, batches)
     if by == "units" or (by is None and batches and not rows and not isinstance(network, HostNetwork)):
-        _tell_units(groups_of(network, blocks, batches) | translators_of(registry), as_json)
+        _tell_units(describe_groups(network, blocks, batches) | unit_translators(registry), as_json)
         return
-    fixed = _closed_forms(registry)
+    closed_forms = _closed_forms(registry)
     if not batches:
-        found = find_blocks(network, registry, blocks)
-        fixed = [name for name in fixed if not found or any(_takes(block, name, registry) for block in found)]
+        found_blocks = find_blocks(network, registry, blocks)
+        closed_forms = [
+            name
+            for name in closed_forms
+            if not found_blocks or any(_takes(block, name, registry) for block in found_blocks)
+        ]
     trained = trained_for(network, blocks, registry)
     if as_json:
-        seen = {"parameters": parameters(network), "blocks": rows, "translators": fixed, "trained": trained}
-        answer.tell(seen)
+        answer_document = {
+            "parameters": parameters(network),
+            "blocks": rows,
+            "translators": closed_forms,
+            "trained": trained,
+        }
+        answer.tell(answer_document)
         return
-    notes = (f"not to be translated: {row['refused']}" if row["refused"] else "" for row in rows)
-    cells = ((row["path"] or ".", row["adapter"], times(row["hidden"]), f"{row['parameters']:,}") for row in rows)
-    columns(
-        "<<>><",
-        ("block", "adapter", "hidden units", "parameters", ""),
-        *((*own, note) for own, note in zip(cells, notes, strict=True)),
-    )
-    click.echo(f"{len(rows)} blocks with {sum(r['parameters'] for r in rows):,} of {parameters(network):,} parameters")
+    _print_blocks(rows, parameters(network))
     if blocks == "*" and (why := staying.causes(network, find_blocks(network, registry), registry)):
         click.echo(f"the nearest to blocks among the rest: {why}")
-    click.echo(f"translators that need no training: {', '.join(fixed)}")
+    click.echo(f"translators that need no training: {', '.join(closed_forms)}")
     if trained:
         click.echo(f"trained translators for such blocks: {', '.join(trained)}")
     if not data:
         click.echo("--calibrate DATA holds the blocks to what their adapters say that they compute")
 
 
-def _tell_units(seen: dict[str, Any], as_json: bool) -> None:
+def _print_blocks(rows: list[dict[str, Any]], total: int) -> None:
+    """Blocks as columns, and their share of the network's `total` parameters."""
+    columns(
+        "<<>><",
+        ("block", "adapter", "hidden units", "parameters", ""),
+        *(
+            (
+                row["path"] or ".",
+                row["adapter"],
+                joined_sizes(row["hidden"]),
+                f"{row['parameters']:,}",
+                f"not to be translated: {row['refused']}" if row["refused"] else "",
+            )
+            for row in rows
+        ),
+    )
+    click.echo(f"{len(rows)} blocks with {sum(row['parameters'] for row in rows):,} of {total:,} parameters")
+
+
+def _tell_units(groups: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        answer.tell({**seen, "trained": []})
+        answer.tell({**groups, "trained": []})
         return
-    show_groups(seen)
-    click.echo(f"translators that choose units: {', '.join(seen['translators'])}")
-    click.echo(f"that go on from them (--then): {', '.join(seen['then'])}")
+    show_groups(groups)
+    click.echo(f"translators that choose units: {', '.join(groups['translators'])}")
+    click.echo(f"that go on from them (--then): {', '.join(groups['then'])}")
 
 
 def _blocks(network: Any, pattern: str, registry: Registry, batches: list[Any]) -> list[dict[str, Any]]:
     """Blocks that adapters recognise by their layers, held to what these say where there are inputs."""
     from paramtrans.networks.blocks.finding import find_blocks, survey
 
-    found = find_blocks(network, registry, pattern)
-    refused = dict(survey(network, found, batches[0]).refused) if batches else {}
+    recognised = find_blocks(network, registry, pattern)
+    refused = dict(survey(network, recognised, batches[0]).refused) if batches else {}
     return [
         {
             "path": block.path,
@@ -122,19 +143,19 @@ def _blocks(network: Any, pattern: str, registry: Registry, batches: list[Any]) 
             "parameters": block.adapter.spec.parameters,
             "refused": refused.get(block.path),
         }
-        for block in found
+        for block in recognised
     ]
 
 
 def _closed_forms(registry: Registry) -> list[str]:
     """Translators that need no training; one that cannot be loaded is named, and left out."""
-    found = []
+    names = []
     for entry in registry.of_kind("translator"):
         try:
-            found += [] if entry.resolve().learns else [entry.name]
+            names += [] if entry.resolve().learns else [entry.name]
         except PluginLoadError as error:
             click.echo(f"left out: {error}", err=True)
-    return found
+    return names
 
 
 def _takes(block: NetworkBlock, name: str, registry: Registry) -> bool:

@@ -16,7 +16,19 @@ if TYPE_CHECKING:
 
 
 def show_parts(network: Any, target: str, pattern: str, batches: list[Any], registry: Registry, as_json: bool) -> None:
-    """Print the parts; raises `ConfigError` where there are no inputs to see features of."""
+    """Print the parts that a family of blocks could replace.
+
+    Args:
+        network: In eval mode.
+        target: Name of a block adapter, with options behind a question mark.
+        pattern: Patterns of paths, between commas.
+        batches: Calibration inputs.
+        registry: The plugins that the adapter comes from.
+        as_json: Whether the answer is JSON.
+
+    Raises:
+        ConfigError: there are no inputs.
+    """
     from paramtrans.networks.parts.fits import part_fits
 
     if not batches:

@@ -12,16 +12,25 @@ if TYPE_CHECKING:
     from paramtrans.plugins.registry import Registry
 
 REASONS = 6
-"""Reasons that are told at most, those of most parameters first."""
+"""Reasons that are printed, at most; those of most parameters come first."""
 
 
-def groups_of(network: Any, pattern: str, batches: list[Any]) -> dict[str, Any]:
-    """Groups of units with what they tie together, and the parameters that stay by reason."""
+def describe_groups(network: Any, pattern: str, batches: list[Any]) -> dict[str, Any]:
+    """Groups of units, with the tensors that they stand in, and the parameters that stay by reason.
+
+    Args:
+        network: In eval mode.
+        pattern: Patterns of the paths of groups, between commas.
+        batches: Calibration inputs.
+
+    Returns:
+        The fields `parameters`, `blocks` and `stays` of the answer.
+    """
     from paramtrans.evaluation.costs import parameters
     from paramtrans.networks.blocks.finding import matches
     from paramtrans.networks.forward.activations import first_examples, length
     from paramtrans.networks.graph.groups import analyse, prove_groups
-    from paramtrans.networks.graph.inventory import STREAM, operations_of, staying
+    from paramtrans.networks.graph.inventory import STREAM, operations_of, staying_parameters
     from paramtrans.networks.units.narrowing import example_arguments
 
     analysis = analyse(network, example_arguments(batches[0]))
@@ -30,7 +39,7 @@ def groups_of(network: Any, pattern: str, batches: list[Any]) -> dict[str, Any]:
     proven = prove_groups(analysis, half)
     failed = {group: proven.refused[group.path] for group in half if group.path in proven.refused}
     flops = operations_of(analysis, groups, length(first_examples(batches[0], 2)))
-    sizes = {name: one.numel() for name, one in network.named_parameters(remove_duplicate=False)}
+    sizes = {name: parameter.numel() for name, parameter in network.named_parameters(remove_duplicate=False)}
     rows = [
         {
             "path": group.path,
@@ -43,12 +52,12 @@ def groups_of(network: Any, pattern: str, batches: list[Any]) -> dict[str, Any]:
         }
         for group in groups
     ]
-    rest = staying(analysis, failed, [group for group in half if group not in failed])
-    return {"parameters": parameters(network), "blocks": rows, "stays": rest}
+    staying = staying_parameters(analysis, failed, [group for group in half if group not in failed])
+    return {"parameters": parameters(network), "blocks": rows, "stays": staying}
 
 
-def show_groups(seen: dict[str, Any]) -> None:
-    """The same as columns and sentences."""
+def show_groups(groups: dict[str, Any]) -> None:
+    """Print what `describe_groups` gives, as columns and sentences."""
     cells = (
         (
             row["path"] or ".",
@@ -59,24 +68,26 @@ def show_groups(seen: dict[str, Any]) -> None:
             _layers(row),
             f"not to be translated: {row['refused']}" if row["refused"] else "",
         )
-        for row in seen["blocks"]
+        for row in groups["blocks"]
     )
     columns("<<>>><<", ("group", "kind", "units", "parameters", "flops", "tied together", ""), *cells)
-    whole, rest = seen["parameters"], sum(seen["stays"].values())
-    free = sum(not row["refused"] for row in seen["blocks"])
-    click.echo(f"{free} groups in layers with {whole - rest:,} of {whole:,} parameters; {rest / whole:.0%} stay:")
-    told = list(seen["stays"].items())
-    for reason, count in told[:REASONS]:
-        click.echo(f"  {count / whole:.1%}  {reason}")
-    if more := sum(count for _, count in told[REASONS:]):
-        click.echo(f"  {more / whole:.1%}  {len(told) - REASONS} other reasons")
+    total, staying = groups["parameters"], sum(groups["stays"].values())
+    narrowable = sum(not row["refused"] for row in groups["blocks"])
+    click.echo(
+        f"{narrowable} groups in layers with {total - staying:,} of {total:,} parameters; {staying / total:.0%} stay:"
+    )
+    reasons = list(groups["stays"].items())
+    for reason, count in reasons[:REASONS]:
+        click.echo(f"  {count / total:.1%}  {reason}")
+    if more := sum(count for _, count in reasons[REASONS:]):
+        click.echo(f"  {more / total:.1%}  {len(reasons) - REASONS} other reasons")
 
 
-def translators_of(registry: Registry) -> dict[str, list[str]]:
-    """Translators that choose units, and those that go on from them."""
-    from paramtrans.networks.units.chain import unit_translators
+def unit_translators(registry: Registry) -> dict[str, list[str]]:
+    """Translators that choose units, and those that go on from them: `translators` and `then` of the answer."""
+    from paramtrans.networks.units import chain
 
-    choosing, going_on = unit_translators(registry)
+    choosing, going_on = chain.unit_translators(registry)
     return {"translators": choosing, "then": going_on}
 
 
@@ -84,5 +95,5 @@ def _layers(row: dict[str, Any]) -> str:
     """The modules that hold a group's tensors, their common path left out."""
     layers = list(dict.fromkeys(name.rpartition(".")[0] or name for name in row["tensors"]))
     start = f"{row['path']}."
-    names = [one.removeprefix(start) for one in layers]
+    names = [layer.removeprefix(start) for layer in layers]
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

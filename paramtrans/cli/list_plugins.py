@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 LONGEST_DEFAULT = 130
-"""Letters of a default that is shown; longer ones are told in the meaning."""
+"""Letters of a default that is printed; the meaning of an option says longer ones."""
 
 
 @click.command()
@@ -91,15 +91,15 @@ def _summary(row: dict[str, Any]) -> str:
 
 def _trained(name: str) -> str:
     """What a pretrained translator translates, and what it was measured at."""
-    from paramtrans.networks.blocks.factories import named
+    from paramtrans.networks.blocks.factories import kind_and_sizes
     from paramtrans.report.html import headline
     from paramtrans.translators import card
     from paramtrans.translators.saving import find_translator, load_translator
 
     translator, folder = load_translator(name), find_translator(name, components())
-    known = card.read(folder)
-    measured = headline(known.results.methods) if known else []
-    lines = [f"{named(translator.source)} → {named(translator.target)}", *measured]
+    translator_card = card.read(folder)
+    measured = headline(translator_card.results.methods) if translator_card else []
+    lines = [f"{kind_and_sizes(translator.source)} → {kind_and_sizes(translator.target)}", *measured]
     return "\n".join([*lines, f"paramtrans translate MODEL --arch ARCHITECTURE --with {name} -o SMALL.safetensors"])
 
 
@@ -127,7 +127,7 @@ def component_rows(schema: dict[str, Any]) -> list[list[str]]:
     """`option_rows` of a component, and of the records that its options are made of."""
     rows = option_rows(schema)
     for record, fields in schema.get("$defs", {}).items():
-        rows += [[f"{record}.{name}", *rest] for name, *rest in option_rows(fields)]
+        rows += [[f"{record}.{name}", *cells] for name, *cells in option_rows(fields)]
     return rows
 
 

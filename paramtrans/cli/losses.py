@@ -1,4 +1,4 @@
-"""What a translation lost, as `paramtrans translate` tells it, and labels to measure it with."""
+"""What a translation lost, as `paramtrans translate` prints it, and labels to measure it with."""
 
 from __future__ import annotations
 
@@ -29,7 +29,11 @@ LABELS = "labels"
 
 
 def read_labelled(path: Path) -> list[tuple[Any, Any]]:
-    """Inputs and labels in batches; raises `DataError` where the file is not what it should be."""
+    """Inputs and labels in batches.
+
+    Raises:
+        DataError: the file is not what it should be.
+    """
     from paramtrans.networks.loading.calibration import read_inputs
 
     if path.suffix != ".safetensors":
@@ -44,7 +48,7 @@ def read_labelled(path: Path) -> list[tuple[Any, Any]]:
 
 
 def tell_losses(losses: Losses) -> None:
-    """Costs and measures before and after, as columns; what errors are of."""
+    """Print costs and measures before and after, as columns, and sentences on them."""
     from paramtrans.networks.results.described import cost_rows, sentences
 
     columns("<>>>", ("", "before", "after", ""), *cost_rows(losses))

@@ -29,9 +29,11 @@ class Commands(click.Group):
     """Subcommands from the registry. Listing them imports none of them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands."""
         return [entry.name for entry in _entries()]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """The command of this name, loaded now."""
         if name not in self.list_commands(ctx):
             return None
         command: click.Command = components().load("command", name)
@@ -40,6 +42,7 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the arguments begin with; an unknown one is answered with names near to it."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
@@ -48,6 +51,7 @@ class Commands(click.Group):
             raise error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands with their summaries."""
         with formatter.section("Commands"):
             formatter.write_dl([(entry.name, entry.component.summary) for entry in _entries()])
 
@@ -60,7 +64,14 @@ def paramtrans_group(debug: bool) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 done, 1 a defect of ours, 2 the user's mistake, 3 stopped by a plugin, 130 interrupted."""
+    """Run a command.
+
+    Args:
+        arguments: Those of the command line; None: the process's own.
+
+    Returns:
+        Exit status: 0 done, 1 a defect of ours, 2 the user's mistake, 3 stopped by a plugin, 130 interrupted.
+    """
     if os.environ.get("_PARAMTRANS_COMPLETE", "").startswith("bash"):
         from click.shell_completion import add_completion_class
 
@@ -72,11 +83,11 @@ def main(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     sys.unraisablehook = _interrupted_again
     _end_in_order()
-    interrupts = _noted()
-    given = sys.argv[1:] if arguments is None else arguments
-    arguments = [argument for argument in given if argument != "--debug"]
+    interrupts = _note_interrupts()
+    all_arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = [argument for argument in all_arguments if argument != "--debug"]
     try:
-        with answer.alone("--json" in arguments):
+        with answer.reserve_output("--json" in arguments):
             status: Any = paramtrans_group.main(arguments, prog_name="paramtrans", standalone_mode=False)
         _flush()
     except (KeyboardInterrupt, click.Abort):
@@ -84,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if interrupts:  # compiled code that meets an interrupt may raise an error of its own instead
             return _interrupted(arguments)
-        return _failed(error, debug="--debug" in given)
+        return _failed(error, debug="--debug" in all_arguments)
     return status if isinstance(status, int) else 0
 
 
@@ -100,16 +111,16 @@ def _failed(error: Exception, debug: bool) -> int:
         raise error
     if debug:
         traceback.print_exception(error)
-    click.echo(_told(error), err=True)
+    click.echo(_message(error), err=True)
     return 2
 
 
-def _told(error: ParamtransError | OSError) -> str:
-    """An error in words; of the system's, which file and why."""
+def _message(error: ParamtransError | OSError) -> str:
+    """What is printed of an error; of the system's, which file and why."""
     if isinstance(error, OSError):
-        places = [str(place) for place in (error.filename, error.filename2) if place is not None]
-        what = printable(", ".join(places)) or "standard output, a file or a process"
-        return f"error: {what}: {reason(error)}; what was finished is kept (--debug shows where this came from)"
+        paths = [str(path) for path in (error.filename, error.filename2) if path is not None]
+        where = printable(", ".join(paths)) or "standard output, a file or a process"
+        return f"error: {where}: {reason(error)}; what was finished is kept (--debug shows where this came from)"
     return f"error: {error}" if "\n" not in str(error) else str(error)
 
 
@@ -132,7 +143,7 @@ def _end_in_order() -> None:
             signal.signal(number, lambda number, frame: sys.exit(128 + number))
 
 
-def _noted() -> list[int]:
+def _note_interrupts() -> list[int]:
     """A list to which each SIGINT is added before it is a `KeyboardInterrupt`, where Python's own handler stands."""
     noted: list[int] = []
 
@@ -140,27 +151,27 @@ def _noted() -> list[int]:
         noted.append(number)
         signal.default_int_handler(number, frame)
 
-    own = threading.current_thread() is threading.main_thread()
-    if own and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, note)
     return noted
 
 
 def _interrupted(arguments: list[str]) -> int:
     """Say how to go on; the exit status."""
-    again = "run it again without --fresh" if "--fresh" in arguments else "run the same command again"
-    click.echo(f"interrupted; {again} to go on", err=True)
+    what_to_do = "run it again without --fresh" if "--fresh" in arguments else "run the same command again"
+    click.echo(f"interrupted; {what_to_do} to go on", err=True)
     return 130
 
 
-def _interrupted_again(lost: UnraisableHookArgs) -> None:
+def _interrupted_again(unraisable: UnraisableHookArgs) -> None:
     """Python drops an interrupt that meets a destructor or the callback of a weak reference: it comes once more."""
-    if lost.exc_type is KeyboardInterrupt:
-        again = threading.Timer(0.01, _interrupt)  # not at once, which would be inside this very hook
-        again.daemon = True
-        again.start()
+    if unraisable.exc_type is KeyboardInterrupt:
+        timer = threading.Timer(0.01, _interrupt)  # not at once, which would be inside this very hook
+        timer.daemon = True
+        timer.start()
     else:
-        sys.__unraisablehook__(lost)
+        sys.__unraisablehook__(unraisable)
 
 
 def _interrupt() -> None:

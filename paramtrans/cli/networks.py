@@ -21,26 +21,48 @@ BLOCKS = click.option("--blocks", default="*", metavar="PATTERN", help="Paths of
 
 
 def read_network(model: Path, architecture: str) -> Any:
-    """A user's network in eval mode, with the parameters of a file; raises where they do not fit."""
+    """A user's network in eval mode, with the parameters of a file.
+
+    Args:
+        model: The file, as `read_parameters` takes it.
+        architecture: What makes the network, as `--arch` takes it.
+
+    Raises:
+        ConfigError: no network is made by this name.
+        StoreError: the parameters do not fit.
+    """
     from paramtrans.networks.loading import architectures, parameter_files
 
     return parameter_files.with_parameters(architectures.build(architecture), model).eval()
 
 
 def named_targets(texts: tuple[str, ...]) -> dict[str, str] | None:
-    """For patterns of paths what is to stand there; None where nothing is asked for."""
+    """For patterns of paths the block adapter that takes their place; None without `--to`.
+
+    Args:
+        texts: `PATTERN=NAME` each.
+
+    Raises:
+        ConfigError: a text is no such pair.
+    """
     for text in texts:
         if not text.partition("=")[2]:
             raise ConfigError([f"--to {text}: expected PATTERN=NAME, such as layer3.*=bottleneck"])
     return dict(text.split("=", 1) for text in texts) or None
 
 
-def times(sizes: list[int]) -> str:
+def joined_sizes(sizes: list[int]) -> str:
+    """Sizes with × between them."""
     return "×".join(map(str, sizes))
 
 
 def columns(sides: str, *rows: tuple[str, ...]) -> None:
-    """Rows as columns, each to its side (`<` or `>`); nothing is cut off or folded."""
+    """Print rows as columns; nothing is cut off or folded.
+
+    Args:
+        sides: For each column `<` or `>`: where its cells stand.
+        *rows: Cells.
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True))

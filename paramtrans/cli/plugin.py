@@ -6,6 +6,7 @@ from paramtrans.plugins.hookspecs import hookimpl
 
 @hookimpl
 def paramtrans_commands() -> list[Component]:
+    """The commands, each by its import string."""
     return [
         Component("run", "Run a config: zoo, translator, table, report.", "paramtrans.cli.run:run"),
         Component("compare", "Put finished runs side by side.", "paramtrans.cli.compare:compare"),

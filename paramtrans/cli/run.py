@@ -52,24 +52,26 @@ def run(
     from paramtrans.training.distributed import process_group
     from paramtrans.utils.progress import ConsoleReporter, Reporter
 
-    leads = process_group().leads  # or another process, of those that torchrun started, tells what there is to tell
+    leads = process_group().leads  # of the processes that torchrun started, one prints
     reporter = ConsoleReporter(Console(stderr=True)) if leads and not quiet else Reporter()
-    this: Run | Sweep
+    requested: Run | Sweep
     if path is None or record is not None:
         if record is None or path is not None:
             raise click.UsageError("give either a config or --from RUN.JSON")
-        this = repeat.again(record, settings, reporter, plugins())
+        requested = repeat.again(record, settings, reporter, plugins())
     elif is_sweep(path):
-        this = Sweep(path, settings, reporter, plugins())
+        requested = Sweep(path, settings, reporter, plugins())
     else:
-        this = Run(loading.load(path, plugins().registry(), settings), path.stem, reporter, plugins(), where=str(path))
+        requested = Run(
+            loading.load(path, plugins().registry(), settings), path.stem, reporter, plugins(), where=str(path)
+        )
     if dry_run:
         if not leads:
             return
-        plan = planner.plan_sweep(this) if isinstance(this, Sweep) else planner.plan(this)
+        plan = planner.plan_sweep(requested) if isinstance(requested, Sweep) else planner.plan(requested)
         answer.tell(plan.as_dict()) if as_json else click.echo(plan.describe())
         return
-    result = this.do(fresh)
+    result = requested.do(fresh)
     if not leads:
         return
     if as_json:

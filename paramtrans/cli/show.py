@@ -19,6 +19,6 @@ def show(table: RenderableType) -> None:
 
     console = Console()
     if not console.is_terminal or console.width < NARROW:
-        wanted = Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
-        console.width = max(console.width, wanted)
+        natural_width = Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
+        console.width = max(console.width, natural_width)
     console.print(table)

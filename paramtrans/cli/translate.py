@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -15,12 +15,17 @@ from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, named_
 from paramtrans.cli.widths import chosen_widths, width_options
 from paramtrans.errors import ConfigError
 
+if TYPE_CHECKING:
+    from paramtrans.networks.losses import Losses
+
 
 @click.command()
 @MODEL
 @ARCHITECTURE
 @click.option("--with", "translator", default="refit", show_default=True, metavar="NAME|FOLDER", help="A translator.")
-@click.option("--then", multiple=True, metavar="NAME", help="A translator that goes on from what the last one wrote.")
+@click.option(
+    "--then", "further", multiple=True, metavar="NAME", help="A translator that goes on from what the last one wrote."
+)
 @click.option(
     "--option",
     "settings",
@@ -37,7 +42,7 @@ from paramtrans.errors import ConfigError
 )
 @click.option(
     "--to",
-    "other",
+    "targets",
     multiple=True,
     metavar="PATTERN=NAME[?OPTIONS]",
     help="Another architecture for the parts whose paths match: a block adapter. --option is then of the fitting.",
@@ -64,11 +69,11 @@ def translate(
     model: Path,
     architecture: str,
     translator: str,
-    then: tuple[str, ...],
+    further: tuple[str, ...],
     settings: tuple[str, ...],
     blocks: str,
     by: Literal["blocks", "units"] | None,
-    other: tuple[str, ...],
+    targets: tuple[str, ...],
     independent: bool,
     data: Path | None,
     examples: int | None,
@@ -92,40 +97,29 @@ def translate(
     from rich.console import Console
 
     from paramtrans.networks.files import save_translated
-    from paramtrans.networks.loading.architectures import factory_file
-    from paramtrans.networks.results.described import changes, error, made_of
+    from paramtrans.networks.results.described import describe_blocks
     from paramtrans.networks.results.measuring import measure_losses
     from paramtrans.networks.results.stock import save_stock
     from paramtrans.networks.translate import translate as translate_network
-    from paramtrans.storage import files, outputs, sealed_params
+    from paramtrans.storage import files
     from paramtrans.utils.progress import ConsoleReporter, Reporter
 
-    if output.suffix != ".safetensors":
-        raise ConfigError([f"-o {output}: must end in .safetensors"])
-    given = [
-        model,
-        *(path for path in (data, labelled) if path),
-        *([Path(translator)] if Path(translator).is_dir() else []),
-    ]
-    for path in (output, sealed_params.record_path(output)):
-        outputs.check(path, [*given, *factory_file(architecture)], force)
-    exports.check(report, onnx, export, data, given, force)
-    if stock is not None:
-        outputs.check_folder(stock, given)
-        if data is None:
-            raise ConfigError(["--stock: takes --calibrate DATA, to hold the library's own network to this one"])
-    named = [name for name in (probes, widths["rule"]) if name]
-    options, going_on = _settings(settings, (*then, *named))
-    made_up = inputs.shape_of_made_up(probes, shape, data)
     chosen = Path(translator) if Path(translator).is_dir() else translator
-    rule = chosen_widths(widths, (chosen, options), going_on.pop(widths["rule"], {}))
+    read_files = [model, *(path for path in (data, labelled) if path), *([chosen] if isinstance(chosen, Path) else [])]
+    _check_output(output, architecture, read_files, force)
+    exports.check(report, onnx, export, data, read_files, force)
+    _check_stock(stock, data, read_files)
+    option_names = [name for name in (probes, widths["rule"]) if name]
+    options, further_options = _settings(settings, (*further, *option_names))
+    probe_shape = inputs.probe_shape(probes, shape, data)
+    rule = chosen_widths(widths, (chosen, options), further_options.pop(widths["rule"], {}))
     promised = _promised(chosen)
     network = read_network(model, architecture)
     batches = inputs.read(data, network, architecture, (examples, length, seed))
     evaluate = read_labelled(labelled) if labelled else []
-    if probes and made_up:
-        batches = inputs.drawn(network, probes, made_up, going_on.pop(probes))
-    to = named_targets(other)
+    if probes and probe_shape:
+        batches = inputs.draw(network, probes, probe_shape, further_options.pop(probes))
+    to = named_targets(targets)
     small = translate_network(
         network,
         chosen,
@@ -135,39 +129,30 @@ def translate(
         blocks=blocks,
         calibrate=batches,
         options=options,
-        then=going_on,
+        then=further_options,
         sequential=not independent,
         by=by,
         seed=seed,
         reporter=Reporter() if quiet else ConsoleReporter(Console(stderr=True)),
     )
-    made = made_of(small)
+    records = describe_blocks(small)
     losses = measure_losses(network, small, batches, predicts=predicts, evaluate=evaluate)
-    whole = next(iter(losses.outputs.values()), None)
-    _tell_what_is_left(made, losses.after.parameters, widths["parameters"], quiet)
-    contents = exports.made(small, batches[0], onnx, export) if onnx or export else {}
+    _warn_of_budget(records, losses.after.parameters, widths["parameters"], quiet)
+    contents = exports.contents(small, batches[0], onnx, export) if onnx or export else {}
+    translators = [Path(name).name for name in (translator, *further)]
     if report is not None:
-        made_by = ", ".join(Path(name).name for name in (translator, *then))
-        drawn = f"{probes} (made up)" if probes else data.name if data else "none"
-        facts = {"translator": made_by, "calibration inputs": drawn, "seed": str(seed)}
+        source = f"{probes} (made up)" if probes else data.name if data else "none"
+        facts = {"translator": ", ".join(translators), "calibration inputs": source, "seed": str(seed)}
         contents[report] = exports.page(network, small, batches, losses, architecture, facts)
     if stock is not None:
-        save_stock(small, architecture, stock, batches[0], losses, [Path(name).name for name in (translator, *then)])
+        save_stock(small, architecture, stock, batches[0], losses, translators)
     save_translated(small, output, architecture, losses)
     for path, content in contents.items():
         files.write_bytes(path, content)
     if as_json:
-        told = losses.model_dump(mode="json")
-        found = {"output": str(output), "before": told.pop("before"), "after": told.pop("after"), "blocks": made}
-        answer.tell({**found, "output_error": whole, "losses": told, "promised": promised})
+        answer.tell(_document(output, records, losses, promised))
         return
-    columns(
-        "<<<>",
-        ("block", "hidden units", "parameters", "feature error"),
-        *((one["path"] or ".", *changes(one), error(one["feature_error"])) for one in made),
-        ("output of the network", "", "", error(whole)),
-    )
-    tell_losses(losses)
+    _print_blocks(records, losses)
     if probes:
         click.echo("errors are those on made-up inputs; on real ones they may be much larger")
     if promised:
@@ -177,15 +162,69 @@ def translate(
     click.echo(f"{output}: rebuild it by paramtrans.load_translated")
 
 
-def _tell_what_is_left(made: list[dict[str, Any]], parameters: int, budget: int | None, quiet: bool) -> None:
-    """Say where nothing was made smaller, or a good part of a budget is left."""
-    said = None
-    if not made:
-        said = "nothing was translated: every block keeps its width; lower --ratio, --parameters or --flops"
+def _check_output(output: Path, architecture: str, read_files: list[Path], force: bool) -> None:
+    """Raise before any work is done where the translated network cannot be written."""
+    from paramtrans.networks.loading.architectures import factory_file
+    from paramtrans.storage import outputs, sealed_params
+
+    if output.suffix != ".safetensors":
+        raise ConfigError([f"-o {output}: must end in .safetensors"])
+    for path in (output, sealed_params.record_path(output)):
+        outputs.check(path, [*read_files, *factory_file(architecture)], force)
+
+
+def _check_stock(stock: Path | None, data: Path | None, read_files: list[Path]) -> None:
+    """Raise before any work is done where the folder of --stock cannot be written."""
+    from paramtrans.storage import outputs
+
+    if stock is None:
+        return
+    outputs.check_folder(stock, read_files)
+    if data is None:
+        raise ConfigError(["--stock: takes --calibrate DATA, to hold the library's own network to this one"])
+
+
+def _document(output: Path, records: list[dict[str, Any]], losses: Losses, promised: str | None) -> dict[str, Any]:
+    """The answer of `--json`."""
+    measures = losses.model_dump(mode="json")
+    return {
+        "output": str(output),
+        "before": measures.pop("before"),
+        "after": measures.pop("after"),
+        "blocks": records,
+        "output_error": _output_error(losses),
+        "losses": measures,
+        "promised": promised,
+    }
+
+
+def _print_blocks(records: list[dict[str, Any]], losses: Losses) -> None:
+    """What became of each block, and what the network lost."""
+    from paramtrans.networks.results.described import error_text, size_changes
+
+    columns(
+        "<<<>",
+        ("block", "hidden units", "parameters", "feature error"),
+        *((block["path"] or ".", *size_changes(block), error_text(block["feature_error"])) for block in records),
+        ("output of the network", "", "", error_text(_output_error(losses))),
+    )
+    tell_losses(losses)
+
+
+def _output_error(losses: Losses) -> float | None:
+    """Relative error of the network's first output."""
+    return next(iter(losses.outputs.values()), None)
+
+
+def _warn_of_budget(records: list[dict[str, Any]], parameters: int, budget: int | None, quiet: bool) -> None:
+    """Say where nothing was made smaller, or a good part of a budget is not used."""
+    warning = None
+    if not records:
+        warning = "nothing was translated: every block keeps its width; lower --ratio, --parameters or --flops"
     elif budget is not None and parameters < 0.9 * budget:
-        said = f"{parameters:,} of the {budget:,} parameters of the budget are used: no width fits in between"
-    if said and not quiet:
-        click.echo(f"warning: {said}", err=True)
+        warning = f"{parameters:,} of the {budget:,} parameters of the budget are used: no width fits in between"
+    if warning and not quiet:
+        click.echo(f"warning: {warning}", err=True)
 
 
 def _promised(translator: str | Path) -> str | None:
@@ -199,21 +238,21 @@ def _promised(translator: str | Path) -> str | None:
     if not factories.is_trained(translator, components()):
         return None
     folder = find_translator(translator, components())
-    known = card.read(folder)
-    return headline(known.results.methods)[0] if known else None
+    translator_card = card.read(folder)
+    return headline(translator_card.results.methods)[0] if translator_card else None
 
 
-def _settings(texts: tuple[str, ...], then: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+def _settings(texts: tuple[str, ...], further: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Options of the first translator, and of each that goes on."""
-    first: dict[str, Any] = {}
-    behind: dict[str, dict[str, Any]] = {name: {} for name in then}
+    options: dict[str, Any] = {}
+    further_options: dict[str, dict[str, Any]] = {name: {} for name in further}
     for name, value in map(_setting, texts):
-        translator, dot, own = name.partition(".")
-        if dot and translator not in behind:
+        translator, dot, option_name = name.partition(".")
+        if dot and translator not in further_options:
             unknown = f"{translator} is none of the translators that --then names, nor the probes"
             raise ConfigError([f"--option {name}: {unknown}"])
-        (behind[translator] if dot else first)[own if dot else name] = value
-    return first, behind
+        (further_options[translator] if dot else options)[option_name if dot else name] = value
+    return options, further_options
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -36,19 +36,22 @@ OPTIONS = (
 
 
 def width_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """A command with all of them; it is given them as `**widths`."""
+    """A command with all these options; it gets them as `**widths`."""
     for option in reversed(OPTIONS):
         command = option(command)
     return command
 
 
 def chosen_widths(widths: dict[str, Any], measured_by: tuple[Any, dict[str, Any]], rule_options: dict[str, Any]) -> Any:
-    """The rule for widths, None where none was given; raises `ConfigError` where it is unclear which.
+    """The rule for widths; None where no option asks for one.
 
     Args:
         widths: What the options hold.
         measured_by: The translator that losses are measured with, and its options.
         rule_options: Options of the rule that --widths names.
+
+    Raises:
+        ConfigError: options exclude each other.
     """
     from paramtrans.networks.allocation import Allotment
     from paramtrans.networks.widths import Budget, FlopBudget, LatencyBudget, Ratio

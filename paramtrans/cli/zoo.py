@@ -47,14 +47,14 @@ def inspect(name: str | None, verify: bool, cache: str | None, as_json: bool, qu
     """Say what is in a zoo: task, blocks, hosts, tensors. Without ZOO, list those in the cache."""
     from paramtrans.zoo import exchange
 
-    found = [_contents(name, cache)] if name else _cached(cache)
+    zoos = [_contents(name, cache)] if name else _cached(cache)
     if verify:
-        with _stage(quiet, "checking", sum(len(each.files) for each in found)) as advance:
-            for each in found:
-                for file in each.files:
-                    each.load(file)
+        with _stage(quiet, "checking", sum(len(contents.files) for contents in zoos)) as advance:
+            for contents in zoos:
+                for file in contents.files:
+                    contents.load(file)
                     advance(1)
-    summaries = [exchange.summary(each) for each in found]
+    summaries = [exchange.summary(contents) for contents in zoos]
     if as_json:
         answer.tell(summaries[0] if name else summaries)
     elif name:
@@ -74,10 +74,10 @@ def export(name: str, out: Path, cache: str | None, as_json: bool, quiet: bool) 
     """Copy a zoo to the new folder OUT: safetensors files, and index.json with recipes, seeds and checksums."""
     from paramtrans.zoo import exchange
 
-    found = _contents(name, cache)
-    with _stage(quiet, "export", len(found.files)) as advance:
-        exchange.export(found, out, advance)
-    _told({"folder": str(out), "files": len(found.files)}, f"{len(found.files)} files in {out}", as_json)
+    contents = _contents(name, cache)
+    with _stage(quiet, "export", len(contents.files)) as advance:
+        exchange.export(contents, out, advance)
+    _print({"folder": str(out), "files": len(contents.files)}, f"{len(contents.files)} files in {out}", as_json)
 
 
 @zoo.command()
@@ -112,14 +112,16 @@ def take(name: str, out: Path, number: int, role: str, force: bool, cache: str |
     if name.endswith(".safetensors"):
         state = HostFile(Path(name)).network(number)
     else:
-        found = _contents(name, cache)
-        state = exchange.take(found, role, number)
-        architecture = host_network.architecture(found.recipe["task"], found.recipe["source"], components())
-    outputs.check(out, [Path(name)] if name.endswith(".safetensors") else [found.folder], force)
+        contents = _contents(name, cache)
+        state = exchange.take(contents, role, number)
+        architecture = host_network.architecture(contents.recipe["task"], contents.recipe["source"], components())
+    outputs.check(out, [Path(name)] if name.endswith(".safetensors") else [contents.folder], force)
     files.write_bytes(out, save(state))
-    told = {"output": str(out), "architecture": architecture}
-    built = f"--arch '{architecture}'" if architecture else "--arch task:TASK:BLOCK, the task and block of these hosts"
-    _told(told, f"{out}: host {number} as a network, for {built}", as_json)
+    document = {"output": str(out), "architecture": architecture}
+    architecture_flag = (
+        f"--arch '{architecture}'" if architecture else "--arch task:TASK:BLOCK, the task and block of these hosts"
+    )
+    _print(document, f"{out}: host {number} as a network, for {architecture_flag}", as_json)
 
 
 @zoo.command("import")
@@ -153,19 +155,26 @@ def enter(
     if paper_format.is_published(folder):
         if config is None:
             raise click.UsageError("a published zoo needs a CONFIG that says which task and blocks it is of")
-        made = _zoo_of(config, settings, cache)
+        zoo_in_cache = _zoo_of(config, settings, cache)
         count = 2 * sum(
-            len(made.host_shards(role)) + len(made.target_shards(role)) for role in ("train", "select", "report")
+            len(zoo_in_cache.host_shards(role)) + len(zoo_in_cache.target_shards(role))
+            for role in ("train", "select", "report")
         )
         with _stage(quiet, "import", count) as advance:
-            got = paper_format.enter(made, folder, _names(names), advance)
-        told = ", ".join(f"{number} {role}" for role, number in got.items())
-        _told({"folder": str(made.dir), "hosts": got}, f"{told}: now in {made.dir}", as_json)
+            host_counts = paper_format.enter(zoo_in_cache, folder, _names(names), advance)
+        counted = ", ".join(f"{number} {role}" for role, number in host_counts.items())
+        _print(
+            {"folder": str(zoo_in_cache.dir), "hosts": host_counts}, f"{counted}: now in {zoo_in_cache.dir}", as_json
+        )
         return
-    found = exchange.contents(folder)
-    with _stage(quiet, "import", 2 * len(found.files)) as advance:
-        where = exchange.enter(found, cache_dir(cache), advance)
-    _told({"folder": str(where), "files": len(found.files)}, f"{len(found.files)} files: now in {where}", as_json)
+    contents = exchange.contents(folder)
+    with _stage(quiet, "import", 2 * len(contents.files)) as advance:
+        new_folder = exchange.enter(contents, cache_dir(cache), advance)
+    _print(
+        {"folder": str(new_folder), "files": len(contents.files)},
+        f"{len(contents.files)} files: now in {new_folder}",
+        as_json,
+    )
 
 
 def _contents(name: str, cache: str | None) -> Contents:
@@ -179,13 +188,13 @@ def _contents(name: str, cache: str | None) -> Contents:
     if path.suffix == ".toml":
         return exchange.contents(_zoo_of(path, (), cache).dir)
     folders = _folders(cache)
-    found = [folder for folder in folders if folder.name.startswith(name)]
-    if len(found) != 1:
-        known = ", ".join(folder.name for folder in folders) or "none"
+    matching = [folder for folder in folders if folder.name.startswith(name)]
+    if len(matching) != 1:
+        names = ", ".join(folder.name for folder in folders) or "none"
         raise StoreError(
-            f'zoo "{name}": {len(found)} in the cache begin so (there: {known}); name a folder or a config'
+            f'zoo "{name}": {len(matching)} in the cache begin so (there: {names}); name a folder or a config'
         )
-    return exchange.contents(found[0])
+    return exchange.contents(matching[0])
 
 
 def _cached(cache: str | None) -> list[Contents]:
@@ -193,13 +202,13 @@ def _cached(cache: str | None) -> list[Contents]:
     from paramtrans.errors import StoreError
     from paramtrans.zoo import exchange
 
-    found = []
+    zoos = []
     for folder in _folders(cache):
         try:
-            found.append(exchange.contents(folder))
+            zoos.append(exchange.contents(folder))
         except StoreError as error:
             click.echo(f"left out: {error}", err=True)
-    return found
+    return zoos
 
 
 def _folders(cache: str | None) -> list[Path]:
@@ -250,7 +259,7 @@ def _stage(quiet: bool, name: str, total: int) -> Any:
     return advancing()
 
 
-def _told(document: dict[str, Any], sentence: str, as_json: bool) -> None:
+def _print(document: dict[str, Any], sentence: str, as_json: bool) -> None:
     answer.tell(document) if as_json else click.echo(sentence)
 
 
@@ -277,4 +286,4 @@ def _described(summary: dict[str, Any]) -> str:
         ("size", f"{summary['files']:,} files, {summary['bytes']:,} bytes, trained in {summary['seconds']:,.0f} s"),
         *((printable(name), str(shape)) for name, shape in summary["tensors"].items()),
     ]
-    return "\n".join(f"{what:<24} {said}" for what, said in rows)
+    return "\n".join(f"{heading:<24} {value}" for heading, value in rows)

@@ -51,14 +51,14 @@ class Allotment(Rounded):
     """How long the first batch of inputs may take."""
 
     def with_registry(self, registry: Registry) -> Allotment:
-        """The same; a registry of its own stays."""
+        """The same rule, which looks up translators here unless it has a registry of its own."""
         return self if self.registry else replace(self, registry=registry)
 
     def __call__(self, network: nn.Module, blocks: Sequence[NetworkBlock], batches: Iterable[Inputs]) -> Chosen:
-        every = list(batches)
-        if not every:
+        batch_list = list(batches)
+        if not batch_list:
             raise SpecMismatch("what blocks lose is measured on inputs; give calibration inputs")
-        steps = {block.entrance: self._steps(network, block, every) for block in blocks}
+        steps = {block.entrance: self._steps(network, block, batch_list) for block in blocks}
         budget = self.parameters
         if budget is None:
             raise SpecMismatch(
@@ -66,43 +66,50 @@ class Allotment(Rounded):
                 'by="units"'
             )
         over = parameters(network) - budget
-        taken = cheapest(list(steps.values()), over)
-        if taken is None:
-            most = sum(max(step.saved for step in own) for own in steps.values())
+        chosen = cheapest(list(steps.values()), over)
+        if chosen is None:
+            most_saved = sum(max(step.saved for step in block_steps) for block_steps in steps.values())
             raise SpecMismatch(
                 f"a network of {budget:,} parameters cannot be made of this one with these shares: "
-                f"{parameters(network) - most:,} are left"
+                f"{parameters(network) - most_saved:,} are left"
             )
-        left = sum(step.saved for step in taken) - over
-        return {block.entrance: sizes for block, sizes in filled(blocks, taken, left)}
+        unspent = sum(step.saved for step in chosen) - over
+        return {block.entrance: sizes for block, sizes in fill_budget(blocks, chosen, unspent)}
 
     def of_groups(self, case: GroupSizes) -> dict[NamedGroup, int]:
-        """The numbers of units of groups of a network's graph."""
+        """How many units each group of a network's graph keeps.
+
+        Args:
+            case: The groups, and what the network costs with fewer units.
+
+        Raises:
+            SpecMismatch: there is not exactly one budget, or it cannot be kept with these shares.
+        """
         budgets = {
-            what: value
-            for what in ("parameters", "flops", "milliseconds")
-            if (value := getattr(self, what)) is not None
+            measure: value
+            for measure in ("parameters", "flops", "milliseconds")
+            if (value := getattr(self, measure)) is not None
         }
         if len(budgets) != 1:
             raise SpecMismatch("an allotment keeps one budget: of parameters, of flops, or of milliseconds")
-        [(what, budget)] = budgets.items()
+        [(measure, budget)] = budgets.items()
         if self.registry is None:
             raise SpecMismatch("Allotment: says where its translator is known (`registry`), or is given to translate")
         [translator] = unit_chain([(self.translator, self.options)], self.registry)
-        return allot(case, translator, budget, what, self.shares, self.rounding)
+        return allot(case, translator, budget, measure, self.shares, self.rounding)
 
     def _steps(self, network: nn.Module, block: NetworkBlock, batches: list[Inputs]) -> list[Step]:
         """From all units to fewer."""
         calibrate, held_out = batches[::2], batches[1::2] or batches
-        found = [Step(block.sizes, 0, 0.0)]
+        block_steps = [Step(block.sizes, 0, 0.0)]
         for share in sorted(self.shares, reverse=True):
             sizes = self.at(share).sizes(block)
-            alone: dict[str, Any] = {"widths": _Only(block.entrance, sizes), "blocks": block.path or "*"}
-            alone["registry"] = self.registry
+            settings: dict[str, Any] = {"widths": _Only(block.entrance, sizes), "blocks": block.path or "*"}
+            settings["registry"] = self.registry
             with _unwarned():
-                small = translate(network, self.translator, calibrate=calibrate, options=self.options, **alone)
-            found.append(Step(sizes, saved(block, sizes), error(small, network, held_out)))
-        return found
+                translated = translate(network, self.translator, calibrate=calibrate, options=self.options, **settings)
+            block_steps.append(Step(sizes, saved(block, sizes), output_error(translated, network, held_out)))
+        return block_steps
 
 
 @dataclass(frozen=True)
@@ -120,41 +127,56 @@ class _Only:
 def _unwarned() -> Iterator[None]:
     """Without warnings of what was only tried."""
     logger = logging.getLogger(translate.__module__)
-    before = logger.level
+    level = logger.level
     logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        logger.setLevel(level)
 
 
-def filled(
-    blocks: Sequence[NetworkBlock], taken: Sequence[Step], left: int
+def fill_budget(
+    blocks: Sequence[NetworkBlock], chosen: Sequence[Step], unspent: int
 ) -> Iterator[tuple[NetworkBlock, dict[str, int]]]:
-    """Each block with its sizes; what is `left` of the budget goes to those that lose most, up to their whole width."""
-    sizes = [dict(step.sizes) for step in taken]
-    for number in sorted(range(len(blocks)), key=lambda number: taken[number].error, reverse=True):
-        block, own = blocks[number], taken[number]
+    """Widen blocks with what is left of a budget, those first that lose most, up to their full width.
 
-        def wider(share: float, block: NetworkBlock = block, own: Step = own) -> dict[str, int]:
-            return {name: size + int(share * (block.sizes[name] - size)) for name, size in own.sizes.items()}
+    Args:
+        blocks: The blocks.
+        chosen: The step of each.
+        unspent: Parameters that are left of the budget.
 
-        def costs(share: float, block: NetworkBlock = block, own: Step = own, wider: Any = wider) -> int:
-            return own.saved - saved(block, wider(share))
+    Yields:
+        Each block with its sizes.
+    """
+    sizes = [dict(step.sizes) for step in chosen]
+    for number in sorted(range(len(blocks)), key=lambda number: chosen[number].error, reverse=True):
+        block, step = blocks[number], chosen[number]
 
-        share = largest(lambda share, costs=costs, most=left: costs(share) <= most)  # type: ignore[misc]
+        def wider(share: float, block: NetworkBlock = block, step: Step = step) -> dict[str, int]:
+            return {name: size + int(share * (block.sizes[name] - size)) for name, size in step.sizes.items()}
+
+        def costs(share: float, block: NetworkBlock = block, step: Step = step, wider: Any = wider) -> int:
+            return step.saved - saved(block, wider(share))
+
+        share = largest(lambda share, costs=costs, limit=unspent: costs(share) <= limit)  # type: ignore[misc]
         if share is not None:
-            sizes[number], left = wider(share), left - costs(share)
+            sizes[number], unspent = wider(share), unspent - costs(share)
     yield from zip(blocks, sizes, strict=True)
 
 
 @torch.no_grad()
-def error(small: nn.Module, large: nn.Module, batches: Iterable[Inputs]) -> float:
-    """Squared error of what one network gives to what another does, over the square of that."""
+def output_error(smaller: nn.Module, original: nn.Module, batches: Iterable[Inputs]) -> float:
+    """Squared error of one network's output, relative to the square of the other's.
+
+    Args:
+        smaller: The network that is measured.
+        original: The network that it is compared with.
+        batches: Inputs of both.
+    """
     squared = power = 0.0
     for batch in batches:
-        found, wanted = (_tensor(call(one.eval(), batch)).double() for one in (small, large))
-        squared, power = squared + float((found - wanted).square().sum()), power + float(wanted.square().sum())
+        output, expected = (_tensor(call(network.eval(), batch)).double() for network in (smaller, original))
+        squared, power = squared + float((output - expected).square().sum()), power + float(expected.square().sum())
     return squared / max(power, 1e-30)
 
 
@@ -162,5 +184,5 @@ def _tensor(output: Any) -> Tensor:
     """The first tensor of a network's output."""
     if isinstance(output, Tensor):
         return output
-    inside = output.values() if isinstance(output, Mapping) else output
-    return next(one for one in inside if isinstance(one, Tensor))
+    items = output.values() if isinstance(output, Mapping) else output
+    return next(item for item in items if isinstance(item, Tensor))

@@ -29,29 +29,29 @@ from paramtrans.utils import boundary, documents
 from paramtrans.utils.surroundings import pinned
 
 FORMAT = 4
-"""Version of a translated network on disk. In 1, what stands there now was always of the kind that stood there; up to
-2, whole blocks of adapters were replaced; up to 3, no parts that only the network's paths name."""
+"""Version of a translated network on disk. In 1, a target block was always of the kind of its source block; up to 2,
+whole blocks of adapters were replaced; up to 3, no parts that only the network's paths name."""
 ATTRIBUTE = "paramtrans_blocks"
-"""Where a translated network keeps what was replaced or made smaller in it."""
+"""The attribute in which a translated network keeps what was replaced or made smaller in it."""
 SIZES = "paramtrans_sizes"
-"""Where it keeps the numbers that its layers and modules hold otherwise than before."""
+"""The attribute in which it keeps the numbers of its layers and modules that changed."""
 
 
 @dataclass(frozen=True)
 class Replaced:
-    """One block of a translated network: where it stands, and what stood there and stands there now."""
+    """One block of a translated network: its path, its source block and its target block."""
 
     path: str
     kind: str
-    """Name of the adapter of what stood there."""
+    """Name of the source block's adapter."""
     layers: Mapping[str, str]
-    """Layers of the module that stands there now, each with its path; "" is the whole module."""
+    """Layers of the target block, each with its path; "" is the whole module."""
     source: Mapping[str, Any]
-    """Options of the adapter for what stood there."""
+    """Options of the source block's adapter."""
     target: Mapping[str, Any]
-    """Options of the adapter for what stands there now."""
+    """Options of the target block's adapter."""
     target_kind: str
-    """Name of the adapter of what stands there now."""
+    """Name of the target block's adapter."""
     feature_error: float | None = None
     """Mean squared change of what leaves the block, over the variance of what left it, on calibration inputs kept aside
     and behind the blocks translated before it; 1 is as bad as a constant. None: translated without inputs."""
@@ -121,7 +121,7 @@ class _Size(BaseOptions):
 
 
 class _Record(BaseOptions):
-    """What stands beside the parameters."""
+    """The record beside the parameters."""
 
     format: int
     paramtrans: str
@@ -136,10 +136,16 @@ class _Record(BaseOptions):
 def save_translated(
     network: nn.Module, path: Path | str, architecture: str | None = None, losses: Losses | None = None
 ) -> None:
-    """Write what `translate` returned to `path` (safetensors) and `path` + `.json`, for `load_translated`.
+    """Write what `translate` returned, for `load_translated`.
 
-    `architecture` says what the untranslated network is made by, as `paramtrans.networks.build` takes it; `losses`, as
-    `measure_losses` gives them, are written beside.
+    Args:
+        network: The translated network.
+        path: Of the safetensors file; the record is written to `path` + `.json`.
+        architecture: What makes the untranslated network, as `paramtrans.networks.build` takes it.
+        losses: What the translation lost, as `measure_losses` gives it; written beside.
+
+    Raises:
+        StoreError: the network was not made by `translate`, or its record could not be read again.
     """
     network = unwrapped(network)
     if Path(path).suffix != ".safetensors":
@@ -171,48 +177,59 @@ def _check_written(path: Path, record: dict[str, Any]) -> None:
 def load_translated(
     path: Path | str, network: nn.Module | str | None = None, registry: Registry | None = None
 ) -> nn.Module:
-    """A translated network from its file, in eval mode; raises `StoreError` where it is damaged or does not fit.
+    """A translated network from its file, in eval mode.
 
-    `network` is a fresh untranslated one, or says what makes it. It may be left out for architectures of torchvision
-    and for hosts of a task; a Python file is run only where the caller names it.
+    Args:
+        path: Of the safetensors file.
+        network: A fresh untranslated network, or what makes it. It may be left out for architectures of installed
+            sources and for hosts of a task; a Python file is run only where the caller names it.
+        registry: The plugins; by default those that are installed.
+
+    Raises:
+        StoreError: the file is damaged, or does not fit the network.
 
     >>> small = load_translated("small.safetensors")  # doctest: +SKIP
     """
     path, registry = Path(path), registry or components()
     params, raw = sealed_params.load_params(path)
-    place = sealed_params.record_path(path)
+    record_path = sealed_params.record_path(path)
     try:
         record = _Record.model_validate(raw)
     except ValidationError as error:
-        raise StoreError(f"{place}: is no record of a translated network: {error.errors()[0]['msg']}") from error
-    json_files.check_format(place, record.format, range(1, FORMAT + 1))
+        raise StoreError(f"{record_path}: is no record of a translated network: {error.errors()[0]['msg']}") from error
+    json_files.check_format(record_path, record.format, range(1, FORMAT + 1))
     replaced = tuple(block.replaced() for block in record.blocks)
     sizes = tuple(size.setting() for size in record.sizes)
-    whole = _untranslated(record, network, place, registry)
+    rebuilt = _untranslated(record, network, record_path, registry)
     try:
         for block in replaced:
-            if isinstance(block, NarrowedGroup):
-                continue
-            target = registry.create("block_adapter", block.target_kind, **block.target)
-            if target.spec.numel > record.bytes:  # a tensor takes a byte a value or more
-                raise DataError(f"{block.path}: a block of {target.spec.numel:,} values is in no file of this size")
-            if isinstance(block, ReplacedPart):
-                put_part(whole, block.path, target.module(), block.alone, block.beside)
-            else:
-                put(whole, block.layers, target, None)
+            if not isinstance(block, NarrowedGroup):
+                _put_target(rebuilt, block, record.bytes, registry)
         if any(isinstance(block, NarrowedGroup) for block in replaced):
-            rebuild(whole, sizes, params)
-        whole.load_state_dict(params)
+            rebuild(rebuilt, sizes, params)
+        rebuilt.load_state_dict(params)
     except (ConfigError, DataError, AttributeError, RuntimeError) as error:
         raise StoreError(
             f"{path}: does not fit the network it is to be put into: {parameter_files.reason(error)}"
         ) from error
-    setattr(whole, ATTRIBUTE, replaced)
-    setattr(whole, SIZES, sizes)
-    return whole.eval()
+    setattr(rebuilt, ATTRIBUTE, replaced)
+    setattr(rebuilt, SIZES, sizes)
+    return rebuilt.eval()
 
 
-def _untranslated(record: _Record, network: nn.Module | str | None, place: Path, registry: Registry) -> nn.Module:
+def _put_target(network: nn.Module, block: Replaced | ReplacedPart, size: int, registry: Registry) -> None:
+    """Put the target block that a record names into a network; raises `DataError` where it is in no file of `size`
+    bytes."""
+    target = registry.create("block_adapter", block.target_kind, **block.target)
+    if target.spec.numel > size:  # a tensor takes a byte a value or more
+        raise DataError(f"{block.path}: a block of {target.spec.numel:,} values is in no file of this size")
+    if isinstance(block, ReplacedPart):
+        put_part(network, block.path, target.module(), block.alone, block.beside)
+    else:
+        put(network, block.layers, target, None)
+
+
+def _untranslated(record: _Record, network: nn.Module | str | None, record_path: Path, registry: Registry) -> nn.Module:
     if isinstance(network, nn.Module):
         # What was written while it was inside nn.DataParallel goes into one.
         inside = {block.path.partition(".")[0] for block in record.blocks}
@@ -221,5 +238,7 @@ def _untranslated(record: _Record, network: nn.Module | str | None, place: Path,
         return architectures.build(network, registry=registry)
     if record.architecture is None or not architectures.is_installed(record.architecture, registry):
         made_by = f" (it was {record.architecture})" if record.architecture else ""
-        raise StoreError(f"{place}: say what makes the untranslated network{made_by}; no file named here is ever run")
-    return architectures.build_from_file(record.architecture, record.bytes, str(place), registry)
+        raise StoreError(
+            f"{record_path}: say what makes the untranslated network{made_by}; no file named here is ever run"
+        )
+    return architectures.build_from_file(record.architecture, record.bytes, str(record_path), registry)

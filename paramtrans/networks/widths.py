@@ -68,7 +68,7 @@ class LooksUp(Protocol):
 
 
 def with_registry(rule: Widths, registry: Registry) -> Widths:
-    """A rule, with the caller's own plugins where it looks up any."""
+    """A rule with the caller's own plugins, where it looks up any."""
     return rule.with_registry(registry) if isinstance(rule, LooksUp) else rule
 
 
@@ -117,7 +117,7 @@ class Ratio(Rounded):
         return {block.entrance: self.sizes(block) for block in blocks}
 
     def of_groups(self, case: GroupSizes) -> dict[NamedGroup, int]:
-        """The numbers of units of groups of a network's graph."""
+        """How many units each group of a network's graph keeps."""
         self._check_patterns([group.path for group in case.groups])
         return {group: case.near(group, len(group) * self._share(group.path), self.rounding) for group in case.groups}
 
@@ -144,28 +144,28 @@ class Ratio(Rounded):
 
 @dataclass(frozen=True)
 class Budget(Rounded):
-    """The largest ratio, the same for all blocks, with which the network has no more than so many parameters."""
+    """The largest ratio, the same for all blocks, with which the network stays within a number of parameters."""
 
     parameters: int
 
     def __call__(self, network: nn.Module, blocks: Sequence[NetworkBlock], batches: Iterable[Inputs]) -> Chosen:
-        whole = parameters(network)
+        full_size = parameters(network)
 
         def size(ratio: float) -> int:
-            return whole - sum(saved(block, self.at(ratio).sizes(block)) for block in blocks)
+            return full_size - sum(saved(block, self.at(ratio).sizes(block)) for block in blocks)
 
         return self.at(within(self.parameters, size, "parameters"))(network, blocks, batches)
 
     def of_groups(self, case: GroupSizes) -> dict[NamedGroup, int]:
-        """The numbers of units of groups of a network's graph."""
+        """How many units each group of a network's graph keeps."""
         rounding = self.rounding
-        ratio = within(self.parameters, lambda own: case.parameters(case.share(own, rounding)), "parameters")
+        ratio = within(self.parameters, lambda share: case.parameters(case.share(share, rounding)), "parameters")
         return case.share(ratio, rounding)
 
 
 @dataclass(frozen=True)
 class FlopBudget(Rounded):
-    """The largest ratio, the same for all blocks, with which one example takes no more than so many operations.
+    """The largest ratio, the same for all blocks, with which one example stays within a number of operations.
 
     As PyTorch counts them: those of convolutions and matrix products, a multiply-add being two. Needs inputs.
     """
@@ -175,28 +175,28 @@ class FlopBudget(Rounded):
     def __call__(self, network: nn.Module, blocks: Sequence[NetworkBlock], batches: Iterable[Inputs]) -> Chosen:
         batch = _first(batches, "operations are counted")
         shapes = shapes_entering(network, [block.entrance for block in blocks], batch)
-        whole = costs(network, batch)["flops"]
+        full_size = costs(network, batch)["flops"]
         source = {block.entrance: flops(block.adapter, shapes[block.entrance]) for block in blocks}
 
         def size(ratio: float) -> int:
-            left = whole
+            operations = full_size
             for block in blocks:
-                small = block.adapter.with_sizes(self.at(ratio).sizes(block))
-                left += flops(small, shapes[block.entrance]) - source[block.entrance]
-            return left
+                narrowed = block.adapter.with_sizes(self.at(ratio).sizes(block))
+                operations += flops(narrowed, shapes[block.entrance]) - source[block.entrance]
+            return operations
 
         return self.at(within(self.flops, size, "operations"))(network, blocks, batches)
 
     def of_groups(self, case: GroupSizes) -> dict[NamedGroup, int]:
-        """The numbers of units of groups of a network's graph."""
+        """How many units each group of a network's graph keeps."""
         rounding = self.rounding
-        ratio = within(self.flops, lambda own: case.flops(case.share(own, rounding)), "operations", STEPS)
+        ratio = within(self.flops, lambda share: case.flops(case.share(share, rounding)), "operations", STEPS)
         return case.share(ratio, rounding)
 
 
 @dataclass(frozen=True)
 class LatencyBudget(Rounded):
-    """The largest ratio, the same for all blocks, with which the first batch of inputs takes no longer than so many
+    """The largest ratio, the same for all blocks, with which the first batch of inputs stays within a number of
     milliseconds, where the network is: the median of some passes, so never quite the same twice. Needs inputs."""
 
     milliseconds: float
@@ -204,48 +204,63 @@ class LatencyBudget(Rounded):
     def __call__(self, network: nn.Module, blocks: Sequence[NetworkBlock], batches: Iterable[Inputs]) -> Chosen:
         batch = _first(batches, "times are measured")
 
-        def taken(ratio: float) -> float:
-            trial = copy.deepcopy(network)
+        def time_at(ratio: float) -> float:
+            narrowed = copy.deepcopy(network)
             for block in blocks:
-                block.replace(trial, block.adapter.with_sizes(self.at(ratio).sizes(block)), None)
-            return latency(trial, batch)
+                block.replace(narrowed, block.adapter.with_sizes(self.at(ratio).sizes(block)), None)
+            return latency(narrowed, batch)
 
-        return self.at(within(self.milliseconds, taken, "milliseconds", STEPS))(network, blocks, batches)
+        return self.at(within(self.milliseconds, time_at, "milliseconds", STEPS))(network, blocks, batches)
 
     def of_groups(self, case: GroupSizes) -> dict[NamedGroup, int]:
-        """The numbers of units of groups of a network's graph."""
+        """How many units each group of a network's graph keeps."""
         rounding = self.rounding
         ratio = within(
-            self.milliseconds, lambda own: case.milliseconds(case.share(own, rounding)), "milliseconds", STEPS
+            self.milliseconds, lambda share: case.milliseconds(case.share(share, rounding)), "milliseconds", STEPS
         )
         return case.share(ratio, rounding)
 
 
-def _first(batches: Iterable[Inputs], what: str) -> Inputs:
+def _first(batches: Iterable[Inputs], purpose: str) -> Inputs:
     batch = next(iter(batches), None)
     if batch is None:
-        raise SpecMismatch(f"{what} on an example; give calibration inputs")
+        raise SpecMismatch(f"{purpose} on an example; give calibration inputs")
     return batch
 
 
-def within(budget: float, size: Callable[[float], float], what: str, steps: int = 30) -> float:
-    """The largest ratio whose size is within the budget; raises `SpecMismatch` where there is none."""
+def within(budget: float, size: Callable[[float], float], measure: str, steps: int = 30) -> float:
+    """The largest ratio whose size is within a budget.
+
+    Args:
+        budget: The largest size.
+        size: The size at a ratio.
+        measure: The unit of both, for messages.
+        steps: Bisections.
+
+    Raises:
+        SpecMismatch: even the smallest ratio is too large.
+    """
     ratio = largest(lambda share: size(share) <= budget, steps)
     if ratio is None:
         raise SpecMismatch(
-            f"a network of {budget:,} {what} cannot be made of this one: with the fewest units in every block "
+            f"a network of {budget:,} {measure} cannot be made of this one: with the fewest units in every block "
             f"{size(1e-9):,} are left"
         )
     return ratio
 
 
 def saved(block: NetworkBlock, sizes: Mapping[str, int]) -> int:
-    """Parameters that a block has fewer of with these sizes."""
+    """Parameters that a block loses with these sizes of its groups."""
     return block.adapter.spec.parameters - block.adapter.with_sizes(sizes).spec.parameters
 
 
 def largest(fits: Callable[[float], bool], steps: int = 30) -> float | None:
-    """The largest share up to 1 that fits, by bisection; None where nothing above 0 does."""
+    """The largest share up to 1 that fits, by bisection; None where nothing above 0 does.
+
+    Args:
+        fits: Whether a share fits; below one that fits, all do.
+        steps: Bisections.
+    """
     low, high = 1e-9, 1.0
     if fits(high):
         return high

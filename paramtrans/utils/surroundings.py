@@ -25,7 +25,8 @@ def pinned() -> Iterator[None]:
         torch.set_default_dtype(torch.float32)
         cuda = torch.cuda.is_initialized()
         stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.device("cpu"))
+        if torch.get_default_device().type != "cpu":  # where it is, Python would be asked at every operation
+            stack.enter_context(torch.device("cpu"))
         stack.enter_context(torch.random.fork_rng(devices=[torch.cuda.current_device()] if cuda else []))
         for kind in ("cpu", "cuda") if cuda else ("cpu",):
             stack.enter_context(torch.autocast(kind, enabled=False))

@@ -23,8 +23,8 @@ class CachedShard:
 
     step: int
     path: Path
-    identity: dict[str, Any]
-    """Format, step, role and seeds, as `recipe.identity` has them."""
+    identity: Callable[[], dict[str, Any]]
+    """Format, step, role and seeds, as `recipe.identity` has them; asked for where there is a file."""
     fingerprint: Callable[[], dict[str, Any]]
     """Numbers of what the code that makes such a shard computes now."""
     hosts: Path | None
@@ -58,13 +58,14 @@ class CachedShard:
             Damaged: the file is not this shard, whole, of the hosts and the code that there are now.
         """
         params, record = sealed_params.load_params(self.path)
-        if different := [key for key, value in self.identity.items() if record.get(key) != value]:
+        identity = self.identity()
+        if different := [key for key, value in identity.items() if record.get(key) != value]:
             raise Damaged(f"{self.path}: is another shard's file ({', '.join(different)} differ)")
         fingerprint.check(record.get(fingerprint.KEY), self.fingerprint(), self.path, warned)
         if self.hosts and self.step == 1 and not warm_start.is_recorded(record, self.hosts):
             raise Damaged(f"{self.path}: began with other hosts than there are now")
         if self.hosts and self.step == 2:
             hosts, _ = sealed_params.load_params(self.hosts)
-            if record.get("hosts_sha256") != hosts_digest(hosts, len(self.identity["seeds"])):
+            if record.get("hosts_sha256") != hosts_digest(hosts, len(identity["seeds"])):
                 raise Damaged(f"{self.path}: its targets were trained in other hosts than there are now")
         return params

@@ -268,7 +268,10 @@ class Zoo:
         hosts = self._hosts_file(shard) if step == 2 else None
         if step == 1 and self.begin:
             hosts = self.begin[1]._hosts_file(shard)
-        record = identity(step, shard.role, shard.start, self._seeds(shard))
+
+        def record() -> dict[str, Any]:
+            return identity(step, shard.role, shard.start, self._seeds(shard))
+
         return CachedShard(step, self._path(step, shard), record, lambda: fingerprint.of(self.builder, step), hosts)
 
     def _seeds(self, shard: Shard) -> list[int]:
@@ -295,5 +298,5 @@ class Zoo:
 
     def _hosts_file(self, shard: Shard) -> Path:
         """The step-1 file that holds a shard's hosts; a step-2 shard may end before it."""
-        holder = next(s for s in self.host_shards(shard.role) if s.start == shard.start)
-        return self._path(1, holder)
+        stop = min(shard.start + self.config.zoo.shard, self.count(shard.role))
+        return self._path(1, replace(shard, stop=stop))

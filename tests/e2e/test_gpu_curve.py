@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_it_makes_pairs_trains_on_nested_parts_of_them_and_reports_on_others(tmp_path: Path) -> None:
     out, pairs = tmp_path / "curve.json", tmp_path / "pairs"
     settings = ["task.name=digits", "zoo.step1={steps=2}", "zoo.step2={steps=2}", "run.device=cpu"]

@@ -58,6 +58,7 @@ def test_all_first_party_plugins_come_with_it(site: Path, tmp_path: Path) -> Non
     assert {("task", "mnist"), ("translator", "equivariant"), ("command", "compare")} <= offered
 
 
+@pytest.mark.slow  # `.ci/run` lets the wheel finish runs, with their pages, by `python -m trust the_wheel_by_itself`
 def test_pages_and_data_come_with_it(site: Path, tmp_path: Path) -> None:
     golden, page = ROOT / "tests" / "golden" / "run", tmp_path / "page.html"
     done = command(site, tmp_path, "compare", str(golden), "--html", str(page))

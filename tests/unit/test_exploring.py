@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from paramtrans.cli.main import main
 from paramtrans.networks.results.exploring import knee
-from paramtrans.networks.results.samples import GOES_ON, samples
+from paramtrans.networks.results.samples import CONTINUED, samples
 
 
 def test_the_knee_is_farthest_below_the_line_between_both_ends() -> None:
@@ -81,8 +81,8 @@ def test_texts_go_on_with_the_most_likely_tokens() -> None:
     batch = {"input_ids": torch.arange(12).reshape(3, 4) + 1}
     found = samples(Counts(1), Counts(2), [batch], "tokens", lambda tokens: " ".join(f"w{token}" for token in tokens))
     assert [sample.text for sample in found] == ["w1 w2", "w5 w6", "w9 w10"]
-    assert found[0].before == " ".join(f"w{(2 + number) % 50}" for number in range(1, GOES_ON + 1))
-    assert found[0].after == " ".join(f"w{(2 + 2 * number) % 50}" for number in range(1, GOES_ON + 1))
+    assert found[0].before == " ".join(f"w{(2 + number) % 50}" for number in range(1, CONTINUED + 1))
+    assert found[0].after == " ".join(f"w{(2 + 2 * number) % 50}" for number in range(1, CONTINUED + 1))
     assert not found[0].same
     same = samples(Counts(1), Counts(1), [batch["input_ids"]], "tokens", lambda tokens: None)
     assert same[0].same and same[0].text == "1 2"

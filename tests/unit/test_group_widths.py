@@ -30,7 +30,7 @@ from paramtrans.networks.units.rounding import Rounding
 )
 def test_numbers_of_units_are_rounded(rounding: Rounding, size: int, wanted: float, count: int) -> None:
     assert rounding(size, wanted) == count
-    assert Rounding(16)(size, wanted, whole=True) == max(1, round(min(size, wanted)))
+    assert Rounding(16)(size, wanted, unrounded=True) == max(1, round(min(size, wanted)))
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from torch import nn
 import paramtrans
 from paramtrans.cli import main
 from paramtrans.errors import StoreError
-from paramtrans.networks.forward import activations
-from paramtrans.networks.forward.activations import Spool
+from paramtrans.networks.forward import spool
+from paramtrans.networks.forward.spool import Spool
 from paramtrans.utils import compiled
 
 
@@ -58,7 +58,7 @@ def test_a_full_folder_of_temporary_files_is_named_as_that(monkeypatch: pytest.M
         raise OSError(28, "No space left on device")
 
     network = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 3)).eval()
-    monkeypatch.setattr(activations, "save_file", full)
+    monkeypatch.setattr(spool, "save_file", full)
     monkeypatch.setattr(Spool.__init__, "__defaults__", (0,))
     with pytest.raises(StoreError, match=r"features cannot be kept there: No space left on device; .*TMPDIR"):
         paramtrans.translate(network, calibrate=torch.randn(32, 6))
@@ -82,8 +82,8 @@ PLACES: list[str] = []
 
 
 def _ended_amid(number: int) -> None:
-    spool = Spool(limit=0)
-    spool.add(torch.ones(3))
-    assert spool._folder is not None and os.listdir(spool._folder.name)
-    PLACES.append(spool._folder.name)
+    kept = Spool(limit=0)
+    kept.add(torch.ones(3))
+    assert kept._folder is not None and os.listdir(kept._folder.name)
+    PLACES.append(kept._folder.name)
     os.kill(os.getpid(), number)

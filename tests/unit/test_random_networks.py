@@ -12,7 +12,7 @@ from torch import nn
 
 from paramtrans.networks.graph.groups import Analysis, NamedGroup, analyse, prove_groups
 from paramtrans.networks.graph.narrow import narrow
-from paramtrans.networks.graph.proof import lively, prove
+from paramtrans.networks.graph.proof import prove, with_random_constants
 from tests.support.random_networks import network
 
 SETTINGS = settings(
@@ -44,7 +44,8 @@ def held(draw: Any) -> str:
     kept = {group: group.units.choose(torch.rand(len(group)), count) for group, count in proven.counts.items()}
     if not kept:
         return "refused" if proven.refused else "nothing free"
-    if prove(lively(whole), analysis.removal(kept)).failure is not None:  # as `translate` does with what was chosen
+    # As `translate` does with what was chosen.
+    if prove(with_random_constants(whole), analysis.removal(kept)).failure is not None:
         return "refused for its choice"
     removal = analysis.removal(kept)
     small = narrow(whole, removal, list(proven.settings))

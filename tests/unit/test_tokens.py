@@ -34,6 +34,9 @@ BLOCKS: list[tuple[str, dict[str, Any]]] = [
     ("linear_attention", {"channels": 6, "heads": 3, "width": 2, "window": 1}),
     ("gated_mlp", {"channels": 6, "hidden": 4}),
     ("low_rank_linear", {"channels": 6, "rank": 2}),
+    ("low_rank_conv", {"channels": 6, "rank": 2}),
+    ("monarch", {"channels": 6, "blocks": 3}),
+    ("conv_mixer", {"channels": 6, "heads": 3, "width": 2, "reach": 1}),
 ]
 
 

@@ -17,61 +17,82 @@ from paramtrans.networks.forward.activations import Inputs, call, first_examples
 from paramtrans.plugins.registry import Registry
 
 Placed = tuple[NetworkBlock, BlockAdapter]
-"""A block, and what is to stand in its place."""
+"""A block, and the adapter of the block that takes its place."""
 
 
-def look(
+def choose_blocks(
     network: nn.Module,
     pattern: str,
     batches: Iterable[Inputs],
     registry: Registry,
-    own: BlockAdapter | None = None,
+    source: BlockAdapter | None = None,
 ) -> Survey:
-    """The blocks of a network in eval mode that can be translated; raises `SpecMismatch` where there are none.
+    """The blocks of a network that can be translated, in the order in which features reach them.
 
-    With `own`, the source block of a trained translator, those alone that it fits.
+    Args:
+        network: In eval mode.
+        pattern: Patterns of paths, between commas.
+        batches: Calibration inputs. With them, every block is compared with what its adapter computes.
+        registry: The plugins that adapters come from.
+        source: The source block of a trained translator: only blocks that it fits are chosen.
+
+    Raises:
+        SpecMismatch: there is no such block.
     """
-    unfit: dict[str, str] = {}
-    every = find_blocks(network, registry, own=own, unlike_paths=unfit)
-    unfit = {path: reason for path, reason in unfit.items() if path not in {block.path for block in every}}
-    if not every and own is not None:
+    unlike: dict[str, str] = {}
+    blocks = find_blocks(network, registry, source=source, unlike_paths=unlike)
+    unlike = {path: reason for path, reason in unlike.items() if path not in {block.path for block in blocks}}
+    if not blocks and source is not None:
         raise SpecMismatch(
-            f"the translator was trained for blocks of another kind ({factories.named(own)}) than those of this "
-            f"{type(network).__name__}; paramtrans inspect lists them"
+            f"the translator was trained for blocks of another kind ({factories.kind_and_sizes(source)}) than those of "
+            f"this {type(network).__name__}; paramtrans inspect lists them"
         )
-    if not every:
-        known = ", ".join(entry.name for entry in registry.of_kind("block_adapter"))
-        why = "; ".join([*unfit.values()][:3]) or staying.causes(network, [], registry)
+    if not blocks:
+        adapters = ", ".join(entry.name for entry in registry.of_kind("block_adapter"))
+        why = "; ".join([*unlike.values()][:3]) or staying.causes(network, [], registry)
         raise SpecMismatch(
-            f"no adapter ({known}) knows a block of this {type(network).__name__}{f' ({why})' if why else ''}; "
+            f"no adapter ({adapters}) knows a block of this {type(network).__name__}{f' ({why})' if why else ''}; "
             "docs/networks.md says what is recognised, docs/plugins.md how to add to it; its graph may "
             'show units, with calibration inputs (by="units")'
         )
-    found = [block for block in every if matches(block.path, pattern)]
-    if not found:
-        raise SpecMismatch(f'no block has a path that matches "{pattern}"; there are {some_paths(every)}')
-    fit = [block for block in found if own is None or block.adapter is own]
+    matching = [block for block in blocks if matches(block.path, pattern)]
+    if not matching:
+        raise SpecMismatch(f'no block has a path that matches "{pattern}"; there are {some_paths(blocks)}')
+    fitting = [block for block in matching if source is None or block.adapter is source]
     batch = next(iter(batches), None)
-    looked = survey(network, fit, batch) if batch is not None and fit else Survey(tuple(fit), {})
-    looked = private(network, looked, batch) if batch is not None else looked
-    looked = Survey(looked.blocks, {**{path: why for path, why in unfit.items() if own is None}, **looked.refused})
-    if own is not None:
-        others = {block.path: factories.unfit("source", own, block.adapter) for block in found if block not in fit}
-        looked = Survey(looked.blocks, {**others, **looked.refused})
-    if not looked.blocks:
-        reasons = "; ".join(f"{path or 'the network'}: {reason}" for path, reason in looked.refused.items())
+    surveyed = survey(network, fitting, batch) if batch is not None and fitting else Survey(tuple(fitting), {})
+    surveyed = private(network, surveyed, batch) if batch is not None else surveyed
+    surveyed = Survey(surveyed.blocks, {**({} if source is not None else unlike), **surveyed.refused})
+    if source is not None:
+        unfitting = {
+            block.path: factories.unfit_reason("source", source, block.adapter)
+            for block in matching
+            if block not in fitting
+        }
+        surveyed = Survey(surveyed.blocks, {**unfitting, **surveyed.refused})
+    if not surveyed.blocks:
+        reasons = "; ".join(f"{path or 'the network'}: {reason}" for path, reason in surveyed.refused.items())
         raise SpecMismatch(f"none of the blocks can be translated: {reasons}")
-    return looked
+    return surveyed
 
 
 @torch.no_grad()
 def check_room(network: nn.Module, targets: Sequence[Placed], batch: Inputs) -> None:
-    """Raise `SpecMismatch` where the network's own code has no room for smaller blocks, before any is translated."""
-    trial = copy.deepcopy(network)
+    """Check that the code of a network takes smaller blocks, before any block is translated.
+
+    Args:
+        network: The network.
+        targets: Blocks, each with the adapter of the block that takes its place.
+        batch: Calibration inputs; the network is run on one.
+
+    Raises:
+        SpecMismatch: the code around a block takes no other number of hidden units.
+    """
+    smaller = copy.deepcopy(network)
     for block, target in targets:
-        block.replace(trial, target, None)
+        block.replace(smaller, target, None)
     try:
-        call(trial, first_examples(batch, 1))
+        call(smaller, first_examples(batch, 1))
     except DataError as error:
         if len(targets) == 1:
             reason = str(error.__cause__).partition("\n")[0]
@@ -79,6 +100,6 @@ def check_room(network: nn.Module, targets: Sequence[Placed], batch: Inputs) -> 
                 f"{targets[0][0].path or 'the network'}: the code around it takes no other number of hidden units "
                 f"({reason}); leave it out (blocks=)"
             ) from error
-        for one in targets:
-            check_room(network, [one], batch)
+        for target_alone in targets:
+            check_room(network, [target_alone], batch)
         raise

@@ -27,13 +27,18 @@ def trained_translator(
 ) -> Translator | None:
     """The trained translator of this name or in this folder; None for the name of one that needs no training.
 
-    Where it writes several families of target blocks, the option `target` is the name of one of them; else it is the
-    first. Raises `SpecMismatch` for one that it does not write, and for other options.
+    Args:
+        translator: A name or a folder.
+        registry: The plugins that translators come from.
+        options: `target` names the family of target blocks, where the translator writes several; by default the first.
+
+    Raises:
+        SpecMismatch: the translator does not write this family, or takes no such option.
     """
     if not is_trained(translator, registry):
         return None
-    if others := options.keys() - {"target"}:
-        raise SpecMismatch(f"options: a trained translator has its own ({', '.join(sorted(others))}); leave them out")
+    if unknown := options.keys() - {"target"}:
+        raise SpecMismatch(f"options: a trained translator has its own ({', '.join(sorted(unknown))}); leave them out")
     saved = load_translator(translator, registry)
     return _writing(saved, options["target"], registry) if "target" in options else saved
 
@@ -51,7 +56,15 @@ def _writing(saved: Translator, name: str, registry: Registry) -> Translator:
 
 
 def is_trained(translator: str | Path, registry: Registry) -> bool:
-    """Whether a translator is named that somebody trained; raises `UnknownName` for one that is nearly named."""
+    """Whether this names a translator that somebody trained.
+
+    Args:
+        translator: A name or a folder.
+        registry: The plugins that translators come from.
+
+    Raises:
+        UnknownName: the name is nearly that of a trained translator.
+    """
     if isinstance(translator, Path) or {"/", "\\"} & {*translator}:
         return True
     pretrained = {entry.name for entry in registry.of_kind("pretrained_translator")}
@@ -62,34 +75,57 @@ def is_trained(translator: str | Path, registry: Registry) -> bool:
 
 
 def trained_for(network: nn.Module, pattern: str, registry: Registry) -> list[str]:
-    """Names of the trained translators, of those that plugins bring, whose source block is one of the network's."""
-    found = []
+    """Names of the trained translators that plugins bring for blocks of a network.
+
+    Args:
+        network: The network.
+        pattern: Patterns of the paths of blocks, between commas.
+        registry: The plugins.
+    """
+    names = []
     for entry in registry.of_kind("pretrained_translator"):
-        own = load_translator(entry.name, registry).source
-        if any(block.adapter is own for block in find_blocks(network, registry, pattern, own)):
-            found.append(entry.name)
-    return found
+        source = load_translator(entry.name, registry).source
+        if any(block.adapter is source for block in find_blocks(network, registry, pattern, source)):
+            names.append(entry.name)
+    return names
 
 
 def _check_spelling(name: str, pretrained: Iterable[str], registry: Registry) -> None:
     """Raise `UnknownName` for what was meant to be the name of a trained translator."""
-    own = {entry.name for entry in registry.of_kind("translator")}
-    near = None if name in own else nearest(name, {*own, *pretrained})
-    if near and near not in own:
-        raise UnknownName(f'unknown translator "{name}"; did you mean "{near}"?')
+    untrained = {entry.name for entry in registry.of_kind("translator")}
+    nearest_name = None if name in untrained else nearest(name, {*untrained, *pretrained})
+    if nearest_name and nearest_name not in untrained:
+        raise UnknownName(f'unknown translator "{name}"; did you mean "{nearest_name}"?')
 
 
 def check_unsized(trained: Translator, *sizes: object) -> None:
-    """Raise `SpecMismatch` where some size is asked of a translator that writes one alone."""
+    """Check that no size is asked of a translator that writes one size alone.
+
+    Args:
+        trained: A trained translator.
+        *sizes: What asks for a size; None where nothing does.
+
+    Raises:
+        SpecMismatch: a size is asked for.
+    """
     if any(size is not None for size in sizes):
         raise SpecMismatch(
-            f"a trained translator writes blocks of its own size ({named(trained.target)}); leave out what asks for "
-            "another (ratio, widths; --ratio, --parameters, --flops)"
+            f"a trained translator writes blocks of its own size ({kind_and_sizes(trained.target)}); leave out "
+            "what asks for another (ratio, widths; --ratio, --parameters, --flops)"
         )
 
 
 def maker(translator: str | Path | Translator, options: dict[str, Any], registry: Registry) -> Maker:
-    """For a name, the folder of a saved translator, or a trained one."""
+    """What makes the translator for each pair of blocks.
+
+    Args:
+        translator: A name, the folder of a saved translator, or a trained one.
+        options: Of the translator.
+        registry: The plugins that translators come from.
+
+    Raises:
+        SpecMismatch: the name is that of a translator which has to be trained first.
+    """
     saved = translator if isinstance(translator, Translator) else trained_translator(translator, registry, options)
     if saved is not None:
         return _fitting(saved)
@@ -103,26 +139,32 @@ def maker(translator: str | Path | Translator, options: dict[str, Any], registry
 
 
 def _fitting(saved: Translator) -> Maker:
-    """Of a trained translator, for blocks of its own sizes alone."""
+    """What gives a trained translator, for blocks of its own sizes alone."""
 
-    def fitting(source: BlockAdapter, target: BlockAdapter) -> Translator:
-        for side, own, block in (("source", saved.source, source), ("target", saved.target, target)):
-            if own.spec != block.spec:
-                raise SpecMismatch(unfit(side, own, block))
+    def checked(source: BlockAdapter, target: BlockAdapter) -> Translator:
+        for side, trained_on, block in (("source", saved.source, source), ("target", saved.target, target)):
+            if trained_on.spec != block.spec:
+                raise SpecMismatch(unfit_reason(side, trained_on, block))
         return saved
 
-    return fitting
+    return checked
 
 
-def unfit(side: str, own: BlockAdapter, block: BlockAdapter) -> str:
-    """Why a trained translator cannot be used on one side of a pair of blocks."""
+def unfit_reason(side: str, trained_on: BlockAdapter, block: BlockAdapter) -> str:
+    """Why a trained translator cannot be used on one side of a pair of blocks.
+
+    Args:
+        side: `source` or `target`.
+        trained_on: The adapter that it was trained for on this side.
+        block: The adapter that it is to be used for.
+    """
     return (
-        f"the translator was trained for another {side} block ({named(own)}) than this one ({named(block)}); take "
-        "one trained on such blocks, or a closed form such as refit"
+        f"the translator was trained for another {side} block ({kind_and_sizes(trained_on)}) than this one "
+        f"({kind_and_sizes(block)}); take one trained on such blocks, or a closed form such as refit"
     )
 
 
-def named(adapter: BlockAdapter) -> str:
-    """A block's class and sizes."""
+def kind_and_sizes(adapter: BlockAdapter) -> str:
+    """A block's class, channels and hidden units, for messages."""
     sizes = ", ".join(f"{group.size} {group.name}" for group in adapter.spec.symmetries)
     return f"{type(adapter).__name__}, {adapter.options.channels} channels{', ' if sizes else ''}{sizes}"

@@ -59,31 +59,45 @@ class NetworkBlock:
         return {group.name: group.size for group in self.adapter.spec.symmetries}
 
     def params(self, network: nn.Module) -> Params:
-        """The block's tensors in a network, stacked as one model."""
+        """The block's tensors in a network, as a stack of one model: `[1, ...]` each."""
         state: dict[str, Tensor] = {}
         for layer, path in self.layers.items():
-            own = network.get_submodule(path).state_dict()
-            state |= {f"{layer}.{name}": tensor.detach()[None] for name, tensor in own.items()}
+            tensors = network.get_submodule(path).state_dict()
+            state |= {f"{layer}.{name}": tensor.detach()[None] for name, tensor in tensors.items()}
         return {name: state[name] for name in self.adapter.spec.names}
 
     def places(self, target: BlockAdapter) -> dict[str, str]:
-        """Layers of the target's module, each with the path it gets: those of this block where the target is the same
-        with other numbers of hidden units, else the whole module (as layer "") at the block's own path.
+        """Layers of the target's module, each with the path it gets.
 
-        Raises `SpecMismatch` where there is no such module.
+        Where the target differs in numbers of hidden units alone, paths are those of this block's layers. Else the
+        whole module (as layer "") gets the block's own path.
+
+        Args:
+            target: The adapter of the block that takes this one's place.
+
+        Raises:
+            SpecMismatch: there is no module of which the block is all.
         """
         if self._has_other_sizes_alone(target):
             return dict(self.layers)
         if not self.whole or not self.path:
-            place = "is only some layers of one" if self.path else "is the whole network; put it into an nn.Sequential"
+            why_not = (
+                "is only some layers of one" if self.path else "is the whole network; put it into an nn.Sequential"
+            )
             raise SpecMismatch(
                 f"{self.path or 'the network'}: a {type(target).__name__} takes the place of a whole module inside a "
-                f"network, and this block {place}"
+                f"network, and this block {why_not}"
             )
         return {"": self.path}
 
     def replace(self, network: nn.Module, target: BlockAdapter, params: Params | None) -> None:
-        """Put another adapter's block in this one's place, with its tensors `params` if given."""
+        """Put another adapter's block in this one's place.
+
+        Args:
+            network: Is changed.
+            target: The adapter of the block that takes this one's place.
+            params: Its tensors, `[1, ...]` each; None leaves it as it is initialised.
+        """
         put(network, self.places(target), target, params)
 
     def _has_other_sizes_alone(self, target: BlockAdapter) -> bool:
@@ -97,7 +111,14 @@ class NetworkBlock:
 
 
 def put(network: nn.Module, places: Mapping[str, str], adapter: BlockAdapter, params: Params | None) -> None:
-    """Put layers of an adapter's module into a network, each at its path, with the tensors `params` if given."""
+    """Put layers of an adapter's module into a network.
+
+    Args:
+        network: Is changed.
+        places: Layers of the module, each with its path in the network; "" is the whole module.
+        adapter: Makes the module.
+        params: Tensors of the module, `[1, ...]` each; None leaves it as it is initialised.
+    """
     fresh = adapter.module().train(network.training)
     if params is not None:
         fresh.load_state_dict({name: tensor[0] for name, tensor in params.items()}, strict=False)
@@ -109,52 +130,57 @@ def find_blocks(
     network: nn.Module,
     registry: Registry,
     pattern: str = "*",
-    own: BlockAdapter | None = None,
+    source: BlockAdapter | None = None,
     unlike_paths: dict[str, str] | None = None,
 ) -> list[NetworkBlock]:
     """Blocks that an adapter recognises and whose path matches; of blocks inside each other, the outermost.
 
-    With `own`, blocks of its kind alone; those that it fits have it as their adapter. `unlike_paths` is filled with
-    modules whose layers have other tensors than the adapter's, each with the reason.
+    Args:
+        network: The network.
+        registry: The plugins that adapters come from.
+        pattern: Patterns of paths, between commas; `*` stands for anything.
+        source: The source block of a trained translator. With it, only blocks of its kind are looked for, and those
+            that it fits have it as their adapter.
+        unlike_paths: Is filled with modules whose layers have other tensors than the adapter's, each with the reason.
     """
     unlike_paths = {} if unlike_paths is None else unlike_paths
-    found: list[NetworkBlock] = []
-    taken: set[str] = set()
+    blocks: list[NetworkBlock] = []
+    claimed: set[str] = set()
     adapters = [(entry.name, entry.resolve()) for entry in registry.of_kind("block_adapter")]
-    if own is not None:
-        adapters = [(name, adapter) for name, adapter in adapters if adapter is type(own)]
+    if source is not None:
+        adapters = [(name, adapter) for name, adapter in adapters if adapter is type(source)]
     for path, module in network.named_modules():
         for name, adapter in adapters:
-            for known in adapter.recognise(module):
-                layers = {layer: f"{path}.{place}".strip(".") for layer, place in known.layers.items()}
-                if taken.isdisjoint(layers.values()):
-                    made = registry.create("block_adapter", name, **known.options)
+            for recognised in adapter.recognise(module):
+                layers = {layer: f"{path}.{inner}".strip(".") for layer, inner in recognised.layers.items()}
+                if claimed.isdisjoint(layers.values()):
+                    adapter_of = registry.create("block_adapter", name, **recognised.options)
                     with torch.device("meta"):
-                        reason = unlike(network, layers, made.module())
+                        reason = unlike(network, layers, adapter_of.module())
                     if reason is not None:
                         unlike_paths[path] = reason
                         continue
-                    taken.update(layers.values())
-                    made = own if own is not None and own.spec == made.spec else made
-                    found.append(NetworkBlock(path, name, made, layers, known.whole))
-    return [block for block in found if matches(block.path, pattern)]
+                    claimed.update(layers.values())
+                    adapter_of = source if source is not None and source.spec == adapter_of.spec else adapter_of
+                    blocks.append(NetworkBlock(path, name, adapter_of, layers, recognised.whole))
+    return [block for block in blocks if matches(block.path, pattern)]
 
 
-def some_paths(blocks: Sequence[NetworkBlock], most: int = 8) -> str:
+def some_paths(blocks: Sequence[NetworkBlock], limit: int = 8) -> str:
     """The paths of some blocks, for messages."""
-    return some_of([block.path for block in blocks], most)
+    return some_of([block.path for block in blocks], limit)
 
 
-def some_of(paths: Sequence[str], most: int = 8) -> str:
+def some_of(paths: Sequence[str], limit: int = 8) -> str:
     """Some of several paths, for messages."""
-    return ", ".join(f'"{path}"' for path in paths[:most]) + (
-        f" and {len(paths) - most} more" if len(paths) > most else ""
+    return ", ".join(f'"{path}"' for path in paths[:limit]) + (
+        f" and {len(paths) - limit} more" if len(paths) > limit else ""
     )
 
 
 def matches(path: str, pattern: str) -> bool:
     """Whether one of the patterns, between commas, is for this path; `*` stands for anything."""
-    return any(fnmatchcase(path, one.strip()) for one in pattern.split(","))
+    return any(fnmatchcase(path, single.strip()) for single in pattern.split(","))
 
 
 @dataclass(frozen=True)
@@ -169,66 +195,69 @@ class Survey:
 
 @torch.no_grad()
 def survey(network: nn.Module, blocks: list[NetworkBlock], batch: Inputs) -> Survey:
-    """Run the network on a few examples and hold every block to what its adapter computes.
+    """Run the network on a few examples and compare every block with what its adapter computes.
 
-    The network should be in eval mode.
+    Args:
+        network: In eval mode.
+        blocks: Blocks of it.
+        batch: Calibration inputs, of which two are used.
     """
-    seen: dict[str, list[tuple[Any, Any]]] = {}
+    passed: dict[str, list[tuple[Any, Any]]] = {}
     order: list[str] = []
 
     def look_at(path: str) -> Any:
-        def look(_: nn.Module, given: tuple[Any, ...], left: Any) -> None:
+        def look(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             order.append(path)
             # Copies, because what follows may work in place.
-            both = [t.clone() if isinstance(t, Tensor) else None for t in (given[0] if given else None, left)]
-            seen.setdefault(path, []).append((both[0], both[1]))
+            copies = [t.clone() if isinstance(t, Tensor) else None for t in (args[0] if args else None, output)]
+            passed.setdefault(path, []).append((copies[0], copies[1]))
 
         return look
 
-    looked_at = [path for b in blocks for path in (b.entrance, b.exit, b.closing, b.path if b.whole else None)]
-    wanted = {path for path in looked_at if path is not None}
-    handles = [network.get_submodule(path).register_forward_hook(look_at(path)) for path in sorted(wanted)]
+    layer_paths = [path for b in blocks for path in (b.entrance, b.exit, b.closing, b.path if b.whole else None)]
+    watched = {path for path in layer_paths if path is not None}
+    handles = [network.get_submodule(path).register_forward_hook(look_at(path)) for path in sorted(watched)]
     with every_layer(handles):
         call(network, first_examples(batch, 2))
     shared = _shared(network)
-    reasons = [(block, _reason(block, network, seen, shared)) for block in blocks]
-    fit = [block for block, reason in reasons if reason is None]
-    fit.sort(key=lambda block: order.index(block.entrance))
-    return Survey(tuple(fit), {block.path: reason for block, reason in reasons if reason is not None})
+    reasons = [(block, _reason(block, network, passed, shared)) for block in blocks]
+    fitting = [block for block, reason in reasons if reason is None]
+    fitting.sort(key=lambda block: order.index(block.entrance))
+    return Survey(tuple(fitting), {block.path: reason for block, reason in reasons if reason is not None})
 
 
 def _reason(
-    block: NetworkBlock, network: nn.Module, seen: Mapping[str, list[tuple[Any, Any]]], shared: set[int]
+    block: NetworkBlock, network: nn.Module, passed: Mapping[str, list[tuple[Any, Any]]], shared: set[int]
 ) -> str | None:
     """Why a block cannot be translated, or None."""
-    times = len(seen.get(block.entrance, ()))
+    times = len(passed.get(block.entrance, ()))
     if times != 1:
         return f"it is passed {times} times in a run of the network, not once"
     if any(id(p) in shared for path in block.layers.values() for p in network.get_submodule(path).parameters()):
         return "it shares parameters with another part of the network"
-    entered = seen[block.entrance][0][0]
+    entered = passed[block.entrance][0][0]
     if not isinstance(entered, Tensor):
         return "what enters it is no tensor"
     module = block.adapter.module().eval().to(entered)
     module.load_state_dict({name: tensor[0] for name, tensor in block.params(network).items()}, strict=False)
     if block.exit is not None:
-        found = module.branch(entered) if has_branch(module) else module(entered)
-        if len(seen.get(block.exit, ())) != 1 or not alike(found, seen[block.exit][0][1]):
+        branch_output = module.branch(entered) if has_branch(module) else module(entered)
+        if len(passed.get(block.exit, ())) != 1 or not alike(branch_output, passed[block.exit][0][1]):
             return f"between its layers it computes something else than {block.kind} does"
     ends = [path for path in (block.closing, block.path if block.whole else None) if path is not None]
-    if any(len(seen.get(path, ())) != 1 or not alike(module(entered), seen[path][0][1]) for path in ends):
+    if any(len(passed.get(path, ())) != 1 or not alike(module(entered), passed[path][0][1]) for path in ends):
         return f"it computes something else than {block.kind} does"
     return None
 
 
-def alike(found: Tensor, wanted: Any) -> bool:
-    """Whether a block gives what is wanted, up to rounding."""
-    if not isinstance(wanted, Tensor) or found.shape != wanted.shape:
+def alike(output: Tensor, expected: Any) -> bool:
+    """Whether the output of a block is the expected one, up to rounding (`TOLERANCE`)."""
+    if not isinstance(expected, Tensor) or output.shape != expected.shape:
         return False
     # Half-precision numbers carry three digits, and a block adds many of them.
-    rough = 1.0 if wanted.dtype in (torch.float32, torch.float64) else 30.0
-    error = (found.float() - wanted.float()).abs().max()
-    return bool(error <= rough * TOLERANCE * wanted.float().abs().max().clamp_min(1e-6))
+    slack = 1.0 if expected.dtype in (torch.float32, torch.float64) else 30.0
+    error = (output.float() - expected.float()).abs().max()
+    return bool(error <= slack * TOLERANCE * expected.float().abs().max().clamp_min(1e-6))
 
 
 def _shared(network: nn.Module) -> set[int]:
@@ -242,11 +271,19 @@ def _shared(network: nn.Module) -> set[int]:
 
 @torch.no_grad()
 def costs(network: nn.Module, batch: Inputs | None) -> dict[str, int]:
-    """Parameters, bytes of all tensors and, for one example of a batch, floating-point operations."""
-    found = {
+    """Parameters, bytes of all tensors and, for one example of a batch, floating-point operations.
+
+    Args:
+        network: The network.
+        batch: Inputs, of which one is used; None leaves the operations out.
+
+    Returns:
+        Under `parameters`, `bytes` and `flops`.
+    """
+    numbers = {
         "parameters": parameters(network),
         "bytes": sum(tensor.nbytes for tensor in network.state_dict().values()),
     }
     if batch is not None:
-        found["flops"] = count(lambda: call(network, first_examples(batch, 1)))
-    return found
+        numbers["flops"] = count(lambda: call(network, first_examples(batch, 1)))
+    return numbers

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from paramtrans.errors import DataError, SpecMismatch
 from paramtrans.networks.blocks.finding import NetworkBlock
-from paramtrans.networks.forward.activations import Inputs, Spool, entering, first_examples
+from paramtrans.networks.forward.activations import Inputs, entering, first_examples
+from paramtrans.networks.forward.spool import Spool
 
 ALIKE = 1e-4
-"""Largest difference, relative to the largest value, between what goes on from a block and what begins at the start."""
+"""Largest difference, relative to the largest value, between a pass from a block on and one from the start."""
 
 
 @dataclass(frozen=True)
@@ -44,31 +45,41 @@ class Entrances:
         self._passed: dict[int, list[Passed]] = {}
 
     def entering(self, network: nn.Module, block: NetworkBlock) -> Spool:
-        """What enters a block for each batch; the blocks before it may have been replaced, those behind it not yet."""
+        """What enters a block, for each batch.
+
+        Args:
+            network: In eval mode. Blocks before this one may have been replaced, those behind it not yet.
+            block: A block of it, behind all that were asked for before.
+
+        Returns:
+            Features `[n, ...]`, batch by batch.
+        """
         passed = self._passed.setdefault(id(network), [])
         if passed and self._suffices(network, passed, block):
             with _going_on(network, passed, iter(passed[-1].entered)):
-                found = entering(network, block.entrance, map(_least, self.batches))
+                entered = entering(network, block.entrance, map(_least, self.batches))
         else:
-            found = entering(network, block.entrance, self.batches)
+            entered = entering(network, block.entrance, self.batches)
         if block.whole and block.path:
             with torch.device("meta"):
                 shape_of = block.adapter.module().eval()
-            passed[:] = [Passed(one.path, one.shape_of, Spool()) for one in passed]  # lets go of what it held
-            passed.append(Passed(block.path, shape_of, found))
-        return found
+            passed[:] = [
+                Passed(earlier.path, earlier.shape_of, Spool()) for earlier in passed
+            ]  # lets go of what it held
+            passed.append(Passed(block.path, shape_of, entered))
+        return entered
 
     def _suffices(self, network: nn.Module, passed: list[Passed], block: NetworkBlock) -> bool:
         """Whether two examples reach the block as they do from the network's start."""
-        two = first_examples(next(iter(self.batches)), 2)
-        [wanted] = entering(network, block.entrance, [two])
+        two_examples = first_examples(next(iter(self.batches)), 2)
+        [expected] = entering(network, block.entrance, [two_examples])
         try:
-            with _going_on(network, passed, (kept[:2] for kept in passed[-1].entered)):
-                [found] = entering(network, block.entrance, [_least(two)])
+            with _going_on(network, passed, (features[:2] for features in passed[-1].entered)):
+                [entered] = entering(network, block.entrance, [_least(two_examples)])
         except (DataError, SpecMismatch):
             return False
-        same = found.shape == wanted.shape and found.dtype == wanted.dtype
-        return same and bool((found - wanted).abs().max() <= ALIKE * wanted.abs().max())
+        same_kind = entered.shape == expected.shape and entered.dtype == expected.dtype
+        return same_kind and bool((entered - expected).abs().max() <= ALIKE * expected.abs().max())
 
 
 def _least(batch: Inputs) -> Inputs:
@@ -79,18 +90,18 @@ def _least(batch: Inputs) -> Inputs:
 @contextmanager
 def _going_on(network: nn.Module, passed: list[Passed], entered: Iterator[Tensor]) -> Iterator[None]:
     """The network with the last of some blocks given what entered it, batch by batch, and those before it idle."""
-    *idle, last = passed
+    *idle, last_passed = passed
 
-    def give(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (next(entered).to(given[0].device), *given[1:])
+    def give(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (next(entered).to(args[0].device), *args[1:])
 
     with ExitStack() as undo:
-        undo.callback(network.get_submodule(last.path).register_forward_pre_hook(give).remove)
-        for one in idle:
-            module = network.get_submodule(one.path)
-            own = vars(module).get("forward")
-            setattr(module, "forward", _zeros(one.shape_of))  # noqa: B010 - mypy takes methods for constants
-            undo.callback(_restore, module, own)
+        undo.callback(network.get_submodule(last_passed.path).register_forward_pre_hook(give).remove)
+        for block_before in idle:
+            module = network.get_submodule(block_before.path)
+            original_forward = vars(module).get("forward")
+            setattr(module, "forward", _zeros(block_before.shape_of))  # noqa: B010 - mypy takes methods for constants
+            undo.callback(_restore, module, original_forward)
         yield
 
 
@@ -99,7 +110,7 @@ def _zeros(shape_of: nn.Module) -> Any:
     return lambda x, *_, **__: x.new_zeros(shape_of(torch.empty(x.shape, device="meta")).shape)
 
 
-def _restore(module: nn.Module, own: Any) -> None:
+def _restore(module: nn.Module, original_forward: Any) -> None:
     delattr(module, "forward")
-    if own is not None:
-        setattr(module, "forward", own)  # noqa: B010 - as above
+    if original_forward is not None:
+        setattr(module, "forward", original_forward)  # noqa: B010 - as above

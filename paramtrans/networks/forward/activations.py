@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from paramtrans.api.context import PROBES_AT_ONCE, Context, Entering
-from paramtrans.errors import DataError, ParamtransError, SpecMismatch, StoreError
+from paramtrans.errors import DataError, ParamtransError, SpecMismatch
+from paramtrans.networks.forward.spool import Spool
 from paramtrans.utils import memory
 from paramtrans.utils.boundary import reason
 
@@ -32,45 +29,8 @@ class NamedInputs(dict[str, Any]):
         self.per_example = frozenset(per_example)
 
 
-BYTES_IN_MEMORY = 2**28
-"""Features beyond this size wait in a temporary file."""
-
-
 class Reached(BaseException):
     """Ends a forward pass; no `except Exception` of a network's own code may catch it."""
-
-
-class Spool:
-    """Tensors in order, read as often as wanted; in memory up to a limit, in temporary files beyond."""
-
-    def __init__(self, limit: int = BYTES_IN_MEMORY) -> None:
-        self._left, self._held = limit, list[Tensor | Path]()
-        self.examples = 0
-        """Entries of the first axes of all tensors together."""
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
-
-    def add(self, tensor: Tensor) -> None:
-        """Keep a tensor behind those before it."""
-        self.examples += len(tensor)
-        self._left -= tensor.nbytes
-        if self._left >= 0:
-            self._held.append(tensor.clone())
-            return
-        try:
-            self._folder = self._folder or tempfile.TemporaryDirectory(prefix="paramtrans-")
-            path = Path(self._folder.name) / f"{len(self._held)}.safetensors"
-            save_file({"features": tensor.contiguous().cpu()}, path)
-        except (OSError, SafetensorError) as error:
-            place = self._folder.name if self._folder else "temporary files"
-            raise StoreError(
-                f"{place}: features cannot be kept there: {reason(error)}; free space, let TMPDIR name another folder, "
-                "or give fewer calibration inputs"
-            ) from error
-        self._held.append(path)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        for held in self._held:
-            yield held if isinstance(held, Tensor) else load_file(held)["features"]
 
 
 @dataclass(frozen=True)
@@ -93,17 +53,29 @@ class NetworkContext(Context):
             raise SpecMismatch("this translator compares what blocks compute; give it a context with inputs (probes)")
         for reached, original in zip(self.reached, self.original, strict=True):
             pairs = zip(reached.split(PROBES_AT_ONCE), original.split(PROBES_AT_ONCE), strict=True)
-            for one, other in pairs:
-                yield Entering(one[None].to(self.device), other[None].to(self.device))
+            for from_translated, from_original in pairs:
+                yield Entering(from_translated[None].to(self.device), from_original[None].to(self.device))
 
 
 @torch.no_grad()
 def entering(network: nn.Module, path: str, batches: Iterable[Inputs]) -> Spool:
-    """What enters the layer at `path` for each batch; the network is run up to there and no further."""
+    """What enters a layer, for each batch; the network is run up to there and no further.
+
+    Args:
+        network: In eval mode.
+        path: Of the layer.
+        batches: Inputs.
+
+    Returns:
+        Features `[n, ...]`, batch by batch.
+
+    Raises:
+        SpecMismatch: a batch does not reach the layer.
+    """
     spool = Spool()
 
-    def stop(_: nn.Module, given: tuple[Any, ...]) -> None:
-        spool.add(given[0].detach())
+    def stop(_: nn.Module, args: tuple[Any, ...]) -> None:
+        spool.add(args[0].detach())
         raise Reached
 
     with every_layer([network.get_submodule(path).register_forward_pre_hook(stop)]):
@@ -118,60 +90,92 @@ def entering(network: nn.Module, path: str, batches: Iterable[Inputs]) -> Spool:
 
 @contextmanager
 def every_layer(handles: Iterable[RemovableHandle]) -> Iterator[None]:
-    """PyTorch's fast path, which passes by the layers of a transformer, left out; these hooks removed in the end."""
-    fast = torch.backends.mha.get_fastpath_enabled()
+    """Run networks without PyTorch's fast path, which skips the layers of a transformer.
+
+    Args:
+        handles: Hooks that are removed in the end.
+    """
+    fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+        torch.backends.mha.set_fastpath_enabled(fast_path)
         for handle in handles:
             handle.remove()
 
 
 @torch.no_grad()
 def shapes_entering(network: nn.Module, paths: Iterable[str], batch: Inputs) -> dict[str, tuple[int, ...]]:
-    """Shape of what enters each of these layers for the first example of a batch, `[1, ...]`."""
-    found: dict[str, tuple[int, ...]] = {}
+    """Shape of what enters each of these layers for one example.
+
+    Args:
+        network: In eval mode.
+        paths: Of the layers.
+        batch: Inputs, of which one is used.
+
+    Returns:
+        By path, `[1, ...]` each.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
 
     def look_at(path: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        return lambda _, given: found.__setitem__(path, tuple(given[0].shape))
+        return lambda _, args: shapes.__setitem__(path, tuple(args[0].shape))
 
     handles = [network.get_submodule(path).register_forward_pre_hook(look_at(path)) for path in paths]
     with every_layer(handles):
         call(network, first_examples(batch, 1))
-    return found
+    return shapes
 
 
 def call(network: nn.Module, batch: Inputs) -> Any:
-    """The network's output for a batch, which it may change; raises `DataError` where it does not take it."""
+    """The network's output for a batch.
+
+    Args:
+        network: Any.
+        batch: Inputs; the network gets a copy, which it may change.
+
+    Raises:
+        DataError: the network does not take the inputs.
+    """
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
-    first, named = arguments(batch)
+    positional, named = arguments(batch)
     try:
         with memory.out_of_memory_hint("running the network", "give smaller batches of calibration inputs"):
             return network(
-                *(tensor.to(device, copy=True) for tensor in first),
+                *(tensor.to(device, copy=True) for tensor in positional),
                 **{k: v.to(device, copy=True) if isinstance(v, Tensor) else v for k, v in named.items()},
             )
     except ParamtransError:
         raise
     except Exception as error:
-        what = ", ".join([*map(_described, first), *(f"{name} {_described(one)}" for name, one in named.items())])
+        described = ", ".join(
+            [*map(_described, positional), *(f"{name} {_described(value)}" for name, value in named.items())]
+        )
         raise DataError(
-            f"the network does not take the calibration inputs ({what}): {type(error).__name__}: {reason(error)}"
+            f"the network does not take the calibration inputs ({described}): {type(error).__name__}: {reason(error)}"
         ) from error
 
 
 @torch.no_grad()
 def check_repeatable(network: nn.Module, batches: Iterable[Inputs]) -> None:
-    """Raise `DataError` for a network in eval mode that gives something else the second time: it draws at random, and
-    what it computes before and after could not be compared."""
+    """Check that a network gives the same for the same inputs; what it computes could not be compared otherwise.
+
+    Args:
+        network: In eval mode.
+        batches: Inputs; two examples of the first batch are tried.
+
+    Raises:
+        DataError: the network gives something else the second time.
+    """
     batch = next(iter(batches), None)
     if batch is None:
         return
-    once, twice = (tensors_in(call(network, first_examples(batch, 2))) for _ in range(2))
-    if len(once) != len(twice) or any(not torch.equal(a, b) for a, b in zip(once, twice, strict=True)):
-        if all(torch.allclose(a, b, rtol=1e-3, atol=1e-5, equal_nan=True) for a, b in zip(once, twice, strict=False)):
+    outputs, repeated = (tensors_in(call(network, first_examples(batch, 2))) for _ in range(2))
+    if len(outputs) != len(repeated) or any(not torch.equal(a, b) for a, b in zip(outputs, repeated, strict=True)):
+        if all(
+            torch.allclose(a, b, rtol=1e-3, atol=1e-5, equal_nan=True) for a, b in zip(outputs, repeated, strict=False)
+        ):
             return  # sums in another order
         raise DataError(
             "the network gives something else each time, also in eval mode: it draws at random, so what it computes "
@@ -183,37 +187,42 @@ def tensors_in(output: Any) -> list[Tensor]:
     """The tensors of what a network gives."""
     if isinstance(output, Tensor):
         return [output]
-    inside = output.values() if isinstance(output, Mapping) else output if isinstance(output, list | tuple) else ()
-    return [tensor for one in inside for tensor in tensors_in(one)]
+    items = output.values() if isinstance(output, Mapping) else output if isinstance(output, list | tuple) else ()
+    return [tensor for item in items for tensor in tensors_in(item)]
 
 
-def in_batches(given: Iterable[Inputs] | Tensor | Mapping[str, Any]) -> Iterable[Inputs]:
-    """Calibration inputs that can be gone through again and again; a tensor or a dictionary is one batch.
+def in_batches(inputs: Iterable[Inputs] | Tensor | Mapping[str, Any]) -> Iterable[Inputs]:
+    """Calibration inputs as batches that can be gone through again and again.
 
-    Raises `DataError` for what is no batches of examples, or gives others each time.
+    Args:
+        inputs: Batches; a tensor or a dictionary is one batch.
+
+    Raises:
+        DataError: these are no batches of examples, or others each time.
     """
-    if isinstance(given, Tensor | Mapping):
-        return in_batches([given])
-    if not isinstance(given, Iterable):
-        raise DataError(f"calibrate: takes batches of inputs, not {type(given).__name__}; give a list of tensors")
-    batches = list(given) if isinstance(given, Iterator) else given
-    first, again = (next(iter(batches), None) for _ in range(2))
-    if first is not None and again is not None:
-        _check_batch(first, again)
+    if isinstance(inputs, Tensor | Mapping):
+        return in_batches([inputs])
+    if not isinstance(inputs, Iterable):
+        raise DataError(f"calibrate: takes batches of inputs, not {type(inputs).__name__}; give a list of tensors")
+    batches = list(inputs) if isinstance(inputs, Iterator) else inputs
+    batch, repeated = (next(iter(batches), None) for _ in range(2))
+    if batch is not None and repeated is not None:
+        _check_batch(batch, repeated)
     return batches
 
 
-def _check_batch(first: Inputs, again: Inputs) -> None:
+def _check_batch(batch: Inputs, repeated: Inputs) -> None:
     """Raise `DataError` for a batch that nothing can be learned from, or that is another the second time."""
-    masked = len(_tensors(first)) > 1  # minus infinity is what masks of attention hold
-    for one, other in zip(_tensors(first), _tensors(again), strict=False):
-        if not one.numel():
+    masked = len(_tensors(batch)) > 1  # minus infinity is what masks of attention hold
+    for tensor, again in zip(_tensors(batch), _tensors(repeated), strict=False):
+        if not tensor.numel():
             raise DataError("calibrate: the first batch is empty")
-        if one.is_meta:
+        if tensor.is_meta:
             raise DataError("calibrate: the inputs have no values (device meta)")
-        if one.is_floating_point() and not (one.isfinite() | (one == -torch.inf if masked else False)).all():
+        allowed = tensor == -torch.inf if masked else torch.zeros_like(tensor, dtype=torch.bool)
+        if tensor.is_floating_point() and not (tensor.isfinite() | allowed).all():
             raise DataError("calibrate: the inputs hold values that are not finite")
-        if not torch.equal(one, other):
+        if not torch.equal(tensor, again):
             raise DataError("calibrate: gives other inputs each time, as a loader that shuffles; give list(loader)")
 
 
@@ -223,7 +232,12 @@ def first_examples(batch: Inputs, count: int) -> Inputs:
 
 
 def pick_examples(batch: Inputs, chosen: slice | Tensor) -> Inputs:
-    """A batch of some examples of another: of every tensor that has an entry for each."""
+    """A batch of some examples of another.
+
+    Args:
+        batch: Inputs; of a dictionary, every tensor that has an entry for each example is cut.
+        chosen: Numbers of the examples.
+    """
     if isinstance(batch, Mapping):
         names = per_example(batch)
         picked = {name: value[chosen] if name in names else value for name, value in batch.items()}
@@ -232,14 +246,18 @@ def pick_examples(batch: Inputs, chosen: slice | Tensor) -> Inputs:
 
 
 def arguments(batch: Inputs) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
-    """What a network is called with: by position, and by name. Raises `DataError` for no batch of inputs."""
+    """What a network is called with: by position, and by name.
+
+    Raises:
+        DataError: this is no batch of inputs.
+    """
     if isinstance(batch, Mapping):
         return (), dict(batch)
-    first = batch[0] if isinstance(batch, list | tuple) and batch else batch
-    if not isinstance(first, Tensor):
-        found = type(first).__name__
-        raise DataError(f"calibrate: a batch is a tensor, a dictionary, or a list that begins with one, not {found}")
-    return (first,), {}
+    tensor = batch[0] if isinstance(batch, list | tuple) and batch else batch
+    if not isinstance(tensor, Tensor):
+        kind = type(tensor).__name__
+        raise DataError(f"calibrate: a batch is a tensor, a dictionary, or a list that begins with one, not {kind}")
+    return (tensor,), {}
 
 
 def length(batch: Inputs) -> int:
@@ -259,8 +277,8 @@ def per_example(batch: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _tensors(batch: Inputs) -> list[Tensor]:
-    first, named = arguments(batch)
-    return [value for value in (*first, *named.values()) if isinstance(value, Tensor)]
+    positional, named = arguments(batch)
+    return [value for value in (*positional, *named.values()) if isinstance(value, Tensor)]
 
 
 def _described(value: Any) -> str:

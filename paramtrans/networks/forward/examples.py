@@ -12,7 +12,7 @@ from torch import Tensor
 from paramtrans.networks.forward.activations import Inputs, length, pick_examples
 
 KEPT_ASIDE, FEW = 8, 32
-"""One of so many examples is kept aside to measure errors on; of fewer than `FEW` none."""
+"""One of `KEPT_ASIDE` examples is kept aside to measure errors on; of fewer than `FEW` none."""
 TOO_FEW = (
     "of {total} calibration inputs none can be kept aside to measure on: on others, errors may be many times as large; "
     "give {few} or more"
@@ -37,6 +37,7 @@ class Examples:
 
     @property
     def total(self) -> int:
+        """Examples in all batches."""
         return sum(self.sizes)
 
     @property
@@ -45,35 +46,42 @@ class Examples:
         return self.total >= FEW
 
     def aside(self, number: Tensor) -> Tensor:
-        """Whether examples of these numbers are kept aside; none where there are few."""
+        """Which examples are kept aside; none where there are few.
+
+        Args:
+            number: Numbers of examples, `[n]`.
+
+        Returns:
+            `[n]`, of bool.
+        """
         if not self.enough:
             return torch.zeros_like(number, dtype=torch.bool)
         return number % KEPT_ASIDE == KEPT_ASIDE - 1
 
     def fitted(self) -> Iterable[Inputs]:
         """Those that may be fitted to: all where there are few."""
-        return _Part(self, False) if self.enough else self.batches
+        return _Subset(self, False) if self.enough else self.batches
 
     def held_out(self) -> Iterable[Inputs]:
         """Those that nothing is fitted to: all where there are few."""
-        return _Part(self, True) if self.enough else self.batches
+        return _Subset(self, True) if self.enough else self.batches
 
     def too_few(self) -> str:
-        """What is to be said where none are kept aside."""
+        """A warning for where none are kept aside."""
         return TOO_FEW.format(total=self.total, few=FEW)
 
 
 @dataclass(frozen=True)
-class _Part:
-    """Batches with those examples alone that are kept aside, or with the others."""
+class _Subset:
+    """Batches of the examples that are kept aside, or of the others."""
 
-    whole: Examples
-    wanted: bool
+    examples: Examples
+    held_out: bool
 
     def __iter__(self) -> Iterator[Inputs]:
-        first = 0
-        for batch, size in zip(self.whole.batches, self.whole.sizes, strict=True):
-            chosen = (self.whole.aside(torch.arange(first, first + size)) == self.wanted).nonzero()[:, 0]
-            first += size
+        start = 0
+        for batch, size in zip(self.examples.batches, self.examples.sizes, strict=True):
+            chosen = (self.examples.aside(torch.arange(start, start + size)) == self.held_out).nonzero()[:, 0]
+            start += size
             if len(chosen):
                 yield pick_examples(batch, chosen)

@@ -19,12 +19,12 @@ class Call:
     """A layer that is about to be computed in one of the passes."""
 
     layer: str
-    """The name it was asked for by."""
+    """Its name, as the pass was given it."""
     function: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     position: int
-    """Which argument the layer's weight is."""
+    """The position of the layer's weight among the arguments."""
 
 
 class _Watch(TorchFunctionMode):
@@ -35,9 +35,9 @@ class _Watch(TorchFunctionMode):
         self.layers, self.reach = layers, reach
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        for position, one in enumerate(args):
-            if isinstance(one, Tensor) and id(one) in self.layers and _reads(func, args, position):
-                self.reach(Call(self.layers[id(one)], func, args, kwargs or {}, position))
+        for position, argument in enumerate(args):
+            if isinstance(argument, Tensor) and id(argument) in self.layers and _reads(func, args, position):
+                self.reach(Call(self.layers[id(argument)], func, args, kwargs or {}, position))
                 break
         return func(*args, **(kwargs or {}))
 
@@ -118,23 +118,23 @@ class Lockstep:
         fast = torch.backends.mha.get_fastpath_enabled()
         self._fast = fast
         torch.backends.mha.set_fastpath_enabled(False)
-        for one in self._passes:
-            one.start()
+        for forward_pass in self._passes:
+            forward_pass.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for one in self._passes:
-            one.stop()
+        for forward_pass in self._passes:
+            forward_pass.stop()
         torch.backends.mha.set_fastpath_enabled(self._fast)
 
     def layers(self) -> Iterator[Arrived]:
         """What all passes arrived at, layer by layer; what is changed in the meantime counts when they go on."""
         while True:
-            for one in self._passes:
-                one.advance()
-            if all(one.ended for one in self._passes):
+            for forward_pass in self._passes:
+                forward_pass.advance()
+            if all(forward_pass.ended for forward_pass in self._passes):
                 return
-            calls = [one.call for one in self._passes]
+            calls = [forward_pass.call for forward_pass in self._passes]
             if any(call is None for call in calls) or len({call.layer for call in calls if call}) != 1:
                 raise RuntimeError("the passes do not go through the same layers")
             yield [call for call in calls if call is not None]
@@ -142,4 +142,4 @@ class Lockstep:
     @property
     def outputs(self) -> list[Any]:
         """What each pass gave in the end."""
-        return [one.output for one in self._passes]
+        return [forward_pass.output for forward_pass in self._passes]

@@ -25,9 +25,19 @@ Adjust = Callable[[UnitPiece], Mapping[str, Tensor]]
 def adjust_groups(
     pieces: Pieces, groups: list[NamedGroup], adjust: Adjust, seed: int, advance: Callable[[str], None]
 ) -> None:
-    """Let a translator go on from each group, in the order in which they are read; the smaller network is written to.
+    """Let a translator go on from each group, in the order in which they are read.
 
-    A group whose piece of the network cannot be told apart is left as it is, with a warning.
+    A group whose piece of the network cannot be separated is left as it is, with a warning.
+
+    Args:
+        pieces: Of the smaller network, which is written to.
+        groups: Those that became smaller.
+        adjust: The translator: other values for tensors of a piece.
+        seed: For whatever is drawn.
+        advance: Is called with the path of each group.
+
+    Raises:
+        SpecMismatch: the translator wrote tensors of another shape, or values that are not finite.
     """
     for number, group in enumerate(groups):
         try:
@@ -36,15 +46,15 @@ def adjust_groups(
             log.warning("%s stays as it was written: %s", group.path or "the network", error)
         else:
             with torch.enable_grad():
-                found = adjust(piece)
-            _write(pieces, piece, found)
+                values = adjust(piece)
+            _write(pieces, piece, values)
         advance(group.path)
 
 
 @torch.no_grad()
-def _write(pieces: Pieces, piece: UnitPiece, found: Mapping[str, Tensor]) -> None:
+def _write(pieces: Pieces, piece: UnitPiece, values: Mapping[str, Tensor]) -> None:
     tensors = pieces.tensors()
-    for name, value in found.items():
+    for name, value in values.items():
         if name not in piece.params or value.shape != piece.params[name].shape:
             raise SpecMismatch(f"{piece.path}: {name} {list(value.shape)} is no tensor of this piece of the network")
         if not bool(value.isfinite().all()):

@@ -48,16 +48,21 @@ class Program:
     def outputs(self) -> tuple[Node, ...]:
         """What the network gives."""
         final = next(node for node in reversed(self.nodes) if node.op == "output")
-        return tuple(one for one in torch.utils._pytree.tree_leaves(final.args) if isinstance(one, Node))
+        return tuple(leaf for leaf in torch.utils._pytree.tree_leaves(final.args) if isinstance(leaf, Node))
 
 
 def capture(network: nn.Module, arguments: Arguments) -> Program:
-    """The program of one pass of `network`, which is in eval mode.
+    """The program of one pass of a network.
 
-    Raises `SpecMismatch` with the line of the network's code that stopped it.
+    Args:
+        network: In eval mode.
+        arguments: What it is called with; two examples are enough.
+
+    Raises:
+        SpecMismatch: `torch.export` cannot follow the network; the message names the line of its code.
     """
     args, kwargs = arguments
-    fast = torch.backends.mha.get_fastpath_enabled()
+    fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # a fused layer hides the operations inside it
     try:
         with torch.no_grad(), warnings.catch_warnings():
@@ -66,7 +71,7 @@ def capture(network: nn.Module, arguments: Arguments) -> Program:
     except Exception as error:
         raise SpecMismatch(f"torch.export cannot follow this network: {_cause(error)}") from error
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+        torch.backends.mha.set_fastpath_enabled(fast_path)
     canonical: dict[int, str] = {}
     tensors: dict[str, Tensor] = {}
     for name, tensor in [
@@ -77,13 +82,13 @@ def capture(network: nn.Module, arguments: Arguments) -> Program:
         tensors[name] = tensor
     names, constants = dict[str, str](), dict[str, Any]()
     for spec in exported.graph_signature.input_specs:
-        own = str(spec.target).removeprefix("network.")
-        if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER) and own in tensors:
-            names[spec.arg.name] = canonical[id(tensors[own])]
+        name_in_network = str(spec.target).removeprefix("network.")
+        if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER) and name_in_network in tensors:
+            names[spec.arg.name] = canonical[id(tensors[name_in_network])]
         elif spec.kind is InputKind.CONSTANT_TENSOR:
             constants[spec.arg.name] = exported.constants[spec.target]
-    used = set(names.values())
-    return Program(exported, arguments, names, {n: t for n, t in tensors.items() if n in used}, constants)
+    used_names = set(names.values())
+    return Program(exported, arguments, names, {n: t for n, t in tensors.items() if n in used_names}, constants)
 
 
 class _Outputs(nn.Module):
@@ -98,11 +103,11 @@ class _Outputs(nn.Module):
 
 
 def tensors_of(output: Any) -> list[Tensor]:
-    """The tensors of what a network gives, in order: in lists, tuples and dictionaries; other objects are left out."""
+    """The tensors in a network's output, in order: in lists, tuples and dictionaries; other objects are left out."""
     if isinstance(output, Tensor):
         return [output]
-    inside = output.values() if isinstance(output, Mapping) else output if isinstance(output, list | tuple) else ()
-    return [tensor for one in inside for tensor in tensors_of(one)]
+    items = output.values() if isinstance(output, Mapping) else output if isinstance(output, list | tuple) else ()
+    return [tensor for item in items for tensor in tensors_of(item)]
 
 
 def module_paths(node: Node) -> frozenset[str]:
@@ -112,18 +117,24 @@ def module_paths(node: Node) -> frozenset[str]:
 
 
 def read_by_hooks(network: nn.Module, program: Program) -> list[Node]:
-    """Operations whose results a user's hooks are given: what leaves modules with forward hooks, and enters those with
-    forward pre-hooks."""
-    after = {path for path, module in network.named_modules() if module._forward_hooks}
-    before = {path for path, module in network.named_modules() if module._forward_pre_hooks}
-    found: dict[Node, None] = {}
-    for node in program.nodes if after or before else ():
-        inside = module_paths(node)
+    """Operations whose results a user's hooks are given.
+
+    They leave modules with forward hooks, or enter modules with forward pre-hooks.
+
+    Args:
+        network: With its hooks.
+        program: Of this network.
+    """
+    hooks_behind = {path for path, module in network.named_modules() if module._forward_hooks}
+    hooks_before = {path for path, module in network.named_modules() if module._forward_pre_hooks}
+    read: dict[Node, None] = {}
+    for node in program.nodes if hooks_behind or hooks_before else ():
+        modules = module_paths(node)
         for user in node.users if node.op == "call_function" else ():
-            within = module_paths(user)
-            if (inside - within) & after or (within - inside) & before:
-                found[node] = None
-    return list(found)
+            user_modules = module_paths(user)
+            if (modules - user_modules) & hooks_behind or (user_modules - modules) & hooks_before:
+                read[node] = None
+    return list(read)
 
 
 def module_path(node: Node) -> str:
@@ -132,15 +143,15 @@ def module_path(node: Node) -> str:
     return str(stack[-1][0]).removeprefix("network").removeprefix(".") if stack else ""
 
 
-def place(node: Node) -> str:
+def code_line(node: Node) -> str:
     """The line of the network's code that an operation is from, as `file.py:12 (code)`; empty where it is not known."""
     lines = [line.strip() for line in (node.meta.get("stack_trace") or "").splitlines() if line.strip()]
     for index in range(len(lines) - 1, -1, -1):
         if lines[index].startswith("File "):
-            parts = lines[index].split('"')
+            quoted = lines[index].split('"')
             number = lines[index].partition("line ")[2].partition(",")[0]
             code = lines[index + 1] if index + 1 < len(lines) else ""
-            return f"{parts[1].rsplit('/', 1)[-1]}:{number} ({code})"
+            return f"{quoted[1].rsplit('/', 1)[-1]}:{number} ({code})"
     return ""
 
 

@@ -16,26 +16,28 @@ from paramtrans.networks.graph.capture import Arguments, Program
 
 
 def without_changes(program: Program) -> Graph:
-    """The graph of a program, in which no operation changes what it is given: those that did work on a copy, and what
-    follows reads their result. Names of other operations stay."""
-    graph, now = Graph(), dict[Node, Node]()
+    """The graph of a program, in which no operation changes its arguments.
+
+    Operations that did work on a copy, and what follows reads their result. Names of other operations stay.
+    """
+    graph, copies = Graph(), dict[Node, Node]()
     for node in program.nodes:
         if node.op == "output":
-            graph.output(tree_flatten(torch.fx.node.map_arg(node.args, lambda one: now[one]))[0])
+            graph.output(tree_flatten(torch.fx.node.map_arg(node.args, lambda operand: copies[operand]))[0])
             continue
-        made = graph.node_copy(node, lambda one: now[one])
+        copied = graph.node_copy(node, lambda operand: copies[operand])
         if changes(node):
-            given = made.args[0]
-            with graph.inserting_before(made):
-                copied = graph.call_function(torch.ops.aten.clone.default, (given,))
-            made.args = (copied, *made.args[1:])
-            now[node.args[0]] = made  # type: ignore[index]
-        now[node] = made
+            changed = copied.args[0]
+            with graph.inserting_before(copied):
+                clone = graph.call_function(torch.ops.aten.clone.default, (changed,))
+            copied.args = (clone, *copied.args[1:])
+            copies[node.args[0]] = copied  # type: ignore[index]
+        copies[node] = copied
     return graph
 
 
 def changes(node: Node) -> bool:
-    """Whether an operation changes the first tensor that it is given."""
+    """Whether an operation changes its first tensor."""
     schema = getattr(node.target, "_schema", None)
     if schema is None or not schema.is_mutable or not node.args or not isinstance(node.args[0], Node):
         return False
@@ -43,58 +45,83 @@ def changes(node: Node) -> bool:
 
 
 class _Enough(Exception):
-    """All values that were asked for are known."""
+    """All wanted values are known."""
 
 
 class _Values(Interpreter):
-    def __init__(self, module: GraphModule, wanted: Collection[str]) -> None:
+    """A program run until the values of some nodes are known."""
+
+    def __init__(self, module: GraphModule, names: Collection[str]) -> None:
         super().__init__(module)
-        self.wanted, self.known = {*wanted}, dict[str, Any]()
+        self.names, self.results = {*names}, dict[str, Any]()
 
     def run_node(self, n: Node) -> Any:
         value = super().run_node(n)
-        if n.name in self.wanted:
-            self.known[n.name] = value
-            if len(self.known) == len(self.wanted):
+        if n.name in self.names:
+            self.results[n.name] = value
+            if len(self.results) == len(self.names):
                 raise _Enough
         return value
 
 
 @torch.no_grad()
-def values(
-    program: Program, graph: Graph, tensors: Mapping[str, Tensor], arguments: Arguments, wanted: Collection[str]
+def node_values(
+    program: Program, graph: Graph, tensors: Mapping[str, Tensor], arguments: Arguments, names: Collection[str]
 ) -> dict[str, Any]:
-    """What nodes of these names give; no operation behind the last of them is run."""
-    given = placed(program, tensors, arguments)
-    if not wanted:
+    """The values of nodes in a run of a program; no operation behind the last of them is run.
+
+    Args:
+        program: Says what its placeholders stand for.
+        graph: Its graph, or one without changes.
+        tensors: Parameters and buffers by name.
+        arguments: What the network is called with.
+        names: Of the nodes.
+    """
+    by_placeholder = placeholder_values(program, tensors, arguments)
+    if not names:
         return {}
-    run = _Values(GraphModule(program.exported.graph_module, graph), wanted)
+    run = _Values(GraphModule(program.exported.graph_module, graph), names)
     with suppress(_Enough):
-        run.run(*(given[node.name] for node in graph.nodes if node.op == "placeholder"))
-    return run.known
+        run.run(*(by_placeholder[node.name] for node in graph.nodes if node.op == "placeholder"))
+    return run.results
 
 
-def placed(program: Program, tensors: Mapping[str, Tensor], arguments: Arguments) -> dict[str, Any]:
-    """What each placeholder of a program stands for."""
+def placeholder_values(program: Program, tensors: Mapping[str, Tensor], arguments: Arguments) -> dict[str, Any]:
+    """The value of each placeholder of a program.
+
+    Args:
+        program: The program.
+        tensors: Parameters and buffers by name.
+        arguments: What the network is called with.
+    """
     leaves = iter(tree_flatten(arguments)[0])
-    given: dict[str, Any] = {}
+    by_placeholder: dict[str, Any] = {}
     for spec in program.exported.graph_signature.input_specs:
         name = str(spec.arg.name)
         if name in program.names:
-            given[name] = tensors[program.names[name]]
+            by_placeholder[name] = tensors[program.names[name]]
         elif spec.kind is InputKind.USER_INPUT:
-            given[name] = next(leaves)
+            by_placeholder[name] = next(leaves)
         else:
-            given[name] = program.constants.get(name)
-    return given
+            by_placeholder[name] = program.constants.get(name)
+    return by_placeholder
 
 
-def function(program: Program, nodes: Sequence[Node], given: Sequence[Node], results: Sequence[Node]) -> GraphModule:
-    """`nodes`, which stand in order, as a function of `given` that returns `results`."""
-    graph, now = Graph(), dict[Node, Node]()
-    for number, node in enumerate(given):
-        now[node] = graph.placeholder(f"given_{number}")
+def as_function(
+    program: Program, nodes: Sequence[Node], entering: Sequence[Node], results: Sequence[Node]
+) -> GraphModule:
+    """Some operations of a program as a function.
+
+    Args:
+        program: Where they are from.
+        nodes: The operations, in the order in which they run.
+        entering: Nodes whose values are its arguments.
+        results: Nodes whose values it returns.
+    """
+    graph, copies = Graph(), dict[Node, Node]()
+    for number, node in enumerate(entering):
+        copies[node] = graph.placeholder(f"given_{number}")
     for node in nodes:
-        now[node] = graph.node_copy(node, lambda one: now[one])
-    graph.output(tuple(now[node] for node in results))
+        copies[node] = graph.node_copy(node, lambda operand: copies[operand])
+    graph.output(tuple(copies[node] for node in results))
     return GraphModule(program.exported.graph_module, graph)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
-from paramtrans.networks.graph.capture import Arguments, Program, capture, place, read_by_hooks
+from paramtrans.networks.graph.capture import Arguments, Program, capture, code_line, read_by_hooks
 from paramtrans.networks.graph.narrow import Removal, Setting
 from paramtrans.networks.graph.operators import Value, name_of
-from paramtrans.networks.graph.proof import Masked, Proof, lively, named_tensors, prove
+from paramtrans.networks.graph.proof import Masked, Proof, named_tensors, prove, with_random_constants
 from paramtrans.networks.graph.propagate import Labelled, propagate
 from paramtrans.networks.graph.readers import ReaderLayer, read_by, readers
 from paramtrans.networks.graph.units import Classes, UnitGroup, find_units
@@ -48,7 +48,7 @@ class NamedGroup:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What a network consists of."""
+    """The groups of units of a network, and what they were found by."""
 
     network: nn.Module
     labelled: Labelled
@@ -59,15 +59,16 @@ class Analysis:
 
     @property
     def program(self) -> Program:
+        """The captured network."""
         return self.labelled.program
 
     def removal(self, kept: Mapping[NamedGroup, Tensor]) -> Removal:
-        """All units of these groups left out but those that are kept."""
+        """What is left out where groups keep these units alone, `[count]` numbers of units each."""
         return Removal.of(self.labelled, self.classes, {group.units: units for group, units in kept.items()})
 
     def unknown(self) -> dict[str, str]:
         """Operations that nothing is known of, each with the line of code where labels ended at it first."""
-        return {name: place(node) for name, node in self.labelled.unknown.items()}
+        return {name: code_line(node) for name, node in self.labelled.unknown.items()}
 
 
 def analyse(network: nn.Module, arguments: Arguments) -> Analysis:
@@ -86,56 +87,62 @@ def analyse(network: nn.Module, arguments: Arguments) -> Analysis:
     layers = readers(labelled)
     trained = {name for name, _ in network.named_parameters(remove_duplicate=False)}
     units = [group for group in find_units(labelled) if trained & {*group.tensors}]
-    summed = _residual(labelled, classes)
+    residual = _residual(labelled, classes)
     order = {name: number for number, name in enumerate(layers)}
     groups = []
     for group in units:
-        own = read_by(group, layers)
-        inner = any(other is not group and _inside(group, other) for other in units)
-        stream = any(unit & summed for unit in group.classes)
-        groups.append((group, own, stream, inner))
-    groups.sort(key=lambda one: min((order[layer.weight] for layer in one[1]), default=len(order)))
+        reading = read_by(group, layers)
+        inner = any(outer is not group and _inside(group, outer) for outer in units)
+        stream = any(unit & residual for unit in group.classes)
+        groups.append((group, reading, stream, inner))
+    groups.sort(key=lambda entry: min((order[layer.weight] for layer in entry[1]), default=len(order)))
     paths = _paths([(group, inner) for group, _, _, inner in groups], layers)
     named = [
-        NamedGroup(path, group, tuple(own), stream, inner)
-        for path, (group, own, stream, inner) in zip(paths, groups, strict=True)
+        NamedGroup(path, group, tuple(reading), stream, inner)
+        for path, (group, reading, stream, inner) in zip(paths, groups, strict=True)
     ]
     return Analysis(network, labelled, classes, tuple(named), layers)
 
 
-def _inside(group: UnitGroup, other: UnitGroup) -> bool:
-    return len(other) < len(group) and bool(frozenset().union(*group.classes) & frozenset().union(*other.classes))
+def _inside(group: UnitGroup, outer: UnitGroup) -> bool:
+    return len(outer) < len(group) and bool(frozenset().union(*group.classes) & frozenset().union(*outer.classes))
 
 
 def _residual(labelled: Labelled, classes: Classes) -> set[int]:
     """Classes of units of residual streams: a value that depends on the inputs, plus what layers make of that value."""
-    found: set[int] = set()
+    residual: set[int] = set()
     program = labelled.program
-    summing = {one.node.name for one in labelled.contractions}
+    summing_nodes = {contraction.node.name for contraction in labelled.contractions}
     values: dict[str, set[str]] = {}  # all values with units that one comes from
     direct: dict[str, set[str]] = {}  # of these, those with no sum over units between
     through: dict[str, set[str]] = {}  # of these, those with one
     moving: set[str] = set()  # values that depend on the inputs
     for node in program.nodes:
-        given = [one.name for one in node.all_input_nodes]
-        if node.name in program.inputs or not moving.isdisjoint(given):
+        input_names = [operand.name for operand in node.all_input_nodes]
+        if node.name in program.inputs or not moving.isdisjoint(input_names):
             moving.add(node.name)
-        own = {one.name for one in node.all_input_nodes if one.name in moving and _labelled(labelled, one)}
-        values[node.name] = own.union(*(values[name] for name in given))
-        if node.name in summing:
+        direct_inputs = {
+            operand.name for operand in node.all_input_nodes if operand.name in moving and _labelled(labelled, operand)
+        }
+        values[node.name] = direct_inputs.union(*(values[name] for name in input_names))
+        if node.name in summing_nodes:
             direct[node.name], through[node.name] = set(), values[node.name]
         else:
-            direct[node.name] = own.union(*(direct[name] for name in given))
-            through[node.name] = set().union(*(through[name] for name in given))
-        operands = [one for one in node.args if isinstance(one, Node)][:2]
-        if name_of(node) not in ("add", "sub") or len(operands) < 2 or any(one.op == "placeholder" for one in operands):
+            direct[node.name] = direct_inputs.union(*(direct[name] for name in input_names))
+            through[node.name] = set().union(*(through[name] for name in input_names))
+        operands = [operand for operand in node.args if isinstance(operand, Node)][:2]
+        if (
+            name_of(node) not in ("add", "sub")
+            or len(operands) < 2
+            or any(operand.op == "placeholder" for operand in operands)
+        ):
             continue
         shared = _classes(labelled, classes, operands[0]) & _classes(labelled, classes, operands[1])
-        for one, other in (operands, operands[::-1]):
-            both = through[one.name] & (direct[other.name] | ({other.name} & moving))
-            if shared and any(_carries(labelled, classes, name, shared) for name in both):
-                found |= shared
-    return found - {classes.pinned}
+        for operand, added in (operands, operands[::-1]):
+            shared_sources = through[operand.name] & (direct[added.name] | ({added.name} & moving))
+            if shared and any(_carries(labelled, classes, name, shared) for name in shared_sources):
+                residual |= shared
+    return residual - {classes.pinned}
 
 
 def _labelled(labelled: Labelled, node: Node) -> bool:
@@ -146,7 +153,7 @@ def _labelled(labelled: Labelled, node: Node) -> bool:
 def _classes(labelled: Labelled, classes: Classes, node: Node) -> set[int]:
     value = labelled.values.get(node.name)
     labels = value.labels if isinstance(value, Value) else []
-    return {one for label in labels for one in classes.of[label.numpy()].ravel().tolist()}
+    return {number for label in labels for number in classes.of[label.numpy()].ravel().tolist()}
 
 
 def _carries(labelled: Labelled, classes: Classes, name: str, shared: set[int]) -> bool:
@@ -160,15 +167,17 @@ def _paths(groups: list[tuple[UnitGroup, bool]], layers: Mapping[str, ReaderLaye
     """A path for each group; `inner` ones are named by a layer."""
     common = [_common([name.rpartition(".")[0] for name in group.tensors]) for group, _ in groups]
     outer = [path for path, (_, inner) in zip(common, groups, strict=True) if not inner]
-    read, order = {(layer.weight, layer.axis) for layer in layers.values()}, list(layers)
+    read_axes, order = {(layer.weight, layer.axis) for layer in layers.values()}, list(layers)
     paths = []
     for (group, inner), path in zip(groups, common, strict=True):
         if not path or inner or outer.count(path) > 1:
             writers = [
-                axis.tensor for axis in group.axes if (axis.tensor, axis.axis) not in read and axis.tensor in layers
+                axis.tensor
+                for axis in group.axes
+                if (axis.tensor, axis.axis) not in read_axes and axis.tensor in layers
             ]
-            first = min(writers, key=order.index) if writers else group.axes[0].tensor
-            path = first.rpartition(".")[0]
+            writer = min(writers, key=order.index) if writers else group.axes[0].tensor
+            path = writer.rpartition(".")[0]
         paths.append(path)
     return [path if paths.index(path) == i else f"{path}#{paths[:i].count(path) + 1}" for i, path in enumerate(paths)]
 
@@ -176,9 +185,9 @@ def _paths(groups: list[tuple[UnitGroup, bool]], layers: Mapping[str, ReaderLaye
 def _common(paths: list[str]) -> str:
     """The longest path that all paths are in."""
     parts = [path.split(".") for path in paths]
-    together = [names[0] for names in zip(*parts, strict=False) if len({*names}) == 1]
-    first = next((i for i, names in enumerate(zip(*parts, strict=False)) if len({*names}) > 1), len(together))
-    return ".".join(together[:first])
+    shared = [names[0] for names in zip(*parts, strict=False) if len({*names}) == 1]
+    depth = next((i for i, names in enumerate(zip(*parts, strict=False)) if len({*names}) > 1), len(shared))
+    return ".".join(shared[:depth])
 
 
 @dataclass
@@ -193,37 +202,40 @@ class Proven:
 
 
 def prove_groups(analysis: Analysis, counts: Mapping[NamedGroup, int]) -> Proven:
-    """Hold groups to the proof, each with as many units as it is to keep: one of each kind alone, then all together."""
+    """Hold groups to the proof: one of each kind alone, then all together.
+
+    Args:
+        analysis: Of the network.
+        counts: For each group, how many units stay.
+    """
     proven = Proven({group: count for group, count in counts.items() if count < len(group)})
-    alive, likely = lively(analysis.network), list[Setting]()
-    whole = Masked(analysis.program, named_tensors(alive)).outputs()
+    network, likely = with_random_constants(analysis.network), list[Setting]()
+    full_outputs = Masked(analysis.program, named_tensors(network)).outputs()
 
-    def tried(groups: Iterable[NamedGroup]) -> Proof:
+    def proof_of(groups: Iterable[NamedGroup]) -> Proof:
         kept = {group: _even(group, proven.counts[group]) for group in groups}
-        return prove(alive, analysis.removal(kept), whole, likely)
+        return prove(network, analysis.removal(kept), full_outputs, likely)
 
-    for _, alike in groupby(sorted(proven.counts, key=_sort), key=_sort):
-        same = list(alike)
-        proof = tried(same[:1])
+    for _, similar in groupby(sorted(proven.counts, key=_sort), key=_sort):
+        similar_groups = list(similar)
+        proof = proof_of(similar_groups[:1])
         likely += proof.settings
         if proof.failure is not None:
-            for group in same:
+            for group in similar_groups:
                 proven.refused[group.path] = proof.failure
                 del proven.counts[group]
-    together = tried(proven.counts) if proven.counts else Proof(0.0, ())
-    if together.failure is not None:
+    joint = proof_of(proven.counts) if proven.counts else Proof(0.0, ())
+    if joint.failure is not None:
         for group in list(proven.counts):
-            failure = tried([group]).failure
+            failure = proof_of([group]).failure
             if failure is not None:
                 proven.refused[group.path] = failure
                 del proven.counts[group]
-        together = tried(proven.counts) if proven.counts else Proof(0.0, ())
-        if together.failure is not None:
-            proven.refused |= {
-                group.path: f"not together with the others: {together.failure}" for group in proven.counts
-            }
+        joint = proof_of(proven.counts) if proven.counts else Proof(0.0, ())
+        if joint.failure is not None:
+            proven.refused |= {group.path: f"not together with the others: {joint.failure}" for group in proven.counts}
             proven.counts.clear()
-    proven.settings, proven.difference = together.settings, together.difference
+    proven.settings, proven.difference = joint.settings, joint.difference
     return proven
 
 

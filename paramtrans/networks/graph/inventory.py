@@ -28,52 +28,58 @@ def operations_of(analysis: Analysis, groups: Iterable[NamedGroup], examples: in
     """Operations that one example takes in the layers that each group stands in, as PyTorch counts them.
 
     Args:
-        analysis: What the network consists of.
+        analysis: Of the network.
         groups: Some of its groups.
-        examples: How many it was captured with.
+        examples: How many examples the network was captured with.
     """
     names = analysis.program.names
     counted: dict[Node, int] = {}
     for node in analysis.program.nodes:
-        if node.op == "call_function" and any(one.name in names for one in node.all_input_nodes):
+        if node.op == "call_function" and any(operand.name in names for operand in node.all_input_nodes):
             counted[node] = _operations(node)
-    found = {}
+    totals = {}
     for group in groups:
         tensors = {*group.units.tensors}
-        own = [n for node, n in counted.items() if any(names.get(one.name) in tensors for one in node.all_input_nodes)]
-        found[group] = sum(own) // max(1, examples)
-    return found
+        layer_operations = [
+            n
+            for node, n in counted.items()
+            if any(names.get(operand.name) in tensors for operand in node.all_input_nodes)
+        ]
+        totals[group] = sum(layer_operations) // max(1, examples)
+    return totals
 
 
 def _operations(node: Node) -> int:
-    def empty(one: Any) -> Any:
-        value = one.meta.get("val") if isinstance(one, Node) else one
+    def empty(argument: Any) -> Any:
+        value = argument.meta.get("val") if isinstance(argument, Node) else argument
         return torch.empty(tuple(value.shape), dtype=value.dtype, device="meta") if isinstance(value, Tensor) else value
 
-    args, kwargs = tree_map(empty, (node.args, dict(node.kwargs)), is_leaf=lambda one: isinstance(one, Node))
+    args, kwargs = tree_map(empty, (node.args, dict(node.kwargs)), is_leaf=lambda argument: isinstance(argument, Node))
     with torch.no_grad():
         return operations(lambda: node.target(*args, **kwargs), node.name) or 0  # type: ignore[operator]
 
 
-def staying(analysis: Analysis, refused: Mapping[NamedGroup, str], goes: Iterable[NamedGroup]) -> dict[str, int]:
+def staying_parameters(
+    analysis: Analysis, refused: Mapping[NamedGroup, str], narrowable: Iterable[NamedGroup]
+) -> dict[str, int]:
     """Parameters that stay as they are, by reason, the most first.
 
     Args:
-        analysis: What the network consists of.
+        analysis: Of the network.
         refused: Groups that cannot be made smaller, with the reason of each.
-        goes: Groups that can.
+        narrowable: Groups that can.
     """
-    free = {name for group in goes for name in group.units.tensors}
-    told = {name: reason for group, reason in refused.items() for name in group.units.tensors}
+    narrowable_tensors = {name for group in narrowable for name in group.units.tensors}
+    reasons = {name: reason for group, reason in refused.items() for name in group.units.tensors}
     streams = {name for group in analysis.groups if group.stream for name in group.units.tensors}
     origins = _origins(analysis)
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for name, parameter in analysis.network.named_parameters():
-        if name in free:
+        if name in narrowable_tensors:
             continue
-        reason = told.get(name) or (STREAM if name in streams else _reason(analysis, name, origins))
-        found[reason] += parameter.numel()
-    return dict(found.most_common())
+        reason = reasons.get(name) or (STREAM if name in streams else _reason(analysis, name, origins))
+        counts[reason] += parameter.numel()
+    return dict(counts.most_common())
 
 
 Origins = tuple[np.ndarray, dict[int, list[str]]]
@@ -82,16 +88,16 @@ Origins = tuple[np.ndarray, dict[int, list[str]]]
 
 def _origins(analysis: Analysis) -> Origins:
     facts = analysis.labelled.facts
-    pairs = [(one.numpy(), other.numpy()) for one, other in facts.equal]
-    first, second = (np.concatenate([pair[i] for pair in pairs] or [np.zeros(0, int)]) for i in range(2))
-    apart = (first != PINNED) & (second != PINNED)
-    first, second = first[apart], second[apart]
-    graph = coo_matrix((np.ones(len(first), bool), (first, second)), (facts.count, facts.count))
+    pairs = [(atoms.numpy(), equal_atoms.numpy()) for atoms, equal_atoms in facts.equal]
+    left, right = (np.concatenate([pair[i] for pair in pairs] or [np.zeros(0, int)]) for i in range(2))
+    apart = (left != PINNED) & (right != PINNED)
+    left, right = left[apart], right[apart]
+    graph = coo_matrix((np.ones(len(left), bool), (left, right)), (facts.count, facts.count))
     of = connected_components(graph, directed=False)[1]
     reasons: dict[int, list[str]] = {}
     for atoms, reason in facts.pinned:
-        for one in of[atoms.numpy()].tolist():
-            reasons.setdefault(one, []).append(reason)
+        for component in of[atoms.numpy()].tolist():
+            reasons.setdefault(component, []).append(reason)
     return of, reasons
 
 
@@ -101,13 +107,13 @@ def _reason(analysis: Analysis, name: str, origins: Origins) -> str:
     axes = [atoms.numpy() for atoms in analysis.labelled.axes.get(name, []) if len(atoms) > 1]
     if not axes:
         return "not used in this pass, or of one unit"
-    told = [reason for atoms in axes for one in of[atoms].tolist() for reason in reasons.get(one, ())]
-    for known in (OUTPUT, HOOK):
-        if known in told:
-            return known
+    pinned_by = [reason for atoms in axes for origin in of[atoms].tolist() for reason in reasons.get(origin, ())]
+    for certain in (OUTPUT, HOOK):
+        if certain in pinned_by:
+            return certain
     if any(len(np.unique(of[atoms])) == 1 for atoms in axes):
         return TOGETHER
-    unknown = [reason for reason in told if reason in analysis.labelled.unknown]
+    unknown = [reason for reason in pinned_by if reason in analysis.labelled.unknown]
     if unknown:
         return f"nothing is known of {unknown[0]}"
-    return f"{told[0]} takes all of it" if told else TIED
+    return f"{pinned_by[0]} takes all of it" if pinned_by else TIED

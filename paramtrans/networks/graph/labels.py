@@ -41,51 +41,69 @@ class Facts:
         self.equal: list[tuple[Tensor, Tensor]] = []
         self.covers: list[Cover] = []
         self.reason = ""
-        """What is being followed, for what is pinned by it."""
+        """The operation that labels are carried through, as the reason for what it pins."""
         self.pinned: list[tuple[Tensor, str]] = []
-        """Atoms that can never go, each with what pinned them."""
+        """Atoms that can never go, each with the reason."""
 
     def fresh(self, *shape: int) -> Tensor:
-        """New atoms."""
+        """New atoms of this shape."""
         total = int(torch.Size(shape).numel())
-        made = torch.arange(self.count, self.count + total).view(*shape)
+        atoms = torch.arange(self.count, self.count + total).view(*shape)
         self.count += total
-        return made
+        return atoms
 
-    def equate(self, one: Tensor, other: Tensor) -> None:
-        """Elements of two labels that broadcast against each other are equal."""
-        first, second = torch.broadcast_tensors(one, other)
-        self.equal.append((first.reshape(-1), second.reshape(-1)))
+    def equate(self, label: Tensor, equal_label: Tensor) -> None:
+        """Elements of two labels that broadcast against each other are equal.
+
+        Args:
+            label: Atoms.
+            equal_label: Atoms that go with these.
+        """
+        left, right = torch.broadcast_tensors(label, equal_label)
+        self.equal.append((left.reshape(-1), right.reshape(-1)))
 
     def pin(self, label: Tensor) -> None:
-        """None of these can go."""
+        """No atom of a label can go."""
         self.pinned.append((label.reshape(-1)[:1], self.reason))
         self.equate(label.unique(), torch.tensor(PINNED))
 
     def tie(self, label: Label, axes: Iterable[int]) -> None:
-        """What runs along these axes goes together: something is computed over them that depends on all of it."""
+        """Atoms along some axes of a label go together: what is computed over these axes depends on all of them."""
         for axis in axes:
             if label.shape[axis] > 1:
                 self.equate(label, label.narrow(axis, 0, 1))
 
     def rows(self, label: Label, axes: Collection[int]) -> Label:
-        """Atoms of what runs over some axes of a label, each covering all that it runs past; rows alike share one."""
-        others = [axis for axis in range(label.ndim) if axis not in axes]
+        """Atoms for the rows of a label along some axes; each covers all atoms of its row, and equal rows share one.
+
+        Args:
+            label: Atoms.
+            axes: That the rows are numbered by.
+
+        Returns:
+            A label over these axes.
+        """
+        passed = [axis for axis in range(label.ndim) if axis not in axes]
         sizes = [size if axis in axes else 1 for axis, size in enumerate(label.shape)]
-        past = label.permute(*axes, *others).reshape(torch.Size(sizes).numel(), -1)
-        alike, which = past.unique(dim=0, return_inverse=True)
-        made = self.fresh(len(alike))
-        self.covers.append(Cover(made, alike))
-        return squeezed(made[which].view(sizes))
+        covered = label.permute(*axes, *passed).reshape(torch.Size(sizes).numel(), -1)
+        distinct, inverse = covered.unique(dim=0, return_inverse=True)
+        parents = self.fresh(len(distinct))
+        self.covers.append(Cover(parents, distinct))
+        return squeezed(parents[inverse].view(sizes))
 
     def cover(self, parents: Label, children: Label) -> None:
-        """`parents` runs over some of the axes of `children`: each goes if and only if all that it runs past do."""
+        """Each parent goes if and only if all children beside it do.
+
+        Args:
+            parents: Runs over some of the axes of `children`.
+            children: Atoms.
+        """
         axes = axes_of(parents)
-        others = [axis for axis in range(children.ndim) if axis not in axes]
-        order = [*axes, *others]
-        full = children.expand(torch.broadcast_shapes(children.shape, parents.shape)).permute(order)
+        passed = [axis for axis in range(children.ndim) if axis not in axes]
+        order = [*axes, *passed]
+        expanded = children.expand(torch.broadcast_shapes(children.shape, parents.shape)).permute(order)
         count = parents.numel()
-        self.covers.append(Cover(parents.permute(order).reshape(count), full.reshape(count, -1)))
+        self.covers.append(Cover(parents.permute(order).reshape(count), expanded.reshape(count, -1)))
 
 
 def axes_of(label: Label) -> tuple[int, ...]:
@@ -97,51 +115,58 @@ def squeezed(label: Tensor) -> Label:
     """The label without the axes along which it does not change."""
     for axis, size in enumerate(label.shape):
         if size > 1:
-            first = label.narrow(axis, 0, 1)
-            if bool((label == first).all()):
-                label = first
+            slice_of_axis = label.narrow(axis, 0, 1)
+            if bool((label == slice_of_axis).all()):
+                label = slice_of_axis
     return label.contiguous()
 
 
 def disjoint(facts: Facts, labels: Sequence[Label]) -> list[Label]:
-    """Labels that run over different axes: of those that share some, pairs get atoms of their own."""
-    kept: list[Label] = []
+    """Labels that run over different axes: where several share some, each combination gets an atom of its own."""
+    result: list[Label] = []
     for label in labels:
         if not axes_of(label):
             continue
-        for other in [one for one in kept if set(axes_of(one)) & set(axes_of(label))]:
-            kept = [one for one in kept if one is not other]
-            label = _combined(facts, label, other)
-        kept.append(label)
-    return kept
+        for overlapping in [placed for placed in result if set(axes_of(placed)) & set(axes_of(label))]:
+            result = [placed for placed in result if placed is not overlapping]
+            label = _combined(facts, label, overlapping)
+        result.append(label)
+    return result
 
 
-def _combined(facts: Facts, one: Label, other: Label) -> Label:
+def _combined(facts: Facts, label: Label, overlapping: Label) -> Label:
     """One label over all axes of two that share some."""
-    first, second = axes_of(one), axes_of(other)
-    if first == second:
-        facts.equate(one, other)
-        return one
-    if set(first) >= set(second):
-        facts.cover(other, one)
-        return one
-    if set(second) >= set(first):
-        facts.cover(one, other)
-        return other
-    pairs = facts.fresh(*torch.broadcast_shapes(one.shape, other.shape))
-    facts.cover(one, pairs)
-    facts.cover(other, pairs)
+    axes, other_axes = axes_of(label), axes_of(overlapping)
+    if axes == other_axes:
+        facts.equate(label, overlapping)
+        return label
+    if set(axes) >= set(other_axes):
+        facts.cover(overlapping, label)
+        return label
+    if set(other_axes) >= set(axes):
+        facts.cover(label, overlapping)
+        return overlapping
+    pairs = facts.fresh(*torch.broadcast_shapes(label.shape, overlapping.shape))
+    facts.cover(label, pairs)
+    facts.cover(overlapping, pairs)
     return pairs
 
 
 def align(facts: Facts, values: Sequence[tuple[Sequence[int], Sequence[Label]]]) -> list[Label]:
     """Labels of what is computed element by element from values that broadcast against each other.
 
-    Each value is its shape with its labels. A label meets nothing where another value is of size 1; where that is of
-    full size and has no label, its sizes are decided by something that cannot be changed.
+    A label meets nothing where another value is of size 1. Where that is of full size and has no label, its sizes are
+    decided by something that cannot be changed.
+
+    Args:
+        facts: Are added to.
+        values: The shape of each value, and its labels.
     """
     ndim = max(len(shape) for shape, _ in values)
-    shaped = [([1] * (ndim - len(shape)) + list(shape), [_raised(one, ndim) for one in own]) for shape, own in values]
+    shaped = [
+        ([1] * (ndim - len(shape)) + list(shape), [_raised(label, ndim) for label in labels])
+        for shape, labels in values
+    ]
     result: list[Label] = []
     for shape, labels in shaped:
         for label in labels:
@@ -160,7 +185,7 @@ def _raised(label: Label, ndim: int) -> Label:
 
 def _check_sizes(facts: Facts, label: Label, shape: Sequence[int], labels: Sequence[Label]) -> None:
     """Sizes of axes over which another value runs without a label stay: what a label runs past beside them may go."""
-    labelled = {axis for other in labels for axis in axes_of(other)}
+    labelled = {axis for present in labels for axis in axes_of(present)}
     fixed = [axis for axis in axes_of(label) if shape[axis] > 1 and axis not in labelled]
     if len(fixed) == len(axes_of(label)):
         facts.pin(label)
@@ -173,42 +198,48 @@ def _joined(facts: Facts, labels: list[Label], label: Label) -> list[Label]:
     axes = set(axes_of(label))
     if not axes:
         return labels
-    kept: list[Label] = []
-    for other in labels:
-        shared = set(axes_of(other))
+    result: list[Label] = []
+    for present in labels:
+        shared = set(axes_of(present))
         if not shared & axes:
-            kept.append(other)
+            result.append(present)
         elif shared == axes:
-            facts.equate(other, label)
-            label = other
+            facts.equate(present, label)
+            label = present
         elif shared > axes:
-            facts.cover(label, other)
-            label, axes = other, shared
+            facts.cover(label, present)
+            label, axes = present, shared
         elif shared < axes:
-            facts.cover(other, label)
+            facts.cover(present, label)
         else:  # both run over an axis and each over another one beside it: what they share is a row of both
             rows = facts.rows(label, sorted(shared & axes))
-            facts.cover(rows, other)
-            kept.append(other)
-    if not any(one is label for one in kept):
-        kept.append(label)
-    return kept
+            facts.cover(rows, present)
+            result.append(present)
+    if not any(present is label for present in result):
+        result.append(label)
+    return result
 
 
-def summed(facts: Facts, labels: Sequence[Label], axes: Iterable[int]) -> list[Label]:
-    """Labels of what is summed over some axes, which stay with size 1; rows of what vanishes get atoms of their own."""
-    gone, result = set(axes), list[Label]()
+def summed_labels(facts: Facts, labels: Sequence[Label], axes: Iterable[int]) -> list[Label]:
+    """Labels of a sum over some axes, which stay with size 1; rows of labels that vanish get atoms of their own.
+
+    Args:
+        facts: Are added to.
+        labels: Of the value that is summed.
+        axes: That are summed over.
+    """
+    vanishing, result = set(axes), list[Label]()
     for label in labels:
-        run = set(axes_of(label))
-        if not run & gone:
+        label_axes = set(axes_of(label))
+        if not label_axes & vanishing:
             result.append(label)
-        elif run - gone:
-            result.append(facts.rows(label, sorted(run - gone)))
+        elif label_axes - vanishing:
+            result.append(facts.rows(label, sorted(label_axes - vanishing)))
     return disjoint_rows(facts, result)
 
 
 def disjoint_rows(facts: Facts, labels: Sequence[Label]) -> list[Label]:
-    """Labels joined where sums left several over the same axes."""
+    """Labels that run over different axes, where sums left several over the same ones."""
     result: list[Label] = []
     for label in labels:
         result = _joined(facts, result, label)

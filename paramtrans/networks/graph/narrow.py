@@ -35,7 +35,13 @@ class Removal:
 
     @classmethod
     def of(cls, labelled: Labelled, classes: Classes, choices: Mapping[UnitGroup, Tensor]) -> Removal:
-        """All units of some groups but those chosen to stay (numbers of units)."""
+        """All units of some groups but those that stay.
+
+        Args:
+            labelled: Of the network.
+            classes: Of its atoms.
+            choices: For each group the numbers of the units that stay, `[count]`.
+        """
         gone = np.zeros(classes.of.max() + 1, bool)
         for group, kept in choices.items():
             staying = {*kept.tolist()}
@@ -45,17 +51,17 @@ class Removal:
         return cls(labelled, classes, gone)
 
     def stays(self, label: Tensor) -> Tensor:
-        """Which elements of a label stay."""
+        """Which elements of a label stay: of its shape, of bool."""
         return torch.from_numpy(~self.gone[self.classes.of[label.numpy()]])
 
     def kept(self) -> Kept:
-        """What stays of each tensor that becomes smaller."""
-        found: Kept = {}
+        """The indices that stay of each tensor that becomes smaller."""
+        staying: Kept = {}
         for name, axes in self.labelled.axes.items():
             indices = [self.stays(atoms).nonzero()[:, 0] for atoms in axes]
             if any(len(index) < len(atoms) for index, atoms in zip(indices, axes, strict=True)):
-                found[name] = indices
-        return found
+                staying[name] = indices
+        return staying
 
 
 @dataclass(frozen=True)
@@ -69,19 +75,30 @@ class Setting:
 
 
 def narrow(network: nn.Module, removal: Removal, settings: list[Setting], share: bool = False) -> nn.Module:
-    """A copy of a network without the units of `removal`, with these settings; with `share`, parameters that stay as
-    they are are the network's own."""
-    small = copy.deepcopy(network, {id(one): one for one in network.parameters()} if share else {})
+    """A copy of a network without some units.
+
+    Args:
+        network: The network.
+        removal: The units that are left out.
+        settings: Numbers in modules of the copy that are set.
+        share: Parameters that stay as they are are shared with the network, not copied.
+    """
+    smaller = copy.deepcopy(network, {id(parameter): parameter for parameter in network.parameters()} if share else {})
     kept = removal.kept()
-    shrink(small, kept)
-    apply(small, settings)
-    return small
+    shrink(smaller, kept)
+    apply(smaller, settings)
+    return smaller
 
 
 def shrink(network: nn.Module, kept: Kept) -> None:
-    """Make a network's tensors smaller in place, and the sizes that PyTorch's own layers remember."""
+    """Make a network's tensors smaller, and the sizes that PyTorch's own layers remember.
+
+    Args:
+        network: Is changed.
+        kept: The indices that stay, axis by axis.
+    """
     owners = list(network.named_modules(remove_duplicate=False))
-    made: dict[int, Tensor] = {}
+    narrowed_tensors: dict[int, Tensor] = {}
     by_tensor: dict[int, list[Tensor]] = {}
     # Held until the end: a tensor that was let go could give its `id` to a new one.
     tensors = [*network.named_parameters(remove_duplicate=False), *network.named_buffers(remove_duplicate=False)]
@@ -89,20 +106,20 @@ def shrink(network: nn.Module, kept: Kept) -> None:
         if name in kept:
             by_tensor[id(tensor)] = kept[name]
     for _, module in owners:
-        before = {
+        tensors_by_name = {
             name: tensor
             for name, tensor in [*module._parameters.items(), *module._buffers.items()]
             if tensor is not None
         }
-        indices = {name: by_tensor[id(tensor)] for name, tensor in before.items() if id(tensor) in by_tensor}
-        for name, tensor in before.items():
+        indices = {name: by_tensor[id(tensor)] for name, tensor in tensors_by_name.items() if id(tensor) in by_tensor}
+        for name, tensor in tensors_by_name.items():
             if id(tensor) in by_tensor:
-                smaller = made.setdefault(id(tensor), _smaller(tensor, by_tensor[id(tensor)]))
+                smaller = narrowed_tensors.setdefault(id(tensor), _smaller(tensor, by_tensor[id(tensor)]))
                 by_tensor[id(smaller)] = []  # a shared tensor that was seen from another owner
                 slot = module._parameters if name in module._parameters else module._buffers
                 slot[name] = smaller
         if any(indices.values()):
-            set_sizes(module, before, {name: index for name, index in indices.items() if index})
+            set_sizes(module, tensors_by_name, {name: index for name, index in indices.items() if index})
 
 
 def _smaller(tensor: Tensor, indices: list[Tensor]) -> Tensor:
@@ -120,22 +137,28 @@ def _smaller(tensor: Tensor, indices: list[Tensor]) -> Tensor:
     return values
 
 
-def set_sizes(module: nn.Module, before: Mapping[str, Tensor], kept: Mapping[str, list[Tensor]]) -> None:
-    """Sizes that a layer of PyTorch remembers of its weight, after that became smaller."""
+def set_sizes(module: nn.Module, tensors_before: Mapping[str, Tensor], kept: Mapping[str, list[Tensor]]) -> None:
+    """Set the sizes that a layer of PyTorch remembers, after its tensors became smaller.
+
+    Args:
+        module: The layer.
+        tensors_before: Its tensors as they were.
+        kept: The indices that stayed of each, axis by axis.
+    """
     weight = getattr(module, "weight", None)
     if isinstance(module, nn.modules.conv._ConvNd) and "weight" in kept:
         rows, columns = kept["weight"][:2]
         if module.transposed:
-            groups = _alive(rows, before["weight"].shape[0] // module.groups)
+            groups = _alive(rows, tensors_before["weight"].shape[0] // module.groups)
             module.in_channels, module.out_channels = len(rows), len(columns) * groups
         else:
-            groups = _alive(rows, before["weight"].shape[0] // module.groups)
+            groups = _alive(rows, tensors_before["weight"].shape[0] // module.groups)
             module.out_channels, module.in_channels = len(rows), len(columns) * groups
         module.groups = groups
     elif isinstance(module, nn.Linear) and isinstance(weight, Tensor):
         module.out_features, module.in_features = weight.shape
     elif isinstance(module, nn.modules.batchnorm._NormBase):
-        module.num_features = next(len(own[0]) for own in kept.values())
+        module.num_features = next(len(indices[0]) for indices in kept.values())
     elif isinstance(module, nn.Embedding) and isinstance(weight, Tensor):
         module.num_embeddings, module.embedding_dim = weight.shape
     elif isinstance(module, nn.GroupNorm) and isinstance(weight, Tensor):
@@ -154,19 +177,26 @@ def _alive(kept: Tensor, size: int) -> int:
 
 
 def candidates(network: nn.Module, removal: Removal) -> list[Setting]:
-    """Attributes of modules that hold a number which a shape in their code has, and which is to become smaller."""
+    """Attributes of modules that hold a number which a shape in their code has, and which becomes smaller.
+
+    Args:
+        network: The network.
+        removal: The units that are left out.
+    """
     modules = dict(network.named_modules())
-    found: dict[Setting, None] = {}
+    settings: dict[Setting, None] = {}
     for node in removal.labelled.program.nodes:
         if node.op != "call_function":
             continue
-        for before, after in _changed_numbers(node, removal):
+        for size_before, size_after in _changed_numbers(node, removal):
             path: str | None = module_path(node)
             while path is not None:
-                own = [Setting(path, name, before, after) for name in _numbers(modules.get(path), before)]
-                found.update(dict.fromkeys(own))
-                path = None if own or not path else path.rpartition(".")[0]
-    return list(found)
+                matching = [
+                    Setting(path, name, size_before, size_after) for name in _numbers(modules.get(path), size_before)
+                ]
+                settings.update(dict.fromkeys(matching))
+                path = None if matching or not path else path.rpartition(".")[0]
+    return list(settings)
 
 
 def _numbers(module: nn.Module | None, value: int) -> list[str]:
@@ -174,22 +204,24 @@ def _numbers(module: nn.Module | None, value: int) -> list[str]:
     if module is None or type(module).__module__.startswith("torch.nn."):
         return []
     return [
-        name for name, own in vars(module).items() if type(own) is int and own == value and not name.startswith("_")
+        name
+        for name, number in vars(module).items()
+        if type(number) is int and number == value and not name.startswith("_")
     ]
 
 
 def _changed_numbers(node: Node, removal: Removal) -> Iterator[tuple[int, int]]:
     """Numbers among an operation's arguments that change, with what they become."""
     result = removal.labelled.values.get(node.name)
-    numbers = {one for one in tree_flatten((node.args, node.kwargs))[0] if type(one) is int}
+    numbers = {argument for argument in tree_flatten((node.args, node.kwargs))[0] if type(argument) is int}
     name = name_of(node)
     for value in result if isinstance(result, list) else [result]:
         if not isinstance(value, Value):
             continue
-        for axis, after in new_sizes(value, removal).items():
-            before = value.shape[axis]
-            if before in numbers or name in SPLITTING:
-                yield before, after
+        for axis, size_after in new_sizes(value, removal).items():
+            size_before = value.shape[axis]
+            if size_before in numbers or name in SPLITTING:
+                yield size_before, size_after
     if name == "group_norm" and isinstance(result, Value):
         for label in result.labels:
             if axes_of(label) == (1,):
@@ -199,22 +231,27 @@ def _changed_numbers(node: Node, removal: Removal) -> Iterator[tuple[int, int]]:
 
 
 def new_sizes(value: Value, removal: Removal) -> dict[int, int]:
-    """Axes of a value that become smaller, each with its new size."""
-    found: dict[int, int] = {}
+    """Axes of a value that become smaller, each with its new size.
+
+    Args:
+        value: The value.
+        removal: The units that are left out.
+    """
+    sizes: dict[int, int] = {}
     for label in value.labels:
         stays = removal.stays(label)
         if bool(stays.all()):
             continue
         for axis in axes_of(label):
-            others = [one for one in range(label.ndim) if one != axis]
-            rows = stays.any(dim=others) if others else stays
+            other_axes = [other_axis for other_axis in range(label.ndim) if other_axis != axis]
+            rows = stays.any(dim=other_axes) if other_axes else stays
             # Where each row keeps some of its own, the axis has as many as one row keeps.
             counts = stays.sum(axis)
-            most = int(counts.max())
-            size = min(int(rows.sum()), most) if len(axes_of(label)) > 1 else int(rows.sum())
+            most_in_row = int(counts.max())
+            size = min(int(rows.sum()), most_in_row) if len(axes_of(label)) > 1 else int(rows.sum())
             if size < label.shape[axis]:
-                found[axis] = size
-    return found
+                sizes[axis] = size
+    return sizes
 
 
 def apply(network: nn.Module, settings: list[Setting]) -> None:
@@ -224,11 +261,11 @@ def apply(network: nn.Module, settings: list[Setting]) -> None:
 
 
 def changed_numbers(before: nn.Module, after: nn.Module) -> Iterator[Setting]:
-    """Numbers, and tuples of them, that modules of one network hold otherwise than those of another."""
-    others = dict(after.named_modules())
+    """Numbers, and tuples of numbers, that modules hold in both networks and that differ."""
+    modules_after = dict(after.named_modules())
     for path, module in before.named_modules():
         for name, value in vars(module).items():
-            now: Any = vars(others[path]).get(name)
-            numbers = type(value) is int or (isinstance(value, tuple) and all(type(one) is int for one in value))
-            if numbers and type(now) is type(value) and now != value:
-                yield Setting(path, name, value, now)
+            value_after: Any = vars(modules_after[path]).get(name)
+            numbers = type(value) is int or (isinstance(value, tuple) and all(type(item) is int for item in value))
+            if numbers and type(value_after) is type(value) and value_after != value:
+                yield Setting(path, name, value, value_after)

@@ -69,7 +69,7 @@ class Rules(dict[str, Rule]):
 
 
 def name_of(node: Node) -> str:
-    """`conv2d` for `aten.conv2d.default`; an operation in place has the name of the other one."""
+    """The name of an operation: `conv2d` for `aten.conv2d.default`; in place or not, it is the same."""
     if node.target is operator.getitem:
         return "getitem"
     name = str(getattr(node.target, "_opname", None) or getattr(node.target, "__name__", node.target))
@@ -79,11 +79,11 @@ def name_of(node: Node) -> str:
 
 def values_in(arguments: Any) -> list[Value]:
     """The values among arguments."""
-    return [one for one in tree_flatten(arguments)[0] if isinstance(one, Value)]
+    return [leaf for leaf in tree_flatten(arguments)[0] if isinstance(leaf, Value)]
 
 
 def pin_all(state: State, node: Node, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Label]:
-    """For operations that nothing is known of."""
+    """The rule for operations that have none: no unit that goes into them can go."""
     for value in values_in((args, kwargs)):
         for label in value.labels:
             state.facts.pin(label)
@@ -92,13 +92,19 @@ def pin_all(state: State, node: Node, args: Sequence[Any], kwargs: Mapping[str, 
 
 
 def spread(value: Value, ndim: int, axis: int) -> Value:
-    """A vector along one axis of a value of `ndim` axes."""
+    """A vector as a value that runs over one axis.
+
+    Args:
+        value: The vector, `[n]`.
+        ndim: Axes of the result.
+        axis: The axis that the vector runs over; the others have size 1.
+    """
     shape = tuple(value.shape[0] if i == axis % ndim else 1 for i in range(ndim))
     return Value(shape, [label.view(shape) for label in value.labels if label.ndim == 1], tensor=value.tensor)
 
 
 def tied(state: State, value: Value, axes: Sequence[int] | range) -> list[Label]:
-    """Labels of a value of which something is computed over axes: what runs along them goes together."""
+    """Labels of a value of which something is computed over axes, such as a norm: units along them go together."""
     for label in value.labels:
         state.facts.tie(label, axes)
     return value.labels

@@ -47,25 +47,25 @@ class Masked(Interpreter):
         super().__init__(program.exported.graph_module)
         self.program, self.tensors, self.removal = program, tensors, removal
         self.at: dict[str, list[Contraction]] = defaultdict(list)
-        for one in removal.labelled.contractions if removal else ():
-            if one.operand >= 0 and not bool(removal.stays(one.label).all()):  # type: ignore[union-attr]
-                self.at[one.node.name].append(one)
+        for contraction in removal.labelled.contractions if removal else ():
+            if contraction.operand >= 0 and not bool(removal.stays(contraction.label).all()):  # type: ignore[union-attr]
+                self.at[contraction.node.name].append(contraction)
 
     @torch.no_grad()
     def outputs(self) -> list[Tensor]:
         """What the program gives for its example inputs."""
         leaves = iter(tree_flatten(self.program.arguments)[0])
-        given: list[Any] = []
+        values: list[Any] = []
         for spec in self.program.exported.graph_signature.input_specs:
             name = spec.arg.name
             if name in self.program.names:
-                given.append(self.tensors[self.program.names[name]])
+                values.append(self.tensors[self.program.names[name]])
             elif spec.kind is InputKind.USER_INPUT:
                 leaf = next(leaves)
-                given.append(leaf.clone() if isinstance(leaf, Tensor) else leaf)
+                values.append(leaf.clone() if isinstance(leaf, Tensor) else leaf)
             else:
-                given.append(self.program.constants.get(name))
-        return tensors_of(list(self.run(*given)))
+                values.append(self.program.constants.get(name))
+        return tensors_of(list(self.run(*values)))
 
     def run_node(self, n: Node) -> Any:
         """One operation, with what it sums over masked."""
@@ -73,20 +73,20 @@ class Masked(Interpreter):
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         flat = list(args)
-        for one in self.at[n.name]:
+        for contraction in self.at[n.name]:
             if name_of(n) == "einsum":
                 values = list(flat[1])
-                values[one.operand] = self._masked(values[one.operand], one)
+                values[contraction.operand] = self._masked(values[contraction.operand], contraction)
                 flat[1] = values
             else:
-                flat[one.operand] = self._masked(flat[one.operand], one)
+                flat[contraction.operand] = self._masked(flat[contraction.operand], contraction)
         return getattr(self, n.op)(n.target, tuple(flat), kwargs)
 
-    def _masked(self, value: Tensor, one: Contraction) -> Tensor:
+    def _masked(self, value: Tensor, contraction: Contraction) -> Tensor:
         assert self.removal is not None
-        label = one.label
+        label = contraction.label
         if (
-            name_of(one.node) == "scaled_dot_product_attention"
+            name_of(contraction.node) == "scaled_dot_product_attention"
             and label.shape[-3:-2] != value.shape[-3:-2]
             and label.shape[-3] > 1
         ):
@@ -95,8 +95,8 @@ class Masked(Interpreter):
         return value * stays.to(value)
 
 
-def lively(network: nn.Module) -> nn.Module:
-    """A copy whose constant parameters (ones, zeros, tiny scales) are drawn anew, so that every unit has an effect."""
+def with_random_constants(network: nn.Module) -> nn.Module:
+    """A copy of a network whose constant parameters (ones, zeros, tiny scales) are random: every unit counts."""
     copied = copy.deepcopy(network)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -118,35 +118,42 @@ def named_tensors(network: nn.Module) -> dict[str, Tensor]:
 
 
 def prove(
-    network: nn.Module, removal: Removal, whole: list[Tensor] | None = None, likely: Iterable[Setting] = ()
+    network: nn.Module, removal: Removal, full_outputs: list[Tensor] | None = None, likely: Iterable[Setting] = ()
 ) -> Proof:
-    """Whether a network in eval mode without the units of `removal` computes what it does with them at zero.
+    """Try whether a network without some units computes what it does with these units at zero.
 
-    `network` should be `lively`. Where its code holds numbers that do not fit, attributes with these are tried: those
-    alike in modules alike to `likely` first, which were needed for parts of the removal.
+    Where its code holds numbers that do not fit, attributes with these numbers are tried.
+
+    Args:
+        network: In eval mode, from `with_random_constants`.
+        removal: The units that are left out.
+        full_outputs: Outputs with all units, where they are known.
+        likely: Settings that parts of the removal needed. Like ones, in modules alike, are tried first.
     """
     program, tensors = removal.labelled.program, named_tensors(network)
-    wanted = Masked(program, tensors, removal).outputs()
-    whole = whole if whole is not None else Masked(program, tensors).outputs()
-    found = candidates(network, removal)
-    effect = _difference(whole, wanted)
-    failure, best = "", float("inf")
-    known = {_kind(one) for one in likely}
-    for settings in dict.fromkeys([tuple(one for one in found if _kind(one) in known), *_choices(found)]):
+    masked_outputs = Masked(program, tensors, removal).outputs()
+    full_outputs = full_outputs if full_outputs is not None else Masked(program, tensors).outputs()
+    candidate_settings = candidates(network, removal)
+    effect = _difference(full_outputs, masked_outputs)
+    failure, least = "", float("inf")
+    likely_kinds = {_kind(item) for item in likely}
+    for settings in dict.fromkeys(
+        [tuple(item for item in candidate_settings if _kind(item) in likely_kinds), *_choices(candidate_settings)]
+    ):
         try:
             outputs = run(narrow(network, removal, list(settings), share=True), program)
         except Exception as error:  # a network's own code may raise anything
-            failure = failure or _told(error)
+            failure = failure or _reason(error)
             continue
-        if [one.shape for one in outputs] != [one.shape for one in wanted]:
+        if [item.shape for item in outputs] != [item.shape for item in masked_outputs]:
             failure = failure or "the outputs change their shape"
             continue
-        best = min(best, _difference(wanted, outputs))
-        if best <= min(TOLERANCE, max(SHARE * effect, 1e-5)):
-            return Proof(best, tuple(settings))
-    if best < float("inf"):
-        failure = f"without them it computes something else (by {best:.1e} of its largest output)"
-    return Proof(best, (), failure)
+        least = min(least, _difference(masked_outputs, outputs))
+        if least <= min(TOLERANCE, max(SHARE * effect, 1e-5)):
+            return Proof(least, tuple(settings))
+    if least < float("inf"):
+        failure = f"without them it computes something else (by {least:.1e} of its largest output)"
+    return Proof(least, (), failure)
 
 
 def _kind(setting: Setting) -> tuple[Any, ...]:
@@ -158,42 +165,51 @@ def _without_numbers(path: str) -> list[str]:
     return [part for part in path.split(".") if not part.isdigit()]
 
 
-def _choices(found: list[Setting]) -> list[tuple[Setting, ...]]:
+def _choices(settings: list[Setting]) -> list[tuple[Setting, ...]]:
     """None, all candidates, then parts of them."""
-    kinds = list(dict.fromkeys((one.attribute, one.before, one.after) for one in found))
-    chosen = [(), tuple(kinds)]
+    kinds = list(dict.fromkeys((setting.attribute, setting.before, setting.after) for setting in settings))
+    kind_choices = [(), tuple(kinds)]
     if len(kinds) <= MOST_TRIED:
-        chosen += [some for size in range(len(kinds) - 1, 0, -1) for some in combinations(kinds, size)]
-    chosen = list(dict.fromkeys(chosen))
-    return [tuple(one for one in found if (one.attribute, one.before, one.after) in some) for some in chosen]
+        kind_choices += [
+            chosen_kinds for size in range(len(kinds) - 1, 0, -1) for chosen_kinds in combinations(kinds, size)
+        ]
+    kind_choices = list(dict.fromkeys(kind_choices))
+    return [
+        tuple(setting for setting in settings if (setting.attribute, setting.before, setting.after) in chosen_kinds)
+        for chosen_kinds in kind_choices
+    ]
 
 
 @torch.no_grad()
 def run(network: nn.Module, program: Program) -> list[Tensor]:
-    """What a network gives for the program's example inputs."""
-    args, kwargs = tree_map(lambda one: one.clone() if isinstance(one, Tensor) else one, program.arguments)
-    fast = torch.backends.mha.get_fastpath_enabled()
+    """The output tensors of a network for the example inputs of a program."""
+    args, kwargs = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, program.arguments)
+    fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         return tensors_of(network(*args, **kwargs))
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+        torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
-def _difference(one: list[Tensor], other: list[Tensor]) -> float:
+def _difference(outputs: list[Tensor], other_outputs: list[Tensor]) -> float:
     """Largest difference, each output relative to its largest value; infinite where something is not finite."""
     worst = 0.0
-    for a, b in zip(one, other, strict=True):
+    for a, b in zip(outputs, other_outputs, strict=True):
         if a.is_floating_point() and a.numel():
-            found = float((a.double() - b.double()).abs().max()) / max(float(a.double().abs().max()), 1e-30)
-            worst = max(worst, found if found == found else float("inf"))
+            difference = float((a.double() - b.double()).abs().max()) / max(float(a.double().abs().max()), 1e-30)
+            worst = max(worst, difference if difference == difference else float("inf"))
     return worst
 
 
-def _told(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """What stopped a smaller network: the line of its own code, and what that says."""
-    frames = [one for one in traceback.extract_tb(error.__traceback__) if "/torch/" not in one.filename]
-    own = [one for one in frames if "/paramtrans/networks/" not in one.filename]
-    where = f" ({own[-1].filename.rsplit('/', 1)[-1]}:{own[-1].lineno}: {own[-1].line})" if own else ""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/torch/" not in frame.filename]
+    network_frames = [frame for frame in frames if "/paramtrans/networks/" not in frame.filename]
+    line = (
+        f" ({network_frames[-1].filename.rsplit('/', 1)[-1]}:{network_frames[-1].lineno}: {network_frames[-1].line})"
+        if network_frames
+        else ""
+    )
     reason = str(error).partition("\n")[0][:160]
-    return f"the code around it takes no other number of units{where}: {type(error).__name__}: {reason}"
+    return f"the code around it takes no other number of units{line}: {type(error).__name__}: {reason}"

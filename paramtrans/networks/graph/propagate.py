@@ -39,8 +39,12 @@ class Labelled:
 
 @torch.no_grad()
 def propagate(program: Program, pinned: Sequence[Node] = ()) -> Labelled:
-    """Carry labels from the axes of all parameters and buffers through the program to its outputs, which are pinned, as
-    are the results of other operations in `pinned`."""
+    """Carry labels from the axes of all parameters and buffers through a program to its outputs, which are pinned.
+
+    Args:
+        program: The program.
+        pinned: Other nodes whose results are pinned.
+    """
     state = State(Facts())
     axes = {name: [state.facts.fresh(size) for size in tensor.shape] for name, tensor in program.tensors.items()}
     values: dict[str, Any] = {}
@@ -61,45 +65,47 @@ def propagate(program: Program, pinned: Sequence[Node] = ()) -> Labelled:
 def _placeholder(program: Program, node: Node, axes: dict[str, list[Tensor]]) -> Value:
     name = program.names.get(node.name)
     if name is None:
-        known = program.constants.get(node.name)
+        constant = program.constants.get(node.name)
         shape = tuple(getattr(node.meta.get("val"), "shape", ()))
-        return Value(shape, known=known if isinstance(known, Tensor) else None)
+        return Value(shape, known=constant if isinstance(constant, Tensor) else None)
     tensor = program.tensors[name]
     labels = [
-        atoms.view([-1 if axis == own else 1 for axis in range(tensor.ndim)]) for own, atoms in enumerate(axes[name])
+        atoms.view([-1 if axis == own_axis else 1 for axis in range(tensor.ndim)])
+        for own_axis, atoms in enumerate(axes[name])
     ]
-    known = tensor if not tensor.is_floating_point() and tensor.numel() <= KNOWN_ELEMENTS else None
-    return Value(tuple(tensor.shape), [one for one in labels if axes_of(one)], known, name)
+    constant = tensor if not tensor.is_floating_point() and tensor.numel() <= KNOWN_ELEMENTS else None
+    return Value(tuple(tensor.shape), [label for label in labels if axes_of(label)], constant, name)
 
 
 def _operation(state: State, node: Node, values: dict[str, Any]) -> Any:
-    given: tuple[list[Any], dict[str, Any]] = tree_map(
-        lambda one: values.get(one.name) if isinstance(one, Node) else one,  # none of a part of the graph
+    concrete: tuple[list[Any], dict[str, Any]] = tree_map(
+        lambda leaf: values.get(leaf.name) if isinstance(leaf, Node) else leaf,  # none of a part of the graph
         (list(node.args), dict(node.kwargs)),
-        is_leaf=lambda one: isinstance(one, Node),
+        is_leaf=lambda leaf: isinstance(leaf, Node),
     )
-    args, kwargs = given
+    args, kwargs = concrete
     if node.target is operator.getitem:
         return args[0][args[1]]
     result = node.meta.get("val")
-    tensors = [one for one in tree_flatten((args, kwargs))[0] if isinstance(one, Value)]
+    tensors = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Value)]
     labelled = any(value.labels for value in tensors) or name_of(node) in FILLING
     rule = RULES.get(name_of(node), pin_all)
     try:
         labels = rule(state, node, list(args), kwargs) if labelled else None
     except (IndexError, RuntimeError, ValueError, TypeError, AttributeError, KeyError):
         labels = pin_all(state, node, args, kwargs)  # a form of the operation that its rule does not know
-    known = _known(node, args, kwargs) if _constant(tensors) else None
+    elements_of = _known(node, args, kwargs) if _constant(tensors) else None
     if isinstance(result, list | tuple):
         several = labels if labels and isinstance(labels[0], list) else [[] for _ in result]
         several = [*several, *([] for _ in range(len(result) - len(several)))]
-        knowns = known if isinstance(known, list | tuple) else [None] * len(result)
+        knowns = elements_of if isinstance(elements_of, list | tuple) else [None] * len(result)
         return [
-            Value(tuple(getattr(one, "shape", ())), own, k) for one, own, k in zip(result, several, knowns, strict=True)
+            Value(tuple(getattr(leaf, "shape", ())), labels_of, elements)
+            for leaf, labels_of, elements in zip(result, several, knowns, strict=True)
         ]
     if not isinstance(result, Tensor):
         return Value((), [])
-    return Value(tuple(result.shape), _checked(labels or [], tuple(result.shape)), known)
+    return Value(tuple(result.shape), _checked(labels or [], tuple(result.shape)), elements_of)
 
 
 def _checked(labels: list[Label], shape: tuple[int, ...]) -> list[Label]:
@@ -116,11 +122,11 @@ def _constant(tensors: list[Value]) -> bool:
 def _known(node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
     """What an operation gives, where all that it is given is known and small."""
     result = node.meta.get("val")
-    sizes = [one.numel() for one in tree_flatten(result)[0] if isinstance(one, Tensor)]
+    sizes = [leaf.numel() for leaf in tree_flatten(result)[0] if isinstance(leaf, Tensor)]
     if sum(sizes) > KNOWN_ELEMENTS:
         return None
     concrete = tree_map(
-        lambda one: one.known.clone() if isinstance(one, Value) and one.known is not None else one, (args, kwargs)
+        lambda leaf: leaf.known.clone() if isinstance(leaf, Value) and leaf.known is not None else leaf, (args, kwargs)
     )
     try:
         return node.target(*concrete[0], **concrete[1])  # type: ignore[operator]
@@ -128,5 +134,5 @@ def _known(node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
         return None
 
 
-def _concrete(one: Any) -> Any:
-    return one.known.clone() if isinstance(one, Value) and one.known is not None else one
+def _concrete(leaf: Any) -> Any:
+    return leaf.known.clone() if isinstance(leaf, Value) and leaf.known is not None else leaf

@@ -53,7 +53,7 @@ class Sampling:
 
 def readers(labelled: Labelled) -> dict[str, ReaderLayer]:
     """The layers of a network that can be solved for, by the name of their weight, in the order in which they run."""
-    found: dict[str, ReaderLayer] = {}
+    layers: dict[str, ReaderLayer] = {}
     axes = {"linear": 1, "conv1d": 1, "conv2d": 1, "conv3d": 1, "addmm": 0, "matmul": 0, "mm": 0}
     passed: dict[str, int] = {}
     for node in labelled.program.nodes:
@@ -66,22 +66,27 @@ def readers(labelled: Labelled) -> dict[str, ReaderLayer]:
         norm = _norm(node, labelled.program)
         mean, gain = (norm[0], norm[1:]) if norm else (None, None)
         bias = _bias(node, labelled.program)
-        found[weight] = ReaderLayer(weight, axes[name_of(node)], bias, mean, gain, passed[weight])
-    return found
+        layers[weight] = ReaderLayer(weight, axes[name_of(node)], bias, mean, gain, passed[weight])
+    return layers
 
 
 def read_by(group: UnitGroup, layers: Mapping[str, ReaderLayer]) -> list[ReaderLayer]:
-    """Of these layers those that read units of a group."""
-    places = {(axis.tensor, axis.axis) for axis in group.axes}
-    return [layer for layer in layers.values() if (layer.weight, layer.axis) in places]
+    """The layers that read units of a group.
+
+    Args:
+        group: The group.
+        layers: All layers, as `readers` gives them.
+    """
+    unit_axes = {(axis.tensor, axis.axis) for axis in group.axes}
+    return [layer for layer in layers.values() if (layer.weight, layer.axis) in unit_axes]
 
 
 def _argument(node: Node, position: int, name: str, default: Any) -> Any:
     return node.kwargs.get(name, node.args[position] if len(node.args) > position else default)
 
 
-def _named(one: Any, program: Program) -> str | None:
-    return program.names.get(one.name) if isinstance(one, Node) else None
+def _named(argument: Any, program: Program) -> str | None:
+    return program.names.get(argument.name) if isinstance(argument, Node) else None
 
 
 def _weight(node: Node, program: Program) -> str | None:
@@ -110,35 +115,43 @@ def _norm(node: Node, program: Program) -> tuple[str, str | None, str, float] | 
 
 @torch.no_grad()
 def rows(call: Call, sampling: Sampling) -> tuple[Tensor, Tensor, Tensor]:
-    """What a layer reads, what it would give for it without a bias, and the number of the example: `[rows, values]`,
-    `[rows, outputs]`, `[rows]`. Of many positions some are drawn, the same for every pass."""
+    """The rows of a layer's equations. Of many positions some are drawn, the same for every pass.
+
+    Args:
+        call: The layer, with what it is about to be computed from.
+        sampling: How many rows are drawn, by which seed.
+
+    Returns:
+        What it reads, `[rows, values]`; what it would give without a bias, `[rows, outputs]`; the number of the
+        example in the batch, `[rows]`.
+    """
     weight = call.args[call.position]
-    given = call.args[call.position - 1]
+    entering = call.args[call.position - 1]
     if "conv" in call.function.__name__:
-        read = _patches(given, weight, call, sampling)
+        read = _patches(entering, weight, call, sampling)
         matrix = weight.flatten(1).mT
     else:
-        read = given.reshape(-1, given.shape[-1])
+        read = entering.reshape(-1, entering.shape[-1])
         matrix = weight.mT if call.function.__name__ == "linear" else weight
         read = read[_some(len(read), sampling)]
     read = read.float()
-    wanted = read @ matrix.float()
+    output = read @ matrix.float()
     number = torch.arange(len(read)) // max(1, len(read) // sampling.examples)
-    return read, wanted, number
+    return read, output, number
 
 
 def _some(count: int, sampling: Sampling) -> Tensor:
     """Numbers of some of `count` rows, which stand example by example, equally many of each."""
     positions = count // sampling.examples
-    most = max(1, -(-max(LEAST_ROWS, ROWS_A_VALUE * sampling.values) // sampling.total))
-    if positions <= most:
+    limit = max(1, -(-max(LEAST_ROWS, ROWS_A_VALUE * sampling.values) // sampling.total))
+    if positions <= limit:
         return torch.arange(count)
     generator = torch.Generator().manual_seed(sampling.seed)
-    chosen = [torch.randperm(positions, generator=generator)[:most].sort().values for _ in range(sampling.examples)]
+    chosen = [torch.randperm(positions, generator=generator)[:limit].sort().values for _ in range(sampling.examples)]
     return (torch.stack(chosen) + positions * torch.arange(sampling.examples)[:, None]).flatten()
 
 
-def _patches(given: Tensor, weight: Tensor, call: Call, sampling: Sampling) -> Tensor:
+def _patches(entering: Tensor, weight: Tensor, call: Call, sampling: Sampling) -> Tensor:
     """What a convolution reads at some positions of each example: `[examples · positions, channels · kernel]`."""
     kernel = weight.shape[2:]
     ndim = len(kernel)
@@ -147,26 +160,28 @@ def _patches(given: Tensor, weight: Tensor, call: Call, sampling: Sampling) -> T
         for position, name, default in ((3, "stride", 1), (4, "padding", 0), (5, "dilation", 1))
     )
     if isinstance(padding, str):
-        total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)] if padding == "same" else [0] * ndim
-        before = [t // 2 for t in total]
-        after = [t - b for t, b in zip(total, before, strict=True)]
+        total_padding = (
+            [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)] if padding == "same" else [0] * ndim
+        )
+        padding_before = [t // 2 for t in total_padding]
+        padding_after = [t - b for t, b in zip(total_padding, padding_before, strict=True)]
     else:
-        before = after = list(padding)
-    flat = [side for b, a in reversed(list(zip(before, after, strict=True))) for side in (b, a)]
-    padded = pad(given, flat) if any(flat) else given
+        padding_before = padding_after = list(padding)
+    flat_padding = [side for b, a in reversed(list(zip(padding_before, padding_after, strict=True))) for side in (b, a)]
+    padded = pad(entering, flat_padding) if any(flat_padding) else entering
     sizes = [(padded.shape[2 + i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in range(ndim)]
     positions = int(torch.Size(sizes).numel())
-    chosen = _some(positions * len(given), sampling)
-    example, rest = chosen // positions, chosen % positions
+    chosen = _some(positions * len(entering), sampling)
+    example, remaining = chosen // positions, chosen % positions
     index: list[Tensor] = []
     for i in reversed(range(ndim)):
-        index.insert(0, rest % sizes[i] * stride[i])
-        rest = rest // sizes[i]
+        index.insert(0, remaining % sizes[i] * stride[i])
+        remaining = remaining // sizes[i]
     offsets = torch.cartesian_prod(*(torch.arange(k) * d for k, d in zip(kernel, dilation, strict=True))).view(-1, ndim)
-    places = [index[i][:, None] + offsets[:, i] for i in range(ndim)]
-    where: Any = (example[:, None], slice(None), *places)
-    found = padded[where]  # [rows, kernel, channels]
-    return found.mT.flatten(1)
+    indices = [index[i][:, None] + offsets[:, i] for i in range(ndim)]
+    picked: Any = (example[:, None], slice(None), *indices)
+    patches = padded[picked]  # [rows, kernel, channels]
+    return patches.mT.flatten(1)
 
 
 def _given(call: Call, position: int, name: str, default: Any) -> Any:

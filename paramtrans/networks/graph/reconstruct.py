@@ -7,7 +7,7 @@ in the smaller network, what it gave in the untouched one. The closed form of Op
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.forward.lockstep import Call, Lockstep
 from paramtrans.networks.graph.capture import tensors_of
-from paramtrans.networks.graph.examples import forward_pass, read_values, row_pieces
+from paramtrans.networks.graph.examples import Piece, forward_pass, read_values, row_pieces
 from paramtrans.networks.graph.groups import Analysis, NamedGroup
 from paramtrans.networks.graph.narrow import Kept
 from paramtrans.networks.graph.proof import named_tensors
@@ -57,16 +57,26 @@ def reconstruct(
     seed: int = 0,
     advance: Callable[[str], None] = lambda _: None,
 ) -> Reconstructed:
-    """A smaller network, which has these units alone, with what reads them solved for, in place, where `solve` says so.
+    """Solve for the layers that read units, and measure how far the smaller network is from the untouched one.
 
-    One pass of the untouched and one of the smaller network, which stop together at each layer that reads units.
+    One pass of each network; the passes stop together at each layer that reads units.
+
+    Args:
+        analysis: Of the untouched network.
+        small: The smaller network, which is written to.
+        kept: For each group the numbers of the units that stay, `[count]`.
+        examples: Calibration inputs; nothing is fitted to those kept aside.
+        solve: Whether layers are solved for; else errors alone are measured.
+        ridge: Strength of the ridge; None: chosen by two-fold cross-validation.
+        seed: Draws rows, where there are many.
+        advance: Is called with the weight's name of each layer.
     """
     result = Reconstructed()
-    before, after = named_tensors(analysis.network), named_tensors(small)
-    networks = _Networks(before, after, analysis.removal(kept).kept())
+    original_tensors, small_tensors = named_tensors(analysis.network), named_tensors(small)
+    networks = _Networks(original_tensors, small_tensors, analysis.removal(kept).kept())
     layers = {layer.weight: layer for group in kept for layer in group.readers}
-    forwards = [forward_pass(analysis.network, batch, before, layers) for batch in examples.batches]
-    forwards += [forward_pass(small, batch, after, layers) for batch in examples.batches]
+    forwards = [forward_pass(analysis.network, batch, original_tensors, layers) for batch in examples.batches]
+    forwards += [forward_pass(small, batch, small_tensors, layers) for batch in examples.batches]
     half = len(examples.sizes)
     with Lockstep(forwards) as passes:
         for calls in passes.layers():
@@ -83,8 +93,8 @@ def reconstruct(
 
 def _solve_layer(
     layer: ReaderLayer,
-    before: Sequence[Call],
-    after: Sequence[Call],
+    original_calls: Sequence[Call],
+    small_calls: Sequence[Call],
     examples: Examples,
     networks: _Networks,
     solve: bool,
@@ -95,18 +105,9 @@ def _solve_layer(
     weight = networks.after[layer.weight]
     axes = networks.kept.get(layer.weight)
     outputs = None if axes is None else axes[1 - layer.axis]
-    fit, aside = Halves(), Halves()
-    values = read_values(before[0].args[before[0].position], layer)
-    pairs = zip(row_pieces(before, examples, values, seed), row_pieces(after, examples, values, seed), strict=True)
-    for (_, wanted, number), (read, _, _) in pairs:
-        wanted = wanted if outputs is None else wanted[:, outputs.to(wanted.device)]
-        out = examples.aside(number)
-        for half in range(2):
-            some = ~out & (number % 2 == half)
-            if some.any():
-                fit.add_rows(half, read[some], wanted[some])
-        if out.any():
-            aside.add_rows(0, read[out], wanted[out])
+    values = read_values(original_calls[0].args[original_calls[0].position], layer)
+    original = row_pieces(original_calls, examples, values, seed)
+    fit, aside = _equations(original, row_pieces(small_calls, examples, values, seed), examples, outputs)
     constant = layer.bias is not None or layer.mean is not None
     view: View = GramMatrices.whole if constant else GramMatrices.plain
     start = (weight.flatten(1).mT if layer.axis == 1 else weight)[None].double()
@@ -120,9 +121,29 @@ def _solve_layer(
         _write(layer, weights[0], matrix[0, -1] if constant else None, networks, outputs)
     if not aside.has_rows and fit.two and solve:  # each half under the solution for the other one
         pairs_of_halves = (fit.halves, fit.halves[::-1])
-        errors = (_error(judged, view, view(fitted).ridge(start, strength)) for fitted, judged in pairs_of_halves)
+        errors = (_error(judging, view, view(fitting).ridge(start, strength)) for fitting, judging in pairs_of_halves)
         return sum(errors) / 2
     return _error(aside.total() if aside.has_rows else total, view, matrix)
+
+
+def _equations(
+    original: Iterable[Piece], small: Iterable[Piece], examples: Examples, outputs: Tensor | None
+) -> tuple[Halves, Halves]:
+    """Gram matrices of what a layer reads in the smaller network and should give: to fit to, and of examples aside.
+
+    `outputs` are the numbers of those that the layer still has; None for all.
+    """
+    fit, aside = Halves(), Halves()
+    for (_, expected, number), (read, _, _) in zip(original, small, strict=True):
+        expected = expected if outputs is None else expected[:, outputs.to(expected.device)]
+        is_aside = examples.aside(number)
+        for half in range(2):
+            in_half = ~is_aside & (number % 2 == half)
+            if in_half.any():
+                fit.add_rows(half, read[in_half], expected[in_half])
+        if is_aside.any():
+            aside.add_rows(0, read[is_aside], expected[is_aside])
+    return fit, aside
 
 
 def _write(
@@ -134,37 +155,44 @@ def _write(
     name = layer.bias or layer.mean
     if constant is None or name is None:
         return
-    own, before = networks.after[name], networks.before[name].detach()
-    before = before if outputs is None else before[outputs.to(before.device)]
-    own.data.copy_(before + (constant if layer.bias is not None else -constant).to(before))
+    tensor, original = networks.after[name], networks.before[name].detach()
+    original = original if outputs is None else original[outputs.to(original.device)]
+    tensor.data.copy_(original + (constant if layer.bias is not None else -constant).to(original))
 
 
-def _error(moments: GramMatrices, view: View, matrix: Tensor) -> float:
+def _error(matrices: GramMatrices, view: View, matrix: Tensor) -> float:
     """Squared error of what a layer gives, relative to its variance."""
-    seen = view(moments)
-    squared = ((matrix * (seen.gram @ matrix - 2 * seen.cross)).sum(1) + seen.power).sum()
-    return float(squared / moments.centred().power.sum().clamp_min(1e-30))
+    viewed = view(matrices)
+    squared = ((matrix * (viewed.gram @ matrix - 2 * viewed.cross)).sum(1) + viewed.power).sum()
+    return float(squared / matrices.centred().power.sum().clamp_min(1e-30))
 
 
 def _output_error(before: Sequence[Any], after: Sequence[Any], examples: Examples) -> float | None:
     """Squared error of the first output, relative to its variance over examples kept aside."""
-    pairs = [(tensors_of(one)[:1], tensors_of(other)[:1]) for one, other in zip(before, after, strict=True)]
+    pairs = [
+        (tensors_of(original_output)[:1], tensors_of(small_output)[:1])
+        for original_output, small_output in zip(before, after, strict=True)
+    ]
     if not all(
-        one and one[0].is_floating_point() and len(one[0]) == size
-        for (one, _), size in zip(pairs, examples.sizes, strict=True)
+        original_output and original_output[0].is_floating_point() and len(original_output[0]) == size
+        for (original_output, _), size in zip(pairs, examples.sizes, strict=True)
     ):
         return None
     numbers = torch.arange(examples.total).split(list(examples.sizes))
-    aside = [examples.aside(own) for own in numbers]
-    some = aside if any(bool(own.any()) for own in aside) else [torch.ones_like(own) for own in aside]
+    aside = [examples.aside(numbers_of) for numbers_of in numbers]
+    chosen = (
+        aside
+        if any(bool(numbers_of.any()) for numbers_of in aside)
+        else [torch.ones_like(numbers_of) for numbers_of in aside]
+    )
     count, total, square, error = 0, 0.0, 0.0, 0.0
-    for (one, other), own in zip(pairs, some, strict=True):
-        if own.any():
-            wanted, found = one[0][own].double(), other[0][own].double()
-            error += float((found - wanted).square().sum())
+    for (original_output, small_output), numbers_of in zip(pairs, chosen, strict=True):
+        if numbers_of.any():
+            expected, output = original_output[0][numbers_of].double(), small_output[0][numbers_of].double()
+            error += float((output - expected).square().sum())
             count, total, square = (
-                count + wanted.numel(),
-                total + float(wanted.sum()),
-                square + float(wanted.square().sum()),
+                count + expected.numel(),
+                total + float(expected.sum()),
+                square + float(expected.square().sum()),
             )
     return error / max(square - total * total / max(count, 1), 1e-30)

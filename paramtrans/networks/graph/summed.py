@@ -16,9 +16,16 @@ GROUPS = {"conv1d": 6, "conv2d": 6, "conv3d": 6, "conv_transpose1d": 6, "conv_tr
 """Where the number of groups stands among the arguments."""
 
 
-def summed(node: Node, names: Mapping[str, str]) -> tuple[str, int] | None:
-    """The weight that an operation multiplies something by, and the axis that it sums over; None for others, and for
-    convolutions of several groups. `names` are those of placeholders."""
+def summed_axis(node: Node, names: Mapping[str, str]) -> tuple[str, int] | None:
+    """The weight that an operation multiplies something by, and the axis of it that is summed over.
+
+    Args:
+        node: The operation.
+        names: Of parameters, by their placeholders.
+
+    Returns:
+        None for other operations, and for convolutions of several groups.
+    """
     name = name_of(node)
     if node.op != "call_function" or name not in AXES:
         return None

@@ -14,7 +14,7 @@ from paramtrans.networks.graph.examples import Piece, forward_pass, read_values,
 from paramtrans.networks.graph.groups import Analysis, NamedGroup
 from paramtrans.networks.graph.proof import named_tensors
 from paramtrans.networks.graph.readers import ReaderLayer
-from paramtrans.networks.graph.summed import summed
+from paramtrans.networks.graph.summed import summed_axis
 from paramtrans.ops.agreement import disagreement
 from paramtrans.ops.least_squares import GramMatrices, Halves, View
 
@@ -26,42 +26,52 @@ Choose = Callable[[NamedGroup, UnitCase], Tensor | None]
 def choose_units(
     analysis: Analysis, counts: Mapping[NamedGroup, int], choose: Choose, examples: Examples | None, seed: int = 0
 ) -> dict[NamedGroup, Tensor]:
-    """For each group the units that stay, by what the layers that read it give in the untouched network; groups that
-    stay as they are are left out."""
+    """The units that stay of each group, by what the layers that read it give in the untouched network.
+
+    Args:
+        analysis: Of the untouched network.
+        counts: For each group, how many units stay.
+        choose: The translator.
+        examples: Calibration inputs; None for a translator that looks at parameters alone.
+        seed: Draws rows, where there are many.
+
+    Returns:
+        Numbers of units, `[count]`; groups that stay as they are are left out.
+    """
     tensors = named_tensors(analysis.network)
     kept: dict[NamedGroup, Tensor | None] = {}
     names = analysis.program.names
-    sums = {summed(node, names) for node in analysis.program.nodes}
+    sums = {summed_axis(node, names) for node in analysis.program.nodes}
     waiting = {group: {layer.weight for layer in group.readers} for group in counts}
     readings: dict[NamedGroup, list[Reading]] = {group: [] for group in counts}
 
     def decide(group: NamedGroup) -> None:
         weights = _weights(group, tensors)
-        own = tuple(place in sums for place, _ in weights)
+        sums_over = tuple(axis_of in sums for axis_of, _ in weights)
         width = max(axis.indices.shape[1] for axis in group.units.axes)
         parts, read = tuple(part for _, part in weights), tuple(readings.pop(group))
-        kept[group] = choose(group, UnitCase(parts, counts[group], read, group.units.cells, own, width))
+        kept[group] = choose(group, UnitCase(parts, counts[group], read, group.units.cells, sums_over, width))
 
     if examples is not None:
         layers = {layer.weight: layer for group in counts for layer in group.readers}
         forwards = [forward_pass(analysis.network, batch, tensors, layers) for batch in examples.batches]
-        seen: dict[str, Halves] = {}
-        passed = dict.fromkeys(layers, 0)
+        halves: dict[str, Halves] = {}
+        times_passed = dict.fromkeys(layers, 0)
         with Lockstep(forwards) as passes:
             for calls in passes.layers():
                 name = calls[0].layer
-                passed[name] += 1
+                times_passed[name] += 1
                 pieces = row_pieces(calls, examples, read_values(tensors[name], layers[name]), seed)
-                _add(seen.setdefault(name, Halves()), pieces, examples)
-                if passed[name] < layers[name].times:
+                _add(halves.setdefault(name, Halves()), pieces, examples)
+                if times_passed[name] < layers[name].times:
                     continue
                 for group in counts:
                     if name in waiting[group]:
                         waiting[group].discard(name)
-                        readings[group].append(_reading(group, layers[name], seen[name], tensors, examples.total))
+                        readings[group].append(_reading(group, layers[name], halves[name], tensors, examples.total))
                         if not waiting[group]:
                             decide(group)
-                del seen[name]
+                del halves[name]
     for group in counts:
         if group not in kept:
             decide(group)
@@ -70,32 +80,34 @@ def choose_units(
 
 def _add(halves: Halves, pieces: Iterable[Piece], examples: Examples) -> None:
     """Add all rows but those of examples kept aside, by which units are not chosen either."""
-    for read, given, number in pieces:
+    for read, output, number in pieces:
         for half in range(2):
-            some = ~examples.aside(number) & (number % 2 == half)
-            if some.any():
-                halves.add_rows(half, read[some], given[some])
+            in_half = ~examples.aside(number) & (number % 2 == half)
+            if in_half.any():
+                halves.add_rows(half, read[in_half], output[in_half])
 
 
 def _reading(
     group: NamedGroup, layer: ReaderLayer, halves: Halves, tensors: Mapping[str, Tensor], total: int
 ) -> Reading:
     """A layer's equations, as far as they are about the units of a group; of as many examples in `total`."""
-    weight, moments = tensors[layer.weight], halves.total()
+    weight, matrices = tensors[layer.weight], halves.total()
     matrix = weight.flatten(1).mT if layer.axis == 1 else weight
     values = _values(group, layer, weight)
-    others = torch.ones(len(matrix), dtype=torch.bool)
-    others[values] = False
+    is_other = torch.ones(len(matrix), dtype=torch.bool)
+    is_other[values] = False
     view: View = GramMatrices.centred if layer.bias is not None or layer.mean is not None else GramMatrices.plain
-    seen = view(moments)
+    viewed = view(matrices)
     weights = matrix[values]
     if layer.gain is not None:
         gain = _gain(layer.gain, tensors)
-        seen = GramMatrices(seen.gram, seen.cross * gain, seen.power * gain.square())
+        viewed = GramMatrices(viewed.gram, viewed.cross * gain, viewed.power * gain.square())
         weights = weights * gain.to(weights)
-    part = seen.without(others.nonzero()[:, 0], values)
+    remaining = viewed.without(is_other.nonzero()[:, 0], values)
     doubt = disagreement(lambda half: view(half).values(values), halves, weights[None], total)
-    return Reading(part.gram[0], part.cross[0], part.power[0], weights, None if doubt is None else float(doubt))
+    return Reading(
+        remaining.gram[0], remaining.cross[0], remaining.power[0], weights, None if doubt is None else float(doubt)
+    )
 
 
 def _gain(names: tuple[str | None, str, float], tensors: Mapping[str, Tensor]) -> Tensor:
@@ -107,9 +119,9 @@ def _gain(names: tuple[str | None, str, float], tensors: Mapping[str, Tensor]) -
 
 def _values(group: NamedGroup, layer: ReaderLayer, weight: Tensor) -> Tensor:
     """Numbers of the values that a layer reads of a group, unit by unit."""
-    [own] = [axis for axis in group.units.axes if (axis.tensor, axis.axis) == (layer.weight, layer.axis)]
+    [unit_axis] = [axis for axis in group.units.axes if (axis.tensor, axis.axis) == (layer.weight, layer.axis)]
     kernel = weight[0, 0].numel() if layer.axis == 1 else 1
-    return (own.indices[..., None] * kernel + torch.arange(kernel)).flatten()
+    return (unit_axis.indices[..., None] * kernel + torch.arange(kernel)).flatten()
 
 
 def _weights(group: NamedGroup, tensors: Mapping[str, Tensor]) -> list[tuple[tuple[str, int], Tensor]]:

@@ -46,25 +46,43 @@ class UnitGroup:
         return tuple(dict.fromkeys(axis.tensor for axis in self.axes))
 
     def choose(self, scores: Tensor, count: int) -> Tensor:
-        """The `count` units of highest score, in order; equally many of each cell."""
+        """The units of highest score, equally many of each cell.
+
+        Args:
+            scores: `[units]`.
+            count: How many units stay.
+
+        Returns:
+            Numbers of units, `[count]`, in order.
+        """
         if self.cells is None:
             return scores.argsort(descending=True, stable=True)[:count].sort().values
         cells = int(self.cells.max()) + 1
-        kept = [(self.cells == cell).nonzero()[:, 0] for cell in range(cells)]
+        cell_units = [(self.cells == cell).nonzero()[:, 0] for cell in range(cells)]
         return (
-            torch.cat([own[scores[own].argsort(descending=True, stable=True)[: count // cells]] for own in kept])
+            torch.cat(
+                [
+                    in_cell[scores[in_cell].argsort(descending=True, stable=True)[: count // cells]]
+                    for in_cell in cell_units
+                ]
+            )
             .sort()
             .values
         )
 
     def allowed(self, count: float, multiple_of: int = 1) -> int:
-        """The largest number of units up to `count` that may stay: at least one, or one of each cell."""
+        """The largest number of units up to `count` that may stay: at least one, or one of each cell.
+
+        Args:
+            count: How many units should stay.
+            multiple_of: The number has to be a multiple of this.
+        """
         step = 1 if self.cells is None else int(self.cells.max()) + 1
         step = int(np.lcm(step, multiple_of)) if multiple_of > 1 else step
-        least = 1 if self.cells is None else int(self.cells.max()) + 1
+        fewest = 1 if self.cells is None else int(self.cells.max()) + 1
         if step > len(self):
             return len(self)
-        return min(len(self), max(least, step, int(count + 1e-9) // step * step))
+        return min(len(self), max(fewest, step, int(count + 1e-9) // step * step))
 
 
 class Classes:
@@ -73,11 +91,11 @@ class Classes:
     def __init__(self, labelled: Labelled) -> None:
         facts = labelled.facts
         covers = [(cover.parents.numpy(), cover.children.numpy()) for cover in facts.covers]
-        pairs = [(one.numpy(), other.numpy()) for one, other in facts.equal]
+        pairs = [(atoms.numpy(), equal_atoms.numpy()) for atoms, equal_atoms in facts.equal]
         # A parent of one child is that child.
         pairs += [(parents, children[:, 0]) for parents, children in covers if children.shape[1] == 1]
-        first, second = (np.concatenate([p[i] for p in pairs] or [np.zeros(0, int)]) for i in range(2))
-        graph = coo_matrix((np.ones(len(first), bool), (first, second)), (facts.count, facts.count))
+        left, right = (np.concatenate([p[i] for p in pairs] or [np.zeros(0, int)]) for i in range(2))
+        graph = coo_matrix((np.ones(len(left), bool), (left, right)), (facts.count, facts.count))
         self.of: np.ndarray = connected_components(graph, directed=False)[1]
         self.pinned = int(self.of[PINNED])
         self.cells: dict[int, list[frozenset[int]]] = defaultdict(list)
@@ -88,14 +106,14 @@ class Classes:
         """For each cover its distinct cells: the classes of the children of each, `[cells, children]`."""
         self._crossing: dict[int, frozenset[int] | None] = {}
         """Parents of a child that stands in cells that cross; None for others."""
-        seen: set[tuple[int, frozenset[int]]] = set()
+        known_cells: set[tuple[int, frozenset[int]]] = set()
         for parents, children in covers:
             rows = np.sort(self.of[children], 1)
-            for parent, own in zip(self.of[parents].tolist(), rows.tolist(), strict=True):
-                cell = frozenset(own)
-                if cell == {parent} or (parent, cell) in seen:
+            for parent, row in zip(self.of[parents].tolist(), rows.tolist(), strict=True):
+                cell = frozenset(row)
+                if cell == {parent} or (parent, cell) in known_cells:
                     continue
-                seen.add((parent, cell))
+                known_cells.add((parent, cell))
                 self.cells[parent].append(cell)
                 for child in cell:
                     self.parents[child].append((parent, cell))
@@ -103,19 +121,26 @@ class Classes:
                 self.partitions.append(distinct)
 
     def closure(self, seed: int) -> frozenset[int] | None:
-        """All classes that go with one; None where something of them can never go, or not alone."""
-        going, todo = {seed}, [seed]
-        while todo:
-            current = todo.pop()
+        """All classes that go with one.
+
+        Args:
+            seed: The class.
+
+        Returns:
+            None where some class of them can never go, or not without others.
+        """
+        going, open_classes = {seed}, [seed]
+        while open_classes:
+            current = open_classes.pop()
             if current == self.pinned:
                 return None
-            found = [child for cell in self.cells.get(current, ()) for child in cell]
-            found += [parent for parent, cell in self.parents.get(current, ()) if cell <= going]
-            for one in found:
-                if one not in going:
-                    going.add(one)
-                    todo.append(one)
-        return frozenset(going) if all(self._may_go(one, going) for one in going) else None
+            neighbours = [child for cell in self.cells.get(current, ()) for child in cell]
+            neighbours += [parent for parent, cell in self.parents.get(current, ()) if cell <= going]
+            for neighbour in neighbours:
+                if neighbour not in going:
+                    going.add(neighbour)
+                    open_classes.append(neighbour)
+        return frozenset(going) if all(self._may_go(neighbour, going) for neighbour in going) else None
 
     def _may_go(self, child: int, going: set[int]) -> bool:
         """Whether a child leaves no crossing cells half full: it goes with one of them, or stands in nested ones."""
@@ -131,33 +156,33 @@ def find_units(labelled: Labelled) -> list[UnitGroup]:
     """All groups of two units or more, in the order of the tensors; some share classes (heads and their queries)."""
     classes = Classes(labelled)
     members = _members(labelled, classes)
-    seen: set[frozenset[int]] = set()
-    by_place: dict[tuple[tuple[str, int, int], ...], list[tuple[frozenset[int], dict[tuple[str, int], list[int]]]]]
-    by_place = defaultdict(list)
+    known_units: set[frozenset[int]] = set()
+    by_axes: dict[tuple[tuple[str, int, int], ...], list[tuple[frozenset[int], dict[tuple[str, int], list[int]]]]]
+    by_axes = defaultdict(list)
     for seed in [*classes.cells, *members]:
         unit = classes.closure(seed)
-        if unit is None or unit in seen:
+        if unit is None or unit in known_units:
             continue
-        seen.add(unit)
+        known_units.add(unit)
         indices: dict[tuple[str, int], list[int]] = defaultdict(list)
-        for one in unit:
-            for tensor, axis, index in members.get(one, ()):
+        for member in unit:
+            for tensor, axis, index in members.get(member, ()):
                 indices[tensor, axis].append(index)
-        place = tuple(sorted((tensor, axis, len(own)) for (tensor, axis), own in indices.items()))
-        if place:
-            by_place[place].append((unit, indices))
+        unit_axes = tuple(sorted((tensor, axis, len(own_indices)) for (tensor, axis), own_indices in indices.items()))
+        if unit_axes:
+            by_axes[unit_axes].append((unit, indices))
     order = {name: number for number, name in enumerate(labelled.axes)}
     groups = [
         group
-        for place, units in by_place.items()
-        if len(units) > 1 and _partial(labelled, place, len(units))
-        for group in _groups(classes, place, units)
+        for unit_axes, units in by_axes.items()
+        if len(units) > 1 and _partial(labelled, unit_axes, len(units))
+        for group in _groups(classes, unit_axes, units)
     ]
     return sorted(groups, key=lambda group: min(order[name] for name in group.tensors))
 
 
-def _partial(labelled: Labelled, place: Sequence[tuple[str, int, int]], count: int) -> bool:
-    return all(len(labelled.axes[tensor][axis]) >= count * width for tensor, axis, width in place)
+def _partial(labelled: Labelled, unit_axes: Sequence[tuple[str, int, int]], count: int) -> bool:
+    return all(len(labelled.axes[tensor][axis]) >= count * width for tensor, axis, width in unit_axes)
 
 
 def _members(labelled: Labelled, classes: Classes) -> dict[int, list[tuple[str, int, int]]]:
@@ -165,42 +190,42 @@ def _members(labelled: Labelled, classes: Classes) -> dict[int, list[tuple[str, 
     members: dict[int, list[tuple[str, int, int]]] = defaultdict(list)
     for tensor, axes in labelled.axes.items():
         for axis, atoms in enumerate(axes):
-            for index, own in enumerate(classes.of[atoms.numpy()].tolist()):
-                if own != classes.pinned:
-                    members[own].append((tensor, axis, index))
+            for index, class_of in enumerate(classes.of[atoms.numpy()].tolist()):
+                if class_of != classes.pinned:
+                    members[class_of].append((tensor, axis, index))
     return members
 
 
 def _groups(
     classes: Classes,
-    place: Sequence[tuple[str, int, int]],
+    unit_axes: Sequence[tuple[str, int, int]],
     units: list[tuple[frozenset[int], dict[tuple[str, int], list[int]]]],
 ) -> Iterator[UnitGroup]:
     """One group of these units, or none where their number is tied to what is no unit of them."""
-    units = sorted(units, key=lambda unit: min(min(own) for own in unit[1].values()))
+    units = sorted(units, key=lambda unit: min(min(indices_of) for indices_of in unit[1].values()))
     cells = _cells(classes, [unit for unit, _ in units])
     if cells is False:
         return
     axes = tuple(
         Axis(tensor, axis, torch.tensor([sorted(indices[tensor, axis]) for _, indices in units]))
-        for tensor, axis, _ in place
+        for tensor, axis, _ in unit_axes
     )
     yield UnitGroup(axes, tuple(unit for unit, _ in units), cells if isinstance(cells, Tensor) else None)
 
 
 def _cells(classes: Classes, units: list[frozenset[int]]) -> Tensor | bool | None:
     """The cell of each unit where cells must stay equally full; None without such cells; False where they cannot."""
-    found: Tensor | None = None
+    cells: Tensor | None = None
     of_class: dict[int, list[int]] = defaultdict(list)
     for number, unit in enumerate(units):
-        for one in unit:
-            of_class[one].append(number)
+        for class_of in unit:
+            of_class[class_of].append(number)
     for partition in classes.partitions:
-        inside = np.isin(partition, list(of_class))
-        if not inside.any():
+        has_units = np.isin(partition, list(of_class))
+        if not has_units.any():
             continue
         counts = torch.zeros(len(units), len(partition), dtype=torch.long)
-        for cell, child in zip(*inside.nonzero(), strict=True):
+        for cell, child in zip(*has_units.nonzero(), strict=True):
             counts[of_class[int(partition[cell, child])], int(cell)] += 1
         partly = (counts > 0) & (counts < partition.shape[1])
         if not partly.any() or bool((counts == counts[:, :1]).all()):
@@ -208,8 +233,8 @@ def _cells(classes: Classes, units: list[frozenset[int]]) -> Tensor | bool | Non
         once = bool(((counts > 0).sum(1) == 1).all()) and len({*counts.sum(1).tolist()}) == 1
         if not once or bool((counts.sum(0) != counts.sum(0)[0]).any()):
             return False
-        own = counts.argmax(1)
-        if found is not None and not torch.equal(found, own):
+        cell_of = counts.argmax(1)
+        if cells is not None and not torch.equal(cells, cell_of):
             return False
-        found = own
-    return found
+        cells = cell_of
+    return cells

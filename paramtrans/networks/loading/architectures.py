@@ -24,13 +24,22 @@ KIND, FIRST = "architecture", "torchvision"
 
 
 LARGEST, FURTHER = 64, 2**28
-"""A network named in a file may have this many times the bytes of the file, and so many beside them."""
+"""A network named in a file may have `LARGEST` times the bytes of the file, and `FURTHER` bytes more."""
 
 
 def build_from_file(architecture: str, size: int, where: str, registry: Registry | None = None) -> nn.Module:
-    """The fresh network that a file of `size` bytes names: of what is installed, with options of known, bounded kinds.
+    """The fresh network that a file names: of an installed source, with options of known, bounded kinds.
 
-    Nothing is fetched from a network. Raises `StoreError`, before any memory is taken, where it is far larger.
+    Nothing is fetched from the internet.
+
+    Args:
+        architecture: What the file says, as `--arch` takes it.
+        size: Bytes of the file.
+        where: Names the file in messages.
+        registry: The plugins that architectures come from.
+
+    Raises:
+        StoreError: there is no such network, or it is far larger than the file. No memory is taken for it.
     """
     registry = registry or components()
     try:
@@ -42,48 +51,64 @@ def build_from_file(architecture: str, size: int, where: str, registry: Registry
         ) from error
     try:
         with torch.device("meta"), torch.no_grad():
-            asked = sum(tensor.nbytes for tensor in build(architecture, False, registry).state_dict().values())
+            size_in_memory = sum(tensor.nbytes for tensor in build(architecture, False, registry).state_dict().values())
     except ConfigError as error:
         raise StoreError(f"{where}: {error}") from error
-    if asked > LARGEST * size + FURTHER:
-        raise StoreError(f"{where}: {architecture[:100]!r} is a network of {asked:,} bytes, far more than is here")
+    if size_in_memory > LARGEST * size + FURTHER:
+        raise StoreError(
+            f"{where}: {architecture[:100]!r} is a network of {size_in_memory:,} bytes, far more than is here"
+        )
     return build(architecture, False, registry)
 
 
 def build(architecture: str, files: bool = True, registry: Registry | None = None) -> nn.Module:
-    """A fresh network: `torchvision:resnet18`, `torchvision:resnet18?num_classes=10`, `nets.py:factory`, or the host of
-    a task with a block in its slot: `task:mnist:basic_block`, `task:mnist:conv?channels=8&block.hidden=3`.
+    """A fresh network.
 
-    A file is run as Python, so only a person may name one; `files` says whether one does. Raises `ConfigError`, and
-    `UnknownName` for a task or a block that there is not.
+    Args:
+        architecture: `torchvision:resnet18`, `torchvision:resnet18?num_classes=10`, `nets.py:factory`, or the host of a
+            task with a block in its slot: `task:mnist:basic_block`, `task:mnist:conv?channels=8&block.hidden=3`.
+        files: Whether a Python file may be named. It is run, so only a person may name one.
+        registry: The plugins that architectures come from.
+
+    Raises:
+        ConfigError: no network is made by this name.
+        UnknownName: there is no such task or block.
     """
     registry = registry or components()
     if is_installed(architecture, registry):
         source, name, arguments = installed(architecture, registry)
         return _called(partial(source.build, name, arguments), architecture)
-    place, arguments = named_options(architecture)
-    file, _, function = place.rpartition(":")
+    source_and_name, arguments = named_options(architecture)
+    file, _, function = source_and_name.rpartition(":")
     if not file or not files:
         raise ConfigError([f"architecture {architecture!r}: expected {_expected(files, registry)}"])
     return _called(partial(_factory(architecture, Path(file), function), **arguments), architecture)
 
 
 def installed(architecture: str, registry: Registry) -> tuple[ArchitectureSource, str, dict[str, Any]]:
-    """The source that an architecture names, what stands behind its colon, and behind its question mark."""
-    place, arguments = named_options(architecture)
-    kind, _, name = place.partition(":")
+    """What an architecture names: its source, the name behind the colon, and the options behind the question mark.
+
+    Args:
+        architecture: As `--arch` takes it.
+        registry: The plugins that architectures come from.
+
+    Raises:
+        UnknownName: there is no such source.
+    """
+    source_and_name, arguments = named_options(architecture)
+    kind, _, name = source_and_name.partition(":")
     source: ArchitectureSource = registry.create(KIND, kind)
     return source, name, arguments
 
 
 def named_options(text: str) -> tuple[str, dict[str, Any]]:
-    """What stands before a question mark, and the options behind it: `NAME?hidden=8&kernel=5`."""
+    """A name and the options behind its question mark: `NAME?hidden=8&kernel=5`."""
     name, _, query = text.partition("?")
     return name, {key: _value(value) for key, value in parse_qsl(query)}
 
 
 def is_installed(architecture: str, registry: Registry) -> bool:
-    """Whether it comes from what is installed, so that no file is run to build it."""
+    """Whether an architecture comes from an installed source, so that no file is run to build it."""
     source, colon, _ = architecture.partition(":")
     return bool(colon) and any(entry.name == source for entry in registry.of_kind(KIND))
 
@@ -96,9 +121,9 @@ def _expected(files: bool, registry: Registry) -> str:
 
 
 def factory_file(architecture: str, registry: Registry | None = None) -> list[Path]:
-    """The Python file that an architecture is made by, if it is."""
-    place = architecture.partition("?")[0].rpartition(":")[0]
-    return [] if is_installed(architecture, registry or components()) or not place else [Path(place)]
+    """The Python file that makes an architecture; none where an installed source does."""
+    path = architecture.partition("?")[0].rpartition(":")[0]
+    return [] if is_installed(architecture, registry or components()) or not path else [Path(path)]
 
 
 def _factory(architecture: str, path: Path, name: str) -> Callable[..., Any]:
@@ -112,14 +137,14 @@ def _factory(architecture: str, path: Path, name: str) -> Callable[..., Any]:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[spec.name]
-        found = f"architecture {architecture!r}: {path}: {type(error).__name__}: {error}"
+        problem = f"architecture {architecture!r}: {path}: {type(error).__name__}: {error}"
         hint = "; put the folder that it is in on PYTHONPATH" if isinstance(error, ModuleNotFoundError) else ""
-        raise ConfigError([found + hint]) from error
+        raise ConfigError([problem + hint]) from error
     factory = getattr(module, name, None)
     if not callable(factory):
         raise ConfigError([f"architecture {architecture!r}: {path} has no function {name!r} that makes a network"])
-    made: Callable[..., Any] = factory
-    return made
+    make_network: Callable[..., Any] = factory
+    return make_network
 
 
 def _called(make: Callable[[], Any], architecture: str) -> nn.Module:

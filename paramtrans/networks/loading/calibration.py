@@ -24,10 +24,10 @@ from paramtrans.utils.boundary import reason
 BATCH = 32
 """Examples that go through the network at once."""
 MOST = 512
-"""Texts and images that are taken where nobody says how many; of arrays, all are."""
+"""Texts and images that are taken by default; of arrays, all are."""
 TEXTS = (".txt", ".jsonl")
 TEXT_KEYS = ("text", "content")
-"""Where a line of `.jsonl` keeps its text, the first that is there."""
+"""Keys under which a line of `.jsonl` keeps its text; the first that it has counts."""
 IMAGES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP"}
 """Endings of image files, each with the one format that such a file is read as."""
 MAX_TEXTS, MAX_IMAGE, MAX_PIXELS = 2**31, 2**28, 2**26
@@ -75,16 +75,16 @@ def read_inputs(
         if drawing.length is not None:
             raise ConfigError([f"--length: is for texts; what is in {path} has a length of its own"])
         return _batches(path, _array(path) if path.suffix == ".npy" else read_parameters(path), drawing)
-    shuffled = random.Random(drawing.seed)
+    generator = random.Random(drawing.seed)
     kind: Kind
     examples: Iterable[Any]
     if path.is_dir():
         files = image_files(path)
-        shuffled.shuffle(files)
+        generator.shuffle(files)
         kind, examples = "images", map(read_image, files[: drawing.examples or MOST])
     elif path.suffix in TEXTS:
         texts = read_texts(path)
-        shuffled.shuffle(texts)
+        generator.shuffle(texts)
         kind, examples = "texts", iter(texts)
     else:
         raise DataError(
@@ -134,9 +134,9 @@ def _array(path: Path) -> Tensor:
         raise DataError(f"{path}: cannot be read as an array of numbers: {reason(error)}") from error
 
 
-def _batches(path: Path, whole: Tensor | dict[str, Tensor], drawing: Drawing) -> list[Inputs]:
+def _batches(path: Path, content: Tensor | dict[str, Tensor], drawing: Drawing) -> list[Inputs]:
     """Examples of one tensor, or of several with a first axis of the same length, in batches."""
-    tensors = whole if isinstance(whole, dict) else {"": whole}
+    tensors = content if isinstance(content, dict) else {"": content}
     # Doubles are numpy's default, and no network's.
     tensors = {name: t.float() if t.dtype == torch.float64 else t for name, t in tensors.items()}
     sizes = {len(tensor) if tensor.ndim else 0 for tensor in tensors.values()}
@@ -153,8 +153,12 @@ def _batches(path: Path, whole: Tensor | dict[str, Tensor], drawing: Drawing) ->
 def read_texts(path: Path) -> list[str]:
     """The texts of a file, none of them empty.
 
-    In `.jsonl`, each line is a text, or a record with one as `text` or `content`. In `.txt`, blank lines part them;
-    where there are none, each line is one. Raises `DataError` for what is no such file.
+    Args:
+        path: In `.jsonl`, each line is a text, or a record with one as `text` or `content`. In `.txt`, blank lines part
+            texts; where there are none, each line is one.
+
+    Raises:
+        DataError: this is no such file, or holds no texts.
     """
     try:
         content = outside.content(path, MAX_TEXTS).decode("utf-8-sig")
@@ -166,8 +170,8 @@ def read_texts(path: Path) -> list[str]:
     if path.suffix == ".jsonl":
         texts = [_text(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
     else:
-        parts = "\n".join(line.rstrip() for line in lines).strip().split("\n\n")
-        texts = parts if len(parts) > 1 else lines
+        paragraphs = "\n".join(line.rstrip() for line in lines).strip().split("\n\n")
+        texts = paragraphs if len(paragraphs) > 1 else lines
     texts = [text.strip() for text in texts if text.strip()]
     if not texts:
         raise DataError(f"{path}: holds no texts")
@@ -177,10 +181,10 @@ def read_texts(path: Path) -> list[str]:
 def _text(path: Path, number: int, line: str) -> str:
     """The text of one line of `.jsonl`."""
     try:
-        found = json.loads(line)
+        entry = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: line {number} is no JSON ({reason(error)})") from error
-    text = next((found[key] for key in TEXT_KEYS if key in found), None) if isinstance(found, dict) else found
+    text = next((entry[key] for key in TEXT_KEYS if key in entry), None) if isinstance(entry, dict) else entry
     if not isinstance(text, str):
         raise DataError(
             f"{path}: line {number} holds no text; give a string, or a record with {' or '.join(TEXT_KEYS)}"
@@ -189,18 +193,26 @@ def _text(path: Path, number: int, line: str) -> str:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The images of a folder and of the folders in it, in the order of their names; raises `DataError` without any."""
+    """The images of a folder and of the folders in it, in the order of their names.
+
+    Raises:
+        DataError: there are none, or the folder cannot be read.
+    """
     try:
-        found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES and path.is_file())
+        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES and path.is_file())
     except OSError as error:
         raise DataError(f"{folder}: cannot be read: {reason(error)}") from error
-    if not found:
+    if not files:
         raise DataError(f"{folder}: holds no images ({', '.join(IMAGES)})")
-    return found
+    return files
 
 
 def read_image(path: Path) -> Any:
-    """An image of Pillow's in RGB; raises `DataError` for what is none, or is larger than any should be."""
+    """An image in RGB, as Pillow holds it.
+
+    Raises:
+        DataError: the file is no image, or has more than `MAX_IMAGE` bytes or `MAX_PIXELS` pixels.
+    """
     from io import BytesIO
 
     from PIL import Image
@@ -217,7 +229,7 @@ def read_image(path: Path) -> Any:
 
 
 def in_groups(examples: Iterable[Any], size: int = BATCH) -> Iterator[Sequence[Any]]:
-    """Examples in groups of some size, the last of what is left."""
+    """Examples in groups of `size`; the last group has those that are left."""
     group: list[Any] = []
     for example in examples:
         group.append(example)

@@ -19,7 +19,7 @@ from paramtrans.errors import ConfigError
 from paramtrans.plugins.registry import Registry
 
 BLOCK_OPTION = "block."
-"""What options of the block begin with, beside those of the task."""
+"""The prefix of options of the block; options without it are those of the task."""
 
 
 class HostNetwork(nn.Module):
@@ -43,38 +43,63 @@ class HostNetwork(nn.Module):
         self.former, self.block, self.latter = task.former(), block.module(), task.latter()
 
     def forward(self, x: Tensor) -> Tensor:
+        """`[batch, *input]` → `[batch, outputs]`."""
         outputs: Tensor = self.latter(self.block(self.former(x)))
         return outputs
 
     def hosts(self, source: Params) -> Hosts:
-        """This network as a stack of one host whose source block is `source`, in float32."""
+        """This network as a stack of one host, in float32.
+
+        Args:
+            source: Tensors of its source block, `[1, ...]` each.
+        """
         former, latter = (_float(_stacked(part)) for part in (self.former, self.latter))
         return Hosts(former, _float(source), latter, stream=self.task.stream())
 
     def runner(self, source: BlockAdapter, target: BlockAdapter) -> HostRunner:
-        """What runs its parts, stacked, with these blocks in its slot."""
+        """Runs former, block and latter as stacks, with these blocks in the slot."""
         return HostRunner(self.task, source, target)
 
 
 def host_network(task: str, block: str, options: Mapping[str, Any], registry: Registry) -> HostNetwork:
-    """A fresh host by the names of its task and of its block's adapter; options are those of the task, and behind
-    `block.` those of the block, whose channels are the slot's. Raises `ConfigError` or `UnknownName`."""
-    own = {name: value for name, value in options.items() if not name.startswith(BLOCK_OPTION)}
-    given = {name.removeprefix(BLOCK_OPTION): value for name, value in options.items() if name not in own}
-    if "channels" in given:
+    """A fresh host by the names of its task and of its block's adapter.
+
+    Args:
+        task: Name of the task.
+        block: Name of the adapter; the block has the channels of the task's slot.
+        options: Of the task; behind `block.`, of the block.
+        registry: The plugins that both come from.
+
+    Raises:
+        ConfigError: an option is wrong.
+        UnknownName: there is no such task or block.
+    """
+    task_options = {name: value for name, value in options.items() if not name.startswith(BLOCK_OPTION)}
+    block_options = {
+        name.removeprefix(BLOCK_OPTION): value for name, value in options.items() if name not in task_options
+    }
+    if "channels" in block_options:
         raise ConfigError([f"{BLOCK_OPTION}channels: a block has the channels of its task's slot; leave it out"])
-    made = registry.create("task", task, **own)
-    adapter = registry.create("block_adapter", block, channels=made.slot.channels, **given)
-    return HostNetwork(made, adapter)
+    created_task = registry.create("task", task, **task_options)
+    adapter = registry.create("block_adapter", block, channels=created_task.slot.channels, **block_options)
+    return HostNetwork(created_task, adapter)
 
 
 def architecture(task: Mapping[str, Any], block: Mapping[str, Any], registry: Registry) -> str:
-    """What `--arch` says for such hosts; `task` and `block` are records with a name and options, as zoos keep them."""
+    """What `--arch` says for the hosts of a zoo.
+
+    Args:
+        task: Record of the task: its name and options, as zoos keep them.
+        block: Record of the block.
+        registry: The plugins that both come from.
+    """
     options: dict[str, Any] = {}
-    for kind, part, begin in (("task", task, ""), ("block_adapter", block, BLOCK_OPTION)):
-        given = {name: value for name, value in part.items() if name != "name"}
-        made = registry.create(kind, part["name"], **given).options.model_dump(mode="json", exclude_defaults=True)
-        options |= {f"{begin}{name}": json.dumps(value) for name, value in made.items()}
+    for kind, component, prefix in (("task", task, ""), ("block_adapter", block, BLOCK_OPTION)):
+        given_options = {name: value for name, value in component.items() if name != "name"}
+        set_options = registry.create(kind, component["name"], **given_options).options.model_dump(
+            mode="json", exclude_defaults=True
+        )
+        options |= {f"{prefix}{name}": json.dumps(value) for name, value in set_options.items()}
     options.pop(f"{BLOCK_OPTION}channels", None)
     return f"task:{task['name']}:{block['name']}" + (f"?{urlencode(options)}" if options else "")
 

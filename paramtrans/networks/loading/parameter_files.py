@@ -25,12 +25,20 @@ WRAPPERS = (
 
 
 def with_parameters(network: nn.Module, path: Path) -> nn.Module:
-    """The network with the parameters of a file; raises `StoreError` where they are not all of its own."""
-    own = network.state_dict()
-    state = _named_as(own, read_parameters(path), path)
+    """The network with the parameters of a file.
+
+    Args:
+        network: Is changed.
+        path: As `read_parameters` takes it.
+
+    Raises:
+        StoreError: the file does not hold all parameters of the network, or others.
+    """
+    expected = network.state_dict()
+    state = _named_as(expected, read_parameters(path), path)
     state |= _tied(network, state)
     for name, tensor in state.items():
-        if tensor.is_complex() and name in own and not own[name].is_complex():
+        if tensor.is_complex() and name in expected and not expected[name].is_complex():
             raise StoreError(f"{path}: {name} is complex, and the network's is real; its imaginary part would be lost")
     try:
         network.load_state_dict(state)
@@ -50,25 +58,28 @@ def with_parameters(network: nn.Module, path: Path) -> nn.Module:
 
 
 def read_parameters(path: Path) -> dict[str, Tensor]:
-    """Parameters by name, from safetensors or a torch checkpoint; nothing in the file is ever run.
+    """Parameters by name; nothing in the file is ever run.
 
-    A folder holds safetensors, in one file or in several. Raises `StoreError` where the file is missing, damaged, or
-    holds anything but tensors.
+    Args:
+        path: A safetensors file, a torch checkpoint, or a folder with safetensors in one file or in several.
+
+    Raises:
+        StoreError: the file is missing, damaged, or holds anything but tensors.
     """
     if path.is_dir():
         return _shards(path)
     if path.suffix == ".safetensors":
         return outside.tensors(path)
-    found = torch_checkpoint.read(path)
+    content = torch_checkpoint.read(path)
     for key in WRAPPERS:
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             log.info("%s: the parameters under %r are taken", path, key)
-            found = found[key]
-    if not isinstance(found, Mapping) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
-        raise StoreError(f"{path}: holds no dictionary of tensors{_kept(found)}; save `model.state_dict()`")
-    if other := [name for name in found if not isinstance(name, str)]:
-        raise StoreError(f"{path}: {str(other[0])[:40]!r} is no name of a tensor; save `model.state_dict()`")
-    return dict(found)
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
+        raise StoreError(f"{path}: holds no dictionary of tensors{_kept(content)}; save `model.state_dict()`")
+    if no_names := [name for name in content if not isinstance(name, str)]:
+        raise StoreError(f"{path}: {str(no_names[0])[:40]!r} is no name of a tensor; save `model.state_dict()`")
+    return dict(content)
 
 
 def _kept(found: object) -> str:
@@ -93,28 +104,28 @@ def _shards(folder: Path) -> dict[str, Tensor]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise StoreError(f"{folder}: holds no .safetensors; name the file with the parameters")
-    found: dict[str, Tensor] = {}
+    params: dict[str, Tensor] = {}
     for file in files:
-        if again := found.keys() & (read := outside.tensors(file)).keys():
-            raise StoreError(f"{file}: holds {min(again)[:80]!r}, as another file of {folder} does; name one file")
-        found |= read
-    return found
+        if repeated := params.keys() & (tensors := outside.tensors(file)).keys():
+            raise StoreError(f"{file}: holds {min(repeated)[:80]!r}, as another file of {folder} does; name one file")
+        params |= tensors
+    return params
 
 
-def _named_as(own: Mapping[str, Tensor], state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+def _named_as(expected: Mapping[str, Tensor], state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """The parameters by the network's own names; what stands before all names of one side alone is a wrapper's."""
-    if state.keys() <= own.keys() or not state:
+    if state.keys() <= expected.keys() or not state:
         return state
     for name in [name for name in state if "." in name][:1]:
         for end in [at for at, letter in enumerate(name) if letter == "."]:
             prefix = name[: end + 1]
-            cut = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
-            if all(key.startswith(prefix) for key in state) and cut.keys() <= own.keys():
+            shortened = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
+            if all(key.startswith(prefix) for key in state) and shortened.keys() <= expected.keys():
                 log.warning("%s: %r before all names is left out", path, prefix)
-                return cut
-    for prefix in dict.fromkeys(key.partition(".")[0] + "." for key in own):
+                return shortened
+    for prefix in dict.fromkeys(key.partition(".")[0] + "." for key in expected):
         longer = {f"{prefix}{key}": tensor for key, tensor in state.items()}
-        if longer.keys() <= own.keys():
+        if longer.keys() <= expected.keys():
             log.warning("%s: %r is put before all names", path, prefix)
             return longer
     return state
@@ -123,12 +134,12 @@ def _named_as(own: Mapping[str, Tensor], state: dict[str, Tensor], path: Path) -
 def _tied(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors that a file leaves out, because they are one with a tensor that it holds."""
     named = [*network.named_parameters(remove_duplicate=False), *network.named_buffers(remove_duplicate=False)]
-    held = {id(tensor): state[name] for name, tensor in named if name in state}
-    return {name: held[id(tensor)] for name, tensor in named if name not in state and id(tensor) in held}
+    by_identity = {id(tensor): state[name] for name, tensor in named if name in state}
+    return {name: by_identity[id(tensor)] for name, tensor in named if name not in state and id(tensor) in by_identity}
 
 
 def reason(error: Exception) -> str:
-    """Why parameters do not fit, without the heading that torch gives and all but the first of many mistakes."""
+    """Why parameters do not fit: torch's message without its heading, and the first few mistakes alone."""
     lines = [line.strip() for line in str(error).splitlines()]
     more = f" (and {len(lines) - 4} more)" if len(lines) > 4 else ""
     return " ".join(lines[1:4]) + more if len(lines) > 1 else str(error)

@@ -27,11 +27,23 @@ def draw_probes(
     registry: Registry | None = None,
     **options: Any,
 ) -> Tensor:
-    """Made-up inputs `[count, *shape]`, to calibrate a translation on where there is no real one.
+    """Made-up inputs, to calibrate a translation on where there are no real ones.
 
-    `shape` is that of one input, `name` one of the probes, with its `options`. `bn_statistics` finds inputs that suit
-    the network's own BatchNorms, in whatever units it takes them; the others are values in [0, 1].
-    Raises `SpecMismatch` where network or shape do not suit these probes, `DataError` where not each other.
+    Args:
+        network: What they are drawn for.
+        shape: Of one input.
+        name: Of the probes. `bn_statistics` finds inputs that suit the network's own BatchNorms, in the units
+            that it takes (Yin et al. 2020, DeepInversion, arXiv 1912.08795); the others are values in [0, 1].
+        seed: For whatever is drawn.
+        registry: The plugins that probes come from.
+        **options: Of the probes.
+
+    Returns:
+        `[count, *shape]`.
+
+    Raises:
+        SpecMismatch: the network or the shape does not suit these probes.
+        DataError: the network does not take inputs of this shape.
 
     >>> inputs = draw_probes(network, (3, 224, 224), count=32)  # doctest: +SKIP
     >>> smaller = translate(network, calibrate=inputs.split(16))  # doctest: +SKIP

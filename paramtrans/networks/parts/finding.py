@@ -1,4 +1,4 @@
-"""Parts of a network that can be given to another architecture: modules with one tensor in and one out."""
+"""Parts of a network that a block of another architecture can replace: modules with one tensor in and one out."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from paramtrans.api.adapter import Part
 from paramtrans.errors import SpecMismatch
 from paramtrans.networks.blocks.finding import NetworkBlock, alike, find_blocks, matches
 from paramtrans.networks.blocks.in_place import take_place
-from paramtrans.networks.forward.activations import Inputs, Reached, Spool, call, every_layer, first_examples
+from paramtrans.networks.forward.activations import Inputs, Reached, call, every_layer, first_examples
+from paramtrans.networks.forward.spool import Spool
 from paramtrans.plugins.registry import Registry
 
 EXAMPLES = 2
+"""Examples that parts are looked for with."""
 
 
 def feature_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
@@ -25,8 +27,8 @@ def feature_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | Non
     return next((value for value in values if isinstance(value, Tensor) and value.is_floating_point()), None)
 
 
-def first_of(output: Any) -> tuple[Tensor | None, int | None]:
-    """What a module gives, and how many `None` it gives beside that; None for a tensor alone."""
+def split_output(output: Any) -> tuple[Tensor | None, int | None]:
+    """The features that a module gives, and how many `None` it gives beside them in a tuple (None: no tuple)."""
     if isinstance(output, Tensor):
         return output, None
     if isinstance(output, tuple) and output and all(value is None for value in output[1:]):
@@ -35,7 +37,7 @@ def first_of(output: Any) -> tuple[Tensor | None, int | None]:
 
 
 class Placed(nn.Module):
-    """A block where a module stood that is called with more than features, or gives more than one tensor."""
+    """A block in place of a module that is called with more than features, or gives more than one tensor."""
 
     def __init__(self, block: nn.Module, beside: int | None) -> None:
         """`beside`: how many `None` are given beside the features, in a tuple; None: the features alone."""
@@ -50,14 +52,14 @@ class Placed(nn.Module):
 
 @dataclass(frozen=True)
 class Call:
-    """How a module was called in a pass of its network."""
+    """One call of a module in a pass of its network."""
 
-    entered: Tensor | None
-    left: Tensor | None
+    entering: Tensor | None
+    leaving: Tensor | None
     alone: bool
     """Whether features were all that it was called with, by position."""
     beside: int | None
-    """See `first_of`."""
+    """How many `None` it gave beside its features, in a tuple; None: the features alone."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,15 @@ class NetworkPart:
 
 
 def put_part(network: nn.Module, path: str, block: nn.Module, alone: bool, beside: int | None) -> None:
-    """Put a block where a module stood that was called with its features `alone`, and gave so many None `beside`."""
+    """Put a block in the place of a module.
+
+    Args:
+        network: Is changed.
+        path: Of the module.
+        block: Features → features.
+        alone: Whether the network calls the module with features alone, by position.
+        beside: How many `None` the module gives beside its features, in a tuple; None: the features alone.
+    """
     take_place(network, path, block if alone and beside is None else Placed(block, beside))
 
 
@@ -84,12 +94,12 @@ def put_part(network: nn.Module, path: str, block: nn.Module, alone: bool, besid
 def find_parts(
     network: nn.Module, patterns: Iterable[str], batch: Inputs, registry: Registry, nested: bool = False
 ) -> tuple[list[NetworkPart], dict[str, str]]:
-    """The outermost modules whose path matches a pattern, in the order in which they run, and why others do not do.
+    """The outermost modules whose path matches a pattern, in the order in which they run.
 
     Args:
         network: A network in eval mode.
         patterns: Of paths; the first that matches a path counts.
-        batch: Inputs, of which two are enough.
+        batch: Inputs, of which `EXAMPLES` are used.
         registry: Adapters that may know the parts.
         nested: Whether modules inside others are parts too.
 
@@ -108,12 +118,12 @@ def find_parts(
         if (reason := _no_part(calls.get(path, []))) is not None:
             refused[path] = reason
             continue
-        [seen] = calls[path]
-        assert seen.entered is not None and seen.left is not None
-        part = Part(path, network.get_submodule(path), seen.entered, seen.left)
+        [module_call] = calls[path]
+        assert module_call.entering is not None and module_call.leaving is not None
+        part = Part(path, network.get_submodule(path), module_call.entering, module_call.leaving)
         if path in blocks:
             part = _known_as(blocks[path], part, network)
-        parts.append(NetworkPart(part, chosen[path], seen.alone, seen.beside))
+        parts.append(NetworkPart(part, chosen[path], module_call.alone, module_call.beside))
     return parts, refused
 
 
@@ -122,8 +132,8 @@ def _known_as(block: NetworkBlock, part: Part, network: nn.Module) -> Part:
     params = block.params(network)
     module = block.adapter.module().eval().to(part.entering)
     module.load_state_dict({name: tensor[0] for name, tensor in params.items()}, strict=False)
-    same = alike(module(part.entering), part.leaving)
-    return replace(part, block=block.adapter, params=params) if same else part
+    computes_same = alike(module(part.entering), part.leaving)
+    return replace(part, block=block.adapter, params=params) if computes_same else part
 
 
 def _chosen(network: nn.Module, patterns: list[str], nested: bool) -> dict[str, str]:
@@ -156,9 +166,11 @@ def _calls(network: nn.Module, paths: Iterable[str], batch: Inputs) -> tuple[dic
 
     def end(path: str) -> Any:
         def look(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            left, beside = first_of(output)
-            begun = calls[path][-1]
-            calls[path][-1] = Call(begun.entered, None if left is None else left.clone(), begun.alone, beside)
+            leaving, beside = split_output(output)
+            earlier_call = calls[path][-1]
+            calls[path][-1] = Call(
+                earlier_call.entering, None if leaving is None else leaving.clone(), earlier_call.alone, beside
+            )
 
         return look
 
@@ -176,23 +188,40 @@ def _no_part(calls: list[Call]) -> str | None:
     """Why a module that was called like this is no part, or None."""
     if len(calls) != 1:
         return f"it is passed {len(calls)} times in a run of the network, not once"
-    [seen] = calls
-    if seen.entered is None:
+    [module_call] = calls
+    if module_call.entering is None:
         return "no features enter it"
-    if seen.left is None:
+    if module_call.leaving is None:
         return "it gives more than one tensor"
-    if seen.entered.ndim < 2 or seen.left.ndim < 2 or len(seen.entered) != len(seen.left):
-        return f"it makes {list(seen.left.shape)} of {list(seen.entered.shape)}, which are no features of examples"
+    if (
+        module_call.entering.ndim < 2
+        or module_call.leaving.ndim < 2
+        or len(module_call.entering) != len(module_call.leaving)
+    ):
+        shapes = f"{list(module_call.leaving.shape)} of {list(module_call.entering.shape)}"
+        return f"it makes {shapes}, which are no features of examples"
     return None
 
 
 @torch.no_grad()
 def passing(network: nn.Module, path: str, batches: Iterable[Inputs]) -> tuple[Spool, Spool]:
-    """What enters and what leaves a part for each batch; the network is run up to there and no further."""
-    entered, left = Spool(), Spool()
+    """What enters and what leaves a part; the network is run up to there and no further.
+
+    Args:
+        network: In eval mode.
+        path: Of the part.
+        batches: Inputs.
+
+    Returns:
+        Features before and behind the part, `[n, ...]` for each batch.
+
+    Raises:
+        SpecMismatch: a batch does not reach the part.
+    """
+    entered, leaving = Spool(), Spool()
 
     def stop(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        left.add(first_of(output)[0].detach())  # type: ignore[union-attr]
+        leaving.add(split_output(output)[0].detach())  # type: ignore[union-attr]
         raise Reached
 
     def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -210,4 +239,4 @@ def passing(network: nn.Module, path: str, batches: Iterable[Inputs]) -> tuple[S
             except Reached:
                 continue
             raise SpecMismatch(f"{path} is not reached by every calibration batch, so it cannot be replaced")
-    return entered, left
+    return entered, leaving

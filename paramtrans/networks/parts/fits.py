@@ -12,7 +12,7 @@ from paramtrans.errors import SpecMismatch
 from paramtrans.evaluation.costs import count, parameters
 from paramtrans.networks.forward.activations import Inputs
 from paramtrans.networks.parts.finding import NetworkPart, find_parts
-from paramtrans.networks.parts.replacing import begun, target_for
+from paramtrans.networks.parts.targets import start_block, target_for
 from paramtrans.ops.distances import relative_error
 from paramtrans.plugins.registry import Registry
 
@@ -23,7 +23,7 @@ class PartFit:
 
     path: str
     kind: str
-    """Class of the module that stands there."""
+    """Class of the part's module."""
     parameters: tuple[int, int]
     """Before and after."""
     flops: int
@@ -38,14 +38,14 @@ class PartFit:
 def part_fits(
     network: nn.Module, target: str, pattern: str, batches: Iterable[Inputs], registry: Registry
 ) -> list[PartFit]:
-    """Every module that a block of this kind could take the place of without more parameters, those inside others too.
+    """Modules that a block of this kind could replace without more parameters, those inside others too.
 
     Args:
         network: A network in eval mode.
         target: Name of a block adapter, with options behind a question mark.
-        pattern: Of paths, between commas.
-        batches: Calibration inputs; two examples of the first batch are looked at.
-        registry: Where the name is known.
+        pattern: Patterns of paths, between commas.
+        batches: Calibration inputs; two examples of the first batch are used.
+        registry: The plugins that the adapter comes from.
 
     Returns:
         In the order in which they run.
@@ -64,7 +64,7 @@ def part_fits(
 
 
 def _fit(part: NetworkPart, text: str, registry: Registry) -> PartFit:
-    block, started = begun(part, target_for(part, text, None, registry), 0)
+    block, started = start_block(part, target_for(part, text, None, registry), 0)
     entering, leaving = part.part.entering, part.part.leaving
     error = float(relative_error(block(entering)[None], leaving[None])[0]) if started == "closed form" else None
     return PartFit(

@@ -1,4 +1,4 @@
-"""Optimiser steps on some tensors of a network, stopped and taken back by inputs that are kept aside."""
+"""Optimiser steps on some tensors of a network. Inputs that no step uses say when to stop, others how good it is."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from paramtrans.utils import seeds
 LossOf = Callable[[int, Tensor], Tensor]
 """From the number of a batch, and examples of it, to a loss."""
 LOOKS = 20
-"""How often inputs kept aside are looked at."""
-FEW = 4
-"""Of few examples one in so many is judged by; errors are then not those of inputs kept aside."""
+"""How often the loss is measured on the way."""
+JUDGED, FEW = 8, 4
+"""One of `JUDGED` examples says when to stop, of few examples one of `FEW`; no step uses these."""
 SMALLEST = 0.01
 """Tensors with a smaller root mean square, such as biases of zero, are changed as if it were this."""
 
 
 @dataclass(frozen=True)
 class Fitting:
-    """How many steps, how large, on what."""
+    """How many steps, how large, on how many examples."""
 
     steps: int
     rate: float
@@ -35,84 +35,92 @@ class Fitting:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What came of it."""
+    """The loss before and after, and the steps taken."""
 
     before: float
-    """Mean loss on the examples kept aside, before the first step."""
+    """Mean loss before the first step, on the examples kept aside."""
     after: float
-    """The same of what stands in the tensors now; never more."""
+    """The same with the tensors as they are now."""
     steps: int
     """Steps after which these were reached."""
 
 
-def fit(tensors: Sequence[nn.Parameter], loss_of: LossOf, examples: Examples, how: Fitting) -> Fitted:
-    """Adam steps on tensors, in place; they end as what was best on the examples kept aside.
+def fit(tensors: Sequence[nn.Parameter], loss_of: LossOf, examples: Examples, settings: Fitting) -> Fitted:
+    """Adam steps on tensors (Kingma and Ba, 2015, arXiv 1412.6980); the best values on examples that no step used stay.
 
     Args:
-        tensors: What is changed. Their `requires_grad` is as before afterwards.
+        tensors: Are changed. Their `requires_grad` is as before afterwards.
         loss_of: The mean loss on some examples of a batch.
-        examples: The inputs in batches; those kept aside are only looked at. Of few, one in four.
-        how: Steps, rate and so on.
+        examples: The inputs in batches. Of those that are not kept aside, one in eight says when to stop. Those kept
+            aside are for `Fitted` alone; few inputs, of which none are kept aside, are split in two parts only.
+        settings: Steps, learning rate and so on.
     """
     flags = [tensor.requires_grad for tensor in tensors]
     for tensor in tensors:
         tensor.requires_grad_(True)
-    fitted, aside = _kept_aside(examples)
+    fitted, judging, aside = _split(examples)
     best = [tensor.detach().clone() for tensor in tensors]
-    before = after = _mean(loss_of, aside)
-    reached = 0
-    rates = [how.rate * max(float(tensor.detach().square().mean().sqrt()), SMALLEST) for tensor in tensors]
+    loss_before, least_loss, best_step = _mean(loss_of, aside), _mean(loss_of, judging), 0
+    rates = [settings.rate * max(float(tensor.detach().square().mean().sqrt()), SMALLEST) for tensor in tensors]
     optimizer = torch.optim.Adam(
         [{"params": [tensor], "lr": rate} for tensor, rate in zip(tensors, rates, strict=True)]
     )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, how.steps))
-    drawn = _draws(fitted, how)
-    for step in range(1, how.steps + 1):
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, settings.steps))
+    draws = _draws(fitted, settings)
+    for step in range(1, settings.steps + 1):
         optimizer.zero_grad()
         with torch.enable_grad():
-            loss_of(*next(drawn)).backward()
+            loss_of(*next(draws)).backward()
         nn.utils.clip_grad_norm_(tensors, 1.0)
         optimizer.step()
         schedule.step()
-        if step % max(1, how.steps // LOOKS) == 0 or step == how.steps:
-            now = _mean(loss_of, aside)
-            if now < after:
-                after, reached = now, step
-                for kept, tensor in zip(best, tensors, strict=True):
-                    kept.copy_(tensor.detach())
+        if step % max(1, settings.steps // LOOKS) == 0 or step == settings.steps:
+            loss = _mean(loss_of, judging)
+            if loss < least_loss:
+                least_loss, best_step = loss, step
+                for best_values, tensor in zip(best, tensors, strict=True):
+                    best_values.copy_(tensor.detach())
     with torch.no_grad():
-        for kept, tensor, flag in zip(best, tensors, flags, strict=True):
-            tensor.copy_(kept)
+        for best_values, tensor, flag in zip(best, tensors, flags, strict=True):
+            tensor.copy_(best_values)
             tensor.requires_grad_(flag)
             tensor.grad = None
-    return Fitted(before, after, reached)
+    return Fitted(loss_before, _mean(loss_of, aside) if best_step else loss_before, best_step)
 
 
 Chosen = list[tuple[int, Tensor]]
 """Numbers of batches, each with numbers of some of its examples."""
 
 
-def _kept_aside(examples: Examples) -> tuple[Chosen, Chosen]:
-    """Examples for the steps, and others to judge by; of fewer than four the same for both."""
+def _split(examples: Examples) -> tuple[Chosen, Chosen, Chosen]:
+    """Examples for the steps, others that say when to stop, others to report on; of few, the last two are the same."""
     numbers = torch.arange(examples.total)
-    judged = examples.aside(numbers) if examples.enough else numbers % FEW == FEW - 1
-    pieces = judged.split(list(examples.sizes))
-    fitted = [(number, (~piece).nonzero()[:, 0]) for number, piece in enumerate(pieces) if not piece.all()]
-    aside = [(number, piece.nonzero()[:, 0]) for number, piece in enumerate(pieces) if piece.any()]
-    return fitted, aside or fitted
+    reported = examples.aside(numbers)
+    rank = (~reported).cumsum(0) - 1  # among those that are not kept aside
+    interval = JUDGED if examples.enough else FEW
+    judging = ~reported & (rank % interval == interval - 1)
+    fitted = _by_batch(~reported & ~judging, examples)
+    judges = _by_batch(judging, examples) or fitted
+    return fitted, judges, _by_batch(reported, examples) or judges
 
 
-def _draws(fitted: Chosen, how: Fitting) -> Iterator[tuple[int, Tensor]]:
+def _by_batch(is_chosen: Tensor, examples: Examples) -> Chosen:
+    """The chosen examples, batch by batch."""
+    by_batch = is_chosen.split(list(examples.sizes))
+    return [(number, of_batch.nonzero()[:, 0]) for number, of_batch in enumerate(by_batch) if of_batch.any()]
+
+
+def _draws(fitted: Chosen, settings: Fitting) -> Iterator[tuple[int, Tensor]]:
     """Endless small batches, each example once a round, in an order drawn from the seed."""
-    generator = torch.Generator().manual_seed(seeds.derive(how.seed, "steps"))
+    generator = torch.Generator().manual_seed(seeds.derive(settings.seed, "steps"))
     while True:
-        parts = [
+        steps = [
             (number, examples[order])
             for number, examples in fitted
-            for order in torch.randperm(len(examples), generator=generator).split(how.examples)
+            for order in torch.randperm(len(examples), generator=generator).split(settings.examples)
         ]
-        for index in torch.randperm(len(parts), generator=generator).tolist():
-            yield parts[index]
+        for index in torch.randperm(len(steps), generator=generator).tolist():
+            yield steps[index]
 
 
 @torch.no_grad()

@@ -1,4 +1,5 @@
-"""Parts of a network given to other architectures: a warm start, feature matching part by part, then all at once."""
+"""Parts of a network replaced by blocks of other architectures: a warm start, feature matching part by part, then of
+all new blocks at once."""
 
 from __future__ import annotations
 
@@ -14,16 +15,14 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from paramtrans.api.adapter import BlockAdapter
-from paramtrans.api.modules import initial
 from paramtrans.api.options import BaseOptions, validate
-from paramtrans.errors import ConfigError, SpecMismatch
+from paramtrans.errors import SpecMismatch
 from paramtrans.evaluation.costs import parameters
 from paramtrans.networks.forward.activations import Inputs, call, pick_examples
 from paramtrans.networks.forward.examples import Examples
-from paramtrans.networks.loading.architectures import named_options
 from paramtrans.networks.parts.finding import NetworkPart, find_parts, passing
 from paramtrans.networks.parts.fitting import Fitted, Fitting, fit
-from paramtrans.networks.widths import largest
+from paramtrans.networks.parts.targets import start_block, target_for
 from paramtrans.plugins.registry import Registry
 from paramtrans.utils import seeds
 from paramtrans.utils.progress import Reporter
@@ -52,9 +51,9 @@ class ReplacedPart:
 
     path: str
     kind: str
-    """Class of the module that stood there."""
+    """Class of the module that it was."""
     target_kind: str
-    """Name of the adapter of what stands there now."""
+    """Name of the new block's adapter."""
     target: Mapping[str, Any]
     """Its options."""
     parameters: tuple[int, int]
@@ -76,7 +75,7 @@ class ReplacedPart:
 
 @dataclass(frozen=True)
 class ReplacedNetwork:
-    """A network with other blocks, and what is to be said of it."""
+    """A network with other blocks, and what was done to it."""
 
     network: nn.Module
     parts: tuple[ReplacedPart, ...]
@@ -107,97 +106,51 @@ def replace_parts(
         ratio: The largest share of the part's parameters that a block may have; None: sizes as its adapter says.
         batches: Calibration inputs, at least one batch.
         seed: For whatever is drawn.
-        reporter: Is told of the progress.
+        reporter: Shows the progress.
 
     Raises:
         SpecMismatch: no module is such a part, or a block does not fit in its place.
     """
-    settled = validate(ReplacingOptions, dict(options), "to: ")
-    kept = list(batches)
-    if not kept:
+    fitting_options = validate(ReplacingOptions, dict(options), "to: ")
+    batch_list = list(batches)
+    if not batch_list:
         raise SpecMismatch(
             "to: blocks are fitted to what parts compute; give a few dozen unlabelled inputs (calibrate)"
         )
-    examples = Examples(kept)
+    examples = Examples(batch_list)
     if not examples.enough:
         log.warning(examples.too_few())
-    parts, refused = find_parts(network, to, examples.first, registry)
+    parts, refused = _parts(network, to, examples.first, registry)
+    targets = [target_for(part, to[part.pattern], ratio, registry) for part in parts]
+    smaller, replaced, blocks = copy.deepcopy(network), list[ReplacedPart](), list[nn.Module]()
+    with reporter.stage(f"replacing {len(parts)} block{'' if len(parts) == 1 else 's'}", len(parts)) as stage:
+        for number, (part, target) in enumerate(zip(parts, targets, strict=True)):
+            block, start = start_block(part, target, seeds.derive(seed, "start", number))
+            match_seed = seeds.derive(seed, "matching", number)
+            fitted = _match(block, (network, smaller), part.part.path, examples, fitting_options, match_seed)
+            part.put(smaller, block)
+            blocks.append(block)
+            record = _described(part, target, block, start, fitted, registry)
+            replaced.append(replace(record, held_out=examples.enough))
+            stage.advance(note=part.part.path)
+    finished = None
+    if fitting_options.finish:
+        with reporter.stage("finishing on the network's outputs", 1) as stage:
+            finished = _finish(blocks, (network, smaller), examples, fitting_options, seed)
+            stage.advance(note="")
+    return ReplacedNetwork(smaller, tuple(replaced), refused, finished)
+
+
+def _parts(
+    network: nn.Module, to: Mapping[str, str], batch: Inputs, registry: Registry
+) -> tuple[list[NetworkPart], dict[str, str]]:
+    """The parts to replace, at least one, and by path the reason why other modules are none."""
+    parts, refused = find_parts(network, to, batch, registry)
     if not parts:
         raise SpecMismatch(f"to: {'; '.join(f'{path}: {reason}' for path, reason in list(refused.items())[:3])}")
     for path, reason in refused.items():
         log.warning("%s stays as it is: %s", path, reason)
-    targets = [target_for(part, to[part.pattern], ratio, registry) for part in parts]
-    small, replaced, blocks = copy.deepcopy(network), list[ReplacedPart](), list[nn.Module]()
-    with reporter.stage(f"replacing {len(parts)} block{'' if len(parts) == 1 else 's'}", len(parts)) as stage:
-        for number, (part, target) in enumerate(zip(parts, targets, strict=True)):
-            block, start = begun(part, target, seeds.derive(seed, "start", number))
-            path = part.part.path
-            fitted = _match(block, (network, small), path, examples, settled, seeds.derive(seed, "matching", number))
-            part.put(small, block)
-            blocks.append(block)
-            made = _described(part, target, block, start, fitted, registry)
-            replaced.append(replace(made, held_out=examples.enough))
-            stage.advance(note=path)
-    finished = None
-    if settled.finish:
-        with reporter.stage("finishing on the network's outputs", 1) as stage:
-            finished = _finish(blocks, (network, small), examples, settled, seed)
-            stage.advance(note="")
-    return ReplacedNetwork(small, tuple(replaced), refused, finished)
-
-
-def target_for(part: NetworkPart, text: str, ratio: float | None, registry: Registry) -> BlockAdapter:
-    """The block that takes a part's place, of the size that is asked for.
-
-    Args:
-        part: The part.
-        text: Name of an adapter, with options: `NAME?hidden=8&kernel=5`.
-        ratio: The largest share of the part's parameters.
-        registry: Where the name is known.
-
-    Raises:
-        SpecMismatch: it does not fit.
-    """
-    name, given = named_options(text)
-    path = part.part.path
-    kind: type[BlockAdapter] = registry.load("block_adapter", name)
-    try:
-        target: BlockAdapter = registry.create("block_adapter", name, **{**kind.options_for(part.part), **given})
-    except (ConfigError, SpecMismatch) as error:
-        raise SpecMismatch(f"{path}: {name} cannot take its place: {error}") from error
-    target = target if ratio is None else _sized(target, ratio * parameters(part.part.module), path)
-    entering, leaving = part.part.entering, part.part.leaving
-    with torch.device("meta"), torch.no_grad():
-        try:
-            shape = target.module().eval()(torch.empty(entering.shape)).shape
-        except Exception as error:
-            raise SpecMismatch(f"{path}: {name} does not take {list(entering.shape)}: {error}") from error
-    if shape != leaving.shape:
-        raise SpecMismatch(f"{path}: {name} makes {list(shape)} of {list(entering.shape)}, not {list(leaving.shape)}")
-    return target
-
-
-def _sized(target: BlockAdapter, most: float, path: str) -> BlockAdapter:
-    """The target with hidden sizes so that it has no more than so many parameters."""
-    groups = {group.name: group.size for group in target.spec.symmetries}
-
-    def sized(share: float) -> BlockAdapter:
-        return target.with_sizes({name: max(1, round(share * size)) for name, size in groups.items()})
-
-    share = largest(lambda share: sized(share).spec.parameters <= most)
-    if share is None:
-        smallest = sized(1e-9).spec.parameters
-        raise SpecMismatch(f"{path}: the smallest such block has {smallest:,} parameters, more than {int(most):,}")
-    return sized(share)
-
-
-def begun(part: NetworkPart, target: BlockAdapter, seed: int) -> tuple[nn.Module, str]:
-    """The block to be fitted: by its closed form where it has one, else at random; and which."""
-    module = target.module().eval()
-    params = target.warm_start(part.part)
-    state = params or initial(target.module, [seed])
-    module.load_state_dict({name: tensor[0] for name, tensor in state.items()}, strict=False)
-    return module.to(part.part.entering), "random" if params is None else "closed form"
+    return parts, refused
 
 
 def _match(
@@ -209,27 +162,27 @@ def _match(
     seed: int,
 ) -> Fitted:
     """Fit a block, given what reaches it in the second network, to what left the part in the first."""
-    original, small = networks
-    _, left = passing(original, path, examples.batches)
-    reached, _ = passing(small, path, examples.batches)
+    original, smaller = networks
+    _, leaving = passing(original, path, examples.batches)
+    reached, _ = passing(smaller, path, examples.batches)
     return fit(
         list(block.parameters()),
-        _FeatureLoss(block, list(reached), list(left)),
+        _FeatureLoss(block, list(reached), list(leaving)),
         examples,
         Fitting(options.steps, options.lr, options.batch, seed),
     )
 
 
 class _FeatureLoss:
-    """Squared error of a block's features, relative to the variance of those that are wanted."""
+    """Squared error of a block's features, relative to the variance of those that left the part."""
 
-    def __init__(self, block: nn.Module, reached: list[Tensor], wanted: list[Tensor]) -> None:
-        self.block, self.reached, self.wanted = block, reached, wanted
-        self.variance = _variance(wanted)
+    def __init__(self, block: nn.Module, reached: list[Tensor], leaving: list[Tensor]) -> None:
+        self.block, self.reached, self.leaving = block, reached, leaving
+        self.variance = _variance(leaving)
 
     def __call__(self, number: int, examples: Tensor) -> Tensor:
         features: Tensor = self.block(self.reached[number][examples])
-        return (features - self.wanted[number][examples]).square().mean() / self.variance
+        return (features - self.leaving[number][examples]).square().mean() / self.variance
 
 
 def _variance(tensors: Sequence[Tensor]) -> float:
@@ -246,23 +199,25 @@ def _finish(
     seed: int,
 ) -> Fitted:
     """Fit all new blocks together to what the network gave."""
-    original, small = networks
+    original, smaller = networks
     batches = list(examples.batches)
     with torch.no_grad():
-        wanted = [_outputs(call(original, batch)) for batch in batches]
-    variances = [_variance([outputs[place] for outputs in wanted]) for place in range(len(wanted[0]))]
+        original_outputs = [_outputs(call(original, batch)) for batch in batches]
+    variances = [
+        _variance([outputs[position] for outputs in original_outputs]) for position in range(len(original_outputs[0]))
+    ]
 
-    def loss_of(number: int, some: Tensor) -> Tensor:
-        given = _outputs(call(small, pick_examples(batches[number], some)))
+    def loss_of(number: int, chosen: Tensor) -> Tensor:
+        outputs = _outputs(call(smaller, pick_examples(batches[number], chosen)))
         errors = [
-            (output - target[some]).square().mean() / variance
-            for output, target, variance in zip(given, wanted[number], variances, strict=True)
+            (output - target[chosen]).square().mean() / variance
+            for output, target, variance in zip(outputs, original_outputs[number], variances, strict=True)
         ]
         return torch.stack(errors).mean()
 
     tensors = [tensor for block in blocks for tensor in block.parameters()]
-    how = Fitting(options.finish, options.finish_lr, options.batch, seeds.derive(seed, "finish"))
-    return fit(tensors, loss_of, examples, how)
+    settings = Fitting(options.finish, options.finish_lr, options.batch, seeds.derive(seed, "finish"))
+    return fit(tensors, loss_of, examples, settings)
 
 
 def _outputs(output: Any) -> list[Tensor]:

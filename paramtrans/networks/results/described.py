@@ -15,14 +15,14 @@ from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
 
 
-def made_of(network: nn.Module, registry: Registry | None = None) -> list[dict[str, Any]]:
-    """What is said of each block of a translated network."""
+def describe_blocks(network: nn.Module, registry: Registry | None = None) -> list[dict[str, Any]]:
+    """The record of each block that was translated in a network, as `describe_block` gives it."""
     registry = registry or components()
-    return [described(block, registry) for block in getattr(network, ATTRIBUTE, ())]
+    return [describe_block(block, registry) for block in getattr(network, ATTRIBUTE, ())]
 
 
-def described(block: Replaced | NarrowedGroup | ReplacedPart, registry: Registry) -> dict[str, Any]:
-    """What is said of a translated block; of adapters, hidden units and parameters before and after."""
+def describe_block(block: Replaced | NarrowedGroup | ReplacedPart, registry: Registry) -> dict[str, Any]:
+    """The record of a translated block: path, adapters, hidden units and parameters before and after, and errors."""
     if isinstance(block, ReplacedPart):
         return {
             "path": block.path,
@@ -51,8 +51,8 @@ def described(block: Replaced | NarrowedGroup | ReplacedPart, registry: Registry
     }
 
 
-def changes(block: Mapping[str, Any]) -> tuple[str, str]:
-    """Hidden units and parameters before and after; with the adapters where they are not the same."""
+def size_changes(block: Mapping[str, Any]) -> tuple[str, str]:
+    """Hidden units and parameters of a block's record, before and after; with the adapters where these differ."""
     hidden = ["×".join(map(str, sizes)) for sizes in block["hidden"]]
     if len(set(block["adapters"])) > 1:
         hidden = [f"{adapter} {size}".rstrip() for adapter, size in zip(block["adapters"], hidden, strict=True)]
@@ -60,18 +60,18 @@ def changes(block: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def cost_rows(losses: Losses) -> list[tuple[str, str, str, str]]:
-    """Costs and measures that are known: what, before, after, and their ratio."""
+    """Rows of a table of costs and measures, as far as they are known: name, before, after, and their ratio."""
     before, after = losses.before, losses.after
     rows: list[tuple[str, str, str, str]] = []
     for name in ("parameters", "bytes", "flops", "peak_bytes"):
-        was, now = getattr(before, name), getattr(after, name)
-        if was is not None and now is not None:
-            rows.append((name.replace("_", " "), f"{was:,}", f"{now:,}", f"{now / max(1, was):.0%}"))
+        old, new = getattr(before, name), getattr(after, name)
+        if old is not None and new is not None:
+            rows.append((name.replace("_", " "), f"{old:,}", f"{new:,}", f"{new / max(1, old):.0%}"))
     if before.latency_ms is not None and after.latency_ms is not None:
         rows.append(("latency", f"{before.latency_ms:.2f} ms", f"{after.latency_ms:.2f} ms", ""))
     if losses.perplexity is not None:
-        was, now = losses.perplexity
-        rows.append(("perplexity", f"{was:.2f}", f"{now:.2f}", f"{now / was:.2f}×"))
+        old, new = losses.perplexity
+        rows.append(("perplexity", f"{old:.2f}", f"{new:.2f}", f"{new / old:.2f}×"))
     if accuracy := losses.accuracy:
         rows.append(("accuracy", _percent(accuracy.before), _percent(accuracy.after), ""))
     return rows
@@ -81,27 +81,27 @@ MEANING = {"scores": "largest of the scores", "tokens": "most likely next token"
 
 
 def sentences(losses: Losses) -> list[str]:
-    """What is to be said beside these rows."""
-    said = []
+    """Sentences on what was lost, to stand beside the rows of `cost_rows`."""
+    lines = []
     if losses.accuracy is not None:
         change = losses.accuracy.change
         low, high = change.ci95
-        said.append(
+        lines.append(
             f"accuracy changed by {100 * change.value:+.1f} points (95% interval {100 * low:+.1f} to "
             f"{100 * high:+.1f}), on {losses.accuracy.examples:,} labels"
         )
     if losses.agreement is not None:
-        said.append(f"predictions that stay the same: {losses.agreement:.1%} ({MEANING[losses.predicts or 'scores']})")
+        lines.append(f"predictions that stay the same: {losses.agreement:.1%} ({MEANING[losses.predicts or 'scores']})")
     if losses.cosine is not None:
-        said.append(f"cosine of embeddings before and after: {losses.cosine:.4f}")
+        lines.append(f"cosine of embeddings before and after: {losses.cosine:.4f}")
     if losses.examples:
-        kept, fitted = "kept aside: nothing was fitted to them", "that were fitted to: too few to keep aside"
-        said.append(f"errors are those on {losses.examples:,} inputs {kept if losses.held_out else fitted}")
-    return said
+        kept_aside, fitted = "kept aside: nothing was fitted to them", "that were fitted to: too few to keep aside"
+        lines.append(f"errors are those on {losses.examples:,} inputs {kept_aside if losses.held_out else fitted}")
+    return lines
 
 
-def error(value: float | None) -> str:
-    """An error in words."""
+def error_text(value: float | None) -> str:
+    """A relative error as it is shown."""
     return "not known" if value is None else f"{value:.3f}"
 
 

@@ -44,9 +44,12 @@ def explore(make: Make, measure: Callable[[nn.Module], Losses], ratios: Iterable
 
 
 def loss_of(losses: Losses) -> tuple[str, float]:
-    """The one number that widths are compared by, smaller is better, and its name.
+    """The loss that widths are compared by, smaller is better.
 
-    Predictions that change are too few of a few inputs to tell one width from the next.
+    Agreement of predictions is not used: on few inputs too few predictions change to tell one width from the next.
+
+    Returns:
+        Its name and its value.
     """
     if losses.perplexity is not None:
         return "perplexity, after ÷ before", losses.perplexity[1] / losses.perplexity[0]
@@ -60,14 +63,14 @@ def knee(sizes: Sequence[float], losses: Sequence[float]) -> int | None:
 
     Args:
         sizes: Of the points, in falling order.
-        losses: Theirs.
+        losses: Of the points.
 
     Returns:
-        Its place, or None with fewer than three points, or where no point is below that line.
+        The number of the point, or None with fewer than three points, or where no point is below that line.
     """
     width, height = sizes[0] - sizes[-1], losses[-1] - losses[0]
     if len(sizes) < 3 or width <= 0 or not height > 0:
         return None
     below = [(sizes[0] - size) / width - (loss - losses[0]) / height for size, loss in zip(sizes, losses, strict=True)]
-    best = max(range(len(below)), key=lambda place: below[place])
+    best = max(range(len(below)), key=lambda point: below[point])
     return best if below[best] > 1e-9 else None

@@ -26,23 +26,23 @@ from paramtrans.utils.boundary import reason
 log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-4
-"""Largest difference of outputs, relative to the largest of them."""
+"""Largest difference of outputs, relative to the largest output."""
 INPUT, OUTPUT = "input", "output"
 """Names of what a network takes or gives without a name of its own."""
 LARGEST = 2**31 - 2**20
 """Bytes of an ONNX file, at most: protobuf counts them in 31 bits."""
 TRACED = 2
-"""Examples that a network is followed with; one would be taken for a size that never changes."""
+"""Examples that a network is followed with; a single one would be taken for a size that never changes."""
 
 Outputs = dict[str, Tensor]
 
 
 def save_onnx(network: nn.Module, path: Path | str, inputs: Inputs) -> None:
-    """Write a network as ONNX, for onnxruntime and its kin.
+    """Write a network as ONNX, for onnxruntime and other programs.
 
     Args:
         network: In eval mode; it is not changed.
-        path: The file. One that stands there is replaced.
+        path: The file; an older one is replaced.
         inputs: A batch that it takes, with two examples or more; the number of examples is free in the file, and so is
             that of tokens. Inputs and outputs have the names that the network gives them, else `input` and `output`.
 
@@ -59,14 +59,23 @@ def save_onnx(network: nn.Module, path: Path | str, inputs: Inputs) -> None:
 def save_exported(network: nn.Module, path: Path | str, inputs: Inputs) -> None:
     """Write a network as `torch.export` does (`.pt2`), for `torch.export.load` without the network's code.
 
-    It takes what the network takes and gives a dictionary of tensors; everything else is as for `save_onnx`.
+    The program takes what the network takes and gives a dictionary of tensors.
+
+    Args:
+        network: In eval mode; it is not changed.
+        path: The file; an older one is replaced.
+        inputs: A batch that it takes, with two examples or more, as for `save_onnx`.
+
+    Raises:
+        SpecMismatch: the network has no such form, or the program gives something else; nothing is written then.
+        StoreError: the file cannot be written.
     """
     outputs.check(Path(path))
     files.write_bytes(Path(path), exported_bytes(network, inputs))
 
 
 def exported_bytes(network: nn.Module, inputs: Inputs) -> bytes:
-    """The content of a `.pt2`; raises as `save_exported` does."""
+    """The content of a `.pt2`; arguments and errors are those of `save_exported`."""
     program = _program(network, inputs)
     buffer = io.BytesIO()
     with _quiet():
@@ -75,15 +84,15 @@ def exported_bytes(network: nn.Module, inputs: Inputs) -> bytes:
         loaded = torch.export.load(buffer).module()
 
     def run(batch: Inputs) -> Outputs:
-        first, named = arguments(batch)
-        return loaded(*first, **named)  # type: ignore[no-any-return]
+        positional, named = arguments(batch)
+        return loaded(*positional, **named)  # type: ignore[no-any-return]
 
     _check(network, inputs, run, "torch.export")
     return buffer.getvalue()
 
 
 def onnx_bytes(network: nn.Module, inputs: Inputs) -> bytes:
-    """The content of an ONNX file; raises as `save_onnx` does."""
+    """The content of an ONNX file; arguments and errors are those of `save_onnx`."""
     try:
         import onnxruntime
         import onnxscript  # noqa: F401 - what torch.onnx writes with
@@ -102,11 +111,11 @@ def onnx_bytes(network: nn.Module, inputs: Inputs) -> bytes:
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise SpecMismatch(f"ONNX: onnxruntime does not take this network: {_cause(error)}") from error
-    names = [one.name for one in session.get_outputs()]
-    taken = {one.name for one in session.get_inputs()}  # one that nothing depends on is left out
+    names = [value.name for value in session.get_outputs()]
+    input_names = {value.name for value in session.get_inputs()}  # an input that nothing depends on is left out
 
     def run(batch: Inputs) -> Outputs:
-        feed = {name: tensor.cpu().numpy() for name, tensor in _named(batch).items() if name in taken}
+        feed = {name: tensor.cpu().numpy() for name, tensor in _named(batch).items() if name in input_names}
         return dict(zip(names, map(torch.from_numpy, session.run(None, feed)), strict=True))
 
     _check(network, inputs, run, "onnxruntime")
@@ -115,15 +124,20 @@ def onnx_bytes(network: nn.Module, inputs: Inputs) -> bytes:
 
 def _translated(network: nn.Module, inputs: Inputs, free_tokens: bool) -> bytes:
     """The content of an ONNX file, not compared with anything yet."""
-    program, given = _program(network, inputs, free_tokens), [*_named(inputs)]
+    program, input_names = _program(network, inputs, free_tokens), [*_named(inputs)]
     with _quiet(), tempfile.TemporaryDirectory(prefix="paramtrans-") as folder:
         file = Path(folder) / "network.onnx"
         try:
-            made = torch.onnx.export(
-                program, (), dynamo=True, input_names=given, output_names=_output_names(network, inputs), verbose=False
+            onnx_program = torch.onnx.export(
+                program,
+                (),
+                dynamo=True,
+                input_names=input_names,
+                output_names=_output_names(network, inputs),
+                verbose=False,
             )
-            assert made is not None
-            made.save(file, external_data=False)
+            assert onnx_program is not None
+            onnx_program.save(file, external_data=False)
             return file.read_bytes()
         except Exception as error:  # as many kinds as there are operators
             raise SpecMismatch(f"ONNX: this network has no such form: {_cause(error)}") from error
@@ -140,11 +154,11 @@ class _Outputs(nn.Module):
         self.network = network
 
         def forward(*args: Any, **kwargs: Any) -> Outputs:
-            found = named_outputs(network(*args, *kwargs.values()) if unnamed else network(**kwargs))
-            return {name or OUTPUT: tensor for name, tensor in found.items()}
+            named_tensors = named_outputs(network(*args, *kwargs.values()) if unnamed else network(**kwargs))
+            return {name or OUTPUT: tensor for name, tensor in named_tensors.items()}
 
-        taken = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
-        forward.__signature__ = inspect.Signature(taken)  # type: ignore[attr-defined]
+        parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
+        forward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         self.forward = forward
 
 
@@ -152,21 +166,21 @@ def _program(network: nn.Module, inputs: Inputs, free_tokens: bool = True) -> Ex
     """The network followed on a few examples, with a free number of them, and of tokens."""
     if network.training:
         raise SpecMismatch("a network is exported in eval mode; call its eval() first")
-    first, named = arguments(first_examples(inputs, TRACED))
+    positional, named = arguments(first_examples(inputs, TRACED))
     if length(inputs) < TRACED:
         raise SpecMismatch(f"a network is followed with {TRACED} examples or more; give a larger batch")
-    given = {INPUT: first[0]} if first else named
-    free = {name: _axes(value, free_tokens) for name, value in given.items()}
-    followed = _Outputs(network, given, bool(first)).eval()
-    fast = torch.backends.mha.get_fastpath_enabled()
+    by_name = {INPUT: positional[0]} if positional else named
+    free_axes = {name: _axes(value, free_tokens) for name, value in by_name.items()}
+    followed = _Outputs(network, by_name, bool(positional)).eval()
+    fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # a fused layer is no operator of others
     try:
         with torch.no_grad(), _quiet():
-            program = torch.export.export(followed, first, dict(named), dynamic_shapes=free, strict=False)
+            program = torch.export.export(followed, positional, dict(named), dynamic_shapes=free_axes, strict=False)
     except Exception as error:
         raise SpecMismatch(f"torch.export cannot follow this network: {_cause(error)}") from error
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+        torch.backends.mha.set_fastpath_enabled(fast_path)
     for module in program.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
             node.meta.pop("stack_trace", None)  # holds paths of this machine
@@ -182,40 +196,40 @@ def _axes(value: Any, free_tokens: bool) -> dict[int, Any] | None:
 
 
 @torch.no_grad()
-def _check(network: nn.Module, inputs: Inputs, run: Callable[[Inputs], Outputs], what: str) -> None:
+def _check(network: nn.Module, inputs: Inputs, run: Callable[[Inputs], Outputs], program: str) -> None:
     """Raise `SpecMismatch` where a network that was exported gives something else, for two examples and for three; say
     so where it does not take a single one."""
     for count in dict.fromkeys((TRACED, min(length(inputs), TRACED + 1))):
         batch = first_examples(inputs, count)
-        _compare(network, batch, run, what)
+        _compare(network, batch, run, program)
     try:
-        _compare(network, first_examples(inputs, 1), run, what)
+        _compare(network, first_examples(inputs, 1), run, program)
     except SpecMismatch as error:
-        log.warning("%s takes batches of %d examples and more alone: %s", what, TRACED, error)
+        log.warning("%s takes batches of %d examples and more alone: %s", program, TRACED, error)
 
 
-def _compare(network: nn.Module, batch: Inputs, run: Callable[[Inputs], Outputs], what: str) -> None:
-    wanted = {name or OUTPUT: tensor for name, tensor in named_outputs(call(network, batch)).items()}
+def _compare(network: nn.Module, batch: Inputs, run: Callable[[Inputs], Outputs], program: str) -> None:
+    expected = {name or OUTPUT: tensor for name, tensor in named_outputs(call(network, batch)).items()}
     try:
-        given = run(batch)
+        found_outputs = run(batch)
     except Exception as error:
-        raise SpecMismatch(f"{what} does not run this network: {_cause(error)}") from error
-    for name, tensor in wanted.items():
-        same = name in given and given[name].shape == tensor.shape
-        if not same or not _alike(given[name].float(), tensor.float().cpu()):
-            raise SpecMismatch(f"{what} gives something else than the network in {name!r}; nothing is written")
+        raise SpecMismatch(f"{program} does not run this network: {_cause(error)}") from error
+    for name, tensor in expected.items():
+        same_shape = name in found_outputs and found_outputs[name].shape == tensor.shape
+        if not same_shape or not _alike(found_outputs[name].float(), tensor.float().cpu()):
+            raise SpecMismatch(f"{program} gives something else than the network in {name!r}; nothing is written")
 
 
-def _alike(given: Tensor, wanted: Tensor) -> bool:
-    if not wanted.numel():
+def _alike(output: Tensor, expected: Tensor) -> bool:
+    if not expected.numel():
         return True
-    return bool((given - wanted).abs().max() <= TOLERANCE * max(1e-6, float(wanted.abs().max())))
+    return bool((output - expected).abs().max() <= TOLERANCE * max(1e-6, float(expected.abs().max())))
 
 
 def _named(batch: Inputs) -> Mapping[str, Tensor]:
     """The tensors that a network is given, by name."""
-    first, named = arguments(batch)
-    unnamed = {INPUT: first[0]} if first else {}
+    positional, named = arguments(batch)
+    unnamed = {INPUT: positional[0]} if positional else {}
     return unnamed | {name: value for name, value in named.items() if isinstance(value, Tensor)}
 
 
@@ -226,7 +240,7 @@ def _output_names(network: nn.Module, inputs: Inputs) -> list[str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """What torch and onnxscript tell of their own parts is nothing for a user."""
+    """Silences what torch and onnxscript log about themselves."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:

@@ -19,7 +19,7 @@ from paramtrans.networks.forward.activations import Inputs, call, first_examples
 from paramtrans.networks.forward.as_taken import as_taken
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.losses import Accuracy, Costs, Kind, Losses, Share
-from paramtrans.networks.results.predictions import Predictions, kind_of, named_outputs, top
+from paramtrans.networks.results.predictions import Predictions, kind_of, named_outputs, predicted_classes
 from paramtrans.ops.distances import RelativeError
 from paramtrans.ops.statistics import Estimate, paired_change, share
 from paramtrans.utils.boundary import reason
@@ -53,15 +53,15 @@ def measure_losses(
     examples = Examples(as_taken(before, in_batches(inputs), tell=False))
     costs = _costs(before, after, next(iter(examples.batches), None))
     blocks = getattr(after, ATTRIBUTE, ())
-    found: dict[str, Any] = {"before": costs[0], "after": costs[1]}
-    found["blocks"] = {block.path: block.feature_error for block in blocks}
+    measures: dict[str, Any] = {"before": costs[0], "after": costs[1]}
+    measures["blocks"] = {block.path: block.feature_error for block in blocks}
     if examples.total:
-        found |= _compared(before, after, examples.held_out(), predicts)
-        fitted = [block.held_out for block in blocks if block.held_out is not None]
-        found["held_out"] = all(fitted) if fitted else examples.enough
-    _check_finite({f"output {name}".rstrip(): error for name, error in found.get("outputs", {}).items()})
-    _check_finite(found["blocks"])
-    return Losses(**found, accuracy=_accuracy(before, after, evaluate))
+        measures |= _compared(before, after, examples.held_out(), predicts)
+        held_out_flags = [block.held_out for block in blocks if block.held_out is not None]
+        measures["held_out"] = all(held_out_flags) if held_out_flags else examples.enough
+    _check_finite({f"output {name}".rstrip(): error for name, error in measures.get("outputs", {}).items()})
+    _check_finite(measures["blocks"])
+    return Losses(**measures, accuracy=_accuracy(before, after, evaluate))
 
 
 def _check_finite(errors: Mapping[str, float | None]) -> None:
@@ -80,39 +80,39 @@ def _compared(before: nn.Module, after: nn.Module, batches: Iterable[Inputs], pr
     predictions: Predictions | None = None
     count = 0
     for batch in batches:
-        wanted, given = (named_outputs(call(network, batch)) for network in (before, after))
-        for name, tensor in wanted.items():
-            if name in given and given[name].shape == tensor.shape:
-                errors.setdefault(name, RelativeError()).add(given[name], tensor)
-        first = next(iter(wanted), None)
-        if first is None or first not in errors:
+        original_outputs, smaller_outputs = (named_outputs(call(network, batch)) for network in (before, after))
+        for name, tensor in original_outputs.items():
+            if name in smaller_outputs and smaller_outputs[name].shape == tensor.shape:
+                errors.setdefault(name, RelativeError()).add(smaller_outputs[name], tensor)
+        output_name = next(iter(original_outputs), None)
+        if output_name is None or output_name not in errors:
             continue
-        count += len(wanted[first])
+        count += len(original_outputs[output_name])
         if predictions is None:
-            predictions = Predictions(predicts or kind_of(before, batch, wanted[first]))
-        predictions.add(batch, wanted[first], given[first])
-    told = {name: error.value for name, error in errors.items()}
-    return {"examples": count, "outputs": told, **(predictions.told() if predictions else {})}
+            predictions = Predictions(predicts or kind_of(before, batch, original_outputs[output_name]))
+        predictions.add(batch, original_outputs[output_name], smaller_outputs[output_name])
+    output_errors = {name: error.value for name, error in errors.items()}
+    return {"examples": count, "outputs": output_errors, **(predictions.measures() if predictions else {})}
 
 
 def _costs(before: nn.Module, after: nn.Module, batch: Inputs | None) -> tuple[Costs, Costs]:
     """What both networks cost, for one example of a batch."""
     networks = {"before": before, "after": after}
-    told: dict[str, dict[str, Any]] = {
-        name: {"parameters": parameters(one), "bytes": sum(t.nbytes for t in one.state_dict().values())}
-        for name, one in networks.items()
+    figures: dict[str, dict[str, Any]] = {
+        name: {"parameters": parameters(network), "bytes": sum(t.nbytes for t in network.state_dict().values())}
+        for name, network in networks.items()
     }
     if batch is not None:
         example = first_examples(batch, 1)
-        runs = {name: partial(call, one, example) for name, one in networks.items()}
-        measured = latencies(runs)
-        for name, one in networks.items():
-            told[name] |= {
+        runs = {name: partial(call, network, example) for name, network in networks.items()}
+        milliseconds = latencies(runs)
+        for name, network in networks.items():
+            figures[name] |= {
                 "flops": operations(runs[name], f"the network {name}"),
-                "latency_ms": measured[name],
-                "peak_bytes": _peak(one, runs[name]),
+                "latency_ms": milliseconds[name],
+                "peak_bytes": _peak(network, runs[name]),
             }
-    return Costs(**told["before"]), Costs(**told["after"])
+    return Costs(**figures["before"]), Costs(**figures["after"])
 
 
 def _peak(network: nn.Module, run: Any) -> int | None:
@@ -125,21 +125,21 @@ def _peak(network: nn.Module, run: Any) -> int | None:
 
 def _accuracy(before: nn.Module, after: nn.Module, batches: Iterable[tuple[Inputs, Tensor]]) -> Accuracy | None:
     """How many predictions are the label, before and after."""
-    right: tuple[list[Tensor], list[Tensor]] = ([], [])
+    correct: tuple[list[Tensor], list[Tensor]] = ([], [])
     for batch, labels in batches:
-        for network, told in zip((before, after), right, strict=True):
+        for network, hits in zip((before, after), correct, strict=True):
             scores = next(iter(named_outputs(call(network, batch)).values()), None)
             if scores is None:
                 raise DataError("evaluate: the network gives no scores to hold labels to")
-            told.append((top(scores, labels) == labels.to(scores.device)).flatten().cpu())
-    if not right[0]:
+            hits.append((predicted_classes(scores, labels) == labels.to(scores.device)).flatten().cpu())
+    if not correct[0]:
         return None
-    was, now = (torch.cat(told) for told in right)
+    old, new = (torch.cat(hits) for hits in correct)
     return Accuracy(
-        examples=len(was),
-        before=_share(share(int(was.sum()), len(was))),
-        after=_share(share(int(now.sum()), len(now))),
-        change=_share(paired_change(int((now & ~was).sum()), int((was & ~now).sum()), len(was))),
+        examples=len(old),
+        before=_share(share(int(old.sum()), len(old))),
+        after=_share(share(int(new.sum()), len(new))),
+        change=_share(paired_change(int((new & ~old).sum()), int((old & ~new).sum()), len(old))),
     )
 
 

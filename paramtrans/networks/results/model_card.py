@@ -9,7 +9,7 @@ from typing import Any
 from paramtrans._version import __version__
 from paramtrans.api.architecture import Origin
 from paramtrans.networks.losses import Losses
-from paramtrans.networks.results.described import changes, cost_rows, error, sentences
+from paramtrans.networks.results.described import cost_rows, error_text, sentences, size_changes
 from paramtrans.translators.card import text
 from paramtrans.utils.templates import environment
 
@@ -25,12 +25,12 @@ def page(
 
     Args:
         origin: What the network was before.
-        blocks: What is said of each block, as `described.made_of` says it.
+        blocks: What is said of each block, as `described.describe_blocks` says it.
         losses: What it lost, if that was measured.
         translators: By which it was translated, one after the other.
     """
-    cells = [(one["path"] or ".", *changes(one), error(one["feature_error"])) for one in blocks]
-    given = losses.outputs.items() if losses else ()
+    cells = [(block["path"] or ".", *size_changes(block), error_text(block["feature_error"])) for block in blocks]
+    output_errors = losses.outputs.items() if losses else ()
     return (
         environment()
         .get_template("model_card.md.jinja")
@@ -40,7 +40,7 @@ def page(
             model=_plain(origin.hub),
             translators=", ".join(map(text, translators)),
             blocks=[tuple(map(text, row)) for row in cells],
-            outputs=[(text(name or "the only one"), error(value)) for name, value in given],
+            outputs=[(text(name or "the only one"), error_text(value)) for name, value in output_errors],
             rows=[tuple(map(text, row)) for row in cost_rows(losses)] if losses else [],
             sentences=[*map(text, sentences(losses))] if losses else [],
             version=__version__,

@@ -15,18 +15,18 @@ from paramtrans.networks.forward.activations import Inputs, arguments, call, fir
 from paramtrans.networks.losses import Kind
 
 LARGEST = 700.0
-"""Largest mean log-likelihood that is told as a perplexity: more is no finite number."""
+"""Largest mean log-likelihood that is given as a perplexity: more is no finite number."""
 
 
 def named_outputs(output: Any) -> dict[str, Tensor]:
-    """The floating-point tensors that a network gives, by keys and positions; "" where it gives nothing else."""
+    """The floating-point tensors that a network gives, by keys and positions; "" where it gives one tensor alone."""
     if isinstance(output, Tensor):
         return {"": output} if output.is_floating_point() else {}
-    inside = output.items() if isinstance(output, Mapping) else enumerate(output) if _listed(output) else ()
+    items = output.items() if isinstance(output, Mapping) else enumerate(output) if _listed(output) else ()
     return {
         f"{name}.{path}" if path else str(name): tensor
-        for name, one in inside
-        for path, tensor in named_outputs(one).items()
+        for name, item in items
+        for path, tensor in named_outputs(item).items()
     }
 
 
@@ -39,8 +39,13 @@ def kind_of(network: nn.Module, batch: Inputs, output: Tensor) -> Kind:
     """What an output is, by its shape and, where that leaves it open, by its values.
 
     `[examples, tokens, values]` is of the next token where inputs are integers below the number of values, an output
-    does not depend on later tokens, and the next ones are told better than by chance; else an embedding of each.
+    does not depend on later tokens, and next tokens are predicted better than by chance; else an embedding of each.
     `[examples, values]` is an embedding where all are of length one, else class scores.
+
+    Args:
+        network: In eval mode.
+        batch: Inputs.
+        output: What the network gives for them.
     """
     ids, mask = token_ids(batch)
     if output.ndim == 3 and ids is not None and output.shape[:2] == ids.shape:
@@ -55,42 +60,61 @@ def kind_of(network: nn.Module, batch: Inputs, output: Tensor) -> Kind:
 
 
 def token_ids(batch: Inputs) -> tuple[Tensor | None, Tensor | None]:
-    """Token numbers of a batch, `[examples, tokens]` of integers, and which of them are no padding: a second tensor of
-    this shape that holds zeros and ones alone."""
-    first, named = arguments(batch)
-    tensors = [value for value in (*first, *named.values()) if isinstance(value, Tensor) and value.ndim == 2]
-    whole = [tensor for tensor in tensors if not tensor.is_floating_point() and not tensor.is_complex()]
-    ids = [tensor for tensor in whole if tensor.dtype != torch.bool and int(tensor.max()) > 1]
+    """Token numbers of a batch, and which of them are no padding.
+
+    Args:
+        batch: Inputs. Token numbers are the first tensor of integers `[examples, tokens]`; the mask is another
+            tensor of this shape that holds zeros and ones alone.
+
+    Returns:
+        Both `[examples, tokens]`, the mask of bool; None for what there is not.
+    """
+    positional, named = arguments(batch)
+    tensors = [value for value in (*positional, *named.values()) if isinstance(value, Tensor) and value.ndim == 2]
+    integers = [tensor for tensor in tensors if not tensor.is_floating_point() and not tensor.is_complex()]
+    ids = [tensor for tensor in integers if tensor.dtype != torch.bool and int(tensor.max()) > 1]
     if not ids:
         return None, None
-    masks = [t for t in whole if t.shape == ids[0].shape and t is not ids[0] and 0 <= int(t.min()) <= int(t.max()) <= 1]
+    masks = [
+        t for t in integers if t.shape == ids[0].shape and t is not ids[0] and 0 <= int(t.min()) <= int(t.max()) <= 1
+    ]
     return ids[0], next((mask.bool() for mask in masks if mask.any()), None)
 
 
 @torch.no_grad()
 def _looks_back_alone(network: nn.Module, batch: Inputs, ids: Tensor) -> bool:
     """Whether outputs do not change with tokens behind them, tried with another last token."""
-    one = first_examples(batch, 1)
+    example = first_examples(batch, 1)
     changed = ids[:1].clone()
     changed[:, -1] = (changed[:, -1] + 1) % (int(ids.max()) + 1)
-    again = {k: changed if v is ids else v for k, v in batch.items()} if isinstance(batch, Mapping) else changed
-    other = first_examples(again, 1) if isinstance(again, Mapping) else again
-    given, beside = (next(iter(named_outputs(call(network, some)).values()))[:, :-1] for some in (one, other))
-    return torch.allclose(given.float(), beside.float(), rtol=1e-3, atol=1e-4 * float(given.abs().max()))
+    changed_batch = {k: changed if v is ids else v for k, v in batch.items()} if isinstance(batch, Mapping) else changed
+    changed_example = first_examples(changed_batch, 1) if isinstance(changed_batch, Mapping) else changed_batch
+    output, changed_output = (
+        next(iter(named_outputs(call(network, inputs)).values()))[:, :-1] for inputs in (example, changed_example)
+    )
+    return torch.allclose(output.float(), changed_output.float(), rtol=1e-3, atol=1e-4 * float(output.abs().max()))
 
 
 def _surprise(scores: Tensor, ids: Tensor, mask: Tensor | None) -> tuple[float, int]:
     """Mean negative log-likelihood of each next token, and of how many."""
-    wanted = ids[:, 1:].to(scores.device).long()
+    next_tokens = ids[:, 1:].to(scores.device).long()
     if mask is not None:
-        wanted = wanted.masked_fill(~(mask[:, 1:] & mask[:, :-1]).to(scores.device), -100)
-    count = int((wanted != -100).sum())
-    total = cross_entropy(scores[:, :-1].float().flatten(0, 1), wanted.flatten(), reduction="sum")
+        next_tokens = next_tokens.masked_fill(~(mask[:, 1:] & mask[:, :-1]).to(scores.device), -100)
+    count = int((next_tokens != -100).sum())
+    total = cross_entropy(scores[:, :-1].float().flatten(0, 1), next_tokens.flatten(), reduction="sum")
     return float(total) / max(1, count), count
 
 
-def top(scores: Tensor, labels: Tensor) -> Tensor:
-    """The class of largest score for each label; raises `DataError` where shapes do not go together."""
+def predicted_classes(scores: Tensor, labels: Tensor) -> Tensor:
+    """The class of largest score for each label.
+
+    Args:
+        scores: Classes on axis 1, or on the last.
+        labels: Numbers of classes; of the shape of `scores` without the axis of classes.
+
+    Raises:
+        DataError: the shapes do not go together, or labels are no integers.
+    """
     if labels.is_floating_point() or labels.is_complex():
         raise DataError(f"evaluate: labels are numbers of classes, not {labels.dtype}")
     for axis in (1, -1):
@@ -112,31 +136,37 @@ class Predictions:
         self._cosine = 0.0
 
     def add(self, batch: Inputs, before: Tensor, after: Tensor) -> None:
-        """What two networks gave for a batch, of one shape."""
+        """Count what two networks gave for a batch.
+
+        Args:
+            batch: Inputs.
+            before: Output of the untouched network.
+            after: Output of the smaller one, of the same shape.
+        """
         ids, mask = token_ids(batch)
-        some = slice(None) if mask is None or mask.shape != before.shape[:2] else mask.to(before.device)
+        positions = slice(None) if mask is None or mask.shape != before.shape[:2] else mask.to(before.device)
         if self.kind == "embedding":
-            alike = cosine_similarity(before[some].double(), after[some].double(), dim=-1)
-            self._cosine, self._vectors = self._cosine + float(alike.sum()), self._vectors + alike.numel()
+            cosines = cosine_similarity(before[positions].double(), after[positions].double(), dim=-1)
+            self._cosine, self._vectors = self._cosine + float(cosines.sum()), self._vectors + cosines.numel()
         if self.kind in ("scores", "tokens") and before.ndim > 1:
-            same = before.argmax(1) == after.argmax(1)
+            is_same = before.argmax(1) == after.argmax(1)
             if self.kind == "tokens":
-                same = (before.argmax(-1) == after.argmax(-1))[some]
-            self._same, self._predicted = self._same + int(same.sum()), self._predicted + same.numel()
+                is_same = (before.argmax(-1) == after.argmax(-1))[positions]
+            self._same, self._predicted = self._same + int(is_same.sum()), self._predicted + is_same.numel()
         if self.kind == "tokens" and ids is not None and ids.shape == before.shape[:2]:
-            for place, scores in enumerate((before, after)):
+            for network_number, scores in enumerate((before, after)):
                 mean, count = _surprise(scores, ids, mask)
-                self._surprise[place] += mean * count
+                self._surprise[network_number] += mean * count
             self._tokens += count
 
-    def told(self) -> dict[str, Any]:
-        """The fields of `Losses` that this is about."""
-        found: dict[str, Any] = {"predicts": self.kind}
+    def measures(self) -> dict[str, Any]:
+        """The fields of `Losses` on predictions: kind, agreement, cosine and perplexity, as far as there are any."""
+        values: dict[str, Any] = {"predicts": self.kind}
         if self._predicted:
-            found["agreement"] = self._same / self._predicted
+            values["agreement"] = self._same / self._predicted
         if self._vectors:
-            found["cosine"] = self._cosine / self._vectors
+            values["cosine"] = self._cosine / self._vectors
         if self._tokens:
             before, after = (math.exp(min(total / self._tokens, LARGEST)) for total in self._surprise)
-            found["perplexity"] = (before, after)
-        return found
+            values["perplexity"] = (before, after)
+        return values

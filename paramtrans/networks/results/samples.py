@@ -15,7 +15,7 @@ from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.losses import Kind
 from paramtrans.networks.results.predictions import named_outputs, token_ids
 
-MOST, PROMPT, GOES_ON = 6, 24, 24
+MOST, PROMPT, CONTINUED = 6, 24, 24
 """Examples, tokens of a text that are shown, and tokens that follow."""
 SIDE = 160
 """Pixels of a side of an image, at most."""
@@ -48,16 +48,16 @@ def samples(
         predicts: What the first output is, as `measure_losses` says it.
         decode: Words for numbers of tokens, None where none are known.
     """
-    found: list[Sample] = []
+    shown: list[Sample] = []
     for batch in Examples(list(inputs)).held_out():
         for number in range(len(next(iter(_tensors(batch))))):
-            if len(found) == MOST:
-                return found
+            if len(shown) == MOST:
+                return shown
             sample = _sample(before, after, pick_examples(batch, torch.tensor([number])), predicts, decode)
             if sample is None:
                 return []
-            found.append(sample)
-    return found
+            shown.append(sample)
+    return shown
 
 
 def _sample(
@@ -67,21 +67,21 @@ def _sample(
     ids, _ = token_ids(example)
     if predicts == "tokens" and ids is not None:
         start = ids[:, : min(PROMPT, max(1, ids.shape[1] // 2))]
-        was, now = (_words(_going_on(network, example, ids, start), decode) for network in (before, after))
-        return Sample(None, _words(start[0].tolist(), decode), was, now, was == now)
-    shown = next((tensor for tensor in _tensors(example) if tensor.ndim == 4 and tensor.shape[1] in (1, 3)), None)
-    if predicts == "scores" and shown is not None:
-        told = [_class(network, example) for network in (before, after)]
-        was, now = (f"class {number} ({100 * share:.0f}%)" for number, share in told)
-        return Sample(_png(shown[0]), None, was, now, told[0][0] == told[1][0])
+        old, new = (_words(_continuation(network, example, ids, start), decode) for network in (before, after))
+        return Sample(None, _words(start[0].tolist(), decode), old, new, old == new)
+    image = next((tensor for tensor in _tensors(example) if tensor.ndim == 4 and tensor.shape[1] in (1, 3)), None)
+    if predicts == "scores" and image is not None:
+        classes = [_class(network, example) for network in (before, after)]
+        old, new = (f"class {number} ({100 * share:.0f}%)" for number, share in classes)
+        return Sample(_png(image[0]), None, old, new, classes[0][0] == classes[1][0])
     return None
 
 
-def _going_on(network: nn.Module, example: Inputs, ids: Tensor, start: Tensor) -> list[int]:
+def _continuation(network: nn.Module, example: Inputs, ids: Tensor, start: Tensor) -> list[int]:
     """The tokens that follow, each the most likely one."""
     tokens = start
     name = next((name for name, value in arguments(example)[1].items() if value is ids), None)
-    for _ in range(GOES_ON):
+    for _ in range(CONTINUED):
         scores = next(iter(named_outputs(call(network, tokens if name is None else {name: tokens})).values()))
         tokens = torch.cat([tokens, scores[:, -1:].argmax(-1).to(tokens)], 1)
     return tokens[0, start.shape[1] :].tolist()
@@ -113,5 +113,5 @@ def _png(image: Tensor) -> str:
 
 
 def _tensors(batch: Inputs) -> list[Tensor]:
-    first, named = arguments(batch)
-    return [value for value in (*first, *named.values()) if isinstance(value, Tensor) and value.ndim]
+    positional, named = arguments(batch)
+    return [value for value in (*positional, *named.values()) if isinstance(value, Tensor) and value.ndim]

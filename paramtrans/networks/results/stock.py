@@ -16,7 +16,7 @@ from paramtrans.networks.forward.activations import Inputs, call, first_examples
 from paramtrans.networks.loading import architectures
 from paramtrans.networks.losses import Losses
 from paramtrans.networks.results import model_card
-from paramtrans.networks.results.described import made_of
+from paramtrans.networks.results.described import describe_blocks
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
 from paramtrans.storage import files, outputs
@@ -55,19 +55,23 @@ def save_stock(
         raise ConfigError([f"{architecture}: a network of your own has no form but its own; use load_translated"])
     source, name, _ = architectures.installed(architecture, registry)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".stock-", dir=folder.parent) as beside:
-        made = Path(beside) / "made"
-        made.mkdir()
-        source.save(network, name, made, partial(_outputs, inputs=first_examples(inputs, 2)))
-        card = model_card.page(source.origin(network, name), made_of(network, registry), losses, translators)
-        files.write_bytes(made / model_card.PAGE, card.encode("utf-8", errors="replace"))
+    with tempfile.TemporaryDirectory(prefix=".stock-", dir=folder.parent) as temporary:
+        new_folder = Path(temporary) / "made"
+        new_folder.mkdir()
+        source.save(network, name, new_folder, partial(_outputs, inputs=first_examples(inputs, 2)))
+        card = model_card.page(source.origin(network, name), describe_blocks(network, registry), losses, translators)
+        files.write_bytes(new_folder / model_card.PAGE, card.encode("utf-8", errors="replace"))
         with boundary.in_words(f"{folder}: cannot be written", "choose another place"):
             if folder.exists():
                 folder.rmdir()
-            made.replace(folder)
+            new_folder.replace(folder)
 
 
 @torch.no_grad()
 def _outputs(network: nn.Module, inputs: Inputs) -> list[Tensor]:
     """All tensors that a network gives."""
-    return [one for one in tree_leaves(call(network, inputs)) if isinstance(one, Tensor) and one.is_floating_point()]
+    return [
+        output
+        for output in tree_leaves(call(network, inputs))
+        if isinstance(output, Tensor) and output.is_floating_point()
+    ]

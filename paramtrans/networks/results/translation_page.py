@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from paramtrans._version import __version__
 from paramtrans.networks.losses import Losses
-from paramtrans.networks.results.described import changes, cost_rows, error, sentences
+from paramtrans.networks.results.described import cost_rows, error_text, sentences, size_changes
 from paramtrans.networks.results.samples import Sample
 from paramtrans.report import figures, translation_figures
 from paramtrans.utils.templates import environment
@@ -25,18 +25,22 @@ def page(
 
     Args:
         name: Of the network, for the title.
-        blocks: What is said of each block, in order, as `described.made_of` says it.
+        blocks: What is said of each block, in order, as `described.describe_blocks` says it.
         losses: What was lost.
         samples: Examples before and after.
         facts: How it was made: what, and what of it.
     """
-    rows = [(one["path"] or ".", *changes(one), error(one["feature_error"])) for one in blocks]
-    shares = [one["parameters"][1] / max(1, one["parameters"][0]) for one in blocks]
-    drawn = None
+    rows = [(block["path"] or ".", *size_changes(block), error_text(block["feature_error"])) for block in blocks]
+    shares = [block["parameters"][1] / max(1, block["parameters"][0]) for block in blocks]
+    figure = None
     if blocks:
-        made = translation_figures.blocks([row[0] for row in rows], shares, [one["feature_error"] for one in blocks])
-        said = "; ".join(f"{row[0]}: {share:.0%} kept, error {row[3]}" for row, share in zip(rows, shares, strict=True))
-        drawn = Markup(figures.svg(made, "blocks", f"Blocks in order. {said}."))
+        drawing = translation_figures.blocks(
+            [row[0] for row in rows], shares, [block["feature_error"] for block in blocks]
+        )
+        description = "; ".join(
+            f"{row[0]}: {share:.0%} kept, error_text {row[3]}" for row, share in zip(rows, shares, strict=True)
+        )
+        figure = Markup(figures.svg(drawing, "blocks", f"Blocks in order. {description}."))
     record = {"facts": dict(facts), "blocks": list(blocks), "losses": losses.model_dump(mode="json")}
     return rendered(
         name,
@@ -44,8 +48,8 @@ def page(
         headline=_headline(losses),
         tiles=_tiles(losses),
         blocks=rows,
-        blocks_figure=drawn,
-        outputs=[(path or "the only one", error(value)) for path, value in losses.outputs.items()],
+        blocks_figure=figure,
+        outputs=[(path or "the only one", error_text(value)) for path, value in losses.outputs.items()],
         costs=cost_rows(losses),
         sentences=sentences(losses),
         samples=samples,
@@ -55,7 +59,12 @@ def page(
 
 
 def rendered(name: str, **parts: Any) -> str:
-    """The template with these parts; those that are left out are not shown."""
+    """The page's template, filled.
+
+    Args:
+        name: Of the network, for the title.
+        **parts: What the template shows; parts that are left out are not shown.
+    """
     empty: dict[str, Any] = dict.fromkeys(
         (
             "tiles",
@@ -78,10 +87,10 @@ def rendered(name: str, **parts: Any) -> str:
 
 def _headline(losses: Losses) -> str:
     before, after = losses.before.parameters, losses.after.parameters
-    said = f"{after:,} of {before:,} parameters stay ({after / max(1, before):.0%})"
+    headline = f"{after:,} of {before:,} parameters stay ({after / max(1, before):.0%})"
     if losses.before.latency_ms and losses.after.latency_ms:
-        said += f", and one example takes {losses.after.latency_ms / losses.before.latency_ms:.0%} of the time"
-    return said + "."
+        headline += f", and one example takes {losses.after.latency_ms / losses.before.latency_ms:.0%} of the time"
+    return headline + "."
 
 
 def _tiles(losses: Losses) -> list[tuple[str, str]]:
@@ -96,5 +105,5 @@ def _tiles(losses: Losses) -> list[tuple[str, str]]:
     if losses.cosine is not None:
         tiles.append(("cosine of embeddings", f"{losses.cosine:.4f}"))
     if losses.outputs:
-        tiles.append(("relative error of the output", error(next(iter(losses.outputs.values())))))
+        tiles.append(("relative error_text of the output", error_text(next(iter(losses.outputs.values())))))
     return tiles

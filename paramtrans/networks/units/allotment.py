@@ -1,4 +1,4 @@
-"""Widths of groups of units by measured loss: more units where they are worth more."""
+"""Widths of groups of units by measured loss: more units where the output depends on them more."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from paramtrans.errors import SpecMismatch
 from paramtrans.networks.graph.groups import NamedGroup
 from paramtrans.networks.graph.reconstruct import reconstruct
 from paramtrans.networks.units.chain import UnitStep
-from paramtrans.networks.units.choice import choose, written
+from paramtrans.networks.units.choice import choose, write_network
 from paramtrans.networks.units.rounding import Rounding
 from paramtrans.networks.units.steps import Step, way_down
 from paramtrans.networks.units.widths import Counts, GroupSizes
@@ -20,7 +20,7 @@ def allot(
     case: GroupSizes,
     translator: UnitStep,
     budget: float,
-    what: str,
+    measure: str,
     shares: Sequence[float],
     rounding: Rounding,
 ) -> dict[NamedGroup, int]:
@@ -28,49 +28,64 @@ def allot(
 
     Args:
         case: The groups.
-        translator: What they are translated by to see what the network's output loses.
+        translator: Translates each group, to measure what the network's output loses.
         budget: What the network may cost.
-        what: `parameters`, `flops` (of one example) or `milliseconds` (for the first batch).
+        measure: `parameters`, `flops` (of one example) or `milliseconds` (for the first batch).
         shares: Of the units, each tried for every group.
         rounding: How numbers of units are rounded.
+
+    Returns:
+        For each group, how many units stay.
 
     Raises:
         SpecMismatch: the budget cannot be kept with these shares.
     """
-    cost: Cost = getattr(case, what)
-    saving: Cost = case.parameters if what == "parameters" else case.flops  # times are too rough to be compared singly
-    steps = measured(case, translator, shares, rounding, saving)
+    cost: Cost = getattr(case, measure)
+    saving: Cost = (
+        case.parameters if measure == "parameters" else case.flops
+    )  # times are too rough to be compared singly
+    steps = measure_steps(case, translator, shares, rounding, saving)
     groups = list(steps)
     states = [
-        {group: own[i].sizes[group.path] for (group, own), i in zip(steps.items(), at, strict=True)}
-        for at in way_down(list(steps.values()))
+        {
+            group: group_steps[i].sizes[group.path]
+            for (group, group_steps), i in zip(steps.items(), numbers, strict=True)
+        }
+        for numbers in way_down(list(steps.values()))
     ]
-    fitting = _first(states, lambda counts: cost(counts) <= budget)
-    if fitting is None:
+    first_fitting = _first(states, lambda counts: cost(counts) <= budget)
+    if first_fitting is None:
         raise SpecMismatch(
-            f"a network of {budget:,} {what} cannot be made of this one with these shares: {cost(states[-1]):,} "
+            f"a network of {budget:,} {measure} cannot be made of this one with these shares: {cost(states[-1]):,} "
             "are left"
         )
-    counts = states[fitting]
-    if fitting == 0:
+    counts = states[first_fitting]
+    if first_fitting == 0:
         return counts
     errors = {g: next(s.error for s in steps[g] if s.sizes[g.path] == counts[g]) for g in groups}
-    changed = next(group for group in groups if states[fitting - 1][group] != counts[group])
-    order = sorted(groups, key=lambda group: errors[group], reverse=True) if what == "parameters" else []
-    for group in (changed, *(group for group in order if group is not changed)):
+    changed_last = next(group for group in groups if states[first_fitting - 1][group] != counts[group])
+    order = sorted(groups, key=lambda group: errors[group], reverse=True) if measure == "parameters" else []
+    for group in (changed_last, *(group for group in order if group is not changed_last)):
         counts = _wider(case, counts, group, rounding, lambda counts: cost(counts) <= budget)
     return counts
 
 
-def measured(
+def measure_steps(
     case: GroupSizes, translator: UnitStep, shares: Sequence[float], rounding: Rounding, saving: Cost
 ) -> dict[NamedGroup, list[Step]]:
-    """For each group its widths, from all units to fewer, with what the network's output loses where it alone has them.
+    """Widths of each group, from all units to fewer, with what the network's output loses where it alone has them.
 
     One pass chooses the units of all groups at one share; each group is then solved for in a pass of its own.
+
+    Args:
+        case: The groups.
+        translator: Chooses units and, where it can, solves for the layers that read them.
+        shares: Of the units, each tried for every group.
+        rounding: How numbers of units are rounded.
+        saving: What a network with these numbers of units costs, in the unit in which savings are counted.
     """
-    whole = {group: len(group) for group in case.groups}
-    most = saving(whole)
+    sizes = {group: len(group) for group in case.groups}
+    full_cost = saving(sizes)
     steps = {group: [Step({group.path: len(group)}, 0, 0.0)] for group in case.groups}
     for share in sorted(shares, reverse=True):
         counts = {
@@ -80,11 +95,13 @@ def measured(
             continue
         chosen = choose(case.analysis, counts, translator, case.examples, case.seed)
         for group, units in chosen.kept.items():
-            small = written(case.analysis, chosen, [group])
+            narrowed = write_network(case.analysis, chosen, [group])
             solves = translator.component.solves_readers
-            made = reconstruct(case.analysis, small, {group: units}, case.examples, solves, translator.ridge, case.seed)
-            error = made.output if made.output is not None else max(made.errors.values(), default=0.0)
-            saved = most - saving({**whole, group: len(units)})
+            result = reconstruct(
+                case.analysis, narrowed, {group: units}, case.examples, solves, translator.ridge, case.seed
+            )
+            error = result.output if result.output is not None else max(result.errors.values(), default=0.0)
+            saved = full_cost - saving({**sizes, group: len(units)})
             steps[group].append(Step({group.path: len(units)}, int(saved), error))
     return steps
 
@@ -108,12 +125,12 @@ def _wider(
     fits: Callable[[Counts], bool],
 ) -> dict[NamedGroup, int]:
     """The same with as many units of one group as fit."""
-    low, high = counts[group], len(group)
-    while low < high:
-        middle = (low + high + 1) // 2
-        tried = case.near(group, middle, rounding)
-        if low < tried and fits({**counts, group: tried}):
-            low = tried
+    count_fits, high = counts[group], len(group)
+    while count_fits < high:
+        middle = (count_fits + high + 1) // 2
+        count = case.near(group, middle, rounding)
+        if count_fits < count and fits({**counts, group: count}):
+            count_fits = count
         else:
             high = middle - 1
-    return {**counts, group: low}
+    return {**counts, group: count_fits}

@@ -22,7 +22,7 @@ class UnitStep:
 
     @property
     def ridge(self) -> float | None:
-        """How firmly the layers that read units are held, where it says so."""
+        """Strength of the ridge with which layers that read units are solved for, where it has such an option."""
         value = getattr(self.options, "ridge", None)
         return None if value is None else float(value)
 
@@ -32,16 +32,20 @@ Named = Sequence[tuple[Any, Mapping[str, Any]]]
 
 
 def unit_chain(named: Named, registry: Registry) -> list[UnitStep]:
-    """The chain of these translators.
+    """The translators that these names stand for, in order.
+
+    Args:
+        named: Translators as a user names them, each with its options.
+        registry: The plugins that translators come from.
 
     Raises:
         SpecMismatch: one of them does not work on units, or not in this place.
         ConfigError: its options are wrong.
     """
-    known = {entry.name for entry in registry.of_kind("translator")}
+    translators = {entry.name for entry in registry.of_kind("translator")}
     steps: list[UnitStep] = []
     for number, (name, options) in enumerate(named):
-        if not isinstance(name, str) or name not in known:
+        if not isinstance(name, str) or name not in translators:
             raise SpecMismatch(f"{name if isinstance(name, str) else 'a trained translator'} writes blocks alone")
         component = registry.load("translator", name)
         chooses = component.keeps_units or component.merges_units
@@ -58,13 +62,13 @@ def unit_chain(named: Named, registry: Registry) -> list[UnitStep]:
                 if chooses
                 else f"{name} writes blocks that an adapter knows, and works on no units"
             )
-        if component.solves_readers and any(one.component.adjusts_units for one in steps):
+        if component.solves_readers and any(step.component.adjusts_units for step in steps):
             raise SpecMismatch(f"{name} solves for what units were chosen for; name it before {steps[-1].name}")
         steps.append(UnitStep(name, component, validate(component.Options, dict(options), f"translator {name}: ")))
     return steps
 
 
-def unfit(named: Named, registry: Registry) -> str | None:
+def unfit_reason(named: Named, registry: Registry) -> str | None:
     """Why these translators do not work on units; None where they do."""
     try:
         unit_chain(named, registry)

@@ -13,7 +13,7 @@ from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.graph.groups import Analysis, NamedGroup, Proven, prove_groups
 from paramtrans.networks.graph.merging import merge, representatives
 from paramtrans.networks.graph.narrow import narrow
-from paramtrans.networks.graph.proof import lively, prove
+from paramtrans.networks.graph.proof import prove, with_random_constants
 from paramtrans.networks.graph.unit_cases import choose_units
 from paramtrans.networks.units.chain import UnitStep
 
@@ -33,7 +33,18 @@ class Chosen:
 def choose(
     analysis: Analysis, counts: Mapping[NamedGroup, int], step: UnitStep, examples: Examples, seed: int
 ) -> Chosen:
-    """What a translator chooses of the groups that pass the proof; raises `SpecMismatch` where none does."""
+    """Choose the units that stay, of the groups that pass the proof.
+
+    Args:
+        analysis: Of the network.
+        counts: For each group, how many units stay.
+        step: The translator that chooses.
+        examples: Calibration inputs, for a translator that looks at them.
+        seed: For whatever is drawn.
+
+    Raises:
+        SpecMismatch: no group passes the proof.
+    """
     proven = _proven(analysis, counts, {})
     refused: dict[str, str] = {}
     shares: dict[NamedGroup, Tensor] = {}
@@ -49,34 +60,47 @@ def choose(
         shares[group] = merged
         return representatives(merged, group, case.count)
 
-    looks = examples if step.component.needs_probes else None
-    kept = choose_units(analysis, proven.counts, decide, looks, seed)
+    seen_examples = examples if step.component.needs_probes else None
+    kept = choose_units(analysis, proven.counts, decide, seen_examples, seed)
     refused = {**proven.refused, **refused}
     if len(kept) < len(proven.counts):
         proven = _proven(analysis, {group: proven.counts[group] for group in kept}, refused)
         refused |= proven.refused
     kept = {group: kept[group] for group in proven.counts}
-    return Chosen(proven, kept, {group: own for group, own in shares.items() if group in kept}, refused)
+    return Chosen(proven, kept, {group: unit_shares for group, unit_shares in shares.items() if group in kept}, refused)
 
 
-def written(analysis: Analysis, chosen: Chosen, only: Iterable[NamedGroup] | None = None) -> nn.Module:
-    """The network with the chosen units alone, of all groups or of some; raises `SpecMismatch` where they cannot be
-    alone."""
-    groups = [*chosen.kept] if only is None else [*only]
+def write_network(analysis: Analysis, chosen: Chosen, groups_alone: Iterable[NamedGroup] | None = None) -> nn.Module:
+    """A copy of the network with the chosen units alone.
+
+    Args:
+        analysis: Of the network.
+        chosen: Which units stay.
+        groups_alone: Groups that become smaller; None for all that were chosen from.
+
+    Raises:
+        SpecMismatch: the chosen units do not pass the proof.
+    """
+    groups = [*chosen.kept] if groups_alone is None else [*groups_alone]
     removal = analysis.removal({group: chosen.kept[group] for group in groups})
-    proof = prove(lively(analysis.network), removal, likely=chosen.proven.settings)
+    proof = prove(with_random_constants(analysis.network), removal, likely=chosen.proven.settings)
     if proof.failure is not None:
         raise SpecMismatch(f"the units that are kept cannot be kept alone: {proof.failure}")
-    small = narrow(analysis.network, removal, list(proof.settings))
-    merge(analysis, small, removal.kept(), {group: own for group, own in chosen.shares.items() if group in groups})
-    return small
+    narrowed = narrow(analysis.network, removal, list(proof.settings))
+    merge(
+        analysis,
+        narrowed,
+        removal.kept(),
+        {group: unit_shares for group, unit_shares in chosen.shares.items() if group in groups},
+    )
+    return narrowed
 
 
 def _proven(analysis: Analysis, counts: Mapping[NamedGroup, int], refused: Mapping[str, str]) -> Proven:
     """Groups that pass the proof; raises `SpecMismatch` where none does."""
     proven = prove_groups(analysis, counts)
     if not proven.counts:
-        every = {**refused, **proven.refused}
-        reasons = "; ".join(f"{path}: {reason}" for path, reason in list(every.items())[:3])
-        raise SpecMismatch(f"none of its {len(every)} groups of units can be made smaller: {reasons}")
+        reasons_of = {**refused, **proven.refused}
+        reasons = "; ".join(f"{path}: {reason}" for path, reason in list(reasons_of.items())[:3])
+        raise SpecMismatch(f"none of its {len(reasons_of)} groups of units can be made smaller: {reasons}")
     return proven

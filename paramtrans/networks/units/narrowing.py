@@ -19,7 +19,7 @@ from paramtrans.networks.graph.narrow import Setting, changed_numbers
 from paramtrans.networks.graph.pieces import Pieces
 from paramtrans.networks.graph.reconstruct import reconstruct
 from paramtrans.networks.units.chain import UnitStep
-from paramtrans.networks.units.choice import choose, written
+from paramtrans.networks.units.choice import choose, write_network
 from paramtrans.networks.units.widths import GroupRule, GroupSizes
 from paramtrans.utils import seeds
 from paramtrans.utils.progress import Reporter
@@ -48,18 +48,18 @@ class NarrowedGroup:
 
 @dataclass(frozen=True)
 class NarrowedNetwork:
-    """A smaller network, and what is to be said of it."""
+    """A smaller network, and what was done to it."""
 
     network: nn.Module
     groups: tuple[NarrowedGroup, ...]
     settings: tuple[Setting, ...]
-    """Numbers that layers and modules hold, which are others now."""
+    """Numbers that layers and modules hold, and that changed."""
     refused: Mapping[str, str]
     """Groups that stay as they are, with the reason of each."""
 
 
 def example_arguments(batch: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What a network is called with for two examples of a batch, on the CPU or where the batch is."""
+    """Two examples of a batch, as a network is called with them: by position, and by name."""
     return arguments(first_examples(batch, 2))
 
 
@@ -82,14 +82,14 @@ def narrow_network(
         blocks: Patterns of paths, between commas.
         batches: Calibration inputs, at least one.
         seed: For whatever is drawn.
-        reporter: Is told of the progress.
+        reporter: Shows the progress.
 
     Raises:
         SpecMismatch: no group can be made smaller as asked, or the network cannot be followed.
     """
-    kept_batches = list(batches)
-    examples = Examples(kept_batches)
-    analysis = analyse(network, example_arguments(kept_batches[0]))
+    batch_list = list(batches)
+    examples = Examples(batch_list)
+    analysis = analyse(network, example_arguments(batch_list[0]))
     counts = widths.of_groups(GroupSizes(analysis, select(analysis, blocks), examples, seed))
     if not isinstance(counts, Mapping) or any(type(count) is not int or count < 1 for count in counts.values()):
         raise SpecMismatch("widths: the rule gives no numbers of units for groups (`of_groups`)")
@@ -99,17 +99,19 @@ def narrow_network(
     chosen = choose(analysis, counts, steps[0], examples, seed)
     for path, reason in chosen.refused.items():
         log.warning("%s stays as it is: %s", path or "the network", reason)
-    small = written(analysis, chosen)
+    small = write_network(analysis, chosen)
     errors = _reconstructed(analysis, small, chosen.kept, steps, examples, seed, reporter)
     if any(step.component.adjusts_units for step in steps):
         errors = _adjusted(analysis, small, chosen.kept, steps, examples, seed, reporter)
-    looked = any(step.component.needs_probes or step.component.solves_readers for step in steps)
-    held_out = examples.enough or not looked
+    looks_at_inputs = any(step.component.needs_probes or step.component.solves_readers for step in steps)
+    held_out = examples.enough or not looks_at_inputs
     if not held_out:
         log.warning(examples.too_few())
-    before, after = (dict(one.named_parameters(remove_duplicate=False)) for one in (network, small))
-    described = (_described(group, chosen.proven, errors.get(group), before, after) for group in chosen.kept)
-    groups = tuple(replace(group, held_out=held_out) for group in described)
+    params_before, params_after = (dict(side.named_parameters(remove_duplicate=False)) for side in (network, small))
+    records = (
+        _described(group, chosen.proven, errors.get(group), params_before, params_after) for group in chosen.kept
+    )
+    groups = tuple(replace(group, held_out=held_out) for group in records)
     return NarrowedNetwork(small, groups, tuple(changed_numbers(network, small)), chosen.refused)
 
 
@@ -131,7 +133,7 @@ def _reconstructed(
     solver = next((step for step in reversed(steps) if step.component.solves_readers), None)
     layers = {layer.weight for group in kept for layer in group.readers}
     with reporter.stage(f"translating {_named_count(kept)}", len(layers)) as stage:
-        made = reconstruct(
+        reconstruction = reconstruct(
             analysis,
             small,
             kept,
@@ -141,8 +143,13 @@ def _reconstructed(
             seed,
             lambda path: stage.advance(note=path),
         )
-    own = {group: [made.errors[one.weight] for one in group.readers if one.weight in made.errors] for group in kept}
-    return {group: max(errors) for group, errors in own.items() if errors}
+    errors_of = {
+        group: [
+            reconstruction.errors[reader.weight] for reader in group.readers if reader.weight in reconstruction.errors
+        ]
+        for group in kept
+    }
+    return {group: max(errors) for group, errors in errors_of.items() if errors}
 
 
 def _adjusted(
@@ -161,34 +168,39 @@ def _adjusted(
         if not step.component.adjusts_units:
             continue
         pieces = Pieces(analysis, analysis.removal(kept), small, examples, getattr(step.options, "batch", AT_ONCE))
-        own = seeds.derive(seed, "translator", number)
+        step_seed = seeds.derive(seed, "translator", number)
 
         def adjust(piece: Any, step: UnitStep = step) -> Mapping[str, Tensor]:
             return step.component.adjust(step.options, piece)
 
         with reporter.stage(f"{step.name}: {_named_count(groups)}", len(groups)) as stage:
-            adjust_groups(pieces, groups, adjust, own, lambda path: stage.advance(note=path))
+            adjust_groups(pieces, groups, adjust, step_seed, lambda path: stage.advance(note=path))
     assert pieces is not None
     return pieces.errors(groups)
 
 
 def select(analysis: Analysis, pattern: str) -> list[NamedGroup]:
-    """The groups that are made smaller unless said otherwise: hidden units, and whole heads, whose path matches.
+    """Hidden units, and whole heads, whose path matches: the groups that are made smaller by default.
 
-    Raises `SpecMismatch` where there are none.
+    Args:
+        analysis: Of the network.
+        pattern: Patterns of paths, between commas.
+
+    Raises:
+        SpecMismatch: there are none.
     """
-    free = [group for group in analysis.groups if not group.stream and not group.inner]
-    found = [group for group in free if matches(group.path, pattern)]
-    if found:
-        return found
-    if free:
-        paths = some_of([group.path for group in free])
+    hidden = [group for group in analysis.groups if not group.stream and not group.inner]
+    matching = [group for group in hidden if matches(group.path, pattern)]
+    if matching:
+        return matching
+    if hidden:
+        paths = some_of([group.path for group in hidden])
         raise SpecMismatch(f'no group of units has a path that matches "{pattern}"; there are {paths}')
     stopped = [f"{name} ({where})" if where else name for name, where in analysis.unknown().items()]
-    why = f"; labels ended at {', '.join(stopped[:3])}" if stopped else ""
+    ended_at = f"; labels ended at {', '.join(stopped[:3])}" if stopped else ""
     kind = type(analysis.network).__name__
     raise SpecMismatch(
-        f"no adapter knows a block of this {kind}, and its graph shows no hidden units to leave out{why}"
+        f"no adapter knows a block of this {kind}, and its graph shows no hidden units to leave out{ended_at}"
     )
 
 
@@ -196,10 +208,10 @@ def _described(
     group: NamedGroup,
     proven: Proven,
     error: float | None,
-    before: Mapping[str, Tensor],
-    after: Mapping[str, Tensor],
+    params_before: Mapping[str, Tensor],
+    params_after: Mapping[str, Tensor],
 ) -> NarrowedGroup:
-    names = [name for name in group.units.tensors if name in before]
-    counted = tuple(sum(tensors[name].numel() for name in names) for tensors in (before, after))
+    names = [name for name in group.units.tensors if name in params_before]
+    sizes = tuple(sum(tensors[name].numel() for name in names) for tensors in (params_before, params_after))
     units = (len(group), proven.counts[group])
-    return NarrowedGroup(group.path, group.kind, units, (counted[0], counted[1]), error)
+    return NarrowedGroup(group.path, group.kind, units, (sizes[0], sizes[1]), error)

@@ -27,19 +27,22 @@ class Rounding:
             if value is not None and (type(value) is not int or value < 1):
                 raise SpecMismatch(f"{name}: {value!r} is no number of units; give 1 or more")
 
-    def __call__(self, size: int, wanted: float, whole: bool = False) -> int:
-        """The nearest number of units to `wanted` of `size`; with `whole`, of units that are not rounded to multiples.
+    def __call__(self, size: int, wanted: float, unrounded: bool = False) -> int:
+        """The nearest number of units to a wanted one; all units where there is no multiple below.
 
-        All stay where so many are wanted, or where there is no multiple below.
+        Args:
+            size: How many units there are.
+            wanted: How many should stay; from `size` on, all do.
+            unrounded: Units are not rounded to multiples.
         """
         if wanted >= size:
             return size
-        step = 1 if whole else self.step(size, wanted)
+        step = 1 if unrounded else self.step(size, wanted)
         count = round(wanted / step) * step if step > 1 else round(wanted)
         return min(size, max(count, step, self.least, 1))
 
     def step(self, size: int, wanted: float) -> int:
-        """What a width is rounded to multiples of."""
+        """What a width of `size` units is rounded to multiples of, where `wanted` should stay."""
         if self.multiple_of is not None:
             return self.multiple_of
         return MULTIPLE if size >= WIDE and wanted >= MULTIPLE else 1

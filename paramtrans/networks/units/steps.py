@@ -18,28 +18,46 @@ class Step:
 
 
 def way_down(steps: Sequence[Sequence[Step]]) -> Iterator[list[int]]:
-    """Numbers of the steps of each block, from the first of all to ever smaller ones: always the next that costs least
-    error for what it saves. Steps of a block stand in the order of what they save."""
-    at = [0] * len(steps)
+    """Ever smaller networks: each time the step that costs the least error for what it saves.
+
+    Args:
+        steps: Of each block, in the order of what they save.
+
+    Yields:
+        For each block the number of its step, first that of all blocks as they are.
+    """
+    positions = [0] * len(steps)
     while True:
-        yield list(at)
+        yield list(positions)
         rates = [
-            (max(0.0, own[j].error - own[at[b]].error) / (own[j].saved - own[at[b]].saved), b, j)
-            for b, own in enumerate(steps)
-            for j in range(at[b] + 1, len(own))
-            if own[j].saved > own[at[b]].saved
+            (
+                max(0.0, block_steps[later].error - block_steps[positions[number]].error)
+                / (block_steps[later].saved - block_steps[positions[number]].saved),
+                number,
+                later,
+            )
+            for number, block_steps in enumerate(steps)
+            for later in range(positions[number] + 1, len(block_steps))
+            if block_steps[later].saved > block_steps[positions[number]].saved
         ]
         if not rates:
             return
         _, block, step = min(rates)
-        at[block] = step
+        positions[block] = step
 
 
 def cheapest(steps: Sequence[Sequence[Step]], over: int) -> list[Step] | None:
-    """One step of each block, that save at least `over` parameters; None where even the smallest of all save too
-    little."""
-    for at in way_down(steps):
-        taken = [own[i] for own, i in zip(steps, at, strict=True)]
-        if sum(step.saved for step in taken) >= over:
-            return taken
+    """The step of each block with which enough is saved at little error.
+
+    Args:
+        steps: Of each block, in the order of what they save.
+        over: How much has to be saved at least, in the unit of `Step.saved`.
+
+    Returns:
+        One step of each block; None where even the smallest save too little.
+    """
+    for positions in way_down(steps):
+        chosen = [block_steps[position] for block_steps, position in zip(steps, positions, strict=True)]
+        if sum(step.saved for step in chosen) >= over:
+            return chosen
     return None

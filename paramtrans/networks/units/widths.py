@@ -29,7 +29,7 @@ class GroupRule(Protocol):
     """A rule for widths that takes groups of units too."""
 
     def of_groups(self, case: GroupSizes) -> dict[NamedGroup, int]:
-        """How many units of each group stay; of groups that are left out all."""
+        """How many units of each group stay; groups that are left out keep all."""
         ...
 
 
@@ -45,23 +45,36 @@ class GroupSizes:
     """For whatever is drawn."""
 
     def share(self, ratio: float, rounding: Rounding) -> dict[NamedGroup, int]:
-        """The same share of all groups, as far as each can have it."""
+        """The same share of all groups, as far as each can have it.
+
+        Args:
+            ratio: The share, up to 1.
+            rounding: How numbers of units are rounded.
+        """
         return {group: self.near(group, len(group) * ratio, rounding) for group in self.groups}
 
     @staticmethod
     def near(group: NamedGroup, wanted: float, rounding: Rounding) -> int:
-        """A number of units of a group near to one that is wanted."""
+        """The number of units nearest to a wanted one that a group can have.
+
+        Args:
+            group: The group.
+            wanted: How many units should stay.
+            rounding: How numbers of units are rounded.
+        """
         count = rounding(len(group), wanted, group.kind != "units")
         return len(group) if count == len(group) else group.units.allowed(count)
 
     def parameters(self, counts: Counts) -> int:
         """Parameters of the network with as many units of each group."""
-        left = {name: list(shape) for name, shape in self._shapes.items()}
+        shapes_left = {name: list(shape) for name, shape in self._shapes.items()}
         for group, count in counts.items():
             for axis in group.units.axes:
-                if axis.tensor in left:
-                    left[axis.tensor][axis.axis] -= (len(group) - count) * axis.indices.shape[1]
-        saved = sum(torch.Size(shape).numel() - torch.Size(left[name]).numel() for name, shape in self._shapes.items())
+                if axis.tensor in shapes_left:
+                    shapes_left[axis.tensor][axis.axis] -= (len(group) - count) * axis.indices.shape[1]
+        saved = sum(
+            torch.Size(shape).numel() - torch.Size(shapes_left[name]).numel() for name, shape in self._shapes.items()
+        )
         return parameters(self.analysis.network) - saved
 
     def flops(self, counts: Counts) -> int:
@@ -77,26 +90,26 @@ class GroupSizes:
     def smaller(self, counts: Counts) -> nn.Module:
         """The network with as many units of each group that passes the proof; no matter which ones."""
         proven = prove_groups(self.analysis, counts)
-        kept = {group: group.units.choose(torch.zeros(len(group)), own) for group, own in proven.counts.items()}
+        kept = {group: group.units.choose(torch.zeros(len(group)), count) for group, count in proven.counts.items()}
         return narrow(self.analysis.network, self.analysis.removal(kept), list(proven.settings))
 
     @cached_property
     def _shapes(self) -> dict[str, list[int]]:
-        return {name: list(one.shape) for name, one in self.analysis.network.named_parameters()}
+        return {name: list(parameter.shape) for name, parameter in self.analysis.network.named_parameters()}
 
 
 @torch.no_grad()
 def latency(network: nn.Module, batch: Inputs) -> float:
-    """Milliseconds that a network takes for a batch: the median of some passes."""
+    """Milliseconds that a network takes for a batch, where it is: the median of `RUNS` passes."""
     call(network, batch)
-    taken = []
+    milliseconds = []
     for _ in range(RUNS):
         _wait(network)
         started = time.perf_counter()
         call(network, batch)
         _wait(network)
-        taken.append(1000 * (time.perf_counter() - started))
-    return statistics.median(taken)
+        milliseconds.append(1000 * (time.perf_counter() - started))
+    return statistics.median(milliseconds)
 
 
 def _wait(network: nn.Module) -> None:

@@ -31,6 +31,8 @@ class TaskHosts(ArchitectureSource):
         task, colon, block = name.partition(":")
         if not colon:
             blocks = ", ".join(entry.name for entry in self.registry.of_kind("block_adapter"))
-            whole = f"task:{task}"
-            raise ConfigError([f"architecture {whole!r}: add the block in its slot, as in {whole}:BLOCK ({blocks})"])
+            architecture = f"task:{task}"
+            raise ConfigError(
+                [f"architecture {architecture!r}: add the block in its slot, as in {architecture}:BLOCK ({blocks})"]
+            )
         return host_network(task, block, arguments, self.registry)

@@ -19,14 +19,14 @@ MAX_CARD = 2**20
 def own_files(folder: Path) -> list[Path]:
     """The regular files of a folder, in the order of their names.
 
-    A link counts where it leads to the folder itself, or, of a snapshot, to the blobs of its own cache: another may
-    lead to what is nobody else's business.
+    A link counts where it leads to the folder itself, or, of a snapshot, to the blobs of its own cache. Other links are
+    left out, as they may lead to files that are private.
     """
     return [file for file in sorted(folder.iterdir()) if file.is_file() and _is_own(file.resolve(), folder.resolve())]
 
 
 def model(folder: Path) -> str | None:
-    """The name on its hub of a model whose snapshot this is: `ORGANISATION/NAME`."""
+    """The name on its hub of the model whose snapshot a folder is, `ORGANISATION/NAME`; None for other folders."""
     above = folder.resolve().parents
     if len(above) < 2 or above[0].name != SNAPSHOTS or not above[1].name.startswith("models--"):
         return None
@@ -34,7 +34,7 @@ def model(folder: Path) -> str | None:
 
 
 def licence(folder: Path) -> str | None:
-    """What the header of a model's own card states as its licence."""
+    """The licence that the header of a model's own card states; None where there is none."""
     try:
         card = outside.content(folder / "README.md", MAX_CARD).decode("utf-8", errors="replace")
     except StoreError:

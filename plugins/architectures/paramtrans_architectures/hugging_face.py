@@ -26,7 +26,7 @@ WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".
 TOLERANCE = 1e-4
 """Largest difference of outputs, relative to the largest of them."""
 LARGEST = 2**26
-"""Bytes of a file beside them that is copied: tokenizers, chat templates, generation settings."""
+"""Bytes of another file that is copied, at most: tokenizers, chat templates, generation settings."""
 
 
 class HuggingFace(ArchitectureSource):
@@ -43,7 +43,7 @@ class HuggingFace(ArchitectureSource):
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise ConfigError([f"architecture hf:{name}: {folder / CONFIG} cannot be used: {reason}"]) from error
-        network: nn.Module = _made(config)
+        network: nn.Module = _fresh_model(config)
         return network
 
     def check_recorded(self, name: str, arguments: Mapping[str, Any]) -> None:
@@ -51,8 +51,8 @@ class HuggingFace(ArchitectureSource):
 
     def origin(self, network: nn.Module, name: str) -> Origin:
         model = hub_cache.model(_folder(name))
-        known = model or _folder(name).resolve().name
-        return Origin(known, "transformers", model, hub_cache.licence(_folder(name)))
+        model_name = model or _folder(name).resolve().name
+        return Origin(model_name, "transformers", model, hub_cache.licence(_folder(name)))
 
     def text(self, name: str, tokens: Sequence[int]) -> str | None:
         return hugging_face_inputs.words(_folder(name), tokens)
@@ -79,8 +79,8 @@ class HuggingFace(ArchitectureSource):
         smaller = stock(network, outputs)
         smaller.save_pretrained(folder)
         for file in hub_cache.own_files(_folder(name)):
-            beside = not file.name.endswith(WEIGHTS) and not (folder / file.name).exists()
-            if beside and file.name != "README.md" and file.stat().st_size <= LARGEST:
+            is_beside = not file.name.endswith(WEIGHTS) and not (folder / file.name).exists()
+            if is_beside and file.name != "README.md" and file.stat().st_size <= LARGEST:
                 shutil.copyfile(file, folder / file.name)
 
 
@@ -90,25 +90,29 @@ def stock(network: Any, outputs: Outputs) -> Any:
     Nothing is known of the architecture: numbers of the config that the original sizes stand in are set to the new
     ones until a model with these shapes comes out that gives the same.
 
+    Args:
+        network: The model that was made smaller.
+        outputs: What a model gives for some inputs, to compare both.
+
     Raises:
         ConfigError: no config of this class has these sizes, as where layers differ from each other.
     """
-    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    given = outputs(network)
+    expected_shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    expected_outputs = outputs(network)
     for config in _configs(network):
         with torch.device("meta"):
             try:
-                trial = _made(config)
+                candidate = _fresh_model(config)
             except Exception:  # a config that its class refuses
                 continue
-        if {name: tuple(tensor.shape) for name, tensor in trial.state_dict().items()} == wanted:
-            made = _made(config).to(next(network.parameters()).dtype)
-            made.load_state_dict(network.state_dict())
-            if not _alike(given, outputs(made.eval())):
+        if {name: tuple(tensor.shape) for name, tensor in candidate.state_dict().items()} == expected_shapes:
+            model = _fresh_model(config).to(next(network.parameters()).dtype)
+            model.load_state_dict(network.state_dict())
+            if not _alike(expected_outputs, outputs(model.eval())):
                 continue
             if getattr(network, "generation_config", None) is not None:
-                made.generation_config = copy.deepcopy(network.generation_config)
-            return made
+                model.generation_config = copy.deepcopy(network.generation_config)
+            return model
     raise ConfigError(
         [
             f"--stock: no config of {type(network).__name__} has these sizes; give all layers the same widths "
@@ -117,12 +121,12 @@ def stock(network: Any, outputs: Outputs) -> Any:
     )
 
 
-def _alike(one: list[Tensor], other: list[Tensor]) -> bool:
+def _alike(expected: list[Tensor], outputs: list[Tensor]) -> bool:
     """Whether outputs are the same but for rounding."""
-    same = [a.shape == b.shape for a, b in zip(one, other, strict=True)]
-    return all(same) and all(
+    same_shapes = [a.shape == b.shape for a, b in zip(expected, outputs, strict=True)]
+    return all(same_shapes) and all(
         float((a.float() - b.float()).abs().max()) <= TOLERANCE * max(1e-6, float(a.float().abs().max()))
-        for a, b in zip(one, other, strict=True)
+        for a, b in zip(expected, outputs, strict=True)
     )
 
 
@@ -130,12 +134,12 @@ def _configs(network: Any) -> Iterator[Any]:
     """Configs with numbers changed: those that sizes of the original have, to the sizes of the smaller one."""
     original = network.config
     with torch.device("meta"):
-        before = {name: tuple(tensor.shape) for name, tensor in _made(original).state_dict().items()}
-    after = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+        shapes_before = {name: tuple(tensor.shape) for name, tensor in _fresh_model(original).state_dict().items()}
+    shapes_after = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     pairs = {
         (old, new)
-        for name, sizes in before.items()
-        for old, new in zip(sizes, after.get(name, sizes), strict=False)
+        for name, sizes in shapes_before.items()
+        for old, new in zip(sizes, shapes_after.get(name, sizes), strict=False)
         if old != new
     }
     numbers = {name: value for name, value in original.to_dict().items() if type(value) is int and value > 1}
@@ -161,16 +165,16 @@ def _configs(network: Any) -> Iterator[Any]:
             yield config
 
 
-def _made(config: Any) -> Any:
+def _fresh_model(config: Any) -> Any:
     """A fresh model of the class that a config names, or of the one that goes with it."""
     import transformers
 
-    named = (getattr(transformers, name, None) for name in config.architectures or [])
-    models = (cls for cls in named if isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel))
-    made = next(models, None)
-    if made is None:
+    classes = (getattr(transformers, name, None) for name in config.architectures or [])
+    models = (cls for cls in classes if isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel))
+    chosen = next(models, None)
+    if chosen is None:
         return transformers.AutoModel.from_config(config, trust_remote_code=False)
-    return made(copy.deepcopy(config))
+    return chosen(copy.deepcopy(config))
 
 
 def _library(name: str) -> Any:

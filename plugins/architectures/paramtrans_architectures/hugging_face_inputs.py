@@ -17,20 +17,30 @@ from paramtrans.networks.loading.calibration import BATCH, in_groups
 from paramtrans.utils.boundary import reason
 
 LENGTH = 256
-"""Tokens of a text, at most, where nobody says so and the model takes as many."""
+"""Tokens of a text, at most, by default and where the model takes as many."""
 
 
 def of_texts(
     network: Any, folder: Path, texts: Iterable[str], count: int, length: int | None
 ) -> Sequence[Mapping[str, Tensor]]:
-    """Batches of `input_ids` `[n, tokens]`, without padding, since what stands there would be fitted too.
+    """Batches of `input_ids` `[n, tokens]`, without padding, since padding would be fitted to as well.
 
     A causal language model reads texts one after the other, with its end-of-text token between them, in rows of
     `length` tokens. For any other, each text is a row of its own, cut off at `length`; a batch has rows of one length.
+
+    Args:
+        network: The model.
+        folder: With its tokenizer.
+        texts: In the order in which they are taken.
+        count: Rows, at most.
+        length: Tokens of a row, at most; None: 256, or fewer where the model takes fewer.
+
+    Raises:
+        ConfigError: there is no tokenizer, or the model takes fewer tokens.
     """
     tokenizer = _loaded("AutoTokenizer", "tokenizer", folder)
     length = _length(network, tokenizer, folder, length)
-    rows = _joined(tokenizer, texts, length) if _is_causal(network) else _cut(tokenizer, texts, length)
+    rows = _joined(tokenizer, texts, length) if _is_causal(network) else _truncated(tokenizer, texts, length)
     batches = _same_length(list(islice(rows, count)))
     encoded = [{"input_ids": torch.tensor(batch)} for batch in batches]
     if network.config.is_encoder_decoder:
@@ -39,11 +49,21 @@ def of_texts(
 
 
 def of_images(network: Any, folder: Path, images: Iterable[Any], count: int) -> Sequence[Mapping[str, Tensor]]:
-    """Batches of `pixel_values` `[n, channels, height, width]`, and whatever else the model takes of its processor."""
+    """Batches of `pixel_values` `[n, channels, height, width]`, and of what else the model takes of its processor.
+
+    Args:
+        network: The model.
+        folder: With its image processor.
+        images: As Pillow holds them.
+        count: Images, at most.
+
+    Raises:
+        ConfigError: there is no image processor, or the model takes no images.
+    """
     processor = _loaded("AutoImageProcessor", "image processor", folder)
-    taken = inspect.signature(network.forward).parameters
+    parameters = inspect.signature(network.forward).parameters
     encoded = [processor(images=list(group), return_tensors="pt") for group in in_groups(islice(images, count))]
-    batches = [{name: value for name, value in batch.items() if name in taken} for batch in encoded]
+    batches = [{name: value for name, value in batch.items() if name in parameters} for batch in encoded]
     if batches and not batches[0]:
         raise ConfigError([f"hf:{folder}: {type(network).__name__} takes no images"])
     return batches if sum(len(next(iter(batch.values()))) for batch in batches) > 1 else []
@@ -59,7 +79,7 @@ def words(folder: Path, tokens: Sequence[int]) -> str | None:
 
 
 @lru_cache(maxsize=1)
-def _loaded(kind: str, what: str, folder: Path) -> Any:
+def _loaded(kind: str, role: str, folder: Path) -> Any:
     """The tokenizer or the image processor of a folder; none of its code is run."""
     import transformers
 
@@ -67,7 +87,7 @@ def _loaded(kind: str, what: str, folder: Path) -> Any:
         return getattr(transformers, kind).from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # it may raise anything for files that do not fit together
         raise ConfigError(
-            [f"hf:{folder}: has no {what} that can be used ({reason(error)}); download its files too"]
+            [f"hf:{folder}: has no {role} that can be used ({reason(error)}); download its files too"]
         ) from error
 
 
@@ -80,10 +100,10 @@ def _is_causal(network: Any) -> bool:
 
 def _length(network: Any, tokenizer: Any, folder: Path, length: int | None) -> int:
     """Tokens of a row; raises `ConfigError` where the model takes fewer than were asked for."""
-    most = min(tokenizer.model_max_length, getattr(network.config, "max_position_embeddings", None) or 2**31)
-    if length is not None and length > most:
-        raise ConfigError([f"--length {length}: hf:{folder} takes {most} tokens at most"])
-    return length or min(LENGTH, most)
+    limit = min(tokenizer.model_max_length, getattr(network.config, "max_position_embeddings", None) or 2**31)
+    if length is not None and length > limit:
+        raise ConfigError([f"--length {length}: hf:{folder} takes {limit} tokens at most"])
+    return length or min(LENGTH, limit)
 
 
 def _joined(tokenizer: Any, texts: Iterable[str], length: int) -> Iterator[list[int]]:
@@ -97,7 +117,7 @@ def _joined(tokenizer: Any, texts: Iterable[str], length: int) -> Iterator[list[
             tokens = tokens[length:]
 
 
-def _cut(tokenizer: Any, texts: Iterable[str], length: int) -> Iterator[list[int]]:
+def _truncated(tokenizer: Any, texts: Iterable[str], length: int) -> Iterator[list[int]]:
     """A row for each text."""
     for text in texts:
         if row := tokenizer(text, truncation=True, max_length=length)["input_ids"]:
@@ -112,6 +132,6 @@ def _same_length(rows: Sequence[list[int]]) -> list[list[list[int]]]:
     if len(rows) > 1 and len(by_length) == len(rows):
         shortest = min(by_length)
         by_length = {shortest: [row[:shortest] for row in rows]}
-    batches = [list(group) for alike in by_length.values() for group in in_groups(alike, BATCH)]
+    batches = [list(group) for same_length in by_length.values() for group in in_groups(same_length, BATCH)]
     batches.sort(key=len, reverse=True)
     return batches if batches and len(batches[0]) > 1 else []

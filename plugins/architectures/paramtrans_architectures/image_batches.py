@@ -14,14 +14,20 @@ from paramtrans.networks.loading.calibration import in_groups
 
 
 def check(name: str, kind: str, length: int | None) -> None:
-    """Raise `ConfigError` for texts, and for a length, which images have none of."""
+    """Raise `ConfigError` for texts, and for a length, which images do not have."""
     if kind != "images":
         raise ConfigError([f"{name}: takes images, no {kind}"])
     if length is not None:
         raise ConfigError([f"{name}: --length is for texts, not for images"])
 
 
-def made(prepare: Callable[[Any], Tensor], examples: Iterable[Any], count: int) -> Sequence[Tensor]:
-    """Batches `[n, channels, height, width]` of what `prepare` makes of each image; none of fewer than two."""
+def prepare_batches(prepare: Callable[[Any], Tensor], examples: Iterable[Any], count: int) -> Sequence[Tensor]:
+    """Batches of images `[n, channels, height, width]`; none of fewer than two images.
+
+    Args:
+        prepare: Makes a tensor `[channels, height, width]` of an image.
+        examples: Images.
+        count: Images, at most.
+    """
     batches = [torch.stack([*map(prepare, group)]) for group in in_groups(islice(examples, count))]
     return batches if sum(map(len, batches)) > 1 else []

@@ -29,9 +29,9 @@ class Timm(ArchitectureSource):
             import timm
         except ImportError as error:
             raise ConfigError([f"architecture timm:{name}: timm is not installed; pip install timm"]) from error
-        known = timm.list_models()
-        if name.partition(".")[0] not in known:
-            raise ConfigError([f"architecture: timm.list_models() has no {name!r}{did_you_mean(name, known)}"])
+        names = timm.list_models()
+        if name.partition(".")[0] not in names:
+            raise ConfigError([f"architecture: timm.list_models() has no {name!r}{did_you_mean(name, names)}"])
         network: nn.Module = timm.create_model(name, pretrained=False, **arguments)
         return network
 
@@ -48,8 +48,8 @@ class Timm(ArchitectureSource):
         from timm.data.transforms_factory import create_transform
 
         image_batches.check(name, kind, length)
-        first = next((len(weight[0]) for weight in network.parameters() if weight.ndim == 4), 3)
-        if first != 3:
-            raise ConfigError([f"timm:{name}: takes {first} channels, and images have 3; make .npy of them"])
+        channels = next((len(weight[0]) for weight in network.parameters() if weight.ndim == 4), 3)
+        if channels != 3:
+            raise ConfigError([f"timm:{name}: takes {channels} channels, and images have 3; make .npy of them"])
         prepare = create_transform(**resolve_model_data_config(network), is_training=False)
-        return image_batches.made(prepare, examples, count)
+        return image_batches.prepare_batches(prepare, examples, count)

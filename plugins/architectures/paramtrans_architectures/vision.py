@@ -51,8 +51,8 @@ class Torchvision(ArchitectureSource):
         from torchvision import models
 
         image_batches.check(name, kind, length)
-        known = [*models.get_model_weights(name)]
-        if not known:
+        weights = [*models.get_model_weights(name)]
+        if not weights:
             raise ConfigError([f"torchvision:{name}: no weights of it say how images are prepared; make .npy of them"])
         # The first of its weights are those of the paper, the others later recipes: sizes of images are theirs.
-        return image_batches.made(known[0].transforms(), examples, count)
+        return image_batches.prepare_batches(weights[0].transforms(), examples, count)

@@ -33,13 +33,13 @@ SPECIAL = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "</s>": 4}
 
 def tokenizer(kind: str) -> transformers.PreTrainedTokenizerFast:
     vocabulary = SPECIAL | {word: number for number, word in enumerate(WORDS, len(SPECIAL))}
-    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
-    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     if kind == "bert":
         around = [(name, SPECIAL[name]) for name in ("[CLS]", "[SEP]")]
-        made.post_processor = tokenizers.processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=around)
+        tokenizer.post_processor = tokenizers.processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=around)
     more = {"unk_token": "[UNK]", "pad_token": "[PAD]", **({"eos_token": "</s>"} if kind == "llama" else {})}
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=64, **more)
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, **more)
 
 
 @pytest.fixture
@@ -73,8 +73,8 @@ def test_a_causal_model_reads_texts_one_after_the_other_in_rows_of_one_length(fo
     assert rows.flatten().tolist() == tokens[: len(tokens) // 10 * 10]
     few = torch.cat([batch["input_ids"] for batch in inputs(folder, tmp_path / "x.jsonl", length=10, examples=7)])
     assert torch.equal(few, rows[:7])
-    other = torch.cat([batch["input_ids"] for batch in inputs(folder, tmp_path / "x.jsonl", length=10, seed=1)])
-    assert other.shape == rows.shape and not torch.equal(other, rows)
+    other_seed = torch.cat([batch["input_ids"] for batch in inputs(folder, tmp_path / "x.jsonl", length=10, seed=1)])
+    assert other_seed.shape == rows.shape and not torch.equal(other_seed, rows)
 
 
 @pytest.mark.parametrize("folder", ["bert", "t5"], indirect=True)
@@ -82,8 +82,8 @@ def test_any_other_model_reads_each_text_alone_in_batches_without_padding(folder
     (tmp_path / "x.txt").write_text("\n".join(TEXTS))
     batches = inputs(folder, tmp_path / "x.txt", length=6)
     rows = [row for batch in batches for row in batch["input_ids"].tolist()]
-    own = transformers.AutoTokenizer.from_pretrained(folder)
-    assert sorted(rows) == sorted(own(text, truncation=True, max_length=6)["input_ids"] for text in TEXTS)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    assert sorted(rows) == sorted(tokenizer(text, truncation=True, max_length=6)["input_ids"] for text in TEXTS)
     assert [len(batch["input_ids"]) for batch in batches] == sorted(map(len, (b["input_ids"] for b in batches)))[::-1]
     network = architectures.build(f"hf:{folder}").eval()
     with torch.no_grad():
@@ -110,21 +110,21 @@ def test_texts_from_the_shell_make_a_smaller_folder(folder: Path, tmp_path: Path
         file.rename(blobs / file.name)
         (snapshot / file.name).symlink_to(blobs / file.name)
     folder = snapshot
-    words = ["translate", str(folder), "--arch", f"hf:{folder}", "-o", str(out), "--stock", str(stock)]
-    assert main([*words, *flags]) == 0
+    command = ["translate", str(folder), "--arch", f"hf:{folder}", "-o", str(out), "--stock", str(stock)]
+    assert main([*command, *flags]) == 0
     batches = inputs(folder, tmp_path / "x.txt", length=8, examples=24, seed=3)
-    wanted = paramtrans.translate(
+    expected = paramtrans.translate(
         transformers.LlamaForCausalLM.from_pretrained(folder), calibrate=batches, by="units", seed=3
     )
     small = paramtrans.load_translated(out, network=f"hf:{folder}")
-    for name, tensor in wanted.state_dict().items():
+    for name, tensor in expected.state_dict().items():
         torch.testing.assert_close(small.state_dict()[name], tensor)
     assert transformers.AutoTokenizer.from_pretrained(stock)("w3")["input_ids"] == [len(SPECIAL) + 3]
     card, record = (stock / "README.md").read_text(), json.loads((tmp_path / "small.safetensors.json").read_text())
     assert card.startswith("---\nlibrary_name: transformers\nbase_model: acme/tiny\nlicense: apache-2.0\ntags:")
-    before, after = (f"{record['losses'][side]['parameters']:,}" for side in ("before", "after"))
+    parameters_before, parameters_after = (f"{record['losses'][side]['parameters']:,}" for side in ("before", "after"))
     assert (
-        f"| parameters | {before} | {after} |" in card
+        f"| parameters | {parameters_before} | {parameters_after} |" in card
         and f"| perplexity | {record['losses']['perplexity'][0]:.2f}" in card
     )
     assert "| model.layers.0.mlp | 24 → 12 |" in card and "translator refit" in card and str(tmp_path) not in card
@@ -133,10 +133,10 @@ def test_texts_from_the_shell_make_a_smaller_folder(folder: Path, tmp_path: Path
 def test_links_to_a_hub_s_own_blobs_are_files_of_a_snapshot_and_no_others_are(tmp_path: Path) -> None:
     cache = tmp_path / "hub"
     model, shared = cache / "models--a--b", cache / "blobs"
-    snapshot, other = model / "snapshots" / "0123", cache / "models--c--d" / "blobs"
-    for made in (snapshot, model / "blobs", shared / "ab", other):
-        made.mkdir(parents=True)
-    blobs = {"a": model / "blobs" / "1", "b": shared / "ab" / "abcd", "c": other / "2", "d": tmp_path / "mine"}
+    snapshot, other_blobs = model / "snapshots" / "0123", cache / "models--c--d" / "blobs"
+    for new_folder in (snapshot, model / "blobs", shared / "ab", other_blobs):
+        new_folder.mkdir(parents=True)
+    blobs = {"a": model / "blobs" / "1", "b": shared / "ab" / "abcd", "c": other_blobs / "2", "d": tmp_path / "mine"}
     for name, blob in blobs.items():
         blob.write_text(name)
         (snapshot / name).symlink_to(blob)
@@ -164,16 +164,16 @@ def test_images_are_prepared_as_torchvision_s_weights_say(images: Path) -> None:
     [batch] = read_inputs(images, network, "torchvision:resnet18", Drawing(examples=3))
     drawn = sorted(images.rglob("*.png"))
     random.Random(0).shuffle(drawn)
-    wanted = [ResNet18_Weights.IMAGENET1K_V1.transforms()(Image.open(file)) for file in drawn[:3]]
-    assert torch.equal(batch, torch.stack(wanted))
+    expected = [ResNet18_Weights.IMAGENET1K_V1.transforms()(Image.open(file)) for file in drawn[:3]]
+    assert torch.equal(batch, torch.stack(expected))
 
 
 def test_images_are_prepared_as_timm_s_settings_say(images: Path) -> None:
     timm = pytest.importorskip("timm")
     network = architectures.build("timm:test_resnet")
     [batch] = read_inputs(images, network, "timm:test_resnet")
-    wanted = timm.data.create_transform(**timm.data.resolve_model_data_config(network), is_training=False)
-    assert len(batch) == 5 and batch.shape[1:] == wanted(Image.open(images / "0.png")).shape
+    prepare = timm.data.create_transform(**timm.data.resolve_model_data_config(network), is_training=False)
+    assert len(batch) == 5 and batch.shape[1:] == prepare(Image.open(images / "0.png")).shape
     grey = architectures.build("timm:test_resnet?in_chans=1")
     with pytest.raises(ConfigError, match="takes 1 channels, and images have 3"):
         read_inputs(images, grey, "timm:test_resnet?in_chans=1")
@@ -195,8 +195,8 @@ def test_images_are_prepared_by_the_processor_of_a_folder(images: Path, tmp_path
 
 
 def test_some_examples_of_several_inputs_stay_together(tmp_path: Path) -> None:
-    whole = {"a": torch.arange(50.0).double(), "b": torch.arange(50)}
-    save_file(whole, tmp_path / "x.safetensors")
+    arrays = {"a": torch.arange(50.0).double(), "b": torch.arange(50)}
+    save_file(arrays, tmp_path / "x.safetensors")
     batches = read_inputs(tmp_path / "x.safetensors", drawing=Drawing(examples=40, seed=1))
     drawn = torch.cat([batch["b"] for batch in batches])
     assert [len(batch["a"]) for batch in batches] == [32, 8] and len(drawn.unique()) == 40

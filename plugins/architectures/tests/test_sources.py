@@ -53,16 +53,17 @@ def bert() -> transformers.PreTrainedModel:
     ],
 )
 def test_a_folder_of_transformers_becomes_a_smaller_one(tmp_path: Path, make, blocks: str, shards: str) -> None:
-    given, out, stock = tmp_path / "given", tmp_path / "small.safetensors", tmp_path / "stock"
+    model_folder, out, stock = tmp_path / "given", tmp_path / "small.safetensors", tmp_path / "stock"
     model = make()
-    model.save_pretrained(given, max_shard_size=shards)
-    (given / "tokenizer_config.json").write_text('{"model_max_length": 7}')
+    model.save_pretrained(model_folder, max_shard_size=shards)
+    (model_folder / "tokenizer_config.json").write_text('{"model_max_length": 7}')
     (tmp_path / "mine.txt").write_text("mine")
-    (given / "vocabulary.txt").symlink_to(tmp_path / "mine.txt")
+    (model_folder / "vocabulary.txt").symlink_to(tmp_path / "mine.txt")
     save_file({"input_ids": TOKENS}, tmp_path / "tokens.safetensors")
-    words = ["translate", str(given), "--arch", f"hf:{given}", "--by", "units", "--blocks", blocks, "-o", str(out)]
-    assert main([*words, "--calibrate", str(tmp_path / "tokens.safetensors"), "--stock", str(stock), "--quiet"]) == 0
-    small = paramtrans.load_translated(out, network=f"hf:{given}")
+    arguments = [str(model_folder), "--arch", f"hf:{model_folder}", "--by", "units", "--blocks", blocks, "-o", str(out)]
+    inputs = ["--calibrate", str(tmp_path / "tokens.safetensors")]
+    assert main(["translate", *arguments, *inputs, "--stock", str(stock), "--quiet"]) == 0
+    small = paramtrans.load_translated(out, network=f"hf:{model_folder}")
     assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in model.parameters())
     assert json.loads((stock / "tokenizer_config.json").read_text()) == {"model_max_length": 7}
     assert not (stock / "vocabulary.txt").exists()
@@ -79,12 +80,12 @@ def _renamed(path: Path) -> Path:
 
 
 def test_layers_of_different_widths_have_no_stock_form(tmp_path: Path) -> None:
-    given = tmp_path / "given"
-    llama().save_pretrained(given)
-    network = parameter_files.with_parameters(architectures.build(f"hf:{given}"), given)
+    model_folder = tmp_path / "given"
+    llama().save_pretrained(model_folder)
+    network = parameter_files.with_parameters(architectures.build(f"hf:{model_folder}"), model_folder)
     small = paramtrans.translate(network, "prune", blocks="model.layers.0.mlp", by="units", calibrate=TOKENS)
     with pytest.raises(ConfigError, match="give all layers the same widths"):
-        save_stock(small, f"hf:{given}", tmp_path / "stock", TOKENS)
+        save_stock(small, f"hf:{model_folder}", tmp_path / "stock", TOKENS)
     assert not (tmp_path / "stock").exists() and not [*tmp_path.glob(".stock*")]
 
 

@@ -22,12 +22,12 @@ MAKERS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def activation_name(found: Any) -> str | None:
-    """What an activation module or function is called here; None for one that is not known.
+def activation_name(activation: Any) -> str | None:
+    """The name here of an activation module or function; None for one that is not known.
 
-    Names are trusted for looking no further: whether a block computes what its adapter says is measured afterwards.
+    Names are trusted: whether a block computes what its adapter says is measured afterwards.
     """
-    if getattr(found, "approximate", "none") == "tanh":
+    if getattr(activation, "approximate", "none") == "tanh":
         return "gelu_tanh"
-    name = getattr(found, "__name__", type(found).__name__).lower().removesuffix("activation")
+    name = getattr(activation, "__name__", type(activation).__name__).lower().removesuffix("activation")
     return name if name in MAKERS else None

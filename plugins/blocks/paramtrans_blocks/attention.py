@@ -31,6 +31,7 @@ class Attention(BlockAdapter):
 
     @property
     def hidden(self) -> int:
+        """Width of queries, keys and values."""
         return self.options.hidden or self.options.channels
 
     def module(self) -> nn.Module:

@@ -36,7 +36,7 @@ class AttentionTarget(BlockAdapter):
 
     @classmethod
     def options_for(cls, part: Part) -> Mapping[str, Any]:
-        """Heads, widths, skip and closing norm of the attention that stands there."""
+        """Heads, widths, skip and closing norm of the attention that the block replaces."""
         if part.entering.ndim < 3 or part.entering.shape != part.leaving.shape:
             shapes = f"{list(part.leaving.shape)} of {list(part.entering.shape)}"
             raise SpecMismatch(f"it makes {shapes}, not [examples, positions, channels] of the same")
@@ -45,19 +45,29 @@ class AttentionTarget(BlockAdapter):
         return {"channels": part.entering.shape[-1], "skip": "none"}
 
     def warm_start(self, part: Part) -> Params | None:
-        """The layers of the attention that stands there, as far as this block has the same."""
+        """The layers of the attention that the block replaces, as far as it has the same ones."""
         if not isinstance(part.block, Heads) or part.params is None:
             return None
         module = self.module()
-        own = {name: tensor[None] for name, tensor in module.state_dict().items()}
-        same = {name: tensor for name, tensor in part.params.items() if name in own and own[name].shape == tensor.shape}
+        initial = {name: tensor[None] for name, tensor in module.state_dict().items()}
+        taken_over = {
+            name: tensor
+            for name, tensor in part.params.items()
+            if name in initial and initial[name].shape == tensor.shape
+        }
         started = {
-            name: (same | self.from_heads(part.params, part.block)).get(name, own[name]) for name in self.spec.names
+            name: (taken_over | self.from_heads(part.params, part.block)).get(name, initial[name])
+            for name in self.spec.names
         }
         return {name: tensor.to(part.entering) for name, tensor in started.items()}
 
     def from_heads(self, params: Params, heads: Heads) -> Params:
-        """Layers that are not the same, made of those of attention head by head; none unless overridden."""
+        """Layers that are not the same, made of those of attention head by head; none unless overridden.
+
+        Args:
+            params: Tensors of the attention, `[1, ...]` each.
+            heads: Its adapter.
+        """
         return {}
 
 
@@ -92,8 +102,15 @@ def by_head(values: Tensor, heads: int) -> Tensor:
 
 
 def low_rank(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """The nearest product of two thinner matrices (Eckart and Young 1936): `[out, in]` → `[out, rank]` and
-    `[rank, in]`."""
+    """The nearest product of two thinner matrices (Eckart and Young 1936), both of the same norm.
+
+    Args:
+        weight: `[out, in]`.
+        rank: Values between the two.
+
+    Returns:
+        `[out, rank]` and `[rank, in]`.
+    """
     left, values, right = torch.linalg.svd(weight, full_matrices=False)
     root = values[:rank].sqrt()
     return left[:, :rank] * root, root[:, None] * right[:rank]

@@ -54,6 +54,7 @@ class BasicBlock(BlockAdapter):
 
     @property
     def hidden(self) -> int:
+        """Channels between the convolutions."""
         return self.options.hidden or self.options.channels
 
     @property
@@ -94,9 +95,9 @@ class BasicBlock(BlockAdapter):
         stream = conv_stream(bias=self.options.read == "folded")
         if self.options.read == "folded":
             first, second = tensors
-            one = TensorSpec("conv1.bias", (self.hidden,), TensorKind.BIAS)
-            other = TensorSpec("conv2.bias", (self.options.channels,), TensorKind.BIAS)
-            tensors = (first, one, second, other)
+            first_bias = TensorSpec("conv1.bias", (self.hidden,), TensorKind.BIAS)
+            second_bias = TensorSpec("conv2.bias", (self.options.channels,), TensorKind.BIAS)
+            tensors = (first, first_bias, second, second_bias)
         return BlockSpec(tensors, groups, stream, self.token_width)
 
     def read(self, params: Params) -> Params:
@@ -129,7 +130,7 @@ class BasicBlockModule(nn.Module, BranchModule):
 
 
 def odd(kernel: int) -> int:
-    """`kernel` if its padding can keep the size of the features, else `ValueError`."""
+    """The kernel side, if padding can keep the size of the features; else raises `ValueError`."""
     if kernel % 2 == 0:
         raise ValueError("must be odd, so that padding keeps the size of the features")
     return kernel

@@ -73,6 +73,7 @@ class ChainTarget(BlockAdapter):
 
     @property
     def out(self) -> int:
+        """Channels that leave the block."""
         return self.options.out or self.options.channels
 
     @property
@@ -111,8 +112,14 @@ class ChainTarget(BlockAdapter):
 
 
 def folded_layers(part: Part) -> list[tuple[Tensor, Tensor | None]] | None:
-    """Weight `[out, in, k, k]` and bias of a part's dense convolutions in order, with their BatchNorms folded in; None
-    where the part is no chain of them."""
+    """The dense convolutions of a part in order, with their BatchNorms folded in.
+
+    Args:
+        part: A single convolution, or what an adapter knows as a chain of convolutions.
+
+    Returns:
+        Weight `[out, in, k, k]` and bias `[out]` of each; None where the part is no chain of dense convolutions.
+    """
     if isinstance(part.module, nn.Conv2d):
         layer = part.module
         return (

@@ -138,23 +138,24 @@ class ConvChain(BlockAdapter):
         return tuple(Reader(f"conv{i}", f"bn{i}" if self.options.steps[i - 1].norm else None) for i in reading)
 
     def symmetries(self) -> tuple[SymmetryGroup, ...]:
+        """A group for the units behind each dense convolution but the last."""
         rescale = all(step.activation in ("relu", None) for step in self.options.steps[:-1])
         groups = []
-        for at, (size, width) in enumerate(self._units()):
-            first, reader = list(self._dense())[at : at + 2]
-            members = list(self._made_by(first, 1))
+        for number, (size, width) in enumerate(self._units()):
+            writer, reader = list(self._dense())[number : number + 2]
+            members = list(self._made_by(writer, 1))
             # A depthwise convolution of a unit takes its scale back, so that all behind it stays.
-            for i in range(first + 1, reader):
-                members += self._made_by(i, 0, weight=-1 if i == first + 1 else 0)
-            members.append(SymmetryMember(f"conv{reader}.weight", 1, -1 if reader == first + 1 else 0))
-            groups.append(SymmetryGroup(f"hidden{at + 1}", size, tuple(members), rescale, width))
+            for i in range(writer + 1, reader):
+                members += self._made_by(i, 0, weight=-1 if i == writer + 1 else 0)
+            members.append(SymmetryMember(f"conv{reader}.weight", 1, -1 if reader == writer + 1 else 0))
+            groups.append(SymmetryGroup(f"hidden{number + 1}", size, tuple(members), rescale, width))
         return tuple(groups)
 
     def stream(self) -> tuple[SymmetryMember, ...]:
         if self.options.skip != "identity" or self.options.steps[0].depthwise:
             return ()
-        last = len(self.options.steps)
-        return (SymmetryMember("conv1.weight", 1), *(SymmetryMember(m.tensor, 0) for m in self._made_by(last, 0)))
+        last_step = len(self.options.steps)
+        return (SymmetryMember("conv1.weight", 1), *(SymmetryMember(m.tensor, 0) for m in self._made_by(last_step, 0)))
 
     def _dense(self) -> Iterator[int]:
         """Numbers, from 1, of the steps that are not depthwise."""
@@ -169,10 +170,10 @@ class ConvChain(BlockAdapter):
     def _made_by(self, number: int, scale: int, weight: int | None = None) -> Iterator[SymmetryMember]:
         """Tensors of a step that run over the channels it writes; what makes a unit larger gets `scale`."""
         step = self.options.steps[number - 1]
-        own = 0 if step.norm else scale
-        yield SymmetryMember(f"conv{number}.weight", 0, own if weight is None else weight)
+        conv_scale = 0 if step.norm else scale
+        yield SymmetryMember(f"conv{number}.weight", 0, conv_scale if weight is None else weight)
         if step.bias:
-            yield SymmetryMember(f"conv{number}.bias", 0, own)
+            yield SymmetryMember(f"conv{number}.bias", 0, conv_scale)
         if step.norm:
             yield from (SymmetryMember(f"bn{number}.{name}", 0, scale) for name in ("weight", "bias"))
             yield from (SymmetryMember(f"bn{number}.{name}", 0) for name in ("running_mean", "running_var"))
@@ -201,8 +202,8 @@ class ConvChainModule(nn.Module, SkipModule):
         self.final = MAKERS[options.final]() if options.final else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self.final(self.branch(x) + self.skip(x))
-        return found
+        output: Tensor = self.final(self.branch(x) + self.skip(x))
+        return output
 
     def branch(self, x: Tensor) -> Tensor:
         for number in range(1, len(self.steps) + 1):

@@ -12,10 +12,15 @@ EPS = 1e-5
 
 
 def fold(weight: Tensor, norm: Params, eps: float = EPS) -> tuple[Tensor, Tensor]:
-    """The convolution that equals convolution, then BatchNorm in eval mode.
+    """The convolution that equals a convolution followed by BatchNorm in eval mode.
 
-    `weight` is `[models, out, in, *kernel]`; `norm` holds `weight`, `bias`, `running_mean` and `running_var`, each
-    `[models, out]`. Returns weight and bias, `[models, out, in, *kernel]` and `[models, out]`.
+    Args:
+        weight: `[models, out, in, *kernel]`.
+        norm: `weight`, `bias`, `running_mean` and `running_var`, each `[models, out]`.
+        eps: Of the BatchNorm.
+
+    Returns:
+        Weight `[models, out, in, *kernel]` and bias `[models, out]`.
     """
     gain = norm["weight"] / torch.sqrt(norm["running_var"] + eps)
     return weight * gain[..., None, None, None], norm["bias"] - norm["running_mean"] * gain

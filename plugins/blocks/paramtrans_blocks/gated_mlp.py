@@ -38,6 +38,7 @@ class GatedMlp(BlockAdapter):
 
     @property
     def hidden(self) -> int:
+        """Hidden units."""
         return self.options.hidden or 2 * self.options.channels
 
     @classmethod

@@ -45,6 +45,7 @@ class GroupedQuery(AttentionTarget):
 
     @property
     def key_heads(self) -> int:
+        """Heads of keys and values."""
         heads = self.options.heads
         return self.options.key_heads or (heads // 2 if heads % 2 == 0 else 1)
 
@@ -53,8 +54,8 @@ class GroupedQuery(AttentionTarget):
 
     def from_heads(self, params: Params, heads: Heads) -> Params:
         def shared(tensor: Tensor) -> Tensor:
-            heads_of_each = (tensor.shape[0], self.key_heads, -1, self.options.width, *tensor.shape[2:])
-            return tensor.reshape(heads_of_each).mean(2).flatten(1, 2)
+            shape = (tensor.shape[0], self.key_heads, -1, self.options.width, *tensor.shape[2:])
+            return tensor.reshape(shape).mean(2).flatten(1, 2)
 
         names = [f"{layer}.{kind}" for layer in ("key", "value") for kind in ("weight", "bias")]
         return {name: shared(params[name]) for name in names if name in params}

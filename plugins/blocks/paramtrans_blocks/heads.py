@@ -94,16 +94,16 @@ class HeadsModule(nn.Module, SkipModule):
         self.closing = nn.LayerNorm(channels, options.closing) if options.closing else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self.closing(self.branch(x) + self.skip(x))
-        return found
+        output: Tensor = self.closing(self.branch(x) + self.skip(x))
+        return output
 
     def branch(self, x: Tensor) -> Tensor:
         query, key, value = (
             layer(x).unflatten(-1, self.shape).transpose(-3, -2) for layer in (self.query, self.key, self.value)
         )
         mixed = scaled_dot_product_attention(query, key, value)
-        found: Tensor = self.out(mixed.transpose(-3, -2).flatten(-2))
-        return found
+        branch: Tensor = self.out(mixed.transpose(-3, -2).flatten(-2))
+        return branch
 
     def skip(self, x: Tensor) -> Tensor:
         return x if self.adds == "identity" else x.new_zeros(())

@@ -48,6 +48,7 @@ class LatentAttention(AttentionTarget):
 
     @property
     def rank(self) -> int:
+        """Values of a position that keys and values are made of."""
         return self.options.rank or max(1, self.options.channels // 2)
 
     def module(self) -> AttentionTargetModule:
@@ -68,8 +69,8 @@ class LatentAttention(AttentionTarget):
         key, value = (params[f"{name}.weight"][0] for name in ("key", "value"))
         scale = value.norm() / key.norm()
         up, down = low_rank(torch.cat([scale * key, value]), self.rank)
-        above, below = up.split([len(key), len(value)])
-        return {"latent.weight": down[None], "key.weight": (above / scale)[None], "value.weight": below[None]}
+        key_rows, value_rows = up.split([len(key), len(value)])
+        return {"latent.weight": down[None], "key.weight": (key_rows / scale)[None], "value.weight": value_rows[None]}
 
 
 class LatentAttentionModule(AttentionTargetModule):

@@ -88,9 +88,9 @@ class LinearChain(BlockAdapter):
     def stream(self) -> tuple[SymmetryMember, ...]:
         if self.options.skip == "none":
             return ()
-        last = len(self.options.hidden) + 1
-        members = [SymmetryMember("fc1.weight", 1), SymmetryMember(f"fc{last}.weight", 0)]
-        members += [SymmetryMember(f"fc{last}.bias", 0)] if self.options.bias else []
+        last_layer = len(self.options.hidden) + 1
+        members = [SymmetryMember("fc1.weight", 1), SymmetryMember(f"fc{last_layer}.weight", 0)]
+        members += [SymmetryMember(f"fc{last_layer}.bias", 0)] if self.options.bias else []
         norms = [name for name in ("norm", "closing") if getattr(self.options, name)]
         members += [SymmetryMember(f"{norm}.{name}", 0) for norm in norms for name in ("weight", "bias")]
         return tuple(members)
@@ -111,8 +111,8 @@ class LinearChainModule(nn.Module, SkipModule):
         self.closing = nn.LayerNorm(widths[-1], options.closing) if options.closing else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self.closing(self.branch(x) + self.skip(x))
-        return found
+        output: Tensor = self.closing(self.branch(x) + self.skip(x))
+        return output
 
     def branch(self, x: Tensor) -> Tensor:
         x = self.get_submodule("fc1")(self.norm(x))

@@ -43,6 +43,7 @@ class LowRank(BlockAdapter):
 
     @property
     def hidden(self) -> int:
+        """Channels between the convolutions."""
         return self.options.hidden or self.options.channels
 
     @property

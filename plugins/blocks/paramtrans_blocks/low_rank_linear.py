@@ -39,10 +39,12 @@ class LowRankLinear(BlockAdapter):
 
     @property
     def out(self) -> int:
+        """Channels that leave the layer."""
         return self.options.out or self.options.channels
 
     @property
     def rank(self) -> int:
+        """Values between the two halves."""
         channels = self.options.channels
         return self.options.rank or max(1, channels * self.out // (2 * (channels + self.out)))
 

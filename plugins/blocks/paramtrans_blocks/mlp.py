@@ -34,9 +34,11 @@ class MLP(BlockAdapter):
         return MLPModule(self.options.channels, self.options.hidden)
 
     def symmetries(self) -> tuple[SymmetryGroup, ...]:
-        first = (SymmetryMember("fc1.weight", 0, 1), SymmetryMember("fc1.bias", 0, 1))
+        first_layer = (SymmetryMember("fc1.weight", 0, 1), SymmetryMember("fc1.bias", 0, 1))
         return (
-            SymmetryGroup("hidden", self.options.hidden, (*first, SymmetryMember("fc2.weight", 1, -1)), rescale=True),
+            SymmetryGroup(
+                "hidden", self.options.hidden, (*first_layer, SymmetryMember("fc2.weight", 1, -1)), rescale=True
+            ),
         )
 
     def stream(self) -> tuple[SymmetryMember, ...]:

@@ -17,6 +17,7 @@ def paramtrans_block_adapters() -> list[Component]:
         Component(
             "depthwise_separable", "each convolution as a depthwise one and a 1×1", f"{package}.separable:Separable"
         ),
+        Component("low_rank_conv", "each convolution as a thin one and a 1×1", f"{package}.low_rank_conv:LowRankConv"),
         Component("bottleneck", "a thinner convolution between two of 1×1", f"{package}.bottleneck:Bottleneck"),
         Component(
             "grouped_query", "attention whose heads share keys and values", f"{package}.grouped_query:GroupedQuery"
@@ -29,7 +30,9 @@ def paramtrans_block_adapters() -> list[Component]:
             "attention by products of features, with or without a window of softmax",
             f"{package}.linear_attention:LinearAttention",
         ),
+        Component("conv_mixer", "positions mixed by a gated convolution", f"{package}.conv_mixer:ConvMixer"),
         Component("gated_mlp", "feed-forward with gates (SwiGLU, GEGLU)", f"{package}.gated_mlp:GatedMlp"),
         Component("low_rank_linear", "a linear layer as two thinner ones", f"{package}.low_rank_linear:LowRankLinear"),
+        Component("monarch", "a linear layer as two block-diagonal ones", f"{package}.monarch:Monarch"),
         Component("attention", "single-head self-attention over positions", f"{package}.attention:Attention"),
     ]

@@ -19,13 +19,13 @@ Leaf = tuple[str, nn.Module]
 def conv_chains(module: nn.Module) -> list[Recognised]:
     """Blocks in which convolutions follow each other."""
     if isinstance(module, nn.Sequential):
-        return [found for run in _runs(module) if (found := _chain(run, "none", None)) is not None]
+        return [chain for run in _runs(module) if (chain := _chain(run, "none", None)) is not None]
     if isinstance(getattr(module, "use_res_connect", None), bool) and isinstance(
         getattr(module, "conv", None), nn.Module
     ):
         leaves = [(f"conv.{path}", leaf) for path, leaf in _leaves(module.conv)]  # type: ignore[arg-type]
-        found = _chain(leaves, "identity" if module.use_res_connect else "none", None, whole=True)
-        return [found] if found else []
+        chain = _chain(leaves, "identity" if module.use_res_connect else "none", None, is_module=True)
+        return [chain] if chain else []
     return _resnet(module)
 
 
@@ -35,32 +35,35 @@ def basic_blocks(module: nn.Module) -> list[Recognised]:
     names = ("conv1", "bn1", "conv2", "bn2")
     if {name for name, _ in module.named_children()} != {*names}:
         return []
-    found = _chain([(name, module.get_submodule(name)) for name in names], "identity", "relu", whole=True)
-    if found is None:
+    chain = _chain([(name, module.get_submodule(name)) for name in names], "identity", "relu", is_module=True)
+    if chain is None:
         return []
-    options, kernel = found.options, found.options["steps"][0]["kernel"]
+    options, kernel = chain.options, chain.options["steps"][0]["kernel"]
     plain = {"kernel": kernel, "stride": 1, "padding": kernel // 2, "dilation": 1, "bias": False, "norm": EPS}
-    alike = all(plain.items() <= step.items() for step in options["steps"])
-    if not alike or kernel % 2 == 0 or options["out"] != options["channels"]:
+    as_basic = all(plain.items() <= step.items() for step in options["steps"])
+    if not as_basic or kernel % 2 == 0 or options["out"] != options["channels"]:
         return []
     sizes = {"channels": options["channels"], "hidden": options["hidden"][0], "kernel": kernel}
-    return [Recognised(sizes, found.layers, whole=True)]
+    return [Recognised(sizes, chain.layers, whole=True)]
 
 
 def linear_chains(module: nn.Module) -> list[Recognised]:
     """Blocks in which Linear layers follow each other on the last axis."""
     if isinstance(module, nn.Sequential):
-        return [found for run in _runs(module) if (found := _mlp(run)) is not None]
-    for names, act, (before, behind), skip in FEED_FORWARD:
+        return [chain for run in _runs(module) if (chain := _mlp(run)) is not None]
+    for names, act, (norm_before, norm_behind), skip in FEED_FORWARD:
         layers = [_at(module, name) for name in names]
         activation = activation_name(_at(module, act))
         if all(isinstance(layer, nn.Linear) for layer in layers) and activation:
             # nn.TransformerEncoderLayer has one norm, which stands before the layers or behind the sum, as it says.
-            says = getattr(module, "norm_first", None)
-            norms = {"norm": "" if says is False else before, "closing": "" if says is True else behind}
-            placed = {name: (place, _at(module, place)) for name, place in norms.items()}
-            found = _feed_forward(names, layers, activation, placed, skip)
-            return [found] if found else []
+            norm_first = getattr(module, "norm_first", None)
+            norms = {
+                "norm": "" if norm_first is False else norm_before,
+                "closing": "" if norm_first is True else norm_behind,
+            }
+            norms_at = {name: (path, _at(module, path)) for name, path in norms.items()}
+            chain = _feed_forward(names, layers, activation, norms_at, skip)
+            return [chain] if chain else []
     return []
 
 
@@ -86,20 +89,25 @@ def heads(module: nn.Module) -> list[Recognised]:
     for names, out, norm in ATTENTION:
         layers = [_at(module, name) for name in (*names, out)]
         # The block's own code must go by the sizes of layers, or by this one number, which stays as it is.
-        width = next((w for at in (module, _at(module, names[0].rpartition(".")[0])) for w in _head_width(at)), None)
+        owners = (module, _at(module, names[0].rpartition(".")[0]))
+        width = next((head_width for owner in owners for head_width in _head_widths(owner)), None)
         if width is None or not all(isinstance(layer, nn.Linear) for layer in layers):
             continue
-        channels, values, biases = layers[0].in_features, layers[0].out_features, {one.bias is None for one in layers}
-        shapes = {(one.in_features, one.out_features) for one in layers[:3]} | {layers[3].weight.shape}
+        channels, values, biases = (
+            layers[0].in_features,
+            layers[0].out_features,
+            {layer.bias is None for layer in layers},
+        )
+        shapes = {(layer.in_features, layer.out_features) for layer in layers[:3]} | {layers[3].weight.shape}
         if shapes != {(channels, values)} or len(biases) > 1 or values % width:
             continue
         closing = _at(module, norm)
         options = {"channels": channels, "heads": values // width, "width": width, "bias": not biases.pop()}
-        mapped = dict(zip(("query", "key", "value", "out"), (*names, out), strict=True))
+        layer_paths = dict(zip(("query", "key", "value", "out"), (*names, out), strict=True))
         if isinstance(closing, nn.LayerNorm):
             options |= {"closing": closing.eps}
-            mapped |= {"closing": norm}
-        return [Recognised(options | {"skip": "identity" if norm else "none"}, mapped)]
+            layer_paths |= {"closing": norm}
+        return [Recognised(options | {"skip": "identity" if norm else "none"}, layer_paths)]
     return []
 
 
@@ -111,10 +119,10 @@ ATTENTION: tuple[tuple[tuple[str, str, str], str, str], ...] = (
 """Names of the layers for queries, keys and values, of the one behind, and of a LayerNorm of its sum with the input."""
 
 
-def _head_width(module: Any) -> list[int]:
-    """Values of one head, where a module says so."""
-    found = [getattr(module, name, None) for name in ("attention_head_size", "head_dim")]
-    return [width for width in found if isinstance(width, int)]
+def _head_widths(module: Any) -> list[int]:
+    """Values of one head, where a module holds their number."""
+    widths = [getattr(module, name, None) for name in ("attention_head_size", "head_dim")]
+    return [width for width in widths if isinstance(width, int)]
 
 
 def _resnet(module: nn.Module) -> list[Recognised]:
@@ -130,12 +138,12 @@ def _resnet(module: nn.Module) -> list[Recognised]:
         leaves += [(f"{kind}{i}", module.get_submodule(f"{kind}{i}")) for kind in ("conv", "bn")]
         leaves += [("relu", nn.ReLU())] if i < count else []
     down = module.downsample
-    found = _chain(leaves, "identity" if down is None else "projection", "relu", down, whole=True)
-    return [found] if found else []
+    chain = _chain(leaves, "identity" if down is None else "projection", "relu", down, is_module=True)
+    return [chain] if chain else []
 
 
 def _chain(
-    leaves: list[Leaf], skip: str, final: str | None, down: Any = None, whole: bool = False
+    leaves: list[Leaf], skip: str, final: str | None, down: Any = None, is_module: bool = False
 ) -> Recognised | None:
     """A chain of all these leaves up to its last dense convolution; None where they are no such chain."""
     steps: list[dict[str, Any]] = []
@@ -158,16 +166,16 @@ def _chain(
         steps.pop()
     if len(sizes) < 2 or not steps:
         return None
-    if not whole:  # what follows the sum of the last convolution is left to the network
+    if not is_module:  # what follows the sum of the last convolution is left to the network
         steps[-1] |= {"activation": None, "pool": None}
-    first = next(leaf for _, leaf in leaves if isinstance(leaf, nn.Conv2d))
-    options = {"channels": first.in_channels, "hidden": sizes[:-1], "out": sizes[-1], "steps": steps, "skip": skip}
+    first_conv = next(leaf for _, leaf in leaves if isinstance(leaf, nn.Conv2d))
+    options = {"channels": first_conv.in_channels, "hidden": sizes[:-1], "out": sizes[-1], "steps": steps, "skip": skip}
     if skip == "projection":
         if not _projects(down):
             return None
         layers |= {"downsample.0": "downsample.0", "downsample.1": "downsample.1"}
         options["skip_stride"] = down[0].stride[0]
-    return Recognised(options | {"final": final}, layers, whole)
+    return Recognised(options | {"final": final}, layers, is_module)
 
 
 def _step(conv: nn.Conv2d) -> dict[str, Any] | None:
@@ -246,12 +254,12 @@ def _feed_forward(
     if len(biases) > 1 or (skip == "identity" and sizes[0] != sizes[-1]):
         return None
     options = {"channels": sizes[0], "hidden": sizes[1:-1], "out": sizes[-1], "activation": activation}
-    mapped = {f"fc{i}": name for i, name in enumerate(names, 1)}
+    layer_paths = {f"fc{i}": name for i, name in enumerate(names, 1)}
     for name, (path, norm) in norms.items():
         if isinstance(norm, nn.LayerNorm):
             options[name] = norm.eps
-            mapped = {"norm": path, **mapped} if name == "norm" else {**mapped, name: path}
-    return Recognised(options | {"bias": biases.pop(), "skip": skip}, mapped)
+            layer_paths = {"norm": path, **layer_paths} if name == "norm" else {**layer_paths, name: path}
+    return Recognised(options | {"bias": biases.pop(), "skip": skip}, layer_paths)
 
 
 def _runs(module: nn.Sequential) -> Iterator[list[Leaf]]:
@@ -259,12 +267,14 @@ def _runs(module: nn.Sequential) -> Iterator[list[Leaf]]:
     run: list[Leaf] = []
     kinds = (nn.Conv2d, nn.Linear)
     for path, leaf in _leaves(module):
-        same = not run or not isinstance(leaf, kinds) or type(leaf) is type(run[0][1])
-        known = isinstance(leaf, (*kinds, *PASSED, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d)) or activation_name(leaf)
-        if run and (not known or not same):
+        same_kind = not run or not isinstance(leaf, kinds) or type(leaf) is type(run[0][1])
+        is_known = isinstance(leaf, (*kinds, *PASSED, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d)) or activation_name(
+            leaf
+        )
+        if run and (not is_known or not same_kind):
             yield run
             run = []
-        if known and (run or isinstance(leaf, kinds)):
+        if is_known and (run or isinstance(leaf, kinds)):
             run.append((path, leaf))
     if run:
         yield run
@@ -281,7 +291,7 @@ def _leaves(module: nn.Module, prefix: str = "") -> Iterator[Leaf]:
 
 def _at(module: nn.Module, path: str) -> Any:
     """What stands at a dotted path, or None."""
-    found: Any = module
+    value: Any = module
     for name in path.split(".") if path else ["\0"]:
-        found = getattr(found, name, None)
-    return found
+        value = getattr(value, name, None)
+    return value

@@ -43,10 +43,10 @@ class Separable(ChainTarget):
 
     def steps(self) -> list[Step]:
         kernel, stride = self.options.kernel, self.options.stride
-        made = []
+        steps = []
         for number in range(self.options.layers):
-            last = number == self.options.layers - 1
-            made.append(
+            is_last = number == self.options.layers - 1
+            steps.append(
                 Step(
                     kernel=kernel,
                     stride=1 if number else stride,
@@ -56,8 +56,8 @@ class Separable(ChainTarget):
                     activation=None,
                 )
             )
-            made.append(Step(kernel=1, padding=0, bias=True, norm=None, activation=None if last else "relu"))
-        return made
+            steps.append(Step(kernel=1, padding=0, bias=True, norm=None, activation=None if is_last else "relu"))
+        return steps
 
     def warm_start(self, part: Part) -> Params | None:
         layers = folded_layers(part)

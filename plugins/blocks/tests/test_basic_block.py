@@ -62,7 +62,7 @@ def test_what_it_computes_decides() -> None:
 
 
 def test_only_blocks_of_an_adapters_own_kind_and_sizes_get_it() -> None:
-    own = REGISTRY.create("block_adapter", "basic_block", channels=4, hidden=6, read="weights")
+    source = REGISTRY.create("block_adapter", "basic_block", channels=4, hidden=6, read="weights")
     network = nn.Sequential(Written(), BasicBlockModule(4, 5, 3), BasicBlock(4, 4))
-    found = find_blocks(network, REGISTRY, own=own)
-    assert [(block.path, block.adapter is own) for block in found] == [("0", True), ("1", False)]
+    recognised = find_blocks(network, REGISTRY, source=source)
+    assert [(block.path, block.adapter is source) for block in recognised] == [("0", True), ("1", False)]

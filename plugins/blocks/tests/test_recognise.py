@@ -46,8 +46,8 @@ class BertLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.intermediate.intermediate_act_fn(self.intermediate.dense(x))
-        found: Tensor = self.output.LayerNorm(self.output.dense(hidden) + x)
-        return found
+        output: Tensor = self.output.LayerNorm(self.output.dense(hidden) + x)
+        return output
 
 
 class ProjectedAttention(nn.Module):
@@ -62,11 +62,11 @@ class ProjectedAttention(nn.Module):
         self.out_proj = nn.Linear(8, 6)
 
     def forward(self, x: Tensor) -> Tensor:
-        each = (self.q_proj, self.k_proj, self.v_proj)
-        q, k, v = (layer(x).unflatten(-1, (-1, self.head_dim)).transpose(-3, -2) for layer in each)
+        layers = (self.q_proj, self.k_proj, self.v_proj)
+        q, k, v = (layer(x).unflatten(-1, (-1, self.head_dim)).transpose(-3, -2) for layer in layers)
         mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
-        found: Tensor = x + self.out_proj(mixed.transpose(-3, -2).flatten(-2))
-        return found
+        output: Tensor = x + self.out_proj(mixed.transpose(-3, -2).flatten(-2))
+        return output
 
 
 class Causal(ProjectedAttention):
@@ -86,11 +86,11 @@ class BertAttention(nn.Module):
         self.output.dense, self.output.LayerNorm = nn.Linear(6, 6), nn.LayerNorm(6)
 
     def forward(self, x: Tensor) -> Tensor:
-        each = (self.self.query, self.self.key, self.self.value)
-        q, k, v = (layer(x).unflatten(-1, (-1, 3)).transpose(-3, -2) for layer in each)
+        layers = (self.self.query, self.self.key, self.self.value)
+        q, k, v = (layer(x).unflatten(-1, (-1, 3)).transpose(-3, -2) for layer in layers)
         mixed = nn.functional.scaled_dot_product_attention(q, k, v).transpose(-3, -2).flatten(-2)
-        found: Tensor = self.output.LayerNorm(self.output.dense(mixed) + x)
-        return found
+        output: Tensor = self.output.LayerNorm(self.output.dense(mixed) + x)
+        return output
 
 
 def vgg() -> nn.Sequential:
@@ -190,10 +190,10 @@ def test_blocks_are_found_with_their_hidden_units(name: str) -> None:
 @each_network
 def test_the_adapters_block_in_the_place_of_the_own_changes_nothing(name: str) -> None:
     network, inputs = built(name)
-    before = network(inputs).detach()
+    output_before = network(inputs).detach()
     for block in blocks(network, inputs):
         block.replace(network, block.adapter, block.params(network))
-    torch.testing.assert_close(network(inputs), before, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(network(inputs), output_before, rtol=1e-4, atol=1e-5)
 
 
 @each_network
@@ -201,24 +201,24 @@ def test_hidden_units_are_symmetric_as_declared(name: str) -> None:
     from paramtrans.ops.symmetry import random_orbit
 
     network, inputs = built(name)
-    before = network.double()(inputs.double()).detach()
+    output_before = network.double()(inputs.double()).detach()
     for block in blocks(network, inputs.double()):
         params = block.params(network)
         moved = random_orbit(params, block.adapter.spec, torch.Generator().manual_seed(1))
         assert any(not torch.equal(moved[key], params[key]) for key in params)
         block.replace(network, block.adapter, moved)
-    torch.testing.assert_close(network(inputs.double()), before, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(network(inputs.double()), output_before, rtol=1e-5, atol=1e-5)
 
 
 @each_network
 def test_a_narrowed_block_fits_its_place(name: str) -> None:
     network, inputs = built(name)
-    before = sum(p.numel() for p in network.parameters())
+    parameters_before = sum(p.numel() for p in network.parameters())
     for block in blocks(network, inputs):
         smaller = block.adapter.with_sizes({group: size // 2 for group, size in block.sizes.items()})
         assert [g.size for g in smaller.spec.symmetries] == [size // 2 for size in block.sizes.values()]
         block.replace(network, smaller, None)
-    assert network(inputs).isfinite().all() and sum(p.numel() for p in network.parameters()) < before
+    assert network(inputs).isfinite().all() and sum(p.numel() for p in network.parameters()) < parameters_before
 
 
 def test_a_block_that_computes_something_else_is_refused_with_the_reason() -> None:
@@ -235,8 +235,8 @@ def test_a_normalisation_behind_the_sum_belongs_to_the_block_and_is_held_to_what
     network, inputs = built(name)
     [block] = blocks(network, inputs)
     assert block.closing == closing
-    [before] = blocks(*built("encoder, norm first"))
-    assert before.closing is None and before.layers["norm"] == "norm2"
+    [block_before] = blocks(*built("encoder, norm first"))
+    assert block_before.closing is None and block_before.layers["norm"] == "norm2"
 
     class Scaled(nn.LayerNorm):
         def forward(self, input: Tensor) -> Tensor:
@@ -255,8 +255,8 @@ def test_attention_with_a_mask_is_refused() -> None:
 
 
 def test_a_block_that_is_passed_twice_or_shares_parameters_is_refused() -> None:
-    one = Feedforward()
-    twice = nn.Sequential(one, one, Feedforward())
+    layer = Feedforward()
+    twice = nn.Sequential(layer, layer, Feedforward())
     looked = survey(twice.eval(), find_blocks(twice, REGISTRY), torch.randn(3, 6))
     assert [block.path for block in looked.blocks] == ["2"] and "2 times" in looked.refused["0"]
     tied = nn.Sequential(Feedforward(), Feedforward())

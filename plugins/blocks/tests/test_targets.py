@@ -143,6 +143,44 @@ def test_a_linear_layer_of_low_rank_becomes_two_exactly() -> None:
     torch.testing.assert_close(small(inputs), network(inputs), rtol=1e-4, atol=1e-4)
 
 
+def test_convolutions_of_low_rank_become_thin_ones_exactly() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(BasicBlock(4, 4))
+    for layer in (network[0].conv1, network[0].conv2):
+        layer.weight.data = (torch.randn(4, 2) @ torch.randn(2, 36) / 4).view(4, 4, 3, 3)
+    images = torch.randn(8, 4, 6, 6)
+    small = translated(network, "low_rank_conv?rank=2", images)
+    torch.testing.assert_close(small(images), network(images), rtol=1e-4, atol=1e-4)
+    assert small.paramtrans_blocks[0].parameters == (2 * 144 + 16, 2 * (72 + 8 + 4))
+
+
+@pytest.mark.parametrize(("channels", "out"), [(6, 9), (9, 3)])
+def test_a_layer_of_monarch_form_is_found_again_exactly(channels: int, out: int) -> None:
+    torch.manual_seed(0)
+    registry = paramtrans.components()
+    monarch = registry.create("block_adapter", "monarch", channels=channels, out=out, blocks=3).module()
+    network = nn.Sequential(nn.Linear(channels, out))
+    with torch.no_grad():
+        network[0].weight.copy_((monarch(torch.eye(channels)) - monarch.bias).T)
+    inputs = torch.randn(8, 4, channels)
+    small = translated(network, "monarch?blocks=3", inputs)
+    torch.testing.assert_close(small(inputs), network(inputs), rtol=1e-4, atol=1e-4)
+
+
+def test_attention_that_takes_means_becomes_a_convolution_exactly(tokens: Tensor) -> None:
+    """Where keys are alike at all positions, each gets the mean; a kernel that reaches them all takes the sum."""
+    torch.manual_seed(0)
+    network = Encoder()
+    network.attention.self.key.weight.data.zero_()
+    small = translated(network, "conv_mixer?reach=4", tokens)
+    assert (small(tokens) - network(tokens)).abs().max() > 1e-3
+    with torch.no_grad():
+        small.attention.kernel.fill_(2 / 5)  # five positions are there, of nine in reach
+        small.attention.gate.weight.zero_()
+        small.attention.gate.bias.zero_()
+    torch.testing.assert_close(small(tokens), network(tokens), rtol=1e-4, atol=1e-5)
+
+
 def test_a_gated_block_takes_the_place_of_a_feed_forward_one_and_fits_it() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 6))).eval()

@@ -1,4 +1,8 @@
-"""Feature matching: a few hundred stacked optimiser steps on all of the target's parameters."""
+"""Feature matching: a few hundred stacked optimiser steps on all of the target's parameters.
+
+Features are matched as in FitNets (Romero et al. 2015, arXiv 1412.6550), outputs as in knowledge distillation (Hinton
+et al. 2015, arXiv 1503.02531), both without labels.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +39,9 @@ Latter = Callable[[Tensor], Tensor] | None
 
 MANY = 64
 """Probes of which an eighth is enough to keep aside."""
-MODELS_AT_ONCE, KEPT = 16, 2**30
-"""What enters and leaves source blocks on all probes is kept for so many models at a time, or for as many as have this
-many values: 4 GiB."""
+MODELS_AT_ONCE, VALUES_AT_ONCE = 16, 2**30
+"""What enters and leaves source blocks on all probes is kept for this many models at a time, or for as many as have
+`VALUES_AT_ONCE` values: 4 GiB."""
 
 
 class MatchingOptions(BaseOptions):
@@ -66,8 +70,8 @@ class MatchingOptions(BaseOptions):
 
 
 @dataclass(frozen=True)
-class Goal:
-    """What enters the target blocks, and what they and the hosts should make of it, `[models, n, ...]` each."""
+class MatchingExamples:
+    """What enters the target blocks, and what these and the hosts should give for it, `[models, n, ...]` each."""
 
     entering: Tensor
     features: Tensor
@@ -118,21 +122,21 @@ class Matching(Translator):
         return stacks.concatenate([self._match(stacks.take(source, p.tolist()), context.pick(p)) for p in pieces])
 
     def _match(self, source: Params, context: Context) -> Params:
-        goal = self._goal(source, context)
+        examples = self._matching_examples(source, context)
         latter = self._latter(context)
-        came = self._start(context, goal)
-        start = revive_dead_units(self.target, came, goal.entering, context)
-        fitted, aside = _kept_aside(goal.entering.shape[1])
+        original = self._start(context, examples)
+        start = revive_dead_units(self.target, original, examples.entering, context)
+        to_fit, aside = _kept_aside(examples.entering.shape[1])
         search = Search(
             start,
             self.trained,
-            lambda params, chosen: self._distance(params, goal, latter, chosen),
-            _batches(fitted, self.options.batch, context.seed),
+            lambda params, chosen: self._distance(params, examples, latter, chosen),
+            _batches(to_fit, self.options.batch, context.seed),
             aside.split(self.options.batch),
         )
         lr = self.options.lr
         rates = search.relative_rates() if lr is None else start_like(start, lr)
-        matched, better = search.run(rates, self.options.steps, came)
+        matched, better = search.run(rates, self.options.steps, original)
         if not better.all():
             log.warning(
                 "matching: %d of %d blocks stay as they came: no step brought them nearer on probes kept aside; give "
@@ -143,16 +147,18 @@ class Matching(Translator):
         return matched
 
     @torch.no_grad()
-    def _goal(self, source: Params, context: Context) -> Goal:
-        latter, reached, given, told = self._latter(context), list[Tensor](), list[Tensor](), list[Tensor]()
+    def _matching_examples(self, source: Params, context: Context) -> MatchingExamples:
+        latter = self._latter(context)
+        reached, features_of_pieces, outputs_of_pieces = list[Tensor](), list[Tensor](), list[Tensor]()
         for piece in context.entering():
-            reached.append(self._examples(piece.reached))
-            given.append(self._examples(self.run_source(source, piece.original)))
-            told += [] if latter is None else [latter(given[-1])]
+            reached.append(self._as_examples(piece.reached))
+            features_of_pieces.append(self._as_examples(self.run_source(source, piece.original)))
+            outputs_of_pieces += [] if latter is None else [latter(features_of_pieces[-1])]
         if len({tensor.shape[2:] for tensor in reached}) != 1:
             raise SpecMismatch("matching takes probes of one size, and at least one; these are of several, or none")
-        features = _in_one(given)
-        return Goal(_in_one(reached), features, _in_one(told) if told else None, self._weights(features, context))
+        features = _in_one(features_of_pieces)
+        outputs = _in_one(outputs_of_pieces) if outputs_of_pieces else None
+        return MatchingExamples(_in_one(reached), features, outputs, self._weights(features, context))
 
     def _weights(self, features: Tensor, context: Context) -> Tensor | None:
         if not self.options.weigh:
@@ -163,18 +169,18 @@ class Matching(Translator):
             )
         return sensitivity(context.runner.latter, context.hosts.latter, features)[:, None]
 
-    def _examples(self, features: Tensor) -> Tensor:
+    def _as_examples(self, features: Tensor) -> Tensor:
         """`[models, examples, ...]`, where positions are examples if both blocks compute each alone."""
-        whole = self.options.outputs or self.options.weigh  # then positions differ
-        alone = self.source.positionwise and self.target.positionwise and not whole
+        positions_differ = self.options.outputs or self.options.weigh
+        alone = self.source.positionwise and self.target.positionwise and not positions_differ
         return features.flatten(1, -2) if alone else features
 
     @torch.no_grad()
-    def _start(self, context: Context, goal: Goal) -> Params:
+    def _start(self, context: Context, examples: MatchingExamples) -> Params:
         start = context.start
         if start is None:
-            made = fresh(self.target, context, len(goal.entering))
-            start = {name: tensor.to(goal.entering.device) for name, tensor in made.items()}
+            initialised = fresh(self.target, context, len(examples.entering))
+            start = {name: tensor.to(examples.entering.device) for name, tensor in initialised.items()}
         return start
 
     def _latter(self, context: Context) -> Latter:
@@ -185,22 +191,24 @@ class Matching(Translator):
         run, params = context.runner.latter, context.hosts.latter
         return lambda features: run(params, features)
 
-    def _distance(self, params: Params, goal: Goal, latter: Latter, chosen: Tensor) -> Tensor:
+    def _distance(self, params: Params, examples: MatchingExamples, latter: Latter, chosen: Tensor) -> Tensor:
         """What is matched, on some of the probes: `[models]`."""
-        found = self.run_target(params, goal.entering[:, chosen])
-        distance = found.new_zeros(len(found))
+        features = self.run_target(params, examples.entering[:, chosen])
+        distance = features.new_zeros(len(features))
         if self.options.features:
-            distance = distance + self.options.features * relative_error(found, goal.features[:, chosen], goal.weights)
-        if latter is not None and goal.outputs is not None:
-            distance = distance + self.options.outputs * divergence(latter(found), goal.outputs[:, chosen])
+            distance = distance + self.options.features * relative_error(
+                features, examples.features[:, chosen], examples.weights
+            )
+        if latter is not None and examples.outputs is not None:
+            distance = distance + self.options.outputs * divergence(latter(features), examples.outputs[:, chosen])
         return distance
 
 
 def _in_one(pieces: list[Tensor]) -> Tensor:
     """All probes of the pieces, `[models, n, ...]`; the list is emptied, as memory for both need not be held."""
-    whole = torch.cat(pieces, dim=1)
+    joined = torch.cat(pieces, dim=1)
     pieces.clear()
-    return whole
+    return joined
 
 
 def _models_at_once(context: Context) -> int:
@@ -208,15 +216,15 @@ def _models_at_once(context: Context) -> int:
     if context.inputs is None or context.runner is None:
         return MODELS_AT_ONCE  # without probes, matching says so
     values = 2 * math.prod(context.runner.task.slot.shape) * context.inputs.shape[int(context.own_inputs)]
-    return max(1, min(MODELS_AT_ONCE, KEPT // max(1, values)))
+    return max(1, min(MODELS_AT_ONCE, VALUES_AT_ONCE // max(1, values)))
 
 
 def _kept_aside(count: int) -> tuple[Tensor, Tensor]:
     """Numbers of the probes that are fitted to, and of the last eighth, or quarter of few, that is kept aside; of fewer
     than four none is, and all are both."""
     numbers = torch.arange(count)
-    last = count // (8 if count >= MANY else 4)
-    return (numbers[:-last], numbers[-last:]) if last else (numbers, numbers)
+    held_out = count // (8 if count >= MANY else 4)
+    return (numbers[:-held_out], numbers[-held_out:]) if held_out else (numbers, numbers)
 
 
 def _batches(numbers: Tensor, size: int, seed: int) -> Iterator[Tensor]:

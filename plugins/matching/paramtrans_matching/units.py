@@ -32,17 +32,17 @@ def match_units(piece: UnitPiece, steps: int, lr: float | None) -> Mapping[str, 
     groups = [{"params": [tensor], "lr": lr or rate} for tensor, rate in zip(params.values(), rates, strict=True)]
     optimizer = torch.optim.Adam(groups)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    before = _total(piece, piece.params)
+    distance_before = _total(piece, piece.params)
     batches = _endless(piece)
     with torch.enable_grad():
         for _ in range(steps):
             optimizer.zero_grad()
-            entered, wanted = next(batches)
-            _distance(piece.run(params, entered), wanted).backward()
+            entered, expected = next(batches)
+            _distance(piece.run(params, entered), expected).backward()
             optimizer.step()
             schedule.step()
     matched = {name: tensor.detach() for name, tensor in params.items()}
-    return matched if _total(piece, matched) <= before else {}
+    return matched if _total(piece, matched) <= distance_before else {}
 
 
 def _endless(piece: UnitPiece) -> Iterator[tuple[Entered, tuple[Tensor, ...]]]:
@@ -50,11 +50,14 @@ def _endless(piece: UnitPiece) -> Iterator[tuple[Entered, tuple[Tensor, ...]]]:
         yield from piece.batches
 
 
-def _distance(found: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> Tensor:
-    errors = [relative_error(one[None], other[None])[0] for one, other in zip(found, wanted, strict=True)]
+def _distance(outputs: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> Tensor:
+    errors = [
+        relative_error(output[None], expected_output[None])[0]
+        for output, expected_output in zip(outputs, expected, strict=True)
+    ]
     return torch.stack(errors).mean()
 
 
 @torch.no_grad()
 def _total(piece: UnitPiece, params: Mapping[str, Tensor]) -> float:
-    return sum(float(_distance(piece.run(params, entered), wanted)) for entered, wanted in piece.batches)
+    return sum(float(_distance(piece.run(params, entered), expected)) for entered, expected in piece.batches)

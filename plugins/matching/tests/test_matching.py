@@ -6,7 +6,7 @@ import pytest
 import torch
 from paramtrans_matching.search import Search
 from paramtrans_matching.start import revive_dead_units
-from paramtrans_matching.translator import Goal, Matching, _models_at_once
+from paramtrans_matching.translator import Matching, MatchingExamples, _models_at_once
 from torch import Tensor, nn
 
 from paramtrans import BlockAdapter, Context, FeatureSpec, Hosts, Split, Task, components
@@ -44,8 +44,8 @@ TASK = Slot(Slot.Options())
 
 
 def adapter(name: str, **options: object) -> BlockAdapter:
-    made: BlockAdapter = components().create("block_adapter", name, channels=4, **options)
-    return made
+    created: BlockAdapter = components().create("block_adapter", name, channels=4, **options)
+    return created
 
 
 SOURCE = adapter("basic_block")
@@ -59,20 +59,20 @@ def context(target: BlockAdapter, count: int = 24, **more: object) -> Context:
     return Context(hosts, HostRunner(TASK, SOURCE, target), inputs, **more)  # type: ignore[arg-type]
 
 
-def errors(target: BlockAdapter, blocks: Params, given: Context) -> tuple[Tensor, Tensor]:
+def errors(target: BlockAdapter, blocks: Params, surroundings: Context) -> tuple[Tensor, Tensor]:
     """Of features and of outputs, on the probes, `[models]` each."""
-    runner, hosts = given.runner, given.hosts
+    runner, hosts = surroundings.runner, surroundings.hosts
     assert runner is not None and hosts is not None
-    [entering] = given.entering()
-    wanted, found = runner.source(hosts.source, entering.original), runner.target(blocks, entering.reached)
-    outputs = runner.latter(hosts.latter, found), runner.latter(hosts.latter, wanted)
-    return relative_error(found, wanted), divergence(*outputs)
+    [entering] = surroundings.entering()
+    expected, features = runner.source(hosts.source, entering.original), runner.target(blocks, entering.reached)
+    outputs = runner.latter(hosts.latter, features), runner.latter(hosts.latter, expected)
+    return relative_error(features, expected), divergence(*outputs)
 
 
-def match(target: BlockAdapter, given: Context, **options: object) -> Params:
-    made = components().create("translator", "matching", SOURCE, target, **options)
-    assert given.hosts is not None
-    written: Params = made.translate(given.hosts.source, given)
+def match(target: BlockAdapter, surroundings: Context, **options: object) -> Params:
+    translator = components().create("translator", "matching", SOURCE, target, **options)
+    assert surroundings.hosts is not None
+    written: Params = translator.translate(surroundings.hosts.source, surroundings)
     return written
 
 
@@ -81,17 +81,17 @@ def match(target: BlockAdapter, given: Context, **options: object) -> Params:
 def test_features_come_nearer_from_a_given_start(name: str) -> None:
     target = TARGETS[name]
     start = initial(target.module, range(10, 10 + MODELS))
-    given = context(target, start=start)
-    before, _ = errors(target, start, given)
-    after, _ = errors(target, match(target, given, steps=80, batch=8), given)
-    assert (after < 0.7 * before).all()
+    surroundings = context(target, start=start)
+    errors_before, _ = errors(target, start, surroundings)
+    errors_after, _ = errors(target, match(target, surroundings, steps=80, batch=8), surroundings)
+    assert (errors_after < 0.7 * errors_before).all()
 
 
 def test_matching_outputs_is_distillation() -> None:
     target = TARGETS["conv"]
-    given = context(target, start=initial(target.module, range(10, 10 + MODELS)))
+    surroundings = context(target, start=initial(target.module, range(10, 10 + MODELS)))
     features, outputs = (
-        errors(target, match(target, given, steps=60, **share), given)
+        errors(target, match(target, surroundings, steps=60, **share), surroundings)
         for share in ({"features": 1}, {"features": 0, "outputs": 1})
     )
     assert (outputs[1] < features[1]).all() and (features[0] < outputs[0]).all()
@@ -100,16 +100,16 @@ def test_matching_outputs_is_distillation() -> None:
 def test_features_that_the_outputs_do_not_depend_on_count_for_nothing() -> None:
     """Where the latter blocks read half of the positions, the block is better there than one matched everywhere."""
     target = TARGETS["conv"]
-    given = context(target, start=initial(target.module, range(10, 10 + MODELS)))
-    assert given.hosts is not None and given.runner is not None
-    given.hosts.latter["1.weight"].view(MODELS, 3, 4, 6, 6)[..., 3:] = 0
-    [entering] = given.entering()
-    wanted = given.runner.source(given.hosts.source, entering.original)
-    weights = sensitivity(given.runner.latter, given.hosts.latter, wanted)
+    surroundings = context(target, start=initial(target.module, range(10, 10 + MODELS)))
+    assert surroundings.hosts is not None and surroundings.runner is not None
+    surroundings.hosts.latter["1.weight"].view(MODELS, 3, 4, 6, 6)[..., 3:] = 0
+    [entering] = surroundings.entering()
+    expected = surroundings.runner.source(surroundings.hosts.source, entering.original)
+    weights = sensitivity(surroundings.runner.latter, surroundings.hosts.latter, expected)
     assert (weights[..., 3:] == 0).all() and torch.allclose(weights.flatten(1).mean(1), torch.ones(MODELS))
-    found = {weigh: match(target, given, steps=80, lr=0.02, weigh=weigh) for weigh in (True, False)}
-    read = {k: given.runner.target(blocks, entering.reached)[..., :3] for k, blocks in found.items()}
-    better, worse = (relative_error(read[weigh], wanted[..., :3]) for weigh in (True, False))
+    matched = {weigh: match(target, surroundings, steps=80, lr=0.02, weigh=weigh) for weigh in (True, False)}
+    read = {k: surroundings.runner.target(blocks, entering.reached)[..., :3] for k, blocks in matched.items()}
+    better, worse = (relative_error(read[weigh], expected[..., :3]) for weigh in (True, False))
     assert (better < worse).all()
 
 
@@ -119,9 +119,9 @@ def test_a_rate_that_diverges_leaves_the_start() -> None:
     fresh = initial(target.module, range(10, 10 + MODELS))
     start = match(target, context(target, start=fresh), steps=30, lr=0.02)
     zeros = {name: torch.zeros_like(tensor) for name, tensor in start.items()}
-    given = context(target, start=start)
-    nearer = errors(target, start, given)[0] < 0.5 * errors(target, zeros, given)[0]
-    written = match(target, given, steps=3, lr=1e30)
+    surroundings = context(target, start=start)
+    nearer = errors(target, start, surroundings)[0] < 0.5 * errors(target, zeros, surroundings)[0]
+    written = match(target, surroundings, steps=3, lr=1e30)
     assert nearer.any() and all(torch.equal(written[name][nearer], start[name][nearer]) for name in start)
 
 
@@ -141,38 +141,38 @@ def test_silent_units_are_revived_and_the_others_left_alone() -> None:
 
 def test_without_a_start_it_begins_at_default_blocks_of_its_seed() -> None:
     target = TARGETS["mlp"]
-    one, same, other = (match(target, context(target, seed=seed), steps=1) for seed in (1, 1, 2))
-    assert all(torch.equal(one[name], same[name]) for name in one)
-    assert not torch.equal(one["fc1.weight"], other["fc1.weight"])
+    blocks, repeated, other_seed = (match(target, context(target, seed=seed), steps=1) for seed in (1, 1, 2))
+    assert all(torch.equal(blocks[name], repeated[name]) for name in blocks)
+    assert not torch.equal(blocks["fc1.weight"], other_seed["fc1.weight"])
 
 
 def test_many_probes_are_kept_for_fewer_models_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     target = TARGETS["conv"]
     start = initial(target.module, range(10, 10 + MODELS))
     together = match(target, context(target, start=start), steps=5)
-    monkeypatch.setattr("paramtrans_matching.translator.KEPT", 2 * 24 * 4 * 6 * 6)
+    monkeypatch.setattr("paramtrans_matching.translator.VALUES_AT_ONCE", 2 * 24 * 4 * 6 * 6)
     assert _models_at_once(context(target)) == 1
     alone = match(target, context(target, start=start), steps=5)
     assert all(torch.allclose(alone[name], together[name], atol=1e-5) for name in alone)
 
 
 def test_without_probes_it_says_what_it_needs() -> None:
-    made = components().create("translator", "matching", SOURCE, TARGETS["conv"])
+    translator = components().create("translator", "matching", SOURCE, TARGETS["conv"])
     with pytest.raises(SpecMismatch, match="probes"):
-        made.translate(initial(SOURCE.module, [0]))
+        translator.translate(initial(SOURCE.module, [0]))
 
 
 def test_a_block_with_nothing_to_gain_stays_as_it_came() -> None:
     """From the source itself there is nothing to gain: whatever the steps do, what stood there is kept."""
     source = TARGETS["conv"]
     start = initial(source.module, range(MODELS))
-    made = components().create("translator", "matching", source, source, steps=20)
+    translator = components().create("translator", "matching", source, source, steps=20)
     entering = torch.rand(MODELS, 8, 4, 6, 6, generator=torch.Generator().manual_seed(1))
-    goal = Goal(entering, made.run_source(start, entering), None, None)
+    examples = MatchingExamples(entering, translator.run_source(start, entering), None, None)
     search = Search(
         start,
         list(start),
-        lambda params, chosen: made._distance(params, goal, None, chosen),
+        lambda params, chosen: translator._distance(params, examples, None, chosen),
         iter(lambda: torch.arange(6), None),
         [torch.tensor([6, 7])],
     )
@@ -184,15 +184,17 @@ def test_a_rate_is_chosen_by_the_size_of_the_parameters() -> None:
     """With the default rate a block that is near already comes nearer, of small weights as of large ones."""
     target = TARGETS["conv"]
     for factor in (1e-2, 1.0, 1e2):
-        wanted = initial(target.module, range(MODELS))
-        wanted = {**wanted, "conv2.weight": factor * wanted["conv2.weight"]}
-        start = {name: 1.1 * tensor for name, tensor in wanted.items()}
+        source_params = initial(target.module, range(MODELS))
+        source_params = {**source_params, "conv2.weight": factor * source_params["conv2.weight"]}
+        start = {name: 1.1 * tensor for name, tensor in source_params.items()}
         entering = torch.rand(MODELS, 16, 4, 6, 6, generator=torch.Generator().manual_seed(1))
-        made = components().create("translator", "matching", target, target)
-        goal = Goal(entering, made.run_source(wanted, entering), None, None)
+        translator = components().create("translator", "matching", target, target)
+        examples = MatchingExamples(entering, translator.run_source(source_params, entering), None, None)
 
-        def distance(params: Params, chosen: Tensor, made: Matching = made, goal: Goal = goal) -> Tensor:
-            return made._distance(params, goal, None, chosen)
+        def distance(
+            params: Params, chosen: Tensor, translator: Matching = translator, examples: MatchingExamples = examples
+        ) -> Tensor:
+            return translator._distance(params, examples, None, chosen)
 
         search = Search(start, list(start), distance, iter(lambda: torch.arange(12), None), [torch.arange(12, 16)])
         written, better = search.run(search.relative_rates(), 60, start)

@@ -1,4 +1,4 @@
-"""Which hidden units to keep, by what the layer that reads them could still do without the others."""
+"""Which hidden units stay: those without which the error of the layers that read them would grow most."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from paramtrans.ops.symmetry import values_of
 RIDGE = 1e-4
 """Relative to the mean square of each value; what two nearly equal units differ in is noise."""
 VALUES_FOR_ONE = 1024
-"""Where a reader has more values than this, several units go at once, so that the cost stays that of its solution."""
+"""Where a reader has more values than this, several units go at once: choosing costs no more than solving then."""
 UNITS_FOR_ONE = 100
 """Of more units than this, one in a hundred goes at once."""
 MOST_VALUES = 1536
@@ -26,33 +26,41 @@ COMPACTED = 0.8
 def by_elimination(
     matrices: GramMatrices | Sequence[GramMatrices], units: int, keep: int, cells: Tensor | None = None
 ) -> Tensor:
-    """The units left when the one of least importance goes, again and again: `[models, keep]`, in order.
+    """The units left when the one of least importance goes, again and again.
 
-    A unit's importance is how much the squared error grows when the reader is solved for anew without it (backward
-    elimination by the Optimal Brain Surgeon's measure, Hassibi and Stork 1993, for a group of weights). `matrices` are
-    of values unit by unit, as many for each; those of several readers count by their share of what each gives. With
-    `cells` `[units]` as many units stay in each cell.
+    A unit's importance is how much the squared error grows when the reader is solved for anew without it: backward
+    elimination by the measure of Optimal Brain Surgeon (Hassibi and Stork 1993), for a group of weights.
+
+    Args:
+        matrices: Of values unit by unit, as many for each. Those of several readers count by their share of what each
+            reader gives.
+        units: How many units there are.
+        keep: How many stay.
+        cells: Where as many units have to stay in each cell, the cell of each, `[units]`.
+
+    Returns:
+        Numbers of units, `[models, keep]`, in order.
     """
-    several = [matrices] if isinstance(matrices, GramMatrices) else list(matrices)
-    count = len(several[0].gram)
-    equations = [_equations(one, units, len(several) > 1) for one in several]
+    readers = [matrices] if isinstance(matrices, GramMatrices) else list(matrices)
+    count = len(readers[0].gram)
+    equations = [_equations(reader, units, len(readers) > 1) for reader in readers]
     device = equations[0].inverse.device
-    left = torch.arange(units, device=device).expand(count, -1)
-    alive = torch.ones_like(left, dtype=torch.bool)
-    width = max(one.size for one in equations)
+    units_left = torch.arange(units, device=device).expand(count, -1)
+    alive = torch.ones_like(units_left, dtype=torch.bool)
+    width = max(reader.size for reader in equations)
     remaining = units
     while remaining > keep:
-        if remaining <= COMPACTED * left.shape[1]:
-            left, alive = _compact(left, alive, equations)
-        importance = torch.stack([one.importance() for one in equations]).sum(0)
+        if remaining <= COMPACTED * units_left.shape[1]:
+            units_left, alive = _compact(units_left, alive, equations)
+        importance = torch.stack([reader.importance() for reader in equations]).sum(0)
         importance = torch.where(alive, importance, torch.inf)
-        going = min(remaining - keep, max(1, remaining * width // VALUES_FOR_ONE, remaining // UNITS_FOR_ONE))
-        gone = _least(importance, going, None if cells is None else cells.to(device)[left])
-        alive = alive.scatter(1, gone, False)
-        remaining -= gone.shape[1]
-        for one in equations:
-            _take_out(one.inverse, one.weights, values_of(gone, one.size))
-    return _compact(left, alive, equations)[0]
+        count_removed = min(remaining - keep, max(1, remaining * width // VALUES_FOR_ONE, remaining // UNITS_FOR_ONE))
+        removed = _least(importance, count_removed, None if cells is None else cells.to(device)[units_left])
+        alive = alive.scatter(1, removed, False)
+        remaining -= removed.shape[1]
+        for reader in equations:
+            _take_out(reader.inverse, reader.weights, values_of(removed, reader.size))
+    return _compact(units_left, alive, equations)[0]
 
 
 @dataclass
@@ -86,57 +94,76 @@ def _least(importance: Tensor, count: int, cells: Tensor | None) -> Tensor:
     order = importance.argsort(dim=1)
     if cells is None:
         return order[:, :count]
-    own = cells[0][order[0]]
-    each = max(1, count // len(cells.unique()))
-    return torch.cat([order[0][own == cell][:each] for cell in cells.unique()])[None]
+    cells_in_order = cells[0][order[0]]
+    per_cell = max(1, count // len(cells.unique()))
+    return torch.cat([order[0][cells_in_order == cell][:per_cell] for cell in cells.unique()])[None]
 
 
-def reduced(matrices: GramMatrices, weight: Tensor, units: int, most: int = MOST_VALUES) -> GramMatrices:
-    """Matrices of fewer values of each unit, where there are more than `most` in all: those combinations that the
-    reader's weights `[values, outputs]` make most of, so that choosing does not cost more than solving."""
+def reduced(matrices: GramMatrices, weight: Tensor, units: int, limit: int = MOST_VALUES) -> GramMatrices:
+    """Gram matrices of fewer values of each unit, so that choosing does not cost more than solving.
+
+    The values that stay are combinations of a unit's values that the reader's weights make most of: the first
+    eigenvectors of W Wᵀ of each unit.
+
+    Args:
+        matrices: Of values unit by unit, as many for each.
+        weight: The reader's weights W, `[values, outputs]`.
+        units: How many units there are.
+        limit: Values in all, at most.
+    """
     size = len(weight) // units
-    rank = max(1, most // units)
+    rank = max(1, limit // units)
     if rank >= size:
         return matrices
     per_unit = weight.to(matrices.gram).view(units, size, -1)
     basis = torch.linalg.eigh(per_unit @ per_unit.mT).eigenvectors[..., -rank:]  # [units, size, rank]
     gram = matrices.gram.view(-1, units, size, units, size)
-    once = torch.einsum("muavb,uar->murvb", gram, basis)
-    twice = torch.einsum("murvb,vbs->murvs", once, basis).reshape(-1, units * rank, units * rank)
+    left_projected = torch.einsum("muavb,uar->murvb", gram, basis)
+    projected = torch.einsum("murvb,vbs->murvs", left_projected, basis).reshape(-1, units * rank, units * rank)
     cross = torch.einsum("muao,uar->muro", matrices.cross.view(-1, units, size, weight.shape[1]), basis)
-    return GramMatrices(twice, cross.reshape(-1, units * rank, weight.shape[1]), matrices.power)
+    return GramMatrices(projected, cross.reshape(-1, units * rank, weight.shape[1]), matrices.power)
 
 
 def by_contribution(matrices: GramMatrices, weights: Tensor, units: int, keep: int) -> Tensor:
-    """The units whose values times `weights` `[models, values, outputs]` vary most, each alone: `[models, keep]`."""
+    """The units whose contributions, value times weight, have the largest mean square, each alone.
+
+    Args:
+        matrices: Of values unit by unit, as many for each.
+        weights: What the reader multiplies them by, `[models, values, outputs]`.
+        units: How many units there are.
+        keep: How many stay.
+
+    Returns:
+        Numbers of units, `[models, keep]`, in order.
+    """
     square = matrices.gram.diagonal(dim1=1, dim2=2) * weights.square().sum(2)
     share = square.view(len(square), units, -1).sum(2)
     return share.argsort(dim=1, descending=True, stable=True)[:, :keep].sort(dim=1).values
 
 
-def _take_out(inverse: Tensor, weights: Tensor, gone: Tensor) -> None:
+def _take_out(inverse: Tensor, weights: Tensor, removed: Tensor) -> None:
     """Make inverse and solution those of the equations without the values `gone` `[models, n]`, in place.
 
     What stands at these values is then of no meaning, but for ones on the diagonal, so that it can be solved with.
     """
-    columns = inverse.gather(2, gone[:, None].expand(-1, inverse.shape[1], -1))
-    among = _rows(columns, gone)
-    solved = torch.linalg.solve(among, torch.cat([columns.mT, _rows(weights, gone)], dim=2))
-    split = inverse.shape[1]
-    inverse.baddbmm_(columns, solved[..., :split], alpha=-1)
-    weights.baddbmm_(columns, solved[..., split:], alpha=-1)
-    inverse.scatter_(1, gone[..., None].expand(-1, -1, split), 0)
-    inverse.diagonal(dim1=1, dim2=2).scatter_(1, gone, 1)
+    columns = inverse.gather(2, removed[:, None].expand(-1, inverse.shape[1], -1))
+    removed_block = _rows(columns, removed)
+    solved = torch.linalg.solve(removed_block, torch.cat([columns.mT, _rows(weights, removed)], dim=2))
+    values = inverse.shape[1]
+    inverse.baddbmm_(columns, solved[..., :values], alpha=-1)
+    weights.baddbmm_(columns, solved[..., values:], alpha=-1)
+    inverse.scatter_(1, removed[..., None].expand(-1, -1, values), 0)
+    inverse.diagonal(dim1=1, dim2=2).scatter_(1, removed, 1)
 
 
-def _compact(left: Tensor, alive: Tensor, equations: list[_Equations]) -> tuple[Tensor, Tensor]:
-    """All of it without the units that are gone."""
+def _compact(units_left: Tensor, alive: Tensor, equations: list[_Equations]) -> tuple[Tensor, Tensor]:
+    """Units, flags and equations without the units that are gone."""
     stays = (~alive).long().argsort(dim=1, stable=True)[:, : int(alive[0].sum())]
-    for one in equations:
-        values = values_of(stays, one.size)
-        one.inverse = _rows(one.inverse, values).gather(2, values[:, None].expand(-1, values.shape[1], -1))
-        one.weights = _rows(one.weights, values)
-    return left.gather(1, stays), alive.gather(1, stays)
+    for reader in equations:
+        values = values_of(stays, reader.size)
+        reader.inverse = _rows(reader.inverse, values).gather(2, values[:, None].expand(-1, values.shape[1], -1))
+        reader.weights = _rows(reader.weights, values)
+    return units_left.gather(1, stays), alive.gather(1, stays)
 
 
 def _rows(matrix: Tensor, index: Tensor) -> Tensor:

@@ -24,22 +24,22 @@ class LowRank(Translator):
     def __init__(self, options: BaseOptions, source: BlockAdapter, target: BlockAdapter) -> None:
         super().__init__(options, source, target)
         read = {tensor.name: tensor for tensor in source.reading.tensors}
-        wanted: dict[str, tuple[int, ...]] = {}
+        expected: dict[str, tuple[int, ...]] = {}
         shapes = {tensor.name: tensor.shape for tensor in target.spec.tensors}
         weights = [name for name, tensor in read.items() if tensor.kind is TensorKind.WEIGHT]
         self.layers = [name.removesuffix(".weight") for name in weights if name.endswith(".weight")]
         """The source's convolutions."""
         for number, layer in enumerate(self.layers, 1):
-            out, *rest = read[f"{layer}.weight"].shape
+            outputs, *inputs = read[f"{layer}.weight"].shape
             thin, wide = f"thin{number}", f"wide{number}"
             rank = shapes.get(f"{thin}.weight", (0,))[0]
-            wanted |= {f"{thin}.weight": (rank, *rest), f"{wide}.weight": (out, rank, *(1 for _ in rest[1:]))}
+            expected |= {f"{thin}.weight": (rank, *inputs), f"{wide}.weight": (outputs, rank, *(1 for _ in inputs[1:]))}
             if f"{wide}.bias" in shapes:
-                wanted[f"{wide}.bias"] = (out,)
-        others = len(weights) > len(self.layers)  # weights that are no layer's
+                expected[f"{wide}.bias"] = (outputs,)
+        has_other_weights = len(weights) > len(self.layers)  # weights that are no layer's
         if (
-            others
-            or wanted != shapes
+            has_other_weights
+            or expected != shapes
             or any(tensor.kind not in (TensorKind.WEIGHT, TensorKind.BIAS) for tensor in read.values())
         ):
             raise SpecMismatch(
@@ -53,23 +53,32 @@ class LowRank(Translator):
         written: Params = {}
         for number, layer in enumerate(self.layers, 1):
             thin, wide = f"thin{number}", f"wide{number}"
-            first, second = halves(read[f"{layer}.weight"], shapes[f"{thin}.weight"][0])
-            written |= {f"{thin}.weight": first, f"{wide}.weight": second}
+            thin_weight, wide_weight = halves(read[f"{layer}.weight"], shapes[f"{thin}.weight"][0])
+            written |= {f"{thin}.weight": thin_weight, f"{wide}.weight": wide_weight}
             if f"{wide}.bias" in shapes:
-                written[f"{wide}.bias"] = read.get(f"{layer}.bias", second.new_zeros(second.shape[:2])).clone()
+                written[f"{wide}.bias"] = read.get(
+                    f"{layer}.bias", wide_weight.new_zeros(wide_weight.shape[:2])
+                ).clone()
         return {name: written[name] for name in self.target.spec.names}
 
 
 def halves(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """`[models, out, in, *kernel]` → `[models, rank, in, *kernel]` and `[models, out, rank, 1, …]`, alike in norm.
+    """Two factors of a convolution, nearest in the squared error of weights (truncated SVD: Eckart and Young 1936).
 
-    A rank above that of the weight is filled up with zeros.
+    Both have the same norm. A rank above that of the weight is filled up with zeros.
+
+    Args:
+        weight: `[models, out, in, *kernel]`.
+        rank: Channels between the two.
+
+    Returns:
+        `[models, rank, in, *kernel]` and `[models, out, rank, 1, …]`.
     """
     left, values, right = torch.linalg.svd(weight.flatten(2), full_matrices=False)
     root = values[:, :rank].sqrt()
-    first, second = root[..., None] * right[:, :rank], left[..., :rank] * root[:, None]
-    missing = rank - first.shape[1]
-    first = torch.cat([first, first.new_zeros(len(first), missing, first.shape[2])], dim=1)
-    second = torch.cat([second, second.new_zeros(*second.shape[:2], missing)], dim=2)
+    thin, wide = root[..., None] * right[:, :rank], left[..., :rank] * root[:, None]
+    missing = rank - thin.shape[1]
+    thin = torch.cat([thin, thin.new_zeros(len(thin), missing, thin.shape[2])], dim=1)
+    wide = torch.cat([wide, wide.new_zeros(*wide.shape[:2], missing)], dim=2)
     ones = [1] * (weight.ndim - 3)
-    return first.view(len(first), rank, *weight.shape[2:]), second.reshape(*second.shape, *ones)
+    return thin.view(len(thin), rank, *weight.shape[2:]), wide.reshape(*wide.shape, *ones)

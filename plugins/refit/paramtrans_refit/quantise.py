@@ -46,6 +46,7 @@ class Quantise(Translator):
 
     @property
     def target_bytes(self) -> int:
+        """Bytes of weights at this many bits, with a scale for each output channel, and of all other tensors."""
         weights = [tensor for tensor in self.target.spec.tensors if tensor.kind is TensorKind.WEIGHT]
         values, scales = sum(tensor.numel for tensor in weights), sum(tensor.shape[0] for tensor in weights)
         return -(-values * self.options.bits // 8) + 4 * (self.target.spec.numel - values + scales)
@@ -65,8 +66,16 @@ class Quantise(Translator):
 
 
 def rounded(weight: Tensor, bits: int) -> Tensor:
-    """`[models, out, ...]` with the values of each output channel on even steps up to its largest."""
+    """Weights rounded to even steps about 0, up to the largest of each output channel.
+
+    Args:
+        weight: `[models, out, ...]`.
+        bits: 2^bits - 1 steps.
+
+    Returns:
+        Of the same shape.
+    """
     rows = weight.reshape(*weight.shape[:2], -1)
     step = rows.abs().amax(2, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny) / (2 ** (bits - 1) - 1)
-    even: Tensor = (rows / step).round() * step
-    return even.view_as(weight)
+    on_steps: Tensor = (rows / step).round() * step
+    return on_steps.view_as(weight)

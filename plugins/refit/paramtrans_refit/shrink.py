@@ -22,20 +22,22 @@ def shrunk(matrices: GramMatrices, weights: Tensor, strengths: Tensor, doubt: Te
         matrices: Of values unit by unit, as many for each.
         weights: What the reader multiplies them by, `[models, values, outputs]`.
         strengths: The product of the norms of each unit's weights, `[models, units]`.
-        doubt: `disagreement` of halves of the examples; None where there are too few.
+        doubt: `disagreement` of halves of the examples, `[models]`; None where there are too few.
     """
     weights, units = weights.to(matrices.gram), strengths.shape[1]
     size = weights.shape[1] // units
     norms = weights.square().sum(2).view(len(weights), units, size).sum(2).clamp_min(1e-30)
-    seen = contributions(matrices.gram, weights)
-    own = strengths.to(norms).square().clamp_min(1e-30)
-    total = seen.diagonal(dim1=1, dim2=2).sum(1, keepdim=True)
+    observed = contributions(matrices.gram, weights)
+    squared_strengths = strengths.to(norms).square().clamp_min(1e-30)
+    total = observed.diagonal(dim1=1, dim2=2).sum(1, keepdim=True)
     total = torch.where(total > 0, total, 1.0)  # one row alone does not vary
-    squares = (own * total / own.sum(1, keepdim=True) / norms).repeat_interleave(size, dim=1)
+    squares = (squared_strengths * total / squared_strengths.sum(1, keepdim=True) / norms).repeat_interleave(
+        size, dim=1
+    )
     expected = torch.diag_embed(squares)
-    distance = (seen - contributions(expected, weights)).square().sum((1, 2)).clamp_min(1e-30)
+    distance = (observed - contributions(expected, weights)).square().sum((1, 2)).clamp_min(1e-30)
     share = torch.ones_like(distance) if doubt is None else (doubt / distance).clamp(max=1.0)
-    mixed = share[:, None, None]
-    gram = (1 - mixed) * matrices.gram + mixed * expected
-    cross = (1 - mixed) * matrices.cross + mixed * (squares[..., None] * weights)
+    mixing = share[:, None, None]
+    gram = (1 - mixing) * matrices.gram + mixing * expected
+    cross = (1 - mixing) * matrices.cross + mixing * (squares[..., None] * weights)
     return replace(matrices, gram=gram, cross=cross)

@@ -60,7 +60,7 @@ class Refit(Translator):
         super().__init__(options, source, target)
         self.readout = Readout(source, target)
         self.cut = Cut(source, target)
-        self.whole = Readout(source, source) if self.cut.possible and source.readers() else None
+        self.source_readout = Readout(source, source) if self.cut.possible and source.readers() else None
 
     @classmethod
     @torch.no_grad()
@@ -69,10 +69,10 @@ class Refit(Translator):
         if options.units == "norm" or not case.readings:
             return case.best(case.strengths())
         if options.units == "activation":
-            shares = [_contribution(one, len(case)) / one.power.sum() for one in case.readings]
+            shares = [_contribution(reading, len(case)) / reading.power.sum() for reading in case.readings]
             return case.best(torch.stack(shares).sum(0))
-        several = [_moments(one, case) for one in case.readings]
-        return by_elimination(several, len(case), case.count, case.cells)[0]
+        matrices = [_gram_matrices(reading, case) for reading in case.readings]
+        return by_elimination(matrices, len(case), case.count, case.cells)[0]
 
     @torch.no_grad()
     def translate(self, source: Params, context: Context | None = None) -> Params:
@@ -83,10 +83,10 @@ class Refit(Translator):
         params = self.readout.revive_channels(params)
         if not retained:  # nothing but the last layer has anything to be compared with
             return self._solved(len(self.readout.readers) - 1, params, source, context, None)
-        last = len(self.readout.readers) - 1
-        for index in range(last + 1):
+        last_reader = len(self.readout.readers) - 1
+        for index in range(last_reader + 1):
             read_next = None
-            if index < last:
+            if index < last_reader:
                 name = self._read(self.target, self.readout.readers[index + 1])
                 read_next = values_of(retained[name], self.cut.groups[name].width)
             params = self._solved(index, params, source, context, read_next)
@@ -110,21 +110,21 @@ class Refit(Translator):
 
     def _chosen(self, name: str, source: Params, context: Context) -> Tensor:
         """The units of a group that stay, `[models, units]`."""
-        read = [] if self.whole is None else [self._read(self.source, r) for r in self.whole.readers]
+        read = [] if self.source_readout is None else [self._read(self.source, r) for r in self.source_readout.readers]
         units, keep = self.cut.groups[name].size, self.cut.sizes[name]
-        if self.whole is None or self.options.units == "norm" or name not in read or keep == units:
+        if self.source_readout is None or self.options.units == "norm" or name not in read or keep == units:
             return self.cut.strongest(source, name)
-        index, revived = read.index(name), self.whole.revive_channels(source)
+        index, revived = read.index(name), self.source_readout.revive_channels(source)
         read_next = read[index + 1] if index + 1 < len(read) else None
-        every = None if read_next is None else torch.arange(self.cut.groups[read_next].values)
-        every = None if every is None else every.expand(stacks.models(source), -1)
-        matrices = self.whole.gram_matrices(index, revived, source, context, every)
-        found, weights = self.whole.importance_matrices(index, revived, matrices)
+        all_values = None if read_next is None else torch.arange(self.cut.groups[read_next].values)
+        all_values = None if all_values is None else all_values.expand(stacks.models(source), -1)
+        matrices = self.source_readout.gram_matrices(index, revived, source, context, all_values)
+        importance, weights = self.source_readout.importance_matrices(index, revived, matrices)
         if self.options.units == "activation":
-            return by_contribution(found, weights.to(found.gram), units, keep)
-        strengths = self.cut.strengths(self.cut.seen(source), self.cut.groups[name])
-        doubt = disagreement(self.whole.scoring_view(index), matrices, weights, matrices.examples)
-        return by_elimination(shrunk(found, weights, strengths, doubt), units, keep)
+            return by_contribution(importance, weights.to(importance.gram), units, keep)
+        strengths = self.cut.strengths(self.cut.read(source), self.cut.groups[name])
+        doubt = disagreement(self.source_readout.scoring_view(index), matrices, weights, matrices.examples)
+        return by_elimination(shrunk(importance, weights, strengths, doubt), units, keep)
 
     @staticmethod
     def _read(adapter: BlockAdapter, reader: Reader) -> str:
@@ -139,7 +139,7 @@ def _contribution(reading: Reading, units: int) -> Tensor:
     return square.view(units, -1).sum(1)
 
 
-def _moments(reading: Reading, case: UnitCase) -> GramMatrices:
-    moments = GramMatrices(reading.gram[None], reading.cross[None], reading.power[None])
-    doubt = None if reading.doubt is None else moments.gram.new_tensor([reading.doubt])
-    return reduced(shrunk(moments, reading.weight[None], case.strengths()[None], doubt), reading.weight, len(case))
+def _gram_matrices(reading: Reading, case: UnitCase) -> GramMatrices:
+    matrices = GramMatrices(reading.gram[None], reading.cross[None], reading.power[None])
+    doubt = None if reading.doubt is None else matrices.gram.new_tensor([reading.doubt])
+    return reduced(shrunk(matrices, reading.weight[None], case.strengths()[None], doubt), reading.weight, len(case))

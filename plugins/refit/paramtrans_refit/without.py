@@ -40,14 +40,20 @@ class Closed(Translator):
     @torch.no_grad()
     def translate(self, source: Params, context: Context | None = None) -> Params:
         stacks.check(source, self.source.spec, "the source blocks")
-        params = self.cut.seen(source)
+        params = self.cut.read(source)
         for name in self.cut.sizes:
             params = self.fewer(params, self.cut.groups[name], self.cut.sizes[name])
         return {name: params[name].clone() for name in self.target.spec.names}
 
     @abstractmethod
     def fewer(self, params: Params, group: SymmetryGroup, count: int) -> Params:
-        """The same block with `count` units in a group."""
+        """The same block with fewer units in a group.
+
+        Args:
+            params: Tensors `[models, ...]`.
+            group: The group.
+            count: How many units stay.
+        """
 
 
 class Prune(Closed):
@@ -75,8 +81,8 @@ class Select(Closed):
         return torch.arange(case.count) * len(case) // case.count
 
     def fewer(self, params: Params, group: SymmetryGroup, count: int) -> Params:
-        kept = torch.arange(count) * group.size // count
-        return take_units(params, group, kept.expand(models(params), -1))
+        retained = torch.arange(count) * group.size // count
+        return take_units(params, group, retained.expand(models(params), -1))
 
 
 class MergeOptions(BaseOptions):
@@ -107,18 +113,25 @@ class Merge(Closed):
     @classmethod
     @torch.no_grad()
     def merge(cls, options: BaseOptions, case: UnitCase) -> Tensor:
-        """Clusters by what writes the units; each counts by the norm of what reads it."""
+        """Clusters of units by the weights that write them; each unit counts by the norm of the weights that read it.
+
+        Returns:
+            Shares of units in each unit that stays, `[count, units]`, rows that add up to one.
+
+        Raises:
+            SpecMismatch: units are heads or groups of channels, or no layer writes them.
+        """
         assert isinstance(options, MergeOptions)
         if case.width > 1 or case.cells is not None:
             raise SpecMismatch("merge takes no mean of heads, nor of groups of channels")
-        fed = [one for one, summed in zip(case.weights, case.summed, strict=True) if not summed]
-        read = [one for one, summed in zip(case.weights, case.summed, strict=True) if summed]
-        if not fed:
+        writing = [weight for weight, summed in zip(case.weights, case.summed, strict=True) if not summed]
+        reading = [weight for weight, summed in zip(case.weights, case.summed, strict=True) if summed]
+        if not writing:
             raise SpecMismatch("merge compares units by the layers that write them, and these have none")
-        points = torch.cat(fed, dim=1).double()[None]
+        points = torch.cat(writing, dim=1).double()[None]
         strength = points.new_ones(1, len(case))
-        if read:
-            strength = torch.cat(read, dim=1).double().norm(dim=1)[None].clamp_min(1e-12)
+        if reading:
+            strength = torch.cat(reading, dim=1).double().norm(dim=1)[None].clamp_min(1e-12)
         share = clusters(points, strength, case.count, options.rounds)[0] * strength
         share = share / share.sum(1, keepdim=True)
         ordered: Tensor = share[share.argmax(1).argsort()]
@@ -130,8 +143,8 @@ class Merge(Closed):
             strength = symmetry.unit_norms(params, group, -1)
         else:
             strength = torch.ones(models(params), group.size)
-        fed = [_by_unit(params[m.tensor], m.axis).flatten(2) for m in group.members if m.scale >= 0]
-        share = clusters(torch.cat(fed, dim=2), strength, count, self.options.rounds)
+        writing = [_by_unit(params[m.tensor], m.axis).flatten(2) for m in group.members if m.scale >= 0]
+        share = clusters(torch.cat(writing, dim=2), strength, count, self.options.rounds)
         mean = share * strength[:, None] / (share * strength[:, None]).sum(2, keepdim=True)
         changed = dict(params)
         for member in group.members:
@@ -148,25 +161,34 @@ def _by_unit(tensor: Tensor, axis: int) -> Tensor:
 
 
 def clusters(points: Tensor, weights: Tensor, count: int, rounds: int) -> Tensor:
-    """Weighted k-means of `[models, n, values]`: which points belong to which cluster, `[models, count, n]` of 0 and 1.
+    """Weighted k-means (Lloyd 1982).
 
     It starts at the heaviest point and those furthest from all before, so that nothing is drawn at random; no cluster
     is ever empty.
+
+    Args:
+        points: `[models, n, values]`.
+        weights: Of the points, `[models, n]`.
+        count: How many clusters.
+        rounds: How often centres are moved.
+
+    Returns:
+        Which points are in which cluster, `[models, count, n]` of 0 and 1.
     """
     rows = torch.arange(len(points))
     chosen = [weights.argmax(1)]
     for _ in range(count - 1):
-        reached = torch.cdist(points, points[rows[:, None], torch.stack(chosen, dim=1)]).amin(2) * weights
-        reached[rows[:, None], torch.stack(chosen, dim=1)] = -1
-        chosen.append(reached.argmax(1))
-    own = torch.stack(chosen, dim=1)
-    nearest = torch.cdist(points, points[rows[:, None], own]).argmin(2)
-    nearest = nearest.scatter(1, own, torch.arange(count).expand_as(own))
+        distance = torch.cdist(points, points[rows[:, None], torch.stack(chosen, dim=1)]).amin(2) * weights
+        distance[rows[:, None], torch.stack(chosen, dim=1)] = -1
+        chosen.append(distance.argmax(1))
+    centre_points = torch.stack(chosen, dim=1)
+    nearest = torch.cdist(points, points[rows[:, None], centre_points]).argmin(2)
+    nearest = nearest.scatter(1, centre_points, torch.arange(count).expand_as(centre_points))
     best: Tensor = one_hot(nearest, count).to(points).mT
     for _ in range(rounds):
         heavy = best * weights[:, None]
         centres = heavy @ points / heavy.sum(2, keepdim=True).clamp_min(1e-12)
-        share = one_hot(torch.cdist(points, centres).argmin(2), count).to(points).mT
-        whole = (share.sum(2) > 0).all(1)[:, None, None]
-        best = torch.where(whole, share, best)
+        assigned = one_hot(torch.cdist(points, centres).argmin(2), count).to(points).mT
+        none_empty = (assigned.sum(2) > 0).all(1)[:, None, None]
+        best = torch.where(none_empty, assigned, best)
     return best

@@ -15,8 +15,8 @@ MODELS = 3
 
 
 def adapter(name: str, **options: object) -> BlockAdapter:
-    made: BlockAdapter = components().create("block_adapter", name, channels=4, **options)
-    return made
+    created: BlockAdapter = components().create("block_adapter", name, channels=4, **options)
+    return created
 
 
 def error(rank: int) -> float:
@@ -26,10 +26,10 @@ def error(rank: int) -> float:
     params["bn1.bias"] += 0.3
     params["bn2.running_mean"] -= 0.2
     inputs = torch.randn(MODELS, 5, 4, 6, 6, generator=torch.Generator().manual_seed(1))
-    wanted = block_stacked(source)(params, inputs)
+    expected = block_stacked(source)(params, inputs)
     written = components().create("translator", "low_rank", source, target).translate(params)
-    found = block_stacked(target)(written, inputs)
-    return float((found - wanted).norm() / wanted.norm())
+    output = block_stacked(target)(written, inputs)
+    return float((output - expected).norm() / expected.norm())
 
 
 def test_full_rank_computes_what_the_source_does_and_more_is_no_better() -> None:
@@ -50,10 +50,10 @@ def test_other_blocks_are_refused(name: str, target: BlockAdapter) -> None:
 def test_rounding_is_off_by_half_a_step_at_most_and_has_few_levels() -> None:
     weight = torch.randn(MODELS, 5, 7, 3, 3, generator=torch.Generator().manual_seed(0))
     for bits in (8, 4, 2):
-        found = rounded(weight, bits)
+        values = rounded(weight, bits)
         step = weight.flatten(2).abs().amax(2) / (2 ** (bits - 1) - 1)
-        assert ((found - weight).flatten(2).abs().amax(2) <= step / 2 * (1 + 1e-4)).all()
-        assert max(len(row.unique()) for row in found.flatten(0, 1).flatten(1)) <= 2**bits - 1
+        assert ((values - weight).flatten(2).abs().amax(2) <= step / 2 * (1 + 1e-4)).all()
+        assert max(len(row.unique()) for row in values.flatten(0, 1).flatten(1)) <= 2**bits - 1
     zero = torch.zeros_like(weight)
     assert torch.equal(rounded(zero, 4), zero)
 
@@ -63,8 +63,8 @@ def test_a_quantised_block_is_kept_in_fewer_bytes() -> None:
     sizes = {
         bits: components().create("translator", "quantise", block, block, bits=bits).target_bytes for bits in (8, 4)
     }
-    weights, others, scales = 2 * 4 * 4 * 9, 2 * 4 * 4, 8
-    assert sizes == {8: weights + 4 * (others + scales), 4: weights // 2 + 4 * (others + scales)}
+    weights, other_values, scales = 2 * 4 * 4 * 9, 2 * 4 * 4, 8
+    assert sizes == {8: weights + 4 * (other_values + scales), 4: weights // 2 + 4 * (other_values + scales)}
     narrow = adapter("conv", hidden=2)
     assert (
         components().create("translator", "prune", block, adapter("conv", hidden=2)).target_bytes

@@ -31,8 +31,8 @@ CHANNELS = 4
 class Features(Context):
     """A context whose features enter the slot as given, in pieces."""
 
-    def __init__(self, *pieces: Tensor, original: Tensor | None = None, **given: Any) -> None:
-        super().__init__(**given)
+    def __init__(self, *pieces: Tensor, original: Tensor | None = None, **options: Any) -> None:
+        super().__init__(**options)
         object.__setattr__(self, "pieces", [Entering(p, p if original is None else original) for p in pieces])
 
     def entering(self) -> Iterator[Entering]:
@@ -40,8 +40,8 @@ class Features(Context):
 
 
 def adapter(name: str, **options: Any) -> BlockAdapter:
-    made: BlockAdapter = REGISTRY.create("block_adapter", name, channels=CHANNELS, **options)
-    return made
+    created: BlockAdapter = REGISTRY.create("block_adapter", name, channels=CHANNELS, **options)
+    return created
 
 
 def used(block: BlockAdapter, count: int = 2, seed: int = 0) -> Params:
@@ -60,22 +60,22 @@ def features(count: int = 40, seed: int = 3) -> Tensor:
 
 
 def refit(source: BlockAdapter, target: BlockAdapter, params: Params, context: Context, **options: Any) -> Params:
-    made = REGISTRY.create("translator", "refit", source, target, **options)
-    written: Params = made.translate(params, context)
+    translator = REGISTRY.create("translator", "refit", source, target, **options)
+    written: Params = translator.translate(params, context)
     return written
 
 
 def error(source: BlockAdapter, params: Params, target: BlockAdapter, written: Params, inputs: Tensor) -> float:
-    wanted, found = block_stacked(source)(params, inputs), block_stacked(target)(written, inputs)
-    return (mse_loss(found, wanted) / wanted.var()).item()
+    expected, output = block_stacked(source)(params, inputs), block_stacked(target)(written, inputs)
+    return (mse_loss(output, expected) / expected.var()).item()
 
 
 @pytest.mark.parametrize("target", [("basic_block", {}), ("conv", {"hidden": 4, "bias": True})])
 def test_with_all_units_kept_the_function_stays(target: tuple[str, dict[str, Any]]) -> None:
-    source, same = adapter("basic_block"), adapter(target[0], **target[1])
+    source, target_adapter = adapter("basic_block"), adapter(target[0], **target[1])
     params = used(source)
-    written = refit(source, same, params, Features(features()))
-    assert error(source, params, same, written, features(seed=8)) < 1e-6
+    written = refit(source, target_adapter, params, Features(features()))
+    assert error(source, params, target_adapter, written, features(seed=8)) < 1e-6
 
 
 def test_units_that_do_nothing_are_left_out_and_those_that_do_are_found() -> None:
@@ -105,15 +105,15 @@ def test_elimination_takes_the_unit_that_is_least_important(size: int) -> None:
     """Brute force: the error without each unit, from the equations themselves."""
     generator = torch.Generator().manual_seed(1)
     read = torch.randn(1, 200, 5 * size, generator=generator) @ torch.randn(5 * size, 5 * size, generator=generator)
-    wanted = read @ torch.randn(5 * size, 3, generator=generator) + torch.randn(1, 200, 3, generator=generator)
-    found = by_elimination(GramMatrices.of(read, wanted).plain(), 5, 4)
+    expected = read @ torch.randn(5 * size, 3, generator=generator) + torch.randn(1, 200, 3, generator=generator)
+    units_kept = by_elimination(GramMatrices.of(read, expected).plain(), 5, 4)
 
     def left(units: tuple[int, ...]) -> float:
-        some = torch.cat([read[0, :, unit * size : (unit + 1) * size] for unit in units], 1).double()
-        goal = wanted[0].double()
-        return (some @ torch.linalg.lstsq(some, goal).solution - goal).square().sum().item()
+        read_of_units = torch.cat([read[0, :, unit * size : (unit + 1) * size] for unit in units], 1).double()
+        target = expected[0].double()
+        return (read_of_units @ torch.linalg.lstsq(read_of_units, target).solution - target).square().sum().item()
 
-    assert tuple(found[0].tolist()) == min(itertools.combinations(range(5), 4), key=left)
+    assert tuple(units_kept[0].tolist()) == min(itertools.combinations(range(5), 4), key=left)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -127,18 +127,21 @@ def test_the_solution_is_that_of_least_squares_over_all_rows(bias: bool) -> None
     object.__setattr__(
         pieces[1], "pieces", [Entering(reached[:, at], original[:, at]) for at in (slice(0, 7), slice(7, 30))]
     )
-    one, other = (refit(source, target, params, piece, ridge=0.0) for piece in pieces)
-    whole, small = source.module(), target.module()
+    together, in_pieces = (refit(source, target, params, piece, ridge=0.0) for piece in pieces)
+    source_module, target_module = source.module(), target.module()
     for model in range(2):
-        whole.load_state_dict({name: tensor[model] for name, tensor in params.items()})
-        small.load_state_dict({name: tensor[model] for name, tensor in start.items()})
+        source_module.load_state_dict({name: tensor[model] for name, tensor in params.items()})
+        target_module.load_state_dict({name: tensor[model] for name, tensor in start.items()})
         with torch.no_grad():
-            wanted = whole.branch(original[model]) + original[model] - reached[model]
-            [(read, goal)] = rows(small.conv2, small.features(reached[model])[None], wanted[None])
+            wanted = source_module.branch(original[model]) + original[model] - reached[model]
+            [(read, due)] = rows(target_module.conv2, target_module.features(reached[model])[None], wanted[None])
         read = torch.cat([read, torch.ones_like(read[..., :1])], dim=2) if bias else read
-        expected = torch.linalg.lstsq(read[0].double(), goal[0].double()).solution
-        for found in (one, other):
-            columns = [found["conv2.weight"][model].flatten(1).T, *([found["conv2.bias"][model][None]] if bias else [])]
+        expected = torch.linalg.lstsq(read[0].double(), due[0].double()).solution
+        for blocks in (together, in_pieces):
+            columns = [
+                blocks["conv2.weight"][model].flatten(1).T,
+                *([blocks["conv2.bias"][model][None]] if bias else []),
+            ]
             torch.testing.assert_close(torch.cat(columns).double(), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -149,8 +152,8 @@ def test_blocks_of_another_family_are_improved_from_where_they_start(name: str, 
     written = refit(source, target, params, Features(features(), start=start))
     solved = {t.layer for t in target.readers()}
     assert all(torch.equal(written[n], start[n]) for n in start if n.rpartition(".")[0] not in solved)
-    before, after = (error(source, params, target, block, features()) for block in (start, written))
-    assert after < before
+    error_before, error_after = (error(source, params, target, block, features()) for block in (start, written))
+    assert error_after < error_before
 
 
 def test_channels_that_a_normalisation_shut_are_opened_where_something_should_leave_them() -> None:
@@ -159,23 +162,23 @@ def test_channels_that_a_normalisation_shut_are_opened_where_something_should_le
     params["bn2.weight"][:, 1] = 0.0
     reached, original = features(), features() + 0.1
     shut = refit(source, target, params, Features(reached, original=original))
-    wanted = block_stacked(source)(params, original)
-    found = block_stacked(target)(shut, reached)
-    assert shut["bn2.weight"][:, 1].abs().min() > 0 and found.isfinite().all()
-    assert mse_loss(found[:, :, 1], wanted[:, :, 1]) < mse_loss(reached[:, :, 1].relu(), wanted[:, :, 1])
+    expected = block_stacked(source)(params, original)
+    output = block_stacked(target)(shut, reached)
+    assert shut["bn2.weight"][:, 1].abs().min() > 0 and output.isfinite().all()
+    assert mse_loss(output[:, :, 1], expected[:, :, 1]) < mse_loss(reached[:, :, 1].relu(), expected[:, :, 1])
 
 
 def test_a_strong_ridge_leaves_the_sources_weights() -> None:
     source, target = adapter("conv", hidden=5), adapter("conv", hidden=3)
     params = used(source)
     written = refit(source, target, params, Features(features()), ridge=1e9)
-    kept = [
+    retained = [
         i
         for i in range(5)
         for j in range(3)
         if torch.equal(params["conv1.weight"][0, i], written["conv1.weight"][0, j])
     ]
-    torch.testing.assert_close(written["conv2.weight"][0], params["conv2.weight"][0][:, kept])
+    torch.testing.assert_close(written["conv2.weight"][0], params["conv2.weight"][0][:, retained])
 
 
 def test_the_ridge_is_chosen_by_the_half_it_was_not_fitted_on() -> None:
@@ -224,9 +227,11 @@ def test_one_row_alone_leaves_weights_and_constant_nearly_as_they_are() -> None:
     halves.add_rows(0, read, torch.full((1, 3), 5.0))
     start = torch.randn(1, 21, 3, generator=generator).double()
     solved = halves.total().ridge(start, halves.ridge(GramMatrices.whole, start))
-    whole = torch.cat([read, torch.ones(1, 1)], dim=1).double()
+    with_constant = torch.cat([read, torch.ones(1, 1)], dim=1).double()
     # Every value with a ridge of ten for each: of what is missing, one part in eleven is made up for.
-    torch.testing.assert_close(whole @ (solved - start)[0], (5.0 - whole @ start[0]) / 11, rtol=1e-3, atol=0)
+    torch.testing.assert_close(
+        with_constant @ (solved - start)[0], (5.0 - with_constant @ start[0]) / 11, rtol=1e-3, atol=0
+    )
 
 
 def test_with_few_examples_units_are_chosen_by_their_weights_with_many_by_what_they_do() -> None:
@@ -240,8 +245,8 @@ def test_with_few_examples_units_are_chosen_by_their_weights_with_many_by_what_t
         halves = Halves()
         read = torch.randn(count, 4, generator=generator) * torch.tensor([0.01, 3.0, 2.0, 1.0])
         for half in range(2):
-            some = read[half::2]
-            halves.add_rows(half, some, some @ weights[0].float())
+            half_rows = read[half::2]
+            halves.add_rows(half, half_rows, half_rows @ weights[0].float())
         doubt = disagreement(GramMatrices.plain, halves, weights, count)
         return by_elimination(shrunk(halves.total().plain(), weights, strengths, doubt), 4, 1)[0].tolist()  # type: ignore[no-any-return]
 

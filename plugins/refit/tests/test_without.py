@@ -17,8 +17,8 @@ MODELS = 3
 
 
 def adapter(name: str, **options: object) -> BlockAdapter:
-    made: BlockAdapter = components().create("block_adapter", name, channels=4, **options)
-    return made
+    created: BlockAdapter = components().create("block_adapter", name, channels=4, **options)
+    return created
 
 
 WIDE, NARROW = adapter("conv", hidden=6, bias=True), adapter("conv", hidden=3, bias=True)
@@ -64,13 +64,13 @@ def test_merging_units_that_are_fed_alike_changes_nothing(family: str) -> None:
 
 def test_clusters_are_those_one_sees_and_none_is_empty() -> None:
     generator = torch.Generator().manual_seed(0)
-    seen = torch.tensor([[0, 0, 1, 2, 1, 2, 2]]).expand(4, -1)
-    points = 10.0 * torch.eye(3)[seen] + 0.1 * torch.randn(4, 7, 3, generator=generator)
+    assigned = torch.tensor([[0, 0, 1, 2, 1, 2, 2]]).expand(4, -1)
+    points = 10.0 * torch.eye(3)[assigned] + 0.1 * torch.randn(4, 7, 3, generator=generator)
     share = clusters(points, torch.ones(4, 7), 3, rounds=10)
     together = share.mT @ share
-    assert torch.equal(together, (seen[:, :, None] == seen[:, None]).float())
-    same = clusters(torch.zeros(2, 5, 3), torch.ones(2, 5), 3, rounds=5)
-    assert (same.sum(2) > 0).all() and (same.sum(1) == 1).all()
+    assert torch.equal(together, (assigned[:, :, None] == assigned[:, None]).float())
+    assigned = clusters(torch.zeros(2, 5, 3), torch.ones(2, 5), 3, rounds=5)
+    assert (assigned.sum(2) > 0).all() and (assigned.sum(1) == 1).all()
 
 
 @pytest.mark.parametrize("name", ["prune", "select", "merge"])

@@ -67,7 +67,7 @@ class Attention(TokenTranslator):
 
 
 class Positions(nn.Module):
-    """Adds what is learned of each token's place: `[models, tokens, width]` → the same shape."""
+    """Adds a learned vector for each token's position: `[models, tokens, width]` → the same shape."""
 
     def __init__(self, tokens: int, width: int) -> None:
         super().__init__()

@@ -43,8 +43,8 @@ class MixerOptions(TokenOptions):
             return value
         numbers = SIZES[value["size"]]
         # A resolved config carries the size and its numbers; they may stand side by side as long as they agree.
-        if other := [name for name in numbers if value.get(name, numbers[name]) != numbers[name]]:
-            raise ValueError(f'size "{value["size"]}" sets {", ".join(other)}; leave out size to choose freely')
+        if conflicting := [name for name in numbers if value.get(name, numbers[name]) != numbers[name]]:
+            raise ValueError(f'size "{value["size"]}" sets {", ".join(conflicting)}; leave out size to choose freely')
         return {**value, **numbers}
 
 

@@ -34,8 +34,8 @@ class MLP(TokenTranslator):
         options = self.options
         widths = [source[0] * source[1], *[options.width] * options.layers]
         hidden: list[nn.Module] = []
-        for before, after in pairwise(widths):
-            hidden += [nn.Linear(before, after), nn.GELU(), nn.Dropout(options.dropout)]
+        for entering, leaving in pairwise(widths):
+            hidden += [nn.Linear(entering, leaving), nn.GELU(), nn.Dropout(options.dropout)]
         return nn.Sequential(
             nn.Flatten(1), *hidden, nn.Linear(widths[-1], target[0] * target[1]), nn.Unflatten(1, target)
         )

@@ -39,9 +39,9 @@ class Trained(Translator):
     ) -> None:
         super().__init__(options, source, target)
         folder = Path(options.folder)
-        below = folder / "translator"
+        inner_folder = folder / "translator"
         try:
-            self.translator = load_translator(below if below.is_dir() else folder, registry)
+            self.translator = load_translator(inner_folder if inner_folder.is_dir() else folder, registry)
         except StoreError as error:
             raise ConfigError([f"folder: {error}"]) from error
         if not _alike(self.translator, source, target):

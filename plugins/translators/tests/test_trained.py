@@ -37,10 +37,10 @@ def trained(folder: Path, target: Any, source: Any = SOURCE) -> Any:
 @pytest.mark.parametrize("name", ["mixer", "equivariant"])
 def test_it_translates_as_the_one_that_was_saved(name: str, tmp_path: Path) -> None:
     original = saved(tmp_path, name)
-    wanted = original.translate(BLOCKS)
+    expected = original.translate(BLOCKS)
     for folder in (tmp_path, tmp_path / "translator"):  # of the run, or of the translator
         written = trained(folder, block("conv", hidden=2)).translate(BLOCKS)
-        assert all(torch.equal(written[key], wanted[key]) for key in wanted)
+        assert all(torch.equal(written[key], expected[key]) for key in expected)
 
 
 def test_at_another_width_it_has_the_same_weights(tmp_path: Path) -> None:

@@ -7,23 +7,24 @@ from typing import Any
 
 from torch.fx import Node
 
-from paramtrans.networks.graph.labels import Label, align, axes_of, summed
+from paramtrans.networks.graph.labels import Label, align, axes_of, summed_labels
 from paramtrans.networks.graph.operators import Contraction, Rules, State, Value, name_of, tied, values_in
 
 rule = Rules()
 """The rules of this file."""
 
 
-def _dims(value: Value, given: Any) -> list[int]:
+def _dims(value: Value, dims: Any) -> list[int]:
     """Axes as numbers from 0; all where none is named."""
-    if given is None or given == []:
+    if dims is None or dims == []:
         return list(range(len(value.shape)))
-    some = given if isinstance(given, list | tuple) else [given]
-    return [axis % max(1, len(value.shape)) for axis in some]
+    listed = dims if isinstance(dims, list | tuple) else [dims]
+    return [axis % max(1, len(value.shape)) for axis in listed]
 
 
 @rule("softmax _softmax log_softmax _log_softmax cumsum cumprod logcumsumexp sort argsort topk")
 def along_axis(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    """Labels along the axis of a softmax, a running sum or a sort are pinned."""
     dim = args[2] if name_of(node) == "topk" and len(args) > 2 else kwargs.get("dim", args[1] if len(args) > 1 else -1)
     if name_of(node) in ("sort", "argsort"):
         dim = kwargs.get("dim", args[1] if len(args) > 1 and not isinstance(args[1], bool) else -1)
@@ -37,23 +38,24 @@ def along_axis(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]
 
 @rule("sum mean amax amin max min argmax argmin std var var_mean prod norm linalg_vector_norm logsumexp any all")
 def reduction(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
-    name, given = name_of(node), args[0]
+    """A sum over units may lose some; of other reductions (mean, norm), units along the axes go together."""
+    name, value = name_of(node), args[0]
     if len(args) > 1 and isinstance(args[1], Value):
-        return align(state.facts, [(one.shape, one.labels) for one in values_in((args, kwargs))])
+        return align(state.facts, [(operand.shape, operand.labels) for operand in values_in((args, kwargs))])
     position = 2 if name in ("norm", "linalg_vector_norm") else 1
     dim = kwargs.get("dim", args[position] if len(args) > position else None)
-    axes = _dims(given, None if isinstance(dim, bool) else dim)
+    axes = _dims(value, None if isinstance(dim, bool) else dim)
     keep = kwargs.get("keepdim", args[position + 1] if len(args) > position + 1 else False)
     if name != "sum":
-        tied(state, given, axes)
-        labels = [label if not set(axes_of(label)) & set(axes) else _first(label, axes) for label in given.labels]
+        tied(state, value, axes)
+        labels = [label if not set(axes_of(label)) & set(axes) else _first(label, axes) for label in value.labels]
     else:
-        for label in given.labels:
+        for label in value.labels:
             if set(axes_of(label)) & set(axes):
                 state.contractions.append(Contraction(node, 0, label, None))
-        labels = summed(state.facts, given.labels, axes)
+        labels = summed_labels(state.facts, value.labels, axes)
     shape = node.meta["val"][0].shape if isinstance(node.meta["val"], list | tuple) else node.meta["val"].shape
-    if len(shape) != len(given.shape) or keep is False:
+    if len(shape) != len(value.shape) or keep is False:
         labels = [_without(label, axes) for label in labels]
     labels = [label for label in labels if label.ndim and axes_of(label)]
     return [labels, labels] if isinstance(node.meta["val"], list | tuple) else labels
@@ -72,11 +74,12 @@ def _without(label: Label, axes: Sequence[int]) -> Label:
 
 @rule("glu")
 def glu(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> list[Label]:
-    given = args[0]
-    axis = (args[1] if len(args) > 1 else kwargs.get("dim", -1)) % len(given.shape)
-    halves = [[half for label in given.labels for half in [_half(label, axis, part)]] for part in range(2)]
-    shape = tuple(size // 2 if i == axis else size for i, size in enumerate(given.shape))
-    return align(state.facts, [(shape, own) for own in halves])
+    """Each unit of one half goes with that of the other half."""
+    value = args[0]
+    axis = (args[1] if len(args) > 1 else kwargs.get("dim", -1)) % len(value.shape)
+    halves = [[half for label in value.labels for half in [_half(label, axis, part)]] for part in range(2)]
+    shape = tuple(size // 2 if i == axis else size for i, size in enumerate(value.shape))
+    return align(state.facts, [(shape, labels) for labels in halves])
 
 
 def _half(label: Label, axis: int, part: int) -> Label:
@@ -93,12 +96,12 @@ def _half(label: Label, axis: int, part: int) -> Label:
 )
 def spatial(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
     """What changes sizes of axes that labels do not run over keeps the labels; an axis that they run over is pinned."""
-    given = args[0]
+    value = args[0]
     result = node.meta["val"]
     shape = tuple((result[0] if isinstance(result, list | tuple) else result).shape)
     labels = []
-    for label in given.labels:
-        changed = [axis for axis in axes_of(label) if shape[axis] != given.shape[axis]]
+    for label in value.labels:
+        changed = [axis for axis in axes_of(label) if shape[axis] != value.shape[axis]]
         if changed:
             state.facts.pin(label)
         else:

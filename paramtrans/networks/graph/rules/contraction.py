@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.fx import Node
 
-from paramtrans.networks.graph.labels import Label, align, axes_of, disjoint, summed
+from paramtrans.networks.graph.labels import Label, align, axes_of, disjoint, summed_labels
 from paramtrans.networks.graph.operators import (
     Contraction,
     Rules,
@@ -26,10 +26,14 @@ rule = Rules()
 def contract(
     state: State, node: Node, operands: Sequence[tuple[int, Value, Sequence[int]]], ndim: int, over: Sequence[int]
 ) -> list[Label]:
-    """Labels of a product of operands summed `over` some axes of a joint space of `ndim` axes.
+    """Labels of a product of operands that is summed over some axes, which stay with size 1.
 
-    Each operand is its position among the arguments, its value, and for each of its axes the one in the joint space.
-    Summed axes stay with size 1.
+    Args:
+        state: Is added to.
+        node: The operation.
+        operands: For each, its position among the arguments, its value, and its axes in a joint space.
+        ndim: Axes of the joint space.
+        over: Axes of the joint space that are summed over.
     """
     placed = []
     for position, value, axes in operands:
@@ -44,22 +48,23 @@ def contract(
                 raised[axis] = size
             labels.append(label.permute(order).reshape(raised))
             if {axes[axis] for axis in axes_of(label)} & set(over):
-                others = [one.tensor for _, one, _ in operands if one is not value]
-                weight = others[0] if len(others) == 1 else None
+                factors = [factor.tensor for _, factor, _ in operands if factor is not value]
+                weight = factors[0] if len(factors) == 1 else None
                 state.contractions.append(Contraction(node, position, label, weight))
         placed.append((shape, labels))
-    return summed(state.facts, align(state.facts, placed), over)
+    return summed_labels(state.facts, align(state.facts, placed), over)
 
 
 @rule("linear")
 def linear(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> list[Label]:
-    given, weight = args[0], args[1]
-    ndim = len(given.shape) + 1
+    """A Linear sums over the last axis of its input."""
+    value, weight = args[0], args[1]
+    ndim = len(value.shape) + 1
     out, read = ndim - 2, ndim - 1
-    operands = [(0, given, [*range(ndim - 2), read]), (1, weight, [out, read])]
+    operands = [(0, value, [*range(ndim - 2), read]), (1, weight, [out, read])]
     labels = [label.squeeze(read) for label in contract(state, node, operands, ndim, [read])]
     bias = args[2] if len(args) > 2 else kwargs.get("bias")
-    shape = (*given.shape[:-1], weight.shape[0])
+    shape = (*value.shape[:-1], weight.shape[0])
     return _plus(state, shape, labels, bias)
 
 
@@ -74,38 +79,39 @@ def _plus(state: State, shape: Shape, labels: list[Label], bias: Any, axis: int 
 
 @rule("conv1d conv2d conv3d convolution conv_transpose1d conv_transpose2d conv_transpose3d")
 def convolution(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> list[Label]:
-    given, weight, name = args[0], args[1], name_of(node)
+    """A convolution sums over channels, group by group where it has several; transposed ones the other way round."""
+    entering_value, weight, name = args[0], args[1], name_of(node)
     bias = args[2] if len(args) > 2 else kwargs.get("bias")
     transposed = "transpose" in name or (name == "convolution" and bool(args[6]))
     groups = kwargs.get("groups", _groups(name, args, transposed))
     shape = tuple(node.meta["val"].shape)
-    batched = len(given.shape) == len(weight.shape)
-    for label in given.labels:
+    batched = len(entering_value.shape) == len(weight.shape)
+    for label in entering_value.labels:
         if axes_of(label) != ((1,) if batched else (0,)) or not batched:
             state.facts.pin(label)
     for label in weight.labels:
         if set(axes_of(label)) - {0, 1}:
             state.facts.pin(label)
-    entering = [label.flatten() for label in given.labels if axes_of(label) == (1,)] if batched else []
+    entering = [label.flatten() for label in entering_value.labels if axes_of(label) == (1,)] if batched else []
     rows = [label.flatten() for label in weight.labels if axes_of(label) == (0,)]
     columns = [label.flatten() for label in weight.labels if axes_of(label) == (1,)]
     read, written = (rows, columns) if transposed else (columns, rows)
-    size, out = given.shape[1 if batched else 0], shape[1 if batched else 0]
+    size, out = entering_value.shape[1 if batched else 0], shape[1 if batched else 0]
     # The joint space: groups × outputs of one × inputs of one.
-    inside, outside = size // groups, out // groups
-    x = Value((groups, 1, inside), [label.view(groups, 1, inside) for label in entering])
+    inputs, outputs = size // groups, out // groups
+    x = Value((groups, 1, inputs), [label.view(groups, 1, inputs) for label in entering])
     if transposed:
-        w = Value((groups, outside, inside), [label.view(groups, 1, inside) for label in read])
-        w.labels += [label.view(1, outside, 1) for label in written]
+        w = Value((groups, outputs, inputs), [label.view(groups, 1, inputs) for label in read])
+        w.labels += [label.view(1, outputs, 1) for label in written]
     else:
-        w = Value((groups, outside, inside), [label.view(1, 1, inside) for label in read])
-        w.labels += [label.view(groups, outside, 1) for label in written]
-    x.labels, w.labels = ([one for one in own.labels if axes_of(one)] for own in (x, w))
+        w = Value((groups, outputs, inputs), [label.view(1, 1, inputs) for label in read])
+        w.labels += [label.view(groups, outputs, 1) for label in written]
+    x.labels, w.labels = ([label for label in operand.labels if axes_of(label)] for operand in (x, w))
     if entering and groups < size:
-        state.contractions.append(Contraction(node, 0, given.labels[0], weight.tensor))
+        state.contractions.append(Contraction(node, 0, entering_value.labels[0], weight.tensor))
     joint = align(state.facts, [(x.shape, x.labels), (w.shape, w.labels)])
-    left = summed(state.facts, joint, [2]) if inside > 1 else joint
-    full = [label.expand(groups, outside, 1).reshape(-1) for label in left]
+    remaining = summed_labels(state.facts, joint, [2]) if inputs > 1 else joint
+    full = [label.expand(groups, outputs, 1).reshape(-1) for label in remaining]
     labels = disjoint(state.facts, [label.view(1, -1, *[1] * (len(shape) - 2)) for label in full]) if batched else []
     if not batched:
         for label in full:
@@ -120,18 +126,19 @@ def _groups(name: str, args: list[Any], transposed: bool) -> int:
 
 @rule("matmul bmm mm mv dot")
 def matmul(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> list[Label]:
+    """A matrix product sums over the last axis of its first operand."""
     return _product(state, node, (0, args[0]), (1, args[1]))
 
 
 def _product(state: State, node: Node, first: tuple[int, Value], second: tuple[int, Value]) -> list[Label]:
-    one, other = first[1], second[1]
-    if len(one.shape) < 2 or len(other.shape) < 2:
-        return pin_all(state, node, [one, other], {})
-    batch = max(len(one.shape), len(other.shape)) - 2
+    left, right = first[1], second[1]
+    if len(left.shape) < 2 or len(right.shape) < 2:
+        return pin_all(state, node, [left, right], {})
+    batch = max(len(left.shape), len(right.shape)) - 2
     rows, columns, read = batch, batch + 1, batch + 2
     operands = [
-        (first[0], one, [*range(batch - len(one.shape) + 2, batch), rows, read]),
-        (second[0], other, [*range(batch - len(other.shape) + 2, batch), read, columns]),
+        (first[0], left, [*range(batch - len(left.shape) + 2, batch), rows, read]),
+        (second[0], right, [*range(batch - len(right.shape) + 2, batch), read, columns]),
     ]
     labels = contract(state, node, operands, batch + 3, [read])
     return [label.squeeze(read) for label in labels if axes_of(label)]
@@ -139,6 +146,7 @@ def _product(state: State, node: Node, first: tuple[int, Value], second: tuple[i
 
 @rule("addmm baddbmm addbmm")
 def addmm(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> list[Label]:
+    """A matrix product with something added."""
     labels = _product(state, node, (1, args[1]), (2, args[2]))
     shape = tuple(node.meta["val"].shape)
     return align(state.facts, [(shape, labels), (args[0].shape, args[0].labels)])
@@ -146,31 +154,31 @@ def addmm(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> 
 
 @rule("einsum")
 def einsum(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> list[Label]:
+    """Letters that the result does not have are summed over."""
     equation, values = args[0].replace(" ", ""), list(args[1])
     if "..." in equation or "->" not in equation:
         return pin_all(state, node, args, kwargs)
-    left, _, right = equation.partition("->")
-    terms = left.split(",")
+    inputs, _, output = equation.partition("->")
+    terms = inputs.split(",")
     letters = sorted({letter for term in terms for letter in term})
     if any(len({*term}) < len(term) for term in terms):
         return pin_all(state, node, args, kwargs)
-    order = [*right, *(letter for letter in letters if letter not in right)]
+    order = [*output, *(letter for letter in letters if letter not in output)]
     operands = [(i, v, [order.index(c) for c in term]) for i, (v, term) in enumerate(zip(values, terms, strict=True))]
-    labels = contract(state, node, operands, len(order), range(len(right), len(order)))
-    return [
-        one
-        for one in (label.flatten(len(right)).squeeze(-1) if len(order) > len(right) else label for label in labels)
-        if axes_of(one)
-    ]
+    labels = contract(state, node, operands, len(order), range(len(output), len(order)))
+    if len(order) > len(output):
+        labels = [label.flatten(len(output)).squeeze(-1) for label in labels]
+    return [label for label in labels if axes_of(label)]
 
 
 @rule("scaled_dot_product_attention")
 def attention(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> list[Label]:
+    """Scores sum over the axis of queries and keys, the result over that of tokens; tokens are pinned."""
     query, key, value = args[:3]
     mask = args[3] if len(args) > 3 else kwargs.get("attn_mask")
     repeated = query.shape[-3] // key.shape[-3] if len(query.shape) > 2 and key.shape[-3] != query.shape[-3] else 1
     if repeated > 1:
-        key, value = (_repeated(one, repeated) for one in (key, value))
+        key, value = _repeated(key, repeated), _repeated(value, repeated)
     n = len(query.shape) - 2
     batch, rows, read, wide, inner = list(range(n)), n, n + 1, n + 2, n + 3
     operands = [(0, query, [*batch, rows, inner]), (1, key, [*batch, read, inner])]
@@ -182,8 +190,8 @@ def attention(state: State, node: Node, args: list[Any], kwargs: dict[str, Any])
         if len(shape) - 1 in axes_of(label):
             state.facts.pin(label)
     operands = [(-1, Value(shape, scores), [*batch, rows, read]), (2, value, [*batch, read, wide])]
-    left = contract(state, node, operands, n + 3, [read])
-    return [label.squeeze(read) for label in left if axes_of(label)]
+    weighted = contract(state, node, operands, n + 3, [read])
+    return [label.squeeze(read) for label in weighted if axes_of(label)]
 
 
 def _repeated(value: Value, times: int) -> Value:

@@ -35,6 +35,7 @@ rule = Rules()
     "native_dropout mul_ erfinv signbit"
 )
 def elementwise(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> list[Label]:
+    """Units of all operands that meet go together."""
     if name_of(node) == "prelu" and args[1].shape != (1,) and len(args[0].shape) > 1:
         args = [args[0], spread(args[1], len(args[0].shape), 1)]
     values = [(value.shape, value.labels) for value in values_in((args, kwargs))]
@@ -43,24 +44,27 @@ def elementwise(state: State, node: Node, args: list[Any], kwargs: dict[str, Any
 
 @rule("batch_norm instance_norm")
 def channel_norm(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> list[Label]:
-    given = args[0]
-    beside = [spread(one, len(given.shape), 1) for one in args[1:] if isinstance(one, Value)]
-    return align(state.facts, [(one.shape, one.labels) for one in (given, *beside)])
+    """Each channel is normalised by itself."""
+    value = args[0]
+    vectors = [spread(operand, len(value.shape), 1) for operand in args[1:] if isinstance(operand, Value)]
+    return align(state.facts, [(operand.shape, operand.labels) for operand in (value, *vectors)])
 
 
 @rule("layer_norm rms_norm")
 def axis_norm(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> list[Label]:
-    given, sizes = args[0], args[1]
-    labels = tied(state, given, range(len(given.shape) - len(sizes), len(given.shape)))
-    beside = [one for one in args[2:] if isinstance(one, Value)]
-    return align(state.facts, [(given.shape, labels), *((one.shape, one.labels) for one in beside)])
+    """Units along the axes that are normalised over go together."""
+    value, sizes = args[0], args[1]
+    labels = tied(state, value, range(len(value.shape) - len(sizes), len(value.shape)))
+    vectors = [operand for operand in args[2:] if isinstance(operand, Value)]
+    return align(state.facts, [(value.shape, labels), *((operand.shape, operand.labels) for operand in vectors)])
 
 
 @rule("group_norm")
 def group_norm(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> list[Label]:
-    given, groups = args[0], args[1]
-    beside = [spread(one, len(given.shape), 1) for one in args[2:] if isinstance(one, Value)]
-    labels = align(state.facts, [(one.shape, one.labels) for one in (given, *beside)])
+    """The channels of each group go together."""
+    value, groups = args[0], args[1]
+    vectors = [spread(operand, len(value.shape), 1) for operand in args[2:] if isinstance(operand, Value)]
+    labels = align(state.facts, [(operand.shape, operand.labels) for operand in (value, *vectors)])
     for label in labels:
         if axes_of(label) == (1,):
             state.facts.tie(label.view(groups, -1), [1])
@@ -78,7 +82,10 @@ def filled(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) ->
     """Any of these sizes may follow what the value is combined with."""
     shape = tuple(node.meta["val"].shape)
     sides = [(axis, size) for axis, size in enumerate(shape) if size > 1]
-    return [state.facts.fresh(*(size if one == axis else 1 for one in range(len(shape)))) for axis, size in sides]
+    return [
+        state.facts.fresh(*(size if other_axis == axis else 1 for other_axis in range(len(shape))))
+        for axis, size in sides
+    ]
 
 
 @rule(

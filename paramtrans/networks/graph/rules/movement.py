@@ -32,17 +32,17 @@ rule = Rules()
 )
 def movement(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
     """The operation itself, run on labels."""
-    given = args[0]
+    value = args[0]
     several = isinstance(node.meta["val"], list | tuple)
     parts: list[list[Label]] = [[] for _ in node.meta["val"]] if several else [[]]
     concrete = tree_map(_concrete, (list(args[1:]), kwargs))
-    if any(one is _UNKNOWN for one in tree_flatten(concrete)[0]):
+    if any(argument is _UNKNOWN for argument in tree_flatten(concrete)[0]):
         return _picked(state, node, args, kwargs)
     run: Callable[..., Any] = node.target  # type: ignore[assignment]
-    for label in given.labels:
-        moved = run(label.expand(given.shape).contiguous(), *concrete[0], **concrete[1])
-        for part, own in zip(parts, moved if several else [moved], strict=True):
-            part.append(squeezed(own))
+    for label in value.labels:
+        moved = run(label.expand(value.shape).contiguous(), *concrete[0], **concrete[1])
+        for part, label_of_part in zip(parts, moved if several else [moved], strict=True):
+            part.append(squeezed(label_of_part))
     results = [disjoint(state.facts, part) for part in parts]
     if name_of(node) in SPLITTING:
         for result in results:
@@ -53,14 +53,14 @@ def movement(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) 
 @rule("view_as reshape_as expand_as")
 def as_another(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> list[Label]:
     """A shape taken from another value: sizes of the two become smaller together."""
-    given, other = args[:2]
-    labels = given.labels
+    value, shaped = args[:2]
+    labels = value.labels
     if name_of(node) != "expand_as":
-        moved = [label.expand(given.shape).reshape(other.shape) for label in labels]
-        labels = disjoint(state.facts, [squeezed(one) for one in moved])
+        moved = [label.expand(value.shape).reshape(shaped.shape) for label in labels]
+        labels = disjoint(state.facts, [squeezed(label) for label in moved])
         _note_rows(state, labels)
-    shape = given.shape if name_of(node) == "expand_as" else other.shape
-    return align(state.facts, [(shape, labels), (other.shape, other.labels)])
+    shape = value.shape if name_of(node) == "expand_as" else shaped.shape
+    return align(state.facts, [(shape, labels), (shaped.shape, shaped.labels)])
 
 
 SPLITTING = ("view", "reshape", "_unsafe_view", "unflatten")
@@ -77,21 +77,21 @@ def _note_rows(state: State, labels: list[Label]) -> None:
 _UNKNOWN = object()
 
 
-def _concrete(one: Any) -> Any:
-    if isinstance(one, Value):
-        return one.known if one.known is not None else _UNKNOWN
-    return one
+def _concrete(argument: Any) -> Any:
+    if isinstance(argument, Value):
+        return argument.known if argument.known is not None else _UNKNOWN
+    return argument
 
 
 def _picked(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> list[Label]:
     """Elements picked by numbers that depend on the inputs: axes picked along are pinned, others keep their labels."""
-    given = args[0]
+    value = args[0]
     if name_of(node) == "index_select":
-        return _embedded(state, given, args[1] % len(given.shape), len(node.meta["val"].shape))
+        return _embedded(state, value, args[1] % len(value.shape), len(node.meta["val"].shape))
     if name_of(node) == "index" and isinstance(args[1], list | tuple):
-        picked = [axis for axis, one in enumerate(args[1]) if one is not None]
+        picked = [axis for axis, index in enumerate(args[1]) if index is not None]
         labels = []
-        for label in given.labels:
+        for label in value.labels:
             if set(axes_of(label)) & set(picked):
                 state.facts.pin(label)
             elif max(axes_of(label), default=0) > max(picked) and picked == list(range(len(picked))):
@@ -103,9 +103,9 @@ def _picked(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -
     return pin_all(state, node, args, kwargs)
 
 
-def _embedded(state: State, given: Value, axis: int, ndim: int) -> list[Label]:
+def _embedded(state: State, value: Value, axis: int, ndim: int) -> list[Label]:
     labels = []
-    for label in given.labels:
+    for label in value.labels:
         if axis in axes_of(label):
             state.facts.pin(label)
         else:
@@ -115,12 +115,14 @@ def _embedded(state: State, given: Value, axis: int, ndim: int) -> list[Label]:
 
 @rule("gather take_along_dim")
 def gather(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> list[Label]:
-    given, axis = args[0], args[1] % len(args[0].shape)
-    return _embedded(state, given, axis, len(given.shape))
+    """The axis that elements are gathered along is pinned."""
+    value, axis = args[0], args[1] % len(args[0].shape)
+    return _embedded(state, value, axis, len(value.shape))
 
 
 @rule("embedding")
 def embedding(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> list[Label]:
+    """The rows of the table are pinned; its columns keep their units."""
     weight, numbers = args[0], args[1]
     labels = []
     for label in weight.labels:
@@ -133,11 +135,13 @@ def embedding(state: State, node: Node, args: list[Any], kwargs: dict[str, Any])
 
 @rule("getitem")
 def getitem(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    """Is never called: `propagate` takes the item itself."""
     raise AssertionError("handled where values are kept")
 
 
 @rule("cat concat concatenate stack hstack vstack")
 def cat(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> list[Label]:
+    """Units of values that are joined along another axis go together; those along the axis itself stay apart."""
     values, name = list(args[0]), name_of(node)
     ndim = max(len(value.shape) for value in values) + (name == "stack")
     dim = {"hstack": 1, "vstack": 0}.get(name, args[1] if len(args) > 1 else kwargs.get("dim", 0)) % ndim
@@ -149,23 +153,23 @@ def cat(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> li
     for run in sorted(runs):
         if not run:
             continue
-        own = [next((label for label in value.labels if axes_of(label) == run), None) for value in values]
-        others = [label for value in values for label in value.labels if axes_of(label) != run]
-        if any(set(axes_of(label)) & set(run) for label in others):
-            for label in [*others, *(one for one in own if one is not None)]:
+        same_run = [next((label for label in value.labels if axes_of(label) == run), None) for value in values]
+        other_labels = [label for value in values for label in value.labels if axes_of(label) != run]
+        if any(set(axes_of(label)) & set(run) for label in other_labels):
+            for label in [*other_labels, *(label for label in same_run if label is not None)]:
                 state.facts.pin(label)
             return []
         if dim in run:
-            full = [_filled(label, value.shape, run) for label, value in zip(own, values, strict=True)]
+            full = [_filled(label, value.shape, run) for label, value in zip(same_run, values, strict=True)]
             result.append(torch.cat(full, dim))
-        elif any(label is None for label in own):
-            for label in own:
+        elif any(label is None for label in same_run):
+            for label in same_run:
                 if label is not None:
                     state.facts.pin(label)
         else:
-            for label in own[1:]:
-                state.facts.equate(own[0], label)  # type: ignore[arg-type]
-            result.append(own[0])  # type: ignore[arg-type]
+            for label in same_run[1:]:
+                state.facts.equate(same_run[0], label)  # type: ignore[arg-type]
+            result.append(same_run[0])  # type: ignore[arg-type]
     return result
 
 

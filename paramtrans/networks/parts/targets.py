@@ -1,0 +1,78 @@
+"""Blocks that take the place of parts: of the size that is asked for, by a closed form or at random."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from paramtrans.api.adapter import BlockAdapter
+from paramtrans.api.modules import initial
+from paramtrans.errors import ConfigError, SpecMismatch
+from paramtrans.evaluation.costs import parameters
+from paramtrans.networks.loading.architectures import named_options
+from paramtrans.networks.parts.finding import NetworkPart
+from paramtrans.networks.widths import largest
+from paramtrans.plugins.registry import Registry
+
+
+def target_for(part: NetworkPart, text: str, ratio: float | None, registry: Registry) -> BlockAdapter:
+    """The block that takes a part's place, of the size that is asked for.
+
+    Args:
+        part: The part.
+        text: Name of an adapter, with options: `NAME?hidden=8&kernel=5`.
+        ratio: The largest share of the part's parameters.
+        registry: Where the name is known.
+
+    Raises:
+        SpecMismatch: it does not fit.
+    """
+    name, options = named_options(text)
+    path = part.part.path
+    kind: type[BlockAdapter] = registry.load("block_adapter", name)
+    try:
+        target: BlockAdapter = registry.create("block_adapter", name, **{**kind.options_for(part.part), **options})
+    except (ConfigError, SpecMismatch) as error:
+        raise SpecMismatch(f"{path}: {name} cannot take its place: {error}") from error
+    target = target if ratio is None else _sized(target, ratio * parameters(part.part.module), path)
+    entering, leaving = part.part.entering, part.part.leaving
+    with torch.device("meta"), torch.no_grad():
+        try:
+            shape = target.module().eval()(torch.empty(entering.shape)).shape
+        except Exception as error:
+            raise SpecMismatch(f"{path}: {name} does not take {list(entering.shape)}: {error}") from error
+    if shape != leaving.shape:
+        raise SpecMismatch(f"{path}: {name} makes {list(shape)} of {list(entering.shape)}, not {list(leaving.shape)}")
+    return target
+
+
+def _sized(target: BlockAdapter, limit: float, path: str) -> BlockAdapter:
+    """The target with the largest hidden sizes at which it has no more than `limit` parameters."""
+    groups = {group.name: group.size for group in target.spec.symmetries}
+
+    def sized(share: float) -> BlockAdapter:
+        return target.with_sizes({name: max(1, round(share * size)) for name, size in groups.items()})
+
+    share = largest(lambda share: sized(share).spec.parameters <= limit)
+    if share is None:
+        smallest = sized(1e-9).spec.parameters
+        raise SpecMismatch(f"{path}: the smallest such block has {smallest:,} parameters, more than {int(limit):,}")
+    return sized(share)
+
+
+def start_block(part: NetworkPart, target: BlockAdapter, seed: int) -> tuple[nn.Module, str]:
+    """The block that is fitted to a part: by the closed form of its adapter where there is one, else at random.
+
+    Args:
+        part: The part.
+        target: The adapter of the block.
+        seed: For a block at random.
+
+    Returns:
+        The block, and `closed form` or `random`.
+    """
+    module = target.module().eval()
+    params = target.warm_start(part.part)
+    state = params or initial(target.module, [seed])
+    module.load_state_dict({name: tensor[0] for name, tensor in state.items()}, strict=False)
+    return module.to(part.part.entering), "random" if params is None else "closed form"
