@@ -29,12 +29,13 @@ STAGES: dict[str, Mapping[str, Any]] = {
     "feature matching, then outputs": {"finish": 600},
 }
 """How far the new blocks are fitted."""
-CONVOLUTIONS = ("depthwise_separable", "bottleneck")
+CONVOLUTIONS = ("depthwise_separable", "bottleneck", "low_rank_conv?rank=16")
 ATTENTION = {
     "grouped_query": "grouped_query",
     "latent_attention": "latent_attention?rank=192",
     "linear_attention": "linear_attention",
     "linear_attention, window of 4": "linear_attention?window=4",
+    "conv_mixer": "conv_mixer",
 }
 """Targets for the attention of MiniLM, by the name that the table has."""
 

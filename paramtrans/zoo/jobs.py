@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from paramtrans.plugins.manager import registry_of
 from paramtrans.storage import sealed_params
 from paramtrans.zoo import fingerprint, host_training, warm_start
 from paramtrans.zoo.host_file import HostFile
-from paramtrans.zoo.recipe import host_seed, hosts_digest, identity, trained_as
+from paramtrans.zoo.recipe import Shard, hosts_digest, identity, trained_as
 
 Report = Callable[[int], None]
 
@@ -48,7 +49,8 @@ def do_job(job: Job, report: Report) -> None:
     """
     builder = _builder(json.dumps(job.config), job.cache, job.plugins)
     zoo, started = builder.config.zoo, time.monotonic()
-    seeds = [host_seed(zoo.seed, job.role, number) for number in range(job.start, job.stop)]
+    shard = Shard(job.role, job.start, job.stop)
+    seeds = shard.seeds(zoo.seed)
     recorded: dict[str, Any] = {}
     file = HostFile(Path(zoo.report_from)) if job.given and zoo.report_from else None
     if job.step == 1 and file:
@@ -71,7 +73,8 @@ def do_job(job: Job, report: Report) -> None:
     recorded[fingerprint.KEY] = fingerprint.of(builder, job.step)
     seconds = time.monotonic() - started
     for role, file_ in _files(job).items():
-        record = {**identity(job.step, role, job.start, seeds), **recorded, "seconds": seconds, "made_by": made_by}
+        which = identity(job.step, replace(shard, role=role), zoo.seed)
+        record = {**which, **recorded, "seconds": seconds, "made_by": made_by}
         sealed_params.save_params(file_, params[role], record)
         seconds = 0.0  # what is kept on the way takes no more
 

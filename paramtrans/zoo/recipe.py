@@ -29,6 +29,10 @@ class Shard:
     def file(self) -> str:
         return f"{self.role}-{self.start:07d}-{self.stop:07d}.safetensors"
 
+    def seeds(self, zoo_seed: int) -> list[int]:
+        """One for each host."""
+        return [host_seed(zoo_seed, self.role, number) for number in range(self.start, self.stop)]
+
 
 def shards(role: str, count: int, size: int) -> list[Shard]:
     """`count` hosts of a role, cut into shards of `size`."""
@@ -77,9 +81,10 @@ def target_recipe(config: Config) -> dict[str, Any]:
     }
 
 
-def identity(step: int, role: str, start: int, seeds: list[int]) -> dict[str, Any]:
+def identity(step: int, shard: Shard, zoo_seed: int) -> dict[str, Any]:
     """What a shard's record says of which shard it is."""
-    return {"format": FORMAT, "step": step, "role": role, "start": start, "seeds": seeds}
+    seeds = shard.seeds(zoo_seed)
+    return {"format": FORMAT, "step": step, "role": shard.role, "start": shard.start, "seeds": seeds}
 
 
 def digest(recipe: dict[str, Any]) -> str:

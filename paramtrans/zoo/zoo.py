@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,6 @@ from paramtrans.zoo.recipe import (
     Shard,
     digest,
     host_recipe,
-    host_seed,
     hosts_digest,
     identity,
     shards,
@@ -216,7 +215,7 @@ class Zoo:
         Raises:
             StoreError: it cannot be written.
         """
-        record = identity(step, shard.role, shard.start, self._seeds(shard))
+        record = identity(step, shard, self.config.zoo.seed)
         if step == 2:
             hosts, _ = sealed_params.load_params(self._hosts_file(shard))
             record["hosts_sha256"] = hosts_digest(hosts, shard.stop - shard.start)
@@ -230,7 +229,7 @@ class Zoo:
         target = None
         if targets and targets[-1].stop >= count:
             target = params_.split(self._first(2, targets, count), "target")
-        numbers = tuple(seed for shard in used for seed in self._seeds(shard))[:count]
+        numbers = tuple(seed for shard in used for seed in shard.seeds(self.config.zoo.seed))[:count]
         return self._finite(Hosts.from_network(whole, target, numbers, self.stream), role)
 
     def _first(self, step: int, used: list[Shard], count: int) -> Params:
@@ -268,14 +267,8 @@ class Zoo:
         hosts = self._hosts_file(shard) if step == 2 else None
         if step == 1 and self.begin:
             hosts = self.begin[1]._hosts_file(shard)
-
-        def record() -> dict[str, Any]:
-            return identity(step, shard.role, shard.start, self._seeds(shard))
-
+        record = partial(identity, step, shard, self.config.zoo.seed)
         return CachedShard(step, self._path(step, shard), record, lambda: fingerprint.of(self.builder, step), hosts)
-
-    def _seeds(self, shard: Shard) -> list[int]:
-        return [host_seed(self.config.zoo.seed, shard.role, number) for number in range(shard.start, shard.stop)]
 
     def _job(self, step: int, shard: Shard, snapshots: list[Shard]) -> Job:
         begin = (self.begin[0], self.begin[1]._hosts_file(shard).absolute()) if self.begin else None
