@@ -101,6 +101,8 @@ class NetworkBlock:
         put(network, self.places(target), target, params)
 
     def _has_other_sizes_alone(self, target: BlockAdapter) -> bool:
+        if target is self.adapter:
+            return True
         if type(target) is not type(self.adapter):
             return False
         try:
