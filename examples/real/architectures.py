@@ -27,6 +27,7 @@ STAGES: dict[str, Mapping[str, Any]] = {
     "start": {"steps": 0},
     "feature matching": {},
     "feature matching, then outputs": {"finish": 600},
+    "feature matching, then outputs for longer": {"finish": 2400},
 }
 """How far the new blocks are fitted."""
 CONVOLUTIONS = ("depthwise_separable", "bottleneck", "low_rank_conv?rank=16")
