@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from paramtrans.storage import json_files, sealed_params
+from trust import networks
 from trust.checks import Count, Setting
 from trust.hostile import write
 from trust.runs import Ended, Process, Shell, _main, undisturbed
@@ -283,5 +284,6 @@ WITHOUT: dict[str, Callable[[], None]] = {
     "changed_results": _unchecked_results,
     "states_of_torch": _unpinned,
     "content_in_words": _unread,
+    "layers_keep_what_is_no_size": networks.unguarded,
 }
 """For each of these checks, what takes its guard away."""

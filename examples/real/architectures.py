@@ -27,14 +27,16 @@ STAGES: dict[str, Mapping[str, Any]] = {
     "start": {"steps": 0},
     "feature matching": {},
     "feature matching, then outputs": {"finish": 600},
+    "feature matching, then outputs for longer": {"finish": 2400},
 }
 """How far the new blocks are fitted."""
-CONVOLUTIONS = ("depthwise_separable", "bottleneck")
+CONVOLUTIONS = ("depthwise_separable", "bottleneck", "low_rank_conv?rank=16")
 ATTENTION = {
     "grouped_query": "grouped_query",
     "latent_attention": "latent_attention?rank=192",
     "linear_attention": "linear_attention",
     "linear_attention, window of 4": "linear_attention?window=4",
+    "conv_mixer": "conv_mixer",
 }
 """Targets for the attention of MiniLM, by the name that the table has."""
 
@@ -118,14 +120,15 @@ def resnets(options: argparse.Namespace) -> list[Row]:
     networks = [_resnet(path) for path in options.networks]
     originals = [accuracy(network, *test) for network in networks]
     rows = []
-    for target in CONVOLUTIONS:
+    for target in options.target or CONVOLUTIONS:
         to = {"stages.*.*": target}
         trained = _trained(
             translated(networks[0], to, [images[:64]], {"steps": 0}).network, images, labels, test, options
         )
-        for count in (512, 64):
+        for count in options.images or (512, 64):
             inputs = [_drawn(images, count, seed).split(64) for seed in range(len(networks))]
-            for stage, settings in STAGES.items():
+            for stage in options.stage or STAGES:
+                settings = STAGES[stage]
                 made = [translated(net, to, own, settings) for net, own in zip(networks, inputs, strict=True)]
                 values = [accuracy(one.network, *test) for one in made]
                 fresh = [accuracy(at_random(one.network), *test) for one in made]
@@ -180,8 +183,10 @@ def minilm(options: argparse.Namespace) -> list[Row]:
         return (example.embeddings(other, held) * wanted).sum(1).tolist()
 
     rows = []
-    for name, target in ATTENTION.items():
-        for stage, settings in STAGES.items():
+    for name in options.target or ATTENTION:
+        target = ATTENTION[name]
+        for stage in options.stage or STAGES:
+            settings = STAGES[stage]
             small = translated(network, {"encoder.layer.*.attention": target}, inputs, {"batch": 16, **settings})
             values = cosines(small.network)
             fresh = cosines(at_random(small.network))
@@ -261,6 +266,9 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", type=Path, help="files of fashion_resnet.py; without any, MiniLM")
     parser.add_argument("--data", type=Path, default=FOLDER, help="folder of FashionMNIST's files")
     parser.add_argument("--train", action="store_true", help="also train each target on labels, as an upper mark")
+    parser.add_argument("--target", action="append", help="one of the targets; all by default")
+    parser.add_argument("--stage", action="append", choices=STAGES, help="one of the stages; all by default")
+    parser.add_argument("--images", action="append", type=int, help="for ResNets; 512 and 64 by default")
     parser.add_argument("--sentences", type=int, default=500, help="for MiniLM")
     parser.add_argument("-o", "--output", type=Path, help="JSON file that rows are put into")
     options = parser.parse_args()

@@ -45,6 +45,11 @@ class Context:
     seed: int = 0
     """For whatever is drawn at random."""
 
+    @property
+    def count(self) -> int:
+        """How many examples `entering` gives; 0 where that is not known before."""
+        return 0 if self.inputs is None else self.inputs.shape[int(self.own_inputs)]
+
     def entering(self) -> Iterator[Entering]:
         """What enters the slot on the probes, in pieces of at most `PROBES_AT_ONCE` probes.
 

@@ -29,6 +29,9 @@ class Translator(Configurable, ABC):
     needs_probes: ClassVar[bool] = False
     """Whether it compares what blocks compute, and so needs a context with probes."""
 
+    narrows: ClassVar[bool] = True
+    """Whether it is for blocks of fewer units. One that is not writes blocks of networks that keep their width too."""
+
     keeps_units: ClassVar[bool] = False
     """Whether it can choose units of any network (`keep`), beside writing blocks that adapters know."""
     merges_units: ClassVar[bool] = False

@@ -55,6 +55,7 @@ def inspect(
     With --to, parts are listed that could become blocks of another architecture, and what these would cost there.
     """
     from paramtrans.evaluation.costs import parameters
+    from paramtrans.networks.blocks import staying
     from paramtrans.networks.blocks.factories import trained_for
     from paramtrans.networks.blocks.finding import find_blocks
     from paramtrans.networks.loading.host_network import HostNetwork
@@ -91,6 +92,8 @@ def inspect(
         answer.tell(answer_document)
         return
     _print_blocks(rows, parameters(network))
+    if blocks == "*" and (why := staying.causes(network, find_blocks(network, registry), registry)):
+        click.echo(f"the nearest to blocks among the rest: {why}")
     click.echo(f"translators that need no training: {', '.join(closed_forms)}")
     if trained:
         click.echo(f"trained translators for such blocks: {', '.join(trained)}")

@@ -16,6 +16,7 @@ from paramtrans.errors import ConfigError, DataError, StoreError
 from paramtrans.networks.blocks.finding import put
 from paramtrans.networks.graph.narrow import Setting
 from paramtrans.networks.loading import architectures, parameter_files
+from paramtrans.networks.loading.wrappers import unwrapped
 from paramtrans.networks.losses import Losses
 from paramtrans.networks.parts.finding import put_part
 from paramtrans.networks.parts.replacing import ReplacedPart
@@ -146,6 +147,9 @@ def save_translated(
     Raises:
         StoreError: the network was not made by `translate`, or its record could not be read again.
     """
+    network = unwrapped(network)
+    if Path(path).suffix != ".safetensors":
+        raise StoreError(f"{path}: a translated network is written as safetensors; let its name end in .safetensors")
     replaced = getattr(network, ATTRIBUTE, None)
     if replaced is None:
         raise StoreError("this network was not made by paramtrans.translate, so there is nothing to rebuild it from")
@@ -227,7 +231,9 @@ def _put_target(network: nn.Module, block: Replaced | ReplacedPart, size: int, r
 
 def _untranslated(record: _Record, network: nn.Module | str | None, record_path: Path, registry: Registry) -> nn.Module:
     if isinstance(network, nn.Module):
-        return network
+        # What was written while it was inside nn.DataParallel goes into one.
+        inside = {block.path.partition(".")[0] for block in record.blocks}
+        return network if inside == {"module"} else unwrapped(network)
     if network is not None:
         return architectures.build(network, registry=registry)
     if record.architecture is None or not architectures.is_installed(record.architecture, registry):

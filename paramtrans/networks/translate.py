@@ -13,21 +13,23 @@ from torch import Tensor, nn
 
 from paramtrans.errors import SpecMismatch
 from paramtrans.networks.block_translation import translate_block
-from paramtrans.networks.blocks import factories
+from paramtrans.networks.blocks import factories, staying
 from paramtrans.networks.blocks.choosing import Placed, check_room, choose_blocks
 from paramtrans.networks.blocks.factories import Maker
 from paramtrans.networks.blocks.finding import NetworkBlock, find_blocks
 from paramtrans.networks.blocks.input_cache import Entrances
 from paramtrans.networks.files import ATTRIBUTE, SIZES, Replaced
 from paramtrans.networks.forward.activations import Inputs, check_repeatable, in_batches
+from paramtrans.networks.forward.as_taken import as_taken
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.graph.narrow import Setting
 from paramtrans.networks.loading.host_network import HostNetwork
+from paramtrans.networks.loading.wrappers import copied, unwrapped
 from paramtrans.networks.parts.replacing import ReplacedPart, replace_parts
 from paramtrans.networks.units.chain import Named, unfit_reason, unit_chain
 from paramtrans.networks.units.narrowing import NarrowedGroup, narrow_network
 from paramtrans.networks.units.widths import GroupRule
-from paramtrans.networks.widths import Chosen, Ratio, Widths, with_registry
+from paramtrans.networks.widths import Chosen, Ratio, Widths, checked, with_registry
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
 from paramtrans.utils.progress import Reporter
@@ -105,8 +107,9 @@ def translate(
     registry, reporter = registry or components(), reporter or Reporter()
     if not isinstance(module, nn.Module):
         raise SpecMismatch(f"translate takes an nn.Module, not {type(module).__name__}; load the parameters into one")
-    batches = in_batches(calibrate)
-    original = copy.deepcopy(module).eval()
+    module = unwrapped(module)
+    original = copied(module)
+    batches = as_taken(original, in_batches(calibrate))
     check_repeatable(original, batches)
     if to is not None:
         if by is not None or widths is not None or then or isinstance(ratio, Mapping):
@@ -135,6 +138,8 @@ def translate(
     surveyed = choose_blocks(original, blocks, batches, registry, trained.source if trained else None)
     for path, reason in surveyed.refused.items():
         log.warning("%s stays as it is: %s", path or "the network", reason)
+    if blocks == "*" and trained is None and staying.share(original, surveyed.blocks) >= staying.MUCH:
+        log.warning(staying.told(original, surveyed.blocks, registry))
     chain = [
         factories.maker(translator_or_name, dict(its_options), registry) for translator_or_name, its_options in named
     ]
@@ -144,15 +149,16 @@ def translate(
         targets = [(block, trained.target) for block in surveyed.blocks]
     else:
         sizes_of = with_registry(rule, registry)(original, surveyed.blocks, examples.fitted())
-        targets = _resized(surveyed.blocks, sizes_of)
+        also_whole = any(not registry.load("translator", str(name)).narrows for name, _ in named)
+        targets = _resized(surveyed.blocks, checked(sizes_of, surveyed.blocks), also_whole)
     small, replaced = _translate_blocks(original, targets, chain, examples, sequential, registry, seed, reporter)
     return _finished(module, small, replaced, ())
 
 
-def _resized(blocks: Iterable[NetworkBlock], sizes_of: Chosen) -> list[Placed]:
-    """The blocks that get other sizes, each with the adapter of those."""
+def _resized(blocks: Iterable[NetworkBlock], sizes_of: Chosen, also_whole: bool) -> list[Placed]:
+    """The blocks that get other sizes, or all with `also_whole`, each with the adapter of those."""
     sized = [(block, sizes_of[block.entrance]) for block in blocks]
-    return [(block, block.adapter.with_sizes(sizes)) for block, sizes in sized if sizes != block.sizes]
+    return [(block, block.adapter.with_sizes(sizes)) for block, sizes in sized if also_whole or sizes != block.sizes]
 
 
 def _translate_blocks(

@@ -72,6 +72,20 @@ def with_registry(rule: Widths, registry: Registry) -> Widths:
     return rule.with_registry(registry) if isinstance(rule, LooksUp) else rule
 
 
+def checked(chosen: object, blocks: Sequence[NetworkBlock]) -> Chosen:
+    """What a rule gave, held to what it promises; raises `SpecMismatch` where sizes of a block are missing or none."""
+    for block in blocks:
+        sizes = chosen.get(block.entrance) if isinstance(chosen, Mapping) else None
+        if not isinstance(sizes, Mapping) or not sizes.keys() <= block.sizes.keys():
+            groups = ", ".join(block.sizes)
+            raise SpecMismatch(f'widths: the rule gives no sizes for "{block.entrance}"; it may for: {groups}')
+        for group, size in sizes.items():
+            if type(size) is not int or not 0 < size <= block.sizes[group]:
+                most = block.sizes[group]
+                raise SpecMismatch(f'widths: {size!r} of "{block.entrance}" ({group}) is no number from 1 to {most}')
+    return dict(chosen)  # type: ignore[call-overload, no-any-return]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rounded:
     """How a rule rounds numbers of units."""

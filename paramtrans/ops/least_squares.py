@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from paramtrans.errors import SpecMismatch
-from paramtrans.ops.rows import rows
+from paramtrans.ops.rows import positions, rows
 
 View: TypeAlias = "Callable[[GramMatrices], GramMatrices]"
 
@@ -195,7 +195,9 @@ def factor(gram: Tensor, pull: Tensor) -> Tensor:
 class Halves:
     """Gram matrices of every other example apart, so that a fit on one half can be judged on the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, total: int = 0) -> None:
+        """`total`: how many examples will be added; of many, some positions are enough. 0 takes all positions."""
+        self._total = total
         self._halves: list[GramMatrices] = []
         self._examples = 0
 
@@ -209,8 +211,9 @@ class Halves:
         """
         for half in range(2):
             # Whole examples, because neighbouring positions of one say nearly the same.
-            examples = [tensor[:, (half + self._examples) % 2 :: 2] for tensor in (entered, wanted)]
-            for read, due in rows(layer, *examples) if examples[0].shape[1] else ():
+            read_by, due_of = (tensor[:, (half + self._examples) % 2 :: 2] for tensor in (entered, wanted))
+            most, seed = positions(layer, self._total), 2 * self._examples + half
+            for read, due in rows(layer, read_by, due_of, most, seed) if read_by.shape[1] else ():
                 self._add(half, GramMatrices.of(read, due))
         self._examples += entered.shape[1]
 

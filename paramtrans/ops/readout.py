@@ -119,7 +119,7 @@ class Readout:
             context: Hosts and probes.
             retained: For a reader that is not the last: the source's units that it should give, `[models, units]`.
         """
-        reader, halves = self.readers[index], Halves()
+        reader, halves = self.readers[index], Halves(context.count)
         layer = self.layers[reader.layer]
         for piece in context.entering():
             output, seen = self._source(source, piece.original)

@@ -57,7 +57,8 @@ class RunFolder:
             with locks.locked(self.path, OTHERWISE, timeout=0):
                 self._check_ours()
                 files.tidy(self.path, self.checkpoint, self.file("translator"))
-                yield
+                with files.no_links_below(self.path):
+                    yield
         except Timeout as error:
             raise StoreError(f"{self.path}: another process works on this run; wait for it, or set run.dir") from error
 

@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -16,6 +18,8 @@ from paramtrans.utils.boundary import reason
 
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}")
 """Names of files that are being written."""
+OPEN = Path("/proc/self/fd")
+"""Where Linux has what a process has open, by number."""
 
 
 def check_replaceable(path: Path) -> None:
@@ -29,24 +33,57 @@ def check_replaceable(path: Path) -> None:
         raise StoreError(f"{path}: cannot be written: it is {what}, which that would replace; name another file")
 
 
+@contextmanager
+def no_links_below(folder: Path) -> Iterator[None]:
+    """Within it nothing is written through links below a folder (on Linux), also not those put there meanwhile."""
+    own = Path(os.path.abspath(folder))
+    _OWN.append(own)
+    try:
+        yield
+    finally:
+        _OWN.remove(own)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all; raises `StoreError` where the disk is full, the folder may not be written, or
     something stands there that is no regular file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         check_replaceable(path)
-        temporary = path.with_name(f".{path.name}.{uuid4().hex}")
-        try:
-            with temporary.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        with _reached(path.parent) as folder:
+            temporary = folder / f".{path.name}.{uuid4().hex}"
+            try:
+                with temporary.open("xb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, folder / path.name)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
     except (OSError, ValueError) as error:
         raise StoreError(f"{path}: cannot be written: {reason(error)}; free space or choose another folder") from error
+
+
+_OWN: list[Path] = []
+
+
+@contextmanager
+def _reached(folder: Path) -> Iterator[Path]:
+    """A folder to write in; one below a folder without links by what was opened on the way there, step by step."""
+    whole = Path(os.path.abspath(folder))
+    own = next((own for own in _OWN if own in whole.parents), None)
+    if own is None or not OPEN.is_dir():
+        yield folder
+        return
+    number = os.open(own, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for part in whole.relative_to(own).parts:
+            above, number = number, os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=number)
+            os.close(above)
+        yield OPEN / str(number)
+    finally:
+        os.close(number)
 
 
 def exists(path: Path) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import warnings
 import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
@@ -35,15 +37,31 @@ def read(path: Path, at_most: int | None = None) -> Any:
     try:
         _check_size(path, size, at_most)
         _check_nesting(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of scripted modules, which are refused
+            return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (*REFUSED, zipfile.BadZipFile) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
         raise StoreError(
-            f"{path}: cannot be read as a checkpoint of tensors alone ({reason}); other objects are refused, because "
-            "loading them runs code; save `model.state_dict()` as safetensors"
+            f"{path}: cannot be read as a checkpoint of tensors alone ({_what_else(path, error)}); other objects are "
+            "refused, because loading them runs code; save `model.state_dict()` as safetensors"
         ) from error
+
+
+def _what_else(path: Path, error: Exception) -> str:
+    """What a file holds beside tensors, as far as it can be told without running anything of it."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                return "it is a scripted module, torch.jit"
+        with contextlib.suppress(*REFUSED):
+            if classes := torch.serialization.get_unsafe_globals_in_checkpoint(path):  # reads names alone
+                ours = [name for name in classes if not name.startswith(("torch.", "collections.", "builtins."))]
+                return f"it holds pickled objects: {', '.join(name[:80] for name in sorted(ours or classes)[:3])}"
+    if "weights_only" in str(error) or "Weights only" in str(error):
+        return "it holds pickled objects"
+    return (str(error).splitlines() or [type(error).__name__])[0][:100]
 
 
 def _check_nesting(path: Path) -> None:

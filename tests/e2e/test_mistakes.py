@@ -61,7 +61,6 @@ INPUTS = {
     "wrong shape later": (calibrating([IMAGES, IMAGES[:, :1]]), DataError, r"not take .*\[8, 1, 8, 8\]"),
     "wrong type": (calibrating(IMAGES.double()), DataError, "float64"),
     "wrong name": (calibrating({"x": IMAGES}), DataError, r"\(x \[2, 3, 8, 8\].*unexpected keyword argument 'x'"),
-    "one example at a time": (calibrating(list(IMAGES)), DataError, "not take"),
     "an array": (calibrating([IMAGES.numpy()]), DataError, "not ndarray"),
     "a number": (calibrating(64), DataError, "not int"),
     "nothing in it": (calibrating([IMAGES[:0]]), DataError, "first batch is empty"),

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 import paramtrans
 from paramtrans.cli.main import main
 from paramtrans.errors import SpecMismatch, StoreError
-from paramtrans.networks.forward.activations import NetworkContext, Spool, entering
+from paramtrans.networks.forward.activations import NetworkContext, entering
+from paramtrans.networks.forward.spool import Spool
 from paramtrans.networks.results.measuring import measure_losses
 from paramtrans.networks.translate import BAD
 from paramtrans.networks.widths import Budget

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from paramtrans_executors import local
 from paramtrans_executors.local import _shares
 
 from paramtrans.api.job import Job
@@ -112,6 +114,29 @@ def test_a_process_that_is_killed_is_named(tiny_config: Make, tmp_path: Path) ->
     jobs = _with_plugin(_jobs(config, tmp_path), str(deadly))
     with pytest.raises(TrainingError, match="process was killed"):
         Builder(config, components()).executor.run(jobs, lambda steps: None)
+
+
+def test_without_shared_memory_one_process_is_advised(
+    tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Without:
+        def SimpleQueue(self) -> None:  # noqa: N802 - as multiprocessing has it
+            raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: Without())
+    config = tiny_config(TWO)
+    with pytest.raises(TrainingError, match=r"is there a /dev/shm\?\); set executor.processes to 1"):
+        Builder(config, components()).executor.run(_jobs(config, tmp_path), lambda steps: None)
+
+
+def test_processes_that_cannot_begin_are_no_want_of_memory(
+    tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a script starts a run at its top level, so that each process that imports it fails."""
+    monkeypatch.setattr(local, "_begin", sys.exit)
+    config = tiny_config(TWO)
+    with pytest.raises(TrainingError, match=r'could not begin; .*if __name__ == "__main__"'):
+        Builder(config, components()).executor.run(_jobs(config, tmp_path), lambda steps: None)
 
 
 STARTS_ONE = """

@@ -18,6 +18,7 @@ GUARDED = (
     "changed_results",
     "states_of_torch",
     "content_in_words",
+    "layers_keep_what_is_no_size",
 )
 """Checks that can be run without what they are of."""
 CHECKS = (
@@ -59,11 +60,12 @@ def test_the_promise_holds(counts: dict[str, tuple[int, int]], check: str) -> No
 
 
 def test_without_its_guard_a_promise_is_seen_to_be_broken() -> None:
-    command = [sys.executable, "-m", "trust", "--few", "--unguarded", "changed_results", "numbers_are_finite"]
+    shown = ["changed_results", "numbers_are_finite", "layers_keep_what_is_no_size"]
+    command = [sys.executable, "-m", "trust", "--few", "--unguarded", *shown]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(lines) == 2 and all(line["held"] < line["tried"] for line in lines), done.stderr
+    assert len(lines) == 3 and all(line["held"] < line["tried"] for line in lines), done.stderr
 
 
 def test_every_check_is_in_the_document_and_here_or_in_make_trust() -> None:

@@ -14,7 +14,7 @@ from paramtrans.errors import StoreError
 from paramtrans.plugins import Plugins
 from paramtrans.runs.planner import plan
 from paramtrans.runs.run import Run, run
-from paramtrans.storage import sealed_params
+from paramtrans.storage import files, sealed_params
 from paramtrans.utils.progress import Reporter
 from paramtrans.zoo import host_training
 
@@ -39,7 +39,11 @@ def test_hosts_of_a_file_are_reported_as_those_that_were_trained(
 ) -> None:
     save_file(finished, tmp_path / "hosts.safetensors")
     given = tiny_config(*ALONE, f"zoo.report_from={tmp_path / 'hosts.safetensors'}", dir=tmp_path / "second")
+    [hosts] = (tmp_path / "cache").glob("zoos/*/hosts")
+    begun = hosts / files.checksum(tmp_path / "hosts.safetensors")[:16] / f".report.{'0' * 32}"
+    files.write_bytes(begun, b"half of what a killed process wrote")
     result = run(given, loaded=tiny_plugins)
+    assert not begun.exists() and list(begun.parent.glob("report-*.safetensors"))
     trained = run(tiny_config(*ALONE, dir=tmp_path / "first"), loaded=tiny_plugins)
     for method in ("source", "trained_target", "zero_block", "translated"):
         assert result.evaluation.hosts.accuracies[method] == trained.evaluation.hosts.accuracies[method]

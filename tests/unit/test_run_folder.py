@@ -264,6 +264,24 @@ def test_nothing_is_written_through_a_link(finished: Path, tmp_path: Path, name:
     assert str(finished / name) in str(caught.value) and outside.read_text() == "mine"
 
 
+@pytest.mark.skipif(not files.OPEN.is_dir(), reason="no /proc/self/fd")
+@pytest.mark.parametrize("name", ["translator", "checkpoint"])
+def test_a_link_that_is_swapped_in_later_is_not_followed(finished: Path, tmp_path: Path, name: str) -> None:
+    outside, opened = tmp_path / "outside", folder(finished)
+    outside.mkdir()
+    with opened.locked():
+        files.remove(finished / name)
+        files.write_bytes(finished / name / "first", b"1")
+        assert (finished / name / "first").read_bytes() == b"1"
+        files.remove(finished / name)
+        (finished / name).symlink_to(outside)
+        with pytest.raises(StoreError, match="cannot be written"):
+            files.write_bytes(finished / name / "weights.safetensors", b"2")
+    assert not list(outside.iterdir())
+    files.write_bytes(finished / name / "weights.safetensors", b"2")  # elsewhere, links are a user's own
+    assert [path.name for path in outside.iterdir()] == ["weights.safetensors"]
+
+
 def test_clearing_leaves_the_files_of_others(finished: Path) -> None:
     opened = folder(finished)
     sealed_params.save_params(opened.checkpoint / "epoch-0000001.safetensors", {}, {})

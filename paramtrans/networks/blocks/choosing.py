@@ -10,7 +10,8 @@ from torch import nn
 
 from paramtrans.api.adapter import BlockAdapter
 from paramtrans.errors import DataError, SpecMismatch
-from paramtrans.networks.blocks import factories
+from paramtrans.networks.blocks import factories, staying
+from paramtrans.networks.blocks.elsewhere import private
 from paramtrans.networks.blocks.finding import NetworkBlock, Survey, find_blocks, matches, some_paths, survey
 from paramtrans.networks.forward.activations import Inputs, call, first_examples
 from paramtrans.plugins.registry import Registry
@@ -38,7 +39,9 @@ def choose_blocks(
     Raises:
         SpecMismatch: there is no such block.
     """
-    blocks = find_blocks(network, registry, source=source)
+    unlike: dict[str, str] = {}
+    blocks = find_blocks(network, registry, source=source, unlike_paths=unlike)
+    unlike = {path: reason for path, reason in unlike.items() if path not in {block.path for block in blocks}}
     if not blocks and source is not None:
         raise SpecMismatch(
             f"the translator was trained for blocks of another kind ({factories.kind_and_sizes(source)}) than those of "
@@ -46,9 +49,11 @@ def choose_blocks(
         )
     if not blocks:
         adapters = ", ".join(entry.name for entry in registry.of_kind("block_adapter"))
+        why = "; ".join([*unlike.values()][:3]) or staying.causes(network, [], registry)
         raise SpecMismatch(
-            f"no adapter ({adapters}) knows a block of this {type(network).__name__}; docs/networks.md says what is "
-            "recognised, docs/plugins.md how to add to it"
+            f"no adapter ({adapters}) knows a block of this {type(network).__name__}{f' ({why})' if why else ''}; "
+            "docs/networks.md says what is recognised, docs/plugins.md how to add to it; its graph may "
+            'show units, with calibration inputs (by="units")'
         )
     matching = [block for block in blocks if matches(block.path, pattern)]
     if not matching:
@@ -56,6 +61,8 @@ def choose_blocks(
     fitting = [block for block in matching if source is None or block.adapter is source]
     batch = next(iter(batches), None)
     surveyed = survey(network, fitting, batch) if batch is not None and fitting else Survey(tuple(fitting), {})
+    surveyed = private(network, surveyed, batch) if batch is not None else surveyed
+    surveyed = Survey(surveyed.blocks, {**({} if source is not None else unlike), **surveyed.refused})
     if source is not None:
         unfitting = {
             block.path: factories.unfit_reason("source", source, block.adapter)

@@ -15,6 +15,7 @@ from paramtrans.api.block_module import has_branch
 from paramtrans.api.stacking import Params
 from paramtrans.errors import SpecMismatch
 from paramtrans.evaluation.costs import count, parameters
+from paramtrans.networks.blocks.in_place import put_layer, unlike
 from paramtrans.networks.forward.activations import Inputs, call, every_layer, first_examples
 from paramtrans.plugins.registry import Registry
 
@@ -100,6 +101,8 @@ class NetworkBlock:
         put(network, self.places(target), target, params)
 
     def _has_other_sizes_alone(self, target: BlockAdapter) -> bool:
+        if target is self.adapter:
+            return True
         if type(target) is not type(self.adapter):
             return False
         try:
@@ -122,15 +125,15 @@ def put(network: nn.Module, places: Mapping[str, str], adapter: BlockAdapter, pa
     if params is not None:
         fresh.load_state_dict({name: tensor[0] for name, tensor in params.items()}, strict=False)
     for layer, path in places.items():
-        replaced, layer_module = network.get_submodule(path), fresh.get_submodule(layer)
-        for parameter in replaced.parameters():
-            layer_module.to(parameter)
-            break
-        network.set_submodule(path, layer_module)
+        put_layer(network, path, fresh.get_submodule(layer))
 
 
 def find_blocks(
-    network: nn.Module, registry: Registry, pattern: str = "*", source: BlockAdapter | None = None
+    network: nn.Module,
+    registry: Registry,
+    pattern: str = "*",
+    source: BlockAdapter | None = None,
+    unlike_paths: dict[str, str] | None = None,
 ) -> list[NetworkBlock]:
     """Blocks that an adapter recognises and whose path matches; of blocks inside each other, the outermost.
 
@@ -140,7 +143,9 @@ def find_blocks(
         pattern: Patterns of paths, between commas; `*` stands for anything.
         source: The source block of a trained translator. With it, only blocks of its kind are looked for, and those
             that it fits have it as their adapter.
+        unlike_paths: Is filled with modules whose layers have other tensors than the adapter's, each with the reason.
     """
+    unlike_paths = {} if unlike_paths is None else unlike_paths
     blocks: list[NetworkBlock] = []
     claimed: set[str] = set()
     adapters = [(entry.name, entry.resolve()) for entry in registry.of_kind("block_adapter")]
@@ -151,8 +156,13 @@ def find_blocks(
             for recognised in adapter.recognise(module):
                 layers = {layer: f"{path}.{inner}".strip(".") for layer, inner in recognised.layers.items()}
                 if claimed.isdisjoint(layers.values()):
-                    claimed.update(layers.values())
                     adapter_of = registry.create("block_adapter", name, **recognised.options)
+                    with torch.device("meta"):
+                        reason = unlike(network, layers, adapter_of.module())
+                    if reason is not None:
+                        unlike_paths[path] = reason
+                        continue
+                    claimed.update(layers.values())
                     adapter_of = source if source is not None and source.spec == adapter_of.spec else adapter_of
                     blocks.append(NetworkBlock(path, name, adapter_of, layers, recognised.whole))
     return [block for block in blocks if matches(block.path, pattern)]

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from paramtrans.errors import DataError, SpecMismatch
 from paramtrans.networks.blocks.finding import NetworkBlock
-from paramtrans.networks.forward.activations import Inputs, Spool, entering, first_examples
+from paramtrans.networks.forward.activations import Inputs, entering, first_examples
+from paramtrans.networks.forward.spool import Spool
 
 ALIKE = 1e-4
 """Largest difference, relative to the largest value, between a pass from a block on and one from the start."""

@@ -2,54 +2,35 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from paramtrans.api.context import PROBES_AT_ONCE, Context, Entering
 from paramtrans.errors import DataError, ParamtransError, SpecMismatch
+from paramtrans.networks.forward.spool import Spool
 from paramtrans.utils import memory
+from paramtrans.utils.boundary import reason
 
 Inputs: TypeAlias = "Tensor | Mapping[str, Any] | list[Any] | tuple[Any, ...]"
 """What a network is called with: a tensor, keyword arguments, or a list whose first item it is, as loaders give."""
 
-BYTES_IN_MEMORY = 2**28
-"""Features beyond this size are kept in temporary files."""
+
+class NamedInputs(dict[str, Any]):
+    """Keyword arguments of which it is known what has an entry for each example; none has: all are one example."""
+
+    def __init__(self, inputs: Mapping[str, Any], per_example: Iterable[str]) -> None:
+        super().__init__(inputs)
+        self.per_example = frozenset(per_example)
 
 
 class Reached(BaseException):
     """Ends a forward pass; no `except Exception` of a network's own code may catch it."""
-
-
-class Spool:
-    """Tensors in order, read as often as wanted; in memory up to a limit, in temporary files beyond."""
-
-    def __init__(self, limit: int = BYTES_IN_MEMORY) -> None:
-        self._left, self._held = limit, list[Tensor | Path]()
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
-
-    def add(self, tensor: Tensor) -> None:
-        """Keep a tensor behind those before it."""
-        self._left -= tensor.nbytes
-        if self._left >= 0:
-            self._held.append(tensor.clone())
-            return
-        self._folder = self._folder or tempfile.TemporaryDirectory(prefix="paramtrans-")
-        path = Path(self._folder.name) / f"{len(self._held)}.safetensors"
-        save_file({"features": tensor.contiguous().cpu()}, path)
-        self._held.append(path)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        for item in self._held:
-            yield item if isinstance(item, Tensor) else load_file(item)["features"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +43,10 @@ class NetworkContext(Context):
     reached: Spool | None = field(default=None, kw_only=True)
     original: Spool | None = field(default=None, kw_only=True)
     device: torch.device | None = field(default=None, kw_only=True)
+
+    @property
+    def count(self) -> int:
+        return 0 if self.reached is None else self.reached.examples
 
     def entering(self) -> Iterator[Entering]:
         if self.reached is None or self.original is None:
@@ -167,9 +152,8 @@ def call(network: nn.Module, batch: Inputs) -> Any:
         described = ", ".join(
             [*map(_described, positional), *(f"{name} {_described(value)}" for name, value in named.items())]
         )
-        reason = str(error).partition("\n")[0]
         raise DataError(
-            f"the network does not take the calibration inputs ({described}): {type(error).__name__}: {reason}"
+            f"the network does not take the calibration inputs ({described}): {type(error).__name__}: {reason(error)}"
         ) from error
 
 
@@ -187,7 +171,7 @@ def check_repeatable(network: nn.Module, batches: Iterable[Inputs]) -> None:
     batch = next(iter(batches), None)
     if batch is None:
         return
-    outputs, repeated = (_inside(call(network, first_examples(batch, 2))) for _ in range(2))
+    outputs, repeated = (tensors_in(call(network, first_examples(batch, 2))) for _ in range(2))
     if len(outputs) != len(repeated) or any(not torch.equal(a, b) for a, b in zip(outputs, repeated, strict=True)):
         if all(
             torch.allclose(a, b, rtol=1e-3, atol=1e-5, equal_nan=True) for a, b in zip(outputs, repeated, strict=False)
@@ -199,12 +183,12 @@ def check_repeatable(network: nn.Module, batches: Iterable[Inputs]) -> None:
         )
 
 
-def _inside(output: Any) -> list[Tensor]:
+def tensors_in(output: Any) -> list[Tensor]:
     """The tensors of what a network gives."""
     if isinstance(output, Tensor):
         return [output]
     items = output.values() if isinstance(output, Mapping) else output if isinstance(output, list | tuple) else ()
-    return [tensor for item in items for tensor in _inside(item)]
+    return [tensor for item in items for tensor in tensors_in(item)]
 
 
 def in_batches(inputs: Iterable[Inputs] | Tensor | Mapping[str, Any]) -> Iterable[Inputs]:
@@ -229,10 +213,14 @@ def in_batches(inputs: Iterable[Inputs] | Tensor | Mapping[str, Any]) -> Iterabl
 
 def _check_batch(batch: Inputs, repeated: Inputs) -> None:
     """Raise `DataError` for a batch that nothing can be learned from, or that is another the second time."""
+    masked = len(_tensors(batch)) > 1  # minus infinity is what masks of attention hold
     for tensor, again in zip(_tensors(batch), _tensors(repeated), strict=False):
         if not tensor.numel():
             raise DataError("calibrate: the first batch is empty")
-        if tensor.is_floating_point() and not tensor.isfinite().all():
+        if tensor.is_meta:
+            raise DataError("calibrate: the inputs have no values (device meta)")
+        allowed = tensor == -torch.inf if masked else torch.zeros_like(tensor, dtype=torch.bool)
+        if tensor.is_floating_point() and not (tensor.isfinite() | allowed).all():
             raise DataError("calibrate: the inputs hold values that are not finite")
         if not torch.equal(tensor, again):
             raise DataError("calibrate: gives other inputs each time, as a loader that shuffles; give list(loader)")
@@ -251,8 +239,9 @@ def pick_examples(batch: Inputs, chosen: slice | Tensor) -> Inputs:
         chosen: Numbers of the examples.
     """
     if isinstance(batch, Mapping):
-        count = length(batch)
-        return {k: v[chosen] if isinstance(v, Tensor) and v.ndim and len(v) == count else v for k, v in batch.items()}
+        names = per_example(batch)
+        picked = {name: value[chosen] if name in names else value for name, value in batch.items()}
+        return NamedInputs(picked, names) if isinstance(batch, NamedInputs) else picked
     return (batch if isinstance(batch, Tensor) else batch[0])[chosen]
 
 
@@ -272,9 +261,19 @@ def arguments(batch: Inputs) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
 
 
 def length(batch: Inputs) -> int:
-    """Examples in a batch: the first axis of its first tensor."""
-    tensors = [tensor for tensor in _tensors(batch) if tensor.ndim]
+    """Examples in a batch: the first axis of its first tensor that has an entry for each."""
+    names = batch.per_example if isinstance(batch, NamedInputs) else None
+    tensors = _tensors(batch) if names is None else [v for k, v in batch.items() if k in names]  # type: ignore[union-attr]
+    tensors = [tensor for tensor in tensors if tensor.ndim]
     return len(tensors[0]) if tensors else 1
+
+
+def per_example(batch: Mapping[str, Any]) -> frozenset[str]:
+    """Keyword arguments with an entry for each example: where it is not known, all that are as long as the first."""
+    if isinstance(batch, NamedInputs):
+        return batch.per_example
+    size = length(batch)
+    return frozenset(k for k, v in batch.items() if isinstance(v, Tensor) and v.ndim and len(v) == size)
 
 
 def _tensors(batch: Inputs) -> list[Tensor]:

@@ -12,8 +12,9 @@ from torch.utils._pytree import tree_map
 
 from paramtrans.api.units import Entered, UnitPiece
 from paramtrans.errors import SpecMismatch
-from paramtrans.networks.forward.activations import Inputs, Spool, arguments
+from paramtrans.networks.forward.activations import Inputs, arguments, per_example
 from paramtrans.networks.forward.examples import Examples
+from paramtrans.networks.forward.spool import Spool
 from paramtrans.networks.graph.capture import Arguments, Program, capture
 from paramtrans.networks.graph.evaluate import as_function, node_values, placeholder_values, without_changes
 from paramtrans.networks.graph.groups import Analysis, NamedGroup
@@ -271,12 +272,11 @@ def _shapes(batch: Inputs) -> object:
 
 def _together(chosen: Sequence[tuple[Inputs, int]]) -> Arguments:
     """Examples of several batches as one."""
-    singles = [
-        tree_map(
-            lambda leaf, i=i: leaf[i : i + 1] if isinstance(leaf, Tensor) and leaf.ndim else leaf, arguments(batch)
-        )
-        for batch, i in chosen
-    ]
-    return tree_map(  # type: ignore[no-any-return]
-        lambda *leaves: torch.cat(leaves) if isinstance(leaves[0], Tensor) and leaves[0].ndim else leaves[0], *singles
-    )
+    first_batch = chosen[0][0]
+    if not isinstance(first_batch, Mapping):
+        return (torch.cat([arguments(batch)[0][0][i : i + 1] for batch, i in chosen]),), {}
+    names = per_example(first_batch)
+    return (), {
+        name: torch.cat([arguments(batch)[1][name][i : i + 1] for batch, i in chosen]) if name in names else value
+        for name, value in first_batch.items()
+    }

@@ -11,13 +11,16 @@ from torch import Tensor, nn
 
 from paramtrans.errors import StoreError
 from paramtrans.networks.loading.host_network import HostNetwork
-from paramtrans.storage import outside, torch_checkpoint
+from paramtrans.storage import json_files, outside, sealed_params, torch_checkpoint
 
 log = logging.getLogger(__name__)
 
 HALF = {torch.float16, torch.bfloat16}
 """Precisions that stay what they are; others become the network's own, as calibration inputs do."""
-WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "params", "ema", "state_dict_ema")
+WRAPPERS = (
+    "state_dict", "model", "model_state_dict", "model_state", "net", "network", "module", "params", "weights", "ema",
+    "state_dict_ema",
+)  # fmt: skip
 """Keys of checkpoints under which training scripts keep the parameters, the outermost first."""
 
 
@@ -44,6 +47,11 @@ def with_parameters(network: nn.Module, path: Path) -> nn.Module:
             raise StoreError(
                 f"{path}: is a file of hosts; paramtrans zoo take {path} OUT writes one of them as a network"
             ) from error
+        if _is_translated(path):
+            raise StoreError(
+                f"{path}: is a network that was translated already; rebuild it by paramtrans.load_translated, and "
+                "translate that, or give the file that it was made of"
+            ) from error
         raise StoreError(f"{path}: does not fit the architecture: {reason(error)}") from error
     kinds = {tensor.dtype for tensor in state.values() if tensor.is_floating_point()}
     return network.to(kinds.pop()) if len(kinds) == 1 and kinds <= HALF else network
@@ -68,10 +76,27 @@ def read_parameters(path: Path) -> dict[str, Tensor]:
             log.info("%s: the parameters under %r are taken", path, key)
             content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
-        raise StoreError(f"{path}: holds no dictionary of tensors; save `model.state_dict()`")
+        raise StoreError(f"{path}: holds no dictionary of tensors{_kept(content)}; save `model.state_dict()`")
     if no_names := [name for name in content if not isinstance(name, str)]:
         raise StoreError(f"{path}: {str(no_names[0])[:40]!r} is no name of a tensor; save `model.state_dict()`")
     return dict(content)
+
+
+def _kept(found: object) -> str:
+    """What a checkpoint holds instead, for messages."""
+    if not isinstance(found, Mapping):
+        return f", but a {type(found).__name__}"
+    keys = [str(key)[:40] for key in found]
+    inside = [key for key in keys if isinstance(found.get(key), Mapping)]
+    return f", but {', '.join(keys[:6])}" + (f" (if {inside[0]} has them, save that alone)" if inside else "")
+
+
+def _is_translated(path: Path) -> bool:
+    """Whether the record of a translated network stands beside a file."""
+    try:
+        return "blocks" in json_files.read_json(sealed_params.record_path(path))
+    except StoreError:
+        return False
 
 
 def _shards(folder: Path) -> dict[str, Tensor]:

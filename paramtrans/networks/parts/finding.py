@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from paramtrans.api.adapter import Part
 from paramtrans.errors import SpecMismatch
 from paramtrans.networks.blocks.finding import NetworkBlock, alike, find_blocks, matches
-from paramtrans.networks.forward.activations import Inputs, Reached, Spool, call, every_layer, first_examples
+from paramtrans.networks.blocks.in_place import take_place
+from paramtrans.networks.forward.activations import Inputs, Reached, call, every_layer, first_examples
+from paramtrans.networks.forward.spool import Spool
 from paramtrans.plugins.registry import Registry
 
 EXAMPLES = 2
@@ -85,7 +87,7 @@ def put_part(network: nn.Module, path: str, block: nn.Module, alone: bool, besid
         alone: Whether the network calls the module with features alone, by position.
         beside: How many `None` the module gives beside its features, in a tuple; None: the features alone.
     """
-    network.set_submodule(path, block if alone and beside is None else Placed(block, beside))
+    take_place(network, path, block if alone and beside is None else Placed(block, beside))
 
 
 @torch.no_grad()

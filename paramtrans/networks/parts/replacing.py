@@ -120,7 +120,7 @@ def replace_parts(
     examples = Examples(batch_list)
     if not examples.enough:
         log.warning(examples.too_few())
-    parts, refused = _parts(network, to, examples.first, registry)
+    parts, refused = _parts(network, to, next(iter(examples.fitted())), registry)
     targets = [target_for(part, to[part.pattern], ratio, registry) for part in parts]
     smaller, replaced, blocks = copy.deepcopy(network), list[ReplacedPart](), list[nn.Module]()
     with reporter.stage(f"replacing {len(parts)} block{'' if len(parts) == 1 else 's'}", len(parts)) as stage:

@@ -16,6 +16,7 @@ from paramtrans.evaluation.costs import operations, parameters
 from paramtrans.evaluation.footprint import latencies, peak_memory
 from paramtrans.networks.files import ATTRIBUTE
 from paramtrans.networks.forward.activations import Inputs, call, first_examples, in_batches
+from paramtrans.networks.forward.as_taken import as_taken
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.losses import Accuracy, Costs, Kind, Losses, Share
 from paramtrans.networks.results.predictions import Predictions, kind_of, named_outputs, predicted_classes
@@ -49,7 +50,7 @@ def measure_losses(
     Raises:
         DataError: labels do not go with what the network gives, or errors are no finite numbers.
     """
-    examples = Examples(in_batches(inputs))
+    examples = Examples(as_taken(before, in_batches(inputs), tell=False))
     costs = _costs(before, after, next(iter(examples.batches), None))
     blocks = getattr(after, ATTRIBUTE, ())
     measures: dict[str, Any] = {"before": costs[0], "after": costs[1]}

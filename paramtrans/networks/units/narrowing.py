@@ -91,6 +91,8 @@ def narrow_network(
     examples = Examples(batch_list)
     analysis = analyse(network, example_arguments(batch_list[0]))
     counts = widths.of_groups(GroupSizes(analysis, select(analysis, blocks), examples, seed))
+    if not isinstance(counts, Mapping) or any(type(count) is not int or count < 1 for count in counts.values()):
+        raise SpecMismatch("widths: the rule gives no numbers of units for groups (`of_groups`)")
     counts = {group: count for group, count in counts.items() if count < len(group)}
     if not counts:
         raise SpecMismatch("nothing becomes smaller with these widths; give a smaller ratio")

@@ -118,19 +118,21 @@ def folded_layers(part: Part) -> list[tuple[Tensor, Tensor | None]] | None:
         part: A single convolution, or what an adapter knows as a chain of convolutions.
 
     Returns:
-        Weight `[out, in, k, k]` and bias `[out]` of each; None where the part is no chain of dense convolutions.
+        Weight `[out, in, k, k]` and bias `[out]` of each; None where the part is no chain of dense convolutions with
+        zeros around and a ReLU between them.
     """
     if isinstance(part.module, nn.Conv2d):
         layer = part.module
-        return (
-            [(layer.weight.detach(), None if layer.bias is None else layer.bias.detach())]
-            if layer.groups == 1
-            else None
-        )
+        same = tuple(side // 2 for side in layer.kernel_size)
+        if layer.groups > 1 or layer.padding != same or layer.dilation != (1, 1) or layer.padding_mode != "zeros":
+            return None
+        return [(layer.weight.detach(), None if layer.bias is None else layer.bias.detach())]
     if part.params is None or not isinstance(part.block, ConvChain | BasicBlock):
         return None
-    steps = part.block.options.steps if isinstance(part.block, ConvChain) else (Step(), Step())
-    if any(step.depthwise or step.pool or step.dilation > 1 for step in steps):
+    steps = part.block.options.steps if isinstance(part.block, ConvChain) else (Step(), Step(activation=None))
+    if any(step.depthwise or step.pool or step.dilation > 1 or step.padding != step.kernel // 2 for step in steps):
+        return None
+    if any(step.activation != "relu" for step in steps[:-1]):
         return None
     return [_folded(part.params, number, step) for number, step in enumerate(steps, 1)]
 

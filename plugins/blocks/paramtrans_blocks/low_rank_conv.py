@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-import torch
 from pydantic import PositiveInt
+from torch import Tensor
 
-from paramtrans.api.adapter import BlockAdapter, BlockOptions, Part
+from paramtrans.api.adapter import BlockAdapter, BlockOptions
 from paramtrans.api.options import Trials
-from paramtrans.api.stacking import Params
 from paramtrans_blocks.attention_target import low_rank
-from paramtrans_blocks.chain_target import ChainTarget, ChainTargetOptions, folded_layers, projection
+from paramtrans_blocks.chain_target import ChainTargetOptions
 from paramtrans_blocks.conv_chain import Step
+from paramtrans_blocks.factored_target import FactoredTarget
 
 
 class LowRankConvOptions(ChainTargetOptions):
@@ -25,11 +25,11 @@ class LowRankConvOptions(ChainTargetOptions):
     """Channels between the halves of a convolution; a quarter of those that leave the block by default."""
 
 
-class LowRankConv(ChainTarget):
+class LowRankConv(FactoredTarget):
     """Each k×k convolution as one to `rank` channels and a 1×1.
 
-    In place of convolutions it starts from the first singular vectors of their weights as matrices `[out, in k k]`
-    (Zhang et al. 2016, arXiv 1505.06798, section 3.1, without its responses).
+    In place of convolutions it starts from the first singular vectors of their weights as matrices `[out, in k k]`; the
+    1×1 are then solved for.
     """
 
     Options: ClassVar[type[BlockOptions]] = LowRankConvOptions
@@ -61,23 +61,9 @@ class LowRankConv(ChainTarget):
             steps += [thin, Step(kernel=1, padding=0, bias=True, norm=None, activation=None if last else "relu")]
         return steps
 
-    def warm_start(self, part: Part) -> Params | None:
-        layers = folded_layers(part)
-        if layers is None or len(layers) != self.options.layers:
-            return None
-        outs = [self.out] if self.options.layers == 1 else [self.widths()[1], self.out]
-        fits = all(
-            len(weight) == out
-            and set(weight.shape[2:]) == {self.options.kernel}
-            and self.rank <= min(out, weight[0].numel())
-            for (weight, _), out in zip(layers, outs, strict=True)
-        )
-        if not fits:
-            return None
-        params = projection(part) if self.options.skip == "projection" else {}
-        for number, (weight, bias) in enumerate(layers):
-            up, down = low_rank(weight.flatten(1), self.rank)
-            params[f"conv{2 * number + 1}.weight"] = down.view(1, self.rank, *weight.shape[1:])
-            params[f"conv{2 * number + 2}.weight"] = up[None, :, :, None, None]
-            params[f"conv{2 * number + 2}.bias"] = (torch.zeros(len(weight)).to(weight) if bias is None else bias)[None]
-        return {name: params[name] for name in self.spec.names} if params.keys() >= {*self.spec.names} else None
+    def leaving(self) -> tuple[int, ...]:
+        return (*self.widths()[1:2], self.out)
+
+    def factors(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        up, down = low_rank(weight.flatten(1), self.rank)
+        return down.view(-1, *weight.shape[1:]), up[:, :, None, None]

@@ -9,11 +9,11 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from paramtrans.api.adapter import BlockAdapter, BlockOptions, Part
+from paramtrans.api.adapter import BlockAdapter, BlockOptions
 from paramtrans.api.options import Trials
-from paramtrans.api.stacking import Params
-from paramtrans_blocks.chain_target import ChainTarget, ChainTargetOptions, folded_layers, projection
+from paramtrans_blocks.chain_target import ChainTargetOptions
 from paramtrans_blocks.conv_chain import Step
+from paramtrans_blocks.factored_target import FactoredTarget
 
 
 class SeparableOptions(ChainTargetOptions):
@@ -23,11 +23,12 @@ class SeparableOptions(ChainTargetOptions):
     """Channels between the two; as many as leave the block by default."""
 
 
-class Separable(ChainTarget):
+class Separable(FactoredTarget):
     """Each convolution as a depthwise one and a 1×1 (Howard et al. 2017, MobileNets, arXiv 1704.04861).
 
     In place of convolutions it starts from the best approximation of each input channel's kernels by one kernel times a
-    number for each output channel: the first singular vectors (Guo et al. 2018, arXiv 1808.05517, network decoupling).
+    number for each output channel, the first singular vectors (Guo et al. 2018, arXiv 1808.05517, network decoupling);
+    the numbers are then solved for.
     """
 
     Options: ClassVar[type[BlockOptions]] = SeparableOptions
@@ -59,24 +60,11 @@ class Separable(ChainTarget):
             steps.append(Step(kernel=1, padding=0, bias=True, norm=None, activation=None if is_last else "relu"))
         return steps
 
-    def warm_start(self, part: Part) -> Params | None:
-        layers = folded_layers(part)
-        kernels = {self.options.kernel}
-        if layers is None or len(layers) != self.options.layers:
-            return None
-        widths = [*self.widths(), self.out]
-        if any(
-            len(weight) != width or set(weight.shape[2:]) != kernels
-            for (weight, _), width in zip(layers, widths, strict=True)
-        ):
-            return None
-        params = projection(part) if self.options.skip == "projection" else {}
-        for number, (weight, bias) in enumerate(layers):
-            depthwise, pointwise = separated(weight)
-            params[f"conv{2 * number + 1}.weight"] = depthwise[None]
-            params[f"conv{2 * number + 2}.weight"] = pointwise[None]
-            params[f"conv{2 * number + 2}.bias"] = (torch.zeros(len(weight)).to(weight) if bias is None else bias)[None]
-        return {name: params[name] for name in self.spec.names} if params.keys() >= {*self.spec.names} else None
+    def leaving(self) -> tuple[int, ...]:
+        return (*self.widths(), self.out)
+
+    def factors(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        return separated(weight)
 
 
 def separated(weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -36,12 +36,13 @@ class Quantise(Translator):
     Options: ClassVar[type[BaseOptions]] = QuantiseOptions
     options: QuantiseOptions
     trials: ClassVar[Trials] = ({}, {"bits": 4})
+    narrows: ClassVar[bool] = False
     adjusts_units: ClassVar[bool] = True
 
     def __init__(self, options: QuantiseOptions, source: BlockAdapter, target: BlockAdapter) -> None:
         super().__init__(options, source, target)
         if source.spec.tensors != target.spec.tensors:
-            raise SpecMismatch("rounds the source block itself; make the target the same block")
+            raise SpecMismatch("rounds the source block itself; make the target the same block (ratio 1)")
 
     @property
     def target_bytes(self) -> int:

@@ -1,0 +1,220 @@
+"""Calibration inputs as a network takes them: without labels, single examples stacked, and what is no batch told apart.
+
+Which tensors have an entry for each example is seen by what the network gives for fewer of them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import combinations, islice
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from paramtrans.errors import DataError, SpecMismatch
+from paramtrans.networks.forward.activations import Inputs, NamedInputs, arguments, call, tensors_in
+
+AT_ONCE = 32
+"""Single examples that are stacked to a batch."""
+TRIED = 3
+"""Examples of the first batch that the network is tried with."""
+
+log = logging.getLogger(__name__)
+
+
+def as_taken(network: nn.Module, batches: Iterable[Inputs], tell: bool = True) -> Iterable[Inputs]:
+    """Batches of which some examples can be taken.
+
+    Args:
+        network: In eval mode.
+        batches: Inputs, which can be gone through as often as wanted.
+        tell: Whether to warn of what is left out.
+
+    Returns:
+        The same where each entry of a first axis is an example; `NamedInputs` where that is so of some tensors alone,
+        or where a batch is one example, as of a network that takes batches of one size; stacks of single examples.
+
+    Raises:
+        DataError: a batch is of another kind than the first.
+        SpecMismatch: the network has no values.
+    """
+    if any(tensor.is_meta for tensor in (*network.parameters(), *network.buffers())):
+        raise SpecMismatch("the network has no values (device meta); load its parameters first")
+    if (first := next(iter(batches), None)) is None:
+        return batches
+    for tensor in _tensors(first).values():
+        if not tensor.ndim:
+            raise DataError("calibrate: the inputs are single numbers; a batch has a first axis, of its examples")
+    taken = _accepted(network, first)
+    if tell and isinstance(first, Mapping) and (others := [name for name in first if name not in taken]):
+        log.warning("calibrate: %s is left out, which the network does not take", ", ".join(map(str, others)))
+    second = next(islice(batches, 1, None), None)
+    way, names = _way(network, _cut(first, taken), None if second is None else _cut(second, taken))
+    if way == "examples" and (not isinstance(first, Mapping) or (names is None and len(taken) == len(first))):
+        return _Alike(batches)
+    return _Batches(_Alike(batches), taken, way, names, _first_name(network))
+
+
+Way = Literal["examples", "single", "whole"]
+
+
+def _way(network: nn.Module, first: Inputs, second: Inputs | None) -> tuple[Way, frozenset[str] | None]:
+    """What a batch is, and which tensors have an entry for each example; None: all that are as long as the first."""
+    tensors = _tensors(first)
+    if not tensors:
+        return "examples", None
+    longest = len(next(iter(tensors.values())))
+    default = frozenset(name for name, tensor in tensors.items() if len(tensor) == longest)
+    for names in _candidates(tensors):
+        if _separate(network, first, names):
+            return "examples", None if names == default else names
+    if second is not None and _single(network, first, second):
+        return "single", None
+    if _outputs(network, _picked(first, default, 2)) is not None or _outputs(network, first) is None:
+        return "examples", None  # what is wrong is told where the network runs
+    return "whole", frozenset()
+
+
+def _candidates(tensors: Mapping[str, Tensor]) -> Iterator[frozenset[str]]:
+    """Sets of tensors that may have an entry for each example, the likeliest first."""
+    for size in dict.fromkeys(len(tensor) for tensor in tensors.values()):
+        names = [name for name, tensor in tensors.items() if len(tensor) == size][:6]
+        for count in range(len(names), 0, -1):
+            yield from map(frozenset, combinations(names, count))
+
+
+def _separate(network: nn.Module, batch: Inputs, names: frozenset[str]) -> bool:
+    """Whether fewer examples give the first of what more of them give."""
+    count = min(len(_tensors(batch)[min(names)]), TRIED)
+    some = _outputs(network, _picked(batch, names, count))
+    if some is None or all(not tensor.ndim or len(tensor) != count for tensor in some):
+        return False
+    if count == 1:
+        return True
+    fewer = _outputs(network, _picked(batch, names, count - 1))
+    return fewer is not None and len(some) == len(fewer) and all(map(_begins, some, fewer, [count] * len(some)))
+
+
+def _begins(more: Tensor, fewer: Tensor, count: int) -> bool:
+    """Whether what is given for one example fewer is the beginning of what is given for all, or is the same."""
+    if more.ndim and len(more) == count and fewer.ndim == more.ndim and len(fewer) == count - 1:
+        more = more[:-1]
+    return more.shape == fewer.shape and torch.allclose(more.double(), fewer.double(), 1e-2, 1e-3, equal_nan=True)
+
+
+def _single(network: nn.Module, first: Inputs, second: Inputs) -> bool:
+    """Whether batches are single examples, which the network takes stacked, and not as they are."""
+    one, two = _tensors(first), _tensors(second)
+    alike = one.keys() == two.keys() and all(one[name].shape == two[name].shape for name in one)
+    if not alike:
+        return False
+    both = {name: torch.stack([one[name], two[name]]) for name in one}
+    return _separate(network, _with(first, both), frozenset(both))
+
+
+def _outputs(network: nn.Module, batch: Inputs) -> list[Tensor] | None:
+    """What a network gives, or None where it does not take this."""
+    try:
+        with torch.no_grad():
+            return tensors_in(call(network, batch))
+    except DataError:
+        return None
+
+
+def _picked(batch: Inputs, names: frozenset[str], count: int) -> Inputs:
+    return _with(batch, {name: tensor[:count] for name, tensor in _tensors(batch).items() if name in names})
+
+
+def _with(batch: Inputs, tensors: Mapping[str, Tensor]) -> Inputs:
+    """A batch with other tensors."""
+    return {**batch, **tensors} if isinstance(batch, Mapping) else tensors[""]
+
+
+def _tensors(batch: Inputs) -> dict[str, Tensor]:
+    """Tensors by name, that given by position as ""."""
+    positional, named = arguments(batch)
+    return dict([("", tensor) for tensor in positional] + [(k, v) for k, v in named.items() if isinstance(v, Tensor)])
+
+
+def _accepted(network: nn.Module, batch: Inputs) -> frozenset[str]:
+    """Those keyword arguments that a network takes; all where it takes any, or none of them."""
+    if not isinstance(batch, Mapping):
+        return frozenset()
+    parameters = inspect.signature(network.forward).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return frozenset(batch)
+    return frozenset(name for name in batch if name in parameters) or frozenset(batch)
+
+
+def _cut(batch: Inputs, taken: frozenset[str]) -> Inputs:
+    return {name: value for name, value in batch.items() if name in taken} if isinstance(batch, Mapping) else batch
+
+
+def _first_name(network: nn.Module) -> str:
+    """What a network calls its first argument."""
+    first = next(iter(inspect.signature(network.forward).parameters.values()), None)
+    if first is None or first.kind in (first.VAR_POSITIONAL, first.VAR_KEYWORD, first.POSITIONAL_ONLY):
+        raise DataError("calibrate: the network takes batches of one size alone; give dictionaries of named arguments")
+    return first.name
+
+
+@dataclass(frozen=True)
+class _Alike:
+    """Batches that are each of the kind of the first."""
+
+    batches: Iterable[Inputs]
+    sums: list[float] = field(default_factory=list)
+    """Of the values of each batch, as it was when it was first met."""
+
+    def __iter__(self) -> Iterator[Inputs]:
+        kinds: dict[str, tuple[int, torch.dtype]] | None = None
+        for number, batch in enumerate(self.batches, 1):
+            total = sum(float(tensor.double().nan_to_num().sum()) for tensor in _tensors(batch).values())
+            if number > len(self.sums):
+                self.sums.append(total)
+            elif total != self.sums[number - 1]:
+                raise DataError(f"calibrate: batch {number} is another each time, as of a loader; give list(loader)")
+            own = {name: (tensor.ndim, tensor.dtype) for name, tensor in _tensors(batch).items()}
+            kinds = kinds or own
+            if any(own[name] != kinds[name] for name in own.keys() & kinds.keys()):
+                raise DataError(
+                    f"calibrate: batch {number} is of another kind than the first ({_said(own)}, not {_said(kinds)}); "
+                    "inputs with labels are a list of pairs: [(inputs, labels)]"
+                )
+            yield batch
+
+
+def _said(kinds: Mapping[str, tuple[int, torch.dtype]]) -> str:
+    return ", ".join(f"{name} {axes} axes of {dtype}".lstrip() for name, (axes, dtype) in kinds.items())
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """Batches as a network takes them."""
+
+    batches: Iterable[Inputs]
+    taken: frozenset[str]
+    way: Way
+    names: frozenset[str] | None
+    first_name: str
+
+    def __iter__(self) -> Iterator[Inputs]:
+        if self.way == "single":
+            yield from self._stacked()
+            return
+        for batch in self.batches:
+            inputs = _cut(batch, self.taken) if isinstance(batch, Mapping) else {self.first_name: _tensors(batch)[""]}
+            yield inputs if self.names is None else NamedInputs(inputs, self.names)  # type: ignore[arg-type]
+
+    def _stacked(self) -> Iterator[Inputs]:
+        examples = iter(self.batches)
+        while some := list(islice(examples, AT_ONCE)):
+            each = [_tensors(_cut(one, self.taken)) for one in some]
+            shapes = {name: {one[name].shape for one in each} for name in each[0]}
+            if any(len(own) > 1 for own in shapes.values()):
+                raise DataError("calibrate: single examples have different shapes; give batches of one shape each")
+            yield _with(_cut(some[0], self.taken), {name: torch.stack([one[name] for one in each]) for name in each[0]})

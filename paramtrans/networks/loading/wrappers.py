@@ -1,0 +1,40 @@
+"""Networks inside what trains them or makes them faster: several devices, compiled and scripted modules."""
+
+from __future__ import annotations
+
+import copy
+import logging
+
+import torch
+from torch import Tensor, nn
+
+from paramtrans.errors import SpecMismatch
+
+INSIDE = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
+"""Classes of PyTorch's that hold a network, each with where; by name, as to import them takes a while."""
+
+log = logging.getLogger(__name__)
+
+
+def unwrapped(network: nn.Module) -> nn.Module:
+    """The network inside `nn.DataParallel`, `DistributedDataParallel` or `torch.compile`; any other as it is.
+
+    Raises:
+        SpecMismatch: it is a scripted module, whose code cannot be changed.
+    """
+    if isinstance(network, torch.jit.ScriptModule):
+        raise SpecMismatch("a scripted module (torch.jit) cannot be changed; give the module that it was made of")
+    name = next((cls.__name__ for cls in type(network).__mro__ if cls.__module__.startswith("torch.")), "")
+    if name not in INSIDE:
+        return network
+    log.info("the network inside %s is taken; what comes of it is not in one", name)
+    inside = getattr(network, INSIDE[name])
+    assert isinstance(inside, nn.Module)
+    return unwrapped(inside)
+
+
+def copied(network: nn.Module) -> nn.Module:
+    """A copy with tensors of its own, in eval mode; of those that are computed from others in each pass (`weight_norm`,
+    masks of pruning) with what they are now."""
+    computed = [value for module in network.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    return copy.deepcopy(network, {id(tensor): tensor.detach().clone() for tensor in computed}).eval()
