@@ -204,6 +204,21 @@ def _no_part(calls: list[Call]) -> str | None:
 
 
 @torch.no_grad()
+def seen_on(part: Part, network: nn.Module, batch: Inputs) -> Part:
+    """The part with the features of all examples of a batch.
+
+    Args:
+        part: The part.
+        network: Where it stands, in eval mode.
+        batch: Inputs of the network.
+
+    Raises:
+        SpecMismatch: the batch does not reach the part.
+    """
+    entering, leaving = (next(iter(spool)) for spool in passing(network, part.path, [batch]))
+    return replace(part, entering=entering, leaving=leaving)
+
+
 def passing(network: nn.Module, path: str, batches: Iterable[Inputs]) -> tuple[Spool, Spool]:
     """What enters and what leaves a part; the network is run up to there and no further.
 

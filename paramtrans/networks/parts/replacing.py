@@ -18,9 +18,9 @@ from paramtrans.api.adapter import BlockAdapter
 from paramtrans.api.options import BaseOptions, validate
 from paramtrans.errors import SpecMismatch
 from paramtrans.evaluation.costs import parameters
-from paramtrans.networks.forward.activations import Inputs, call, pick_examples
+from paramtrans.networks.forward.activations import Inputs, call, first_examples, pick_examples
 from paramtrans.networks.forward.examples import Examples
-from paramtrans.networks.parts.finding import NetworkPart, find_parts, passing
+from paramtrans.networks.parts.finding import NetworkPart, find_parts, passing, seen_on
 from paramtrans.networks.parts.fitting import Fitted, Fitting, fit
 from paramtrans.networks.parts.targets import start_block, target_for
 from paramtrans.plugins.registry import Registry
@@ -28,6 +28,9 @@ from paramtrans.utils import seeds
 from paramtrans.utils.progress import Reporter
 
 log = logging.getLogger(__name__)
+
+STARTED_ON = 64
+"""Examples, of the first batch, that closed forms see."""
 
 
 class ReplacingOptions(BaseOptions):
@@ -120,12 +123,14 @@ def replace_parts(
     examples = Examples(batch_list)
     if not examples.enough:
         log.warning(examples.too_few())
-    parts, refused = _parts(network, to, next(iter(examples.fitted())), registry)
+    first = first_examples(next(iter(examples.fitted())), STARTED_ON)
+    parts, refused = _parts(network, to, first, registry)
     targets = [target_for(part, to[part.pattern], ratio, registry) for part in parts]
     smaller, replaced, blocks = copy.deepcopy(network), list[ReplacedPart](), list[nn.Module]()
     with reporter.stage(f"replacing {len(parts)} block{'' if len(parts) == 1 else 's'}", len(parts)) as stage:
         for number, (part, target) in enumerate(zip(parts, targets, strict=True)):
-            block, start = start_block(part, target, seeds.derive(seed, "start", number))
+            seen = replace(part, part=seen_on(part.part, network, first))
+            block, start = start_block(seen, target, seeds.derive(seed, "start", number))
             match_seed = seeds.derive(seed, "matching", number)
             fitted = _match(block, (network, smaller), part.part.path, examples, fitting_options, match_seed)
             part.put(smaller, block)
