@@ -227,9 +227,12 @@ def _warn(replaced: Iterable[BlockRecord]) -> None:
     """Say which blocks are predicted to come out badly."""
     for block in replaced:
         if block.feature_error is not None and not block.feature_error <= BAD:
+            of_other_kind = isinstance(block, ReplacedPart)
             log.warning(
-                "%s is predicted to come out badly: feature error %.2f (1 is as bad as a constant); keep more of its "
-                "units, leave it out, or take another translator",
+                "%s is predicted to come out badly: feature error %.2f (1 is as bad as a constant); %s",
                 block.path or "the network",
                 block.feature_error,
+                "give it more steps or inputs, leave it out, or take another target"
+                if of_other_kind
+                else "keep more of its units, leave it out, or take another translator",
             )

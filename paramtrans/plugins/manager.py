@@ -80,11 +80,12 @@ class Plugins:
                 seen.add((name, point.name))
                 self._load(point.load, Provider(name, version))
 
-    def load_file(self, path: Path) -> None:
+    def load_file(self, path: Path | str) -> None:
         """Load a one-file plugin. Only the command line or a caller does so, never a config.
 
         Raises `PluginLoadError` where the file is missing or fails: whoever names a file wants it.
         """
+        path = Path(path)
         # Files of one name in different folders are different plugins; one file given twice is one.
         place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
         name = f"paramtrans_file_{path.stem}_{place}"

@@ -22,6 +22,7 @@ PAGES: dict[str, Callable[[Callable[[str], ModuleType]], str]] = {
     "reproduction.md": lambda program: program("render_reproduction").page(),
     "exchangeable.md": lambda program: program("render_exchangeable").page(results("exchangeable")),
     "coverage.md": lambda program: program("render_coverage").page(results("coverage")),
+    "architectures.md": lambda program: program("render_architectures").page(results("architectures")),
     "results.md": lambda program: program("render_results").page(),
 }
 FIGURES = sorted(path.stem for path in (DOCS / "figures").glob("*.svg"))

@@ -55,7 +55,7 @@ def test_two_files_of_one_name_in_different_folders_both_work(one_file) -> None:
 def test_the_same_file_twice_is_one_plugin(one_file) -> None:
     loaded, path = Plugins(), one_file(code())
     loaded.load_file(path)
-    loaded.load_file(path)
+    loaded.load_file(str(path))
     assert len([entry for entry in loaded.registry() if entry.name == "wobble"]) == 1
     assert type(loaded.registry().create("augmenter", "wobble")).__name__ == "Wobble"
 
