@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 
-from paramtrans.api.adapter import BlockAdapter, BlockOptions, Part
+from paramtrans.api.adapter import BlockOptions, Part
 from paramtrans.api.options import Trials
 from paramtrans.api.specs import SymmetryGroup
 from paramtrans.api.stacking import Params
-from paramtrans.errors import SpecMismatch
+from paramtrans_blocks.linear_target import LinearTarget, LinearTargetOptions
 
 
-class MonarchOptions(BlockOptions):
+class MonarchOptions(LinearTargetOptions):
     """Sizes of a Monarch layer."""
 
-    out: PositiveInt | None = None
-    """Channels that leave it; as many as enter it by default."""
     blocks: PositiveInt = 2
     """Blocks on each diagonal; the layer has about one `blocks`-th of the weights of a dense one, twice."""
-    bias: bool = True
-    """Whether a bias is added at the end."""
 
     @model_validator(mode="after")
     def _divides(self) -> Self:
@@ -34,7 +29,7 @@ class MonarchOptions(BlockOptions):
         return self
 
 
-class Monarch(BlockAdapter):
+class Monarch(LinearTarget):
     """`x → P L P R x + b` with block-diagonal L and R and a shuffle P (Dao et al. 2022, arXiv 2204.00595, section 3.1).
 
     Every block of L reads one value of every block of R. In place of a linear layer it starts from the nearest such
@@ -44,19 +39,6 @@ class Monarch(BlockAdapter):
     Options: ClassVar[type[BlockOptions]] = MonarchOptions
     options: MonarchOptions
     trials: ClassVar[Trials] = ({}, {"blocks": 1, "bias": False})
-    channels_last: ClassVar[bool] = True
-    positionwise: ClassVar[bool] = True
-
-    @property
-    def out(self) -> int:
-        return self.options.out or self.options.channels
-
-    @classmethod
-    def options_for(cls, part: Part) -> Mapping[str, Any]:
-        if not isinstance(part.module, nn.Linear):
-            raise SpecMismatch(f"it is a {type(part.module).__name__}, no linear layer")
-        layer = part.module
-        return {"channels": layer.in_features, "out": layer.out_features, "bias": layer.bias is not None}
 
     def module(self) -> nn.Module:
         return MonarchModule(self.options.channels, self.out, self.options.blocks, self.options.bias)
