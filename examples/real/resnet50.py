@@ -78,7 +78,8 @@ def main() -> None:
         mean, ci95 = interval(errors(small, large, held_out))
         cost, inputs = costs(small, held_out[0]), options.images if method in CALIBRATED else 0
         metric = f"squared error of outputs on {options.images} other images, relative to their variance"
-        rows.append(Measured(name, method, inputs, 0.5, metric, mean, ci95, cost["parameters"], cost["flops"], seconds))
+        spent = (cost["parameters"], cost["flops"], seconds)
+        rows.append(Measured(name, method, inputs, 0.5, metric, mean, ci95, *spent, 0.0, options.images))
         print(json.dumps(rows[-1].as_dict()), flush=True)
     if options.output:
         append(options.output, rows)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from paramtrans.ops.least_squares import Halves, View
+from paramtrans.ops.halves import Halves
+from paramtrans.ops.least_squares import View
 
 LEAST_TO_AGREE = 8
 """Examples of which two halves can be said to agree."""

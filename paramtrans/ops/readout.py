@@ -16,7 +16,8 @@ from paramtrans.api.block_module import has_skip, passed_on, read_out, summed
 from paramtrans.api.specs import Reader
 from paramtrans.api.stacking import Params, models
 from paramtrans.errors import SpecMismatch
-from paramtrans.ops.least_squares import GramMatrices, Halves, View
+from paramtrans.ops.halves import Halves
+from paramtrans.ops.least_squares import GramMatrices, View
 
 if TYPE_CHECKING:
     from paramtrans.api.adapter import BlockAdapter

@@ -318,6 +318,20 @@ def test_what_the_graph_does_not_say_is_left_and_named(network: nn.Module, caplo
             assert small(TOKENS).shape == TOKENS.shape and "stays as it is" in caplog.text
 
 
+def test_networks_run_no_further_than_to_the_last_layer_that_is_solved_for() -> None:
+    passed: list[int] = []
+
+    class Head(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            passed.append(len(x))
+            return x.softmax(1)
+
+    network = sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 4), Head())
+    small = paramtrans.translate(network, calibrate=torch.randn(64, 6), by="units")
+    assert small[2].in_features == 6  # type: ignore[union-attr]
+    assert max(passed) <= 3, "all calibration inputs went through the end of the network"
+
+
 def test_a_translated_network_is_saved_and_rebuilt_and_a_strangers_record_is_bounded(tmp_path: Path) -> None:
     torch.manual_seed(0)
     inputs = torch.randn(40, 5, 6)

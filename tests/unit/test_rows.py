@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from paramtrans.ops import rows as module
-from paramtrans.ops.least_squares import Halves
+from paramtrans.ops.halves import Halves
+from paramtrans.ops.least_squares import GramMatrices
 from paramtrans.ops.rows import positions, rows
 
 LAYERS = {
@@ -53,3 +54,17 @@ def test_more_examples_are_no_more_rows_beyond_what_the_equations_need(monkeypat
     assert counts == [8 * 42, 40 * 13, 160 * 4]  # all 42 positions of each, then 500 rows and what rounding adds
     assert positions(nn.Linear(1000, 4), 100) == module.ROWS_A_VALUE * 1000 // 100
     assert positions(layer, 0) > 10**9
+
+
+@pytest.mark.parametrize("pieces", [1, 7])
+def test_sums_in_pieces_and_blocks_are_those_of_all_rows_in_double_precision(pieces: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    read, wanted = (torch.randn(5000, size, generator=generator) for size in (600, 3))  # more than one block of columns
+    halves = Halves()
+    for read_rows, wanted_rows in zip(read.chunk(pieces), wanted.chunk(pieces), strict=True):
+        halves.add_rows(0, read_rows, wanted_rows)
+    plain, summed = GramMatrices.of(read[None], wanted[None]), halves.total()
+    for expected, got in ((plain.gram, summed.gram), (plain.cross, summed.cross), (plain.power, summed.power)):
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=5e-3)  # of sums of 5,000 in single precision
+    assert torch.equal(summed.gram, summed.gram.mT)
+    torch.testing.assert_close(plain.spread(), plain.centred().power)

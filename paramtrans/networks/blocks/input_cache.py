@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from paramtrans.api.adapter import BlockAdapter
 from paramtrans.errors import DataError, SpecMismatch
 from paramtrans.networks.blocks.finding import NetworkBlock
 from paramtrans.networks.forward.activations import Inputs, entering, first_examples
@@ -24,8 +26,8 @@ class Passed:
     """A block that features have been followed to."""
 
     path: str
-    shape_of: nn.Module
-    """Says the shape of what leaves it, and computes nothing."""
+    shape_of: Callable[[torch.Size], torch.Size]
+    """The shape of what leaves it, by that of what enters it."""
     entered: Spool
 
 
@@ -61,8 +63,7 @@ class Entrances:
         else:
             entered = entering(network, block.entrance, self.batches)
         if block.whole and block.path:
-            with torch.device("meta"):
-                shape_of = block.adapter.module().eval()
+            shape_of = _shapes(block.adapter)
             passed[:] = [
                 Passed(earlier.path, earlier.shape_of, Spool()) for earlier in passed
             ]  # lets go of what it held
@@ -105,9 +106,17 @@ def _going_on(network: nn.Module, passed: list[Passed], entered: Iterator[Tensor
         yield
 
 
-def _zeros(shape_of: nn.Module) -> Any:
+def _shapes(adapter: BlockAdapter) -> Callable[[torch.Size], torch.Size]:
+    """Tells the shape of what leaves a block, and computes nothing."""
+    with torch.device("meta"):
+        module = adapter.module().eval()
+    # Without values even a BatchNorm runs for milliseconds, in Python; batches are mostly of one shape.
+    return cache(lambda shape: module(torch.empty(shape, device="meta")).shape)
+
+
+def _zeros(shape_of: Callable[[torch.Size], torch.Size]) -> Any:
     """A forward method that gives zeros of the shape that a module would give."""
-    return lambda x, *_, **__: x.new_zeros(shape_of(torch.empty(x.shape, device="meta")).shape)
+    return lambda x, *_, **__: x.new_zeros(shape_of(x.shape))
 
 
 def _restore(module: nn.Module, original_forward: Any) -> None:

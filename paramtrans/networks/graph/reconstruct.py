@@ -22,7 +22,8 @@ from paramtrans.networks.graph.groups import Analysis, NamedGroup
 from paramtrans.networks.graph.narrow import Kept
 from paramtrans.networks.graph.proof import named_tensors
 from paramtrans.networks.graph.readers import ReaderLayer
-from paramtrans.ops.least_squares import GramMatrices, Halves, View
+from paramtrans.ops.halves import Halves
+from paramtrans.ops.least_squares import GramMatrices, View
 
 
 @dataclass
@@ -32,7 +33,7 @@ class Reconstructed:
     errors: dict[str, float] = field(default_factory=dict)
     """For each layer that was solved for, by its weight: squared error of what it gives, relative to its variance."""
     output: float | None = None
-    """The same of the network's first output."""
+    """The same of the network's first output, where it was asked for and can be compared."""
     held_out: bool = False
     """Whether errors are of examples kept aside; else of those that were fitted."""
 
@@ -55,11 +56,12 @@ def reconstruct(
     solve: bool,
     ridge: float | None = None,
     seed: int = 0,
+    outputs: bool = False,
     advance: Callable[[str], None] = lambda _: None,
 ) -> Reconstructed:
     """Solve for the layers that read units, and measure how far the smaller network is from the untouched one.
 
-    One pass of each network; the passes stop together at each layer that reads units.
+    One pass of each network; the passes stop together at each layer that reads units, and end at the last.
 
     Args:
         analysis: Of the untouched network.
@@ -69,6 +71,8 @@ def reconstruct(
         solve: Whether layers are solved for; else errors alone are measured.
         ridge: Strength of the ridge; None: chosen by two-fold cross-validation.
         seed: Draws rows, where there are many.
+        outputs: Whether what the networks give is compared as well; else they run no further than to the last of the
+            layers, and their outputs are never held.
         advance: Is called with the weight's name of each layer.
     """
     result = Reconstructed()
@@ -77,7 +81,7 @@ def reconstruct(
     layers = {layer.weight: layer for group in kept for layer in group.readers}
     forwards = [forward_pass(analysis.network, batch, original_tensors, layers) for batch in examples.batches]
     forwards += [forward_pass(small, batch, small_tensors, layers) for batch in examples.batches]
-    half = len(examples.sizes)
+    half, stops_left = len(examples.sizes), sum(layer.times for layer in layers.values())
     with Lockstep(forwards) as passes:
         for calls in passes.layers():
             layer = layers[calls[0].layer]
@@ -86,8 +90,12 @@ def reconstruct(
             )
             result.errors[layer.weight] = max(error, result.errors.get(layer.weight, 0.0))
             advance(layer.weight)
+            stops_left -= 1
+            if not stops_left and not outputs:
+                break
+        if outputs:
+            result.output = _output_error(passes.outputs[:half], passes.outputs[half:], examples)
     result.held_out = bool(examples.aside(torch.arange(examples.total)).any())
-    result.output = _output_error(passes.outputs[:half], passes.outputs[half:], examples)
     return result
 
 
@@ -164,7 +172,7 @@ def _error(matrices: GramMatrices, view: View, matrix: Tensor) -> float:
     """Squared error of what a layer gives, relative to its variance."""
     viewed = view(matrices)
     squared = ((matrix * (viewed.gram @ matrix - 2 * viewed.cross)).sum(1) + viewed.power).sum()
-    return float(squared / matrices.centred().power.sum().clamp_min(1e-30))
+    return float(squared / matrices.spread().sum().clamp_min(1e-30))
 
 
 def _output_error(before: Sequence[Any], after: Sequence[Any], examples: Examples) -> float | None:

@@ -16,7 +16,8 @@ from paramtrans.networks.graph.proof import named_tensors
 from paramtrans.networks.graph.readers import ReaderLayer
 from paramtrans.networks.graph.summed import summed_axis
 from paramtrans.ops.agreement import disagreement
-from paramtrans.ops.least_squares import GramMatrices, Halves, View
+from paramtrans.ops.halves import Halves
+from paramtrans.ops.least_squares import GramMatrices, View
 
 Choose = Callable[[NamedGroup, UnitCase], Tensor | None]
 """Which units of a group stay; None for one that stays as it is."""
@@ -72,6 +73,8 @@ def choose_units(
                         if not waiting[group]:
                             decide(group)
                 del halves[name]
+                if len(kept) == len(counts):
+                    break  # what the network does behind the last of the layers is of no use
     for group in counts:
         if group not in kept:
             decide(group)

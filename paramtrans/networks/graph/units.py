@@ -9,7 +9,7 @@ from itertools import combinations
 
 import numpy as np
 import torch
-from scipy.sparse import coo_matrix
+from scipy.sparse import coo_matrix, csr_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
@@ -216,18 +216,14 @@ def _groups(
 def _cells(classes: Classes, units: list[frozenset[int]]) -> Tensor | bool | None:
     """The cell of each unit where cells must stay equally full; None without such cells; False where they cannot."""
     cells: Tensor | None = None
-    of_class: dict[int, list[int]] = defaultdict(list)
-    for number, unit in enumerate(units):
-        for class_of in unit:
-            of_class[class_of].append(number)
+    of_unit = _incidence([np.fromiter(unit, int) for unit in units], len(classes.of))
+    in_units = of_unit.sum(0) > 0
     for partition in classes.partitions:
-        has_units = np.isin(partition, list(of_class))
-        if not has_units.any():
+        if not in_units[partition].any():
             continue
-        counts = torch.zeros(len(units), len(partition), dtype=torch.long)
-        for cell, child in zip(*has_units.nonzero(), strict=True):
-            counts[of_class[int(partition[cell, child])], int(cell)] += 1
-        partly = (counts > 0) & (counts < partition.shape[1])
+        counts = torch.from_numpy((of_unit @ _incidence(partition, len(classes.of)).T).toarray())
+        width = partition.shape[1]
+        partly = (counts > 0) & (counts < width)
         if not partly.any() or bool((counts == counts[:, :1]).all()):
             continue  # whole cells go, or equally much of each
         once = bool(((counts > 0).sum(1) == 1).all()) and len({*counts.sum(1).tolist()}) == 1
@@ -238,3 +234,10 @@ def _cells(classes: Classes, units: list[frozenset[int]]) -> Tensor | bool | Non
             return False
         cells = cell_of
     return cells
+
+
+def _incidence(sets: Sequence[np.ndarray] | np.ndarray, count: int) -> csr_array:
+    """How often each of `count` classes is in each of some sets: `[sets, count]`."""
+    rows = np.repeat(np.arange(len(sets)), [len(members) for members in sets])
+    columns = np.concatenate(list(sets))
+    return csr_array((np.ones(len(rows), np.int64), (rows, columns)), (len(sets), count))

@@ -98,7 +98,14 @@ def measure_steps(
             narrowed = write_network(case.analysis, chosen, [group])
             solves = translator.component.solves_readers
             result = reconstruct(
-                case.analysis, narrowed, {group: units}, case.examples, solves, translator.ridge, case.seed
+                case.analysis,
+                narrowed,
+                {group: units},
+                case.examples,
+                solves,
+                translator.ridge,
+                case.seed,
+                outputs=True,
             )
             error = result.output if result.output is not None else max(result.errors.values(), default=0.0)
             saved = full_cost - saving({**sizes, group: len(units)})

@@ -141,7 +141,7 @@ def _reconstructed(
             solver is not None,
             solver.ridge if solver else None,
             seed,
-            lambda path: stage.advance(note=path),
+            advance=lambda path: stage.advance(note=path),
         )
     errors_of = {
         group: [

@@ -12,7 +12,8 @@ from torch.nn.functional import conv2d, relu
 
 from paramtrans.api.adapter import Part
 from paramtrans.api.stacking import Params
-from paramtrans.ops.least_squares import GramMatrices, Halves
+from paramtrans.ops.halves import Halves
+from paramtrans.ops.least_squares import GramMatrices
 from paramtrans_blocks.chain_target import ChainTarget, folded_layers, projection
 
 

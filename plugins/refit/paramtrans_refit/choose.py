@@ -76,8 +76,12 @@ class _Equations:
 
     def importance(self) -> Tensor:
         """How much the squared error grows without each unit: `[models, units]`."""
-        per_unit = self.weights.view(len(self.weights), -1, self.size, self.weights.shape[2])
-        lost = (per_unit * torch.linalg.solve(_diagonal_blocks(self.inverse, self.size), per_unit)).sum((2, 3))
+        if self.size == 1:  # as below, without a solver's start for each number
+            lost = self.weights.square().sum(2) / self.inverse.diagonal(dim1=1, dim2=2)
+        else:
+            per_unit = self.weights.view(len(self.weights), -1, self.size, self.weights.shape[2])
+            solved = torch.linalg.solve(_diagonal_blocks(self.inverse, self.size), per_unit @ per_unit.mT)
+            lost = solved.diagonal(dim1=-2, dim2=-1).sum(-1)
         shared: Tensor = lost / self.share
         return shared
 

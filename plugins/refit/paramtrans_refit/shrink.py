@@ -34,10 +34,12 @@ def shrunk(matrices: GramMatrices, weights: Tensor, strengths: Tensor, doubt: Te
     squares = (squared_strengths * total / squared_strengths.sum(1, keepdim=True) / norms).repeat_interleave(
         size, dim=1
     )
-    expected = torch.diag_embed(squares)
-    distance = (observed - contributions(expected, weights)).square().sum((1, 2)).clamp_min(1e-30)
+    # The matrix of independent units is diagonal: it is taken from, and added to, the diagonal alone.
+    observed.diagonal(dim1=1, dim2=2).sub_(squares * weights.square().sum(2))
+    distance = observed.square().sum((1, 2)).clamp_min(1e-30)
     share = torch.ones_like(distance) if doubt is None else (doubt / distance).clamp(max=1.0)
     mixing = share[:, None, None]
-    gram = (1 - mixing) * matrices.gram + mixing * expected
+    gram = (1 - mixing) * matrices.gram
+    gram.diagonal(dim1=1, dim2=2).add_(share[:, None] * squares)
     cross = (1 - mixing) * matrices.cross + mixing * (squares[..., None] * weights)
     return replace(matrices, gram=gram, cross=cross)

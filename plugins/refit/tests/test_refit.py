@@ -21,7 +21,8 @@ from paramtrans.api.stacking import Params
 from paramtrans.backends.vmap import block_stacked
 from paramtrans.errors import SpecMismatch
 from paramtrans.ops.agreement import disagreement
-from paramtrans.ops.least_squares import GramMatrices, Halves
+from paramtrans.ops.halves import Halves
+from paramtrans.ops.least_squares import GramMatrices
 from paramtrans.ops.rows import rows
 
 REGISTRY = components()

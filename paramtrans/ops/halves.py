@@ -1,0 +1,162 @@
+"""Gram matrices of what a layer reads and should give, summed for two halves of the examples apart."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from paramtrans.errors import SpecMismatch
+from paramtrans.ops.least_squares import GramMatrices, View
+from paramtrans.ops.rows import positions, rows
+
+ROWS_AT_ONCE = 4096
+"""Rows whose products are added up in single precision."""
+COLUMNS_AT_ONCE = 256
+"""Columns of such a product that are computed together, at least."""
+RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e2)
+"""What is tried where the ridge is chosen on held-out probes."""
+ALONE = 10.0
+"""Ridge for each value that is read for each row, where one example alone leaves nothing to choose it on: neighbouring
+rows say nearly the same."""
+MANY_VALUES = 1024
+"""Values read from which on every other ridge is tried alone."""
+OUTPUTS_TRIED = 64
+"""Outputs that it is tried on, evenly spread, so that the choice does not cost more than the solution."""
+
+
+class _Sums:
+    """Gram matrices that grow in place. Rows of one model wait until there are enough for one product."""
+
+    def __init__(self) -> None:
+        self._matrices: GramMatrices | None = None
+        self._waiting: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, read: Tensor, wanted: Tensor) -> None:
+        """Further rows, `[models, rows, values]` and `[models, rows, outputs]`."""
+        if len(read) > 1:
+            matrices = GramMatrices.of(read, wanted)
+            self._matrices = matrices if self._matrices is None else self._matrices + matrices
+            return
+        self._waiting.append((read[0], wanted[0]))
+        if sum(len(rows_waiting) for rows_waiting, _ in self._waiting) >= ROWS_AT_ONCE:
+            self._multiply()
+
+    def matrices(self) -> GramMatrices:
+        """Of all rows so far; it grows with further ones."""
+        if self._waiting:
+            self._multiply()
+        assert self._matrices is not None
+        return self._matrices
+
+    def _multiply(self) -> None:
+        """Products of pieces of the rows that wait, in their own precision, added in double precision."""
+        read, wanted = (torch.cat(side) for side in zip(*self._waiting, strict=True))
+        self._waiting = []
+        read = torch.cat([read, torch.ones_like(read[:, :1])], dim=1)
+        if self._matrices is None:
+            size, outputs = read.shape[1], wanted.shape[1]
+            shapes = ((1, size, size), (1, size, outputs), (1, outputs))
+            self._matrices = GramMatrices(*(read.new_zeros(shape, dtype=torch.double) for shape in shapes))
+        for read_rows, wanted_rows in zip(read.split(ROWS_AT_ONCE), wanted.split(ROWS_AT_ONCE), strict=True):
+            self._matrices.gram[0].add_(_squared(read_rows))
+            self._matrices.cross[0].add_(read_rows.mT @ wanted_rows)
+            self._matrices.power[0].add_(wanted_rows.square().sum(0))
+
+
+def _squared(rows: Tensor) -> Tensor:
+    """RᵀR of rows R `[rows, values]`, of which what is above the diagonal is computed once, block by block."""
+    values = rows.shape[1]
+    product, size = rows.new_empty(values, values), max(-(-values // 4), COLUMNS_AT_ONCE)
+    for start in range(0, values, size):
+        end = start + size
+        product[start:end, start:] = rows[:, start:end].mT @ rows[:, start:]
+        product[end:, start:end] = product[start:end, end:].mT
+    return product
+
+
+class Halves:
+    """Gram matrices of every other example apart, so that a fit on one half can be judged on the other."""
+
+    def __init__(self, total: int = 0) -> None:
+        """`total`: how many examples will be added; of many, some positions are enough. 0 takes all positions."""
+        self._total = total
+        self._sums: list[_Sums] = []
+        self._examples = 0
+
+    def add(self, layer: nn.Module, entered: Tensor, wanted: Tensor) -> None:
+        """Further examples.
+
+        Args:
+            layer: The Linear or convolution that is solved for.
+            entered: What enters it, `[models, n, ...]`.
+            wanted: What should leave it, of that shape.
+        """
+        for half in range(2):
+            # Whole examples, because neighbouring positions of one say nearly the same.
+            read_by, due_of = (tensor[:, (half + self._examples) % 2 :: 2] for tensor in (entered, wanted))
+            most, seed = positions(layer, self._total), 2 * self._examples + half
+            for read, due in rows(layer, read_by, due_of, most, seed) if read_by.shape[1] else ():
+                self._add(half, read, due)
+        self._examples += entered.shape[1]
+
+    @property
+    def examples(self) -> int:
+        """How many examples were added by `add`."""
+        return self._examples
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether there is anything."""
+        return bool(self._sums)
+
+    @property
+    def two(self) -> bool:
+        """Whether there are both halves."""
+        return len(self._sums) == 2
+
+    @property
+    def halves(self) -> list[GramMatrices]:
+        """Each half apart, as it is so far; further rows change it."""
+        return [sums.matrices() for sums in self._sums]
+
+    def add_rows(self, half: int, read: Tensor, wanted: Tensor) -> None:
+        """Rows `[rows, values]` and `[rows, outputs]` of one model, for one of the halves."""
+        self._add(min(half, len(self._sums)), read[None], wanted[None])
+
+    def total(self) -> GramMatrices:
+        """Of all examples; raises `SpecMismatch` where there were none."""
+        if not self._sums:
+            raise SpecMismatch("there are no probes to compare blocks on; give at least one")
+        first, *second = self.halves
+        return first + second[0] if second else first
+
+    def ridge(self, view: View, start: Tensor) -> Tensor:
+        """The strength among `RIDGES` that does best on the half it was not fitted on (two-fold cross-validation).
+
+        Args:
+            view: How the Gram matrices are to be seen: centred, or plain.
+            start: The weights that are pulled towards, `[models, values, outputs]`.
+
+        Returns:
+            `[models]`.
+        """
+        if not self.two:
+            rows_of_one: Tensor = self.halves[0].gram[:, -1, -1]
+            return ALONE * start.shape[1] / rows_of_one
+        step = -(-start.shape[2] // OUTPUTS_TRIED)
+        spread = self.total().spread()[:, ::step]
+        scale = spread + 1e-6 * spread.mean(1, keepdim=True) + 1e-30
+        first, second = (view(half).some_outputs(step) for half in self.halves)
+        start = start[..., ::step]
+        errors, tried = [], RIDGES if start.shape[1] <= MANY_VALUES else RIDGES[::2]
+        for strength in tried:
+            strengths = start.new_full((len(start),), strength)
+            on_second = second.error(first.ridge(start, strengths), scale)
+            errors.append(on_second + first.error(second.ridge(start, strengths), scale))
+        best = torch.stack(errors).argmin(0)
+        return torch.tensor(tried, dtype=start.dtype, device=start.device)[best]
+
+    def _add(self, half: int, read: Tensor, wanted: Tensor) -> None:
+        if half == len(self._sums):
+            self._sums.append(_Sums())
+        self._sums[half].add(read, wanted)
