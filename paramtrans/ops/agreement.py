@@ -25,6 +25,6 @@ def disagreement(view: View, halves: Halves, weights: Tensor, examples: int) -> 
     """
     if not halves.two or examples < LEAST_TO_AGREE:
         return None
-    one, other = (view(half).gram for half in halves.halves)
-    doubt: Tensor = contributions(one - other, weights).square().sum((1, 2))
+    first, second = (view(half).gram for half in halves.halves)
+    doubt: Tensor = contributions(first - second, weights).square().sum((1, 2))
     return doubt

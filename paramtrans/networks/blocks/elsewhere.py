@@ -16,20 +16,20 @@ from paramtrans.networks.forward.activations import Inputs, call, every_layer, f
 from paramtrans.ops.symmetry import values_of
 
 
-def private(network: nn.Module, looked: Survey, batch: Inputs) -> Survey:
+def private(network: nn.Module, surveyed: Survey, batch: Inputs) -> Survey:
     """A survey without the blocks whose hidden features something else reads.
 
     Half of each group of hidden units are silenced in one copy of the network, and left out in another: where nothing
     but the block reads them, both compute the same.
     """
-    refused = _hooked(network, looked.blocks, batch)
-    left = [block for block in looked.blocks if block.path not in refused]
+    refused = _hooked(network, surveyed.blocks, batch)
+    left = [block for block in surveyed.blocks if block.path not in refused]
     if not _reads_elsewhere(network, left, batch):
-        return Survey(tuple(left), {**looked.refused, **refused})
+        return Survey(tuple(left), {**surveyed.refused, **refused})
     for block in left:
         if _reads_elsewhere(network, [block], batch):
             refused[block.path] = "its hidden features are read elsewhere too, and would not be what they were"
-    return Survey(tuple(b for b in left if b.path not in refused), {**looked.refused, **refused})
+    return Survey(tuple(b for b in left if b.path not in refused), {**surveyed.refused, **refused})
 
 
 @torch.no_grad()
@@ -86,9 +86,9 @@ def _reads_elsewhere(network: nn.Module, blocks: Sequence[NetworkBlock], batch: 
         changed = changed or sizes != block.sizes
     if not changed:
         return False
-    some = first_examples(batch, 2)
+    examples = first_examples(batch, 2)
     try:
-        outputs = [tensors_in(call(each, some)) for each in (silent, small)]
+        outputs = [tensors_in(call(changed_network, examples)) for changed_network in (silent, small)]
     except DataError:
         return len(blocks) > 1  # some of them may have room
     return len(outputs[0]) != len(outputs[1]) or not all(map(alike, *outputs))

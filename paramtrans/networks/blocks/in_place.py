@@ -26,8 +26,8 @@ def put_layer(network: nn.Module, path: str, fresh: nn.Module) -> None:
         fresh.to(parameter)
         break
     if same_kind(before, fresh):
-        for own, other in zip(before.modules(), fresh.modules(), strict=True):
-            _resize(own, other)
+        for layer, fresh_layer in zip(before.modules(), fresh.modules(), strict=True):
+            _resize(layer, fresh_layer)
         return
     take_place(network, path, fresh)
 
@@ -75,8 +75,8 @@ def same_kind(before: nn.Module, fresh: nn.Module) -> bool:
     if len(pairs) != sum(1 for _ in before.modules()) or len(pairs) != sum(1 for _ in fresh.modules()):
         return False
     return all(
-        name == other and isinstance(own, type(new)) and {*_tensors(own)} == {*_tensors(new)}
-        for (name, own), (other, new) in pairs
+        name == fresh_name and isinstance(layer, type(fresh_layer)) and {*_tensors(layer)} == {*_tensors(fresh_layer)}
+        for (name, layer), (fresh_name, fresh_layer) in pairs
     )
 
 
@@ -90,14 +90,14 @@ def unlike(network: nn.Module, layers: Mapping[str, str], fresh: nn.Module) -> s
     """
     for layer, path in layers.items():
         before = network.get_submodule(path)
-        own, wanted = (module.state_dict() for module in (before, fresh.get_submodule(layer)))
-        what = f"{path} is a {type(before).__name__}"
-        if lacking := [name for name in wanted if name not in own]:
-            return f"{what} without {', '.join(lacking[:3])}"
-        if more := [name for name in own if name not in wanted]:
-            return f"{what} with tensors of its own ({', '.join(more[:3])})"
-        if other := [name for name in wanted if own[name].shape != wanted[name].shape]:
-            return f"{what} whose {other[0]} is {list(own[other[0]].shape)}"
+        tensors, wanted = (module.state_dict() for module in (before, fresh.get_submodule(layer)))
+        kind = f"{path} is a {type(before).__name__}"
+        if lacking := [name for name in wanted if name not in tensors]:
+            return f"{kind} without {', '.join(lacking[:3])}"
+        if more := [name for name in tensors if name not in wanted]:
+            return f"{kind} with tensors of its own ({', '.join(more[:3])})"
+        if resized := [name for name in wanted if tensors[name].shape != wanted[name].shape]:
+            return f"{kind} whose {resized[0]} is {list(tensors[resized[0]].shape)}"
     return None
 
 
@@ -107,18 +107,18 @@ def _tensors(module: nn.Module) -> Iterator[str]:
         yield from (name for name, tensor in slots.items() if tensor is not None)
 
 
-def _resize(own: nn.Module, fresh: nn.Module) -> None:
+def _resize(layer: nn.Module, fresh: nn.Module) -> None:
     """One layer, without those in it."""
     for name, parameter in fresh._parameters.items():
-        if (trained := own._parameters.get(name)) is not None and parameter is not None:
-            own._parameters[name] = nn.Parameter(_as(trained, parameter), trained.requires_grad)
+        if (trained := layer._parameters.get(name)) is not None and parameter is not None:
+            layer._parameters[name] = nn.Parameter(_as(trained, parameter), trained.requires_grad)
     for name, buffer in fresh._buffers.items():
-        if (before := own._buffers.get(name)) is not None and buffer is not None and buffer.ndim:  # counters go on
-            own._buffers[name] = _as(before, buffer)
+        if (before := layer._buffers.get(name)) is not None and buffer is not None and buffer.ndim:  # counters go on
+            layer._buffers[name] = _as(before, buffer)
     for name, value in vars(fresh).items():
-        numbers = type(value) is int or (isinstance(value, tuple) and all(type(one) is int for one in value))
-        if numbers and type(vars(own).get(name)) is type(value):
-            setattr(own, name, value)
+        numbers = type(value) is int or (isinstance(value, tuple) and all(type(number) is int for number in value))
+        if numbers and type(vars(layer).get(name)) is type(value):
+            setattr(layer, name, value)
 
 
 def _as(before: Tensor, after: Tensor) -> Tensor:

@@ -41,8 +41,8 @@ def causes(network: nn.Module, blocks: Sequence[NetworkBlock], registry: Registr
     for candidate, cause in _candidates(network, "", taken, registry, {}):
         counts[cause] += 1
         sizes[cause] += parameters(candidate)
-    each = [f"{cause} ×{counts[cause]}" for cause, _ in sizes.most_common()]
-    return ", ".join(each[:TOLD]) + (f" and {len(each) - TOLD} other kinds" if len(each) > TOLD else "")
+    counted = [f"{cause} ×{counts[cause]}" for cause, _ in sizes.most_common()]
+    return ", ".join(counted[:TOLD]) + (f" and {len(counted) - TOLD} other kinds" if len(counted) > TOLD else "")
 
 
 def _parameters(network: nn.Module, path: str) -> Iterator[nn.Parameter]:
@@ -54,8 +54,8 @@ def _candidates(
 ) -> Iterator[tuple[nn.Module, str]]:
     """The outermost modules of two layers or more, and not too many, of which none is in a block and of which it is
     known what stopped them; `known` has that of modules like them."""
-    layers = sum(1 for one in module.modules() if _has_weights(one))
-    apart = not any(own == path or own.startswith(f"{path}.".lstrip(".")) for own in taken)
+    layers = sum(1 for layer in module.modules() if _has_weights(layer))
+    apart = not any(layer == path or layer.startswith(f"{path}.".lstrip(".")) for layer in taken)
     near = apart and (2 <= layers <= LAYERS or (_has_weights(module) and not isinstance(module, PLAIN)))
     if near:
         key = f"{type(module).__qualname__} {module}"
@@ -66,9 +66,9 @@ def _candidates(
             return
     inside = False
     for name, child in module.named_children():
-        for found in _candidates(child, f"{path}.{name}".lstrip("."), taken, registry, known):
+        for candidate in _candidates(child, f"{path}.{name}".lstrip("."), taken, registry, known):
             inside = True
-            yield found
+            yield candidate
     if near and not inside and (_has_weights(module) or not type(module).__module__.startswith("torch.nn.")):
         yield module, f"code of {type(module).__name__}"
 
@@ -127,10 +127,10 @@ def _copied(module: nn.Module) -> nn.Module:
 
 def _settings(layer: nn.Conv2d) -> list[str]:
     """What is unusual of a convolution."""
-    found = [f"groups={layer.groups}"] if 1 < layer.groups < layer.in_channels else []
-    found += [f"kernel {layer.kernel_size}"] if len({*layer.kernel_size}) > 1 else []
-    found += [f"{layer.padding_mode} padding"] if layer.padding_mode != "zeros" else []
-    return found
+    unusual = [f"groups={layer.groups}"] if 1 < layer.groups < layer.in_channels else []
+    unusual += [f"kernel {layer.kernel_size}"] if len({*layer.kernel_size}) > 1 else []
+    unusual += [f"{layer.padding_mode} padding"] if layer.padding_mode != "zeros" else []
+    return unusual
 
 
 def _described(layer: nn.Module) -> str:
