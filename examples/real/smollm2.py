@@ -27,7 +27,7 @@ import paramtrans
 from paramtrans.networks.blocks.finding import costs
 from paramtrans.utils.progress import ConsoleReporter
 
-MODEL, ROWS, HELD_OUT, LENGTH, BATCH = "SmolLM2-135M-Instruct", 64, 64, 256, 8
+MODEL, ROWS, HELD_OUT, LENGTH, BATCH = "SmolLM2-135M-Instruct", 64, 32, 256, 8
 PARTS = {"feed-forward units": "*.mlp", "key heads": "*.self_attn"}
 WIDTHS: tuple[tuple[str, float], ...] = (
     ("feed-forward units", 0.75),
@@ -86,8 +86,8 @@ def surprise(network: nn.Module, rows: Tensor) -> Tensor:
     """Mean negative log-likelihood of the next token, of each row."""
     losses = []
     for ids in rows.split(BATCH):
-        scores = network(input_ids=ids, use_cache=False).logits[:, :-1]
-        losses.append(cross_entropy(scores.mT, ids[:, 1:], reduction="none").mean(1))
+        scores = network(input_ids=ids, use_cache=False).logits[:, :-1].flatten(0, 1)
+        losses.append(cross_entropy(scores, ids[:, 1:].flatten(), reduction="none").view(len(ids), -1).mean(1))
     return torch.cat(losses)
 
 

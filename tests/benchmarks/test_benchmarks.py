@@ -35,6 +35,12 @@ def test_every_row_is_measured_and_written(tmp_path: Path, only: tuple[str, ...]
     [
         pytest.param("growth", ["--steps", "1", "--hosts", "1"], 3, marks=pytest.mark.slow),
         ("store_scale", ["--pairs", "64"], 6),
+        pytest.param(
+            "translation",
+            ["--images", "8", "--side", "64", "--only", "ResNet-50, by units"],
+            1,
+            marks=pytest.mark.slow,
+        ),
         pytest.param("features", ["--images", "128", "--rounds", "1"], 1, marks=pytest.mark.slow),
     ],
 )

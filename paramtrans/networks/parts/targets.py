@@ -33,7 +33,7 @@ def target_for(part: NetworkPart, text: str, ratio: float | None, registry: Regi
     try:
         target: BlockAdapter = registry.create("block_adapter", name, **{**kind.options_for(part.part), **options})
     except (ConfigError, SpecMismatch) as error:
-        raise SpecMismatch(f"{path}: {name} cannot take its place: {error}") from error
+        raise SpecMismatch(f"{path}: {name} cannot take its place: {error}{_hint(part, name, error)}") from error
     target = target if ratio is None else _sized(target, ratio * parameters(part.part.module), path)
     entering, leaving = part.part.entering, part.part.leaving
     with torch.device("meta"), torch.no_grad():
@@ -44,6 +44,14 @@ def target_for(part: NetworkPart, text: str, ratio: float | None, registry: Regi
     if shape != leaving.shape:
         raise SpecMismatch(f"{path}: {name} makes {list(shape)} of {list(entering.shape)}, not {list(leaving.shape)}")
     return target
+
+
+def _hint(part: NetworkPart, name: str, error: Exception) -> str:
+    """What to do about options that would be those of the part, if an adapter knew it."""
+    if part.part.block is not None or not isinstance(error, ConfigError):
+        return ""
+    kind = type(part.part.module).__name__
+    return f" (no adapter recognises this {kind}, so give the options yourself: {name}?OPTION=VALUE&...)"
 
 
 def _sized(target: BlockAdapter, limit: float, path: str) -> BlockAdapter:

@@ -1,0 +1,114 @@
+"""What translating a network costs, in forward passes of the same inputs.
+
+python -m benchmarks.translation [--images 64] [--side 224] [--only NAME ...] [--out FILE]
+
+Parameters are random, inputs too: time and memory are those of trained networks, what is lost is not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import paramtrans
+from benchmarks import machine
+
+BATCH = 8
+
+
+def resnet50() -> nn.Module:
+    from torchvision.models import resnet50 as build
+
+    torch.manual_seed(0)
+    network: nn.Module = build()
+    return network.eval()
+
+
+def vit() -> nn.Module:
+    from torchvision.models import vit_b_16
+
+    torch.manual_seed(0)
+    network: nn.Module = vit_b_16()
+    return network.eval()
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {"ResNet-50": resnet50, "ViT-B/16": vit}
+ROWS = {
+    "ResNet-50, by units": ("ResNet-50", "units"),
+    "ResNet-50, by blocks": ("ResNet-50", "blocks"),
+    "ViT-B/16, by units": ("ViT-B/16", "units"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.translation", description=__doc__)
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--side", type=int, default=224, help="of the images, in pixels")
+    parser.add_argument("--only", nargs="*", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--row", choices=ROWS, help="one row alone, printed; each is measured so, for its memory")
+    parser.add_argument("--out", type=Path, default=Path("docs/results/scale_translation.json"))
+    options = parser.parse_args()
+    if options.row:
+        print(json.dumps(measured(options.row, options.images, options.side)), flush=True)
+        return
+    rows = [_in_a_process_of_its_own(name, options.images, options.side) for name in options.only]
+    text = (
+        f"{options.images} images of {options.side}² values, half of the hidden units of each group stay, least "
+        "squares (`refit`), random parameters. A forward pass is one of the same images in batches of "
+        f"{BATCH}, in the same process just before. Memory is the largest that the process held. Written by "
+        f"`python -m benchmarks.translation`. Measured on {machine.words()}."
+    )
+    options.out.write_text(json.dumps({"title": "Translation", "text": text, "rows": rows}, indent=1) + "\n")
+
+
+def _in_a_process_of_its_own(name: str, images: int, side: int) -> dict[str, Any]:
+    numbers = ["--images", str(images), "--side", str(side)]
+    command = [sys.executable, "-m", "benchmarks.translation", "--row", name, *numbers]
+    finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    print(finished.stdout, end="", flush=True)
+    row: dict[str, Any] = json.loads(finished.stdout)
+    return row
+
+
+def measured(name: str, images: int, side: int) -> dict[str, Any]:
+    """One translation, beside a forward pass."""
+    network_name, way = ROWS[name]
+    network = NETWORKS[network_name]()
+    generator = torch.Generator().manual_seed(0)
+    batches = torch.randn(images, 3, side, side, generator=generator).split(BATCH)
+    forward(network, batches[:1])
+    one = forward(network, batches)
+    started = time.perf_counter()
+    paramtrans.translate(network, ratio=0.5, calibrate=batches, by=way)  # type: ignore[arg-type]
+    seconds = time.perf_counter() - started
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {
+        "network": name,
+        "forward passes": f"{seconds / one:.1f}",
+        "seconds": f"{seconds:.0f}",
+        "a forward pass": f"{one:.1f} s",
+        "memory": f"{memory / 1e9:.2f} GB",
+    }
+
+
+@torch.no_grad()
+def forward(network: nn.Module, batches: Sequence[Tensor]) -> float:
+    """Seconds of one pass of all batches."""
+    started = time.perf_counter()
+    for batch in batches:
+        network(batch)
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()
