@@ -108,11 +108,10 @@ def _begins(more: Tensor, fewer: Tensor, count: int) -> bool:
 
 def _single(network: nn.Module, first: Inputs, second: Inputs) -> bool:
     """Whether batches are single examples, which the network takes stacked, and not as they are."""
-    one, two = _tensors(first), _tensors(second)
-    alike = one.keys() == two.keys() and all(one[name].shape == two[name].shape for name in one)
-    if not alike:
+    tensors, others = _tensors(first), _tensors(second)
+    if {name: tensor.shape for name, tensor in tensors.items()} != {name: t.shape for name, t in others.items()}:
         return False
-    both = {name: torch.stack([one[name], two[name]]) for name in one}
+    both = {name: torch.stack([tensors[name], others[name]]) for name in tensors}
     return _separate(network, _with(first, both), frozenset(both))
 
 
@@ -178,12 +177,12 @@ class _Alike:
                 self.sums.append(total)
             elif total != self.sums[number - 1]:
                 raise DataError(f"calibrate: batch {number} is another each time, as of a loader; give list(loader)")
-            own = {name: (tensor.ndim, tensor.dtype) for name, tensor in _tensors(batch).items()}
-            kinds = kinds or own
-            if any(own[name] != kinds[name] for name in own.keys() & kinds.keys()):
+            kinds_here = {name: (tensor.ndim, tensor.dtype) for name, tensor in _tensors(batch).items()}
+            kinds = kinds or kinds_here
+            if any(kinds_here[name] != kinds[name] for name in kinds_here.keys() & kinds.keys()):
                 raise DataError(
-                    f"calibrate: batch {number} is of another kind than the first ({_said(own)}, not {_said(kinds)}); "
-                    "inputs with labels are a list of pairs: [(inputs, labels)]"
+                    f"calibrate: batch {number} is of another kind than the first ({_said(kinds_here)}, not "
+                    f"{_said(kinds)}); inputs with labels are a list of pairs: [(inputs, labels)]"
                 )
             yield batch
 
@@ -212,9 +211,10 @@ class _Batches:
 
     def _stacked(self) -> Iterator[Inputs]:
         examples = iter(self.batches)
-        while some := list(islice(examples, AT_ONCE)):
-            each = [_tensors(_cut(one, self.taken)) for one in some]
-            shapes = {name: {one[name].shape for one in each} for name in each[0]}
-            if any(len(own) > 1 for own in shapes.values()):
+        while stack := list(islice(examples, AT_ONCE)):
+            tensors_of = [_tensors(_cut(example, self.taken)) for example in stack]
+            shapes = {name: {tensors[name].shape for tensors in tensors_of} for name in tensors_of[0]}
+            if any(len(shapes_of) > 1 for shapes_of in shapes.values()):
                 raise DataError("calibrate: single examples have different shapes; give batches of one shape each")
-            yield _with(_cut(some[0], self.taken), {name: torch.stack([one[name] for one in each]) for name in each[0]})
+            stacked = {name: torch.stack([tensors[name] for tensors in tensors_of]) for name in tensors_of[0]}
+            yield _with(_cut(stack[0], self.taken), stacked)
