@@ -208,10 +208,10 @@ def main() -> None:
             clock, seconds = time.perf_counter() - started, time.process_time() - processor
             inputs = 0 if method in ALONE else calibration.numel()
             cost = costs(small, {"input_ids": test[:1]})
-            rows += measured(f"{part}: {method}", (original, surprise(small, test)), inputs, ratio, cost, seconds)
+            rows = measured(f"{part}: {method}", (original, surprise(small, test)), inputs, ratio, cost, seconds)
             print(json.dumps({**rows[-1].as_dict(), "forward passes": passes(clock)}), flush=True)
-    if options.output:
-        append(options.output, rows)
+            if options.output:
+                append(options.output, rows)
 
 
 if __name__ == "__main__":

@@ -31,13 +31,13 @@ class _Sums:
         self._matrices: GramMatrices | None = None
         self._waiting: list[tuple[Tensor, Tensor]] = []
 
+    def grow(self, matrices: GramMatrices) -> None:
+        """Further rows of several models, summed already."""
+        self._matrices = matrices if self._matrices is None else self._matrices + matrices
+
     def add(self, read: Tensor, wanted: Tensor) -> None:
-        """Further rows, `[models, rows, values]` and `[models, rows, outputs]`."""
-        if len(read) > 1:
-            matrices = GramMatrices.of(read, wanted)
-            self._matrices = matrices if self._matrices is None else self._matrices + matrices
-            return
-        self._waiting.append((read[0], wanted[0]))
+        """Further rows of one model, `[rows, values]` with the constant last, and `[rows, outputs]`."""
+        self._waiting.append((read, wanted))
         if sum(len(rows_waiting) for rows_waiting, _ in self._waiting) >= ROWS_AT_ONCE:
             self._multiply()
 
@@ -52,7 +52,6 @@ class _Sums:
         """Products of pieces of the rows that wait, in their own precision, added in double precision."""
         read, wanted = (torch.cat(side) for side in zip(*self._waiting, strict=True))
         self._waiting = []
-        read = torch.cat([read, torch.ones_like(read[:, :1])], dim=1)
         if self._matrices is None:
             size, outputs = read.shape[1], wanted.shape[1]
             shapes = ((1, size, size), (1, size, outputs), (1, outputs))
@@ -96,7 +95,10 @@ class Halves:
             read_by, due_of = (tensor[:, (half + self._examples) % 2 :: 2] for tensor in (entered, wanted))
             most, seed = positions(layer, self._total), 2 * self._examples + half
             for read, due in rows(layer, read_by, due_of, most, seed) if read_by.shape[1] else ():
-                self._add(half, read, due)
+                if len(read) == 1:
+                    self.add_rows(half, read[0], due[0])
+                else:
+                    self._sums_of(half).grow(GramMatrices.of(read, due))
         self._examples += entered.shape[1]
 
     @property
@@ -119,9 +121,18 @@ class Halves:
         """Each half apart, as it is so far; further rows change it."""
         return [sums.matrices() for sums in self._sums]
 
-    def add_rows(self, half: int, read: Tensor, wanted: Tensor) -> None:
-        """Rows `[rows, values]` and `[rows, outputs]` of one model, for one of the halves."""
-        self._add(min(half, len(self._sums)), read[None], wanted[None])
+    def add_rows(self, half: int, read: Tensor, wanted: Tensor, scale: Tensor | None = None) -> None:
+        """Rows of one model, for one of the halves.
+
+        Args:
+            half: 0 or 1.
+            read: What the layer reads, `[rows, values]`.
+            wanted: What it should give, `[rows, outputs]`.
+            scale: What both sides of each row's equations are multiplied by, `[rows, 1]`; by default one.
+        """
+        scale = torch.ones_like(read[:, :1]) if scale is None else scale.to(read)
+        rows_read = torch.cat([read, torch.ones_like(scale)], dim=1) * scale
+        self._sums_of(min(half, len(self._sums))).add(rows_read, wanted * scale)
 
     def total(self) -> GramMatrices:
         """Of all examples; raises `SpecMismatch` where there were none."""
@@ -156,7 +167,7 @@ class Halves:
         best = torch.stack(errors).argmin(0)
         return torch.tensor(tried, dtype=start.dtype, device=start.device)[best]
 
-    def _add(self, half: int, read: Tensor, wanted: Tensor) -> None:
+    def _sums_of(self, half: int) -> _Sums:
         if half == len(self._sums):
             self._sums.append(_Sums())
-        self._sums[half].add(read, wanted)
+        return self._sums[half]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import paramtrans
 from paramtrans.errors import DataError, SpecMismatch, StoreError
+from paramtrans.networks.graph import limits
 from paramtrans.networks.graph.groups import Analysis, analyse, prove_groups
 from paramtrans.storage import sealed_params
 
@@ -330,6 +331,32 @@ def test_networks_run_no_further_than_to_the_last_layer_that_is_solved_for() -> 
     small = paramtrans.translate(network, calibrate=torch.randn(64, 6), by="units")
     assert small[2].in_features == 6  # type: ignore[union-attr]
     assert max(passed) <= 3, "all calibration inputs went through the end of the network"
+
+
+def test_a_few_positions_with_enormous_outputs_do_not_decide_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    network = sequential(nn.Linear(6, 24), nn.ReLU(), nn.Linear(24, 4))
+    inputs, others = torch.randn(512, 6), torch.randn(512, 6)
+    inputs[::100] = 300 * torch.randn(1, 6)  # one kind of input that gives far more than all others
+
+    def error() -> float:
+        small = paramtrans.translate(network, calibrate=inputs, by="units", ratio=0.5)
+        return float((small(others) - network(others)).square().sum() / network(others).square().sum())
+
+    limited_error = error()
+    monkeypatch.setattr(limits, "MOST", float("inf"))
+    assert limited_error < 0.5 * error()
+
+
+def test_rows_count_as_they_are_but_for_those_beyond_the_limit() -> None:
+    outputs = torch.ones(2000, 4)
+    outputs[7] = 100.0
+    [(_, scale)] = limits.limited([outputs], lambda piece: piece)
+    assert torch.equal(scale[torch.arange(2000) != 7], torch.ones(1999, 1))
+    assert float((scale[7] * outputs[7]).square().sum()) == pytest.approx(limits.MOST * 4)
+    nothing = torch.zeros(3, 4)
+    [(_, scale)] = limits.limited([nothing], lambda piece: piece)
+    assert torch.equal(scale, torch.ones(3, 1))
 
 
 def test_a_translated_network_is_saved_and_rebuilt_and_a_strangers_record_is_bounded(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from paramtrans.networks.forward.lockstep import Call, Lockstep
 from paramtrans.networks.graph.capture import tensors_of
 from paramtrans.networks.graph.examples import Piece, forward_pass, read_values, row_pieces
 from paramtrans.networks.graph.groups import Analysis, NamedGroup
+from paramtrans.networks.graph.limits import limited
 from paramtrans.networks.graph.narrow import Kept
 from paramtrans.networks.graph.proof import named_tensors
 from paramtrans.networks.graph.readers import ReaderLayer
@@ -142,15 +143,16 @@ def _equations(
     `outputs` are the numbers of those that the layer still has; None for all.
     """
     fit, aside = Halves(), Halves()
-    for (_, expected, number), (read, _, _) in zip(original, small, strict=True):
+    pairs = limited(zip(original, small, strict=True), lambda pair: pair[0][1])
+    for ((_, expected, number), (read, _, _)), scale in pairs:
         expected = expected if outputs is None else expected[:, outputs.to(expected.device)]
         is_aside = examples.aside(number)
         for half in range(2):
             in_half = ~is_aside & (number % 2 == half)
             if in_half.any():
-                fit.add_rows(half, read[in_half], expected[in_half])
+                fit.add_rows(half, read[in_half], expected[in_half], scale[in_half])
         if is_aside.any():
-            aside.add_rows(0, read[is_aside], expected[is_aside])
+            aside.add_rows(0, read[is_aside], expected[is_aside], scale[is_aside])
     return fit, aside
 
 

@@ -12,6 +12,7 @@ from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.forward.lockstep import Lockstep
 from paramtrans.networks.graph.examples import Piece, forward_pass, read_values, row_pieces
 from paramtrans.networks.graph.groups import Analysis, NamedGroup
+from paramtrans.networks.graph.limits import limited
 from paramtrans.networks.graph.proof import named_tensors
 from paramtrans.networks.graph.readers import ReaderLayer
 from paramtrans.networks.graph.summed import summed_axis
@@ -83,11 +84,11 @@ def choose_units(
 
 def _add(halves: Halves, pieces: Iterable[Piece], examples: Examples) -> None:
     """Add all rows but those of examples kept aside, by which units are not chosen either."""
-    for read, output, number in pieces:
+    for (read, output, number), scale in limited(pieces, lambda piece: piece[1]):
         for half in range(2):
             in_half = ~examples.aside(number) & (number % 2 == half)
             if in_half.any():
-                halves.add_rows(half, read[in_half], output[in_half])
+                halves.add_rows(half, read[in_half], output[in_half], scale[in_half])
 
 
 def _reading(
