@@ -57,6 +57,18 @@ class ArchitectureSource(Configurable, ABC):
             ConfigError: there is no such network.
         """
 
+    def own_names(self, network: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Parameters of a file by the network's own names, where the library's files have others than its models.
+
+        Args:
+            network: One that `build` made; it is not changed.
+            state: Parameters by the names of the file.
+
+        Returns:
+            The same by other names, joined or split as the library does it; `state` itself where nothing is to be done.
+        """
+        return state
+
     def check_recorded(self, name: str, arguments: Mapping[str, Any]) -> None:
         """Whether a record, which anybody may have written, may name this network; `build` is called only then.
 

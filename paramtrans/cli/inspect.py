@@ -58,12 +58,15 @@ def inspect(
     from paramtrans.networks.blocks import staying
     from paramtrans.networks.blocks.factories import trained_for
     from paramtrans.networks.blocks.finding import find_blocks
+    from paramtrans.networks.forward.activations import check_repeatable
+    from paramtrans.networks.forward.as_taken import as_taken
     from paramtrans.networks.loading.host_network import HostNetwork
     from paramtrans.plugins.manager import components
 
     registry = components()
     network = read_network(model, architecture)
     batches = inputs.read(data, network, architecture, (examples, length, seed))
+    check_repeatable(network, as_taken(network, batches, tell=False))
     if target is not None:
         show_parts(network, target, blocks, batches, registry, as_json)
         return
@@ -94,6 +97,8 @@ def inspect(
     _print_blocks(rows, parameters(network))
     if blocks == "*" and (why := staying.causes(network, find_blocks(network, registry), registry)):
         click.echo(f"the nearest to blocks among the rest: {why}")
+    if rows and all(row["refused"] for row in rows) and not isinstance(network, HostNetwork):
+        click.echo("none of these can be translated as a block; --by units goes by the network's graph instead")
     click.echo(f"translators that need no training: {', '.join(closed_forms)}")
     if trained:
         click.echo(f"trained translators for such blocks: {', '.join(trained)}")

@@ -28,8 +28,12 @@ PREDICTS = click.option(
 LABELS = "labels"
 
 
-def read_labelled(path: Path) -> list[tuple[Any, Any]]:
+def read_labelled(path: Path, network: Any) -> list[tuple[Any, Any]]:
     """Inputs and labels in batches.
+
+    Args:
+        path: `.safetensors` with a tensor of labels.
+        network: What takes the inputs.
 
     Raises:
         DataError: the file is not what it should be.
@@ -39,7 +43,7 @@ def read_labelled(path: Path) -> list[tuple[Any, Any]]:
     if path.suffix != ".safetensors":
         raise DataError(f"{path}: labelled inputs are .safetensors, with a tensor `{LABELS}` beside the inputs")
     batches: list[tuple[Any, Any]] = []
-    for batch in read_inputs(path):
+    for batch in read_inputs(path, network):
         if not isinstance(batch, dict) or LABELS not in batch:
             raise DataError(f"{path}: needs a tensor `{LABELS}`, the number of each example's class, beside the inputs")
         labels = batch.pop(LABELS)

@@ -33,7 +33,8 @@ def read_network(model: Path, architecture: str) -> Any:
     """
     from paramtrans.networks.loading import architectures, parameter_files
 
-    return parameter_files.with_parameters(architectures.build(architecture), model).eval()
+    own_names = architectures.own_names(architecture)
+    return parameter_files.with_parameters(architectures.build(architecture), model, own_names).eval()
 
 
 def named_targets(texts: tuple[str, ...]) -> dict[str, str] | None:

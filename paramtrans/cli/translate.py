@@ -116,7 +116,7 @@ def translate(
     promised = _promised(chosen)
     network = read_network(model, architecture)
     batches = inputs.read(data, network, architecture, (examples, length, seed))
-    evaluate = read_labelled(labelled) if labelled else []
+    evaluate = read_labelled(labelled, network) if labelled else []
     if probes and probe_shape:
         batches = inputs.draw(network, probes, probe_shape, further_options.pop(probes))
     to = named_targets(targets)

@@ -66,7 +66,7 @@ def translator_costs(translator: Translator, source: Params, context: Context) -
 def count(run: Callable[[], object]) -> int:
     """Floating-point operations of a call, as PyTorch counts them (a multiply-add is two).
 
-    Attention and transformer layers run unfused meanwhile, because fused ones are counted as nothing.
+    Attention, transformer and recurrent layers run unfused meanwhile, because fused ones are counted as nothing.
 
     Args:
         run: The call.
@@ -77,7 +77,12 @@ def count(run: Callable[[], object]) -> int:
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        with (
+            sdpa_kernel(SDPBackend.MATH),
+            torch.backends.mkldnn.flags(False, None, None, None),  # None: as it is
+            torch.backends.cudnn.flags(enabled=False),
+            FlopCounterMode(display=False) as counter,
+        ):
             run()
         return int(counter.get_total_flops())
     finally:

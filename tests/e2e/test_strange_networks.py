@@ -9,6 +9,7 @@ from typing import Any
 import numpy
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from paramtrans import load_translated
@@ -165,3 +166,38 @@ def test_a_card_with_odd_content_is_told_in_words(
         output = str(tmp_path / "small.safetensors")
         status, _, err = shell(capsys, *model, "--with", str(folder), "-o", output, "--calibrate", data(tmp_path))
         assert status == 2 and err.count("\n") <= 2, err
+
+
+STRANGE = """
+import torch
+from torch import nn
+
+
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.f = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 6))
+
+    def forward(self, x):
+        return self.f(self.f(x))
+
+
+class Noisy(Twice):
+    def forward(self, x):
+        return self.f(x) + torch.rand(1)
+"""
+
+
+def test_blocks_that_are_no_blocks_lead_to_units_and_chance_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "strange.py").write_text(STRANGE)
+    network = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 6))
+    save_file({f"f.{name}": tensor for name, tensor in network.state_dict().items()}, tmp_path / "x.safetensors")
+    save_file({"x": torch.randn(8, 6)}, tmp_path / "inputs.safetensors")
+    given = [str(tmp_path / "x.safetensors"), "--calibrate", str(tmp_path / "inputs.safetensors"), "--arch"]
+    twice, noisy = (f"{tmp_path / 'strange.py'}:{name}" for name in ("Twice", "Noisy"))
+    status, _, err = shell(capsys, *given, twice, "-o", str(tmp_path / "small.safetensors"))
+    assert status == 2 and "passed 2 times" in err and "--by units" in err
+    assert main(["inspect", *given, twice]) == 0 and "--by units" in capsys.readouterr().out
+    assert main(["inspect", *given, noisy, "--by", "units"]) == 2 and "draws at random" in capsys.readouterr().err

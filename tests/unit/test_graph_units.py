@@ -293,7 +293,7 @@ def test_features_that_are_returned_keep_their_shape() -> None:
     assert [out.shape for out in small(torch.randn(2, 6))] == [(2, 16), (2, 3)] and small.b.out_features == 6
 
 
-def test_networks_that_draw_at_random_are_refused_and_inputs_are_left_alone() -> None:
+def test_networks_that_give_no_numbers_or_draw_at_random_are_refused_and_inputs_are_left_alone() -> None:
     class Noisy(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return F.dropout(x, training=True)
@@ -301,6 +301,10 @@ def test_networks_that_draw_at_random_are_refused_and_inputs_are_left_alone() ->
     inputs = torch.randn(8, 6)
     with pytest.raises(DataError, match="draws at random"):
         paramtrans.translate(sequential(nn.Linear(6, 8), Noisy(), nn.Linear(8, 2)), by="units", calibrate=inputs)
+    broken = sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
+    nn.init.constant_(broken[2].bias, float("nan"))
+    with pytest.raises(DataError, match="bias holds NaN"):
+        paramtrans.translate(broken, by="units", calibrate=inputs)
     before = inputs.clone()
     paramtrans.translate(
         sequential(nn.ReLU(inplace=True), nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2)), by="units", calibrate=inputs

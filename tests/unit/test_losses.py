@@ -71,6 +71,8 @@ class Tokens(nn.Module):
         self.wide, self.scale = wide, nn.Parameter(torch.tensor(3.0))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> dict[str, Tensor]:
+        if attention_mask is not None and attention_mask.shape != input_ids.shape:
+            raise ValueError("a mask of other examples")
         logits = self.scale * nn.functional.one_hot((input_ids + 1) % 12, 12).float()
         return {"logits": logits + input_ids.float().mean(1)[:, None, None] if self.wide else logits}
 
@@ -107,6 +109,9 @@ def test_accuracy_has_an_interval_before_and_after_and_of_the_change() -> None:
     assert accuracy.change.value == pytest.approx(accuracy.after.value - 1.0)
     with pytest.raises(DataError, match="do not go with"):
         measure_losses(whole, small, evaluate=[(x, labels[:, None])])
+    for of_no_class in (-100, 5):
+        with pytest.raises(DataError, match="scores for 5 classes"):
+            measure_losses(whole, small, evaluate=[(x, torch.full_like(labels, of_no_class))])
 
 
 def test_intervals_are_those_of_their_sources() -> None:

@@ -87,6 +87,13 @@ def test_attention_counts_in_whole_networks_too() -> None:
     assert torch.backends.mha.get_fastpath_enabled()
 
 
+@pytest.mark.parametrize(("layer", "gates"), [(nn.LSTM, 4), (nn.GRU, 3), (nn.RNN, 1)])
+def test_recurrent_layers_count(layer: type[nn.RNNBase], gates: int) -> None:
+    recurrent, features = layer(5, 7, batch_first=True).eval(), torch.ones(1, 3, 5)
+    with torch.no_grad():
+        assert costs.count(lambda: recurrent(features)) == 3 * 2 * gates * 7 * (5 + 7)
+
+
 def test_a_decoder_layer_without_gradients_is_counted_or_left_out() -> None:
     layer = nn.TransformerDecoderLayer(8, 2, 16, batch_first=True).eval()
     with torch.no_grad():

@@ -72,7 +72,8 @@ def choose_blocks(
         surveyed = Survey(surveyed.blocks, {**unfitting, **surveyed.refused})
     if not surveyed.blocks:
         reasons = "; ".join(f"{path or 'the network'}: {reason}" for path, reason in surveyed.refused.items())
-        raise SpecMismatch(f"none of the blocks can be translated: {reasons}")
+        elsewhere = "" if source is not None else '; by="units" (--by units) goes by the network\'s graph instead'
+        raise SpecMismatch(f"none of the blocks can be translated: {reasons}{elsewhere}")
     return surveyed
 
 

@@ -159,19 +159,23 @@ def call(network: nn.Module, batch: Inputs) -> Any:
 
 @torch.no_grad()
 def check_repeatable(network: nn.Module, batches: Iterable[Inputs]) -> None:
-    """Check that a network gives the same for the same inputs; what it computes could not be compared otherwise.
+    """Check that a network gives numbers, and the same for the same inputs; else nothing could be compared.
 
     Args:
         network: In eval mode.
         batches: Inputs; two examples of the first batch are tried.
 
     Raises:
-        DataError: the network gives something else the second time.
+        DataError: the network gives something else the second time, or NaN because of its parameters.
     """
     batch = next(iter(batches), None)
     if batch is None:
         return
     outputs, repeated = (tensors_in(call(network, first_examples(batch, 2))) for _ in range(2))
+    if any(bool(output.isnan().any()) for output in outputs) and (wrong := _without_numbers(network)):
+        raise DataError(
+            f"the network gives NaN before anything is translated, as {wrong} holds NaN; repair the parameters"
+        )
     if len(outputs) != len(repeated) or any(not torch.equal(a, b) for a, b in zip(outputs, repeated, strict=True)):
         if all(
             torch.allclose(a, b, rtol=1e-3, atol=1e-5, equal_nan=True) for a, b in zip(outputs, repeated, strict=False)
@@ -181,6 +185,12 @@ def check_repeatable(network: nn.Module, batches: Iterable[Inputs]) -> None:
             "the network gives something else each time, also in eval mode: it draws at random, so what it computes "
             "before and after cannot be compared; take the random part out, or translate the parts before it alone"
         )
+
+
+def _without_numbers(network: nn.Module) -> str | None:
+    """The first tensor of a network that holds NaN."""
+    tensors = (*network.named_parameters(), *network.named_buffers())
+    return next((name for name, tensor in tensors if bool(tensor.isnan().any())), None)
 
 
 def tensors_in(output: Any) -> list[Tensor]:

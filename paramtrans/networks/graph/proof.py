@@ -153,7 +153,7 @@ def prove(
             return Proof(least, tuple(settings))
     if least < float("inf"):
         failure = f"without them it computes something else (by {least:.1e} of its largest output)"
-    return Proof(least, (), failure)
+    return Proof(least, (), failure or "what it computes without them is no finite number")
 
 
 def _kind(setting: Setting) -> tuple[Any, ...]:

@@ -16,6 +16,7 @@ from torch import nn
 
 from paramtrans.api.architecture import ArchitectureSource
 from paramtrans.errors import ConfigError, ParamtransError, StoreError
+from paramtrans.networks.loading.parameter_files import OwnNames
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
 
@@ -99,6 +100,12 @@ def installed(architecture: str, registry: Registry) -> tuple[ArchitectureSource
     kind, _, name = source_and_name.partition(":")
     source: ArchitectureSource = registry.create(KIND, kind)
     return source, name, arguments
+
+
+def own_names(architecture: str, registry: Registry | None = None) -> OwnNames | None:
+    """What an installed source makes of the names in its library's files; None for a network of one's own."""
+    registry = registry or components()
+    return installed(architecture, registry)[0].own_names if is_installed(architecture, registry) else None
 
 
 def named_options(text: str) -> tuple[str, dict[str, Any]]:

@@ -61,7 +61,7 @@ def read_inputs(
     Args:
         path: `.npy`; `.safetensors` with one tensor, or with several named as the network's arguments; `.txt` or
             `.jsonl` with texts; a folder of images.
-        network: What texts and images are made ready for.
+        network: What texts and images are made ready for, and whose precision numbers get.
         architecture: What it was made by; its source has the tokenizer, or what becomes of images.
         drawing: How many, how long, by which seed.
         registry: The plugins that architectures come from.
@@ -74,7 +74,8 @@ def read_inputs(
     if path.suffix in (".npy", ".safetensors") and not path.is_dir():
         if drawing.length is not None:
             raise ConfigError([f"--length: is for texts; what is in {path} has a length of its own"])
-        return _batches(path, _array(path) if path.suffix == ".npy" else read_parameters(path), drawing)
+        content = _array(path) if path.suffix == ".npy" else read_parameters(path)
+        return _batches(path, content, drawing, _precision(network))
     generator = random.Random(drawing.seed)
     kind: Kind
     examples: Iterable[Any]
@@ -134,11 +135,21 @@ def _array(path: Path) -> Tensor:
         raise DataError(f"{path}: cannot be read as an array of numbers: {reason(error)}") from error
 
 
-def _batches(path: Path, content: Tensor | dict[str, Tensor], drawing: Drawing) -> list[Inputs]:
+def _precision(network: nn.Module | None) -> torch.dtype | None:
+    """The precision that all parameters of a network have; None where they have several."""
+    parameters = network.parameters() if network is not None else ()
+    found = {parameter.dtype for parameter in parameters if parameter.is_floating_point()}
+    return found.pop() if len(found) == 1 else None
+
+
+def _batches(
+    path: Path, content: Tensor | dict[str, Tensor], drawing: Drawing, precision: torch.dtype | None
+) -> list[Inputs]:
     """Examples of one tensor, or of several with a first axis of the same length, in batches."""
     tensors = content if isinstance(content, dict) else {"": content}
-    # Doubles are numpy's default, and no network's.
-    tensors = {name: t.float() if t.dtype == torch.float64 else t for name, t in tensors.items()}
+    # Doubles are numpy's default, and no network's; of bfloat16 numpy knows nothing.
+    singles = {name: t.float() if t.dtype == torch.float64 else t for name, t in tensors.items()}
+    tensors = {name: t.to(precision) if precision and t.is_floating_point() else t for name, t in singles.items()}
     sizes = {len(tensor) if tensor.ndim else 0 for tensor in tensors.values()}
     if len(sizes) != 1 or not min(sizes):
         raise DataError(f"{path}: all tensors need a first axis of the same length, one entry for each example")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from paramtrans.storage import json_files, outside, sealed_params, torch_checkpo
 
 log = logging.getLogger(__name__)
 
+OwnNames: TypeAlias = Callable[[nn.Module, Mapping[str, Tensor]], Mapping[str, Tensor]]
+"""Parameters by a network's own names, as `ArchitectureSource.own_names` gives them."""
 HALF = {torch.float16, torch.bfloat16}
 """Precisions that stay what they are; others become the network's own, as calibration inputs do."""
 WRAPPERS = (
@@ -24,18 +27,21 @@ WRAPPERS = (
 """Keys of checkpoints under which training scripts keep the parameters, the outermost first."""
 
 
-def with_parameters(network: nn.Module, path: Path) -> nn.Module:
+def with_parameters(network: nn.Module, path: Path, own_names: OwnNames | None = None) -> nn.Module:
     """The network with the parameters of a file.
 
     Args:
         network: Is changed.
         path: As `read_parameters` takes it.
+        own_names: What the library of the network makes of the names in its files.
 
     Raises:
         StoreError: the file does not hold all parameters of the network, or others.
     """
     expected = network.state_dict()
     state = _named_as(expected, read_parameters(path), path)
+    if own_names is not None:
+        state = dict(own_names(network, state))
     state |= _tied(network, state)
     for name, tensor in state.items():
         if tensor.is_complex() and name in expected and not expected[name].is_complex():

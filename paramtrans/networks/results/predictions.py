@@ -87,8 +87,9 @@ def _looks_back_alone(network: nn.Module, batch: Inputs, ids: Tensor) -> bool:
     example = first_examples(batch, 1)
     changed = ids[:1].clone()
     changed[:, -1] = (changed[:, -1] + 1) % (int(ids.max()) + 1)
-    changed_batch = {k: changed if v is ids else v for k, v in batch.items()} if isinstance(batch, Mapping) else changed
-    changed_example = first_examples(changed_batch, 1) if isinstance(changed_batch, Mapping) else changed_batch
+    changed_example: Inputs = changed
+    if isinstance(batch, Mapping) and isinstance(example, Mapping):
+        changed_example = {name: changed if batch[name] is ids else value for name, value in example.items()}
     output, changed_output = (
         next(iter(named_outputs(call(network, inputs)).values()))[:, :-1] for inputs in (example, changed_example)
     )
@@ -113,12 +114,18 @@ def predicted_classes(scores: Tensor, labels: Tensor) -> Tensor:
         labels: Numbers of classes; of the shape of `scores` without the axis of classes.
 
     Raises:
-        DataError: the shapes do not go together, or labels are no integers.
+        DataError: the shapes do not go together, or labels are no numbers of classes.
     """
     if labels.is_floating_point() or labels.is_complex():
         raise DataError(f"evaluate: labels are numbers of classes, not {labels.dtype}")
     for axis in (1, -1):
         if scores.ndim > 1 and scores.movedim(axis, -1).shape[:-1] == labels.shape:
+            low, high, classes = int(labels.min()), int(labels.max()), scores.shape[axis]
+            if not 0 <= low <= high < classes:
+                raise DataError(
+                    f"evaluate: labels go from {low} to {high}, and the network has scores for {classes} classes, the "
+                    "first of them 0; number labels as in training, and leave out what is of no class"
+                )
             return scores.argmax(axis)
     raise DataError(
         f"evaluate: labels {list(labels.shape)} do not go with what the network gives first, {list(scores.shape)}; "

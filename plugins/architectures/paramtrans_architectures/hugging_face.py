@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from paramtrans.api.architecture import ArchitectureSource, Origin
 from paramtrans.errors import ConfigError
-from paramtrans_architectures import hub_cache, hugging_face_inputs
+from paramtrans_architectures import hub_cache, hugging_face_inputs, hugging_face_names
 
 Outputs = Callable[[nn.Module], list[Tensor]]
 
@@ -45,6 +45,9 @@ class HuggingFace(ArchitectureSource):
             raise ConfigError([f"architecture hf:{name}: {folder / CONFIG} cannot be used: {reason}"]) from error
         network: nn.Module = _fresh_model(config)
         return network
+
+    def own_names(self, network: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return hugging_face_names.own_names(network, state)
 
     def check_recorded(self, name: str, arguments: Mapping[str, Any]) -> None:
         raise ConfigError(["a folder, and no name from a file becomes a path"])
@@ -77,7 +80,8 @@ class HuggingFace(ArchitectureSource):
         if not isinstance(network, transformers.PreTrainedModel):
             raise ConfigError([f"--stock: {type(network).__name__} is no model of transformers"])
         smaller = stock(network, outputs)
-        smaller.save_pretrained(folder)
+        with hugging_face_names.quietly():
+            smaller.save_pretrained(folder)
         for file in hub_cache.own_files(_folder(name)):
             is_beside = not file.name.endswith(WEIGHTS) and not (folder / file.name).exists()
             if is_beside and file.name != "README.md" and file.stat().st_size <= LARGEST:

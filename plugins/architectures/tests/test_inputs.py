@@ -203,6 +203,17 @@ def test_some_examples_of_several_inputs_stay_together(tmp_path: Path) -> None:
     assert torch.equal(torch.cat([batch["a"] for batch in batches]), drawn.float())
 
 
+def test_numbers_of_a_file_get_the_precision_of_the_network(tmp_path: Path) -> None:
+    save_file({"a": torch.ones(4), "b": torch.arange(4)}, tmp_path / "x.safetensors")
+    half = torch.nn.Linear(2, 2).bfloat16()
+    for network, expected in {
+        half: torch.bfloat16,
+        torch.nn.Sequential(half, torch.nn.Linear(2, 2)): torch.float32,
+    }.items():
+        [batch] = read_inputs(tmp_path / "x.safetensors", network)
+        assert (batch["a"].dtype, batch["b"].dtype) == (expected, torch.int64)
+
+
 @pytest.mark.parametrize("folder", ["llama"], indirect=True)
 def test_what_is_nothing_for_a_model_is_told(folder: Path, images: Path, tmp_path: Path) -> None:
     files = {

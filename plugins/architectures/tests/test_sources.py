@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import paramtrans
 from paramtrans.cli.main import main
+from paramtrans.cli.networks import read_network
 from paramtrans.errors import ConfigError, StoreError
 from paramtrans.networks.loading import architectures, parameter_files
 from paramtrans.networks.results.stock import save_stock
@@ -136,3 +137,25 @@ def test_what_is_no_model_is_told(tmp_path: Path) -> None:
 def test_timm_s_networks_are_built_by_name() -> None:
     network = architectures.build("timm:test_resnet?num_classes=3")
     assert network.num_classes == 3
+
+
+def vit() -> transformers.PreTrainedModel:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return transformers.ViTForImageClassification(transformers.ViTConfig(**sizes, image_size=8, patch_size=4)).eval()
+
+
+def test_files_of_other_names_than_the_model_s_are_read_as_the_library_reads_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = vit()
+    model.save_pretrained(tmp_path)
+    written = load_file(tmp_path / "model.safetensors")
+    assert not written.keys() <= model.state_dict().keys(), "this version writes the names that it reads"
+    save_file(written | {"old_head.weight": torch.ones(2)}, tmp_path / "model.safetensors")
+    again = read_network(tmp_path, f"hf:{tmp_path}")
+    assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+    assert "old_head.weight" in caplog.text
+    save_file({name: t for name, t in written.items() if "classifier" not in name}, tmp_path / "model.safetensors")
+    with pytest.raises(StoreError, match="does not fit the architecture"):
+        read_network(tmp_path, f"hf:{tmp_path}")
