@@ -53,7 +53,7 @@ def _show(section: Diagnosed, seeds: list[int]) -> None:
     from paramtrans.report.figures import label
 
     heading, *rows = describe(section)
-    title = f"On {section.images} training images, without their labels"
+    title = f"On {section.images} training examples, without their labels"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), header_style="bold")
     for number, column in enumerate(heading):
         table.add_column(column.replace(" ", "\n"), justify="right" if number else "left", no_wrap=not number)

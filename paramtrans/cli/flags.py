@@ -39,7 +39,7 @@ def plugin_files(command: Command) -> Command:
         type=click.Path(path_type=Path),
         callback=_load,
         expose_value=False,
-        help="Add a one-file plugin.",
+        help="Add a plugin of one file; may be given several times.",
     )(command)
 
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from paramtrans.networks.blocks.finding import NetworkBlock
     from paramtrans.plugins.registry import Registry
 
+HELD = "holds the blocks to what their adapters say that they compute"
+UNITS = "shows units, by which networks without such blocks are made smaller"
+"""What calibration inputs would add to the answer, with blocks and without."""
+
 
 @click.command()
 @MODEL
@@ -103,7 +107,7 @@ def inspect(
     if trained:
         click.echo(f"trained translators for such blocks: {', '.join(trained)}")
     if not data:
-        click.echo("--calibrate DATA holds the blocks to what their adapters say that they compute")
+        click.echo(f"--calibrate DATA {HELD if rows or isinstance(network, HostNetwork) else UNITS}")
 
 
 def _print_blocks(rows: list[dict[str, Any]], total: int) -> None:

@@ -159,7 +159,15 @@ def translate(
         click.echo(f"Of {translator}, on hosts like those it was trained on: {promised}")
     if not batches:
         click.echo("with --calibrate DATA, how good the blocks come out is predicted")
-    click.echo(f"{output}: rebuild it by paramtrans.load_translated")
+    click.echo(f"{output}: {_rebuilt_by(architecture)}")
+
+
+def _rebuilt_by(architecture: str) -> str:
+    """How the network that was written is had again."""
+    from paramtrans.networks.loading.architectures import factory_file
+
+    needed = f", given the untranslated network of {architecture}" if factory_file(architecture) else ""
+    return f"rebuild it by paramtrans.load_translated{needed}"
 
 
 def _check_output(output: Path, architecture: str, read_files: list[Path], force: bool) -> None:

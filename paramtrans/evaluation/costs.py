@@ -6,13 +6,15 @@ import logging
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.module_tracker import ModuleTracker
 
 from paramtrans.api.adapter import BlockAdapter
 from paramtrans.api.context import Context
@@ -81,12 +83,25 @@ def count(run: Callable[[], object]) -> int:
             sdpa_kernel(SDPBackend.MATH),
             torch.backends.mkldnn.flags(False, None, None, None),  # None: as it is
             torch.backends.cudnn.flags(enabled=False),
-            FlopCounterMode(display=False) as counter,
+            _counter() as counter,
         ):
             run()
         return int(counter.get_total_flops())
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
+
+
+def _counter() -> FlopCounterMode:
+    """PyTorch's counter without its hooks into modules: these fail on views of parameters where gradients are off."""
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = cast(ModuleTracker, _NoModules())
+    return counter
+
+
+class _NoModules(nullcontext[None]):
+    """In place of what tells a counter which modules it is in."""
+
+    parents = frozenset({"Global"})
 
 
 def operations(run: Callable[[], object], what: str) -> int | None:

@@ -239,6 +239,7 @@ def _untranslated(record: _Record, network: nn.Module | str | None, record_path:
     if record.architecture is None or not architectures.is_installed(record.architecture, registry):
         made_by = f" (it was {record.architecture})" if record.architecture else ""
         raise StoreError(
-            f"{record_path}: say what makes the untranslated network{made_by}; no file named here is ever run"
+            f"{record_path}: say what makes the untranslated network{made_by}, "
+            "as in load_translated(path, network); no file named here is ever run"
         )
     return architectures.build_from_file(record.architecture, record.bytes, str(record_path), registry)

@@ -61,9 +61,11 @@ class Entry:
         try:
             return getattr(importlib.import_module(module), attribute)
         except (Exception, SystemExit) as error:  # a plugin may raise anything at import
+            missing = isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]
+            advice = "; install its distribution, or put the folder it is in on PYTHONPATH" if missing else ""
             raise PluginLoadError(
                 f'{self.kind} "{self.name}" of {self.provider} cannot be loaded from {self.component.target}: '
-                f"{type(error).__name__}: {error}"
+                f"{type(error).__name__}: {error}{advice}"
             ) from error
 
 
@@ -173,4 +175,6 @@ class Registry:
             offered = sorted(entry.name for entry in self.of_kind(kind) if str(entry.provider) == provider)
             lines.append(f"  available: {', '.join(offered)} ({provider})")
         lines.extend(f"  not loaded: {line}" for line in self.not_loaded)
+        if not near:
+            lines.append("  one of your own: install its plugin, or name its file with --plugin")
         return "\n".join(lines)

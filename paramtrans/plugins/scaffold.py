@@ -9,7 +9,6 @@ import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from textwrap import indent
 
 from paramtrans._version import __version__
 from paramtrans.errors import ConfigError, StoreError
@@ -87,7 +86,7 @@ def rendered(name: str, package: str, kinds: Sequence[str]) -> dict[str, str]:
         "version": __version__,
         "lifecycle": lifecycle,
         "kinds": [_announced(kind, package) for kind in chosen],
-        "used": [indent(kind.config.format(_component(kind, package)), "    ") for kind in chosen if kind.config],
+        "used": [kind.config.format(_component(kind, package)) for kind in chosen if kind.config],
     }
     left_out = {f"package/{kind.file}.py.jinja" for kind in KINDS if kind not in chosen}
     left_out |= set() if lifecycle else {f"package/{LIFECYCLE}.py.jinja"}

@@ -34,7 +34,7 @@ KINDS = (
         "channels mixed at each position",
         '[target]\nname = "{}"\nchannels = 6\nhidden = 12',
     ),
-    Kind("translator", "translator", "Linear", "a translator", "one linear layer", '[translator]\nname = "{}"'),
+    Kind("translator", "translator", "Linear", "a translator", "two linear layers", '[translator]\nname = "{}"'),
     Kind(
         "augmenter",
         "augmenter",

@@ -24,8 +24,8 @@ class Plan:
     memory_bytes: int
 
     translator: dict[str, Any] | None
-    """Its name, parameters, and the FLOPs of one translation; parameters 0 for one that learns nothing. `again` where
-    another run of the sweep learns the same, so that it is not trained twice."""
+    """Its name, parameters, and the FLOPs of one translation, None where PyTorch cannot count them; parameters 0 for
+    one that learns nothing. `again` where another run of the sweep learns the same, so that it is not trained twice."""
 
     @property
     def disk_bytes(self) -> int:
@@ -110,9 +110,8 @@ def _translator(record: dict[str, Any] | None) -> str:
     if not record["parameters"]:
         return f"nothing ({record['name']})"
     again = "; as in a run before, so not trained again" if record["again"] else ""
-    return (
-        f"{record['name']}, {record['parameters']:,} parameters, {record['flops']:,} FLOPs for one translation{again}"
-    )
+    operations = "" if record["flops"] is None else f", {record['flops']:,} FLOPs for one translation"
+    return f"{record['name']}, {record['parameters']:,} parameters{operations}{again}"
 
 
 def _totals(seconds: dict[str, float], disk: int, memory: int) -> list[str]:

@@ -155,7 +155,7 @@ class Planner:
         key = (costs["name"], costs["parameters"], costs["flops"], str(run.config.objectives), run.zoo.target_dir)
         if key not in self.each:
             trial = self._trial(run.zoo)
-            most = int(TIMED_FLOPS // max(1, costs["flops"]))
+            most = 1 if costs["flops"] is None else int(TIMED_FLOPS // max(1, costs["flops"]))
             count = max(1, min(training.batch_size, run.config.zoo.train, TIMED_HOSTS, most))
             trainer = Trainer(run.builder, translator, trial.stack, trial.stack, Path())
             chosen, generator = [i % trial.count for i in range(count)], torch.Generator().manual_seed(0)

@@ -239,7 +239,7 @@ def test_from_the_shell_and_back(
     small = paramtrans.load_translated(output, f"{nets}:small")
     assert [b.feature_error for b in small.paramtrans_blocks] == [b["feature_error"] for b in result["blocks"]]
     torch.testing.assert_close(small(images), network(images), rtol=1e-2, atol=1e-3)
-    with pytest.raises(StoreError, match="no file named here is ever run"):
+    with pytest.raises(StoreError, match=r"load_translated\(path, network\); no file named here is ever run"):
         paramtrans.load_translated(output)
 
 
@@ -409,3 +409,12 @@ def test_widths_and_units_from_the_shell(
         assert status == 2 and problem in err
     status, _, err = shell(capsys, "inspect", model, "--arch", f"{nets}:small", "--by", "units")
     assert status == 2 and "--calibrate" in err
+
+
+def test_a_network_without_blocks_is_said_to_have_units(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = "from torch import nn\n\n\ndef lone():\n    return nn.Bilinear(4, 4, 2)\n"
+    (tmp_path / "lone.py").write_text(code)
+    save_file(nn.Bilinear(4, 4, 2).state_dict(), tmp_path / "lone.safetensors")
+    given = ("inspect", tmp_path / "lone.safetensors", "--arch", f"{tmp_path / 'lone.py'}:lone")
+    status, out, err = shell(capsys, *given)
+    assert status == 0 and "--calibrate DATA shows units" in out, err

@@ -130,6 +130,13 @@ def test_distributions_of_a_broken_plugin_are_told_where_its_name_is_asked_for(g
     assert "not loaded: acme-mixers 0.3 (ModuleNotFoundError: No module named 'acme')" in str(caught.value)
 
 
+def test_a_module_that_is_not_found_is_told_with_where_to_put_it(good) -> None:
+    far = '[Component("far", "missing", "nowhere_far.block:Far")]'
+    good.install("acme_far", HEADER + f"@hookimpl\ndef paramtrans_translators():\n    return {far}\n")
+    with pytest.raises(PluginLoadError, match=r"No module named 'nowhere_far'; .*PYTHONPATH"):
+        good.load().registry().load("translator", "far")
+
+
 def test_a_component_that_cannot_be_imported_is_listed_and_fails_only_when_named(good) -> None:
     target = '[Component("far", "missing", "acme_far.missing:Far"), Component("odd", "x", "acme_far.plugin:Odd")]'
     good.install("acme_far", HEADER + f"@hookimpl\ndef paramtrans_translators():\n    return {target}\n")
@@ -191,7 +198,7 @@ def test_an_unknown_name_is_answered_by_what_there_is_and_who_has_it(good) -> No
         good.load().registry().find("augmenter", "xyzzy")
     message = str(caught.value)
     assert "did you mean" not in message
-    assert "available: shake (acme-good 1.0)" in message
+    assert "available: shake (acme-good 1.0)" in message and "--plugin" in message
     assert "mask, noise, " in message and "(paramtrans 0." in message
 
 

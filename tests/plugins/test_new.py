@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,15 @@ def test_a_beginning_of_one_kind_has_that_alone(tmp_path: Path) -> None:
     folder = new_plugin("acme", tmp_path, ["task"])
     files = {p.relative_to(folder).as_posix() for p in folder.rglob("*.py")}
     assert files == {"acme/__init__.py", "acme/plugin.py", "acme/task.py", "tests/test_conformance.py"}
+
+
+def test_its_readme_shows_configs_as_code() -> None:
+    readme = rendered("acme", "acme", ["task", "augmenter"])["README.md"]
+    assert tomllib.loads(readme.partition("```toml\n")[2].partition("```")[0]) == {
+        "task": {"name": "acme_task"},
+        "augmenters": [{"name": "acme_augmenter", "scale": 0.01}],
+    }
+    assert "```sh\npip install" in readme
 
 
 @pytest.mark.parametrize(

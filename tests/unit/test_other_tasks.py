@@ -16,8 +16,10 @@ from paramtrans.evaluation import costs
 from paramtrans.networks.blocks import finding as blocks
 from paramtrans.plugins import Plugins
 from paramtrans.report import html
-from paramtrans.runs import pages
+from paramtrans.runs import pages, planner
+from paramtrans.runs.run import Run
 from paramtrans.testing import results, subjects
+from paramtrans.utils.progress import Reporter
 
 SETTINGS = ["task={name='vectors'}", "zoo.train=3", "zoo.report=2", "training.epochs=1", "run.device=cpu"]
 
@@ -94,8 +96,18 @@ def test_recurrent_layers_count(layer: type[nn.RNNBase], gates: int) -> None:
         assert costs.count(lambda: recurrent(features)) == 3 * 2 * gates * 7 * (5 + 7)
 
 
-def test_a_decoder_layer_without_gradients_is_counted_or_left_out() -> None:
+def test_a_decoder_layer_without_gradients_counts_as_with_them() -> None:
     layer = nn.TransformerDecoderLayer(8, 2, 16, batch_first=True).eval()
+    queries = nn.Parameter(torch.ones(3, 8))
+    with_gradients = costs.count(lambda: layer(queries[None], torch.ones(1, 3, 8)))
     with torch.no_grad():
-        counted = costs.operations(lambda: layer(torch.ones(1, 3, 8), torch.ones(1, 3, 8)), "the layer")
-    assert counted is None or counted > 0
+        assert costs.count(lambda: layer(queries[None], torch.ones(1, 3, 8))) == with_gradients > 0
+
+
+def test_a_translator_whose_operations_cannot_be_counted_is_planned(
+    tiny_config: Callable[..., Any], tiny_plugins: Plugins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(costs, "operations", lambda run, what: None)
+    plan = planner.plan(Run(tiny_config("zoo.train=3"), "tiny", Reporter(), tiny_plugins))
+    assert plan.translator is not None and plan.translator["flops"] is None
+    assert "parameters\n" in plan.describe() and plan.seconds["training"] > 0
