@@ -119,8 +119,8 @@ def stock(network: Any, outputs: Outputs) -> Any:
             return model
     raise ConfigError(
         [
-            f"--stock: no config of {type(network).__name__} has these sizes; give all layers the same widths "
-            "(--ratio, --blocks), or load it by paramtrans.load_translated"
+            f"--stock: no config of {type(network).__name__} has these sizes; give all layers the same widths, leave "
+            "out what it ties to others, often attention heads (--blocks), or use paramtrans.load_translated"
         ]
     )
 
