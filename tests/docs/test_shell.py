@@ -32,7 +32,7 @@ pytestmark = pytest.mark.docs
 
 ELSEWHERE = ("make", "pip", ". .venv", "eval", "torchrun", "python -m trust")
 """Commands that are tried by other tests: make by CI, completion by test_startup, the others by theirs."""
-RUNNABLE = ("sh", "python")
+RUNNABLE = ("sh", "python", "toml")
 SMALL = {
     "task": {"name": "digits", "flip": True},
     "zoo": {
@@ -114,7 +114,8 @@ def test_the_blocks_of_a_page_run_as_they_stand(page: Path, folder: Path) -> Non
     tried = 0
     for language, title, body in blocks(page):
         if title:
-            Path(title).write_text(body)
+            is_config = language == "toml" and "[zoo]" in body
+            Path(title).write_text(toml(merge.merge(tomllib.loads(body), SMALL)) if is_config else body)
         elif language == "python":
             exec(compile(body, str(page), "exec"), names)
         for command in commands(body) if language == "sh" else ():
