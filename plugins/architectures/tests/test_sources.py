@@ -50,7 +50,8 @@ def bert() -> transformers.PreTrainedModel:
     [
         (llama, "*", "20KB"),
         pytest.param(llama, "*.mlp", "1MB", marks=pytest.mark.slow),
-        pytest.param(bert, "*", "1MB", marks=pytest.mark.slow),
+        # Heads of BERT are as wide as its config divides them: their number stays.
+        pytest.param(bert, "bert.encoder.layer.?", "1MB", marks=pytest.mark.slow),
     ],
 )
 def test_a_folder_of_transformers_becomes_a_smaller_one(tmp_path: Path, make, blocks: str, shards: str) -> None:
