@@ -138,8 +138,8 @@ def _array(path: Path) -> Tensor:
 def _precision(network: nn.Module | None) -> torch.dtype | None:
     """The precision that all parameters of a network have; None where they have several."""
     parameters = network.parameters() if network is not None else ()
-    found = {parameter.dtype for parameter in parameters if parameter.is_floating_point()}
-    return found.pop() if len(found) == 1 else None
+    precisions = {parameter.dtype for parameter in parameters if parameter.is_floating_point()}
+    return precisions.pop() if len(precisions) == 1 else None
 
 
 def _batches(
@@ -147,9 +147,12 @@ def _batches(
 ) -> list[Inputs]:
     """Examples of one tensor, or of several with a first axis of the same length, in batches."""
     tensors = content if isinstance(content, dict) else {"": content}
-    # Doubles are numpy's default, and no network's; of bfloat16 numpy knows nothing.
-    singles = {name: t.float() if t.dtype == torch.float64 else t for name, t in tensors.items()}
-    tensors = {name: t.to(precision) if precision and t.is_floating_point() else t for name, t in singles.items()}
+    # Doubles are numpy's default, and hardly a network's; of bfloat16 numpy knows nothing.
+    doubles = precision or torch.float32
+    tensors = {
+        name: t.to(doubles if t.dtype == torch.float64 else precision or t.dtype) if t.is_floating_point() else t
+        for name, t in tensors.items()
+    }
     sizes = {len(tensor) if tensor.ndim else 0 for tensor in tensors.values()}
     if len(sizes) != 1 or not min(sizes):
         raise DataError(f"{path}: all tensors need a first axis of the same length, one entry for each example")

@@ -39,10 +39,10 @@ def own_names(network: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, T
         except Exception as error:  # whatever the class makes of names that it does not know
             log.debug("transformers does not take these parameters: %s", error)
             return state
-    loaded, found = answer
-    if found["missing_keys"] or found["mismatched_keys"] or found["error_msgs"]:
+    loaded, report = answer
+    if report["missing_keys"] or report["mismatched_keys"] or report["error_msgs"]:
         return state
-    if unused := sorted(found["unexpected_keys"]):
+    if unused := sorted(report["unexpected_keys"]):
         log.warning("left out, as %s has no such parameters: %s", type(network).__name__, ", ".join(unused))
     parameters: Mapping[str, Tensor] = loaded.state_dict()
     return parameters

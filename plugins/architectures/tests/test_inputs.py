@@ -212,6 +212,9 @@ def test_numbers_of_a_file_get_the_precision_of_the_network(tmp_path: Path) -> N
     }.items():
         [batch] = read_inputs(tmp_path / "x.safetensors", network)
         assert (batch["a"].dtype, batch["b"].dtype) == (expected, torch.int64)
+    numpy.save(tmp_path / "doubles.npy", numpy.full((4, 2), 1 / 3))
+    [doubles] = read_inputs(tmp_path / "doubles.npy", torch.nn.Linear(2, 2).double())
+    assert float(doubles[0, 0]) == 1 / 3  # no digit is lost on the way
 
 
 @pytest.mark.parametrize("folder", ["llama"], indirect=True)
