@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,6 +13,29 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 Arrived = list["Call"]
+
+Place = tuple[int, int]
+"""Of a value in a pass: the number of the operation that gives it, and which of its results it is."""
+
+
+@dataclass(frozen=True)
+class AddedTo:
+    """What the output of a layer is added to, all of it computed before the layer."""
+
+    at: int
+    """Number of the layer's operation in a pass."""
+    places: tuple[Place, ...]
+
+
+@dataclass(frozen=True)
+class Forward:
+    """A pass of a network."""
+
+    run: Callable[[], Any]
+    layers: Mapping[int, str]
+    """Tensors whose layers it stops at: their `id`, and a name."""
+    added_to: Mapping[str, AddedTo] = field(default_factory=dict)
+    """For some of the layers what their outputs will be added to."""
 
 
 @dataclass
@@ -25,38 +49,82 @@ class Call:
     kwargs: dict[str, Any]
     position: int
     """The position of the layer's weight among the arguments."""
+    added_to: Tensor | None = None
+    """What its output will be added to, where that is known."""
 
 
 class _Watch(TorchFunctionMode):
-    """Calls back wherever an operation is given one of some tensors."""
+    """Calls back wherever an operation reads one of some weights, with what its output will be added to."""
 
-    def __init__(self, layers: Mapping[int, str], reach: Callable[[Call], None]) -> None:
+    def __init__(self, forward: Forward, reach: Callable[[Call], None]) -> None:
         super().__init__()
-        self.layers, self.reach = layers, reach
+        self.layers, self.added_to, self.reach = forward.layers, forward.added_to, reach
+        self.number = 0
+        self._needed: dict[Place, int] = {}  # until which operation
+        for added in sorted(forward.added_to.values(), key=lambda added: added.at):
+            self._needed |= dict.fromkeys(added.places, added.at)
+        self._operations = {number for number, _ in self._needed}
+        self._held: dict[Place, Tensor] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        for position, argument in enumerate(args):
-            if isinstance(argument, Tensor) and id(argument) in self.layers and _reads(func, args, position):
-                self.reach(Call(self.layers[id(argument)], func, args, kwargs or {}, position))
-                break
-        return func(*args, **(kwargs or {}))
+        number, self.number = self.number, self.number + 1
+        position = weight_position(func, args, self.layers)
+        if position is not None:
+            layer = self.layers[id(args[position])]
+            self.reach(Call(layer, func, args, kwargs or {}, position, self._added(layer, number)))
+        result = func(*args, **(kwargs or {}))
+        if number in self._operations:
+            held = {(number, i): tensor for i, tensor in enumerate(tensors_among(result))}
+            self._held |= {place: tensor for place, tensor in held.items() if place in self._needed}
+        return result
+
+    def _added(self, layer: str, number: int) -> Tensor | None:
+        """The sum of what a layer's output is added to; None where this pass goes another way than the first."""
+        added = self.added_to.get(layer)
+        parts = [self._held.get(place) for place in added.places] if added else []
+        self._held = {place: tensor for place, tensor in self._held.items() if self._needed[place] > number}
+        if added is None or added.at != number or any(part is None for part in parts):
+            return None
+        first, *others = [part for part in parts if part is not None]
+        return sum(others, first)
 
 
-def _reads(func: Any, args: tuple[Any, ...], position: int) -> bool:
-    """Whether an operation multiplies something by the tensor at a position."""
-    return getattr(func, "__name__", "") in READING and position in (1, 2) and isinstance(args[position - 1], Tensor)
+def weight_position(function: Any, args: Sequence[Any], layers: Mapping[int, str]) -> int | None:
+    """Where among its arguments an operation has one of some weights, by which it multiplies something."""
+    if getattr(function, "__name__", "") in READING:
+        for position in (1, 2):
+            if len(args) > position and id(args[position]) in layers and isinstance(args[position - 1], Tensor):
+                return position
+    return None
+
+
+def tensors_among(result: Any) -> list[Tensor]:
+    """The tensors among what an operation gives, or is given."""
+    several = result if isinstance(result, list | tuple) else (result,)
+    return [tensor for tensor in several if isinstance(tensor, Tensor)]
 
 
 READING = ("linear", "conv1d", "conv2d", "conv3d", "addmm", "matmul", "mm", "__matmul__")
 """Operations that a weight is read in."""
 
 
+@contextmanager
+def slow_attention() -> Iterator[None]:
+    """Encoders of PyTorch go through their layers one by one, not through one operation for all of them."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
 class _Pass(threading.Thread):
     """One forward pass, which stops at each of its layers until it is let go on."""
 
-    def __init__(self, forward: Callable[[], Any], layers: Mapping[int, str]) -> None:
+    def __init__(self, forward: Forward) -> None:
         super().__init__(daemon=True)
-        self.forward, self.layers = forward, layers
+        self.forward = forward
         self.call: Call | None = None
         self.output: Any = None
         self.error: BaseException | None = None
@@ -67,8 +135,8 @@ class _Pass(threading.Thread):
         self._go.acquire()
         try:
             if not self.stopped:
-                with torch.no_grad(), _Watch(self.layers, self._reach):
-                    self.output = self.forward()
+                with torch.no_grad(), _Watch(self.forward, self._reach):
+                    self.output = self.forward.run()
         except _Stopped:
             pass
         except BaseException as error:
@@ -110,14 +178,12 @@ class Lockstep:
     on how threads are scheduled. Use it as a context, so that passes end with it.
     """
 
-    def __init__(self, forwards: Sequence[tuple[Callable[[], Any], Mapping[int, str]]]) -> None:
-        """Each pass, with the tensors whose layers it is to stop at: their `id`, and a name."""
-        self._passes = [_Pass(forward, layers) for forward, layers in forwards]
+    def __init__(self, forwards: Sequence[Forward]) -> None:
+        self._passes = [_Pass(forward) for forward in forwards]
+        self._slow_attention = slow_attention()
 
     def __enter__(self) -> Lockstep:
-        fast = torch.backends.mha.get_fastpath_enabled()
-        self._fast = fast
-        torch.backends.mha.set_fastpath_enabled(False)
+        self._slow_attention.__enter__()
         for forward_pass in self._passes:
             forward_pass.start()
         return self
@@ -125,7 +191,7 @@ class Lockstep:
     def __exit__(self, *_: object) -> None:
         for forward_pass in self._passes:
             forward_pass.stop()
-        torch.backends.mha.set_fastpath_enabled(self._fast)
+        self._slow_attention.__exit__(None, None, None)
 
     def layers(self) -> Iterator[Arrived]:
         """What all passes arrived at, layer by layer; what is changed in the meantime counts when they go on."""

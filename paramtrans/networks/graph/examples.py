@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from torch import Tensor, nn
 
 from paramtrans.networks.forward.activations import Inputs, call
 from paramtrans.networks.forward.examples import Examples
-from paramtrans.networks.forward.lockstep import Call
-from paramtrans.networks.graph.readers import ReaderLayer, Sampling, rows
+from paramtrans.networks.forward.lockstep import AddedTo, Call, Forward
+from paramtrans.networks.graph.readers import ReaderLayer, Rows, Sampling, rows
 
 
 def forward_pass(
-    network: nn.Module, batch: Inputs, tensors: Mapping[str, Tensor], layers: Mapping[str, ReaderLayer]
-) -> tuple[Callable[[], Any], dict[int, str]]:
-    """One pass for `Lockstep`: what runs it, and the tensors whose layers it stops at.
+    network: nn.Module,
+    batch: Inputs,
+    tensors: Mapping[str, Tensor],
+    layers: Mapping[str, ReaderLayer],
+    added_to: Mapping[str, AddedTo] | None = None,
+) -> Forward:
+    """One pass for `Lockstep`.
 
     Args:
         network: In eval mode.
         batch: Inputs.
         tensors: Parameters of the network by name.
         layers: Layers to stop at, by the name of their weight.
+        added_to: For some of them what their outputs will be added to.
     """
-    return (lambda: call(network, batch)), {id(tensors[name]): name for name in layers}
+    return Forward(lambda: call(network, batch), {id(tensors[name]): name for name in layers}, added_to or {})
 
 
-Piece = tuple[Tensor, Tensor, Tensor]
-"""What is read, what the layer gives for it, and whose it is: the example's number among all."""
-
-
-def row_pieces(calls: Sequence[Call], examples: Examples, values: int, seed: int) -> Iterable[Piece]:
-    """The rows that a layer reads of all batches.
+def row_pieces(calls: Sequence[Call], examples: Examples, values: int, seed: int) -> Iterable[Rows]:
+    """The rows that a layer reads of all batches; examples are counted through all of them.
 
     Args:
         calls: Of the layer, one for each batch.
@@ -42,8 +43,8 @@ def row_pieces(calls: Sequence[Call], examples: Examples, values: int, seed: int
     """
     first_example = 0
     for number, (layer_call, size) in enumerate(zip(calls, examples.sizes, strict=True)):
-        read, output, example = rows(layer_call, Sampling(size, examples.total, seed + number, values))
-        yield read, output, example + first_example
+        of_batch = rows(layer_call, Sampling(size, examples.total, seed + number, values))
+        yield replace(of_batch, example=of_batch.example + first_example)
         first_example += size
 
 

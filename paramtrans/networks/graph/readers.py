@@ -113,31 +113,61 @@ def _norm(node: Node, program: Program) -> tuple[str, str | None, str, float] | 
     return None if mean is None or variance is None else (mean, scale, variance, float(users[0].args[7]))  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a layer's equations."""
+
+    read: Tensor
+    """What the layer reads, `[rows, values]`."""
+    output: Tensor
+    """What it would give without a bias, `[rows, outputs]`."""
+    example: Tensor
+    """The number of the example, `[rows]`."""
+    added_to: Tensor | None
+    """What its output will be added to, `[rows, outputs]`, where that is known."""
+
+
+def batch_norm_gain(layer: ReaderLayer, tensors: Mapping[str, Tensor]) -> Tensor | None:
+    """What the BatchNorm behind a layer multiplies each output by, `[outputs]`; None where there is none.
+
+    Args:
+        layer: The layer.
+        tensors: Parameters and buffers of the network by name.
+    """
+    if layer.gain is None:
+        return None
+    scale, variance, eps = layer.gain
+    gain = (tensors[variance].double() + eps).rsqrt()
+    return gain if scale is None else gain * tensors[scale].double()
+
+
 @torch.no_grad()
-def rows(call: Call, sampling: Sampling) -> tuple[Tensor, Tensor, Tensor]:
+def rows(call: Call, sampling: Sampling) -> Rows:
     """The rows of a layer's equations. Of many positions some are drawn, the same for every pass.
 
     Args:
         call: The layer, with what it is about to be computed from.
         sampling: How many rows are drawn, by which seed.
-
-    Returns:
-        What it reads, `[rows, values]`; what it would give without a bias, `[rows, outputs]`; the number of the
-        example in the batch, `[rows]`.
     """
     weight = call.args[call.position]
     entering = call.args[call.position - 1]
-    if "conv" in call.function.__name__:
-        read = _patches(entering, weight, call, sampling)
+    if is_convolution := "conv" in call.function.__name__:
+        read, chosen, count = _patches(entering, weight, call, sampling)
         matrix = weight.flatten(1).mT
     else:
         read = entering.reshape(-1, entering.shape[-1])
         matrix = weight.mT if call.function.__name__ == "linear" else weight
-        read = read[_some(len(read), sampling)]
+        chosen, count = _some(len(read), sampling), len(read)
+        read = read[chosen]
     read = read.float()
     output = read @ matrix.float()
-    number = torch.arange(len(read)) // max(1, len(read) // sampling.examples)
-    return read, output, number
+    example = torch.arange(len(read)) // max(1, len(read) // sampling.examples)
+    added_to = call.added_to
+    if added_to is not None:
+        added_to = (added_to.movedim(1, -1) if is_convolution else added_to).flatten(0, -2)
+        fits = added_to.shape == (count, output.shape[1])
+        added_to = added_to[chosen].float() if fits else None
+    return Rows(read, output, example, added_to)
 
 
 def _some(count: int, sampling: Sampling) -> Tensor:
@@ -151,8 +181,8 @@ def _some(count: int, sampling: Sampling) -> Tensor:
     return (torch.stack(chosen) + positions * torch.arange(sampling.examples)[:, None]).flatten()
 
 
-def _patches(entering: Tensor, weight: Tensor, call: Call, sampling: Sampling) -> Tensor:
-    """What a convolution reads at some positions of each example: `[examples · positions, channels · kernel]`."""
+def _patches(entering: Tensor, weight: Tensor, call: Call, sampling: Sampling) -> tuple[Tensor, Tensor, int]:
+    """What a convolution reads at some positions of each example, `[rows, channels · kernel]`; which of how many."""
     kernel = weight.shape[2:]
     ndim = len(kernel)
     stride, padding, dilation = (
@@ -181,7 +211,7 @@ def _patches(entering: Tensor, weight: Tensor, call: Call, sampling: Sampling) -
     indices = [index[i][:, None] + offsets[:, i] for i in range(ndim)]
     picked: Any = (example[:, None], slice(None), *indices)
     patches = padded[picked]  # [rows, kernel, channels]
-    return patches.mT.flatten(1)
+    return patches.mT.flatten(1), chosen, positions * len(entering)
 
 
 def _given(call: Call, position: int, name: str, default: Any) -> Any:

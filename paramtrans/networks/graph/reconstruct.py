@@ -3,6 +3,8 @@
 Least-squares reconstruction: each layer that reads units is given the weights with which it gives, for what reaches it
 in the smaller network, what it gave in the untouched one. The closed form of Optimal Brain Surgeon (Hassibi and Stork
 1993) for groups of weights; GRAIL (arXiv 2602.23795) and CORP (arXiv 2602.05243) are the same by other names.
+Where the layer's output is added to what was computed before, as in every residual block, it is the sum that is to be
+what it was: the layer makes up for what the sum's other part has lost before.
 """
 
 from __future__ import annotations
@@ -14,17 +16,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from paramtrans.networks.forward.activations import call, first_examples
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.forward.lockstep import Call, Lockstep
+from paramtrans.networks.forward.sums import added_to
 from paramtrans.networks.graph.capture import tensors_of
-from paramtrans.networks.graph.examples import Piece, forward_pass, read_values, row_pieces
+from paramtrans.networks.graph.examples import forward_pass, read_values, row_pieces
 from paramtrans.networks.graph.groups import Analysis, NamedGroup
 from paramtrans.networks.graph.limits import limited
 from paramtrans.networks.graph.narrow import Kept
 from paramtrans.networks.graph.proof import named_tensors
-from paramtrans.networks.graph.readers import ReaderLayer
+from paramtrans.networks.graph.readers import ReaderLayer, Rows, batch_norm_gain
 from paramtrans.ops.halves import Halves
 from paramtrans.ops.least_squares import GramMatrices, View
+
+LEAST_GAIN = 1e-3
+"""Outputs that a BatchNorm multiplies by less, relative to the largest factor, make up for nothing."""
 
 
 @dataclass
@@ -32,7 +39,8 @@ class Reconstructed:
     """How far the smaller network is from the untouched one on examples that were kept aside."""
 
     errors: dict[str, float] = field(default_factory=dict)
-    """For each layer that was solved for, by its weight: squared error of what it gives, relative to its variance."""
+    """For each layer that was solved for, by its weight: squared error of what it gives, or of the sum that it goes
+    into, relative to the variance of what the layer had to give."""
     output: float | None = None
     """The same of the network's first output, where it was asked for and can be compared."""
     held_out: bool = False
@@ -80,8 +88,14 @@ def reconstruct(
     original_tensors, small_tensors = named_tensors(analysis.network), named_tensors(small)
     networks = _Networks(original_tensors, small_tensors, analysis.removal(kept).kept())
     layers = {layer.weight: layer for group in kept for layer in group.readers}
-    forwards = [forward_pass(analysis.network, batch, original_tensors, layers) for batch in examples.batches]
-    forwards += [forward_pass(small, batch, small_tensors, layers) for batch in examples.batches]
+    few = first_examples(examples.first, 2)
+    weights = {id(original_tensors[name]): name for name in layers}
+    sums = added_to(lambda: call(analysis.network, few), weights)
+    forwards = [
+        forward_pass(network, batch, tensors, layers, sums)
+        for network, tensors in ((analysis.network, original_tensors), (small, small_tensors))
+        for batch in examples.batches
+    ]
     half, stops_left = len(examples.sizes), sum(layer.times for layer in layers.values())
     with Lockstep(forwards) as passes:
         for calls in passes.layers():
@@ -116,7 +130,8 @@ def _solve_layer(
     outputs = None if axes is None else axes[1 - layer.axis]
     values = read_values(original_calls[0].args[original_calls[0].position], layer)
     original = row_pieces(original_calls, examples, values, seed)
-    fit, aside = _equations(original, row_pieces(small_calls, examples, values, seed), examples, outputs)
+    smaller = row_pieces(small_calls, examples, values, seed)
+    fit, aside = _equations(original, smaller, examples, outputs, batch_norm_gain(layer, networks.after))
     constant = layer.bias is not None or layer.mean is not None
     view: View = GramMatrices.whole if constant else GramMatrices.plain
     start = (weight.flatten(1).mT if layer.axis == 1 else weight)[None].double()
@@ -136,24 +151,38 @@ def _solve_layer(
 
 
 def _equations(
-    original: Iterable[Piece], small: Iterable[Piece], examples: Examples, outputs: Tensor | None
+    original: Iterable[Rows], small: Iterable[Rows], examples: Examples, outputs: Tensor | None, gain: Tensor | None
 ) -> tuple[Halves, Halves]:
     """Gram matrices of what a layer reads in the smaller network and should give: to fit to, and of examples aside.
 
-    `outputs` are the numbers of those that the layer still has; None for all.
+    `outputs` are the numbers of those that the layer still has; None for all. `gain` is what each is multiplied by
+    before it is added to anything.
     """
     fit, aside = Halves(), Halves()
-    pairs = limited(zip(original, small, strict=True), lambda pair: pair[0][1])
-    for ((_, expected, number), (read, _, _)), scale in pairs:
-        expected = expected if outputs is None else expected[:, outputs.to(expected.device)]
-        is_aside = examples.aside(number)
+    pairs = limited(zip(original, small, strict=True), lambda pair: pair[0].output)
+    for (before, after), scale in pairs:
+        expected = _due(before, after, outputs, gain)
+        is_aside = examples.aside(before.example)
         for half in range(2):
-            in_half = ~is_aside & (number % 2 == half)
+            in_half = ~is_aside & (before.example % 2 == half)
             if in_half.any():
-                fit.add_rows(half, read[in_half], expected[in_half], scale[in_half])
+                fit.add_rows(half, after.read[in_half], expected[in_half], scale[in_half])
         if is_aside.any():
-            aside.add_rows(0, read[is_aside], expected[is_aside], scale[is_aside])
+            aside.add_rows(0, after.read[is_aside], expected[is_aside], scale[is_aside])
     return fit, aside
+
+
+def _due(before: Rows, after: Rows, outputs: Tensor | None, gain: Tensor | None) -> Tensor:
+    """What a layer of the smaller network should give, so that the sum behind it is what it was: `[rows, outputs]`."""
+    due = before.output if outputs is None else before.output[:, outputs.to(before.output.device)]
+    if before.added_to is None or after.added_to is None:
+        return due
+    added_to = before.added_to if outputs is None else before.added_to[:, outputs.to(before.added_to.device)]
+    lost = added_to - after.added_to
+    if gain is None:
+        return due + lost
+    heard = gain.abs() > LEAST_GAIN * gain.abs().max()
+    return due + (lost / gain.where(heard, 1)).where(heard, 0).to(due)
 
 
 def _write(

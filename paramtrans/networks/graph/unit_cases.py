@@ -10,11 +10,11 @@ from torch import Tensor
 from paramtrans.api.units import Reading, UnitCase
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.forward.lockstep import Lockstep
-from paramtrans.networks.graph.examples import Piece, forward_pass, read_values, row_pieces
+from paramtrans.networks.graph.examples import forward_pass, read_values, row_pieces
 from paramtrans.networks.graph.groups import Analysis, NamedGroup
 from paramtrans.networks.graph.limits import limited
 from paramtrans.networks.graph.proof import named_tensors
-from paramtrans.networks.graph.readers import ReaderLayer
+from paramtrans.networks.graph.readers import ReaderLayer, Rows, batch_norm_gain
 from paramtrans.networks.graph.summed import summed_axis
 from paramtrans.ops.agreement import disagreement
 from paramtrans.ops.halves import Halves
@@ -82,13 +82,13 @@ def choose_units(
     return {group: units for group in counts if (units := kept[group]) is not None}
 
 
-def _add(halves: Halves, pieces: Iterable[Piece], examples: Examples) -> None:
+def _add(halves: Halves, pieces: Iterable[Rows], examples: Examples) -> None:
     """Add all rows but those of examples kept aside, by which units are not chosen either."""
-    for (read, output, number), scale in limited(pieces, lambda piece: piece[1]):
+    for piece, scale in limited(pieces, lambda piece: piece.output):
         for half in range(2):
-            in_half = ~examples.aside(number) & (number % 2 == half)
+            in_half = ~examples.aside(piece.example) & (piece.example % 2 == half)
             if in_half.any():
-                halves.add_rows(half, read[in_half], output[in_half], scale[in_half])
+                halves.add_rows(half, piece.read[in_half], piece.output[in_half], scale[in_half])
 
 
 def _reading(
@@ -103,8 +103,8 @@ def _reading(
     view: View = GramMatrices.centred if layer.bias is not None or layer.mean is not None else GramMatrices.plain
     viewed = view(matrices)
     weights = matrix[values]
-    if layer.gain is not None:
-        gain = _gain(layer.gain, tensors)
+    gain = batch_norm_gain(layer, tensors)
+    if gain is not None:
         viewed = GramMatrices(viewed.gram, viewed.cross * gain, viewed.power * gain.square())
         weights = weights * gain.to(weights)
     remaining = viewed.without(is_other.nonzero()[:, 0], values)
@@ -112,13 +112,6 @@ def _reading(
     return Reading(
         remaining.gram[0], remaining.cross[0], remaining.power[0], weights, None if doubt is None else float(doubt)
     )
-
-
-def _gain(names: tuple[str | None, str, float], tensors: Mapping[str, Tensor]) -> Tensor:
-    """What a BatchNorm multiplies each channel by."""
-    scale, variance, eps = names
-    gain = (tensors[variance].double() + eps).rsqrt()
-    return gain if scale is None else gain * tensors[scale].double()
 
 
 def _values(group: NamedGroup, layer: ReaderLayer, weight: Tensor) -> Tensor:

@@ -1,0 +1,119 @@
+"""What the outputs of layers are added to, seen in a pass of a network.
+
+A block of a residual network adds what its last layer gives to its own input. Where that layer is solved for in a
+smaller network, it can make up for what the input has lost before, as far as it is known when the layer is reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from paramtrans.networks.forward.lockstep import AddedTo, Place, slow_attention, tensors_among, weight_position
+
+SUMS = ("add", "add_", "__add__", "__iadd__", "__radd__")
+SAME_ROWS = ("batch_norm", "clone", "contiguous", "dropout", "dropout_", "float", "reshape", "to", "type_as", "view")
+"""Operations behind which each row is what the layer gave, in eval mode, but for a normalisation's scale."""
+
+
+def added_to(forward: Callable[[], Any], layers: Mapping[int, str]) -> dict[str, AddedTo]:
+    """Follow the output of each layer through the sums that it goes into, as long as nothing else uses it.
+
+    Args:
+        forward: A pass of the network; one or two examples are enough.
+        layers: Weights of layers by their `id`, with the names of the layers.
+
+    Returns:
+        For each layer that is passed once and whose output is added to what was computed before it.
+    """
+    follow = _Follow(layers)
+    with torch.no_grad(), slow_attention(), follow:
+        forward()
+    chains = {name: values[0].whole_chain() for name, values in follow.outputs.items() if len(values) == 1}
+    return {name: AddedTo(end.at, end.places) for name, end in chains.items() if end.places}
+
+
+@dataclass(eq=False)
+class _Value:
+    """A layer's output, and what was added to it so far."""
+
+    at: int
+    """Number of the layer's operation."""
+    places: tuple[Place, ...] = ()
+    uses: int = 0
+    following: _Value | None = None
+
+    def whole_chain(self) -> _Value:
+        """The last value of which all before are used for nothing else."""
+        value = self
+        while value.uses == 1 and value.following is not None:
+            value = value.following
+        return value
+
+
+class _Follow(TorchFunctionMode):
+    """Numbers the operations of a pass, and follows the outputs of layers."""
+
+    def __init__(self, layers: Mapping[int, str]) -> None:
+        super().__init__()
+        self.layers, self.number = layers, 0
+        self.outputs: dict[str, list[_Value]] = {}
+        self._made: dict[int, tuple[Place, Tensor]] = {}
+        self._values: dict[int, _Value] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        number, self.number = self.number, self.number + 1
+        result = func(*args, **(kwargs or {}))
+        results = tensors_among(result)
+        if results:
+            values = [
+                self._values[id(tensor)] for tensor in _operands(args, kwargs or {}) if id(tensor) in self._values
+            ]
+            for value in values:
+                value.uses += 1
+            following = self._following(func, args, number, results[0]) if result is results[0] else None
+            for tensor in results:
+                self._values.pop(id(tensor), None)  # what it was before it was changed in place
+            if following is not None:
+                self._values[id(result)] = following
+            for position, tensor in enumerate(results):
+                self._made[id(tensor)] = ((number, position), tensor)  # held, so that its `id` stays its own
+        return result
+
+    def _following(self, func: Any, args: Sequence[Any], number: int, result: Tensor) -> _Value | None:
+        """The value that an operation gives, where it is one of those that are followed."""
+        name, position = getattr(func, "__name__", ""), weight_position(func, args, self.layers)
+        if position is not None:
+            value = _Value(number)
+            self.outputs.setdefault(self.layers[id(args[position])], []).append(value)
+            return value
+        tensors = [argument for argument in args if isinstance(argument, Tensor)]
+        if name in SAME_ROWS and tensors and result.ndim and result.shape[-1] == tensors[0].shape[-1]:
+            return self._go_on(tensors[0], ())
+        if name in SUMS and len(tensors) == 2 and tensors[0].shape == tensors[1].shape:
+            return self._go_on(tensors[0], self._older(tensors)) or self._go_on(tensors[1], self._older(tensors[::-1]))
+        return None
+
+    def _older(self, operands: Sequence[Tensor]) -> tuple[Place, ...] | None:
+        """Where the second operand is from: nowhere for what is given to the network; None where it is newer."""
+        value, made = self._values.get(id(operands[0])), self._made.get(id(operands[1]))
+        if value is None or made is None:
+            return ()
+        return (made[0],) if made[0][0] < value.at else None
+
+    def _go_on(self, tensor: Tensor, places: tuple[Place, ...] | None) -> _Value | None:
+        value = self._values.get(id(tensor))
+        if value is None or places is None:
+            return None
+        value.following = _Value(value.at, value.places + places)
+        return value.following
+
+
+def _operands(args: Any, kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
+    for argument in (*args, *kwargs.values()):
+        yield from tensors_among(argument)
