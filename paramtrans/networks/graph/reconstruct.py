@@ -9,7 +9,7 @@ what it was: the layer makes up for what the sum's other part has lost before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,17 +21,13 @@ from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.forward.lockstep import Call, Lockstep
 from paramtrans.networks.forward.sums import added_to
 from paramtrans.networks.graph.capture import tensors_of
+from paramtrans.networks.graph.equations import equations
 from paramtrans.networks.graph.examples import forward_pass, read_values, row_pieces
 from paramtrans.networks.graph.groups import Analysis, NamedGroup
-from paramtrans.networks.graph.limits import limited
 from paramtrans.networks.graph.narrow import Kept
 from paramtrans.networks.graph.proof import named_tensors
-from paramtrans.networks.graph.readers import ReaderLayer, Rows, batch_norm_gain
-from paramtrans.ops.halves import Halves
+from paramtrans.networks.graph.readers import ReaderLayer, batch_norm_gain
 from paramtrans.ops.least_squares import GramMatrices, View
-
-LEAST_GAIN = 1e-3
-"""Outputs that a BatchNorm multiplies by less, relative to the largest factor, make up for nothing."""
 
 
 @dataclass
@@ -39,8 +35,8 @@ class Reconstructed:
     """How far the smaller network is from the untouched one on examples that were kept aside."""
 
     errors: dict[str, float] = field(default_factory=dict)
-    """For each layer that was solved for, by its weight: squared error of what it gives, or of the sum that it goes
-    into, relative to the variance of what the layer had to give."""
+    """For each layer that was solved for, by its weight: squared error of what it gives, or of the sum that this goes
+    into, relative to its variance."""
     output: float | None = None
     """The same of the network's first output, where it was asked for and can be compared."""
     held_out: bool = False
@@ -131,58 +127,26 @@ def _solve_layer(
     values = read_values(original_calls[0].args[original_calls[0].position], layer)
     original = row_pieces(original_calls, examples, values, seed)
     smaller = row_pieces(small_calls, examples, values, seed)
-    fit, aside = _equations(original, smaller, examples, outputs, batch_norm_gain(layer, networks.after))
+    gain = batch_norm_gain(layer, networks.after)
+    fit, aside = equations(original, smaller, examples, outputs, gain)
+    judged = aside if aside.rows.has_rows else fit
     constant = layer.bias is not None or layer.mean is not None
     view: View = GramMatrices.whole if constant else GramMatrices.plain
     start = (weight.flatten(1).mT if layer.axis == 1 else weight)[None].double()
     start = matrix = torch.cat([start, torch.zeros_like(start[:, :1])], dim=1) if constant else start
     strength = matrix.new_full((1,), ridge or 0.0)
-    total = fit.total()
     if solve:
-        strength = fit.ridge(view, start) if ridge is None else strength
-        matrix = view(total).ridge(start, strength)
+        strength = fit.rows.ridge(view, start) if ridge is None else strength
+        matrix = view(fit.rows.total()).ridge(start, strength)
         weights = matrix[:, :-1] if constant else matrix
         _write(layer, weights[0], matrix[0, -1] if constant else None, networks, outputs)
-    if not aside.has_rows and fit.two and solve:  # each half under the solution for the other one
-        pairs_of_halves = (fit.halves, fit.halves[::-1])
-        errors = (_error(judging, view, view(fitting).ridge(start, strength)) for fitting, judging in pairs_of_halves)
-        return sum(errors) / 2
-    return _error(aside.total() if aside.has_rows else total, view, matrix)
-
-
-def _equations(
-    original: Iterable[Rows], small: Iterable[Rows], examples: Examples, outputs: Tensor | None, gain: Tensor | None
-) -> tuple[Halves, Halves]:
-    """Gram matrices of what a layer reads in the smaller network and should give: to fit to, and of examples aside.
-
-    `outputs` are the numbers of those that the layer still has; None for all. `gain` is what each is multiplied by
-    before it is added to anything.
-    """
-    fit, aside = Halves(), Halves()
-    pairs = limited(zip(original, small, strict=True), lambda pair: pair[0].output)
-    for (before, after), scale in pairs:
-        expected = _due(before, after, outputs, gain)
-        is_aside = examples.aside(before.example)
-        for half in range(2):
-            in_half = ~is_aside & (before.example % 2 == half)
-            if in_half.any():
-                fit.add_rows(half, after.read[in_half], expected[in_half], scale[in_half])
-        if is_aside.any():
-            aside.add_rows(0, after.read[is_aside], expected[is_aside], scale[is_aside])
-    return fit, aside
-
-
-def _due(before: Rows, after: Rows, outputs: Tensor | None, gain: Tensor | None) -> Tensor:
-    """What a layer of the smaller network should give, so that the sum behind it is what it was: `[rows, outputs]`."""
-    due = before.output if outputs is None else before.output[:, outputs.to(before.output.device)]
-    if before.added_to is None or after.added_to is None:
-        return due
-    added_to = before.added_to if outputs is None else before.added_to[:, outputs.to(before.added_to.device)]
-    lost = added_to - after.added_to
-    if gain is None:
-        return due + lost
-    heard = gain.abs() > LEAST_GAIN * gain.abs().max()
-    return due + (lost / gain.where(heard, 1)).where(heard, 0).to(due)
+    if judged is fit and fit.rows.two and solve:  # each half under the solution for the other one
+        pairs_of_halves = zip(fit.rows.halves, fit.rows.halves[::-1], strict=True)
+        errors = [
+            _squared_error(judging, view, view(fitting).ridge(start, strength)) for fitting, judging in pairs_of_halves
+        ]
+        return _relative(errors[0] + errors[1], judged.variance(), gain)
+    return _relative(_squared_error(judged.rows.total(), view, matrix), judged.variance(), gain)
 
 
 def _write(
@@ -199,11 +163,16 @@ def _write(
     tensor.data.copy_(original + (constant if layer.bias is not None else -constant).to(original))
 
 
-def _error(matrices: GramMatrices, view: View, matrix: Tensor) -> float:
-    """Squared error of what a layer gives, relative to its variance."""
+def _squared_error(matrices: GramMatrices, view: View, matrix: Tensor) -> Tensor:
+    """Squared error of what a layer gives, over all rows: `[outputs]`."""
     viewed = view(matrices)
-    squared = ((matrix * (viewed.gram @ matrix - 2 * viewed.cross)).sum(1) + viewed.power).sum()
-    return float(squared / matrices.spread().sum().clamp_min(1e-30))
+    return ((matrix * (viewed.gram @ matrix - 2 * viewed.cross)).sum(1) + viewed.power)[0]
+
+
+def _relative(squared_error: Tensor, variance: Tensor, gain: Tensor | None) -> float:
+    """Squared error over the variance, both behind a BatchNorm where there is one."""
+    weights = torch.ones_like(variance) if gain is None else gain.square().to(variance)
+    return float((weights * squared_error).sum() / (weights * variance).sum().clamp_min(1e-30))
 
 
 def _output_error(before: Sequence[Any], after: Sequence[Any], examples: Examples) -> float | None:
