@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 MOST = 16.0
-"""Squared norm of what a layer gives for a row from which on the row counts no more, times the ordinary rows' mean."""
+"""Squared norm of what a layer gives for a row, or of the sum that this goes into, from which on the row counts no
+more, times the ordinary rows' mean."""
 ORDINARY = 0.9
 """Share of the rows, those of least norm, that are ordinary."""
 ENOUGH = 1024

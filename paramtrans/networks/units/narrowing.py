@@ -39,8 +39,9 @@ class NarrowedGroup:
     parameters: tuple[int, int]
     """Values of the tensors that they stand in, before and after."""
     feature_error: float | None = None
-    """Relative reconstruction error: the mean squared change of what the layers give that read the units, over its
-    variance, on examples that nothing was fitted to, behind all that was translated before; 1 is as bad as a constant.
+    """Relative reconstruction error: the mean squared change of what the layers give that read the units, or of sums
+    that it goes into, over its variance, on examples that nothing was fitted to, behind all that was translated
+    before; 1 is as bad as a constant.
     Positions with enormous outputs count as `networks.graph.limits` says.
     None: there are none such, as without inputs, or where a translator goes on from fewer than 32."""
     held_out: bool | None = None
