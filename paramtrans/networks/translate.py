@@ -255,13 +255,16 @@ def _finished(
 def _warn(replaced: Iterable[BlockRecord]) -> None:
     """Say which blocks are predicted to come out badly."""
     for block in replaced:
-        if block.feature_error is not None and not block.feature_error <= BAD:
-            of_other_kind = isinstance(block, ReplacedPart)
-            log.warning(
-                "%s is predicted to come out badly: feature error %.2f (1 is as bad as a constant); %s",
-                block.path or "the network",
-                block.feature_error,
-                "give it more steps or inputs, leave it out, or take another target"
-                if of_other_kind
-                else "keep more of its units, leave it out, or take another translator",
-            )
+        if block.feature_error is None or block.feature_error <= BAD:  # NaN is bad
+            continue
+        advice = "keep more of its units, leave it out, or take another translator"
+        if isinstance(block, ReplacedPart):
+            advice = "give it more steps or inputs, leave it out, or take another target"
+        elif isinstance(block, LeftOut):
+            advice = "leave out fewer blocks (depth), or let something take their place (to)"
+        log.warning(
+            "%s is predicted to come out badly: feature error %.2f (1 is as bad as a constant); %s",
+            block.path or "the network",
+            block.feature_error,
+            advice,
+        )

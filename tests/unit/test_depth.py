@@ -7,7 +7,9 @@ from collections import OrderedDict
 from pathlib import Path
 
 import pytest
+import timm
 import torch
+import torchvision
 from torch import Tensor, nn
 
 import paramtrans
@@ -16,6 +18,7 @@ from paramtrans.errors import StoreError
 from paramtrans.networks.depth.cheapest import cheapest, count_gone, standing_in
 from paramtrans.networks.depth.left_out import LeftOut
 from paramtrans.networks.depth.repeated import repeated_blocks
+from paramtrans.networks.parts.finding import Placed
 from paramtrans.utils.progress import Reporter
 
 
@@ -137,11 +140,29 @@ def test_blocks_may_be_named_by_their_paths(network: Written, inputs: Tensor) ->
 
 def test_with_targets_the_parts_that_cost_least_are_replaced(network: Written, inputs: Tensor) -> None:
     options = {"steps": 0}
-    small = paramtrans.translate(network, depth=0.6, to={"blocks.*": "linear_map"}, options=options, calibrate=inputs)
+    small = paramtrans.translate(
+        network, depth=0.6, to={"blocks.*,head": "linear_map"}, options=options, calibrate=inputs
+    )
     assert {block.path for block in small.paramtrans_blocks} == {"blocks.1", "blocks.3"}
+    # The head gives another shape, so that no linear map fits there.
     assert {block.started for block in small.paramtrans_blocks} == {"closed form"}
     with pytest.raises(SpecMismatch, match="begins at random"):
         paramtrans.translate(network, depth=0.6, to={"blocks.*.inner": "gated_mlp"}, calibrate=inputs)
+
+
+def test_with_targets_parts_that_none_fits_are_said(network: Written, inputs: Tensor) -> None:
+    with pytest.raises(SpecMismatch, match=r"nothing to choose from.*head"):
+        paramtrans.translate(network, depth=0.6, to={"head": "linear_map"}, calibrate=inputs)
+
+
+def test_blocks_are_judged_on_inputs_that_they_do_not_start_from() -> None:
+    from paramtrans.networks.depth.shortening import _two_parts
+
+    rows = torch.arange(10)
+    started_on, judged = _two_parts([rows[:6], rows[6:]])
+    assert not {*started_on.tolist()} & {*torch.cat(judged).tolist()}
+    started_on, judged = _two_parts([rows[:1], rows[1:2]])
+    assert (started_on.tolist(), [batch.tolist() for batch in judged]) == ([0], [[1]])
 
 
 def test_the_next_block_is_the_best_behind_those_before_it(inputs: Tensor) -> None:
@@ -215,6 +236,30 @@ def test_the_share_that_a_refusal_names_leaves_one_block_out(total: int) -> None
 def test_a_network_without_repeated_blocks_is_refused(inputs: Tensor) -> None:
     with pytest.raises(SpecMismatch, match="repeats no blocks"):
         paramtrans.translate(nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6)), depth=0.5, calibrate=inputs)
+
+
+@pytest.mark.parametrize("kind", ["resnet", "vision transformer", pytest.param("efficientnet", marks=pytest.mark.slow)])
+def test_networks_of_libraries_do_without_some_blocks(kind: str) -> None:
+    torch.manual_seed(0)
+    if kind == "resnet":
+        network: nn.Module = torchvision.models.resnet18(num_classes=3)
+        could_go = ["layer1.0", "layer1.1", "layer2.1", "layer3.1", "layer4.1"]
+    elif kind == "vision transformer":
+        network = torchvision.models.VisionTransformer(32, 8, 4, 2, 16, 32, num_classes=3)
+        could_go = [f"encoder.layers.encoder_layer_{number}" for number in range(4)]
+    else:
+        network = timm.create_model("efficientnet_b0", num_classes=3)
+        could_go = [
+            f"blocks.{stage}.{block}" for stage, count in enumerate((1, 2, 2, 3, 3, 4)) for block in range(1, count)
+        ]
+    images = torch.randn(4, 3, 32, 32)
+    parts = repeated_blocks(network.eval(), "*", images, paramtrans.components())
+    assert [part.part.path for part in parts] == could_go
+    shorter = paramtrans.translate(network, depth=0.5, calibrate=images)
+    assert all(block.taken_out for block in shorter.paramtrans_blocks)
+    gone = {block.path: Placed(nn.Identity(), None) for block in shorter.paramtrans_blocks}
+    with standing_in(network, gone), torch.no_grad():
+        torch.testing.assert_close(shorter(images), network(images))
 
 
 def test_a_block_left_out_is_described_as_such(network: Written, inputs: Tensor) -> None:

@@ -84,25 +84,34 @@ def parts_to_replace(
     """
     examples = Examples(batches)
     _check_some(examples)
-    few = some_examples(examples.fitted(), 2 * JUDGED_ON)
-    started_on = few[0] if length(few[0]) < 2 else pick_examples(few[0], slice(0, None, 2))
-    judged = [batch if length(batch) < 2 else pick_examples(batch, slice(1, None, 2)) for batch in few]
-    parts, _ = find_parts(network, to, started_on, registry)
-    going = count_gone(depth, len(parts))
-    blocks: dict[str, nn.Module] = {}
-    for number, part in enumerate(parts):
-        target = target_for(part, to[part.pattern], ratio, registry)
-        block, started = start_block(
-            replace(part, part=seen_on(part.part, network, started_on)), target, seeds.derive(seed, "start", number)
-        )
-        if started == "random":
-            raise SpecMismatch(
-                f"depth: {to[part.pattern]} begins at random at {part.part.path}, so nothing says beforehand what it "
-                "costs there; name the parts (to), or take linear_map"
-            )
-        blocks[part.part.path] = Placed(block, part.beside).eval()
-    chosen = cheapest(network, blocks, going, judged, reporter)
-    return {part.part.path: to[part.pattern] for part in parts if part.part.path in chosen}
+    started_on, judged = _two_parts(some_examples(examples.fitted(), 2 * JUDGED_ON))
+    blocks, targets = dict[str, nn.Module](), dict[str, str]()
+    unfit = "patterns name no parts"
+    for number, part in enumerate(find_parts(network, to, started_on, registry)[0]):
+        path, text = part.part.path, to[part.pattern]
+        try:
+            target = target_for(part, text, ratio, registry)
+        except SpecMismatch as error:  # it stays as it is
+            unfit = str(error)
+            continue
+        seen = replace(part, part=seen_on(part.part, network, started_on))
+        block, start = start_block(seen, target, seeds.derive(seed, "start", number))
+        if start == "random":
+            raise SpecMismatch(f"depth: {text} begins at random at {path}, so its cost is not known; try linear_map")
+        blocks[path], targets[path] = Placed(block, part.beside).eval(), text
+    if not blocks:
+        raise SpecMismatch(f"depth: there is nothing to choose from: {unfit}")
+    chosen = cheapest(network, blocks, count_gone(depth, len(blocks)), judged, reporter)
+    return {path: text for path, text in targets.items() if path in chosen}
+
+
+def _two_parts(batches: list[Inputs]) -> tuple[Inputs, list[Inputs]]:
+    """Inputs that blocks start from, of one batch, and others to judge them on, as far as there are others."""
+    first, *others = batches
+    if length(first) < 2:
+        return first, others or batches
+    even, odd = (pick_examples(first, slice(half, None, 2)) for half in range(2))
+    return even, [odd, *others]
 
 
 def _check_some(examples: Examples) -> None:
