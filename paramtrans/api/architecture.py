@@ -118,6 +118,17 @@ class ArchitectureSource(Configurable, ABC):
             [f"{type(self).__name__} does not say how {kind} become inputs; make .npy or .safetensors of them"]
         )
 
+    def shortened(self, network: nn.Module, path: str, gone: int) -> None:
+        """Let what the library keeps beside the modules follow where a block was taken out of a list, such as the
+        number of layers in a config. Networks of other libraries stay as they are.
+
+        Args:
+            network: A network without the block, of any library; it may be changed.
+            path: Of the list.
+            gone: Which of the list's blocks went, counted from 0.
+        """
+        return
+
     def save(self, network: nn.Module, name: str, folder: Path, outputs: Callable[[nn.Module], list[Tensor]]) -> None:
         """Write a network that was made smaller as its library does, so that it is loaded without paramtrans.
 

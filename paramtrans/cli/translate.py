@@ -36,6 +36,12 @@ if TYPE_CHECKING:
 @BLOCKS
 @width_options
 @click.option(
+    "--depth",
+    type=float,
+    metavar="SHARE",
+    help="Share of the blocks that stay; the others are left out where that costs least. With --to: that are replaced.",
+)
+@click.option(
     "--by",
     type=click.Choice(["blocks", "units"]),
     help="Blocks that adapters recognise, or units that the graph shows; by default units where there are no blocks.",
@@ -72,6 +78,7 @@ def translate(
     further: tuple[str, ...],
     settings: tuple[str, ...],
     blocks: str,
+    depth: float | None,
     by: Literal["blocks", "units"] | None,
     targets: tuple[str, ...],
     independent: bool,
@@ -126,6 +133,7 @@ def translate(
         to=to,
         ratio=widths["ratio"] if to else None,
         widths=None if to and widths["ratio"] else rule,
+        depth=depth,
         blocks=blocks,
         calibrate=batches,
         options=options,

@@ -14,6 +14,7 @@ from paramtrans._version import __version__
 from paramtrans.api.options import BaseOptions
 from paramtrans.errors import ConfigError, DataError, StoreError
 from paramtrans.networks.blocks.finding import put
+from paramtrans.networks.depth.left_out import LeftOut, repeat
 from paramtrans.networks.graph.narrow import Setting
 from paramtrans.networks.loading import architectures, parameter_files
 from paramtrans.networks.loading.wrappers import unwrapped
@@ -28,9 +29,9 @@ from paramtrans.storage import json_files, sealed_params
 from paramtrans.utils import boundary, documents
 from paramtrans.utils.surroundings import pinned
 
-FORMAT = 4
+FORMAT = 5
 """Version of a translated network on disk. In 1, a target block was always of the kind of its source block; up to 2,
-whole blocks of adapters were replaced; up to 3, no parts that only the network's paths name."""
+whole blocks of adapters were replaced; up to 3, no parts that only the network's paths name; up to 4, none left out."""
 ATTRIBUTE = "paramtrans_blocks"
 """The attribute in which a translated network keeps what was replaced or made smaller in it."""
 SIZES = "paramtrans_sizes"
@@ -108,6 +109,21 @@ class _Part(BaseOptions):
         return ReplacedPart(**self.model_dump())
 
 
+class _Gone(BaseOptions):
+    """`LeftOut`, as it is read from a file."""
+
+    path: str
+    kind: str
+    parameters: tuple[int, int]
+    beside: int | None = Field(ge=0, le=16)
+    taken_out: bool
+    feature_error: float | None = None
+    held_out: bool | None = None
+
+    def replaced(self) -> LeftOut:
+        return LeftOut(**self.model_dump())
+
+
 class _Size(BaseOptions):
     """`Setting`, as it is read from a file."""
 
@@ -126,7 +142,7 @@ class _Record(BaseOptions):
     format: int
     paramtrans: str
     architecture: str | None
-    blocks: tuple[_Group | _Part | _Block, ...]
+    blocks: tuple[_Group | _Part | _Gone | _Block, ...]
     sizes: tuple[_Size, ...] = ()
     losses: Losses | None = None
     bytes: int
@@ -203,7 +219,9 @@ def load_translated(
     rebuilt = _untranslated(record, network, record_path, registry)
     try:
         for block in replaced:
-            if not isinstance(block, NarrowedGroup):
+            if isinstance(block, LeftOut):
+                repeat(rebuilt, [block], registry)
+            elif not isinstance(block, NarrowedGroup):
                 _put_target(rebuilt, block, record.bytes, registry)
         if any(isinstance(block, NarrowedGroup) for block in replaced):
             rebuild(rebuilt, sizes, params)

@@ -18,6 +18,8 @@ from paramtrans.networks.blocks.choosing import Placed, check_room, choose_block
 from paramtrans.networks.blocks.factories import Maker
 from paramtrans.networks.blocks.finding import NetworkBlock, find_blocks
 from paramtrans.networks.blocks.input_cache import Entrances
+from paramtrans.networks.depth.left_out import LeftOut, without
+from paramtrans.networks.depth.shortening import parts_to_replace, shorten
 from paramtrans.networks.files import ATTRIBUTE, SIZES, Replaced
 from paramtrans.networks.forward.activations import Inputs, check_repeatable, in_batches
 from paramtrans.networks.forward.as_taken import as_taken
@@ -39,7 +41,7 @@ BAD = 0.2
 """A block with a larger feature error (relative reconstruction error) is warned of; docs/networks.md says what such
 errors cost in accuracy."""
 
-BlockRecord = Replaced | NarrowedGroup | ReplacedPart
+BlockRecord = Replaced | NarrowedGroup | ReplacedPart | LeftOut
 """What is said of a block that was translated."""
 
 log = logging.getLogger(__name__)
@@ -52,6 +54,7 @@ def translate(
     *,
     ratio: float | Mapping[str, float] | None = None,
     widths: Widths | None = None,
+    depth: float | None = None,
     blocks: str = "*",
     calibrate: Iterable[Inputs] | Tensor | Mapping[str, Any] = (),
     options: Mapping[str, Any] | None = None,
@@ -76,6 +79,9 @@ def translate(
         ratio: Each hidden width becomes this share of what it was: for all blocks alike, or by pattern of their paths.
             Where neither this nor `widths` is given, 0.5.
         widths: A rule that chooses the hidden widths.
+        depth: Share of the blocks that the network repeats which stay; the others, those that cost the outputs least,
+            are left out. If nothing else is asked for (`ratio`, `widths`, `by`, `then`, a translator), widths stay.
+            With `to`: share of the parts that it names which stay as they are.
         blocks: Patterns of the paths of blocks, between commas.
         calibrate: Unlabelled inputs: a tensor, a dictionary of keyword arguments, or batches of these, or of lists
             whose first item is the input. They must be the same each time that they are gone through.
@@ -111,9 +117,32 @@ def translate(
     original = copied(module)
     batches = as_taken(original, in_batches(calibrate))
     check_repeatable(original, batches)
+    if depth is not None and to is None:
+        if any(not isinstance(block, LeftOut) for block in getattr(module, ATTRIBUTE, ())):
+            raise SpecMismatch("depth: leave blocks out first, and translate the rest afterwards")
+        shorter, gone = shorten(original, depth, blocks, batches, registry, reporter)
+        shorter = _finished(without(module, gone, registry), shorter, gone, ())
+        if translator == "refit" and ratio is None and widths is None and by is None and not then and not options:
+            return shorter
+        return translate(
+            shorter,
+            translator,
+            ratio=ratio,
+            widths=widths,
+            calibrate=batches,
+            options=options,
+            then=then,
+            sequential=sequential,
+            by=by,
+            seed=seed,
+            reporter=reporter,
+            registry=registry,
+        )
     if to is not None:
         if by is not None or widths is not None or then or isinstance(ratio, Mapping):
-            raise SpecMismatch("to: goes with ratio (one number), options, calibrate and seed alone")
+            raise SpecMismatch("to: goes with ratio (one number), depth, options, calibrate and seed alone")
+        if depth is not None:
+            to = parts_to_replace(original, depth, to, ratio, batches, seed, registry, reporter)
         replacement = replace_parts(
             original, to, options or {}, registry, ratio=ratio, batches=batches, seed=seed, reporter=reporter
         )
@@ -226,13 +255,16 @@ def _finished(
 def _warn(replaced: Iterable[BlockRecord]) -> None:
     """Say which blocks are predicted to come out badly."""
     for block in replaced:
-        if block.feature_error is not None and not block.feature_error <= BAD:
-            of_other_kind = isinstance(block, ReplacedPart)
-            log.warning(
-                "%s is predicted to come out badly: feature error %.2f (1 is as bad as a constant); %s",
-                block.path or "the network",
-                block.feature_error,
-                "give it more steps or inputs, leave it out, or take another target"
-                if of_other_kind
-                else "keep more of its units, leave it out, or take another translator",
-            )
+        if block.feature_error is None or block.feature_error <= BAD:  # NaN is bad
+            continue
+        advice = "keep more of its units, leave it out, or take another translator"
+        if isinstance(block, ReplacedPart):
+            advice = "give it more steps or inputs, leave it out, or take another target"
+        elif isinstance(block, LeftOut):
+            advice = "leave out fewer blocks (depth), or let something take their place (to)"
+        log.warning(
+            "%s is predicted to come out badly: feature error %.2f (1 is as bad as a constant); %s",
+            block.path or "the network",
+            block.feature_error,
+            advice,
+        )

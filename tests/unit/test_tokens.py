@@ -36,6 +36,7 @@ BLOCKS: list[tuple[str, dict[str, Any]]] = [
     ("low_rank_linear", {"channels": 6, "rank": 2}),
     ("low_rank_conv", {"channels": 6, "rank": 2}),
     ("monarch", {"channels": 6, "blocks": 3}),
+    ("linear_map", {"channels": 6}),
     ("conv_mixer", {"channels": 6, "heads": 3, "width": 2, "reach": 1}),
 ]
 

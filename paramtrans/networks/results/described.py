@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from paramtrans.networks.depth.left_out import LeftOut
 from paramtrans.networks.files import ATTRIBUTE, Replaced
 from paramtrans.networks.losses import Losses, Share
 from paramtrans.networks.parts.replacing import ReplacedPart
@@ -21,7 +22,7 @@ def describe_blocks(network: nn.Module, registry: Registry | None = None) -> lis
     return [describe_block(block, registry) for block in getattr(network, ATTRIBUTE, ())]
 
 
-def describe_block(block: Replaced | NarrowedGroup | ReplacedPart, registry: Registry) -> dict[str, Any]:
+def describe_block(block: Replaced | NarrowedGroup | ReplacedPart | LeftOut, registry: Registry) -> dict[str, Any]:
     """The record of a translated block: path, adapters, hidden units and parameters before and after, and errors."""
     if isinstance(block, ReplacedPart):
         return {
@@ -30,6 +31,14 @@ def describe_block(block: Replaced | NarrowedGroup | ReplacedPart, registry: Reg
             "hidden": [[], []],
             "parameters": list(block.parameters),
             "start_error": block.start_error,
+            "feature_error": block.feature_error,
+        }
+    if isinstance(block, LeftOut):
+        return {
+            "path": block.path,
+            "adapters": [block.kind, "left out"],
+            "hidden": [[], []],
+            "parameters": list(block.parameters),
             "feature_error": block.feature_error,
         }
     if isinstance(block, NarrowedGroup):

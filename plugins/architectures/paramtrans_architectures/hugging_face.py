@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from paramtrans.api.architecture import ArchitectureSource, Origin
 from paramtrans.errors import ConfigError
-from paramtrans_architectures import hub_cache, hugging_face_inputs, hugging_face_names
+from paramtrans_architectures import hub_cache, hugging_face_depth, hugging_face_inputs, hugging_face_names
 
 Outputs = Callable[[nn.Module], list[Tensor]]
 
@@ -74,6 +74,9 @@ class HuggingFace(ArchitectureSource):
         if length is not None:
             raise ConfigError([f"hf:{name}: --length is for texts, not for images"])
         return hugging_face_inputs.of_images(network, _folder(name), examples, count)
+
+    def shortened(self, network: nn.Module, path: str, gone: int) -> None:
+        hugging_face_depth.shorten_config(network, path, gone)
 
     def save(self, network: nn.Module, name: str, folder: Path, outputs: Outputs) -> None:
         transformers = _library(name)

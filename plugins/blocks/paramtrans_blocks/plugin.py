@@ -33,6 +33,7 @@ def paramtrans_block_adapters() -> list[Component]:
         Component("conv_mixer", "positions mixed by a gated convolution", f"{package}.conv_mixer:ConvMixer"),
         Component("gated_mlp", "feed-forward with gates (SwiGLU, GEGLU)", f"{package}.gated_mlp:GatedMlp"),
         Component("low_rank_linear", "a linear layer as two thinner ones", f"{package}.low_rank_linear:LowRankLinear"),
+        Component("linear_map", "a linear map in place of a whole block", f"{package}.linear_map:LinearMap"),
         Component("monarch", "a linear layer as two block-diagonal ones", f"{package}.monarch:Monarch"),
         Component("attention", "single-head self-attention over positions", f"{package}.attention:Attention"),
     ]

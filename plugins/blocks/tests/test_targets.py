@@ -188,3 +188,39 @@ def test_a_gated_block_takes_the_place_of_a_feed_forward_one_and_fits_it() -> No
     small = paramtrans.translate(network, to={"0": "gated_mlp"}, options={"steps": 150}, calibrate=inputs)
     [block] = small.paramtrans_blocks
     assert block.feature_error < block.start_error / 3
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_a_block_that_adds_a_linear_map_becomes_one_exactly(last: bool) -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(6, 6) if last else nn.Conv2d(6, 6, 1)
+    inputs = torch.randn(16, 5, 6) if last else torch.randn(16, 6, 3, 3)
+
+    class Adding(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = layer
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.inner(x)
+
+    network = nn.Sequential(Adding())
+    small = translated(network, "linear_map", inputs)
+    assert small.paramtrans_blocks[0].target == {"channels": 6, "last": last}
+    torch.testing.assert_close(small(inputs), network(inputs), rtol=1e-3, atol=1e-3)
+
+
+def test_a_linear_map_comes_nearer_than_nothing_in_place_of_a_block() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)).eval()
+    inputs = torch.randn(64, 5, 8)
+    small = translated(network, "linear_map", inputs)
+    others = torch.randn(64, 5, 8)
+    wanted = network(others)
+    assert (small(others) - wanted).square().mean() < (others - wanted).square().mean() / 2
+
+
+def test_a_linear_map_takes_the_place_of_no_block_of_another_shape() -> None:
+    network = nn.Sequential(nn.Sequential(nn.Linear(6, 4), nn.ReLU())).eval()
+    with pytest.raises(paramtrans.SpecMismatch, match="of the same shape"):
+        paramtrans.translate(network, to={"0": "linear_map"}, calibrate=torch.randn(8, 6))

@@ -1,0 +1,126 @@
+"""Which parts of a network cost its outputs least where others, or nothing, stand in for them."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from paramtrans.errors import SpecMismatch
+from paramtrans.networks.forward.activations import Inputs, call, every_layer, first_examples, length, tensors_in
+from paramtrans.networks.forward.spool import Spool
+from paramtrans.ops.distances import RelativeError
+from paramtrans.utils.progress import Reporter
+
+JUDGED_ON = 32
+"""Examples on which costs are measured, at most."""
+
+
+def count_gone(depth: float, total: int) -> int:
+    """How many of some blocks go, so that a share of them stays.
+
+    Args:
+        depth: The share, from 0 to 1.
+        total: Blocks.
+
+    Raises:
+        SpecMismatch: none goes, or this is no share.
+    """
+    if not 0 <= depth < 1:
+        raise SpecMismatch(f"depth: {depth:g} is no share of blocks that stay; give a number from 0 up to, not with, 1")
+    gone = total - int(depth * total + 0.5)
+    if not gone:
+        raise SpecMismatch(
+            f"depth: a share of {depth:g} of {total} blocks is all of them; at {(total - 1) / total:.2f} one goes"
+        )
+    return gone
+
+
+def some_examples(batches: Iterable[Inputs], count: int) -> list[Inputs]:
+    """The first examples of some batches, in batches."""
+    chosen: list[Inputs] = []
+    for batch in batches:
+        chosen.append(first_examples(batch, count))
+        count -= length(chosen[-1])
+        if count <= 0:
+            break
+    return chosen
+
+
+@contextmanager
+def standing_in(network: nn.Module, blocks: Mapping[str, nn.Module]) -> Iterator[None]:
+    """Within it, blocks compute what modules of a network would; all else that a module is, is still there.
+
+    Args:
+        network: Is as before afterwards.
+        blocks: For paths of modules the blocks that take the same arguments.
+    """
+    modules = [network.get_submodule(path) for path in blocks]
+    for module, block in zip(modules, blocks.values(), strict=True):
+        module.forward = block.forward
+    try:
+        yield
+    finally:
+        for module in modules:
+            del module.forward
+
+
+@torch.no_grad()
+def cheapest(
+    network: nn.Module, blocks: Mapping[str, nn.Module], count: int, batches: Sequence[Inputs], reporter: Reporter
+) -> list[str]:
+    """The parts of a network that change its outputs least where blocks stand in for them, one after the other.
+
+    The next is always the one that costs least behind those before it. What a part cost earlier is taken as the least
+    that it costs now, so that few are measured again (lazy greedy: Minoux, 1978).
+
+    Args:
+        network: In eval mode; it is as before afterwards.
+        blocks: For paths of parts the blocks that would stand in for them.
+        count: How many to choose.
+        batches: Inputs that no block was fitted to.
+        reporter: Shows the progress.
+
+    Returns:
+        `count` paths, the first costs least.
+    """
+    wanted = Spool()
+    for batch in batches:
+        for output in _outputs(network, batch):
+            wanted.add(output)
+    chosen: list[str] = []
+    with reporter.stage(f"choosing {count} of {len(blocks)} blocks", count) as stage:
+        costs = [(_cost(network, {path: blocks[path]}, batches, wanted), path, 0) for path in blocks]
+        heapq.heapify(costs)
+        while len(chosen) < count:
+            cost, path, behind = heapq.heappop(costs)
+            if behind < len(chosen):
+                cost = _cost(network, {each: blocks[each] for each in (*chosen, path)}, batches, wanted)
+                heapq.heappush(costs, (cost, path, len(chosen)))
+                continue
+            chosen.append(path)
+            stage.advance(note=path)
+    return chosen
+
+
+def _cost(network: nn.Module, blocks: Mapping[str, nn.Module], batches: Sequence[Inputs], wanted: Spool) -> float:
+    """Mean relative error of the network's outputs with some blocks in it; infinite where these are no numbers."""
+    errors: dict[int, RelativeError] = {}
+    expected = iter(wanted)
+    with standing_in(network, blocks):
+        for batch in batches:
+            for position, output in enumerate(_outputs(network, batch)):
+                errors.setdefault(position, RelativeError()).add(output, next(expected).to(output.device))
+    mean = sum(error.value for error in errors.values()) / max(1, len(errors))
+    return mean if math.isfinite(mean) else math.inf
+
+
+def _outputs(network: nn.Module, batch: Inputs) -> list[Tensor]:
+    """What a network gives for a batch, each with an axis or more."""
+    with every_layer([]):
+        outputs = tensors_in(call(network, batch))
+    return [torch.atleast_1d(output) for output in outputs if output.is_floating_point()]

@@ -1,0 +1,191 @@
+"""Blocks left out of a network: taken out of their lists where its code allows that, else passed by in their place."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from torch import nn
+
+from paramtrans.api.architecture import ArchitectureSource
+from paramtrans.errors import ParamtransError, SpecMismatch
+from paramtrans.evaluation.costs import parameters
+from paramtrans.networks.blocks.finding import alike
+from paramtrans.networks.depth.cheapest import standing_in
+from paramtrans.networks.forward.activations import Inputs, call, first_examples, tensors_in
+from paramtrans.networks.parts.finding import NetworkPart, Placed, passing, put_part
+from paramtrans.ops.distances import streamed_error
+from paramtrans.plugins.registry import Registry
+from paramtrans.utils.boundary import reason
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A block that a translated network does without."""
+
+    path: str
+    """Its path as it was before it went; those behind it in its list may have moved up since."""
+    kind: str
+    """Class of the module that it was."""
+    parameters: tuple[int, int]
+    """Before and after."""
+    beside: int | None
+    """How many `None` it gave beside its features, in a tuple; None: the features alone."""
+    taken_out: bool
+    """Whether its list is shorter now; else a module in its place hands on what it gets."""
+    feature_error: float | None = None
+    """Mean squared difference of what now goes on from here and what left the block, over the variance of that, on
+    inputs kept aside and without all other blocks that went."""
+    held_out: bool | None = None
+    """Whether that is so; else the inputs were too few."""
+
+
+def leave_out(
+    network: nn.Module,
+    parts: Sequence[NetworkPart],
+    batch: Inputs,
+    errors: Iterable[float],
+    held_out: bool,
+    registry: Registry,
+) -> tuple[nn.Module, list[LeftOut]]:
+    """A copy of a network without some of its blocks.
+
+    A list becomes shorter where the network then gives what it gives with the blocks passed by; else a module stands
+    in the place of each that hands on what it gets.
+
+    Args:
+        network: In eval mode; it is as before afterwards.
+        parts: The blocks.
+        batch: Inputs; the network is run on two of them.
+        errors: `feature_errors` of the blocks.
+        held_out: Whether these are of inputs kept aside.
+        registry: Architecture sources that are asked to let numbers follow.
+
+    Returns:
+        The copy, and records in an order in which `repeat` leaves them out again: the last of a list first.
+
+    Raises:
+        SpecMismatch: the network's code does not do without these blocks.
+    """
+    batch, order = first_examples(batch, 2), [path for path, _ in network.named_modules()]
+    described = sorted(zip(parts, errors, strict=True), key=lambda pair: -order.index(pair[0].part.path))
+    records: list[LeftOut] = []
+    for _, of_list in groupby(described, key=lambda pair: pair[0].part.path.rpartition(".")[0]):
+        pairs = list(of_list)
+        tried = [_record(part, True, error, held_out) for part, error in pairs]
+        why = _unlike(network, [part for part, _ in pairs], tried, batch, registry)
+        if why is not None:
+            log.info("%s: blocks are passed by in their places: %s", pairs[0][0].part.path, why)
+        records += tried if why is None else [_record(part, False, error, held_out) for part, error in pairs]
+    if (why := _unlike(network, parts, records, batch, registry)) is not None:
+        raise SpecMismatch(f"depth: the network's code does not do without {records[0].path}: {why}")
+    shorter = copy.deepcopy(network)
+    repeat(shorter, records, registry)
+    return shorter, records
+
+
+@torch.no_grad()
+def _unlike(
+    network: nn.Module, parts: Sequence[NetworkPart], records: Sequence[LeftOut], batch: Inputs, registry: Registry
+) -> str | None:
+    """Why a network does not do as records say: it gives something else than with the blocks passed by; or None."""
+    with standing_in(network, {part.part.path: _passing_by(part) for part in parts}):
+        wanted = tensors_in(call(network, batch))
+    try:
+        given = tensors_in(call(without(network, records, registry), batch))
+    except (ParamtransError, AttributeError, LookupError) as error:
+        return reason(error)
+    same = len(given) == len(wanted) and all(map(alike, given, wanted))
+    return None if same else "it gives something else than with them passed by"
+
+
+def _record(part: NetworkPart, taken_out: bool, error: float, held_out: bool) -> LeftOut:
+    module = part.part.module
+    sizes = (parameters(module), 0)
+    return LeftOut(part.part.path, type(module).__name__, sizes, part.beside, taken_out, error, held_out)
+
+
+def _passing_by(part: NetworkPart) -> nn.Module:
+    return Placed(nn.Identity(), part.beside)
+
+
+def feature_errors(network: nn.Module, parts: Sequence[NetworkPart], batches: Iterable[Inputs]) -> list[float]:
+    """Relative error of the features behind each of some blocks, with all of them passed by.
+
+    Args:
+        network: In eval mode; it is as before afterwards.
+        parts: The blocks.
+        batches: Inputs.
+    """
+    errors = []
+    batches = list(batches)
+    for part in parts:
+        _, wanted = passing(network, part.part.path, batches)
+        with standing_in(network, {each.part.path: _passing_by(each) for each in parts}):
+            _, given = passing(network, part.part.path, batches)
+        errors.append(streamed_error(zip(given, wanted, strict=True)))
+    return errors
+
+
+def repeat(network: nn.Module, records: Iterable[LeftOut], registry: Registry) -> None:
+    """Leave out of a network what records say.
+
+    Args:
+        network: Is changed.
+        records: In the order in which blocks go.
+        registry: Architecture sources that are asked to let numbers follow.
+
+    Raises:
+        AttributeError: there is no such block.
+    """
+    for record in records:
+        if record.taken_out:
+            _take_out(network, record.path, registry)
+        else:
+            put_part(network, record.path, nn.Identity(), record.beside is None, record.beside)
+
+
+def without(network: nn.Module, records: Iterable[LeftOut], registry: Registry) -> nn.Module:
+    """A copy of a network that shares its tensors, without some blocks; arguments as for `repeat`."""
+    tensors = [*network.parameters(), *network.buffers()]
+    copied = copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
+    repeat(copied, records, registry)
+    return copied
+
+
+def _take_out(network: nn.Module, path: str, registry: Registry) -> None:
+    """Take a module out of its list; those behind it move up, with all numbers that count along the list."""
+    parent_path, _, name = path.rpartition(".")
+    parent = network.get_submodule(parent_path)
+    if name not in parent._modules:
+        raise AttributeError(f"there is no module {path!r} to leave out")
+    names, counters = list(parent._modules), _counters(parent)
+    remaining = [module for other, module in parent._modules.items() if other != name]
+    numbered = names == [str(number) for number in range(len(names))]
+    new_names = names[:-1] if numbered else [other for other in names if other != name]
+    parent._modules = dict(zip(new_names, remaining, strict=True))
+    for number, block in enumerate(parent.children()):
+        for inner_path, inner in block.named_modules():
+            for attribute in {*vars(inner)}.intersection(counters.get(inner_path, ())):
+                setattr(inner, attribute, number)
+    for entry in registry.of_kind("architecture"):
+        source: ArchitectureSource = registry.create("architecture", entry.name)
+        source.shortened(network, parent_path, names.index(name))
+
+
+def _counters(parent: nn.Module) -> dict[str, list[str]]:
+    """Attributes in which blocks of a list keep their number in it: names, by the path inside the block."""
+    equal: dict[tuple[str, str], bool] = {}
+    for number, block in enumerate(parent.children()):
+        for inner_path, inner in block.named_modules():
+            for attribute, value in vars(inner).items():
+                if type(value) is int:
+                    equal[inner_path, attribute] = equal.get((inner_path, attribute), True) and value == number
+    paths = {inner_path for inner_path, _ in equal}
+    return {path: [name for (of, name), is_equal in equal.items() if of == path and is_equal] for path in paths}
