@@ -98,7 +98,9 @@ def translated(
     network: nn.Module, to: Mapping[str, str], inputs: Iterable[Any], options: Mapping[str, Any]
 ) -> Translated:
     started = time.process_time()
-    small = paramtrans.translate(network, to=to, options=options, calibrate=inputs)
+    fitting = {name: value for name, value in options.items() if name != "finish"}
+    finish = {"steps": options["finish"], "batch": options.get("batch", 64)} if "finish" in options else None
+    small = paramtrans.translate(network, to=to, options=fitting, finish=finish, calibrate=inputs)
     return Translated(small, time.process_time() - started)
 
 

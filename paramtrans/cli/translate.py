@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     "settings",
     multiple=True,
     metavar="NAME=VALUE",
-    help="An option of the translator; of one that goes on, or of probes: THEIRS.NAME=VALUE.",
+    help="An option of the translator; of one that goes on, of probes or of finish: THEIRS.NAME=VALUE.",
 )
 @BLOCKS
 @width_options
@@ -52,6 +52,12 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="PATTERN=NAME[?OPTIONS]",
     help="Another architecture for the parts whose paths match: a block adapter. --option is then of the fitting.",
+)
+@click.option(
+    "--finish",
+    type=click.IntRange(1),
+    metavar="STEPS",
+    help="At the end, steps on all that was translated, together, on the network's outputs.",
 )
 @click.option("--independent", is_flag=True, help="Translate each block as if it were the only one.")
 @inputs.DATA
@@ -81,6 +87,7 @@ def translate(
     depth: float | None,
     by: Literal["blocks", "units"] | None,
     targets: tuple[str, ...],
+    finish: int | None,
     independent: bool,
     data: Path | None,
     examples: int | None,
@@ -116,8 +123,9 @@ def translate(
     _check_output(output, architecture, read_files, force)
     exports.check(report, onnx, export, data, read_files, force)
     _check_stock(stock, data, read_files)
-    option_names = [name for name in (probes, widths["rule"]) if name]
+    option_names = [name for name in (probes, widths["rule"], "finish" if finish else None) if name]
     options, further_options = _settings(settings, (*further, *option_names))
+    finishing = {**further_options.pop("finish"), "steps": finish} if finish else None
     probe_shape = inputs.probe_shape(probes, shape, data)
     rule = chosen_widths(widths, (chosen, options), further_options.pop(widths["rule"], {}))
     promised = _promised(chosen)
@@ -138,6 +146,7 @@ def translate(
         calibrate=batches,
         options=options,
         then=further_options,
+        finish=finishing,
         sequential=not independent,
         by=by,
         seed=seed,
@@ -265,7 +274,9 @@ def _settings(texts: tuple[str, ...], further: tuple[str, ...]) -> tuple[dict[st
     for name, value in map(_setting, texts):
         translator, dot, option_name = name.partition(".")
         if dot and translator not in further_options:
-            unknown = f"{translator} is none of the translators that --then names, nor the probes"
+            unknown = (
+                f"{translator} is none of the translators that --then names, nor the probes, nor finish with --finish"
+            )
             raise ConfigError([f"--option {name}: {unknown}"])
         (further_options[translator] if dot else options)[option_name if dot else name] = value
     return options, further_options

@@ -21,6 +21,7 @@ from paramtrans.networks.blocks.input_cache import Entrances
 from paramtrans.networks.depth.left_out import LeftOut, without
 from paramtrans.networks.depth.shortening import parts_to_replace, shorten
 from paramtrans.networks.files import ATTRIBUTE, SIZES, Replaced
+from paramtrans.networks.finishing import finish_network
 from paramtrans.networks.forward.activations import Inputs, check_repeatable, in_batches
 from paramtrans.networks.forward.as_taken import as_taken
 from paramtrans.networks.forward.examples import Examples
@@ -60,6 +61,7 @@ def translate(
     options: Mapping[str, Any] | None = None,
     then: Mapping[str, Mapping[str, Any]] | None = None,
     to: Mapping[str, str] | None = None,
+    finish: int | Mapping[str, Any] | None = None,
     sequential: bool = True,
     by: Literal["blocks", "units"] | None = None,
     seed: int = 0,
@@ -94,6 +96,8 @@ def translate(
             module with one tensor in and one out is such a part. Its block starts from a closed form where its adapter
             has one, and is fitted to what the part computes on the inputs. `options` are then `ReplacingOptions` of
             `networks.parts.replacing`, and `ratio` is the share of each part's parameters that its block may have.
+        finish: Steps on all that was translated, together, to make the network give what it gave, after everything else
+            (or `FinishOptions` of `networks.finishing`: `{"steps": 300, "lr": 0.01}`).
         sequential: Every block makes up for what those before it changed; else each is translated as if it were the
             only one.
         by: What is made smaller: `blocks` that an adapter recognises, or `units` that the network's graph shows,
@@ -121,9 +125,10 @@ def translate(
         if any(not isinstance(block, LeftOut) for block in getattr(module, ATTRIBUTE, ())):
             raise SpecMismatch("depth: leave blocks out first, and translate the rest afterwards")
         shorter, gone = shorten(original, depth, blocks, batches, registry, reporter)
-        shorter = _finished(without(module, gone, registry), shorter, gone, ())
         if translator == "refit" and ratio is None and widths is None and by is None and not then and not options:
-            return shorter
+            finish_network(finish, original, shorter, batches, seed, reporter)
+            return _finished(without(module, gone, registry), shorter, gone, ())
+        shorter = _finished(without(module, gone, registry), shorter, gone, ())
         return translate(
             shorter,
             translator,
@@ -132,6 +137,7 @@ def translate(
             calibrate=batches,
             options=options,
             then=then,
+            finish=finish,
             sequential=sequential,
             by=by,
             seed=seed,
@@ -140,12 +146,13 @@ def translate(
         )
     if to is not None:
         if by is not None or widths is not None or then or isinstance(ratio, Mapping):
-            raise SpecMismatch("to: goes with ratio (one number), depth, options, calibrate and seed alone")
+            raise SpecMismatch("to: goes with ratio (one number), depth, options, finish, calibrate and seed alone")
         if depth is not None:
             to = parts_to_replace(original, depth, to, ratio, batches, seed, registry, reporter)
         replacement = replace_parts(
             original, to, options or {}, registry, ratio=ratio, batches=batches, seed=seed, reporter=reporter
         )
+        finish_network(finish, original, replacement.network, batches, seed, reporter)
         return _finished(module, replacement.network, replacement.parts, ())
     trained = factories.trained_translator(translator, registry, options or {})
     rule = widths or Ratio(0.5 if ratio is None else ratio)
@@ -163,6 +170,7 @@ def translate(
             seed=seed,
             reporter=reporter,
         )
+        finish_network(finish, original, narrowed.network, batches, seed, reporter)
         return _finished(module, narrowed.network, narrowed.groups, narrowed.settings)
     surveyed = choose_blocks(original, blocks, batches, registry, trained.source if trained else None)
     for path, reason in surveyed.refused.items():
@@ -181,6 +189,7 @@ def translate(
         also_whole = any(not registry.load("translator", str(name)).narrows for name, _ in named)
         targets = _resized(surveyed.blocks, checked(sizes_of, surveyed.blocks), also_whole)
     small, replaced = _translate_blocks(original, targets, chain, examples, sequential, registry, seed, reporter)
+    finish_network(finish, original, small, batches, seed, reporter)
     return _finished(module, small, replaced, ())
 
 

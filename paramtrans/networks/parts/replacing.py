@@ -1,5 +1,4 @@
-"""Parts of a network replaced by blocks of other architectures: a warm start, feature matching part by part, then of
-all new blocks at once."""
+"""Parts of a network replaced by blocks of other architectures: a warm start, then feature matching part by part."""
 
 from __future__ import annotations
 
@@ -9,16 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from paramtrans.api.adapter import BlockAdapter
 from paramtrans.api.options import BaseOptions, validate
 from paramtrans.errors import SpecMismatch
 from paramtrans.evaluation.costs import parameters
-from paramtrans.networks.forward.activations import Inputs, call, first_examples, pick_examples
+from paramtrans.networks.forward.activations import Inputs, first_examples
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.parts.finding import NetworkPart, find_parts, passing, seen_on
 from paramtrans.networks.parts.fitting import Fitted, Fitting, fit
@@ -42,10 +39,6 @@ class ReplacingOptions(BaseOptions):
     """Learning rate of these at the start, in root mean squares of each tensor; it falls to zero along a cosine."""
     batch: PositiveInt = 64
     """Examples in a step."""
-    finish: NonNegativeInt = 0
-    """Steps on all new blocks at once afterwards, to make the network give what it gave."""
-    finish_lr: PositiveFloat = 0.01
-    """Learning rate of these, in the same measure."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +77,6 @@ class ReplacedNetwork:
     parts: tuple[ReplacedPart, ...]
     refused: Mapping[str, str]
     """Modules that a pattern names, and that stay as they are, with the reason of each."""
-    finished: Fitted | None
-    """Relative error of the network's output on inputs kept aside, before and after the last stage."""
 
 
 def replace_parts(
@@ -126,7 +117,7 @@ def replace_parts(
     first = first_examples(next(iter(examples.fitted())), STARTED_ON)
     parts, refused = _parts(network, to, first, registry)
     targets = [target_for(part, to[part.pattern], ratio, registry) for part in parts]
-    smaller, replaced, blocks = copy.deepcopy(network), list[ReplacedPart](), list[nn.Module]()
+    smaller, replaced = copy.deepcopy(network), list[ReplacedPart]()
     with reporter.stage(f"replacing {len(parts)} block{'' if len(parts) == 1 else 's'}", len(parts)) as stage:
         for number, (part, target) in enumerate(zip(parts, targets, strict=True)):
             seen = replace(part, part=seen_on(part.part, network, first))
@@ -134,16 +125,10 @@ def replace_parts(
             match_seed = seeds.derive(seed, "matching", number)
             fitted = _match(block, (network, smaller), part.part.path, examples, fitting_options, match_seed)
             part.put(smaller, block)
-            blocks.append(block)
             record = _described(part, target, block, start, fitted, registry)
             replaced.append(replace(record, held_out=examples.enough))
             stage.advance(note=part.part.path)
-    finished = None
-    if fitting_options.finish:
-        with reporter.stage("finishing on the network's outputs", 1) as stage:
-            finished = _finish(blocks, (network, smaller), examples, fitting_options, seed)
-            stage.advance(note="")
-    return ReplacedNetwork(smaller, tuple(replaced), refused, finished)
+    return ReplacedNetwork(smaller, tuple(replaced), refused)
 
 
 def _parts(
@@ -194,39 +179,6 @@ def _variance(tensors: Sequence[Tensor]) -> float:
     count = sum(tensor.numel() for tensor in tensors)
     mean = sum(float(tensor.double().sum()) for tensor in tensors) / count
     return max(sum(float((tensor.double() - mean).square().sum()) for tensor in tensors) / count, 1e-30)
-
-
-def _finish(
-    blocks: Sequence[nn.Module],
-    networks: tuple[nn.Module, nn.Module],
-    examples: Examples,
-    options: ReplacingOptions,
-    seed: int,
-) -> Fitted:
-    """Fit all new blocks together to what the network gave."""
-    original, smaller = networks
-    batches = list(examples.batches)
-    with torch.no_grad():
-        original_outputs = [_outputs(call(original, batch)) for batch in batches]
-    variances = [
-        _variance([outputs[position] for outputs in original_outputs]) for position in range(len(original_outputs[0]))
-    ]
-
-    def loss_of(number: int, chosen: Tensor) -> Tensor:
-        outputs = _outputs(call(smaller, pick_examples(batches[number], chosen)))
-        errors = [
-            (output - target[chosen]).square().mean() / variance
-            for output, target, variance in zip(outputs, original_outputs[number], variances, strict=True)
-        ]
-        return torch.stack(errors).mean()
-
-    tensors = [tensor for block in blocks for tensor in block.parameters()]
-    settings = Fitting(options.finish, options.finish_lr, options.batch, seeds.derive(seed, "finish"))
-    return fit(tensors, loss_of, examples, settings)
-
-
-def _outputs(output: Any) -> list[Tensor]:
-    return [tensor for tensor in tree_leaves(output) if isinstance(tensor, Tensor) and tensor.is_floating_point()]
 
 
 def _described(

@@ -1,0 +1,141 @@
+"""A smaller network as a whole, trained to give what the network gave: the last stage, where it is asked for.
+
+Knowledge distillation (Hinton et al., arXiv 1503.02531) of the outputs as they are, without labels, from a start that
+is near already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from paramtrans.api.options import BaseOptions, validate
+from paramtrans.errors import SpecMismatch
+from paramtrans.networks.forward.activations import Inputs, call, pick_examples
+from paramtrans.networks.forward.examples import Examples
+from paramtrans.networks.graph.capture import tensors_of
+from paramtrans.networks.parts.fitting import Fitted, Fitting, fit
+from paramtrans.utils import seeds
+from paramtrans.utils.progress import Reporter
+
+BYTES_HELD = 2**30
+"""Outputs of the untouched network beyond this size are computed anew at each step."""
+
+
+class FinishOptions(BaseOptions):
+    """Steps on all that a translation changed, together, to make the network give what it gave."""
+
+    steps: PositiveInt = 300
+    """Adam steps."""
+    lr: PositiveFloat = 0.01
+    """Learning rate at the start, in root mean squares of each tensor; it falls to zero along a cosine."""
+    batch: PositiveInt = 64
+    """Examples in a step."""
+
+
+def finish_network(
+    given: int | Mapping[str, Any] | None,
+    network: nn.Module,
+    smaller: nn.Module,
+    batches: Iterable[Inputs],
+    seed: int,
+    reporter: Reporter,
+) -> Fitted | None:
+    """Fit what was translated, all of it together, to what the network gave.
+
+    Args:
+        given: A number of steps, or `FinishOptions`; with None nothing is done.
+        network: The untouched network.
+        smaller: Its parameters that are not those of `network` are changed.
+        batches: Calibration inputs. One in eight says when to stop, another one how good it is.
+        seed: Draws the examples of each step.
+        reporter: Shows the progress.
+
+    Returns:
+        Mean squared error of the outputs over their variance, before and after, on examples that no step used.
+
+    Raises:
+        ConfigError: the options are wrong.
+        SpecMismatch: there are no inputs, or the networks give no values that can be compared.
+    """
+    if given is None:
+        return None
+    options = validate(FinishOptions, {"steps": given} if isinstance(given, int) else dict(given), "finish: ")
+    examples = Examples(list(batches))
+    if not examples.total:
+        raise SpecMismatch(
+            "finish: give a few dozen unlabelled inputs (calibrate); what the network gives for them is due"
+        )
+    outputs = _Outputs(network, smaller, examples)
+
+    def loss_of(number: int, chosen: Tensor) -> Tensor:
+        given = _values(call(smaller, pick_examples(outputs.batches[number], chosen)))
+        pairs = zip(given, outputs.of(number, chosen), outputs.variances, strict=True)
+        errors = [(output - expected).square().mean() / variance for output, expected, variance in pairs]
+        return torch.stack(errors).mean()
+
+    settings = Fitting(options.steps, options.lr, options.batch, seeds.derive(seed, "finish"))
+    with reporter.stage("finishing on the network's outputs", 1) as stage:
+        fitted = fit(_changed(network, smaller), loss_of, examples, settings)
+        stage.advance(note=f"error {fitted.before:.3f} → {fitted.after:.3f}")
+    return fitted
+
+
+def _changed(network: nn.Module, smaller: nn.Module) -> list[nn.Parameter]:
+    """Parameters of the smaller network that the other one does not have, or with other values."""
+    original = dict(network.named_parameters())
+    return [
+        parameter
+        for name, parameter in smaller.named_parameters()
+        if parameter.is_floating_point() and not (name in original and _equal(parameter, original[name]))
+    ]
+
+
+def _equal(parameter: Tensor, original: Tensor) -> bool:
+    return parameter.shape == original.shape and torch.equal(parameter, original)
+
+
+class _Outputs:
+    """What the untouched network gives for the examples, held where it is not too much."""
+
+    def __init__(self, network: nn.Module, smaller: nn.Module, examples: Examples) -> None:
+        self.network, self.batches = network, list(examples.batches)
+        with torch.no_grad():
+            shapes = [[value.shape for value in _values(call(side, self.batches[0]))] for side in (network, smaller)]
+        if shapes[0] != shapes[1] or not shapes[0]:
+            raise SpecMismatch("finish: the smaller network does not give outputs like the network's")
+        self._held: dict[int, list[Tensor]] = {}
+        room, moments = BYTES_HELD, torch.zeros(len(shapes[0]), 3, dtype=torch.double)
+        for number, batch in enumerate(self.batches):
+            values = self._of_batch(batch)
+            moments += torch.stack([_moments(value) for value in values])
+            room -= sum(value.nbytes for value in values)
+            if room >= 0:
+                self._held[number] = values
+        count, total, square = moments.unbind(1)
+        self.variances = (square / count - (total / count).square()).clamp_min(1e-30).tolist()
+        """Of each output, over all examples."""
+
+    def of(self, number: int, chosen: Tensor) -> list[Tensor]:
+        """The outputs for some examples of a batch."""
+        if number in self._held:
+            return [value[chosen] for value in self._held[number]]
+        return self._of_batch(pick_examples(self.batches[number], chosen))
+
+    @torch.no_grad()
+    def _of_batch(self, batch: Inputs) -> list[Tensor]:
+        return _values(call(self.network, batch))
+
+
+def _moments(value: Tensor) -> Tensor:
+    """Number, sum and sum of squares of a tensor's values."""
+    double = value.double()
+    return torch.stack([double.new_tensor(value.numel()), double.sum(), double.square().sum()]).cpu()
+
+
+def _values(output: Any) -> list[Tensor]:
+    return [tensor for tensor in tensors_of(output) if tensor.is_floating_point()]

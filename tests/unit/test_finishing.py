@@ -1,0 +1,78 @@
+"""A translated network as a whole, fitted to what the network gave."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock
+
+import paramtrans
+from paramtrans.errors import ConfigError, SpecMismatch
+
+
+@pytest.fixture
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    stem = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    return nn.Sequential(stem, BasicBlock(8, 8), BasicBlock(8, 8), head).eval()
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        {"translator": "prune", "by": "blocks"},
+        {"translator": "prune", "by": "units"},
+        {"to": {"1": "bottleneck?hidden=[2,2]"}, "options": {"steps": 5}},
+    ],
+)
+def test_the_outputs_come_nearer_whatever_was_translated(network: nn.Module, images: Tensor, way: Any) -> None:
+    others = torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+
+    def lost(**further: Any) -> float:
+        small = paramtrans.translate(network, calibrate=images.split(16), **way, **further)
+        assert all(parameter.requires_grad for parameter in small.parameters())
+        with torch.no_grad():
+            return float((small(others) - network(others)).square().mean())
+
+    assert lost(finish={"steps": 40, "batch": 16}) < 0.9 * lost()
+
+
+def test_what_was_not_translated_stays_as_it_was(network: nn.Module, images: Tensor) -> None:
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    small = paramtrans.translate(network, blocks="2", by="blocks", calibrate=images, finish={"steps": 5, "batch": 16})
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    stays = [name for name in before if not name.startswith("2.")]
+    assert all(torch.equal(small.state_dict()[name], before[name]) for name in stays)
+    assert not small.training
+
+
+def test_outputs_that_are_too_many_to_hold_are_computed_anew(
+    network: nn.Module, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def result() -> Tensor:
+        small = paramtrans.translate(network, calibrate=images.split(16), finish={"steps": 3, "batch": 16})
+        return torch.cat([parameter.detach().flatten() for parameter in small.parameters()])
+
+    held = result()
+    monkeypatch.setattr("paramtrans.networks.finishing.BYTES_HELD", 300)  # the outputs of one batch
+    torch.testing.assert_close(result(), held)
+
+
+@pytest.mark.parametrize("finish", [{"steps": 0}, {"rate": 1}, {"lr": float("nan")}, 0])
+def test_wrong_settings_are_refused(network: nn.Module, images: Tensor, finish: Any) -> None:
+    with pytest.raises(ConfigError, match="finish"):
+        paramtrans.translate(network, calibrate=images, finish=finish)
+
+
+def test_it_needs_inputs(network: nn.Module) -> None:
+    with pytest.raises(SpecMismatch, match="finish"):
+        paramtrans.translate(network, "prune", finish=3)
