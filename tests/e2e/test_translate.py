@@ -400,7 +400,15 @@ def test_widths_and_units_from_the_shell(
     assert status == 0, err
     blocks = json.loads(out)["blocks"]
     assert blocks and all(after % 4 == 0 for block in blocks for after in block["hidden"][1])
+    lost = []
+    for finish in ((), ("--finish", 20, "--option", "finish.batch=16")):
+        status, out, err = shell(capsys, "translate", *given, "--with", "prune", *finish, "-o", output, "--force")
+        assert status == 0, err
+        lost.append(json.loads(out)["output_error"])
+    assert lost[1] < lost[0]
     for wrong, problem in (
+        (("--finish", 20, "--option", "finish.rate=1"), "finish: rate"),
+        (("--option", "finish.lr=1"), "--finish"),
         (("--latency", 5, "--flops", 5), "give one of them"),
         (("--multiple-of", 0), "multiple-of"),
         (("--with", "low_rank"), "low_rank writes blocks"),
