@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import paramtrans
 from paramtrans import SpecMismatch
 from paramtrans.errors import StoreError
-from paramtrans.networks.depth.cheapest import cheapest, count_gone, standing_in
+from paramtrans.networks.depth.cheapest import cheapest, count_gone, some_examples, standing_in
 from paramtrans.networks.depth.left_out import LeftOut
 from paramtrans.networks.depth.repeated import repeated_blocks
 from paramtrans.networks.parts.finding import Placed
@@ -161,8 +161,17 @@ def test_blocks_are_judged_on_inputs_that_they_do_not_start_from() -> None:
     rows = torch.arange(10)
     started_on, judged = _two_parts([rows[:6], rows[6:]])
     assert not {*started_on.tolist()} & {*torch.cat(judged).tolist()}
-    started_on, judged = _two_parts([rows[:1], rows[1:2]])
-    assert (started_on.tolist(), [batch.tolist() for batch in judged]) == ([0], [[1]])
+    started_on, judged = _two_parts([rows[:6]])
+    assert (started_on.tolist(), [batch.tolist() for batch in judged]) == ([0, 2, 4], [[1, 3, 5]])
+
+
+@pytest.mark.parametrize(
+    ("batches", "length", "taken"), [(1, 50, 32), (4, 50, 32), (3, 2, 6), (40, 1, 20), (100, 8, 34)]
+)
+def test_costs_are_of_examples_from_all_batches_alike(batches: int, length: int, taken: int) -> None:
+    chosen = some_examples([torch.full((length,), number) for number in range(batches)], 32)
+    numbers = torch.cat(chosen)
+    assert len(numbers) == taken and int(numbers.max()) >= 0.9 * (batches - 1)
 
 
 def test_the_next_block_is_the_best_behind_those_before_it(inputs: Tensor) -> None:

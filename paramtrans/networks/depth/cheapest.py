@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from paramtrans.errors import SpecMismatch
-from paramtrans.networks.forward.activations import Inputs, call, every_layer, first_examples, length, tensors_in
+from paramtrans.networks.forward.activations import Inputs, call, every_layer, first_examples, tensors_in
 from paramtrans.networks.forward.spool import Spool
 from paramtrans.ops.distances import RelativeError
 from paramtrans.utils.progress import Reporter
@@ -41,14 +41,10 @@ def count_gone(depth: float, total: int) -> int:
 
 
 def some_examples(batches: Iterable[Inputs], count: int) -> list[Inputs]:
-    """The first examples of some batches, in batches."""
-    chosen: list[Inputs] = []
-    for batch in batches:
-        chosen.append(first_examples(batch, count))
-        count -= length(chosen[-1])
-        if count <= 0:
-            break
-    return chosen
+    """About so many examples of some batches, from all of them alike; two or more of each that is taken from."""
+    batches = list(batches)
+    each = max(2, -(-count // len(batches)))
+    return [first_examples(batch, each) for batch in batches[:: max(1, each * len(batches) // count)]]
 
 
 @contextmanager
@@ -93,9 +89,11 @@ def cheapest(
         for output in _outputs(network, batch):
             wanted.add(output)
     chosen: list[str] = []
-    with reporter.stage(f"choosing {count} of {len(blocks)} blocks", count) as stage:
-        costs = [(_cost(network, {path: blocks[path]}, batches, wanted), path, 0) for path in blocks]
-        heapq.heapify(costs)
+    costs: list[tuple[float, str, int]] = []
+    with reporter.stage(f"choosing {count} of {len(blocks)} blocks", len(blocks) + count) as stage:
+        for path in blocks:
+            heapq.heappush(costs, (_cost(network, {path: blocks[path]}, batches, wanted), path, 0))
+            stage.advance(note=path)
         while len(chosen) < count:
             cost, path, behind = heapq.heappop(costs)
             if behind < len(chosen):

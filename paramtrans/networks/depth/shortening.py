@@ -11,9 +11,10 @@ from paramtrans.errors import SpecMismatch
 from paramtrans.networks.depth.cheapest import JUDGED_ON, cheapest, count_gone, some_examples
 from paramtrans.networks.depth.left_out import LeftOut, feature_errors, leave_out
 from paramtrans.networks.depth.repeated import repeated_blocks
-from paramtrans.networks.forward.activations import Inputs, length, pick_examples
+from paramtrans.networks.forward.activations import Inputs, first_examples, length, pick_examples
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.parts.finding import Placed, find_parts, seen_on
+from paramtrans.networks.parts.replacing import STARTED_ON
 from paramtrans.networks.parts.targets import start_block, target_for
 from paramtrans.plugins.registry import Registry
 from paramtrans.utils import seeds
@@ -84,7 +85,7 @@ def parts_to_replace(
     """
     examples = Examples(batches)
     _check_some(examples)
-    started_on, judged = _two_parts(some_examples(examples.fitted(), 2 * JUDGED_ON))
+    started_on, judged = _two_parts(list(examples.fitted()))
     blocks, targets = dict[str, nn.Module](), dict[str, str]()
     unfit = "patterns name no parts"
     for number, part in enumerate(find_parts(network, to, started_on, registry)[0]):
@@ -108,10 +109,12 @@ def parts_to_replace(
 def _two_parts(batches: list[Inputs]) -> tuple[Inputs, list[Inputs]]:
     """Inputs that blocks start from, of one batch, and others to judge them on, as far as there are others."""
     first, *others = batches
+    if others:
+        return first_examples(first, STARTED_ON), some_examples(others, JUDGED_ON)
     if length(first) < 2:
-        return first, others or batches
+        return first, batches
     even, odd = (pick_examples(first, slice(half, None, 2)) for half in range(2))
-    return even, [odd, *others]
+    return first_examples(even, STARTED_ON), some_examples([odd], JUDGED_ON)
 
 
 def _check_some(examples: Examples) -> None:
