@@ -79,10 +79,12 @@ def finish_network(
         return torch.stack(errors).mean()
 
     settings = Fitting(options.steps, options.lr, options.batch, seeds.derive(seed, "finish"))
-    with reporter.stage("finishing on the network's outputs", 1) as stage:
-        fitted = fit(_changed(network, smaller), loss_of, examples, settings)
-        stage.advance(note=f"error {fitted.before:.3f} → {fitted.after:.3f}")
-    return fitted
+    with reporter.stage("fitting the network's outputs", options.steps) as stage:
+
+        def advance(steps: int, loss: float) -> None:
+            stage.advance(steps, note=f"error {loss:.4f}")
+
+        return fit(_changed(network, smaller), loss_of, examples, settings, advance)
 
 
 def _changed(network: nn.Module, smaller: nn.Module) -> list[nn.Parameter]:

@@ -45,7 +45,13 @@ class Fitted:
     """Steps after which these were reached."""
 
 
-def fit(tensors: Sequence[nn.Parameter], loss_of: LossOf, examples: Examples, settings: Fitting) -> Fitted:
+def fit(
+    tensors: Sequence[nn.Parameter],
+    loss_of: LossOf,
+    examples: Examples,
+    settings: Fitting,
+    advance: Callable[[int, float], None] = lambda steps, loss: None,
+) -> Fitted:
     """Adam steps on tensors (Kingma and Ba, 2015, arXiv 1412.6980); the best values on examples that no step used stay.
 
     Args:
@@ -54,6 +60,7 @@ def fit(tensors: Sequence[nn.Parameter], loss_of: LossOf, examples: Examples, se
         examples: The inputs in batches. Of those that are not kept aside, one in eight says when to stop. Those kept
             aside are for `Fitted` alone; few inputs, of which none are kept aside, are split in two parts only.
         settings: Steps, learning rate and so on.
+        advance: Is called on the way with the number of further steps, and the loss that says when to stop.
     """
     flags = [tensor.requires_grad for tensor in tensors]
     for tensor in tensors:
@@ -66,7 +73,7 @@ def fit(tensors: Sequence[nn.Parameter], loss_of: LossOf, examples: Examples, se
         [{"params": [tensor], "lr": rate} for tensor, rate in zip(tensors, rates, strict=True)]
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, settings.steps))
-    draws = _draws(fitted, settings)
+    draws, told = _draws(fitted, settings), 0
     for step in range(1, settings.steps + 1):
         optimizer.zero_grad()
         with torch.enable_grad():
@@ -76,6 +83,8 @@ def fit(tensors: Sequence[nn.Parameter], loss_of: LossOf, examples: Examples, se
         schedule.step()
         if step % max(1, settings.steps // LOOKS) == 0 or step == settings.steps:
             loss = _mean(loss_of, judging)
+            advance(step - told, loss)
+            told = step
             if loss < least_loss:
                 least_loss, best_step = loss, step
                 for best_values, tensor in zip(best, tensors, strict=True):
