@@ -84,7 +84,7 @@ def translate(
         depth: Share of the blocks that the network repeats which stay; the others, those that cost the outputs least,
             are left out. If nothing else is asked for (`ratio`, `widths`, `by`, `then`, a translator), widths stay.
             With `to`: share of the parts that it names which stay as they are.
-        blocks: Patterns of the paths of blocks, between commas.
+        blocks: Patterns of the paths of blocks, between commas; with `depth`, of those that may go.
         calibrate: Unlabelled inputs: a tensor, a dictionary of keyword arguments, or batches of these, or of lists
             whose first item is the input. They must be the same each time that they are gone through.
         options: Of the translator. For a saved one, `target` names the family of target blocks that it writes; by
@@ -112,6 +112,7 @@ def translate(
 
     >>> smaller = translate(network, ratio=0.5, calibrate=images.split(64))  # doctest: +SKIP
     >>> smaller = translate(network, calibrate=images.split(64), then={"matching": {"lr": 1e-3}})  # doctest: +SKIP
+    >>> shorter = translate(network, depth=0.75, calibrate=images.split(64))  # doctest: +SKIP
     >>> other = translate(network, to={"layer?.*": "bottleneck"}, calibrate=images.split(64))  # doctest: +SKIP
     """
     registry, reporter = registry or components(), reporter or Reporter()
