@@ -67,7 +67,7 @@ def translate(
 
     What is said of each block, with its feature error (relative reconstruction error) where there are inputs, is kept
     in the result's `paramtrans_blocks`. Of 32 inputs or more, one in eight is kept aside, and errors are of these;
-    `paramtrans.networks.measure_losses` measures more on them.
+    `paramtrans.measure_losses` measures more on them.
 
     Args:
         module: The network.
