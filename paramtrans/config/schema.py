@@ -69,9 +69,9 @@ class ZooConfig(BaseOptions):
     train: NonNegativeInt = Field(0, le=10_000_000)
     """Hosts the translator learns from; none for one that does not learn."""
     select: NonNegativeInt = Field(0, le=1_000_000)
-    """Hosts on which its best epoch is chosen, with images held out of the training set."""
+    """Hosts on which its best epoch is chosen, with examples held out of the training set."""
     report: int = Field(ge=2, le=1_000_000)
-    """Hosts on which all methods are reported, with the test images."""
+    """Hosts on which all methods are reported, with the test set."""
     report_from: PathText | None = None
     """A safetensors file of finished hosts to report on, instead of training some: `former.*`, `source.*`, `latter.*`,
     and `target.*` where they have one, first axis the host. Relative to the config file."""
@@ -168,13 +168,13 @@ class EvaluationConfig(BaseOptions):
     baseline: str | None = None
     """The method that all are compared with, host by host; by default the run's own translator."""
     holdout: bool = False
-    """Whether accuracies are on images held out of training, not on the test images: for choosing among methods."""
+    """Whether accuracies are on examples held out of training, not on the test set: for choosing among methods."""
     examples: PositiveInt | None = None
     """How many examples at most accuracies are measured on, the first ones; all by default."""
     trained_target: bool = True
     """Whether step 2 is run on the report hosts, for the upper bound."""
     paper_way: bool = False
-    """Whether each evaluation during training also looks at the report hosts and the test images. The best of them is
+    """Whether each evaluation during training also looks at the report hosts and the test set. The best of them is
     what the paper prints; it is reported beside the honest figure, and never selects anything."""
     seed: NonNegativeInt = 0
     """From which all that rivals, probes and translators draw in the evaluation is drawn."""

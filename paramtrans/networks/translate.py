@@ -32,6 +32,7 @@ from paramtrans.networks.units.widths import GroupRule
 from paramtrans.networks.widths import Chosen, Ratio, Widths, checked, with_registry
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
+from paramtrans.utils.counts import counted
 from paramtrans.utils.progress import Reporter
 from paramtrans.utils.surroundings import pinned
 
@@ -177,8 +178,7 @@ def _translate_blocks(
     small, entrances = copy.deepcopy(original), Entrances(examples.fitted())
     aside = Entrances(examples.held_out()) if examples.enough else entrances
     replaced: list[Replaced] = []
-    count = f"{len(targets)} block{'' if len(targets) == 1 else 's'}"
-    with reporter.stage(f"translating {count}", len(targets)) as stage:
+    with reporter.stage(f"translating {counted(len(targets), 'block')}", len(targets)) as stage:
         for block, target in targets:
             reached = small if sequential and replaced else original
             record = translate_block(block, target, chain, (original, reached, small), (entrances, aside), seed)
