@@ -5,6 +5,7 @@ A hook of MkDocs, named in mkdocs.yml.
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 from collections.abc import Iterable
@@ -23,6 +24,8 @@ from paramtrans.testing import CHECKS
 from paramtrans.testing.every import BASES
 
 ROOT = Path(__file__).parents[1]
+PUBLIC = ("paramtrans", "paramtrans.config", "paramtrans.testing", "paramtrans.hub")
+"""What hands on stable names."""
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -174,17 +177,29 @@ def checks_page() -> str:
 
 
 def api_page() -> str:
-    """The public names, by the module they live in."""
-    lines = ["# Python", "", "All of these are imported from `paramtrans`; each lives in the module named here.", ""]
-    homes: dict[str, list[str]] = {}
-    for name, home_ in paramtrans._HOMES.items():
-        homes.setdefault(home_, []).append(name)
-    for home_, names in sorted(homes.items()):
-        lines += [f"## `paramtrans.{home_}`", ""]
-        lines += [f"::: paramtrans.{home_}.{name}\n" for name in names]
-    lines += ["## `paramtrans.testing`", ""]
-    lines += [f"::: paramtrans.testing.suite.{name}\n" for name in ("conformance", "subjects", "results", "Result")]
+    """The public names, by the package that hands them on and the module they live in."""
+    lines = ["# Python", "", "These names are [stable](../formats.md#names-that-go).", ""]
+    for package in PUBLIC:
+        lines += [f"## `from {package} import …`", ""]
+        for home_, names in sorted(public_names(package).items()):
+            lines += [f"### `{home_}`", "", *(f"::: {home_}.{name}\n" for name in names)]
     return "\n".join(lines)
+
+
+def public_names(package: str) -> dict[str, list[str]]:
+    """What a package hands on, by the module that defines it."""
+    homes: dict[str, list[str]] = {}
+    for name in importlib.import_module(package).__all__:
+        if not name.startswith("__"):
+            homes.setdefault(_home(package, name), []).append(name)
+    return homes
+
+
+def _home(package: str, name: str) -> str:
+    if package == "paramtrans":
+        return f"paramtrans.{paramtrans._HOMES[name]}"
+    value = getattr(importlib.import_module(package), name)
+    return "paramtrans.testing.check" if value is CHECKS else str(value.__module__)
 
 
 PAGES = {

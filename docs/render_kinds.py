@@ -57,7 +57,7 @@ UNITS_WORDS = """A translator may also work on *units*, which the graph of any n
     stay. `merges_units`, `merge`: which become one. `solves_readers`: the layers that read units are solved for by
     least squares, which needs no method. `adjusts_units`, `adjust`: goes on from what was written, group by group, when
     the network is smaller; such a translator may be named in `then`. `SpecMismatch` from `keep` or `merge` leaves that
-    group as it is, with its reason. `paramtrans.api.units` has the two records that these are given."""
+    group as it is, with its reason. `UnitCase` and `UnitPiece` are what these are given."""
 
 
 def page() -> str:

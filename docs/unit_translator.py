@@ -8,9 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from paramtrans import BaseOptions, Context, Params, Translator
-from paramtrans.api.units import UnitCase, UnitPiece
-from paramtrans.errors import SpecMismatch
+from paramtrans import BaseOptions, Context, Params, SpecMismatch, Translator, UnitCase, UnitPiece
 
 
 class Busiest(Translator):

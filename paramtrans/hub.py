@@ -17,6 +17,8 @@ try:
 except ImportError as error:
     raise DataError("paramtrans.hub: huggingface_hub is missing; pip install 'paramtrans[hub]'") from error
 
+__all__ = ["HubTranslator"]
+
 FILES = ("*.json", "*.safetensors", "*.md")
 """What is fetched from a repository; nothing else there is a translator's."""
 

@@ -6,9 +6,8 @@ import torch
 from transformers import ViTConfig, ViTModel
 
 import paramtrans
-from paramtrans.plugins import Plugins
 
-plugins = Plugins()
+plugins = paramtrans.Plugins()
 plugins.load_entry_points()
 plugins.load_file(Path(__file__).with_name("pooled_attention.py"))
 torch.manual_seed(0)

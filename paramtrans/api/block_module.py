@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class BranchModule(Protocol):
-    """A block that ends in a sum, of an adapter that is `rectified` or has a `closing`."""
+    """A block that ends in a sum, of an adapter that is `rectified`, or has a `closing` or `readers`."""
 
     @abstractmethod
     def branch(self, x: Tensor, /) -> Tensor:
@@ -46,8 +46,8 @@ class SkipModule(BranchModule, Protocol):
         """
 
 
-class ReadoutModule(Protocol):
-    """A block of an adapter that names its `readout`."""
+class ReadoutModule(BranchModule, Protocol):
+    """A block of an adapter that names its `readout`; that ends the branch."""
 
     @abstractmethod
     def features(self, x: Tensor, /) -> Tensor:

@@ -15,6 +15,7 @@ from paramtrans.config import merge
 from paramtrans.errors import ConfigError
 from paramtrans.testing import Result, results, subjects
 from paramtrans.testing.every import BASES
+from paramtrans.utils.counts import counted
 
 
 @click.command()
@@ -39,7 +40,7 @@ def check(name: str, kind: str | None, settings: tuple[str, ...], as_json: bool,
     else:
         outcomes = _print_results(results(chosen), quiet)
         failed = sum(not result.passed for result in outcomes)
-        click.echo(f"{len(outcomes)} checks, {f'{failed} failed' if failed else 'all passed'}")
+        click.echo(f"{counted(len(outcomes), 'check')}, {f'{failed} failed' if failed else 'all passed'}")
     return int(not all(result.passed for result in outcomes))
 
 

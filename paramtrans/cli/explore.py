@@ -15,6 +15,7 @@ from paramtrans.cli.flags import force_flag, json_flag, plugin_files, quiet_flag
 from paramtrans.cli.losses import PREDICTS
 from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, read_network
 from paramtrans.errors import ConfigError
+from paramtrans.utils.counts import counted
 
 if TYPE_CHECKING:
     from paramtrans.networks.results.exploring import Point
@@ -100,7 +101,7 @@ def explore(
         return
     marked = [(*row, "← knee" if number == knee else "") for number, row in enumerate(rows)]
     columns(">>>>>><", (*HEADS, loss, ""), *marked)
-    click.echo(f"losses are those on {points[0].losses.examples:,} inputs{_aside(points)}")
+    click.echo(f"losses are those on {counted(points[0].losses.examples, 'input')}{_aside(points)}")
     click.echo("no knee: the loss rises evenly" if knee is None else f"to write the network at the knee:\n  {command}")
 
 
@@ -183,7 +184,7 @@ def _page(
         if ratio_at_knee
         else "There is no knee: the loss rises evenly.",
         points={
-            "caption": f"Losses are those on {points[0].losses.examples:,} inputs{_aside(points)}",
+            "caption": f"Losses are those on {counted(points[0].losses.examples, 'input')}{_aside(points)}",
             "heads": (*HEADS, loss),
             "rows": rows,
             "knee": -1 if knee is None else knee,

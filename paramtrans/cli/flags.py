@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +13,21 @@ import click
 from paramtrans.plugins.manager import plugins
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Positive(click.FloatRange):
+    """A finite number above 0. (A plain range of click's lets NaN and infinity through.)"""
+
+    name = "number"
+
+    def __init__(self) -> None:
+        super().__init__(min=0, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return number
 
 
 def json_flag(command: Command) -> Command:

@@ -13,6 +13,7 @@ from paramtrans.cli.inspect_parts import show_parts
 from paramtrans.cli.inspect_units import describe_groups, show_groups, unit_translators
 from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, joined_sizes, read_network
 from paramtrans.errors import ConfigError, ParamtransError, PluginLoadError
+from paramtrans.utils.counts import counted
 
 if TYPE_CHECKING:
     from paramtrans.networks.blocks.finding import NetworkBlock
@@ -126,7 +127,7 @@ def _print_blocks(rows: list[dict[str, Any]], total: int) -> None:
             for row in rows
         ),
     )
-    click.echo(f"{len(rows)} blocks with {sum(row['parameters'] for row in rows):,} of {total:,} parameters")
+    click.echo(f"{counted(len(rows), 'block')} with {sum(row['parameters'] for row in rows):,} of {total:,} parameters")
 
 
 def _tell_units(groups: dict[str, Any], as_json: bool) -> None:

@@ -9,10 +9,15 @@ import click
 
 from paramtrans.cli import answer
 from paramtrans.cli.networks import columns
-from paramtrans.errors import ConfigError
+from paramtrans.errors import ConfigError, printable
+from paramtrans.utils.counts import counted
 
 if TYPE_CHECKING:
+    from paramtrans.networks.parts.fits import PartFit
     from paramtrans.plugins.registry import Registry
+
+REASONS = 4
+"""Reasons that are printed, at most; those of most modules come first."""
 
 
 def show_parts(network: Any, target: str, pattern: str, batches: list[Any], registry: Registry, as_json: bool) -> None:
@@ -33,10 +38,20 @@ def show_parts(network: Any, target: str, pattern: str, batches: list[Any], regi
 
     if not batches:
         raise ConfigError(["--to: takes --calibrate DATA, as parts are found by the features that pass them"])
-    fits = part_fits(network, target, pattern, batches, registry)
+    fits, refused = part_fits(network, target, pattern, batches, registry)
     if as_json:
-        answer.tell({"target": target, "parts": [asdict(fit) for fit in fits]})
+        answer.tell({"target": target, "parts": [asdict(fit) for fit in fits], "refused": refused})
         return
+    if fits:
+        _show(fits)
+    inside = "; of parts inside each other choose one" if len(fits) > 1 else ""
+    click.echo(f"{counted(len(fits), 'part')} that {target} could take the place of{inside}")
+    if not fits:
+        _tell_why(refused)
+
+
+def _show(fits: list[PartFit]) -> None:
+    """Parts as columns."""
     columns(
         "<<>><>",
         ("part", "module", "parameters", "operations", "starts from", "error"),
@@ -52,4 +67,13 @@ def show_parts(network: Any, target: str, pattern: str, batches: list[Any], regi
             for fit in fits
         ),
     )
-    click.echo(f"{len(fits)} parts that {target} could take the place of; of parts inside each other choose one")
+
+
+def _tell_why(refused: dict[str, str]) -> None:
+    """Why no part fits: each reason, with how many modules it is that of, and the first of them."""
+    paths: dict[str, list[str]] = {}
+    for path, reason in refused.items():
+        paths.setdefault(printable(reason).replace("\n", "; "), []).append(path)
+    for reason, those in sorted(paths.items(), key=lambda pair: -len(pair[1]))[:REASONS]:
+        click.echo(f"  {counted(len(those), 'module')}, such as {those[0]}: {reason}")
+    click.echo("another block, or options behind its name (NAME?OPTION=VALUE), may fit")

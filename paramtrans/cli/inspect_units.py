@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from paramtrans.cli.networks import columns
+from paramtrans.utils.counts import counted
 
 if TYPE_CHECKING:
     from paramtrans.plugins.registry import Registry
@@ -73,14 +74,13 @@ def show_groups(groups: dict[str, Any]) -> None:
     columns("<<>>><<", ("group", "kind", "units", "parameters", "flops", "tied together", ""), *cells)
     total, staying = groups["parameters"], sum(groups["stays"].values())
     narrowable = sum(not row["refused"] for row in groups["blocks"])
-    click.echo(
-        f"{narrowable} groups in layers with {total - staying:,} of {total:,} parameters; {staying / total:.0%} stay:"
-    )
+    in_layers = f"{counted(narrowable, 'group')} in layers with {total - staying:,} of {total:,} parameters"
+    click.echo(f"{in_layers}; {staying / total:.0%} stay:")
     reasons = list(groups["stays"].items())
     for reason, count in reasons[:REASONS]:
         click.echo(f"  {count / total:.1%}  {reason}")
     if more := sum(count for _, count in reasons[REASONS:]):
-        click.echo(f"  {more / total:.1%}  {len(reasons) - REASONS} other reasons")
+        click.echo(f"  {more / total:.1%}  {counted(len(reasons) - REASONS, 'other reason')}")
 
 
 def unit_translators(registry: Registry) -> dict[str, list[str]]:

@@ -7,19 +7,22 @@ from typing import Any
 
 import click
 
+from paramtrans.cli.flags import Positive
 from paramtrans.errors import ConfigError
 
 OPTIONS = (
     click.option(
         "--ratio",
-        type=float,
+        type=Positive(),
         help="Share of the hidden units that stay; 0.5 by default. Trained translators have a size of their own.",
     ),
-    click.option("--parameters", type=int, help="Instead of --ratio: parameters that the network may have."),
-    click.option("--flops", type=int, help="Instead of --ratio: operations that one example may take."),
+    click.option(
+        "--parameters", type=click.IntRange(1), help="Instead of --ratio: parameters that the network may have."
+    ),
+    click.option("--flops", type=click.IntRange(1), help="Instead of --ratio: operations that one example may take."),
     click.option(
         "--latency",
-        type=float,
+        type=Positive(),
         metavar="MS",
         help="Instead of --ratio: milliseconds for the first batch of --calibrate.",
     ),

@@ -12,6 +12,7 @@ from paramtrans.cli import answer
 from paramtrans.cli.completion import settings as completed
 from paramtrans.cli.flags import force_flag, json_flag, plugin_files, quiet_flag
 from paramtrans.errors import printable
+from paramtrans.utils.counts import counted
 
 if TYPE_CHECKING:
     from paramtrans.zoo.exchange import Contents
@@ -77,7 +78,9 @@ def export(name: str, out: Path, cache: str | None, as_json: bool, quiet: bool) 
     contents = _contents(name, cache)
     with _stage(quiet, "export", len(contents.files)) as advance:
         exchange.export(contents, out, advance)
-    _print({"folder": str(out), "files": len(contents.files)}, f"{len(contents.files)} files in {out}", as_json)
+    _print(
+        {"folder": str(out), "files": len(contents.files)}, f"{counted(len(contents.files), 'file')} in {out}", as_json
+    )
 
 
 @zoo.command()
@@ -162,17 +165,15 @@ def enter(
         )
         with _stage(quiet, "import", count) as advance:
             host_counts = paper_format.enter(zoo_in_cache, folder, _names(names), advance)
-        counted = ", ".join(f"{number} {role}" for role, number in host_counts.items())
-        _print(
-            {"folder": str(zoo_in_cache.dir), "hosts": host_counts}, f"{counted}: now in {zoo_in_cache.dir}", as_json
-        )
+        hosts = ", ".join(f"{number} {role}" for role, number in host_counts.items())
+        _print({"folder": str(zoo_in_cache.dir), "hosts": host_counts}, f"{hosts}: now in {zoo_in_cache.dir}", as_json)
         return
     contents = exchange.contents(folder)
     with _stage(quiet, "import", 2 * len(contents.files)) as advance:
         new_folder = exchange.enter(contents, cache_dir(cache), advance)
     _print(
         {"folder": str(new_folder), "files": len(contents.files)},
-        f"{len(contents.files)} files: now in {new_folder}",
+        f"{counted(len(contents.files), 'file')}: now in {new_folder}",
         as_json,
     )
 
@@ -282,8 +283,14 @@ def _described(summary: dict[str, Any]) -> str:
         ("task", _component(summary["task"])),
         ("source block", _component(summary["source"])),
         ("hosts", ", ".join(f"{count:,} {role}" for role, count in summary["hosts"].items())),
-        *((f"target {t['name']}", f"{_component(t['target'])}: {t['hosts']:,} hosts") for t in summary["targets"]),
-        ("size", f"{summary['files']:,} files, {summary['bytes']:,} bytes, trained in {summary['seconds']:,.0f} s"),
+        *(
+            (f"target {t['name']}", f"{_component(t['target'])}: {counted(t['hosts'], 'host')}")
+            for t in summary["targets"]
+        ),
+        (
+            "size",
+            f"{counted(summary['files'], 'file')}, {summary['bytes']:,} bytes, trained in {summary['seconds']:,.0f} s",
+        ),
         *((printable(name), str(shape)) for name, shape in summary["tensors"].items()),
     ]
     return "\n".join(f"{heading:<24} {value}" for heading, value in rows)

@@ -26,6 +26,7 @@ class ComponentConfig(BaseOptions):
 
     model_config = ConfigDict(extra="allow", frozen=True)
     name: str
+    """Which component; `paramtrans plugins` lists them, and `paramtrans plugins NAME` the options beside it."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -48,6 +49,7 @@ class ObjectiveConfig(ComponentConfig):
     """An objective, and its share of the total loss."""
 
     weight: PositiveFloat = 1.0
+    """What its loss is multiplied with before all are added up."""
 
 
 class MethodConfig(BaseOptions):

@@ -38,14 +38,19 @@ class HostTraining(BaseOptions):
     """How hosts are trained in step 1, and target blocks in step 2: SGD."""
 
     steps: PositiveInt | None = Field(None, le=10_000_000)
+    """Length in optimiser steps; this or `epochs`, one of them."""
     epochs: PositiveInt | None = Field(None, le=100_000)
-    """Length: `steps` or `epochs`, one of them."""
+    """Length in passes of the training set; this or `steps`, one of them."""
     batch_size: PositiveInt = Field(128, le=1_000_000)
+    """Examples in a step of a host."""
     lr: PositiveFloat = 0.01
     """Learning rate; the peak with `one_cycle`."""
     momentum: float = Field(0.9, ge=0, lt=1)
+    """Momentum of SGD."""
     weight_decay: float = Field(0.0, ge=0)
+    """Of SGD: share of each parameter that is added to its gradient."""
     schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
+    """How the learning rate changes from step to step."""
 
     @model_validator(mode="after")
     def _one_length(self) -> HostTraining:
@@ -64,9 +69,9 @@ class ZooConfig(BaseOptions):
     train: NonNegativeInt = Field(0, le=10_000_000)
     """Hosts the translator learns from; none for one that does not learn."""
     select: NonNegativeInt = Field(0, le=1_000_000)
-    """Hosts on which its best epoch is chosen, with images held out of the training set."""
+    """Hosts on which its best epoch is chosen, with examples held out of the training set."""
     report: int = Field(ge=2, le=1_000_000)
-    """Hosts on which all methods are reported, with the test images."""
+    """Hosts on which all methods are reported, with the test set."""
     report_from: PathText | None = None
     """A safetensors file of finished hosts to report on, instead of training some: `former.*`, `source.*`, `latter.*`,
     and `target.*` where they have one, first axis the host. Relative to the config file."""
@@ -76,6 +81,7 @@ class ZooConfig(BaseOptions):
     """Shares of step 1, such as `[0.5, 0.75]`, after which training hosts are kept as well. The translator learns from
     these as from further hosts. They take no more training, and have no trained target: for objectives without one."""
     seed: NonNegativeInt = 0
+    """From which the seeds of all hosts, and the order of their examples, are drawn."""
     origin: str | None = Field(None, max_length=200)
     """Name of a zoo that was trained elsewhere and enters by `paramtrans zoo import`; none: hosts are trained here."""
     shard: PositiveInt = Field(16, le=4096)
@@ -102,17 +108,22 @@ class ReportConfig(BaseOptions):
     task: ComponentConfig | None = None
     """Their task, with the same slot."""
     step1: HostTraining | None = None
+    """Their training with the source block."""
     step2: HostTraining | None = None
+    """The training of their target blocks."""
 
 
 class TrainingConfig(BaseOptions):
     """How the translator is trained: Adam."""
 
     epochs: PositiveInt = Field(le=1_000_000)
+    """Passes of the training hosts."""
     batch_size: PositiveInt = 32
     """Hosts in a step."""
     lr: PositiveFloat = 1e-3
+    """Learning rate of Adam; with a schedule, the largest."""
     weight_decay: float = Field(0.0, ge=0)
+    """Of Adam: share of each weight that is added to its gradient."""
     schedule: Literal["constant", "cosine"] = "cosine"
     """`cosine`: stepped once an epoch, down to 0 at the end."""
     warmup_epochs: NonNegativeInt = 0
@@ -138,6 +149,7 @@ class TrainingConfig(BaseOptions):
     """The same for target blocks of other families, each complete, such as
     `[{name = "mlp", channels = 6, hidden = 12}]`. For translators that write several families."""
     seed: NonNegativeInt = 0
+    """From which the translator's first weights, and all that its training draws, are drawn."""
 
 
 class EvaluationConfig(BaseOptions):
@@ -146,6 +158,7 @@ class EvaluationConfig(BaseOptions):
     rivals: tuple[ComponentConfig, ...] = tuple(
         ComponentConfig(name=name) for name in ("zero_block", "random_init", "random_replacement", "greedy_replacement")
     )
+    """Ways to fill the slot that need no translator."""
     methods: tuple[MethodConfig, ...] = ()
     """Translators beside the run's own, each with probes of its own and others that go on from it."""
     metrics: tuple[ComponentConfig, ...] = Field((), max_length=MAX_PARTS)
@@ -155,15 +168,16 @@ class EvaluationConfig(BaseOptions):
     baseline: str | None = None
     """The method that all are compared with, host by host; by default the run's own translator."""
     holdout: bool = False
-    """Whether accuracies are on images held out of training, not on the test images: for choosing among methods."""
+    """Whether accuracies are on examples held out of training, not on the test set: for choosing among methods."""
     examples: PositiveInt | None = None
     """How many examples at most accuracies are measured on, the first ones; all by default."""
     trained_target: bool = True
     """Whether step 2 is run on the report hosts, for the upper bound."""
     paper_way: bool = False
-    """Whether each evaluation during training also looks at the report hosts and the test images. The best of them is
+    """Whether each evaluation during training also looks at the report hosts and the test set. The best of them is
     what the paper prints; it is reported beside the honest figure, and never selects anything."""
     seed: NonNegativeInt = 0
+    """From which all that rivals, probes and translators draw in the evaluation is drawn."""
 
 
 class Config(BaseOptions):
@@ -188,7 +202,7 @@ class Config(BaseOptions):
     training: TrainingConfig | None = None
     """How the run's own translator is trained; needed where it learns."""
     evaluation: EvaluationConfig = EvaluationConfig()
-    """What the translated block is compared with."""
+    """What the translated block is compared with, and on what."""
     executor: ComponentConfig = ComponentConfig(name="local")
     """Where the shards of the zoo are trained."""
     run: RunConfig = RunConfig()

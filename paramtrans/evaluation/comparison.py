@@ -38,6 +38,7 @@ from paramtrans.evaluation.diagnosis import Diagnosis
 from paramtrans.ops.statistics import gap_closed, summarise
 from paramtrans.translators.chain import Filled, Method
 from paramtrans.utils import seeds
+from paramtrans.utils.counts import counted
 from paramtrans.utils.progress import Reporter
 
 IMAGES_SHOWN, IMAGES_DIAGNOSED = 4, 256
@@ -83,7 +84,7 @@ class Comparison:
         settings = self.builder.config.evaluation
         test = runner.task.split("holdout" if settings.holdout else "test").first(settings.examples)
         self.examples = len(test)
-        with reporter.stage(f"evaluation: {len(networks)} methods", len(self.hosts)) as stage:
+        with reporter.stage(f"evaluation: {counted(len(networks), 'method')}", len(self.hosts)) as stage:
             metrics = {name: metric.measure for name, metric in self.builder.metrics().items()}
             measures = {SCORE: runner.task.score, **metrics}
             means = measured(runner, self.hosts, networks, test, measures, self.builder.device, stage.advance)
@@ -160,7 +161,7 @@ class Comparison:
         methods = {} if self.translator is None else {"translated": Method([self.translator], None)}
         methods |= builder.methods()
         seed = seeds.derive(builder.config.evaluation.seed, "methods")
-        with reporter.stage(f"translation: {len(methods)} methods", len(methods)) as stage:
+        with reporter.stage(f"translation: {counted(len(methods), 'method')}", len(methods)) as stage:
             for label, method in methods.items():
                 start = self.filled["translated"] if label in builder.going_on else None
                 filled = method.fill(on_device, builder.runner, seed, start)

@@ -35,6 +35,7 @@ from paramtrans.networks.units.widths import GroupRule
 from paramtrans.networks.widths import Chosen, Ratio, Widths, checked, with_registry
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
+from paramtrans.utils.counts import counted
 from paramtrans.utils.progress import Reporter
 from paramtrans.utils.surroundings import pinned
 
@@ -72,7 +73,7 @@ def translate(
 
     What is said of each block, with its feature error (relative reconstruction error) where there are inputs, is kept
     in the result's `paramtrans_blocks`. Of 32 inputs or more, one in eight is kept aside, and errors are of these;
-    `paramtrans.networks.measure_losses` measures more on them.
+    `paramtrans.measure_losses` measures more on them.
 
     Args:
         module: The network.
@@ -216,8 +217,7 @@ def _translate_blocks(
     small, entrances = copy.deepcopy(original), Entrances(examples.fitted())
     aside = Entrances(examples.held_out()) if examples.enough else entrances
     replaced: list[Replaced] = []
-    count = f"{len(targets)} block{'' if len(targets) == 1 else 's'}"
-    with reporter.stage(f"translating {count}", len(targets)) as stage:
+    with reporter.stage(f"translating {counted(len(targets), 'block')}", len(targets)) as stage:
         for block, target in targets:
             reached = small if sequential and replaced else original
             record = translate_block(block, target, chain, (original, reached, small), (entrances, aside), seed)

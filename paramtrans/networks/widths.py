@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -86,6 +87,14 @@ def checked(chosen: object, blocks: Sequence[NetworkBlock]) -> Chosen:
     return dict(chosen)  # type: ignore[call-overload, no-any-return]
 
 
+BUDGETS = ("parameters", "flops", "milliseconds")
+"""Fields of rules that say how much a network may cost."""
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rounded:
     """How a rule rounds numbers of units."""
@@ -95,6 +104,12 @@ class Rounded:
     least 64."""
     least: int = 1
     """Fewest units of a group."""
+
+    def __post_init__(self) -> None:
+        for name in BUDGETS:
+            value = getattr(self, name, None)
+            if value is not None and not _is_positive(value):
+                raise SpecMismatch(f"{name}: {value!r} is no budget; give a finite number above 0")
 
     @property
     def rounding(self) -> Rounding:

@@ -20,6 +20,7 @@ from paramtrans.report.figures import finite, label, ordered
 from paramtrans.report.sections import written
 from paramtrans.report.text import about, meanings
 from paramtrans.storage import files
+from paramtrans.utils.counts import counted
 from paramtrans.utils.progress import duration
 from paramtrans.utils.templates import environment
 
@@ -108,7 +109,7 @@ def headline(methods: Mapping[str, MethodResult]) -> list[str]:
     first = f"Translated blocks reach {_percent(translated.mean)}"
     if len(finite(translated.ci95)) == 2:
         first += f" (95% interval {interval(translated.ci95)})"
-    first += f" on {_plural(translated.n, 'report host')}"
+    first += f" on {counted(translated.n, 'report host')}"
     others = [f"the source network has {_percent(methods['source'].mean)}"] if "source" in methods else []
     names = [name for name in ordered(methods) if name not in NOT_RIVALS]
     rivals = {name: mean for name in names for mean in finite([methods[name].mean])}
@@ -210,7 +211,7 @@ def _figures(result: Evaluation, history: Sequence[Mapping[str, Any]], maps: Map
 def _loss_sentence(history: Sequence[Mapping[str, Any]]) -> str:
     losses = finite(entry.get("loss") for entry in history)
     path = f" from {losses[0]:.4g} to {losses[-1]:.4g}" if losses else ""
-    return f"Loss{path} over {_plural(len(history), 'epoch')}."
+    return f"Loss{path} over {counted(len(history), 'epoch')}."
 
 
 def _costs(blocks: BlockCosts) -> list[dict[str, str]]:
@@ -266,10 +267,6 @@ def _span(values: Iterable[float | None]) -> str:
 
 def _ratio(before: float | None, after: float | None) -> str:
     return f"{before / after:,.1f}×" if finite([before]) and finite([after]) and before and after else "–"
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _seconds(seconds: float) -> str:

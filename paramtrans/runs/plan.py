@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from paramtrans.utils.counts import counted
 from paramtrans.utils.progress import duration
 
 
@@ -91,10 +92,10 @@ class SweepPlan:
         """A few lines for people."""
         hosts, targets = sum(r.hosts["to_train"] for r in self.runs), sum(r.targets_to_train for r in self.runs)
         memory = max((run.memory_bytes for run in self.runs), default=0)
-        count = f"{_many(len(self.runs), 'run')}, {_many(len(self.zoos), 'zoo')}"
+        count = f"{counted(len(self.runs), 'run')}, {counted(len(self.zoos), 'zoo')}"
         return "\n".join(
             [
-                f"sweep   {self.sweep_dir}: {count}, {_many(self.translators, 'translator')} to train",
+                f"sweep   {self.sweep_dir}: {count}, {counted(self.translators, 'translator')} to train",
                 *(f"zoo     {zoo}" for zoo in self.zoos),
                 f"hosts   {hosts:,} still to train",
                 f"targets {targets:,} still to train",
@@ -121,7 +122,3 @@ def _totals(seconds: dict[str, float], disk: int, memory: int) -> list[str]:
         f"disk    {disk / 2**20:,.1f} MiB for the zoo",
         f"memory  about {memory / 2**30:.1f} GiB",
     ]
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

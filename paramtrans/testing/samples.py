@@ -174,11 +174,11 @@ def neighbours(subject: Subject) -> list[Entry]:
     """Block adapters to try a component with: paramtrans' own, and those of the component's distribution."""
     near, every = {"paramtrans", subject.entry.provider.distribution}, subject.registry.of_kind("block_adapter")
     names = [entry.name for entry in every]
-    return [e for e in every if e.provider.distribution in near and names.count(e.name) == 1 and _loads(e)]
+    return [e for e in every if e.provider.distribution in near and names.count(e.name) == 1 and loads(e)]
 
 
-def _loads(entry: Entry) -> bool:
-    """Whether an adapter can be imported; that one cannot is told where it is checked itself, and not by all others."""
+def loads(entry: Entry) -> bool:
+    """Whether a component can be imported; that one cannot is told where it is checked itself, not by all others."""
     try:
         return hasattr(entry.resolve(), "trials")
     except PluginLoadError:

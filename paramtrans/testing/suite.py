@@ -28,6 +28,7 @@ from paramtrans.testing import (  # noqa: F401 - each brings its checks
     token_translators,
     translators,
     unit_translators,
+    whole_networks,
     width_rules,
 )
 from paramtrans.testing.check import CHECKS as CHECKS, Check, CheckFailed, Subject

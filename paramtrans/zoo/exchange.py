@@ -17,6 +17,7 @@ from paramtrans.api.hosts import in_hosts
 from paramtrans.api.stacking import Params
 from paramtrans.errors import Damaged, StoreError
 from paramtrans.storage import files, json_files, locks, outputs, outside, sealed_params
+from paramtrans.utils.counts import counted
 from paramtrans.zoo.exchange_index import PLACE, Index
 from paramtrans.zoo.host_file import network_state
 from paramtrans.zoo.recipe import digest, hosts_digest
@@ -191,7 +192,7 @@ def take(zoo: Contents, role: str, number: int) -> Params:
         if number in file.numbers:
             return network_state(zoo.load(file), number - file.numbers.start)
     there = sum(file.count for file in role_files)
-    raise StoreError(f"{zoo.folder}: has {there} hosts of role {role}, and no number {number} among them")
+    raise StoreError(f"{zoo.folder}: has {counted(there, f'host of role {role}')}, and no number {number} among them")
 
 
 def summary(zoo: Contents) -> dict[str, Any]:

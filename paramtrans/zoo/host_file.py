@@ -15,6 +15,7 @@ from paramtrans.api.specs import TensorSpec
 from paramtrans.api.stacking import Params, split, take
 from paramtrans.errors import StoreError
 from paramtrans.storage import outside
+from paramtrans.utils.counts import counted
 
 MAX_BYTES = 4 * 2**30
 """A larger file is refused unread."""
@@ -53,7 +54,9 @@ class HostFile:
         if not self.count or any(not t.ndim or len(t) != self.count for t in self.tensors.values()):
             raise StoreError(f"{self.path}: is no file of hosts: not all tensors have an entry for each of them")
         if number >= self.count:
-            raise StoreError(f"{self.path}: has {self.count} hosts, counted from 0, and so no number {number}")
+            raise StoreError(
+                f"{self.path}: has {counted(self.count, 'host')}, counted from 0, and so no number {number}"
+            )
         return network_state(self.hosts(number, number + 1), 0)
 
     def targets(self, start: int, stop: int) -> Params:
@@ -88,7 +91,7 @@ class HostFile:
                 kind = f"{tensor.dtype} of shape {list(tensor.shape)}"
                 raise StoreError(f"{self.path}: {name} is {kind}, expected torch.float32 of shape {list(shape)}")
         if count > self.count:
-            raise StoreError(f"{self.path}: has {self.count} hosts; zoo.report asks for {count}")
+            raise StoreError(f"{self.path}: has {counted(self.count, 'host')}; zoo.report asks for {count}")
 
 
 def network_state(hosts: Params, number: int) -> Params:

@@ -20,6 +20,7 @@ from paramtrans.api.specs import TensorSpec
 from paramtrans.api.stacking import Params, join
 from paramtrans.errors import StoreError
 from paramtrans.storage import locks, torch_checkpoint
+from paramtrans.utils.counts import counted
 from paramtrans.zoo.recipe import Shard
 from paramtrans.zoo.zoo import ROLES, Zoo
 
@@ -130,7 +131,9 @@ def enter(zoo: Zoo, folder: Path, names: Names, progress: Callable[[int], None] 
     whole = models(folder, HOST)
     wanted = {role: zoo.count(role) for role in ROLES}
     if len(whole) < sum(wanted.values()):
-        raise StoreError(f"{folder}: has {len(whole):,} whole models, the config asks for {sum(wanted.values()):,}")
+        raise StoreError(
+            f"{folder}: has {counted(len(whole), 'whole model')}, the config asks for {sum(wanted.values()):,}"
+        )
     of_role, taken = {}, 0
     for role, count in wanted.items():
         of_role[role], taken = whole[taken : taken + count], taken + count

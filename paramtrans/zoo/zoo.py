@@ -20,6 +20,7 @@ from paramtrans.builder import Builder
 from paramtrans.errors import Damaged, StoreError, TrainingError
 from paramtrans.storage import files, json_files, sealed_params
 from paramtrans.storage.shards import Shards
+from paramtrans.utils.counts import counted
 from paramtrans.zoo import fingerprint
 from paramtrans.zoo.host_file import HostFile
 from paramtrans.zoo.jobs import do_job as do_job
@@ -157,8 +158,8 @@ class Zoo:
         absent = self.absent(step, 0 if step == 1 and self.config.zoo.origin else outdated)
         if absent and step == 1 and self.config.zoo.origin:
             raise StoreError(
-                f"zoo.origin: {len(absent)} shards of {self.config.zoo.origin} are not in the cache, and hosts from "
-                "elsewhere cannot be trained here; run paramtrans zoo import FOLDER CONFIG"
+                f"zoo.origin: {self.config.zoo.origin} lacks {counted(len(absent), 'shard')} in the cache, and hosts "
+                "from elsewhere cannot be trained here; run paramtrans zoo import FOLDER CONFIG"
             )
         return [self._job(step, shard, snapshots) for shard, snapshots in absent.items()]
 
@@ -249,7 +250,7 @@ class Zoo:
         if bad.any():
             lost = [seed for seed, is_bad in zip(hosts.seeds, bad.tolist(), strict=True) if is_bad]
             self.diverged[role] = sorted({*self.diverged.get(role, []), *lost})
-            logger.warning("%d %s host(s) diverged and are left out; seeds %s", len(lost), role, lost)
+            logger.warning("diverged and left out: %s; seeds %s", counted(len(lost), f"{role} host"), lost)
             hosts = hosts.pick((~bad).nonzero().flatten())
         if len(hosts) < (2 if role == "report" else 1):
             count = "fewer than two" if role == "report" else "no"

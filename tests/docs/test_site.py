@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -43,3 +44,10 @@ def test_the_reference_names_every_component_hook_check_and_public_name(site: Pa
     assert all(name in pages["hooks"] for name in hooks)
     assert all(check.name in pages["checks"] for check in CHECKS)
     assert all(f'id="paramtrans.{home}.{name}"' in pages["api"] for name, home in _HOMES.items())
+    handed_on = [(package, name) for package in ("config", "testing", "hub") for name in names_of(package)]
+    ids = set(re.findall(r'id="(paramtrans\.[\w.]+)"', pages["api"]))
+    assert [pair for pair in handed_on if not any(i.endswith(f".{pair[1]}") for i in ids)] == []
+
+
+def names_of(package: str) -> list[str]:
+    return list(importlib.import_module(f"paramtrans.{package}").__all__)

@@ -176,3 +176,12 @@ def test_flags_that_do_not_go_together_are_told_first(tmp_path: Path, capsys: py
         ("--export", "x.pt2"): "takes --calibrate DATA",
     }.items():
         assert main([*words, *flags]) == 2 and problem in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_a_network_in_half_precision_is_told_to_be_given_in_float32(tmp_path: Path, precision: torch.dtype) -> None:
+    network, images = image_network().to(precision), torch.randn(4, 3, 8, 8)
+    with pytest.raises(SpecMismatch, match=r"is in b?float16; .*float32.*save_onnx\(network\.float\(\)"):
+        paramtrans.save_onnx(network, tmp_path / "small.onnx", images.to(precision))
+    assert not any(tmp_path.iterdir())
+    paramtrans.save_onnx(network.float(), tmp_path / "small.onnx", images)

@@ -13,6 +13,7 @@ from torchvision.models.resnet import BasicBlock
 
 import paramtrans
 from paramtrans import BlockAdapter, Component, SpecMismatch, components, hookimpl
+from paramtrans.cli.inspect_parts import show_parts
 from paramtrans.errors import DataError, StoreError
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.parts.finding import Placed, find_parts
@@ -214,7 +215,7 @@ def test_a_fit_ends_by_examples_that_no_step_saw_and_reports_on_others() -> None
 
 
 def test_what_fits_is_told_beforehand_with_what_it_costs(network: nn.Module, images: Tensor) -> None:
-    fits = {fit.path: fit for fit in part_fits(network, "depthwise_separable", "*", [images], components())}
+    fits = {fit.path: fit for fit in part_fits(network, "depthwise_separable", "*", [images], components())[0]}
     assert fits.keys() == {"stem", "block", "block.conv1", "block.conv2"}
     assert (fits["stem"].kind, fits["stem"].parameters) == ("Conv2d", (3 * 6 * 9 + 6, 3 * 9 + 3 * 6 + 6))
     small = paramtrans.translate(
@@ -222,4 +223,14 @@ def test_what_fits_is_told_beforehand_with_what_it_costs(network: nn.Module, ima
     )
     [block] = small.paramtrans_blocks
     assert fits["block"].start_error == pytest.approx(block.start_error, rel=0.05)
-    assert {fit.path for fit in part_fits(network, "bottleneck", "*", [images], components())} == {"block"}
+    assert {fit.path for fit in part_fits(network, "bottleneck", "*", [images], components())[0]} == {"block"}
+
+
+def test_where_no_part_fits_the_reasons_are_told(
+    network: nn.Module, images: Tensor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fits, refused = part_fits(network, "bottleneck", "block.*", [images], components())
+    assert fits == [] and refused.keys() >= {"block.conv1", "block.conv2"}
+    show_parts(network, "bottleneck", "block.*", [images], components(), as_json=False)
+    said = capsys.readouterr().out
+    assert said.startswith("0 parts") and refused["block.conv1"] in said and "block.conv1" in said

@@ -63,7 +63,7 @@ class NetworkBlock:
         state: dict[str, Tensor] = {}
         for layer, path in self.layers.items():
             tensors = network.get_submodule(path).state_dict()
-            state |= {f"{layer}.{name}": tensor.detach()[None] for name, tensor in tensors.items()}
+            state |= {f"{layer}.{name}".lstrip("."): tensor.detach()[None] for name, tensor in tensors.items()}
         return {name: state[name] for name in self.adapter.spec.names}
 
     def places(self, target: BlockAdapter) -> dict[str, str]:

@@ -11,6 +11,7 @@ from torch import nn
 from paramtrans.evaluation.costs import parameters
 from paramtrans.networks.blocks.finding import NetworkBlock, find_blocks
 from paramtrans.plugins.registry import Registry
+from paramtrans.utils.counts import counted
 
 LAYERS = 8
 """Layers with weights of a candidate, at most; with more of them it is looked at part by part."""
@@ -29,7 +30,7 @@ def share(network: nn.Module, blocks: Sequence[NetworkBlock]) -> float:
 
 def told(network: nn.Module, blocks: Sequence[NetworkBlock], registry: Registry) -> str:
     """How much stays as it is, and why."""
-    count = f"{len(blocks)} block{'' if len(blocks) == 1 else 's'}"
+    count = counted(len(blocks), "block")
     why = causes(network, blocks, registry)
     return f"{count}; {share(network, blocks):.0%} of the parameters stay{f': {why}' if why else ''}"
 
@@ -41,8 +42,10 @@ def causes(network: nn.Module, blocks: Sequence[NetworkBlock], registry: Registr
     for candidate, cause in _candidates(network, "", taken, registry, {}):
         counts[cause] += 1
         sizes[cause] += parameters(candidate)
-    counted = [f"{cause} ×{counts[cause]}" for cause, _ in sizes.most_common()]
-    return ", ".join(counted[:TOLD]) + (f" and {len(counted) - TOLD} other kinds" if len(counted) > TOLD else "")
+    told_causes = [f"{cause} ×{counts[cause]}" for cause, _ in sizes.most_common()]
+    return ", ".join(told_causes[:TOLD]) + (
+        f" and {counted(len(told_causes) - TOLD, 'other kind')}" if len(told_causes) > TOLD else ""
+    )
 
 
 def _parameters(network: nn.Module, path: str) -> Iterator[nn.Parameter]:

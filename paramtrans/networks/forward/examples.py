@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from paramtrans.networks.forward.activations import Inputs, length, pick_examples
+from paramtrans.utils.counts import counted
 
 KEPT_ASIDE, FEW = 8, 32
 """One of `KEPT_ASIDE` examples is kept aside to measure errors on; of fewer than `FEW` none."""
 TOO_FEW = (
-    "of {total} calibration inputs none can be kept aside to measure on: on others, errors may be many times as large; "
-    "give {few} or more"
+    "of {total} none can be kept aside to measure on: on others, errors may be many times as large; give {few} or more"
 )
 
 
@@ -68,7 +68,7 @@ class Examples:
 
     def too_few(self) -> str:
         """A warning for where none are kept aside."""
-        return TOO_FEW.format(total=self.total, few=FEW)
+        return TOO_FEW.format(total=counted(self.total, "calibration input"), few=FEW)
 
 
 @dataclass(frozen=True)

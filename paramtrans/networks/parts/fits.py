@@ -37,7 +37,7 @@ class PartFit:
 @torch.no_grad()
 def part_fits(
     network: nn.Module, target: str, pattern: str, batches: Iterable[Inputs], registry: Registry
-) -> list[PartFit]:
+) -> tuple[list[PartFit], dict[str, str]]:
     """Modules that a block of this kind could replace without more parameters, those inside others too.
 
     Args:
@@ -48,19 +48,24 @@ def part_fits(
         registry: The plugins that the adapter comes from.
 
     Returns:
-        In the order in which they run.
+        Those that it could, in the order in which they run; and of the others, by path, the reason.
 
     Raises:
         SpecMismatch: no module matches the pattern.
     """
-    parts, _ = find_parts(network, [pattern], next(iter(batches)), registry, nested=True)
+    parts, refused = find_parts(network, [pattern], next(iter(batches)), registry, nested=True)
     fits = []
     for part in parts:
         try:
-            fits.append(_fit(part, target, registry))
-        except SpecMismatch:
+            fit = _fit(part, target, registry)
+        except SpecMismatch as error:
+            refused[part.part.path] = str(error).removeprefix(f"{part.part.path}: ")
             continue
-    return [fit for fit in fits if fit.parameters[1] <= fit.parameters[0]]
+        if fit.parameters[1] > fit.parameters[0]:
+            refused[fit.path] = "the block would have more parameters than the part"
+        else:
+            fits.append(fit)
+    return fits, refused
 
 
 def _fit(part: NetworkPart, text: str, registry: Registry) -> PartFit:

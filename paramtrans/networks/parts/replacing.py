@@ -22,6 +22,7 @@ from paramtrans.networks.parts.fitting import Fitted, Fitting, fit
 from paramtrans.networks.parts.targets import start_block, target_for
 from paramtrans.plugins.registry import Registry
 from paramtrans.utils import seeds
+from paramtrans.utils.counts import counted
 from paramtrans.utils.progress import Reporter
 
 log = logging.getLogger(__name__)
@@ -118,7 +119,7 @@ def replace_parts(
     parts, refused = _parts(network, to, first, registry)
     targets = [target_for(part, to[part.pattern], ratio, registry) for part in parts]
     smaller, replaced = copy.deepcopy(network), list[ReplacedPart]()
-    with reporter.stage(f"replacing {len(parts)} block{'' if len(parts) == 1 else 's'}", len(parts)) as stage:
+    with reporter.stage(f"replacing {counted(len(parts), 'block')}", len(parts)) as stage:
         for number, (part, target) in enumerate(zip(parts, targets, strict=True)):
             seen = replace(part, part=seen_on(part.part, network, first))
             block, start = start_block(seen, target, seeds.derive(seed, "start", number))

@@ -14,6 +14,7 @@ from paramtrans.networks.parts.replacing import ReplacedPart
 from paramtrans.networks.units.narrowing import NarrowedGroup
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
+from paramtrans.utils.counts import counted
 
 
 def describe_blocks(network: nn.Module, registry: Registry | None = None) -> list[dict[str, Any]]:
@@ -97,7 +98,7 @@ def sentences(losses: Losses) -> list[str]:
         low, high = change.ci95
         lines.append(
             f"accuracy changed by {100 * change.value:+.1f} points (95% interval {100 * low:+.1f} to "
-            f"{100 * high:+.1f}), on {losses.accuracy.examples:,} labels"
+            f"{100 * high:+.1f}), on {counted(losses.accuracy.examples, 'label')}"
         )
     if losses.agreement is not None:
         lines.append(f"predictions that stay the same: {losses.agreement:.1%} ({MEANING[losses.predicts or 'scores']})")
@@ -105,7 +106,9 @@ def sentences(losses: Losses) -> list[str]:
         lines.append(f"cosine of embeddings before and after: {losses.cosine:.4f}")
     if losses.examples:
         kept_aside, fitted = "kept aside: nothing was fitted to them", "that were fitted to: too few to keep aside"
-        lines.append(f"errors are those on {losses.examples:,} inputs {kept_aside if losses.held_out else fitted}")
+        lines.append(
+            f"errors are those on {counted(losses.examples, 'input')} {kept_aside if losses.held_out else fitted}"
+        )
     return lines
 
 

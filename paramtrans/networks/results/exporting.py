@@ -34,6 +34,9 @@ LARGEST = 2**31 - 2**20
 TRACED = 2
 """Examples that a network is followed with; a single one would be taken for a size that never changes."""
 
+HALVES = (torch.bfloat16, torch.float16)
+"""Precisions that onnxruntime lacks for some operators, and numpy has not, or with fewer digits than are compared."""
+
 Outputs = dict[str, Tensor]
 
 
@@ -94,10 +97,26 @@ def exported_bytes(network: nn.Module, inputs: Inputs) -> bytes:
 def onnx_bytes(network: nn.Module, inputs: Inputs) -> bytes:
     """The content of an ONNX file; arguments and errors are those of `save_onnx`."""
     try:
-        import onnxruntime
+        import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401 - what torch.onnx writes with
     except ImportError as error:
         raise ConfigError([f"ONNX: {error.name} is not installed; pip install paramtrans[onnx]"]) from error
+    try:
+        return _onnx_bytes(network, inputs)
+    except SpecMismatch as error:
+        precision = next((t.dtype for t in network.state_dict().values() if t.dtype in HALVES), None)
+        if precision is None:
+            raise
+        raise SpecMismatch(
+            f"{error}\nthe network is in {str(precision).removeprefix('torch.')}; ONNX takes it in float32: give a "
+            "file of parameters in float32 ({name: tensor.float()}), or in Python save_onnx(network.float(), path, batch)"
+        ) from error
+
+
+def _onnx_bytes(network: nn.Module, inputs: Inputs) -> bytes:
+    """As `onnx_bytes`, in whatever precision the network is."""
+    import onnxruntime
+
     try:
         content = _translated(network, inputs, free_tokens=True)
     except SpecMismatch:

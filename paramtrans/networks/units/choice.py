@@ -16,6 +16,7 @@ from paramtrans.networks.graph.narrow import narrow
 from paramtrans.networks.graph.proof import prove, with_random_constants
 from paramtrans.networks.graph.unit_cases import choose_units
 from paramtrans.networks.units.chain import UnitStep
+from paramtrans.utils.counts import counted
 
 
 @dataclass(frozen=True)
@@ -102,5 +103,5 @@ def _proven(analysis: Analysis, counts: Mapping[NamedGroup, int], refused: Mappi
     if not proven.counts:
         reasons_of = {**refused, **proven.refused}
         reasons = "; ".join(f"{path}: {reason}" for path, reason in list(reasons_of.items())[:3])
-        raise SpecMismatch(f"none of its {len(reasons_of)} groups of units can be made smaller: {reasons}")
+        raise SpecMismatch(f"of {counted(len(reasons_of), 'group of units')} none can be made smaller: {reasons}")
     return proven

@@ -22,6 +22,7 @@ from paramtrans.networks.units.chain import UnitStep
 from paramtrans.networks.units.choice import choose, write_network
 from paramtrans.networks.units.widths import GroupRule, GroupSizes
 from paramtrans.utils import seeds
+from paramtrans.utils.counts import counted
 from paramtrans.utils.progress import Reporter
 
 log = logging.getLogger(__name__)
@@ -118,8 +119,7 @@ def narrow_network(
 
 
 def _named_count(groups: Iterable[NamedGroup]) -> str:
-    count = len(list(groups))
-    return f"{count} group{'' if count == 1 else 's'} of units"
+    return counted(len(list(groups)), "group of units")
 
 
 def _reconstructed(

@@ -61,8 +61,11 @@ class AttentionModule(nn.Module, ReadoutModule):
         self.out = nn.Conv2d(hidden, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        return x + self.branch(x)
+
+    def branch(self, x: Tensor) -> Tensor:
         branch: Tensor = self.out(self.features(x))
-        return x + branch
+        return branch
 
     def features(self, x: Tensor) -> Tensor:
         mixed: Tensor = self.attend(self.q(x), self.k(x), self.v(x))

@@ -9,7 +9,7 @@ from pydantic import PositiveInt, field_validator
 from torch import Tensor, nn
 
 from paramtrans.api.adapter import BlockAdapter, BlockOptions
-from paramtrans.api.block_module import BranchModule, ReadoutModule
+from paramtrans.api.block_module import ReadoutModule
 from paramtrans.api.options import Trials
 from paramtrans.api.specs import SymmetryGroup, SymmetryMember
 from paramtrans_blocks.basic import conv_stream, hidden_group, odd
@@ -54,7 +54,7 @@ class Conv(BlockAdapter):
         return conv_stream(self.options.bias)
 
 
-class ConvModule(nn.Module, BranchModule, ReadoutModule):
+class ConvModule(nn.Module, ReadoutModule):
     """`[batch, channels, h, w]` → the same shape."""
 
     def __init__(self, channels: int, hidden: int, kernel: int, bias: bool) -> None:

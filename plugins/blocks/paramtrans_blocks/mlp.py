@@ -9,7 +9,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from paramtrans.api.adapter import BlockAdapter, BlockOptions
-from paramtrans.api.block_module import BranchModule, ReadoutModule
+from paramtrans.api.block_module import ReadoutModule
 from paramtrans.api.options import Trials
 from paramtrans.api.specs import SymmetryGroup, SymmetryMember
 
@@ -45,7 +45,7 @@ class MLP(BlockAdapter):
         return (SymmetryMember("fc1.weight", 1), SymmetryMember("fc2.weight", 0), SymmetryMember("fc2.bias", 0))
 
 
-class MLPModule(nn.Module, BranchModule, ReadoutModule):
+class MLPModule(nn.Module, ReadoutModule):
     """`[batch, channels, h, w]` → the same shape."""
 
     def __init__(self, channels: int, hidden: int) -> None:

@@ -22,6 +22,7 @@ from paramtrans.api.options import BaseOptions, Trials
 from paramtrans.api.specs import FeatureSpec
 from paramtrans.api.task import Split, Task
 from paramtrans.errors import DataError
+from paramtrans.utils.counts import counted
 from paramtrans_mnist import shipped
 
 SIDE, CLASSES = 28, 10
@@ -92,7 +93,9 @@ class GreyImages(Task):
         train, test = self.read(cache)
         whole = len(train) - self.options.holdout
         if whole < 1:
-            raise DataError(f"task.holdout: {self.options.holdout} leaves nothing of {len(train)} training images")
+            raise DataError(
+                f"task.holdout: {self.options.holdout} leaves nothing of {counted(len(train), 'training image')}"
+            )
         kept = max(1, round(whole * (self.options.share or 1)))
         self._splits = {
             "train": Split(train.inputs[:kept], train.labels[:kept]),

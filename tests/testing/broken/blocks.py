@@ -13,6 +13,7 @@ from pydantic import ConfigDict, PositiveInt
 from torch import Tensor, nn
 
 from paramtrans import BlockAdapter, BlockOptions, BlockSpec, Component, SymmetryGroup, SymmetryMember, hookimpl
+from paramtrans.api.adapter import Recognised
 from paramtrans.api.specs import TensorKind
 from paramtrans.backends.vmap import Vmap
 
@@ -296,6 +297,50 @@ class NothingBeside(Sound):
     class Module(Module):
         def forward(self, x: Tensor) -> Tensor:
             return self.project(self.features(x))
+
+
+class NoBranch(Sound):
+    """Says what enters the readout, and not what it adds."""
+
+    breaks = "survives_translation"
+    rectified = False
+
+    class Module(nn.Module):
+        def __init__(self, channels: int, hidden: int) -> None:
+            super().__init__()
+            self.expand, self.norm = nn.Conv2d(channels, hidden, 1), nn.BatchNorm2d(hidden)
+            self.project = nn.Conv2d(hidden, channels, 1, bias=False)
+
+        def features(self, x: Tensor) -> Tensor:
+            return torch.relu(self.norm(self.expand(x)))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.project(self.features(x)) + x
+
+
+class OneSize(Sound):
+    """Whatever sizes are asked for, it keeps its own."""
+
+    breaks = "survives_translation"
+
+    def with_sizes(self, sizes: Any) -> Any:
+        return self
+
+
+class OtherLayers(Sound):
+    """Recognises a block whose hidden units pass no ReLU."""
+
+    breaks = "survives_translation"
+
+    class Module(Module):
+        pass
+
+    @classmethod
+    def recognise(cls, module: Any) -> Any:
+        if not isinstance(module, cls.Module):
+            return ()
+        options = {"channels": module.project.out_channels, "hidden": module.project.in_channels}
+        return [Recognised(options, {"expand": "expand", "norm": "norm", "project": "expand"}, whole=True)]
 
 
 class WrongSymmetry(Sound):
