@@ -109,7 +109,7 @@ def onnx_bytes(network: nn.Module, inputs: Inputs) -> bytes:
             raise
         raise SpecMismatch(
             f"{error}\nthe network is in {str(precision).removeprefix('torch.')}; ONNX takes it in float32: give a "
-            "file of parameters in float32 ({name: tensor.float()}), or in Python save_onnx(network.float(), path, batch)"
+            "file of parameters in float32 ({name: tensor.float()}), in Python save_onnx(network.float(), path, batch)"
         ) from error
 
 
