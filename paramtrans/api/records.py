@@ -122,6 +122,9 @@ class MethodDiagnosis(Document):
     silent_units: Number
     feature_error: Number
     output_divergence: Number
+    """Where outputs are scores of classes: that of their probabilities."""
+    output_error: Number = None
+    """Where outputs are values: their squared error, relative to their variance."""
     nearest_pair: Number
     spearman: Number
     confidence: list[Number]

@@ -27,6 +27,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def of_classes(self) -> bool:
+        """Whether labels are numbers of classes, so that outputs are scores of these; else outputs are values."""
+        return not (self.labels.is_floating_point() or self.labels.is_complex())
+
     def first(self, count: int | None) -> Split:
         """The first `count` examples; all where it is None."""
         return Split(self.inputs[:count], self.labels[:count])

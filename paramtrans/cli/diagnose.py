@@ -10,6 +10,7 @@ import click
 from paramtrans.cli import answer
 from paramtrans.cli.flags import json_flag
 from paramtrans.cli.show import show
+from paramtrans.utils.counts import counted
 
 if TYPE_CHECKING:
     from paramtrans.api.records import Diagnosed
@@ -23,10 +24,11 @@ WORST = 5
 def diagnose(folder: Path, as_json: bool) -> None:
     """Say why the translated blocks of a finished run are as good as they are, method by method.
 
-    Unit cosine: how alike hidden units are (1: all are one). Silent units: share that never fires. Feature error: of
-    what the block computes, relative to its variance. Divergence: of the network's output probabilities. Nearest
-    pair: distance to the nearest trained target (0: a copy; 1: as far as these are from each other). ρ: rank
-    correlation of the lack of confidence, which needs no label, with the accuracy that was lost.
+    Unit cosine: how alike hidden units are (1: all are one). Silent units: share that never fires. Feature error:
+    of what the block computes, relative to its variance. Divergence: of the network's output probabilities (output
+    error: where outputs are values). Nearest pair: distance to the nearest trained target (0: a copy; 1: as far as
+    these are from each other). ρ: rank correlation of the lack of confidence, which needs no label, with the
+    accuracy that was lost.
     """
     from paramtrans.errors import StoreError
     from paramtrans.runs.folder import read_finished
@@ -53,7 +55,7 @@ def _show(section: Diagnosed, seeds: list[int]) -> None:
     from paramtrans.report.figures import label
 
     heading, *rows = describe(section)
-    title = f"On {section.images} training examples, without their labels"
+    title = f"On {counted(section.images, 'training example')}, without their labels"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), header_style="bold")
     for number, column in enumerate(heading):
         table.add_column(column.replace(" ", "\n"), justify="right" if number else "left", no_wrap=not number)

@@ -60,6 +60,7 @@ def plugin_files(command: Command) -> Command:
 
 
 def _quieten(context: click.Context, parameter: click.Parameter, value: bool) -> bool:
+    logging.captureWarnings(value)  # those of Python and of other libraries are warnings too
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.ERROR if value else logging.WARNING)
     return value
 

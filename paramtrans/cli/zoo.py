@@ -165,8 +165,10 @@ def enter(
         )
         with _stage(quiet, "import", count) as advance:
             host_counts = paper_format.enter(zoo_in_cache, folder, _names(names), advance)
-        hosts = ", ".join(f"{number} {role}" for role, number in host_counts.items())
-        _print({"folder": str(zoo_in_cache.dir), "hosts": host_counts}, f"{hosts}: now in {zoo_in_cache.dir}", as_json)
+        entered = ", ".join(f"{number} {role}" for role, number in host_counts.items())
+        _print(
+            {"folder": str(zoo_in_cache.dir), "hosts": host_counts}, f"{entered}: now in {zoo_in_cache.dir}", as_json
+        )
         return
     contents = exchange.contents(folder)
     with _stage(quiet, "import", 2 * len(contents.files)) as advance:

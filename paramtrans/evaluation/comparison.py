@@ -206,11 +206,11 @@ class Comparison:
         return results
 
     def _diagnosis(self) -> Diagnosed:
-        """What is to be said of each method's blocks, on unlabelled training images."""
-        builder = self.builder
-        images = builder.task.split("train").inputs[:IMAGES_DIAGNOSED].to(builder.device)
-        inputs = builder.task.to_input(images)
-        diagnosis = Diagnosis(builder.runner, builder.target, self.hosts.to(builder.device), inputs)
+        """What is to be said of each method's blocks, on training inputs without their labels."""
+        builder, train = self.builder, self.builder.task.split("train")
+        inputs = builder.task.to_input(train.inputs[:IMAGES_DIAGNOSED].to(builder.device))
+        hosts = self.hosts.to(builder.device)
+        diagnosis = Diagnosis(builder.runner, builder.target, hosts, inputs, train.of_classes)
         trained = self.pairs.target if self.pairs else None
         methods = {
             method: diagnosis.of(filled.blocks, self.accuracies["source"] - self.accuracies[method], trained)
@@ -219,11 +219,11 @@ class Comparison:
         share = methods["translated"].silent_units if "translated" in methods else None
         if share is not None and share > SILENT:
             logger.warning(
-                "translated: %.0f%% of the blocks' hidden units are silent on all images (dead ReLUs), so that the "
+                "translated: %.0f%% of the blocks' hidden units are silent on all inputs (dead ReLUs), so that the "
                 "blocks do little; lower training.lr, set training.clip, or let the translator start at a sane block",
                 100 * share,
             )
-        return Diagnosed(images=len(images), methods=methods)
+        return Diagnosed(images=len(inputs), methods=methods)
 
     def _baseline(self) -> str | None:
         """The method that all are compared with; None where it is not among them."""

@@ -21,10 +21,13 @@ HOSTS_AT_ONCE = 16
 
 
 class Diagnosis:
-    """Looks at target blocks in their hosts, on network inputs `[n, ...]` without labels."""
+    """Looks at target blocks in their hosts, on network inputs `[n, ...]` without labels.
 
-    def __init__(self, runner: Runner, target: BlockAdapter, hosts: Hosts, inputs: Tensor) -> None:
-        self.runner, self.target, self.hosts, self.inputs = runner, target, hosts, inputs
+    Outputs are compared as `scores` of classes, or else as values.
+    """
+
+    def __init__(self, runner: Runner, target: BlockAdapter, hosts: Hosts, inputs: Tensor, scores: bool) -> None:
+        self.runner, self.target, self.hosts, self.inputs, self.scores = runner, target, hosts, inputs, scores
 
     @torch.no_grad()
     def of(self, blocks: Params, losses: Tensor, trained: Params | None = None) -> MethodDiagnosis:
@@ -40,14 +43,15 @@ class Diagnosis:
             unit_cosine=likeness(blocks, self.target.spec),
             silent_units=mute.mean().item() if mute.numel() else None,
             feature_error=features.mean().item(),
-            output_divergence=outputs.mean().item(),
+            output_divergence=outputs.mean().item() if self.scores else None,
+            output_error=None if self.scores else outputs.mean().item(),
             nearest_pair=None if trained is None else nearest(blocks, trained, self.target.spec),
             spearman=_correlation(-confidence, losses),
             confidence=[round(value, 4) for value in confidence.tolist()],
         )
 
     def _piece(self, blocks: Params, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Feature error, output divergence and share of silent units of some hosts, `[models]` each."""
+        """Feature error, that of the outputs and share of silent units of some hosts, `[models]` each."""
         hosts, piece = self.hosts.pick(chosen), take(blocks, chosen.tolist())
         piece = {name: tensor.to(self.inputs.device) for name, tensor in piece.items()}
         entering = self.runner.former(hosts.former, self.inputs.expand(len(hosts), *self.inputs.shape))
@@ -55,7 +59,8 @@ class Diagnosis:
         outputs = [self.runner.latter(hosts.latter, features) for features in (reached, wanted)]
         mute = silent(self.target, piece, entering)
         share = torch.empty(0) if mute is None else mute.float().mean(1).cpu()
-        return relative_error(reached, wanted).cpu(), divergence(outputs[0], outputs[1]).cpu(), share
+        of_outputs = divergence(*outputs) if self.scores else relative_error(*outputs)
+        return relative_error(reached, wanted).cpu(), of_outputs.cpu(), share
 
 
 def silent(target: BlockAdapter, params: Params, entering: Tensor) -> Tensor | None:
@@ -99,8 +104,10 @@ def nearest(params: Params, trained: Params, spec: BlockSpec) -> float:
 
 def describe(section: Diagnosed) -> list[tuple[str, ...]]:
     """The diagnosis of a run as rows of a table, a heading first."""
-    names = ("unit_cosine", "silent_units", "feature_error", "output_divergence", "nearest_pair", "spearman")
-    heading = ("method", "unit cosine", "silent units", "feature error", "divergence", "nearest pair", "ρ confidence")
+    values = any(diagnosis.output_error is not None for diagnosis in section.methods.values())
+    of_outputs = ("output_error", "output error") if values else ("output_divergence", "divergence")
+    names = ("unit_cosine", "silent_units", "feature_error", of_outputs[0], "nearest_pair", "spearman")
+    heading = ("method", "unit cosine", "silent units", "feature error", of_outputs[1], "nearest pair", "ρ confidence")
     rows = [
         (method, *("–" if diagnosis[name] is None else f"{diagnosis[name]:.2f}" for name in names))
         for method, diagnosis in section.methods.items()

@@ -6,9 +6,12 @@ import contextlib
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+NOBODYS_ADVICE = "There is a performance drop because we have not yet implemented the batching rule"
+"""How warnings begin that no user can do something about: those of operations that vmap runs one by one."""
 _one = threading.RLock()
 """What is pinned is the process's, so that threads take turns."""
 
@@ -17,11 +20,13 @@ _one = threading.RLock()
 def pinned() -> Iterator[None]:
     """Within it torch computes as by default: float32, on the CPU unless told, without autocast and inference mode.
 
-    Whatever is drawn within, the caller's random numbers go on as if nothing had been.
+    Whatever is drawn within, the caller's random numbers go on as if nothing had been. Advice of torch's to those who
+    write it is not shown.
     """
     import torch
 
-    with _one, restored(), ExitStack() as stack:
+    with _one, restored(), warnings.catch_warnings(), ExitStack() as stack:
+        warnings.filterwarnings("ignore", NOBODYS_ADVICE)
         torch.set_default_dtype(torch.float32)
         cuda = torch.cuda.is_initialized()
         stack.enter_context(torch.inference_mode(False))

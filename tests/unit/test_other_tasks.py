@@ -11,7 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from paramtrans import config, run
+from paramtrans import Batch, Context, Hosts, SpecMismatch, TrainingError, config, initial, run
+from paramtrans.backends.host_runner import HostRunner
+from paramtrans.cli.main import main
 from paramtrans.evaluation import costs
 from paramtrans.networks.blocks import finding as blocks
 from paramtrans.plugins import Plugins
@@ -35,13 +37,20 @@ def config_of(plugins: Plugins, support: Path, tmp_path: Path) -> Any:
 
 
 def test_a_task_without_images_and_classes_runs_to_its_end(
-    with_vectors: Plugins, support: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    with_vectors: Plugins,
+    support: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     calls: list[Any] = []
     hook = type("Hook", (), {})()
     with_vectors.notify = lambda hook, **arguments: calls.append(hook)  # type: ignore[method-assign]
     done = run(config_of(with_vectors, support, tmp_path), loaded=with_vectors)
     assert "translated" in done.methods and (done.dir / "report.html").exists() and hook is not None
+    diagnosed = done.evaluation["diagnosis"]["methods"]["translated"]
+    assert diagnosed["output_divergence"] is None and diagnosed["output_error"] > 1e-3
+    assert main(["diagnose", str(done.dir)]) == 0 and "output" in capsys.readouterr().out
     assert calls[-1] == "paramtrans_run_finished" and not [r for r in caplog.records if r.name == pages.__name__]
 
 
@@ -111,3 +120,18 @@ def test_a_translator_whose_operations_cannot_be_counted_is_planned(
     plan = planner.plan(Run(tiny_config("zoo.train=3"), "tiny", Reporter(), tiny_plugins))
     assert plan.translator is not None and plan.translator["flops"] is None
     assert "parameters\n" in plan.describe() and plan.seconds["training"] > 0
+
+
+def test_outputs_that_are_values_are_matched_as_no_probabilities(with_vectors: Plugins) -> None:
+    registry = with_vectors.registry()
+    task = registry.create("task", "vectors")
+    block = registry.create("block_adapter", "conv", channels=4, hidden=3)
+    seeds = [0, 1]
+    hosts = Hosts(initial(task.former, seeds), initial(block.module, seeds), initial(task.latter, seeds))
+    runner, inputs = HostRunner(task, block, block), torch.rand(2, 5, 6)
+    objective = registry.create("objective", "functional", runner, outputs=1)
+    with pytest.raises(TrainingError, match="no classes"):
+        objective(hosts.source, Batch(hosts, None, inputs, inputs.sum(2)))
+    matching = registry.create("translator", "matching", block, block, outputs=1, steps=1)
+    with pytest.raises(SpecMismatch, match=r"matching\.outputs: there is one output"):
+        matching.translate(hosts.source, Context(hosts, runner, inputs[0]))

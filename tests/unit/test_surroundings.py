@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ import paramtrans
 from paramtrans import config, load_translator, run
 from paramtrans.plugins import Plugins
 from paramtrans.utils.surroundings import pinned
+from tests.support import warm
 
 
 @contextmanager
@@ -147,3 +149,22 @@ def test_runs_in_two_threads_take_turns(
     for thread in threads:
         thread.join()
     assert len(results) == 2 and results[0].methods["translated"] == results[1].methods["translated"]
+
+
+def test_torch_gives_no_advice_that_nobody_can_follow() -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 8}
+    bert = transformers.BertModel(transformers.BertConfig(vocab_size=20, **sizes)).eval()
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        paramtrans.translate(bert, blocks="*attention*", calibrate={"input_ids": torch.randint(20, (32, 6))})
+    assert [str(warning.message) for warning in shown if "batching rule" in str(warning.message)] == []
+
+
+def test_quiet_hides_the_warnings_of_other_libraries_too(tmp_path: Path) -> None:
+    plugin = tmp_path / "chatter.py"
+    plugin.write_text("import warnings\nwarnings.warn('chatter')\n")
+    for quiet, heard in ([], True), (["--quiet"], False):
+        command = ["-m", "paramtrans.cli.main", "check", "nothing", *quiet, "--plugin", str(plugin)]
+        done = warm.python(command, dict(os.environ), tmp_path, timeout=100)
+        assert ("chatter" in done.stderr) is heard

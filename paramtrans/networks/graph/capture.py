@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +13,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import Node
 
-from paramtrans.errors import SpecMismatch
+from paramtrans.networks.forward.following import follow
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 """What a network is called with: by position, and by name."""
@@ -61,17 +60,7 @@ def capture(network: nn.Module, arguments: Arguments) -> Program:
     Raises:
         SpecMismatch: `torch.export` cannot follow the network; the message names the line of its code.
     """
-    args, kwargs = arguments
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # a fused layer hides the operations inside it
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            exported = torch.export.export(_Outputs(network).eval(), args, dict(kwargs), strict=False)
-    except Exception as error:
-        raise SpecMismatch(f"torch.export cannot follow this network: {_cause(error)}") from error
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
+    exported = follow(_Outputs(network).eval(), *arguments)
     canonical: dict[int, str] = {}
     tensors: dict[str, Tensor] = {}
     for name, tensor in [
@@ -153,9 +142,3 @@ def code_line(node: Node) -> str:
             code = lines[index + 1] if index + 1 < len(lines) else ""
             return f"{quoted[1].rsplit('/', 1)[-1]}:{number} ({code})"
     return ""
-
-
-def _cause(error: Exception) -> str:
-    """What export says, without its advice."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

@@ -7,9 +7,7 @@ import inspect
 import io
 import logging
 import tempfile
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from torch.export import Dim, ExportedProgram
 
 from paramtrans.errors import ConfigError, SpecMismatch
 from paramtrans.networks.forward.activations import Inputs, arguments, call, first_examples, length
+from paramtrans.networks.forward.following import follow, quiet
 from paramtrans.networks.results.predictions import named_outputs
 from paramtrans.storage import files, outputs
 from paramtrans.utils.boundary import reason
@@ -35,7 +34,7 @@ TRACED = 2
 """Examples that a network is followed with; a single one would be taken for a size that never changes."""
 
 HALVES = (torch.bfloat16, torch.float16)
-"""Precisions that onnxruntime lacks for some operators, and numpy has not, or with fewer digits than are compared."""
+"""Precisions that onnxruntime has not for every operator, and that have fewer digits than are compared."""
 
 Outputs = dict[str, Tensor]
 
@@ -81,7 +80,7 @@ def exported_bytes(network: nn.Module, inputs: Inputs) -> bytes:
     """The content of a `.pt2`; arguments and errors are those of `save_exported`."""
     program = _program(network, inputs)
     buffer = io.BytesIO()
-    with _quiet():
+    with quiet():
         torch.export.save(program, buffer)
         buffer.seek(0)
         loaded = torch.export.load(buffer).module()
@@ -109,7 +108,8 @@ def onnx_bytes(network: nn.Module, inputs: Inputs) -> bytes:
             raise
         raise SpecMismatch(
             f"{error}\nthe network is in {str(precision).removeprefix('torch.')}; ONNX takes it in float32: give a "
-            "file of parameters in float32 ({name: tensor.float()}), in Python save_onnx(network.float(), path, batch)"
+            "file of parameters in float32 ({name: tensor.float()}), or, in Python, "
+            "save_onnx(network.float(), path, inputs)"
         ) from error
 
 
@@ -144,7 +144,7 @@ def _onnx_bytes(network: nn.Module, inputs: Inputs) -> bytes:
 def _translated(network: nn.Module, inputs: Inputs, free_tokens: bool) -> bytes:
     """The content of an ONNX file, not compared with anything yet."""
     program, input_names = _program(network, inputs, free_tokens), [*_named(inputs)]
-    with _quiet(), tempfile.TemporaryDirectory(prefix="paramtrans-") as folder:
+    with quiet(), tempfile.TemporaryDirectory(prefix="paramtrans-") as folder:
         file = Path(folder) / "network.onnx"
         try:
             onnx_program = torch.onnx.export(
@@ -191,15 +191,7 @@ def _program(network: nn.Module, inputs: Inputs, free_tokens: bool = True) -> Ex
     by_name = {INPUT: positional[0]} if positional else named
     free_axes = {name: _axes(value, free_tokens) for name, value in by_name.items()}
     followed = _Outputs(network, by_name, bool(positional)).eval()
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # a fused layer is no operator of others
-    try:
-        with torch.no_grad(), _quiet():
-            program = torch.export.export(followed, positional, dict(named), dynamic_shapes=free_axes, strict=False)
-    except Exception as error:
-        raise SpecMismatch(f"torch.export cannot follow this network: {_cause(error)}") from error
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
+    program = follow(followed, positional, named, free_axes)
     for module in program.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
             node.meta.pop("stack_trace", None)  # holds paths of this machine
@@ -255,22 +247,6 @@ def _named(batch: Inputs) -> Mapping[str, Tensor]:
 @torch.no_grad()
 def _output_names(network: nn.Module, inputs: Inputs) -> list[str]:
     return [name or OUTPUT for name in named_outputs(call(network, first_examples(inputs, TRACED)))]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences what torch and onnxscript log about themselves."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _cause(error: BaseException) -> str:

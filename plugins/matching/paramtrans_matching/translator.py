@@ -189,7 +189,14 @@ class Matching(Translator):
         if context.hosts is None or context.runner is None:
             raise SpecMismatch("matching.outputs: the outputs are those of hosts; give a context with hosts, or set 0")
         run, params = context.runner.latter, context.hosts.latter
-        return lambda features: run(params, features)
+
+        def latter(features: Tensor) -> Tensor:
+            outputs = run(params, features)
+            if outputs.shape[-1] < 2:
+                raise SpecMismatch("matching.outputs: there is one output, which is no scores of classes; set 0")
+            return outputs
+
+        return latter
 
     def _distance(self, params: Params, examples: MatchingExamples, latter: Latter, chosen: Tensor) -> Tensor:
         """What is matched, on some of the probes: `[models]`."""

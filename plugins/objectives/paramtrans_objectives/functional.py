@@ -11,6 +11,7 @@ from torch import Tensor
 from paramtrans.api.objective import Batch, Objective
 from paramtrans.api.options import BaseOptions, Trials
 from paramtrans.api.stacking import Params
+from paramtrans.errors import TrainingError
 from paramtrans.ops.distances import divergence, relative_error
 
 
@@ -56,6 +57,8 @@ class Functional(Objective):
     def __call__(self, predicted: Params, batch: Batch) -> Tensor:
         assert batch.inputs is not None and batch.labels is not None  # `examples` asked for them
         options, runner, hosts = self.options, self.runner, batch.hosts
+        if options.outputs and batch.labels.is_floating_point():
+            raise TrainingError("functional: outputs: labels are no classes, so outputs are no probabilities; use task")
         with torch.no_grad():
             features = runner.former(hosts.former, batch.inputs)
             wanted = runner.source(hosts.source, features)
