@@ -165,9 +165,9 @@ def enter(
         )
         with _stage(quiet, "import", count) as advance:
             host_counts = paper_format.enter(zoo_in_cache, folder, _names(names), advance)
-        counted = ", ".join(f"{number} {role}" for role, number in host_counts.items())
+        by_role = ", ".join(f"{number} {role}" for role, number in host_counts.items())
         _print(
-            {"folder": str(zoo_in_cache.dir), "hosts": host_counts}, f"{counted}: now in {zoo_in_cache.dir}", as_json
+            {"folder": str(zoo_in_cache.dir), "hosts": host_counts}, f"{by_role}: now in {zoo_in_cache.dir}", as_json
         )
         return
     contents = exchange.contents(folder)
