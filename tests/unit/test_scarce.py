@@ -1,17 +1,20 @@
-"""Where the system has no more open files to give, and where documents were cut or written by hand, words say so."""
+"""What is short, cut, written by hand or not finite is answered in words: open files, documents, numbers of a run."""
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from paramtrans import run
 from paramtrans.cli.main import main
 from paramtrans.errors import Damaged, StoreError
+from paramtrans.plugins import Plugins
 from paramtrans.report.sweep import history
 from paramtrans.storage import files, json_files, outside
 
@@ -63,3 +66,11 @@ def test_a_format_that_nothing_writes_is_no_reason_to_update(version: Any) -> No
     assert f"has format {version!r}," in str(caught.value) and "made by hand" in str(caught.value)
     with pytest.raises(StoreError, match="update paramtrans"):
         json_files.check_format(Path("x.json"), 3, (1, 2))
+
+
+@pytest.mark.pipeline
+def test_a_translator_that_diverges_leaves_no_nan_in_the_evaluation(
+    tiny_config: Callable[..., Any], tiny_plugins: Plugins
+) -> None:
+    done = run(tiny_config("training.lr=1e9", "zoo.train=3", "zoo.report=2", "training.epochs=1"), loaded=tiny_plugins)
+    assert not re.search(r"NaN|Infinity", (done.dir / "evaluation.json").read_text())
