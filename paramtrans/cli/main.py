@@ -18,7 +18,7 @@ from paramtrans.cli import answer
 from paramtrans.errors import ParamtransError, StopRun, printable
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Entry
-from paramtrans.utils.boundary import reason
+from paramtrans.utils.boundary import explained, reason
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
@@ -120,7 +120,7 @@ def _message(error: ParamtransError | OSError) -> str:
     if isinstance(error, OSError):
         paths = [str(path) for path in (error.filename, error.filename2) if path is not None]
         where = printable(", ".join(paths)) or "standard output, a file or a process"
-        return f"error: {where}: {reason(error)}; what was finished is kept (--debug shows where this came from)"
+        return f"error: {where}: {explained(error, 'what was finished is kept (--debug shows where this came from)')}"
     return f"error: {error}" if "\n" not in str(error) else str(error)
 
 

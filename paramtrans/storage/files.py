@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from paramtrans.errors import StoreError
 from paramtrans.storage import outside
-from paramtrans.utils.boundary import reason
+from paramtrans.utils.boundary import explained, reason
 
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}")
 """Names of files that are being written."""
@@ -62,7 +62,8 @@ def write_bytes(path: Path, content: bytes) -> None:
                 temporary.unlink(missing_ok=True)
                 raise
     except (OSError, ValueError) as error:
-        raise StoreError(f"{path}: cannot be written: {reason(error)}; free space or choose another folder") from error
+        why = explained(error, "free space or choose another folder")
+        raise StoreError(f"{path}: cannot be written: {why}") from error
 
 
 _OWN: list[Path] = []

@@ -53,20 +53,22 @@ def read_json(path: Path) -> Any:
         raise Damaged(f"{path}: not valid JSON ({error}); it was damaged after it was written") from error
 
 
-def check_format(path: Path, version: Any, formats: Sequence[int], otherwise: str = "update paramtrans") -> None:
+def check_format(path: Path, version: Any, formats: Sequence[int], otherwise: str = "") -> None:
     """Hold a document to the formats that are read here.
 
     Args:
         path: Where it stands.
         version: The format that it says it has.
         formats: Those that are read; the last is written now.
-        otherwise: What to do where it has none of them.
+        otherwise: What to do where it has none of them; by default to update, where it is a later one.
 
     Raises:
         StoreError: it has none of them.
     """
     if type(version) is not int or version not in formats:
-        raise StoreError(f"{path}: has format {version}, this paramtrans reads {formats[-1]}; {otherwise}")
+        later = type(version) is int and version > formats[-1]
+        advice = otherwise or ("update paramtrans" if later else "it was damaged, or made by hand")
+        raise StoreError(f"{path}: has format {version!r}, this paramtrans reads {formats[-1]}; {advice}")
 
 
 def digest(document: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from safetensors.torch import load, load_file
 from torch import Tensor
 
 from paramtrans.errors import Damaged, StoreError
-from paramtrans.utils.boundary import reason
+from paramtrans.utils.boundary import explained
 
 KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 """What stands where a file should, in words."""
@@ -25,7 +25,7 @@ def size(path: Path, at_most: int | None = None) -> int:
     try:
         return _checked(path, path.stat(), at_most)
     except (OSError, ValueError) as error:
-        raise StoreError(f"{path}: cannot be read: {reason(error)}") from error
+        raise StoreError(f"{path}: cannot be read: {explained(error)}") from error
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def opened(path: Path, at_most: int | None = None) -> Iterator[BufferedReader]:
             _checked(path, os.fstat(descriptor), at_most)  # again, as another may stand there by now
             yield file
     except OSError as error:
-        raise StoreError(f"{path}: cannot be read: {reason(error)}") from error
+        raise StoreError(f"{path}: cannot be read: {explained(error)}") from error
 
 
 def content(path: Path, at_most: int | None = None) -> bytes:
@@ -53,7 +53,7 @@ def tensors(path: Path, at_most: int | None = None) -> dict[str, Tensor]:
     try:
         return load_file(path) if _is_text(path) else load(content(path))
     except OSError as error:
-        raise StoreError(f"{path}: cannot be read: {reason(error)}") from error
+        raise StoreError(f"{path}: cannot be read: {explained(error)}") from error
     except MemoryError as error:
         raise StoreError(f"{path}: is larger than the memory that there is") from error
     except SafetensorError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,18 @@ def reason(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
+def explained(error: BaseException, otherwise: str = "") -> str:
+    """Why, and what to do.
+
+    Args:
+        error: Of Python or of the system.
+        otherwise: What to do, unless the limit on open files is the cause.
+    """
+    too_many = isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
+    advice = "let processes open more files (ulimit -n)" if too_many else otherwise
+    return f"{reason(error)}; {advice}" if advice else reason(error)
+
+
 @contextmanager
 def in_words(what: str, otherwise: str = "", kind: type[ParamtransError] = StoreError) -> Iterator[None]:
     """Turns errors of Python and of the system into ours: `what` went wrong, why, and what to do `otherwise`."""
@@ -29,7 +42,7 @@ def in_words(what: str, otherwise: str = "", kind: type[ParamtransError] = Store
     except ParamtransError:
         raise
     except FOREIGN as error:
-        raise kind(f"{what}: {reason(error)}{f'; {otherwise}' if otherwise else ''}") from error
+        raise kind(f"{what}: {explained(error, otherwise)}") from error
 
 
 @contextmanager

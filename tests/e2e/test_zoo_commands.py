@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -242,7 +243,9 @@ def order(zoo: exchange.Contents, part: str) -> list[list[Any]]:
 SMALLER = ("--set", "zoo.train=2", "--set", "zoo.select=1", "--set", "zoo.report=2")
 
 
-def test_a_published_zoo_enters_under_its_own_name_and_a_run_uses_it(do, tmp_path: Path) -> None:
+def test_a_published_zoo_enters_under_its_own_name_and_runs_use_it_also_started_over_and_with_clocks_set_back(
+    do, tmp_path: Path
+) -> None:
     folder, cache = published(tmp_path / "kt"), tmp_path / "cache"
     given = ("zoo", "import", folder, *TINY, *ORIGIN, *SMALLER, "--cache", cache, "--json")
     status, out, err = do(*given)
@@ -259,6 +262,13 @@ def test_a_published_zoo_enters_under_its_own_name_and_a_run_uses_it(do, tmp_pat
     status, out, err = do("run", *TINY, *ORIGIN, *SMALLER, *where, "--json")
     assert status == 0 and "step 1" not in err and "step 2" not in err
     assert json.loads(out)["zoo"] == {"train": 2, "select": 1, "report": 2}
+    imported = files(cache)
+    status, out, err = do("run", *TINY, *ORIGIN, *SMALLER, *where, "--fresh", "--json")
+    assert status == 0 and "step 1" not in err and json.loads(out)["methods"] and files(cache) == imported
+    for path in cache.rglob("*.safetensors"):  # a clock that was set back since
+        os.utime(path, (time.time() + 10**6,) * 2)
+    status, _, err = do("run", *TINY, *ORIGIN, *SMALLER, *where, "--fresh", "--json")
+    assert status == 0 and "step 1" not in err and files(cache) == imported
 
 
 def test_hosts_from_elsewhere_are_never_trained_here(do, tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_an_unknown_format_is_refused_with_both_versions(finished: Path, version
     record = json.loads((finished / "run.json").read_text())
     json_files.write_json(finished / "run.json", {**record, "format": version})
     message = refused(finished)
-    assert f"format {version}" in message and f"reads {RUN_FORMAT}" in message
+    assert f"format {version!r}" in message and f"reads {RUN_FORMAT}" in message
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b"\xff", b"{}"], ids=repr)

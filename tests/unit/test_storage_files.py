@@ -60,7 +60,7 @@ def test_documents_are_for_people_too(tmp_path: Path) -> None:
 def test_a_format_that_is_not_read_is_told_with_that_which_is_and_what_to_do(version: Any) -> None:
     with pytest.raises(StoreError) as caught:
         json_files.check_format(Path("x.json"), version, (1, 2), "use --fresh")
-    assert str(caught.value) == f"x.json: has format {version}, this paramtrans reads 2; use --fresh"
+    assert str(caught.value) == f"x.json: has format {version!r}, this paramtrans reads 2; use --fresh"
 
 
 def test_every_format_that_is_read_is_accepted() -> None:

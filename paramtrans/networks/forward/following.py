@@ -17,12 +17,11 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-import paramtrans
 from paramtrans.errors import SpecMismatch
 
 TALKATIVE = ("torch.export", "torch.fx.experimental.symbolic_shapes", "torch.onnx", "onnxscript", "onnx_ir")
 """Loggers of libraries that tell about themselves."""
-OTHERS = (Path(torch.__file__).parent, Path(paramtrans.__file__).parent)
+OTHERS = (Path(torch.__file__).parent, Path(__file__).parents[2])
 """Where code is that is nobody's network."""
 
 
