@@ -28,7 +28,7 @@ import paramtrans
 from paramtrans.networks.blocks.finding import costs
 from paramtrans.utils.progress import ConsoleReporter
 
-MODEL, ROWS, HELD_OUT, LENGTH, BATCH = "SmolLM2-135M-Instruct", 64, 32, 256, 8
+MODEL, ROWS, HELD_OUT, LENGTH, BATCH = "SmolLM2-135M-Instruct", 128, 32, 256, 8
 PARTS = {"feed-forward units": "*.mlp", "key heads": "*.self_attn"}
 WIDTHS: tuple[tuple[str, float], ...] = (
     ("feed-forward units", 0.75),
