@@ -58,7 +58,9 @@ def test_a_width_that_is_no_number_is_a_mistake_of_the_command_line(flag: str, v
 
 @pytest.mark.parametrize("budget", [math.nan, math.inf, -math.inf, 0, -5, True])
 @pytest.mark.parametrize(
-    "rule", [Budget, FlopBudget, LatencyBudget, Allotment, lambda value: Allotment(flops=value)], ids=str
+    "rule",
+    [Budget, FlopBudget, LatencyBudget, Allotment, lambda value: Allotment(flops=value)],
+    ids=["parameters", "flops", "latency", "allotted parameters", "allotted flops"],
 )
 def test_a_rule_takes_no_budget_that_is_no_number(rule: Any, budget: float) -> None:
     with pytest.raises(SpecMismatch, match=r"is no budget; give a finite number above 0"):
