@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from paramtrans.cli import answer, exports, inputs
-from paramtrans.cli.flags import force_flag, json_flag, plugin_files, quiet_flag
+from paramtrans.cli.flags import Positive, force_flag, json_flag, plugin_files, quiet_flag
 from paramtrans.cli.losses import EVALUATE, PREDICTS, read_labelled, tell_losses
 from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, named_targets, read_network
 from paramtrans.cli.widths import chosen_widths, width_options
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @width_options
 @click.option(
     "--depth",
-    type=float,
+    type=Positive(),
     metavar="SHARE",
     help="Share of the blocks that stay; the others are left out where that costs least. With --to: that are replaced.",
 )

@@ -14,6 +14,7 @@ from paramtrans.errors import SpecMismatch
 from paramtrans.networks.forward.activations import Inputs, call, every_layer, first_examples, tensors_in
 from paramtrans.networks.forward.spool import Spool
 from paramtrans.ops.distances import RelativeError
+from paramtrans.utils.counts import counted
 from paramtrans.utils.progress import Reporter
 
 JUDGED_ON = 32
@@ -90,7 +91,7 @@ def cheapest(
             wanted.add(output)
     chosen: list[str] = []
     costs: list[tuple[float, str, int]] = []
-    with reporter.stage(f"choosing {count} of {len(blocks)} blocks", len(blocks) + count) as stage:
+    with reporter.stage(f"choosing {count} of {counted(len(blocks), 'block')}", len(blocks) + count) as stage:
         for path in blocks:
             heapq.heappush(costs, (_cost(network, {path: blocks[path]}, batches, wanted), path, 0))
             stage.advance(note=path)
