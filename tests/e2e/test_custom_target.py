@@ -16,7 +16,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "custom_target"
 def test_it_passes_the_kit(capsys: pytest.CaptureFixture[str]) -> None:
     plugin = str(EXAMPLE / "pooled_attention.py")
     assert main(["check", "pooled_attention", "--plugin", plugin, "--quiet"]) == 0
-    assert capsys.readouterr().out == "14 checks, all passed\n"
+    assert capsys.readouterr().out == "15 checks, all passed\n"
 
 
 def test_it_takes_the_place_of_attention() -> None:
