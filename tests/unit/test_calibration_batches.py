@@ -160,3 +160,9 @@ def test_a_rule_that_gives_no_sizes_is_told(chosen: Any, by: Any) -> None:
 
     with pytest.raises(SpecMismatch, match=r"widths: |nothing becomes smaller"):
         paramtrans.translate(mlp(), calibrate=X, widths=Rule(), by=by)
+
+
+@pytest.mark.parametrize("nothing", [{}, [{}], [{"name": "text"}]])
+def test_a_batch_without_a_tensor_is_refused_in_words_of_calibration(nothing: Any) -> None:
+    with pytest.raises(DataError, match="calibrate: there is no tensor"):
+        paramtrans.translate(Masked().f.eval(), calibrate=nothing)
