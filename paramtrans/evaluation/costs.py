@@ -24,6 +24,7 @@ from paramtrans.api.stacking import Params
 from paramtrans.api.translator import Translator
 from paramtrans.errors import SpecMismatch
 from paramtrans.utils.boundary import reason
+from paramtrans.utils.fast_path import layer_by_layer
 
 logger = logging.getLogger(__name__)
 
@@ -76,19 +77,15 @@ def count(run: Callable[[], object]) -> int:
     Raises:
         Exception: whatever PyTorch's counter, or the call, raises.
     """
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with (
-            sdpa_kernel(SDPBackend.MATH),
-            torch.backends.mkldnn.flags(False, None, None, None),  # None: as it is
-            torch.backends.cudnn.flags(enabled=False),
-            _counter() as counter,
-        ):
-            run()
-        return int(counter.get_total_flops())
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
+    with (
+        layer_by_layer(),
+        sdpa_kernel(SDPBackend.MATH),
+        torch.backends.mkldnn.flags(False, None, None, None),  # None: as it is
+        torch.backends.cudnn.flags(enabled=False),
+        _counter() as counter,
+    ):
+        run()
+    return int(counter.get_total_flops())
 
 
 def _counter() -> FlopCounterMode:

@@ -6,7 +6,8 @@ is near already.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,9 +16,8 @@ from torch import Tensor, nn
 
 from paramtrans.api.options import BaseOptions, validate
 from paramtrans.errors import SpecMismatch
-from paramtrans.networks.forward.activations import Inputs, call, pick_examples
+from paramtrans.networks.forward.activations import Inputs, call, pick_examples, tensors_in
 from paramtrans.networks.forward.examples import Examples
-from paramtrans.networks.graph.capture import tensors_of
 from paramtrans.networks.parts.fitting import Fitted, Fitting, fit
 from paramtrans.utils import seeds
 from paramtrans.utils.progress import Reporter
@@ -37,8 +37,19 @@ class FinishOptions(BaseOptions):
     """Examples in a step."""
 
 
+def finish_options(given: int | Mapping[str, Any] | None) -> FinishOptions | None:
+    """The options that a number of steps, or a mapping, stands for; None where nothing is to be done.
+
+    Raises:
+        ConfigError: they are wrong.
+    """
+    if given is None:
+        return None
+    return validate(FinishOptions, {"steps": given} if isinstance(given, int) else dict(given), "finish: ")
+
+
 def finish_network(
-    given: int | Mapping[str, Any] | None,
+    options: FinishOptions | None,
     network: nn.Module,
     smaller: nn.Module,
     batches: Iterable[Inputs],
@@ -48,9 +59,9 @@ def finish_network(
     """Fit what was translated, all of it together, to what the network gave.
 
     Args:
-        given: A number of steps, or `FinishOptions`; with None nothing is done.
-        network: The untouched network.
-        smaller: Its parameters that are not those of `network` are changed.
+        options: How many steps, how large; with None nothing is done.
+        network: The untouched network, in eval mode.
+        smaller: Its parameters that `network` does not have are changed, or all where blocks were left out alone.
         batches: Calibration inputs. One in eight says when to stop, another one how good it is.
         seed: Draws the examples of each step.
         reporter: Shows the progress.
@@ -59,17 +70,22 @@ def finish_network(
         Mean squared error of the outputs over their variance, before and after, on examples that no step used.
 
     Raises:
-        ConfigError: the options are wrong.
         SpecMismatch: there are no inputs, or the networks give no values that can be compared.
     """
-    if given is None:
+    if options is None:
         return None
-    options = validate(FinishOptions, {"steps": given} if isinstance(given, int) else dict(given), "finish: ")
     examples = Examples(list(batches))
     if not examples.total:
         raise SpecMismatch(
             "finish: give a few dozen unlabelled inputs (calibrate); what the network gives for them is due"
         )
+    with _in_eval_mode(smaller):
+        return _fitted(network, smaller, examples, options, seed, reporter)
+
+
+def _fitted(
+    network: nn.Module, smaller: nn.Module, examples: Examples, options: FinishOptions, seed: int, reporter: Reporter
+) -> Fitted:
     outputs = _Outputs(network, smaller, examples)
 
     def loss_of(number: int, chosen: Tensor) -> Tensor:
@@ -88,17 +104,24 @@ def finish_network(
 
 
 def _changed(network: nn.Module, smaller: nn.Module) -> list[nn.Parameter]:
-    """Parameters of the smaller network that the other one does not have, or with other values."""
-    original = dict(network.named_parameters())
-    return [
-        parameter
-        for name, parameter in smaller.named_parameters()
-        if parameter.is_floating_point() and not (name in original and _equal(parameter, original[name]))
-    ]
+    """Parameters with values that the other network has nowhere; all where there are none, as blocks only went."""
+    alike: dict[torch.Size, list[Tensor]] = {}
+    for original in network.parameters():
+        alike.setdefault(original.shape, []).append(original)
+    parameters = [parameter for parameter in smaller.parameters() if parameter.is_floating_point()]
+    changed = [p for p in parameters if not any(torch.equal(p, original) for original in alike.get(p.shape, ()))]
+    return changed or parameters
 
 
-def _equal(parameter: Tensor, original: Tensor) -> bool:
-    return parameter.shape == original.shape and torch.equal(parameter, original)
+@contextmanager
+def _in_eval_mode(network: nn.Module) -> Iterator[None]:
+    flags = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, flag in flags.items():
+            module.training = flag
 
 
 class _Outputs:
@@ -140,4 +163,4 @@ def _moments(value: Tensor) -> Tensor:
 
 
 def _values(output: Any) -> list[Tensor]:
-    return [tensor for tensor in tensors_of(output) if tensor.is_floating_point()]
+    return [tensor for tensor in tensors_in(output) if tensor.is_floating_point()]

@@ -21,7 +21,7 @@ from paramtrans.networks.blocks.input_cache import Entrances
 from paramtrans.networks.depth.left_out import LeftOut, without
 from paramtrans.networks.depth.shortening import parts_to_replace, shorten
 from paramtrans.networks.files import ATTRIBUTE, SIZES, Replaced
-from paramtrans.networks.finishing import finish_network
+from paramtrans.networks.finishing import finish_network, finish_options
 from paramtrans.networks.forward.activations import Inputs, check_repeatable, in_batches
 from paramtrans.networks.forward.as_taken import as_taken
 from paramtrans.networks.forward.examples import Examples
@@ -119,6 +119,7 @@ def translate(
     registry, reporter = registry or components(), reporter or Reporter()
     if not isinstance(module, nn.Module):
         raise SpecMismatch(f"translate takes an nn.Module, not {type(module).__name__}; load the parameters into one")
+    finishing = finish_options(finish)
     module = unwrapped(module)
     original = copied(module)
     batches = as_taken(original, in_batches(calibrate))
@@ -127,25 +128,24 @@ def translate(
         if any(not isinstance(block, LeftOut) for block in getattr(module, ATTRIBUTE, ())):
             raise SpecMismatch("depth: leave blocks out first, and translate the rest afterwards")
         shorter, gone = shorten(original, depth, blocks, batches, registry, reporter)
-        if translator == "refit" and ratio is None and widths is None and by is None and not then and not options:
-            finish_network(finish, original, shorter, batches, seed, reporter)
-            return _finished(without(module, gone, registry), shorter, gone, ())
-        shorter = _finished(without(module, gone, registry), shorter, gone, ())
-        return translate(
-            shorter,
-            translator,
-            ratio=ratio,
-            widths=widths,
-            calibrate=batches,
-            options=options,
-            then=then,
-            finish=finish,
-            sequential=sequential,
-            by=by,
-            seed=seed,
-            reporter=reporter,
-            registry=registry,
-        )
+        small = _finished(without(module, gone, registry), shorter, gone, ())
+        if translator != "refit" or any(x is not None for x in (ratio, widths, by)) or then or options:
+            small = translate(
+                small,
+                translator,
+                ratio=ratio,
+                widths=widths,
+                calibrate=batches,
+                options=options,
+                then=then,
+                sequential=sequential,
+                by=by,
+                seed=seed,
+                reporter=reporter,
+                registry=registry,
+            )
+        finish_network(finishing, original, small, batches, seed, reporter)
+        return small
     if to is not None:
         if by is not None or widths is not None or then or isinstance(ratio, Mapping):
             raise SpecMismatch("to: goes with ratio (one number), depth, options, finish, calibrate and seed alone")
@@ -154,7 +154,7 @@ def translate(
         replacement = replace_parts(
             original, to, options or {}, registry, ratio=ratio, batches=batches, seed=seed, reporter=reporter
         )
-        finish_network(finish, original, replacement.network, batches, seed, reporter)
+        finish_network(finishing, original, replacement.network, batches, seed, reporter)
         return _finished(module, replacement.network, replacement.parts, ())
     trained = factories.trained_translator(translator, registry, options or {})
     rule = widths or Ratio(0.5 if ratio is None else ratio)
@@ -172,7 +172,7 @@ def translate(
             seed=seed,
             reporter=reporter,
         )
-        finish_network(finish, original, narrowed.network, batches, seed, reporter)
+        finish_network(finishing, original, narrowed.network, batches, seed, reporter)
         return _finished(module, narrowed.network, narrowed.groups, narrowed.settings)
     surveyed = choose_blocks(original, blocks, batches, registry, trained.source if trained else None)
     for path, reason in surveyed.refused.items():
@@ -191,7 +191,7 @@ def translate(
         also_whole = any(not registry.load("translator", str(name)).narrows for name, _ in named)
         targets = _resized(surveyed.blocks, checked(sizes_of, surveyed.blocks), also_whole)
     small, replaced = _translate_blocks(original, targets, chain, examples, sequential, registry, seed, reporter)
-    finish_network(finish, original, small, batches, seed, reporter)
+    finish_network(finishing, original, small, batches, seed, reporter)
     return _finished(module, small, replaced, ())
 
 

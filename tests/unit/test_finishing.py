@@ -76,3 +76,26 @@ def test_wrong_settings_are_refused(network: nn.Module, images: Tensor, finish: 
 def test_it_needs_inputs(network: nn.Module) -> None:
     with pytest.raises(SpecMismatch, match="finish"):
         paramtrans.translate(network, "prune", finish=3)
+
+
+@pytest.mark.parametrize("further", [{}, {"ratio": 0.5, "translator": "prune"}])
+@pytest.mark.parametrize("training", [False, True])
+def test_behind_blocks_left_out_the_outputs_are_held_to_the_whole_networks(
+    network: nn.Module, images: Tensor, further: Any, training: bool
+) -> None:
+    with torch.no_grad():
+        due = network(images)
+    network.train(training)
+
+    def lost(**finish: Any) -> float:
+        small = paramtrans.translate(network, depth=0.5, calibrate=images.split(16), **further, **finish)
+        assert all(module.training is training for module in small.modules())
+        with torch.no_grad():
+            return float((small.eval()(images) - due).square().mean())
+
+    assert lost(finish={"steps": 40, "batch": 16}) < 0.9 * lost()
+
+
+def test_wrong_settings_are_told_before_any_work(network: nn.Module) -> None:
+    with pytest.raises(ConfigError, match="finish"):
+        paramtrans.translate(network, calibrate=iter(()), finish={"rate": 1})

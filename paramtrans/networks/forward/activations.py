@@ -16,6 +16,7 @@ from paramtrans.errors import DataError, ParamtransError, SpecMismatch
 from paramtrans.networks.forward.spool import Spool
 from paramtrans.utils import memory
 from paramtrans.utils.boundary import reason
+from paramtrans.utils.fast_path import layer_by_layer
 
 Inputs: TypeAlias = "Tensor | Mapping[str, Any] | list[Any] | tuple[Any, ...]"
 """What a network is called with: a tensor, keyword arguments, or a list whose first item it is, as loaders give."""
@@ -95,12 +96,10 @@ def every_layer(handles: Iterable[RemovableHandle]) -> Iterator[None]:
     Args:
         handles: Hooks that are removed in the end.
     """
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
     try:
-        yield
+        with layer_by_layer():
+            yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
         for handle in handles:
             handle.remove()
 

@@ -46,9 +46,10 @@ def as_taken(network: nn.Module, batches: Iterable[Inputs], tell: bool = True) -
         raise SpecMismatch("the network has no values (device meta); load its parameters first")
     if (first := next(iter(batches), None)) is None:
         return batches
-    if not _tensors(first):
+    tensors = _tensors(first).values()
+    if not tensors:
         raise DataError("calibrate: there is no tensor in the first batch; give what the network takes")
-    for tensor in _tensors(first).values():
+    for tensor in tensors:
         if not tensor.ndim:
             raise DataError("calibrate: the inputs are single numbers; a batch has a first axis, of its examples")
     taken = _accepted(network, first)

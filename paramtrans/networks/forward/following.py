@@ -18,6 +18,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from paramtrans.errors import SpecMismatch
+from paramtrans.utils.fast_path import layer_by_layer
 
 TALKATIVE = ("torch.export", "torch.fx.experimental.symbolic_shapes", "torch.onnx", "onnxscript", "onnx_ir")
 """Loggers of libraries that tell about themselves."""
@@ -39,15 +40,12 @@ def follow(
     Raises:
         SpecMismatch: `torch.export` cannot follow the network; the message names the line of its code.
     """
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # a fused layer hides the operations inside it
+    silent = contextlib.redirect_stderr(io.StringIO())  # where it prints what it has
     try:
-        with torch.no_grad(), quiet(), contextlib.redirect_stderr(io.StringIO()):  # where it prints what it has
+        with torch.no_grad(), layer_by_layer(), quiet(), silent:
             return torch.export.export(network, args, dict(kwargs), dynamic_shapes=dynamic_shapes, strict=False)
     except Exception as error:
         raise SpecMismatch(f"torch.export cannot follow this network: {_cause(error)}{_where(error)}") from error
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
 @contextmanager

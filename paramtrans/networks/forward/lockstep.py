@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+from paramtrans.networks.forward.activations import tensors_in
+from paramtrans.utils.fast_path import layer_by_layer
 
 Arrived = list["Call"]
 
@@ -74,7 +76,7 @@ class _Watch(TorchFunctionMode):
             self.reach(Call(layer, func, args, kwargs or {}, position, self._added(layer, number)))
         result = func(*args, **(kwargs or {}))
         if number in self._operations:
-            held = {(number, i): tensor for i, tensor in enumerate(tensors_among(result))}
+            held = {(number, i): tensor for i, tensor in enumerate(tensors_in(result))}
             self._held |= {place: tensor for place, tensor in held.items() if place in self._needed}
         return result
 
@@ -98,25 +100,8 @@ def weight_position(function: Any, args: Sequence[Any], layers: Mapping[int, str
     return None
 
 
-def tensors_among(result: Any) -> list[Tensor]:
-    """The tensors among what an operation gives, or is given."""
-    several = result if isinstance(result, list | tuple) else (result,)
-    return [tensor for tensor in several if isinstance(tensor, Tensor)]
-
-
 READING = ("linear", "conv1d", "conv2d", "conv3d", "addmm", "matmul", "mm", "__matmul__")
 """Operations that a weight is read in."""
-
-
-@contextmanager
-def slow_attention() -> Iterator[None]:
-    """Encoders of PyTorch go through their layers one by one, not through one operation for all of them."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 class _Pass(threading.Thread):
@@ -180,10 +165,10 @@ class Lockstep:
 
     def __init__(self, forwards: Sequence[Forward]) -> None:
         self._passes = [_Pass(forward) for forward in forwards]
-        self._slow_attention = slow_attention()
+        self._layer_by_layer = layer_by_layer()
 
     def __enter__(self) -> Lockstep:
-        self._slow_attention.__enter__()
+        self._layer_by_layer.__enter__()
         for forward_pass in self._passes:
             forward_pass.start()
         return self
@@ -191,7 +176,7 @@ class Lockstep:
     def __exit__(self, *_: object) -> None:
         for forward_pass in self._passes:
             forward_pass.stop()
-        self._slow_attention.__exit__(None, None, None)
+        self._layer_by_layer.__exit__(None, None, None)
 
     def layers(self) -> Iterator[Arrived]:
         """What all passes arrived at, layer by layer; what is changed in the meantime counts when they go on."""

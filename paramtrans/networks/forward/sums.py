@@ -6,7 +6,7 @@ smaller network, it can make up for what the input has lost before, as far as it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from paramtrans.networks.forward.lockstep import AddedTo, Place, slow_attention, tensors_among, weight_position
+from paramtrans.networks.forward.activations import tensors_in
+from paramtrans.networks.forward.lockstep import AddedTo, Place, weight_position
+from paramtrans.utils.fast_path import layer_by_layer
 
 SUMS = ("add", "add_", "__add__", "__iadd__", "__radd__")
 SAME_ROWS = ("batch_norm", "clone", "contiguous", "dropout", "dropout_", "float", "reshape", "to", "type_as", "view")
@@ -32,7 +34,7 @@ def added_to(forward: Callable[[], Any], layers: Mapping[int, str]) -> dict[str,
         For each layer that is passed once and whose output is added to what was computed before it.
     """
     follow = _Follow(layers)
-    with torch.no_grad(), slow_attention(), follow:
+    with torch.no_grad(), layer_by_layer(), follow:
         forward()
     chains = {name: values[0].whole_chain() for name, values in follow.outputs.items() if len(values) == 1}
     return {name: AddedTo(end.at, end.places) for name, end in chains.items() if end.places}
@@ -69,13 +71,11 @@ class _Follow(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         number, self.number = self.number, self.number + 1
         result = func(*args, **(kwargs or {}))
-        results = tensors_among(result)
+        results = tensors_in(result)
         if results:
-            values = [
-                self._values[id(tensor)] for tensor in _operands(args, kwargs or {}) if id(tensor) in self._values
-            ]
-            for value in values:
-                value.uses += 1
+            for tensor in tensors_in([*args, *(kwargs or {}).values()]):
+                if id(tensor) in self._values:
+                    self._values[id(tensor)].uses += 1
             following = self._following(func, args, number, results[0]) if result is results[0] else None
             for tensor in results:
                 self._values.pop(id(tensor), None)  # what it was before it was changed in place
@@ -112,8 +112,3 @@ class _Follow(TorchFunctionMode):
             return None
         value.following = _Value(value.at, value.places + places)
         return value.following
-
-
-def _operands(args: Any, kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
-    for argument in (*args, *kwargs.values()):
-        yield from tensors_among(argument)

@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import Node
 
+from paramtrans.networks.forward.activations import tensors_in
 from paramtrans.networks.forward.following import follow
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -88,15 +89,7 @@ class _Outputs(nn.Module):
         self.network = network
 
     def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
-        return tuple(tensors_of(self.network(*args, **kwargs)))
-
-
-def tensors_of(output: Any) -> list[Tensor]:
-    """The tensors in a network's output, in order: in lists, tuples and dictionaries; other objects are left out."""
-    if isinstance(output, Tensor):
-        return [output]
-    items = output.values() if isinstance(output, Mapping) else output if isinstance(output, list | tuple) else ()
-    return [tensor for item in items for tensor in tensors_of(item)]
+        return tuple(tensors_in(self.network(*args, **kwargs)))
 
 
 def module_paths(node: Node) -> frozenset[str]:

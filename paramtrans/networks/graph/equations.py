@@ -32,7 +32,7 @@ class Equations:
         self.rows.add_rows(half, read, due, scale)
         weights, sums = scale.double().square(), sums.double()
         moments = (weights.sum(0).expand(sums.shape[1]), (weights * sums).sum(0), (weights * sums.square()).sum(0))
-        self._moments = self._moments + torch.stack(moments)
+        self._moments = self._moments.to(sums.device) + torch.stack(moments)
 
     def variance(self) -> Tensor:
         """Squared distance of the sums from their mean, over all rows: `[outputs]`."""

@@ -16,9 +16,11 @@ from torch.export.graph_signature import InputKind
 from torch.fx import Interpreter, Node
 from torch.utils._pytree import tree_flatten, tree_map
 
-from paramtrans.networks.graph.capture import Program, tensors_of
+from paramtrans.networks.forward.activations import tensors_in
+from paramtrans.networks.graph.capture import Program
 from paramtrans.networks.graph.narrow import Removal, Setting, candidates, narrow
 from paramtrans.networks.graph.operators import Contraction, name_of
+from paramtrans.utils.fast_path import layer_by_layer
 
 TOLERANCE = 1e-3
 """Largest difference, relative to the largest output."""
@@ -65,7 +67,7 @@ class Masked(Interpreter):
                 values.append(leaf.clone() if isinstance(leaf, Tensor) else leaf)
             else:
                 values.append(self.program.constants.get(name))
-        return tensors_of(list(self.run(*values)))
+        return tensors_in(list(self.run(*values)))
 
     def run_node(self, n: Node) -> Any:
         """One operation, with what it sums over masked."""
@@ -184,12 +186,8 @@ def _choices(settings: list[Setting]) -> list[tuple[Setting, ...]]:
 def run(network: nn.Module, program: Program) -> list[Tensor]:
     """The output tensors of a network for the example inputs of a program."""
     args, kwargs = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, program.arguments)
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        return tensors_of(network(*args, **kwargs))
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
+    with layer_by_layer():
+        return tensors_in(network(*args, **kwargs))
 
 
 def _difference(outputs: list[Tensor], other_outputs: list[Tensor]) -> float:

@@ -16,11 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from paramtrans.networks.forward.activations import call, first_examples
+from paramtrans.networks.forward.activations import call, first_examples, tensors_in
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.forward.lockstep import Call, Lockstep
 from paramtrans.networks.forward.sums import added_to
-from paramtrans.networks.graph.capture import tensors_of
 from paramtrans.networks.graph.equations import equations
 from paramtrans.networks.graph.examples import forward_pass, read_values, row_pieces
 from paramtrans.networks.graph.groups import Analysis, NamedGroup
@@ -178,7 +177,7 @@ def _relative(squared_error: Tensor, variance: Tensor, gain: Tensor | None) -> f
 def _output_error(before: Sequence[Any], after: Sequence[Any], examples: Examples) -> float | None:
     """Squared error of the first output, relative to its variance over examples kept aside."""
     pairs = [
-        (tensors_of(original_output)[:1], tensors_of(small_output)[:1])
+        (tensors_in(original_output)[:1], tensors_in(small_output)[:1])
         for original_output, small_output in zip(before, after, strict=True)
     ]
     if not all(
