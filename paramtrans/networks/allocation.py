@@ -18,7 +18,7 @@ from paramtrans.networks.blocks.finding import NetworkBlock
 from paramtrans.networks.forward.activations import Inputs, call
 from paramtrans.networks.graph.groups import NamedGroup
 from paramtrans.networks.translate import translate
-from paramtrans.networks.units.allotment import allot
+from paramtrans.networks.units.allocation import allocate
 from paramtrans.networks.units.chain import unit_chain
 from paramtrans.networks.units.steps import Step, cheapest
 from paramtrans.networks.units.widths import GroupSizes
@@ -96,7 +96,7 @@ class Allotment(Rounded):
         if self.registry is None:
             raise SpecMismatch("Allotment: says where its translator is known (`registry`), or is given to translate")
         [translator] = unit_chain([(self.translator, self.options)], self.registry)
-        return allot(case, translator, budget, measure, self.shares, self.rounding)
+        return allocate(case, translator, budget, measure, self.shares, self.rounding)
 
     def _steps(self, network: nn.Module, block: NetworkBlock, batches: list[Inputs]) -> list[Step]:
         """From all units to fewer."""

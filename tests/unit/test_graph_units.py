@@ -114,9 +114,11 @@ class Biased(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         length = x.shape[1]
-        q, k, v = (one.transpose(1, 2) for one in self.qkv(x).view(len(x), length, 3, -1, self.head_dim).unbind(2))
+        q, k, v = (part.transpose(1, 2) for part in self.qkv(x).view(len(x), length, 3, -1, self.head_dim).unbind(2))
         angles = torch.arange(length, dtype=x.dtype)[:, None].expand(length, 2)
-        q, k = (one * angles.cos() + torch.stack([-one[..., 1:], one[..., :1]], -1).reshape_as(one) for one in (q, k))
+        q, k = (
+            part * angles.cos() + torch.stack([-part[..., 1:], part[..., :1]], -1).reshape_as(part) for part in (q, k)
+        )
         bias = torch.zeros(1, self.num_heads, length, length) + torch.ones(length, length).tril().log()
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2)
         return self.proj(mixed.reshape(len(x), length, -1))
@@ -373,13 +375,13 @@ def test_a_translated_network_is_saved_and_rebuilt_and_a_strangers_record_is_bou
     torch.testing.assert_close(again(inputs), small(inputs))
     assert again.paramtrans_blocks == small.paramtrans_blocks and again[0].num_heads == 2
     params, record = sealed_params.load_params(path)
-    own = {key: record[key] for key in ("format", "paramtrans", "architecture", "blocks")}
+    kept_record = {key: record[key] for key in ("format", "paramtrans", "architecture", "blocks")}
     for size in (
         {"module": "0", "attribute": "num_heads", "before": 4, "after": 10**9},
         {"module": "0", "attribute": "forward", "before": 1, "after": 1},
         {"module": "9", "attribute": "num_heads", "before": 4, "after": 2},
     ):
-        sealed_params.save_params(path, params, {**own, "sizes": [size]})
+        sealed_params.save_params(path, params, {**kept_record, "sizes": [size]})
         with pytest.raises(StoreError):
             paramtrans.load_translated(path, sequential(Packed(), Gated()))
 
@@ -412,5 +414,5 @@ def test_real_networks_of_timm(name: str) -> None:
     network = timm.create_model(name, num_classes=4, **({"img_size": 64} if "vit" in name else {})).eval()
     images = torch.randn(2, 3, 64, 64)
     small = paramtrans.translate(network, "prune", ratio=0.5, by="units", calibrate=images)
-    before, after = (sum(p.numel() for p in one.parameters()) for one in (network, small))
+    before, after = (sum(p.numel() for p in model.parameters()) for model in (network, small))
     assert after < 0.75 * before and small(images).isfinite().all()

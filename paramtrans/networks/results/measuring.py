@@ -16,7 +16,7 @@ from paramtrans.evaluation.costs import operations, parameters
 from paramtrans.evaluation.footprint import latencies, peak_memory
 from paramtrans.networks.files import ATTRIBUTE
 from paramtrans.networks.forward.activations import Inputs, call, first_examples, in_batches
-from paramtrans.networks.forward.as_taken import as_taken
+from paramtrans.networks.forward.batches import as_taken
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.losses import Accuracy, Costs, Kind, Losses, Share
 from paramtrans.networks.results.predictions import Predictions, kind_of, named_outputs, predicted_classes

@@ -16,7 +16,7 @@ from paramtrans.networks.units.widths import Counts, GroupSizes
 Cost = Callable[[Counts], float]
 
 
-def allot(
+def allocate(
     case: GroupSizes,
     translator: UnitStep,
     budget: float,
