@@ -7,7 +7,7 @@ PYTEST := -m pytest -n auto --dist loadscope --no-loadscope-reorder
 # Tests of single parts, and every component once against what its kind promises.
 FAST := -m "not (slow or pipeline or thorough or kernels or docs or distributed or browser)" tests/unit tests/testing plugins
 
-.PHONY: demo test test-fast test-slow test-wheel bench check docs trust coverage lock clean
+.PHONY: demo test test-fast test-slow test-wheel bench check docs trust coverage lock plugins clean
 
 demo: $(VENV)/installed
 	$(BIN)/paramtrans run examples/mnist_conv_to_attn.toml
@@ -63,6 +63,10 @@ coverage: $(VENV)/installed
 lock:
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --no-annotate --constraint constraints.txt --output-file requirements.lock
+
+# The lists of first-party plugins in pyproject.toml, from the folders below plugins/.
+plugins:
+	$(PYTHON) plugins/lists.py
 
 clean:
 	rm -rf $(VENV) build dist site
