@@ -22,9 +22,9 @@ test-fast: $(VENV)/installed
 test-slow: $(VENV)/installed
 	$(BIN)/python $(PYTEST) -m slow
 
-# The fast tests against the wheel, outside the checkout, on any Python: make test-wheel ON=python3.13
+# The fast tests against the wheel, outside the checkout: make test-wheel ON=python3.13, or ON=others for those of pyenv.
 test-wheel: $(VENV)/installed
-	$(BIN)/python .ci/wheel.py $(or $(ON),$(PYTHON)) $(FAST)
+	$(BIN)/python .ci/wheel.py $(if $(WITHIN),--within $(WITHIN)) $(or $(ON),$(PYTHON)) $(FAST)
 
 # Ratios against what one would do instead, into docs/results/ and docs/benchmarks.md; QUICK=1 takes under five minutes.
 bench: $(VENV)/installed

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
+import sys
 import tomllib
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -94,3 +98,32 @@ def test_the_citation_is_of_this_version_and_names_the_paper() -> None:
     assert (citation["title"], citation["version"]) == (project["name"], project["version"])
     assert citation["abstract"] == project["description"]
     assert "2401.05772" in citation["references"][0]["identifiers"][0]["value"]
+
+
+@pytest.fixture
+def wheel() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("wheel", ROOT / ".ci" / "wheel.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pyenv stands in as a shell script")
+def test_other_pythons_are_the_newest_of_each_version_that_is_offered(
+    wheel: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = f"{sys.version_info.major}.{sys.version_info.minor}.0"
+    versions = f"2.7.18\n3.10.13\n{here}\n3.98.1\n3.98.10\n3.98.9\n3.99.0\n3.99-dev\npypy3.10-7.3.15"
+    pyenv = tmp_path / "pyenv"
+    pyenv.write_text(f'#!/bin/sh\nif [ "$1" = root ]; then echo /there; else printf "{versions}"; fi\n')
+    pyenv.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert wheel.others() == ["/there/versions/3.98.10/bin/python", "/there/versions/3.99.0/bin/python"]
+
+
+def test_without_time_other_pythons_are_skipped_and_that_is_said(
+    wheel: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert wheel.main(["--within", "0", sys.executable, "tests"]) == 0
+    assert capsys.readouterr().out.startswith(f"skipped: the wheel on {sys.executable}: ")
