@@ -51,7 +51,14 @@ class Allotment(Rounded):
     """How long the first batch of inputs may take."""
 
     def with_registry(self, registry: Registry) -> Allotment:
-        """The same rule, which looks up translators here unless it has a registry of its own."""
+        """The same rule, which looks up translators here unless it has a registry of its own.
+
+        Args:
+            registry: The plugins.
+
+        Returns:
+            A rule.
+        """
         return self if self.registry else replace(self, registry=registry)
 
     def __call__(self, network: nn.Module, blocks: Sequence[NetworkBlock], batches: Iterable[Inputs]) -> Chosen:
@@ -81,6 +88,9 @@ class Allotment(Rounded):
 
         Args:
             case: The groups, and what the network costs with fewer units.
+
+        Returns:
+            Units that stay, for each group.
 
         Raises:
             SpecMismatch: there is not exactly one budget, or it cannot be kept with these shares.

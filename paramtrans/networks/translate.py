@@ -107,6 +107,9 @@ def translate(
         reporter: Shows the progress.
         registry: The plugins; by default those that are installed.
 
+    Returns:
+        The smaller network, with devices, precision and training flags as they were; `module` is unchanged.
+
     Raises:
         SpecMismatch: nothing can be translated as asked.
         DataError: the inputs cannot be used.

@@ -73,6 +73,9 @@ def random_orbit(params: Params, spec: BlockSpec, generator: torch.Generator, sp
         spec: It says what may be permuted and rescaled.
         generator: Where all randomness comes from.
         spread: Units are rescaled by exp(spread · N(0, 1)).
+
+    Returns:
+        Stacked parameters of the same shapes.
     """
     count = models(params)
     for group in spec.symmetries:

@@ -47,6 +47,9 @@ def measure_losses(
         evaluate: Batches of inputs and their labels; classes are on axis 1 of the first output, or on the last where
             labels say so.
 
+    Returns:
+        Errors, agreement and costs before and after; what could not be measured is None.
+
     Raises:
         DataError: labels do not go with what the network gives, or errors are no finite numbers.
     """
