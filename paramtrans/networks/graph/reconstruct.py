@@ -1,8 +1,8 @@
 """Units chosen and what reads them solved for, layer by layer, in passes of the untouched and the smaller network.
 
 Least-squares reconstruction: each layer that reads units is given the weights with which it gives, for what reaches it
-in the smaller network, what it gave in the untouched one. The closed form of Optimal Brain Surgeon (Hassibi and Stork
-1993) for groups of weights; GRAIL (arXiv 2602.23795) and CORP (arXiv 2602.05243) are the same by other names.
+in the smaller network, what it gave in the untouched one. The closed form of Optimal Brain Surgeon (Hassibi and Stork,
+1992, Eq. 5) for groups of weights; GRAIL (arXiv 2602.23795) and CORP (arXiv 2602.05243) are the same by other names.
 Where the layer's output is added to what was computed before, as in every residual block, it is the sum that is to be
 what it was: the layer makes up for what the sum's other part has lost before.
 """
