@@ -181,7 +181,7 @@ def translate(
     for path, reason in surveyed.refused.items():
         log.warning("%s stays as it is: %s", path or "the network", reason)
     if blocks == "*" and trained is None and remainder.share(original, surveyed.blocks) >= remainder.MUCH:
-        log.warning(remainder.told(original, surveyed.blocks, registry))
+        log.warning(remainder.warning(original, surveyed.blocks, registry))
     chain = [
         factories.translator_factory(translator_or_name, dict(its_options), registry)
         for translator_or_name, its_options in named

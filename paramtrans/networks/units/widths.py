@@ -124,8 +124,8 @@ class GroupSizes:
             A network of these sizes.
         """
         proven = prove_groups(self.analysis, counts)
-        kept = {group: group.units.choose(torch.zeros(len(group)), count) for group, count in proven.counts.items()}
-        return narrow(self.analysis.network, self.analysis.removal(kept), list(proven.settings))
+        retained = {group: group.units.choose(torch.zeros(len(group)), count) for group, count in proven.counts.items()}
+        return narrow(self.analysis.network, self.analysis.removal(retained), list(proven.settings))
 
     @cached_property
     def _shapes(self) -> dict[str, list[int]]:
