@@ -20,6 +20,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = ["CONTRIBUTING.md", "SECURITY.md", "news/README.md"]
 FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+INSIDE = ["architecture.md", "design.md", "trust.md", "formats.md", "scaling.md"]
+"""Pages that name modules."""
 CREATED = (".venv",)
 """What the first command makes."""
 
@@ -45,6 +47,13 @@ def test_paths_on_a_page_for_contributors_are_there(page: str) -> None:
     missing = [path for path in links if not ((ROOT / page).parent / path).exists()]
     missing += [path for path in quoted if not (ROOT / path).exists() and not path.startswith(CREATED)]
     assert links and missing == []
+
+
+def test_modules_that_the_pages_on_the_inside_name_are_there() -> None:
+    text = "".join((ROOT / "docs" / page).read_text(encoding="utf-8") for page in INSIDE)
+    named = set(re.findall(r"`([\w]+/[\w/]+\.py)`", text))
+    assert named
+    assert {path for path in named if not any((ROOT / above / path).is_file() for above in ("", "paramtrans"))} == set()
 
 
 @pytest.mark.parametrize("page", PAGES)
