@@ -64,9 +64,9 @@ def _build_torchvision(name: str) -> Built:
     return _first_that_runs([lambda: network], tried)
 
 
-def _first_that_runs(makers: list[Callable[[], nn.Module]], shapes: list[tuple[int, ...]]) -> Built:
+def _first_that_runs(factories: list[Callable[[], nn.Module]], shapes: list[tuple[int, ...]]) -> Built:
     error: Exception | None = None
-    for make in makers:
+    for make in factories:
         for shape in shapes:
             given = torch.randn(2, *shape)
             try:
