@@ -59,6 +59,8 @@ def tried(python: str, tests: list[str], end: float) -> int:
         if end - begun < LEAST:
             return skipped(python, "no time is left")
         inside = installed(python, folder, min(PATIENCE, end - begun))
+        if inside is None:
+            return skipped(python, "its packages cannot be had here (pip says why, above)")
         checks = copied(folder / "checks")
         place = "import paramtrans; print(paramtrans.__file__)"
         if not Path(do([inside, "-c", place], cwd=checks).strip()).is_relative_to(folder / "venv"):
@@ -88,13 +90,16 @@ def others() -> list[str]:
     return [str(root / "versions" / ".".join(map(str, (*minor, newest[minor]))) / "bin" / "python") for minor in wanted]
 
 
-def installed(python: str, folder: Path, patience: float) -> str:
-    """The Python of a fresh environment in which the dependencies and the wheel are installed."""
+def installed(python: str, folder: Path, patience: float) -> str | None:
+    """The Python of a fresh environment with the dependencies and the wheel; None where the former cannot be had."""
     do([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)])
     do([python, "-m", "venv", str(folder / "venv")])
     [inside] = map(str, [*folder.glob("venv/bin/python"), *folder.glob("venv/Scripts/python.exe")])
     pip = [inside, "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-deps"]
-    do([*pip, "--no-compile", "--require-hashes", "-r", str(ROOT / "requirements.lock")], timeout=patience)
+    try:
+        do([*pip, "--no-compile", "--require-hashes", "-r", str(ROOT / "requirements.lock")], timeout=patience)
+    except subprocess.CalledProcessError:
+        return None
     [wheel] = map(str, folder.glob("*.whl"))
     do([*pip, "--no-index", wheel])
     return inside

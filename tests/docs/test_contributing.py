@@ -131,6 +131,15 @@ def test_other_pythons_are_the_newest_of_each_version_that_is_offered(
     assert wheel.others() == ["/there/versions/3.98.10/bin/python", "/there/versions/3.99.0/bin/python"]
 
 
+def test_a_python_whose_packages_cannot_be_had_is_skipped_and_that_is_said(
+    wheel: ModuleType, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wheel, "ROOM", 0)
+    monkeypatch.setattr(wheel, "installed", lambda python, folder, patience: None)
+    assert wheel.main([sys.executable, "tests"]) == 0
+    assert "packages" in capfd.readouterr().out
+
+
 def test_without_time_other_pythons_are_skipped_and_that_is_said(
     wheel: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
