@@ -23,7 +23,7 @@ TABLE = """
 ## Each network
 
 A group is *refused* where the proof fails: mostly heads, where the code insists on their number
-(`nn.MultiheadAttention`, windows of Swin). It stays as wide as it is.
+(windows of Swin). It stays as wide as it is.
 
 | library | network | groups | refused | parameters kept | operations kept | seconds |
 | --- | --- | ---: | ---: | ---: | ---: | ---: |

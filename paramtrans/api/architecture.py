@@ -28,6 +28,8 @@ class Origin:
     """Its name on a hub, if that is known."""
     licence: str | None = None
     """As its own card states it."""
+    loading: str = ""
+    """Python that loads the folder that `save` writes, called FOLDER."""
 
 
 class ArchitectureSource(Configurable, ABC):
@@ -152,12 +154,20 @@ class ArchitectureSource(Configurable, ABC):
         """
         return
 
-    def save(self, network: nn.Module, name: str, folder: Path, outputs: Callable[[nn.Module], list[Tensor]]) -> None:
+    def save(
+        self,
+        network: nn.Module,
+        name: str,
+        arguments: Mapping[str, Any],
+        folder: Path,
+        outputs: Callable[[nn.Module], list[Tensor]],
+    ) -> None:
         """Write a network that was made smaller as its library does, so that it is loaded without paramtrans.
 
         Args:
             network: One that `build` made, translated; it is not changed.
             name: What it was built by.
+            arguments: What stood behind the name, as for `build`.
             folder: Where its files go; it exists, and is empty.
             outputs: What such a network gives for a few inputs: that of the library has to give the same.
 

@@ -16,7 +16,7 @@ from paramtrans.networks.block_translation import translate_block
 from paramtrans.networks.blocks import factories, remainder
 from paramtrans.networks.blocks.choosing import Placed, check_room, choose_blocks
 from paramtrans.networks.blocks.factories import TranslatorFactory
-from paramtrans.networks.blocks.finding import NetworkBlock, find_blocks
+from paramtrans.networks.blocks.finding import NetworkBlock, find_blocks, some_of
 from paramtrans.networks.blocks.input_cache import InputCache
 from paramtrans.networks.depth.left_out import LeftOut, without
 from paramtrans.networks.depth.shortening import parts_to_replace, shorten
@@ -267,18 +267,22 @@ def _finished(
 
 
 def _warn(replaced: Iterable[BlockRecord]) -> None:
-    """Say which blocks are predicted to come out badly."""
+    """Say which blocks are predicted to come out badly, in one line for each advice."""
+    bad: dict[str, list[BlockRecord]] = {}
     for block in replaced:
         if block.feature_error is None or block.feature_error <= BAD:  # NaN is bad
             continue
-        advice = "keep more of its units, leave it out, or take another translator"
+        advice = "keep more of their units, leave them out, or take another translator"
         if isinstance(block, ReplacedPart):
-            advice = "give it more steps or inputs, leave it out, or take another target"
+            advice = "give them more steps or inputs, leave them out, or take another target"
         elif isinstance(block, LeftOut):
             advice = "leave out fewer blocks (depth), or let something take their place (to)"
+        bad.setdefault(advice, []).append(block)
+    for advice, blocks in bad.items():
+        errors = sorted({f"{block.feature_error:.2f}" for block in blocks})
         log.warning(
-            "%s is predicted to come out badly: feature error %.2f (1 is as bad as a constant); %s",
-            block.path or "the network",
-            block.feature_error,
+            "predicted to come out badly, at a feature error of %s (1 is as bad as a constant): %s; %s",
+            " to ".join(dict.fromkeys((errors[0], errors[-1]))),
+            some_of([block.path or "the network" for block in blocks], 4),
             advice,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,7 @@ def test_a_feature_error_is_what_leaves_a_block_against_its_variance_and_a_large
         error = (small(images) - left).square().mean() / left.var(correction=0)
         assert measure_losses(network, small, images.split(10)).outputs[""] == pytest.approx(error.item(), rel=1e-3)
     bad = [block.path for block in small.paramtrans_blocks if block.feature_error > BAD]
-    assert bad and [record.getMessage().split()[0] for record in caplog.records] == bad
+    assert bad and [re.findall('"(.*?)"', record.getMessage()) for record in caplog.records] == [bad]
     assert "predicted to come out badly" in caplog.text
 
 

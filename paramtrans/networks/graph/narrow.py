@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 from torch.utils._pytree import tree_flatten
 
+from paramtrans.networks.forward.attention import keep_plain_attention
 from paramtrans.networks.graph.capture import module_path
 from paramtrans.networks.graph.labels import axes_of
 from paramtrans.networks.graph.operators import Value, name_of
@@ -120,6 +121,7 @@ def shrink(network: nn.Module, retained: Retained) -> None:
                 slot[name] = smaller
         if any(indices.values()):
             set_sizes(module, tensors_by_name, {name: index for name, index in indices.items() if index})
+    keep_plain_attention(network)
 
 
 def _smaller(tensor: Tensor, indices: list[Tensor]) -> Tensor:

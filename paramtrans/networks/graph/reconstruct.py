@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from paramtrans.networks.forward.activations import call, first_examples, tensors_in
+from paramtrans.networks.forward.attention import with_plain_attention
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.forward.lockstep import Call, Lockstep
 from paramtrans.networks.forward.sums import added_to
@@ -79,6 +80,21 @@ def reconstruct(
             layers, and their outputs are never held.
         advance: Is called with the weight's name of each layer.
     """
+    with with_plain_attention(analysis.network, small):
+        return _reconstruct(analysis, small, retained, examples, solve, ridge, seed, outputs, advance)
+
+
+def _reconstruct(
+    analysis: Analysis,
+    small: nn.Module,
+    retained: Mapping[NamedGroup, Tensor],
+    examples: Examples,
+    solve: bool,
+    ridge: float | None,
+    seed: int,
+    outputs: bool,
+    advance: Callable[[str], None],
+) -> Reconstructed:
     result = Reconstructed()
     original_tensors, small_tensors = named_tensors(analysis.network), named_tensors(small)
     networks = _Networks(original_tensors, small_tensors, analysis.removal(retained).retained())
