@@ -147,8 +147,8 @@ def forward_passes(network: nn.Module, rows: Tensor) -> Callable[[float], float]
     with torch.no_grad():
         for ids in rows.split(BATCH):
             network(input_ids=ids, use_cache=False)
-    one = time.perf_counter() - started
-    return lambda seconds: seconds / one
+    pass_seconds = time.perf_counter() - started
+    return lambda seconds: seconds / pass_seconds
 
 
 def measured(

@@ -55,6 +55,9 @@ class ArchitectureSource(Configurable, ABC):
             name: What stands between the colon and `?`.
             arguments: What stands behind `?`, by name; each as JSON where it is some, else as text.
 
+        Returns:
+            The network.
+
         Raises:
             ConfigError: there is no such network.
         """
@@ -74,6 +77,10 @@ class ArchitectureSource(Configurable, ABC):
     def check_recorded(self, name: str, arguments: Mapping[str, Any]) -> None:
         """Whether a record, which anybody may have written, may name this network; `build` is called only then.
 
+        Args:
+            name: As for `build`.
+            arguments: As for `build`.
+
         Raises:
             ConfigError: it may not.
         """
@@ -83,11 +90,27 @@ class ArchitectureSource(Configurable, ABC):
                 raise ConfigError([f"an option ({argument[:40]} = {str(value)[:40]}) that no file may set"])
 
     def origin(self, network: nn.Module, name: str) -> Origin:
-        """What a network was before, for the card of a smaller one; arguments as for `save`."""
+        """What a network was before, for the card of a smaller one.
+
+        Args:
+            network: The network before.
+            name: As for `build`.
+
+        Returns:
+            Its name, library and licence, as far as they are known.
+        """
         return Origin(name, type(self).__name__)
 
     def text(self, name: str, tokens: Sequence[int]) -> str | None:
-        """Words for numbers of tokens, by the model's own tokenizer; None where it has none."""
+        """Words for numbers of tokens, by the model's own tokenizer; None where it has none.
+
+        Args:
+            name: As for `build`.
+            tokens: Numbers of tokens.
+
+        Returns:
+            The words.
+        """
         return None
 
     def inputs(

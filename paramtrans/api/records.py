@@ -1,4 +1,4 @@
-"""Documents that a run leaves, as records: what its `run.json` and its `evaluation.json` say.
+"""Documents that a run leaves, as records: what its `run.json` and its `evaluation.json` say, and how training went.
 
 Read, they are held to these types, and keys that are not known here are kept. Written, they have the keys that were
 given, in this order.
@@ -6,6 +6,7 @@ given, in this order.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
@@ -164,6 +165,18 @@ class BreakEven(Document):
     training_seconds: float
     translation_seconds: float
     step2_seconds: float | None
+
+
+@dataclass
+class History:
+    """What training has gone through so far; kept in checkpoints."""
+
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    """For each finished epoch: `loss`, `lr`, and `select` (accuracy in percent) where it was evaluated."""
+    best_epoch: int = 0
+    best_accuracy: float | None = None
+    seconds: float = 0.0
+    """Wall-clock time of training, over all interruptions."""
 
 
 class Trained(Document):

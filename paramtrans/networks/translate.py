@@ -13,17 +13,17 @@ from torch import Tensor, nn
 
 from paramtrans.errors import SpecMismatch
 from paramtrans.networks.block_translation import translate_block
-from paramtrans.networks.blocks import factories, staying
+from paramtrans.networks.blocks import factories, remainder
 from paramtrans.networks.blocks.choosing import Placed, check_room, choose_blocks
-from paramtrans.networks.blocks.factories import Maker
+from paramtrans.networks.blocks.factories import TranslatorFactory
 from paramtrans.networks.blocks.finding import NetworkBlock, find_blocks, some_of
-from paramtrans.networks.blocks.input_cache import Entrances
+from paramtrans.networks.blocks.input_cache import InputCache
 from paramtrans.networks.depth.left_out import LeftOut, without
 from paramtrans.networks.depth.shortening import parts_to_replace, shorten
 from paramtrans.networks.files import ATTRIBUTE, SIZES, Replaced
 from paramtrans.networks.finishing import finish_network, finish_options
 from paramtrans.networks.forward.activations import Inputs, check_repeatable, in_batches
-from paramtrans.networks.forward.as_taken import as_taken
+from paramtrans.networks.forward.batches import as_taken
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.graph.narrow import Setting
 from paramtrans.networks.loading.host_network import HostNetwork
@@ -107,6 +107,9 @@ def translate(
         reporter: Shows the progress.
         registry: The plugins; by default those that are installed.
 
+    Returns:
+        The smaller network, with devices, precision and training flags as they were; `module` is unchanged.
+
     Raises:
         SpecMismatch: nothing can be translated as asked.
         DataError: the inputs cannot be used.
@@ -177,10 +180,11 @@ def translate(
     surveyed = choose_blocks(original, blocks, batches, registry, trained.source if trained else None)
     for path, reason in surveyed.refused.items():
         log.warning("%s stays as it is: %s", path or "the network", reason)
-    if blocks == "*" and trained is None and staying.share(original, surveyed.blocks) >= staying.MUCH:
-        log.warning(staying.told(original, surveyed.blocks, registry))
+    if blocks == "*" and trained is None and remainder.share(original, surveyed.blocks) >= remainder.MUCH:
+        log.warning(remainder.warning(original, surveyed.blocks, registry))
     chain = [
-        factories.maker(translator_or_name, dict(its_options), registry) for translator_or_name, its_options in named
+        factories.translator_factory(translator_or_name, dict(its_options), registry)
+        for translator_or_name, its_options in named
     ]
     examples = Examples(batches)
     if trained is not None:
@@ -204,7 +208,7 @@ def _resized(blocks: Iterable[NetworkBlock], sizes_of: Chosen, also_whole: bool)
 def _translate_blocks(
     original: nn.Module,
     targets: Sequence[Placed],
-    chain: Sequence[Maker],
+    chain: Sequence[TranslatorFactory],
     examples: Examples,
     sequential: bool,
     registry: Registry,
@@ -214,13 +218,13 @@ def _translate_blocks(
     """A copy of the network with blocks translated one after the other, and what is said of each."""
     if (batch := next(iter(examples.batches), None)) is not None:
         check_room(original, targets, batch)
-    small, entrances = copy.deepcopy(original), Entrances(examples.fitted())
-    aside = Entrances(examples.held_out()) if examples.enough else entrances
+    small, caches = copy.deepcopy(original), InputCache(examples.fitted())
+    aside = InputCache(examples.held_out()) if examples.enough else caches
     replaced: list[Replaced] = []
     with reporter.stage(f"translating {counted(len(targets), 'block')}", len(targets)) as stage:
         for block, target in targets:
             reached = small if sequential and replaced else original
-            record = translate_block(block, target, chain, (original, reached, small), (entrances, aside), seed)
+            record = translate_block(block, target, chain, (original, reached, small), (caches, aside), seed)
             replaced.append(replace(record, target_kind=registry.name_of("block_adapter", type(target))))
             stage.advance(note=block.path)
     if any(block.held_out is False for block in replaced):

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 from filelock import Timeout
 from pydantic import BaseModel, ValidationError
 
-from paramtrans.api.records import EVALUATION_FORMAT, RUN_FORMAT, Evaluation, RunRecord
+from paramtrans.api.records import EVALUATION_FORMAT, RUN_FORMAT, Evaluation, History, RunRecord
 from paramtrans.config.schema import ELSEWHERE, Config
 from paramtrans.errors import Damaged, StoreError, printable
 from paramtrans.runs import environment
@@ -181,7 +181,7 @@ def read_finished(folder: Path) -> tuple[RunRecord, Evaluation]:
     return record, _evaluation(path, otherwise)
 
 
-def history(folder: Path) -> dict[str, Any]:
+def history(folder: Path) -> History:
     """How the translator of a finished run was trained, as its training told it."""
     _, evaluation = read_finished(folder)
     training, costs = evaluation.training, evaluation.break_even
@@ -189,8 +189,7 @@ def history(folder: Path) -> dict[str, Any]:
         raise StoreError(f"{folder}: its translator learned nothing; use --fresh to make the run anew")
     lines = read_metrics(folder / "metrics.jsonl")
     epochs = [{key: value for key, value in line.items() if key != "epoch"} for line in lines]
-    best = {"best_epoch": training.best_epoch, "best_accuracy": training.best_select}
-    return {"epochs": epochs, **best, "seconds": costs.training_seconds}
+    return History(epochs, training.best_epoch, training.best_select, costs.training_seconds)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

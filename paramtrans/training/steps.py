@@ -1,8 +1,8 @@
-"""What training has gone through, what one target block is trained with, and what is drawn for one step."""
+"""What one target block is trained with, and what is drawn for one step."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -10,18 +10,6 @@ from paramtrans.api.objective import Objective
 from paramtrans.api.runner import Runner
 from paramtrans.api.stacking import Params
 from paramtrans.translators.base import LearnedTranslator
-
-
-@dataclass
-class History:
-    """What training has gone through so far; kept in checkpoints."""
-
-    epochs: list[dict[str, float]] = field(default_factory=list)
-    """For each finished epoch: `loss`, `lr`, and `select` (accuracy in percent) where it was evaluated."""
-    best_epoch: int = 0
-    best_accuracy: float | None = None
-    seconds: float = 0.0
-    """Wall-clock time of training, over all interruptions."""
 
 
 @dataclass(frozen=True)
