@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from paramtrans.api.options import BaseOptions, validate
 from paramtrans.errors import SpecMismatch
+from paramtrans.networks.blocks.finding import matches
 from paramtrans.networks.forward.activations import Inputs, call, pick_examples, tensors_in
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.parts.fitting import Fitted, Fitting, fit
@@ -35,6 +36,9 @@ class FinishOptions(BaseOptions):
     """Learning rate at the start, in root mean squares of each tensor; it falls to zero along a cosine."""
     batch: PositiveInt = 64
     """Examples in a step."""
+    at: str = ""
+    """Patterns of the paths of modules, between commas, whose outputs are to be what they were too, each as much as one
+    of the network's own (FitNets, Romero et al., arXiv 1412.6550)."""
 
 
 def finish_options(given: int | Mapping[str, Any] | None) -> FinishOptions | None:
@@ -86,10 +90,11 @@ def finish_network(
 def _fitted(
     network: nn.Module, smaller: nn.Module, examples: Examples, options: FinishOptions, seed: int, reporter: Reporter
 ) -> Fitted:
-    outputs = _Outputs(network, smaller, examples)
+    watched = _Watched(options.at, network, smaller)
+    outputs = _Outputs(watched, network, smaller, examples)
 
     def loss_of(number: int, chosen: Tensor) -> Tensor:
-        given = _values(call(smaller, pick_examples(outputs.batches[number], chosen)))
+        given = watched.values(smaller, pick_examples(outputs.batches[number], chosen))
         pairs = zip(given, outputs.of(number, chosen), outputs.variances, strict=True)
         errors = [(output - expected).square().mean() / variance for output, expected, variance in pairs]
         return torch.stack(errors).mean()
@@ -124,15 +129,49 @@ def _in_eval_mode(network: nn.Module) -> Iterator[None]:
             module.training = flag
 
 
+class _Watched:
+    """What is compared of two networks: their outputs, and those of some modules of both."""
+
+    def __init__(self, patterns: str, network: nn.Module, smaller: nn.Module) -> None:
+        paths = [path for path, _ in network.named_modules() if path and matches(path, patterns)]
+        if patterns and not paths:
+            raise SpecMismatch(f'finish.at: no module has a path that matches "{patterns}"')
+        missing = {*paths} - {path for path, _ in smaller.named_modules()}
+        if missing:
+            raise SpecMismatch(f"finish.at: the smaller network has no {min(missing)}; name modules that both have")
+        self.paths = paths
+
+    def values(self, network: nn.Module, inputs: Inputs) -> list[Tensor]:
+        """What one of the networks gives: floating-point tensors, in one order."""
+        given: dict[str, list[Tensor]] = {}
+
+        def keep(path: str, output: Any) -> None:
+            given[path] = _values(output)[:1]
+
+        handles = [
+            network.get_submodule(path).register_forward_hook(lambda _, __, output, path=path: keep(path, output))
+            for path in self.paths
+        ]
+        try:
+            outputs = _values(call(network, inputs))
+        finally:
+            for handle in handles:
+                handle.remove()
+        return outputs + [tensor for path in self.paths for tensor in given.get(path, [])]
+
+
 class _Outputs:
     """What the untouched network gives for the examples, held where it is not too much."""
 
-    def __init__(self, network: nn.Module, smaller: nn.Module, examples: Examples) -> None:
-        self.network, self.batches = network, list(examples.batches)
+    def __init__(self, watched: _Watched, network: nn.Module, smaller: nn.Module, examples: Examples) -> None:
+        self.watched, self.network, self.batches = watched, network, list(examples.batches)
         with torch.no_grad():
-            shapes = [[value.shape for value in _values(call(side, self.batches[0]))] for side in (network, smaller)]
+            shapes = [[value.shape for value in watched.values(side, self.batches[0])] for side in (network, smaller)]
         if shapes[0] != shapes[1] or not shapes[0]:
-            raise SpecMismatch("finish: the smaller network does not give outputs like the network's")
+            raise SpecMismatch(
+                "finish: the smaller network does not give outputs like the network's"
+                + (f', or modules of "{", ".join(watched.paths[:3])}" do not' if watched.paths else "")
+            )
         self._held: dict[int, list[Tensor]] = {}
         room, moments = BYTES_HELD, torch.zeros(len(shapes[0]), 3, dtype=torch.double)
         for number, batch in enumerate(self.batches):
@@ -153,7 +192,7 @@ class _Outputs:
 
     @torch.no_grad()
     def _of_batch(self, batch: Inputs) -> list[Tensor]:
-        return _values(call(self.network, batch))
+        return self.watched.values(self.network, batch)
 
 
 def _moments(value: Tensor) -> Tensor:

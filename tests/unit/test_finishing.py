@@ -99,3 +99,25 @@ def test_behind_blocks_left_out_the_outputs_are_held_to_the_whole_networks(
 def test_wrong_settings_are_told_before_any_work(network: nn.Module) -> None:
     with pytest.raises(ConfigError, match="finish"):
         paramtrans.translate(network, calibrate=iter(()), finish={"rate": 1})
+
+
+def test_modules_that_are_named_come_nearer_too(network: nn.Module, images: Tensor) -> None:
+    others = torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+
+    def lost(**finish: Any) -> float:
+        settings = {"steps": 40, "batch": 16, **finish}
+        small = paramtrans.translate(network, "prune", calibrate=images.split(16), by="units", finish=settings)
+        with torch.no_grad():
+            return float((small[:2](others) - network[:2](others)).square().mean())
+
+    assert lost(at="1") < 0.8 * lost()
+
+
+def test_modules_that_are_not_in_both_networks_are_refused(network: nn.Module, images: Tensor) -> None:
+    for way, at, words in (
+        ({"by": "units"}, "9", 'matches "9"'),
+        ({"to": {"1": "bottleneck?hidden=[2,2]"}, "options": {"steps": 1}}, "1.*", "the smaller network has no 1."),
+        ({"by": "units"}, "1.conv1", "do not"),
+    ):
+        with pytest.raises(SpecMismatch, match=words):
+            paramtrans.translate(network, calibrate=images, finish={"steps": 1, "at": at}, **way)
