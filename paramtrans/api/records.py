@@ -44,6 +44,15 @@ class Machine(Document):
     """How many the process might use."""
 
 
+class MadeOf(Document):
+    """What the code computes that made something, as `zoo.fingerprint` has it."""
+
+    providers: dict[str, str] = {}
+    """By part, who provides it, in which version."""
+    computes: dict[str, list[float]] = {}
+    """By part, numbers of what it computes."""
+
+
 class RunRecord(Document):
     """What `run.json` says: all that is needed to take up a run, or to make it again."""
 
@@ -62,8 +71,8 @@ class RunRecord(Document):
     versions: dict[str, str] = {}
     machine: Machine = Machine()
     plugins: list[str] = []
-    made_of: dict[str, Any] = {}
-    """What the code of task and blocks computes."""
+    made_of: MadeOf = MadeOf()
+    """Of task and blocks."""
     files: dict[str, str] = {}
     """Once finished: the checksum of each file of the results."""
 

@@ -28,11 +28,12 @@ def compare(runs: tuple[Path, ...], html: Path | None, force: bool, as_json: boo
     read_runs = compare.read(runs)
     with well_formed(Path(", ".join(map(str, runs)))):
         comparison = compare.compare(read_runs)
-    if html is not None:
-        compare.write(html, comparison)
+        if html is not None:
+            compare.write(html, comparison)
+        shown = compare.tables(comparison)
     if as_json:
         answer.tell(comparison)
     else:
-        show(compare.tables(comparison))
+        show(shown)
         if html is not None:
             click.echo(f"page: {html}")

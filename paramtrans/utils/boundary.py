@@ -11,8 +11,9 @@ from paramtrans.errors import Damaged, ParamtransError, StoreError
 
 FOREIGN = (OSError, ValueError, TypeError)
 """What files, paths and values from outside are answered with."""
-MALFORMED = (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError, ZeroDivisionError)
-"""What a document is answered with that lacks what is read of it, or holds something else there."""
+MALFORMED = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError)
+"""What a document is answered with that lacks what is read of it, or holds something else there; torch's answer to
+tensors of other names and sizes is a `RuntimeError`."""
 
 
 def reason(error: BaseException) -> str:

@@ -56,11 +56,11 @@ INPUTS = {
     "wrong shape": (
         calibrating(IMAGES[:, :1]),
         DataError,
-        r"not take .*\(\[2, 1, 8, 8\] torch.float32\): Runt",
+        r"not take .*\(\[8, 1, 8, 8\] torch.float32\): Runt",
     ),
     "wrong shape later": (calibrating([IMAGES, IMAGES[:, :1]]), DataError, r"not take .*\[8, 1, 8, 8\]"),
     "wrong type": (calibrating(IMAGES.double()), DataError, "float64"),
-    "wrong name": (calibrating({"x": IMAGES}), DataError, r"\(x \[2, 3, 8, 8\].*unexpected keyword argument 'x'"),
+    "wrong name": (calibrating({"x": IMAGES}), DataError, r"\(x \[8, 3, 8, 8\].*unexpected keyword argument 'x'"),
     "an array": (calibrating([IMAGES.numpy()]), DataError, "not ndarray"),
     "a number": (calibrating(64), DataError, "not int"),
     "nothing in it": (calibrating([IMAGES[:0]]), DataError, "first batch is empty"),

@@ -100,7 +100,8 @@ def _kept(found: object) -> str:
 def _is_translated(path: Path) -> bool:
     """Whether the record of a translated network stands beside a file."""
     try:
-        return "blocks" in json_files.read_json(sealed_params.record_path(path))
+        record = json_files.read_json(sealed_params.record_path(path))
+        return isinstance(record, dict) and "blocks" in record
     except StoreError:
         return False
 
