@@ -27,8 +27,8 @@ measured.
   images.
 - **Pruning**: keep the strongest units, change nothing else.
 
-All rows were measured before 28 November 2026. Since then least squares chooses its ridge and its units by halves of the
-inputs, and matching keeps a part of them aside and goes back by it; the rows of both are those of the rules before.
+All rows were measured before 28 November 2026. Since then least squares chooses its ridge and its units by halves of
+the inputs, and matching keeps a part of them aside and goes back by it; the rows of both are those of the rules before.
 """
 
 FOLLOWS = """## What follows

@@ -26,7 +26,7 @@ def compare(runs: tuple[Path, ...], html: Path | None, force: bool, as_json: boo
     if html is not None:
         outputs.check(html, runs, force)
     read_runs = compare.read(runs)
-    with well_formed(Path(", ".join(map(str, runs)))):
+    with well_formed(Path(", ".join(map(str, runs))), "give folders of finished runs"):
         comparison = compare.compare(read_runs)
         if html is not None:
             compare.write(html, comparison)

@@ -13,6 +13,7 @@ from paramtrans.api.objective import Objective
 from paramtrans.api.runner import Runner
 from paramtrans.api.stacking import Params
 from paramtrans.translators.base import LearnedTranslator
+from paramtrans.utils import documents
 
 STATE = {"step", "exp_avg", "exp_avg_sq"}
 """What Adam keeps of a parameter."""
@@ -32,7 +33,7 @@ class History:
     @classmethod
     def read(cls, document: Any, most: int) -> History:
         """What a checkpoint says of at most `most` epochs; raises `ValueError` where it is not what was written."""
-        history: History = TypeAdapter(cls).validate_python(document, strict=True)
+        history: History = TypeAdapter(cls).validate_json(documents.content(document), strict=True)
         if not (history.best_epoch in range(len(history.epochs) + 1) and 0 < len(history.epochs) <= most):
             raise ValueError(f"{len(history.epochs)} epochs, the best of which is number {history.best_epoch}")
         if not all({"loss", "lr"} <= epoch.keys() for epoch in history.epochs):

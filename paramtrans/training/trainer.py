@@ -285,7 +285,7 @@ class Trainer:
             return
         tensors, record = point
         on_device = {name: t.to(self.builder.device) for name, t in tensors.items()}
-        with well_formed(self.checkpoint.folder):
+        with well_formed(self.checkpoint.folder, "remove it to train from the beginning"):
             self.history = History.read(record["history"], self.options.epochs)
             self.best = _below("best.", on_device)
             for state in (self.best, _below("now.", on_device)):

@@ -104,6 +104,23 @@ def test_a_zero_in_a_path_of_a_config(tiny_plugins: Plugins, support: Path, sett
         config.load(support / "tiny.toml", tiny_plugins.registry(), [setting])
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        (f"target.hidden={10**30}", "target.hidden: a whole number of more than 64 bits"),
+        (f"translator.width=-{2**63 + 1}", "translator.width: a whole number of more than 64 bits"),
+        (f"training.seed={2**63}", "training.seed: a whole number of more than 64 bits"),
+        ("translator.size=[]", "translator.size"),
+        ("translator.size={}", "translator.size"),
+    ],
+)
+def test_numbers_without_room_and_sizes_that_are_no_names(
+    tiny_config: Callable[..., Any], setting: str, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        tiny_config(setting)
+
+
 def test_a_device_without_numbers(tiny_config: Callable[..., Any], tiny_plugins: Plugins) -> None:
     with pytest.raises(ConfigError, match=r'run\.device: "meta" cannot be used'):
         run(tiny_config("run.device=meta"), loaded=tiny_plugins)
