@@ -242,14 +242,10 @@ def _output_error(losses: Losses) -> float | None:
 
 
 def _warn_of_budget(records: list[dict[str, Any]], parameters: int, budget: int | None, quiet: bool) -> None:
-    """Say where nothing was made smaller, or a good part of a budget is not used."""
-    warning = None
-    if not records:
-        warning = "nothing was translated: every block keeps its width; lower --ratio, --parameters or --flops"
-    elif budget is not None and parameters < 0.9 * budget:
-        warning = f"{parameters:,} of the {budget:,} parameters of the budget are used: no width fits in between"
-    if warning and not quiet:
-        click.echo(f"warning: {warning}", err=True)
+    """Say where a good part of a budget is not used."""
+    if records and budget is not None and parameters < 0.9 * budget and not quiet:
+        used = f"{parameters:,} of the {budget:,} parameters of the budget are used: no width fits in between"
+        click.echo(f"warning: {used}", err=True)
 
 
 def _promised(translator: str | Path) -> str | None:

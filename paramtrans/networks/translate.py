@@ -12,6 +12,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from paramtrans.errors import SpecMismatch
+from paramtrans.networks.arguments import check_arguments
 from paramtrans.networks.block_translation import translate_block
 from paramtrans.networks.blocks import factories, staying
 from paramtrans.networks.blocks.choosing import Placed, check_room, choose_blocks
@@ -119,6 +120,8 @@ def translate(
     registry, reporter = registry or components(), reporter or Reporter()
     if not isinstance(module, nn.Module):
         raise SpecMismatch(f"translate takes an nn.Module, not {type(module).__name__}; load the parameters into one")
+    named_arguments = {"translator": translator, "blocks": blocks, "options": options, "then": then, "to": to}
+    check_arguments(widths, ratio, by, **named_arguments, finish=finish, seed=seed)
     finishing = finish_options(finish)
     module = unwrapped(module)
     original = copied(module)
@@ -262,8 +265,10 @@ def _finished(
     return small
 
 
-def _warn(replaced: Iterable[BlockRecord]) -> None:
-    """Say which blocks are predicted to come out badly."""
+def _warn(replaced: Sequence[BlockRecord]) -> None:
+    """Say which blocks are predicted to come out badly, and where nothing was done."""
+    if not replaced:
+        log.warning("nothing was translated: every block keeps its width; lower ratio, depth or the budget")
     for block in replaced:
         if block.feature_error is None or block.feature_error <= BAD:  # NaN is bad
             continue
