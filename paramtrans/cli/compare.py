@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 
 from paramtrans.cli import answer
-from paramtrans.cli.flags import force_flag, json_flag, quiet_flag
+from paramtrans.cli.flags import FilePath, force_flag, json_flag, quiet_flag
 from paramtrans.cli.show import show
 
 
 @click.command()
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path, file_okay=False))
-@click.option("--html", type=click.Path(path_type=Path), help="Also write a page to look at.")
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=FilePath(file_okay=False))
+@click.option("--html", type=FilePath(), help="Also write a page to look at.")
 @force_flag
 @json_flag
 @quiet_flag

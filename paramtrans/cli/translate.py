@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from paramtrans.cli import answer, exports, inputs
-from paramtrans.cli.flags import Positive, force_flag, json_flag, plugin_files, quiet_flag
+from paramtrans.cli.flags import FilePath, Positive, force_flag, json_flag, plugin_files, quiet_flag
 from paramtrans.cli.losses import EVALUATE, PREDICTS, read_labelled, tell_losses
 from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, named_targets, read_network
 from paramtrans.cli.widths import chosen_widths, width_options
@@ -68,8 +68,8 @@ if TYPE_CHECKING:
 @inputs.SHAPE
 @EVALUATE
 @PREDICTS
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Where the small network goes.")
-@click.option("--stock", metavar="FOLDER", type=click.Path(path_type=Path), help="Also as its own library writes it.")
+@click.option("-o", "--output", required=True, type=FilePath(), help="Where the small network goes.")
+@click.option("--stock", metavar="FOLDER", type=FilePath(), help="Also as its own library writes it.")
 @exports.REPORT
 @exports.ONNX
 @exports.EXPORT

@@ -44,6 +44,9 @@ def with_parameters(network: nn.Module, path: Path, own_names: OwnNames | None =
         state = dict(own_names(network, state))
     state |= _tied(network, state)
     for name, tensor in state.items():
+        if tensor.is_meta or tensor.layout is not torch.strided:
+            kind = "without values (device meta)" if tensor.is_meta else f"kept as {tensor.layout}"
+            raise StoreError(f"{path}: {name} is {kind}; save dense tensors with values")
         if tensor.is_complex() and name in expected and not expected[name].is_complex():
             raise StoreError(f"{path}: {name} is complex, and the network's is real; its imaginary part would be lost")
     try:
