@@ -180,8 +180,10 @@ def translate(
     surveyed = choose_blocks(original, blocks, batches, registry, trained.source if trained else None)
     for path, reason in surveyed.refused.items():
         log.warning("%s stays as it is: %s", path or "the network", reason)
-    if blocks == "*" and trained is None and staying.share(original, surveyed.blocks) >= staying.MUCH:
-        log.warning(staying.told(original, surveyed.blocks, registry))
+    if blocks == "*" and trained is None:
+        much = staying.share(original, surveyed.blocks) >= staying.MUCH
+        if much or log.isEnabledFor(logging.INFO):
+            log.log(logging.WARNING if much else logging.INFO, staying.told(original, surveyed.blocks, registry))
     chain = [
         factories.maker(translator_or_name, dict(its_options), registry) for translator_or_name, its_options in named
     ]
