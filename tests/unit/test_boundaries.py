@@ -263,6 +263,8 @@ def test_one_component_that_cannot_be_loaded_fails_one_check(
     loaded.load_file(tmp_path / "half.py")
     registry = loaded.registry()
     assert [r.check for r in results(subjects("gone", registry)) if not r.passed] == ["right_kind"]
+    clashing = [r for r in results(subjects("basic_block", registry, "block_adapter")) if not r.passed]
+    assert {r.check for r in clashing} == {"right_kind"} and len(clashing) > 1
     failures = [r for r in results(subjects("whole", registry)) if not r.passed]
     assert not [r for r in failures if "gone" in r.message or "provided by" in r.message]
 
