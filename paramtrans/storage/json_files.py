@@ -67,7 +67,7 @@ def read_numbers(path: Path, otherwise: str) -> list[dict[str, float | None]]:
         Damaged: a line was cut or changed.
     """
     content = outside.content(path, MAX_JSON)
-    with in_words(f"{path}: a line does not hold numbers by name", otherwise, Damaged):
+    with in_words(f"{path}: a line does not hold numbers by name", f"it was cut off or changed; {otherwise}", Damaged):
         return _NUMBERS.validate_python(documents.lines(content), strict=True)
 
 

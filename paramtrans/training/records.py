@@ -14,6 +14,7 @@ from paramtrans.api.runner import Runner
 from paramtrans.api.stacking import Params
 from paramtrans.translators.base import LearnedTranslator
 from paramtrans.utils import documents
+from paramtrans.utils.counts import counted
 
 STATE = {"step", "exp_avg", "exp_avg_sq"}
 """What Adam keeps of a parameter."""
@@ -35,7 +36,8 @@ class History:
         """What a checkpoint says of at most `most` epochs; raises `ValueError` where it is not what was written."""
         history: History = TypeAdapter(cls).validate_json(documents.content(document), strict=True)
         if not (history.best_epoch in range(len(history.epochs) + 1) and 0 < len(history.epochs) <= most):
-            raise ValueError(f"{len(history.epochs)} epochs, the best of which is number {history.best_epoch}")
+            told = f"{counted(len(history.epochs), 'epoch')}, the best of which is number {history.best_epoch}"
+            raise ValueError(told)
         if not all({"loss", "lr"} <= epoch.keys() for epoch in history.epochs):
             raise ValueError("an epoch without loss or learning rate")
         return history
