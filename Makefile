@@ -7,7 +7,7 @@ PYTEST := -m pytest -n auto --dist loadscope --no-loadscope-reorder
 # Tests of single parts, and every component once against what its kind promises.
 FAST := -m "not (slow or pipeline or thorough or kernels or docs or distributed or browser)" tests/unit tests/testing plugins
 
-.PHONY: demo test test-fast test-slow test-wheel bench check docs trust coverage lock clean
+.PHONY: demo test test-fast test-slow test-wheel bench check docs trust coverage lock plugins clean
 
 demo: $(VENV)/installed
 	$(BIN)/paramtrans run examples/mnist_conv_to_attn.toml
@@ -22,9 +22,9 @@ test-fast: $(VENV)/installed
 test-slow: $(VENV)/installed
 	$(BIN)/python $(PYTEST) -m slow
 
-# The fast tests against the wheel, outside the checkout, on any Python: make test-wheel ON=python3.13
+# The fast tests against the wheel, outside the checkout: make test-wheel ON=python3.13, or ON=others for those of pyenv.
 test-wheel: $(VENV)/installed
-	$(BIN)/python .ci/wheel.py $(or $(ON),$(PYTHON)) $(FAST)
+	$(BIN)/python .ci/wheel.py $(if $(WITHIN),--within $(WITHIN)) $(or $(ON),$(PYTHON)) $(FAST)
 
 # Ratios against what one would do instead, into docs/results/ and docs/benchmarks.md; QUICK=1 takes under five minutes.
 bench: $(VENV)/installed
@@ -63,6 +63,10 @@ coverage: $(VENV)/installed
 lock:
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --no-annotate --constraint constraints.txt --output-file requirements.lock
+
+# The lists of first-party plugins in pyproject.toml, from the folders below plugins/.
+plugins:
+	$(PYTHON) plugins/lists.py
 
 clean:
 	rm -rf $(VENV) build dist site

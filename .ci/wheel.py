@@ -1,4 +1,7 @@
-"""Tests against the wheel, on another Python: `python .ci/wheel.py PYTHON PYTEST-ARGUMENT...`.
+"""Tests against the wheel on other Pythons: `python .ci/wheel.py PYTHON PYTEST-ARGUMENT...`.
+
+PYTHON is a command, or `others`: each later Python that pyenv has here, the newest of each minor version, but not the
+one that runs this. With `--within SECONDS` before it, nothing goes on for longer in all.
 
 The wheel is built from this checkout and installed with the locked dependencies in a fresh environment. The tests run
 in a copy of the checkout that has no package in it, so that what they import is the wheel.
@@ -7,11 +10,13 @@ in a copy of the checkout that has no package in it, so that what they import is
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,42 +24,82 @@ ROOM = 20 * 10**9
 """Bytes that have to be free: torch and what it needs are some seven gigabytes, and as much again on the way."""
 PATIENCE = 600
 """Seconds that the dependencies may take."""
+LEAST = 60
+"""Seconds with which it is worth to begin at all."""
 OURS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 """Variables that would bring the checkout, or another environment, in."""
 NOT_COPIED = ("paramtrans", "runs", "build", "dist", "site")
 
 
 def main(arguments: list[str]) -> int:
-    """Exit status of the tests; 0, with a line that says so, where there is no room or no time for them."""
+    """Exit status of the tests, of the first that fail; those without room or time are skipped, which is said."""
+    end = float("inf")
+    if arguments[0] == "--within":
+        end, arguments = time.monotonic() + float(arguments[1]), arguments[2:]
     python, *tests = arguments
-    with tempfile.TemporaryDirectory(prefix="wheel") as name:
+    pythons = others() if python == "others" else [python]
+    if not pythons:
+        print("no other Python here to try the wheel on", flush=True)
+    for python in pythons:
+        try:
+            if status := tried(python, tests, end):
+                return status
+        except subprocess.TimeoutExpired as error:
+            skipped(python, f"no time is left ({Path(error.cmd[0]).name} {' '.join(error.cmd[1:3])} was stopped)")
+    return 0
+
+
+def tried(python: str, tests: list[str], end: float) -> int:
+    """Exit status of the tests on one Python; raises `TimeoutExpired` at the end of the time."""
+    with tempfile.TemporaryDirectory(prefix="wheel", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         if (free := shutil.disk_usage(folder).free) < ROOM:
             return skipped(python, f"{free / 1e9:.0f} GB are free, {ROOM / 1e9:.0f} are needed")
         begun = time.monotonic()
-        try:
-            inside = installed(python, folder)
-        except subprocess.TimeoutExpired:
-            return skipped(python, f"its packages took longer than {PATIENCE} seconds")
+        if end - begun < LEAST:
+            return skipped(python, "no time is left")
+        inside = installed(python, folder, min(PATIENCE, end - begun))
+        if inside is None:
+            return skipped(python, "its packages cannot be had here (pip says why, above)")
         checks = copied(folder / "checks")
         place = "import paramtrans; print(paramtrans.__file__)"
         if not Path(do([inside, "-c", place], cwd=checks).strip()).is_relative_to(folder / "venv"):
             raise SystemExit("the tests would import something else than the wheel")
         ready = time.monotonic()
         command = [inside, "-m", "pytest", "-n", "auto", "--dist", "loadscope", *tests]
-        status = subprocess.run(command, cwd=checks, env=outside()).returncode
+        left = None if end == float("inf") else max(1.0, end - ready)
+        status = subprocess.run(command, cwd=checks, env=outside(), timeout=left).returncode
         done = time.monotonic()
         print(f"the wheel on {python}: installed in {ready - begun:.0f} s, tested in {done - ready:.0f} s", flush=True)
         return status
 
 
-def installed(python: str, folder: Path) -> str:
-    """The Python of a fresh environment in which the dependencies and the wheel are installed."""
+def others() -> list[str]:
+    """Commands of the other Pythons that pyenv has here and that may be used, the newest of each minor version."""
+    least = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    if (pyenv := shutil.which("pyenv")) is None:
+        return []
+    newest: dict[tuple[int, int], int] = {}
+    for version in do([pyenv, "versions", "--bare"]).split():
+        if numbers := re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", version):
+            major, minor, patch = map(int, numbers.groups())
+            newest[major, minor] = max(patch, newest.get((major, minor), 0))
+    allowed = tuple(map(int, least.removeprefix(">=").split(".")))
+    wanted = [minor for minor in sorted(newest) if minor >= allowed and minor != sys.version_info[:2]]
+    root = Path(do([pyenv, "root"]).strip())
+    return [str(root / "versions" / ".".join(map(str, (*minor, newest[minor]))) / "bin" / "python") for minor in wanted]
+
+
+def installed(python: str, folder: Path, patience: float) -> str | None:
+    """The Python of a fresh environment with the dependencies and the wheel; None where the former cannot be had."""
     do([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)])
     do([python, "-m", "venv", str(folder / "venv")])
     [inside] = map(str, [*folder.glob("venv/bin/python"), *folder.glob("venv/Scripts/python.exe")])
     pip = [inside, "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-deps"]
-    do([*pip, "--no-compile", "--require-hashes", "-r", str(ROOT / "requirements.lock")], timeout=PATIENCE)
+    try:
+        do([*pip, "--no-compile", "--require-hashes", "-r", str(ROOT / "requirements.lock")], timeout=patience)
+    except subprocess.CalledProcessError:
+        return None
     [wheel] = map(str, folder.glob("*.whl"))
     do([*pip, "--no-index", wheel])
     return inside

@@ -60,7 +60,7 @@ def rival(zoo: str, name: str) -> dict[str, Any]:
 
     network, args, kwargs = build(zoo, name)
     whole, given = cost(network, args, kwargs), kwargs or args
-    last = [one for one in network.modules() if isinstance(one, nn.Linear)][-1:]
+    last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1:]
     pruner = torch_pruning.pruner.MagnitudePruner(
         network, given, torch_pruning.importance.MagnitudeImportance(), pruning_ratio=RATIO, ignored_layers=last
     )
@@ -75,7 +75,7 @@ def cost(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> t
     given = copy.deepcopy((args, kwargs))
     operations = count(lambda: network(*given[0], **given[1]))
     examples = len((*args, *kwargs.values())[0])
-    return sum(one.numel() for one in network.parameters()), operations // examples
+    return sum(parameter.numel() for parameter in network.parameters()), operations // examples
 
 
 def _job(work: Any, zoo: str, name: str, answers: Any) -> None:
@@ -114,12 +114,12 @@ def summary(rows: list[dict[str, Any]]) -> str:
     """What came of a zoo, in a line each."""
     lines = []
     for zoo in ZOOS:
-        own = [row for row in rows if row["zoo"] == zoo]
-        done = [row for row in own if row.get("groups")]
-        if own:
+        of_zoo = [row for row in rows if row["zoo"] == zoo]
+        done = [row for row in of_zoo if row.get("groups")]
+        if of_zoo:
             kept = [sum(row[key] for row in done) / max(1, len(done)) for key in ("parameters_kept", "flops_kept")]
             lines.append(
-                f"{zoo}: {len(done)} of {len(own)}; of parameters {kept[0]:.2f} and of operations {kept[1]:.2f} kept"
+                f"{zoo}: {len(done)} of {len(of_zoo)}; of parameters {kept[0]:.2f} and of operations {kept[1]:.2f} kept"
             )
     return "\n".join(lines)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ def _torchvision() -> Iterator[str]:
 
     for name in models.list_models():
         weights = models.get_model_weights(name)
-        sizes = [one.meta["num_params"] for one in weights]
+        sizes = [weight.meta["num_params"] for weight in weights]
         if min(sizes, default=0) <= MOST and "quantized" not in name and not name.startswith("raft"):
             yield name
 
@@ -63,17 +64,17 @@ def _build_torchvision(name: str) -> Built:
     return _first_that_runs([lambda: network], tried)
 
 
-def _first_that_runs(makers: list[Callable[[], nn.Module]], shapes: list[tuple[int, ...]]) -> Built:
+def _first_that_runs(factories: list[Callable[[], nn.Module]], shapes: list[tuple[int, ...]]) -> Built:
     error: Exception | None = None
-    for make in makers:
+    for make in factories:
         for shape in shapes:
             given = torch.randn(2, *shape)
             try:
                 network = make().eval()
                 with torch.no_grad():
                     network(given)
-            except Exception as own:  # a size that the network is not for
-                error = own
+            except Exception as refusal:  # a size that the network is not for
+                error = refusal
                 continue
             return network, (given,), {}
     raise RuntimeError(f"no size of image suits it: {error}")
@@ -94,7 +95,7 @@ SMALL = [
 def _timm() -> Iterator[str]:
     import timm
 
-    first = [min(found, key=_rank) for one in timm.list_modules() if (found := timm.list_models(module=one))]
+    first = [min(models, key=_rank) for module in timm.list_modules() if (models := timm.list_models(module=module))]
     yield from dict.fromkeys([*first, *timm.list_models("test_*")])
 
 
@@ -110,14 +111,16 @@ def _build_timm(name: str) -> Built:
     import timm
 
     size = timm.create_model(name, pretrained=False).default_cfg["input_size"][-1]
-    sizes = [one for one in SIZES if one < size]
-    for one in sizes:
+    sizes = [side for side in SIZES if side < size]
+    for side in sizes:
         try:
-            return _first_that_runs([lambda: timm.create_model(name, pretrained=False, img_size=one)], [(3, one, one)])  # noqa: B023
+            return _first_that_runs(
+                [partial(timm.create_model, name, pretrained=False, img_size=side)], [(3, side, side)]
+            )
         except RuntimeError:
             continue
     return _first_that_runs(
-        [lambda: timm.create_model(name, pretrained=False)], [(3, one, one) for one in [*sizes, size]]
+        [lambda: timm.create_model(name, pretrained=False)], [(3, side, side) for side in [*sizes, size]]
     )
 
 
@@ -234,25 +237,25 @@ def _build_transformers(name: str) -> Built:
     from transformers import AutoConfig, AutoModel
 
     options, inputs = _small(name)
-    config = AutoConfig.for_model(name, **{key: one for key, one in options.items() if one is not None})
+    config = AutoConfig.for_model(name, **{key: value for key, value in options.items() if value is not None})
     return AutoModel.from_config(config), (), inputs
 
 
 def _small(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Options of a small architecture, and what it is called with."""
     tokens = {"input_ids": torch.arange(3, 27).view(2, 12)}
-    own = OWN.get(name, {})
+    sizes = OWN.get(name, {})
     if name in ("t5", "mt5", "umt5"):
         return T5, {**tokens, "decoder_input_ids": torch.arange(3, 17).view(2, 7)}
     if name in PAIRED:
         return BOTH, {**tokens, "decoder_input_ids": torch.arange(3, 17).view(2, 7)}
     if name in PATCHES:
-        return WIDE | IMAGE | own, {"pixel_values": torch.randn(2, 3, 32, 32)}
+        return WIDE | IMAGE | sizes, {"pixel_values": torch.randn(2, 3, 32, 32)}
     if name in STAGED:
-        wide = {} if name in ("resnet", "regnet", "convnext", "convnextv2", "poolformer", "bit", "segformer") else own
-        return STAGES | wide | own, {"pixel_values": torch.randn(2, 3, 64, 64)}
+        wide = {} if name in ("resnet", "regnet", "convnext", "convnextv2", "poolformer", "bit", "segformer") else sizes
+        return STAGES | wide | sizes, {"pixel_values": torch.randn(2, 3, 64, 64)}
     if name in SOUND:
-        return WIDE | WAVES | own, {"input_values": torch.randn(2, 2000)}
+        return WIDE | WAVES | sizes, {"input_values": torch.randn(2, 2000)}
     if name == "clip":
         parts = {"text_config": dict(WIDE), "vision_config": WIDE | IMAGE, "projection_dim": 32}
         return parts, {**tokens, "pixel_values": torch.randn(2, 3, 32, 32)}
@@ -269,4 +272,4 @@ def _small(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if name == "patchtst":
         series = {"d_model": 64, "ffn_dim": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "context_length": 32}
         return series | {"num_input_channels": 3}, {"past_values": torch.randn(2, 32, 3)}
-    return WIDE | (GROUPED if name in LLAMAS else {}) | own, tokens
+    return WIDE | (GROUPED if name in LLAMAS else {}) | sizes, tokens

@@ -87,16 +87,16 @@ def measured(name: str, images: int, side: int) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     batches = torch.randn(images, 3, side, side, generator=generator).split(BATCH)
     forward(network, batches[:1])
-    one = forward(network, batches)
+    forward_seconds = forward(network, batches)
     started = time.perf_counter()
     paramtrans.translate(network, ratio=0.5, calibrate=batches, by=way)  # type: ignore[arg-type]
     seconds = time.perf_counter() - started
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
         "network": name,
-        "forward passes": f"{seconds / one:.1f}",
+        "forward passes": f"{seconds / forward_seconds:.1f}",
         "seconds": f"{seconds:.0f}",
-        "a forward pass": f"{one:.1f} s",
+        "a forward pass": f"{forward_seconds:.1f} s",
         "memory": f"{memory / 1e9:.2f} GB",
     }
 

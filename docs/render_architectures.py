@@ -32,9 +32,11 @@ def page(rows: list[dict[str, Any]]) -> str:
     """A table for each network."""
     parts = [HEAD]
     for model, metric in dict.fromkeys((row["model"], row["metric"]) for row in rows):
-        own = [row for row in rows if (row["model"], row["metric"]) == (model, metric)]
-        parts.append(f"## {model}: {own[0]['from']}\n\n{_marks(own)}\n\n{COLUMNS.format(metric=metric)}\n{SIDES}")
-        parts[-1] += "".join(f"\n{_line(row)}" for row in own) + "\n"
+        measured = [row for row in rows if (row["model"], row["metric"]) == (model, metric)]
+        parts.append(
+            f"## {model}: {measured[0]['from']}\n\n{_marks(measured)}\n\n{COLUMNS.format(metric=metric)}\n{SIDES}"
+        )
+        parts[-1] += "".join(f"\n{_line(row)}" for row in measured) + "\n"
     return "\n".join([*parts, NOT_MEASURED])
 
 

@@ -23,7 +23,7 @@ TABLE = """
 ## Each network
 
 A group is *refused* where the proof fails: mostly heads, where the code insists on their number
-(`nn.MultiheadAttention`, windows of Swin). It stays as wide as it is.
+(windows of Swin). It stays as wide as it is.
 
 | library | network | groups | refused | parameters kept | operations kept | seconds |
 | --- | --- | ---: | ---: | ---: | ---: | ---: |
@@ -34,10 +34,10 @@ def page(rows: list[dict[str, Any]]) -> str:
     """A summary by library, then each network, then those that were not done."""
     done = [row for row in rows if row.get("groups")]
     lines = [_library(zoo, [row for row in rows if row["zoo"] == zoo]) for zoo in dict.fromkeys(r["zoo"] for r in rows)]
-    each = [_network(row) for row in done]
+    networks = [_network(row) for row in done]
     missing = [f"- {row['zoo']} {row['model']}: {_reason(row)}" for row in rows if not row.get("groups")]
     rest = ["", "## Not made smaller", "", *missing] if missing else []
-    return "\n".join([HEAD.rstrip("\n"), *lines, TABLE.rstrip("\n"), *each, *rest]) + "\n"
+    return "\n".join([HEAD.rstrip("\n"), *lines, TABLE.rstrip("\n"), *networks, *rest]) + "\n"
 
 
 def _library(zoo: str, rows: list[dict[str, Any]]) -> str:

@@ -29,7 +29,7 @@ FOLLOWS = """## What follows
   from {whole:.1f}% to {refit:.1f}%. By magnitude pruning it goes to {magnitude:.1f}%, by folding to {folding:.1f}%.
 - **Feature matching behind it helps**: {matching:.1f}%. Fine-tuning the smaller network on all labels gives
   {tuned:.1f}%. The matching takes {matching_seconds:.0f} seconds, least squares alone {refit_seconds:.1f}.
-- **Without a single image** it still works for networks with BatchNorm: {made_up:.1f}% with made-up inputs.
+- **Without a single image** it still works for networks with BatchNorm: {made_up:.1f}% with synthetic inputs.
 - **MiniLM's blocks are harder to halve.** The best cosine is {best:.3f}; 0.98 was aimed at, and is missed.
 - **A language model keeps most of it.** With three quarters of SmolLM2's feed-forward units, perplexity is {lm:.2f}
   times what it was ({lm_low:.2f} to {lm_high:.2f}) by least squares, {flap:.2f} times by FLAP. With half of them it is

@@ -178,7 +178,7 @@ REAL: tuple[tuple[str, str, str, int | None, int | None], ...] = (
     ("least squares, then feature matching", "blue", "refit, then feature matching", 64, 1500),
     ("least squares", "blue", "refit", 64, 1500),
     ("least squares, units by their norm", "blue", "least squares on the strongest units", 64, 1500),
-    ("least squares, made-up inputs", "blue", "refit on inputs made for the BatchNorms", 0, None),
+    ("least squares, synthetic inputs", "blue", "refit on inputs made for the BatchNorms", 0, None),
     ("activation-weighted pruning", "orange", "activation-weighted pruning, means corrected", None, 1500),
     ("folding", "orange", "folding", 0, 0),
     ("magnitude pruning", "orange", "magnitude pruning", 0, 0),

@@ -21,7 +21,7 @@ class Busiest(Translator):
     @classmethod
     def keep(cls, options: BaseOptions, case: UnitCase) -> Tensor:
         # `gram` is of all values of the units, as many of each: a convolution reads several of one unit.
-        varying = torch.stack([one.gram.diagonal().view(len(case), -1).sum(1) for one in case.readings])
+        varying = torch.stack([reading.gram.diagonal().view(len(case), -1).sum(1) for reading in case.readings])
         return case.best(varying.sum(0))
 
     @classmethod
@@ -30,7 +30,7 @@ class Busiest(Translator):
         params = {name: tensor.clone().requires_grad_(name.endswith("bias")) for name, tensor in piece.params.items()}
         for entered, wanted in piece.batches:
             pairs = zip(piece.run(params, entered), wanted, strict=True)
-            loss: Any = sum((found.mean(0) - other.mean(0)).square().sum() for found, other in pairs)
+            loss: Any = sum((written.mean(0) - wanted.mean(0)).square().sum() for written, wanted in pairs)
             if loss.requires_grad:
                 loss.backward()
         return {name: tensor.detach() - 0.1 * tensor.grad for name, tensor in params.items() if tensor.grad is not None}

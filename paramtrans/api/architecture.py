@@ -28,6 +28,8 @@ class Origin:
     """Its name on a hub, if that is known."""
     licence: str | None = None
     """As its own card states it."""
+    loading: str = ""
+    """Python that loads the folder that `save` writes, called FOLDER."""
 
 
 class ArchitectureSource(Configurable, ABC):
@@ -53,6 +55,9 @@ class ArchitectureSource(Configurable, ABC):
             name: What stands between the colon and `?`.
             arguments: What stands behind `?`, by name; each as JSON where it is some, else as text.
 
+        Returns:
+            The network.
+
         Raises:
             ConfigError: there is no such network.
         """
@@ -72,6 +77,10 @@ class ArchitectureSource(Configurable, ABC):
     def check_recorded(self, name: str, arguments: Mapping[str, Any]) -> None:
         """Whether a record, which anybody may have written, may name this network; `build` is called only then.
 
+        Args:
+            name: As for `build`.
+            arguments: As for `build`.
+
         Raises:
             ConfigError: it may not.
         """
@@ -81,11 +90,27 @@ class ArchitectureSource(Configurable, ABC):
                 raise ConfigError([f"an option ({argument[:40]} = {str(value)[:40]}) that no file may set"])
 
     def origin(self, network: nn.Module, name: str) -> Origin:
-        """What a network was before, for the card of a smaller one; arguments as for `save`."""
+        """What a network was before, for the card of a smaller one.
+
+        Args:
+            network: The network before.
+            name: As for `build`.
+
+        Returns:
+            Its name, library and licence, as far as they are known.
+        """
         return Origin(name, type(self).__name__)
 
     def text(self, name: str, tokens: Sequence[int]) -> str | None:
-        """Words for numbers of tokens, by the model's own tokenizer; None where it has none."""
+        """Words for numbers of tokens, by the model's own tokenizer; None where it has none.
+
+        Args:
+            name: As for `build`.
+            tokens: Numbers of tokens.
+
+        Returns:
+            The words.
+        """
         return None
 
     def inputs(
@@ -129,12 +154,20 @@ class ArchitectureSource(Configurable, ABC):
         """
         return
 
-    def save(self, network: nn.Module, name: str, folder: Path, outputs: Callable[[nn.Module], list[Tensor]]) -> None:
+    def save(
+        self,
+        network: nn.Module,
+        name: str,
+        arguments: Mapping[str, Any],
+        folder: Path,
+        outputs: Callable[[nn.Module], list[Tensor]],
+    ) -> None:
         """Write a network that was made smaller as its library does, so that it is loaded without paramtrans.
 
         Args:
             network: One that `build` made, translated; it is not changed.
             name: What it was built by.
+            arguments: What stood behind the name, as for `build`.
             folder: Where its files go; it exists, and is empty.
             outputs: What such a network gives for a few inputs: that of the library has to give the same.
 

@@ -72,6 +72,9 @@ class Context:
         Args:
             index: Numbers of hosts, in the order wanted.
 
+        Returns:
+            A context of these hosts, as a copy.
+
         Raises:
             SpecMismatch: there are no hosts to pick from.
         """

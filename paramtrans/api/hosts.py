@@ -49,6 +49,9 @@ class Hosts:
 
         Args:
             index: Numbers of hosts, in the order wanted.
+
+        Returns:
+            Stacks of that many models.
         """
         if isinstance(index, slice):
             index = range(len(self))[index]
@@ -77,6 +80,9 @@ class Hosts:
             target: Trained target blocks, stacked, where there are some.
             seeds: The seed of each host, where it is known.
             stream: Tensors of `former.*` and `latter.*` with the axis that runs over the slot's channels.
+
+        Returns:
+            The same tensors by the part of the network that they belong to.
         """
         named = {in_hosts(name): tensor for name, tensor in params.items()}
         former, source, latter = (split(named, part) for part in ("former", "source", "latter"))
@@ -84,7 +90,14 @@ class Hosts:
 
     @staticmethod
     def of(stacks: Sequence[Hosts]) -> Hosts:
-        """All hosts of several stacks, in order; with trained targets where all of them have some."""
+        """All hosts of several stacks, in order; with trained targets where all of them have some.
+
+        Args:
+            stacks: Hosts of one kind.
+
+        Returns:
+            One stack.
+        """
         first, names = stacks[0], set.intersection(*(set(stack.parts()) for stack in stacks))
         parts = {
             part: concatenate([stack.parts()[part] for stack in stacks]) for part in first.parts() if part in names
@@ -96,6 +109,9 @@ class Hosts:
 
         Args:
             device: As torch names it.
+
+        Returns:
+            Hosts; tensors that are there already are not copied.
         """
         moved = {part: {k: v.to(device) for k, v in params.items()} for part, params in self.parts().items()}
         return self._with(moved, self.seeds)

@@ -1,4 +1,4 @@
-"""Documents that a run leaves, as records: what its `run.json` and its `evaluation.json` say.
+"""Documents that a run leaves, as records: what its `run.json` and its `evaluation.json` say, and how training went.
 
 Read, they are held to these types, and keys that are not known here are kept. Written, they have the keys that were
 given, in this order.
@@ -6,9 +6,13 @@ given, in this order.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from paramtrans.utils import documents
+from paramtrans.utils.counts import counted
 
 RUN_FORMAT = 2
 """Version of `run.json`. 1 was the same without checksums of itself and of the results."""
@@ -173,6 +177,37 @@ class BreakEven(Document):
     training_seconds: float
     translation_seconds: float
     step2_seconds: float | None
+
+
+@dataclass
+class History:
+    """What training has gone through so far; kept in checkpoints."""
+
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    """For each finished epoch: `loss`, `lr`, and `select` (accuracy in percent) where it was evaluated."""
+    best_epoch: int = 0
+    best_accuracy: float | None = None
+    seconds: float = 0.0
+    """Wall-clock time of training, over all interruptions."""
+
+    @classmethod
+    def read(cls, document: Any, most: int) -> History:
+        """The history that a checkpoint holds.
+
+        Args:
+            document: What it says.
+            most: How many epochs there can be.
+
+        Raises:
+            ValueError: it is not what was written.
+        """
+        history: History = TypeAdapter(cls).validate_json(documents.content(document), strict=True)
+        if not (history.best_epoch in range(len(history.epochs) + 1) and 0 < len(history.epochs) <= most):
+            told = f"{counted(len(history.epochs), 'epoch')}, the best of which is number {history.best_epoch}"
+            raise ValueError(told)
+        if not all({"loss", "lr"} <= epoch.keys() for epoch in history.epochs):
+            raise ValueError("an epoch without loss or learning rate")
+        return history
 
 
 class Trained(Document):

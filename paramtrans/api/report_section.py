@@ -28,4 +28,7 @@ class ReportSection(Configurable, ABC):
         Args:
             run: What `run.json` says.
             evaluation: What `evaluation.json` says.
+
+        Returns:
+            HTML.
         """

@@ -129,6 +129,12 @@ class BlockSpec:
     def tensor(self, name: str) -> TensorSpec:
         """The tensor called `name`.
 
+        Args:
+            name: As in `state_dict`.
+
+        Returns:
+            What is known of it.
+
         Raises:
             KeyError: there is none.
         """

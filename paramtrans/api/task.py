@@ -33,7 +33,14 @@ class Split:
         return not (self.labels.is_floating_point() or self.labels.is_complex())
 
     def first(self, count: int | None) -> Split:
-        """The first `count` examples; all where it is None."""
+        """The first `count` examples; all where it is None.
+
+        Args:
+            count: How many.
+
+        Returns:
+            A split that shares its tensors with this one.
+        """
         return Split(self.inputs[:count], self.labels[:count])
 
 
@@ -77,6 +84,9 @@ class Task(Configurable, ABC):
 
         Args:
             name: `train`, `holdout` (kept out of training, for selection) or `test` (for reporting alone).
+
+        Returns:
+            All examples of it.
         """
 
     def to_input(self, raw: Tensor) -> Tensor:

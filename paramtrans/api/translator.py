@@ -88,6 +88,13 @@ class Translator(Configurable, ABC):
         """Shares of the units of a group in those that stay, `[count, units]`: what writes a unit becomes the mean of
         what writes those in it, by share (each row adds up to one); what reads it the sum over all that have a share.
 
+        Args:
+            options: Of the translator.
+            case: The group, how many units stay, and statistics of its readers.
+
+        Returns:
+            Shares, `[count, units]`.
+
         Raises:
             SpecMismatch: as `keep`.
         """
@@ -96,6 +103,13 @@ class Translator(Configurable, ABC):
     @classmethod
     def adjust(cls, options: BaseOptions, piece: UnitPiece) -> Mapping[str, Tensor]:
         """Other values for some of `piece.params`, after the units were chosen and the network is smaller.
+
+        Args:
+            options: Of the translator.
+            piece: The network around the group, as a function of its parameters, with inputs and outputs.
+
+        Returns:
+            Tensors by name, of the shapes that they have.
 
         Raises:
             SpecMismatch: these options need what a piece of a network has not.

@@ -1,4 +1,4 @@
-"""Calibration inputs for `translate` and `inspect`: from a file, or made up."""
+"""Calibration inputs for `translate` and `inspect`: from a file, or synthetic."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EXAMPLES = click.option(
 )
 LENGTH = click.option("--length", type=click.IntRange(2), metavar="N", help="Tokens of a text; 256 by default.")
 SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="For whatever is drawn.")
-PROBES = click.option("--probes", metavar="NAME", help="Instead of --calibrate: made-up inputs, e.g. bn_statistics.")
+PROBES = click.option("--probes", metavar="NAME", help="Instead of --calibrate: synthetic inputs, e.g. bn_statistics.")
 SHAPE = click.option("--input", "shape", metavar="3,224,224", help="With --probes: the shape of one input.")
 
 
@@ -50,7 +50,7 @@ def read(data: Path | None, network: Any, architecture: str, drawing: tuple[int 
 
 
 def probe_shape(probes: str | None, shape: str | None, data: Path | None) -> tuple[int, ...] | None:
-    """The shape of one made-up input; None without probes.
+    """The shape of one synthetic input; None without probes.
 
     Args:
         probes: `--probes`.
@@ -71,7 +71,7 @@ def probe_shape(probes: str | None, shape: str | None, data: Path | None) -> tup
 
 
 def draw(network: Any, probes: str, shape: tuple[int, ...], options: dict[str, Any]) -> list[Any]:
-    """Made-up inputs in batches.
+    """Synthetic inputs in batches.
 
     Args:
         network: What they are drawn for.

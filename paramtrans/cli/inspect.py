@@ -60,11 +60,11 @@ def inspect(
     With --to, parts are listed that could become blocks of another architecture, and what these would cost there.
     """
     from paramtrans.evaluation.costs import parameters
-    from paramtrans.networks.blocks import staying
+    from paramtrans.networks.blocks import remainder
     from paramtrans.networks.blocks.factories import trained_for
     from paramtrans.networks.blocks.finding import find_blocks
     from paramtrans.networks.forward.activations import check_repeatable
-    from paramtrans.networks.forward.as_taken import as_taken
+    from paramtrans.networks.forward.batches import as_taken
     from paramtrans.networks.loading.host_network import HostNetwork
     from paramtrans.plugins.manager import components
 
@@ -100,7 +100,7 @@ def inspect(
         answer.tell(answer_document)
         return
     _print_blocks(rows, parameters(network))
-    if blocks == "*" and (why := staying.causes(network, find_blocks(network, registry), registry)):
+    if blocks == "*" and (why := remainder.causes(network, find_blocks(network, registry), registry)):
         click.echo(f"the nearest to blocks among the rest: {why}")
     if rows and all(row["refused"] for row in rows) and not isinstance(network, HostNetwork):
         click.echo("none of these can be translated as a block; --by units goes by the network's graph instead")

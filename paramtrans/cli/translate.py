@@ -158,7 +158,7 @@ def translate(
     contents = exports.contents(small, batches[0], onnx, export) if onnx or export else {}
     translators = [Path(name).name for name in (translator, *further)]
     if report is not None:
-        source = f"{probes} (made up)" if probes else data.name if data else "none"
+        source = f"{probes} (synthetic)" if probes else data.name if data else "none"
         facts = {"translator": ", ".join(translators), "calibration inputs": source, "seed": str(seed)}
         contents[report] = exports.page(network, small, batches, losses, architecture, facts)
     if stock is not None:
@@ -171,7 +171,7 @@ def translate(
         return
     _print_blocks(records, losses)
     if probes:
-        click.echo("errors are those on made-up inputs; on real ones they may be much larger")
+        click.echo("errors are those on synthetic inputs; on real ones they may be much larger")
     if promised:
         click.echo(f"Of {translator}, on hosts like those it was trained on: {promised}")
     if not batches:

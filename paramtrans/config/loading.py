@@ -29,6 +29,9 @@ def load(path: Path | str, registry: Registry, overrides: Sequence[str] = ()) ->
         registry: Where its components are looked up.
         overrides: Settings `a.b=value` that stand over what the file says.
 
+    Returns:
+        The config, with defaults filled in.
+
     Raises:
         ConfigError: all mistakes, each with its place.
     """
@@ -66,6 +69,9 @@ def validate(document: Mapping[str, Any], registry: Registry, where: str = "conf
         document: As read from TOML.
         registry: Where its components are looked up.
         where: What messages begin with.
+
+    Returns:
+        The config, with defaults filled in.
 
     Raises:
         ConfigError: all mistakes, each with its place.

@@ -30,6 +30,9 @@ def read(path: Path | str) -> dict[str, Any]:
     Args:
         path: The file, TOML.
 
+    Returns:
+        What the files say together.
+
     Raises:
         ConfigError: there is no such file, or it is no TOML.
     """
@@ -110,7 +113,18 @@ def settle(document: dict[str, Any], settings: Sequence[str], where: str) -> dic
 
 
 def override(document: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
-    """The document with `a.b.0.c=value` settings applied; values are TOML, and anything else is text."""
+    """The document with `a.b.0.c=value` settings applied; values are TOML, and anything else is text.
+
+    Args:
+        document: As read from TOML; it stays as it is.
+        settings: Each `a.b=value`; numbers in the path are places in a list.
+
+    Returns:
+        A copy of the document.
+
+    Raises:
+        ConfigError: a setting is none, or its place is not in the document.
+    """
     for setting in settings:
         path, equals, text = setting.partition("=")
         keys = path.split(".")

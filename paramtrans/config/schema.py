@@ -59,7 +59,14 @@ class HostTraining(BaseOptions):
         return self
 
     def length(self, examples: int) -> int:
-        """Optimiser steps on a training set of that many examples; an epoch's last batch may be short."""
+        """Optimiser steps on a training set of that many examples; an epoch's last batch may be short.
+
+        Args:
+            examples: How many there are.
+
+        Returns:
+            The number of steps.
+        """
         return self.steps or (self.epochs or 0) * -(-examples // self.batch_size)
 
 
@@ -221,7 +228,14 @@ class Config(BaseOptions):
         return self.model_copy(update={"task": self.report.task or self.task, "zoo": zoo, "report": None})
 
     def with_task(self, task: ComponentConfig) -> Config:
-        """The same with hosts of another task alone."""
+        """The same with hosts of another task alone.
+
+        Args:
+            task: The task, with its options.
+
+        Returns:
+            Another config.
+        """
         return self.model_copy(update={"task": task, "zoo": self.zoo.model_copy(update={"also": ()}), "report": None})
 
     def components(self) -> Iterable[tuple[str, str, ComponentConfig]]:

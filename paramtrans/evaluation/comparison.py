@@ -20,6 +20,7 @@ from paramtrans.api.records import (
     Diagnosed,
     Difference,
     Evaluation,
+    History,
     Measured,
     MethodResult,
     OwnTranslator,
@@ -92,7 +93,7 @@ class Comparison:
 
     def result(
         self,
-        history: dict[str, Any] | None,
+        history: History | None,
         zoo_seconds: float,
         zoo: dict[str, int],
         diverged: dict[str, list[int]],
@@ -126,10 +127,10 @@ class Comparison:
             training=None
             if history is None
             else Trained(
-                epochs=len(history["epochs"]),
-                best_epoch=history["best_epoch"],
-                best_select=history["best_accuracy"],
-                loss=history["epochs"][-1]["loss"],
+                epochs=len(history.epochs),
+                best_epoch=history.best_epoch,
+                best_select=history.best_accuracy,
+                loss=history.epochs[-1]["loss"],
             ),
             zoo=zoo,
             diverged=diverged,
@@ -242,9 +243,9 @@ class Comparison:
             target_bytes=self.translator.target_bytes,
         )
 
-    def _pays(self, history: dict[str, Any] | None, zoo_seconds: float) -> BreakEven:
+    def _pays(self, history: History | None, zoo_seconds: float) -> BreakEven:
         """What the run's own translator cost, and after how many models it has paid."""
-        training = history["seconds"] if history else 0.0
+        training = history.seconds if history else 0.0
         translation = self.filled["translated"].seconds
         assert translation is not None
         step2 = self.filled["trained_target"].seconds if "trained_target" in self.filled else None

@@ -18,7 +18,7 @@ from paramtrans.networks.blocks.finding import NetworkBlock
 from paramtrans.networks.forward.activations import Inputs, call
 from paramtrans.networks.graph.groups import NamedGroup
 from paramtrans.networks.translate import translate
-from paramtrans.networks.units.allotment import allot
+from paramtrans.networks.units.allocation import allocate
 from paramtrans.networks.units.chain import unit_chain
 from paramtrans.networks.units.steps import Step, cheapest
 from paramtrans.networks.units.widths import GroupSizes
@@ -51,7 +51,14 @@ class Allotment(Rounded):
     """How long the first batch of inputs may take."""
 
     def with_registry(self, registry: Registry) -> Allotment:
-        """The same rule, which looks up translators here unless it has a registry of its own."""
+        """The same rule, which looks up translators here unless it has a registry of its own.
+
+        Args:
+            registry: The plugins.
+
+        Returns:
+            A rule.
+        """
         return self if self.registry else replace(self, registry=registry)
 
     def __call__(self, network: nn.Module, blocks: Sequence[NetworkBlock], batches: Iterable[Inputs]) -> Chosen:
@@ -82,6 +89,9 @@ class Allotment(Rounded):
         Args:
             case: The groups, and what the network costs with fewer units.
 
+        Returns:
+            Units that stay, for each group.
+
         Raises:
             SpecMismatch: there is not exactly one budget, or it cannot be kept with these shares.
         """
@@ -96,7 +106,7 @@ class Allotment(Rounded):
         if self.registry is None:
             raise SpecMismatch("Allotment: says where its translator is known (`registry`), or is given to translate")
         [translator] = unit_chain([(self.translator, self.options)], self.registry)
-        return allot(case, translator, budget, measure, self.shares, self.rounding)
+        return allocate(case, translator, budget, measure, self.shares, self.rounding)
 
     def _steps(self, network: nn.Module, block: NetworkBlock, batches: list[Inputs]) -> list[Step]:
         """From all units to fewer."""

@@ -14,9 +14,9 @@ from paramtrans.api.stacking import Params
 from paramtrans.api.translator import Translator
 from paramtrans.backends.vmap import Vmap
 from paramtrans.errors import SpecMismatch
-from paramtrans.networks.blocks.factories import Maker
+from paramtrans.networks.blocks.factories import TranslatorFactory
 from paramtrans.networks.blocks.finding import NetworkBlock, put
-from paramtrans.networks.blocks.input_cache import Entrances
+from paramtrans.networks.blocks.input_cache import InputCache
 from paramtrans.networks.files import Replaced
 from paramtrans.networks.forward.activations import NetworkContext
 from paramtrans.networks.loading.host_network import HostNetwork
@@ -27,9 +27,9 @@ from paramtrans.utils import seeds
 def translate_block(
     block: NetworkBlock,
     target: BlockAdapter,
-    chain: Sequence[Maker],
+    chain: Sequence[TranslatorFactory],
     networks: tuple[nn.Module, nn.Module, nn.Module],
-    entrances: tuple[Entrances, Entrances],
+    caches: tuple[InputCache, InputCache],
     seed: int,
 ) -> Replaced:
     """Translate one block, put it into the smaller network, and measure its error.
@@ -39,7 +39,7 @@ def translate_block(
         target: The adapter of the block that takes its place.
         chain: Make the translators, the first and those that go on from it.
         networks: The original; the network whose features reach this block; the one that is written to.
-        entrances: Inputs of blocks to fit to, and those to measure the error on.
+        caches: Inputs of blocks to fit to, and those to measure the error on.
         seed: For whatever is drawn.
 
     Raises:
@@ -48,9 +48,9 @@ def translate_block(
     original, _, small = networks
     places, source = block.places(target), block.params(original)
     context = NetworkContext(seed=seed, device=next(iter(source.values())).device)
-    context = measured = _with_entering(context, entrances[0], networks, block)
-    if entrances[1] is not entrances[0]:
-        measured = _with_entering(context, entrances[1], networks, block)
+    context = measured = _with_entering(context, caches[0], networks, block)
+    if caches[1] is not caches[0]:
+        measured = _with_entering(context, caches[1], networks, block)
     if isinstance(original, HostNetwork) and original.get_submodule(block.path) is original.block:
         context = replace(context, hosts=original.hosts(source), runner=original.runner(block.adapter, target))
     elif places.keys() == {""} and context.original is None:
@@ -64,7 +64,7 @@ def translate_block(
         raise SpecMismatch(f"{block.path}: the translator wrote values that are not finite; look at the inputs")
     put(small, places, target, params)
     feature_error = _feature_error(block.adapter, target, (source, params), measured) if measured.original else None
-    held_out = None if feature_error is None else not fitted or entrances[0] is not entrances[1]
+    held_out = None if feature_error is None else not fitted or caches[0] is not caches[1]
     options = [adapter.options.model_dump(mode="json") for adapter in (block.adapter, target)]
     return Replaced(block.path, block.kind, places, options[0], options[1], block.kind, feature_error, held_out)
 
@@ -72,7 +72,7 @@ def translate_block(
 def _run_chain(
     block: NetworkBlock,
     target: BlockAdapter,
-    chain: Sequence[Maker],
+    chain: Sequence[TranslatorFactory],
     source: Params,
     context: NetworkContext,
     seed: int,
@@ -85,7 +85,7 @@ def _run_chain(
             if translator.needs_probes and context.original is None:
                 raise SpecMismatch(
                     "this translator looks at what blocks compute; calibrate it with a few dozen unlabelled inputs "
-                    "(calibrate=, or --calibrate) or made-up ones (draw_probes, or --probes), or take one that looks "
+                    "(calibrate=, or --calibrate) or synthetic ones (draw_probes, or --probes), or take one that looks "
                     "at parameters alone: prune, select, merge"
                 )
             params, fitted = _translated(translator, source, context), fitted or translator.needs_probes
@@ -96,13 +96,13 @@ def _run_chain(
 
 
 def _with_entering(
-    context: NetworkContext, entrances: Entrances, networks: tuple[nn.Module, nn.Module, nn.Module], block: NetworkBlock
+    context: NetworkContext, caches: InputCache, networks: tuple[nn.Module, nn.Module, nn.Module], block: NetworkBlock
 ) -> NetworkContext:
     """The context with what enters a block: in the original network, and in the one whose features reach it."""
-    if not entrances.known:
+    if not caches.known:
         return context
-    original = entrances.entering(networks[0], block)
-    reached = original if networks[1] is networks[0] else entrances.entering(networks[1], block)
+    original = caches.entering(networks[0], block)
+    reached = original if networks[1] is networks[0] else caches.entering(networks[1], block)
     return replace(context, original=original, reached=reached)
 
 

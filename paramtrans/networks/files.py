@@ -201,6 +201,9 @@ def load_translated(
             sources and for hosts of a task; a Python file is run only where the caller names it.
         registry: The plugins; by default those that are installed.
 
+    Returns:
+        The network, in eval mode, with `paramtrans_blocks` as `translate` left it.
+
     Raises:
         StoreError: the file is damaged, or does not fit the network.
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from paramtrans.errors import DataError
+from paramtrans.networks.forward.attention import keep_plain_attention
 from paramtrans.networks.graph.narrow import Setting
 
 
@@ -46,6 +47,7 @@ def rebuild(network: nn.Module, settings: Iterable[Setting], params: Mapping[str
                     trained = isinstance(tensor, nn.Parameter)
                     resized[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if trained else empty
                 slots[name] = resized[id(tensor)]
+    keep_plain_attention(network)
 
 
 def _smaller(after: int | tuple[int, ...], before: Any) -> bool:

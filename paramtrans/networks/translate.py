@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from paramtrans.errors import SpecMismatch
 from paramtrans.networks.arguments import check_arguments
 from paramtrans.networks.block_translation import translate_block
-from paramtrans.networks.blocks import factories, staying
+from paramtrans.networks.blocks import factories, remainder
 from paramtrans.networks.blocks.choosing import Placed, check_room, choose_blocks
-from paramtrans.networks.blocks.factories import Maker
-from paramtrans.networks.blocks.finding import NetworkBlock, find_blocks
-from paramtrans.networks.blocks.input_cache import Entrances
+from paramtrans.networks.blocks.factories import TranslatorFactory
+from paramtrans.networks.blocks.finding import NetworkBlock, find_blocks, some_of
+from paramtrans.networks.blocks.input_cache import InputCache
 from paramtrans.networks.depth.left_out import LeftOut, without
 from paramtrans.networks.depth.shortening import parts_to_replace, shorten
 from paramtrans.networks.files import ATTRIBUTE, SIZES, Replaced
 from paramtrans.networks.finishing import finish_network, finish_options
 from paramtrans.networks.forward.activations import Inputs, check_repeatable, in_batches
-from paramtrans.networks.forward.as_taken import as_taken
+from paramtrans.networks.forward.batches import as_taken
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.graph.narrow import Setting
 from paramtrans.networks.loading.host_network import HostNetwork
@@ -108,6 +108,9 @@ def translate(
         reporter: Shows the progress.
         registry: The plugins; by default those that are installed.
 
+    Returns:
+        The smaller network, with devices, precision and training flags as they were; `module` is unchanged.
+
     Raises:
         SpecMismatch: nothing can be translated as asked.
         DataError: the inputs cannot be used.
@@ -181,11 +184,12 @@ def translate(
     for path, reason in surveyed.refused.items():
         log.warning("%s stays as it is: %s", path or "the network", reason)
     if blocks == "*" and trained is None:
-        much = staying.share(original, surveyed.blocks) >= staying.MUCH
+        much = remainder.share(original, surveyed.blocks) >= remainder.MUCH
         if much or log.isEnabledFor(logging.INFO):
-            log.log(logging.WARNING if much else logging.INFO, staying.told(original, surveyed.blocks, registry))
+            log.log(logging.WARNING if much else logging.INFO, remainder.warning(original, surveyed.blocks, registry))
     chain = [
-        factories.maker(translator_or_name, dict(its_options), registry) for translator_or_name, its_options in named
+        factories.translator_factory(translator_or_name, dict(its_options), registry)
+        for translator_or_name, its_options in named
     ]
     examples = Examples(batches)
     if trained is not None:
@@ -209,7 +213,7 @@ def _resized(blocks: Iterable[NetworkBlock], sizes_of: Chosen, also_whole: bool)
 def _translate_blocks(
     original: nn.Module,
     targets: Sequence[Placed],
-    chain: Sequence[Maker],
+    chain: Sequence[TranslatorFactory],
     examples: Examples,
     sequential: bool,
     registry: Registry,
@@ -219,13 +223,13 @@ def _translate_blocks(
     """A copy of the network with blocks translated one after the other, and what is said of each."""
     if (batch := next(iter(examples.batches), None)) is not None:
         check_room(original, targets, batch)
-    small, entrances = copy.deepcopy(original), Entrances(examples.fitted())
-    aside = Entrances(examples.held_out()) if examples.enough else entrances
+    small, caches = copy.deepcopy(original), InputCache(examples.fitted())
+    aside = InputCache(examples.held_out()) if examples.enough else caches
     replaced: list[Replaced] = []
     with reporter.stage(f"translating {counted(len(targets), 'block')}", len(targets)) as stage:
         for block, target in targets:
             reached = small if sequential and replaced else original
-            record = translate_block(block, target, chain, (original, reached, small), (entrances, aside), seed)
+            record = translate_block(block, target, chain, (original, reached, small), (caches, aside), seed)
             replaced.append(replace(record, target_kind=registry.name_of("block_adapter", type(target))))
             stage.advance(note=block.path)
     if any(block.held_out is False for block in replaced):
@@ -271,17 +275,21 @@ def _warn(replaced: Sequence[BlockRecord]) -> None:
     """Say which blocks are predicted to come out badly, and where nothing was done."""
     if not replaced:
         log.warning("nothing was translated: every block keeps its width; lower ratio, depth or the budget")
+    bad: dict[str, list[BlockRecord]] = {}
     for block in replaced:
         if block.feature_error is None or block.feature_error <= BAD:  # NaN is bad
             continue
-        advice = "keep more of its units, leave it out, or take another translator"
+        advice = "keep more of their units, leave them out, or take another translator"
         if isinstance(block, ReplacedPart):
-            advice = "give it more steps or inputs, leave it out, or take another target"
+            advice = "give them more steps or inputs, leave them out, or take another target"
         elif isinstance(block, LeftOut):
             advice = "leave out fewer blocks (depth), or let something take their place (to)"
+        bad.setdefault(advice, []).append(block)
+    for advice, blocks in bad.items():
+        errors = sorted({f"{block.feature_error:.2f}" for block in blocks})
         log.warning(
-            "%s is predicted to come out badly: feature error %.2f (1 is as bad as a constant); %s",
-            block.path or "the network",
-            block.feature_error,
+            "predicted to come out badly, at a feature error of %s (1 is as bad as a constant): %s; %s",
+            " to ".join(dict.fromkeys((errors[0], errors[-1]))),
+            some_of([block.path or "the network" for block in blocks], 4),
             advice,
         )

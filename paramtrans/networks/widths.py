@@ -96,7 +96,7 @@ def _is_positive(value: object) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rounded:
+class Rounded(ABC):
     """How a rule rounds numbers of units."""
 
     multiple_of: int | None = None
@@ -116,6 +116,17 @@ class Rounded:
         """Both in one record; raises `SpecMismatch` for what are no numbers of units."""
         return Rounding(self.multiple_of, self.least)
 
+    @abstractmethod
+    def of_groups(self, case: GroupSizes) -> dict[NamedGroup, int]:
+        """How many units each group of a network's graph keeps.
+
+        Args:
+            case: The groups, and what the network costs with fewer units.
+
+        Returns:
+            Units that stay, for each group.
+        """
+
     def at(self, ratio: float) -> Ratio:
         """A share of all blocks, rounded in this way."""
         return Ratio(ratio, multiple_of=self.multiple_of, least=self.least)
@@ -132,12 +143,18 @@ class Ratio(Rounded):
         return {block.entrance: self.sizes(block) for block in blocks}
 
     def of_groups(self, case: GroupSizes) -> dict[NamedGroup, int]:
-        """How many units each group of a network's graph keeps."""
         self._check_patterns([group.path for group in case.groups])
         return {group: case.near(group, len(group) * self._share(group.path), self.rounding) for group in case.groups}
 
     def sizes(self, block: NetworkBlock) -> dict[str, int]:
-        """The sizes of one block's groups; at least one unit of each."""
+        """The sizes of one block's groups; at least one unit of each.
+
+        Args:
+            block: A block of the network.
+
+        Returns:
+            The size of each group of its hidden units.
+        """
         ratio, rounding = self._share(block.path), self.rounding
         return {
             group.name: rounding(group.size, group.size * ratio, group.width > 1)
@@ -172,7 +189,6 @@ class Budget(Rounded):
         return self.at(within(self.parameters, size, "parameters"))(network, blocks, batches)
 
     def of_groups(self, case: GroupSizes) -> dict[NamedGroup, int]:
-        """How many units each group of a network's graph keeps."""
         rounding = self.rounding
         ratio = within(self.parameters, lambda share: case.parameters(case.share(share, rounding)), "parameters")
         return case.share(ratio, rounding)
@@ -203,7 +219,6 @@ class FlopBudget(Rounded):
         return self.at(within(self.flops, size, "operations"))(network, blocks, batches)
 
     def of_groups(self, case: GroupSizes) -> dict[NamedGroup, int]:
-        """How many units each group of a network's graph keeps."""
         rounding = self.rounding
         ratio = within(self.flops, lambda share: case.flops(case.share(share, rounding)), "operations", STEPS)
         return case.share(ratio, rounding)
@@ -228,11 +243,8 @@ class LatencyBudget(Rounded):
         return self.at(within(self.milliseconds, time_at, "milliseconds", STEPS))(network, blocks, batches)
 
     def of_groups(self, case: GroupSizes) -> dict[NamedGroup, int]:
-        """How many units each group of a network's graph keeps."""
         rounding = self.rounding
-        ratio = within(
-            self.milliseconds, lambda share: case.milliseconds(case.share(share, rounding)), "milliseconds", STEPS
-        )
+        ratio = within(self.milliseconds, lambda r: case.milliseconds(case.share(r, rounding)), "milliseconds", STEPS)
         return case.share(ratio, rounding)
 
 

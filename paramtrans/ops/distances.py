@@ -34,10 +34,10 @@ class RelativeError:
         self._error = self._total = self._square = 0.0
         self._count = 0
 
-    def add(self, found: Tensor, wanted: Tensor) -> None:
+    def add(self, values: Tensor, wanted: Tensor) -> None:
         """A piece of what is and of what should be, of one shape."""
-        found, wanted = found.double(), wanted.double()
-        self._error += (found - wanted).square().sum().item()
+        values, wanted = values.double(), wanted.double()
+        self._error += (values - wanted).square().sum().item()
         self._total += wanted.sum().item()
         self._square += wanted.square().sum().item()
         self._count += wanted.numel()

@@ -105,5 +105,5 @@ def _patches(layer: nn.Conv2d, entered: Tensor, chosen: Tensor, width: int) -> T
     )
     example = torch.arange(len(chosen), device=chosen.device).view(-1, 1, 1, 1)
     # [n, positions, kernel, kernel, models, channels]
-    found = padded.movedim((0, 2), (-2, -1))[example, lines[..., :, None], columns[..., None, :]]
-    return found.permute(4, 0, 1, 5, 2, 3).flatten(3).flatten(1, 2)
+    patches = padded.movedim((0, 2), (-2, -1))[example, lines[..., :, None], columns[..., None, :]]
+    return patches.permute(4, 0, 1, 5, 2, 3).flatten(3).flatten(1, 2)

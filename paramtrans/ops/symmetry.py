@@ -29,7 +29,7 @@ def rescale(params: Params, group: SymmetryGroup, factors: Tensor) -> Params:
     """Multiply a group's units by positive factors.
 
     Members with scale 1 (what feeds a unit) are multiplied, those with scale -1 (what reads it) divided. A ReLU passes
-    positive factors on, so the function stays (Neyshabur et al., Path-SGD, 2015).
+    positive factors on, so the function stays (Neyshabur et al., 2015, Path-SGD, arXiv 1506.02617).
 
     Args:
         params: Stacked parameters, each `[models, *shape]`; they are not changed.
@@ -52,7 +52,8 @@ def rescale(params: Params, group: SymmetryGroup, factors: Tensor) -> Params:
 def balance(params: Params, spec: BlockSpec) -> Params:
     """The same function in a form that rescaling does not change: what feeds a unit is as large as what reads it.
 
-    Each unit is rescaled by √(‖reading‖ / ‖feeding‖), as equi-normalisation does layer by layer (Stock et al., 2019).
+    Each unit is rescaled by √(‖reading‖ / ‖feeding‖), as equi-normalisation does layer by layer (Stock et al., 2019,
+    arXiv 1902.10416).
 
     Args:
         params: Stacked parameters, each `[models, *shape]`; they are not changed.
@@ -73,6 +74,9 @@ def random_orbit(params: Params, spec: BlockSpec, generator: torch.Generator, sp
         spec: It says what may be permuted and rescaled.
         generator: Where all randomness comes from.
         spread: Units are rescaled by exp(spread · N(0, 1)).
+
+    Returns:
+        Stacked parameters of the same shapes.
     """
     count = models(params)
     for group in spec.symmetries:

@@ -48,6 +48,12 @@ class Plugins:
     def of(cls, source: PluginSource) -> Plugins:
         """The plugins of another process, as far as they can be had here.
 
+        Args:
+            source: How they are come by: entry points, files, modules.
+
+        Returns:
+            A set of plugins.
+
         Raises:
             PluginLoadError: a one-file plugin is missing, or fails.
         """
@@ -85,7 +91,11 @@ class Plugins:
     def load_file(self, path: Path | str) -> None:
         """Load a one-file plugin. Only the command line or a caller does so, never a config.
 
-        Raises `PluginLoadError` where the file is missing or fails: whoever names a file wants it.
+        Args:
+            path: The Python file.
+
+        Raises:
+            PluginLoadError: the file is missing or fails: whoever names a file wants it.
         """
         path = Path(path)
         # Files of one name in different folders are different plugins; one file given twice is one.
@@ -115,6 +125,10 @@ class Plugins:
         """Add a plugin, a module or an object with hooks.
 
         Other processes, which may train shards, import a module by its name; an object cannot reach them.
+
+        Args:
+            plugin: The module or object.
+            provider: Who brings it, for messages and listings.
 
         Raises:
             PluginLoadError: it was written for other hooks than ours.
@@ -154,6 +168,10 @@ class Plugins:
 
     def notify(self, hook: str, **arguments: Any) -> None:
         """Call a lifecycle hook of every plugin.
+
+        Args:
+            hook: Its name.
+            arguments: What it is given; each plugin takes those that it names.
 
         Raises:
             PluginLoadError: a plugin fails; it is named.

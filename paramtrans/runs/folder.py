@@ -7,13 +7,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from math import nan
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from filelock import Timeout
 from pydantic import BaseModel, ValidationError
 
-from paramtrans.api.records import EVALUATION_FORMAT, RUN_FORMAT, Evaluation, MadeOf, RunRecord
+from paramtrans.api.records import EVALUATION_FORMAT, RUN_FORMAT, Evaluation, History, MadeOf, RunRecord
 from paramtrans.config.schema import ELSEWHERE, Config
 from paramtrans.errors import Damaged, StoreError, printable
 from paramtrans.runs import environment
@@ -180,16 +181,15 @@ def read_finished(folder: Path) -> tuple[RunRecord, Evaluation]:
     return record, _evaluation(path, otherwise)
 
 
-def history(folder: Path) -> dict[str, Any]:
+def history(folder: Path) -> History:
     """How the translator of a finished run was trained, as its training told it."""
     _, evaluation = read_finished(folder)
     training, costs = evaluation.training, evaluation.break_even
     if training is None or costs is None:
         raise StoreError(f"{folder}: its translator learned nothing; use --fresh to make the run anew")
     lines = json_files.read_numbers(folder / "metrics.jsonl", "use --fresh to make the run anew")
-    epochs = [{key: value for key, value in line.items() if key != "epoch"} for line in lines]
-    best = {"best_epoch": training.best_epoch, "best_accuracy": training.best_select}
-    return {"epochs": epochs, **best, "seconds": costs.training_seconds}
+    epochs = [{key: nan if value is None else value for key, value in line.items() if key != "epoch"} for line in lines]
+    return History(epochs, training.best_epoch, training.best_select, costs.training_seconds)
 
 
 Checked = TypeVar("Checked", bound=BaseModel)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from paramtrans.api.records import Evaluation, RunRecord
+from paramtrans.api.records import Evaluation, History, RunRecord
 from paramtrans.errors import ParamtransError
 from paramtrans.evaluation.comparison import Comparison
 from paramtrans.report import html
@@ -21,12 +21,12 @@ def write(
     folder: RunFolder,
     record: RunRecord,
     result: Evaluation,
-    history: dict[str, Any] | None,
+    history: History | None,
     comparison: Comparison,
     sections: Sequence[Any] = (),
 ) -> None:
     """Write both. Where one cannot be made of what a task's data are, a warning says so and the run goes on."""
-    epochs = [{"epoch": n, **metrics} for n, metrics in enumerate(history["epochs"] if history else [], 1)]
+    epochs = [{"epoch": n, **metrics} for n, metrics in enumerate(history.epochs if history else [], 1)]
     _try(folder, "report.html", lambda: html.write(folder.path, result, record, epochs, _maps(comparison), sections))
     if comparison.translator is not None:
         translator = folder.file("translator")

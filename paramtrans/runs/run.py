@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from paramtrans.api.records import BestOfAll, Evaluation, RunRecord
+from paramtrans.api.records import BestOfAll, Evaluation, History, RunRecord
 from paramtrans.api.specs import RunInfo
 from paramtrans.api.translator import Translator
 from paramtrans.builder import Builder
@@ -218,7 +218,7 @@ class Run:
         self.folder.drop_checkpoint()
         return result
 
-    def _train_translator(self) -> tuple[Translator | None, dict[str, Any] | None]:
+    def _train_translator(self) -> tuple[Translator | None, History | None]:
         """Step 3: the run's own translator, if it has one, and its history, if it learned."""
         if self.config.translator is None:
             return None, None
@@ -227,14 +227,14 @@ class Run:
         self._save(translator)
         return translator, history
 
-    def _take_over(self, earlier: Path) -> tuple[Translator, dict[str, Any] | None]:
+    def _take_over(self, earlier: Path) -> tuple[Translator, History | None]:
         """The translator of another run, and its history."""
         translator = load_translator(earlier, self.builder.registry)
         self._save(translator)
         if not isinstance(translator, LearnedTranslator):
             return translator, None
         history = run_folder.history(earlier)
-        self.folder.write_metrics(history["epochs"])
+        self.folder.write_metrics(history.epochs)
         return translator.to(self.builder.device), history
 
     def _save(self, translator: Translator) -> None:
@@ -253,7 +253,7 @@ class Run:
             self.builder, translator, self.zoos.train(), of_task[1], self.folder.checkpoint, self.processes, of_others
         )
 
-    def _learn(self, translator: LearnedTranslator) -> dict[str, Any]:
+    def _learn(self, translator: LearnedTranslator) -> History:
         self._call("train")
         peeking = self.zoos.report() if self.config.evaluation.paper_way else None
         trainer = self._trainer(translator)
@@ -268,8 +268,8 @@ class Run:
                     metrics["paper_way"] = trainer.accuracy(peeking, "test", self.zoos.reported.builder)
                 self.plugins.notify("paramtrans_epoch_ended", run=self.info, epoch=epoch, metrics=metrics)
 
-            history = asdict(trainer.run(epoch_ended))
-        self.folder.write_metrics(history["epochs"])
+            history = trainer.run(epoch_ended)
+        self.folder.write_metrics(history.epochs)
         return history
 
     @contextmanager
@@ -289,11 +289,11 @@ class Run:
         return self.folder.write_record(status, [str(provider) for provider in self.plugins.providers()])
 
 
-def _best_of_all(history: dict[str, Any] | None, asked: bool) -> BestOfAll | None:
+def _best_of_all(history: History | None, asked: bool) -> BestOfAll | None:
     if not asked or history is None:
         return None
     accuracies = {
-        epoch: metrics["paper_way"] for epoch, metrics in enumerate(history["epochs"], 1) if "paper_way" in metrics
+        epoch: metrics["paper_way"] for epoch, metrics in enumerate(history.epochs, 1) if "paper_way" in metrics
     }
     best = max(accuracies, key=lambda epoch: accuracies[epoch])
     return BestOfAll(best=accuracies[best], epoch=best, evaluations=len(accuracies))

@@ -36,12 +36,12 @@ def check_replaceable(path: Path) -> None:
 @contextmanager
 def no_links_below(folder: Path) -> Iterator[None]:
     """Within it nothing is written through links below a folder (on Linux), also not those put there meanwhile."""
-    own = Path(os.path.abspath(folder))
-    _OWN.append(own)
+    real_folder = Path(os.path.abspath(folder))
+    _OWN.append(real_folder)
     try:
         yield
     finally:
-        _OWN.remove(own)
+        _OWN.remove(real_folder)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -73,13 +73,13 @@ _OWN: list[Path] = []
 def _reached(folder: Path) -> Iterator[Path]:
     """A folder to write in; one below a folder without links by what was opened on the way there, step by step."""
     whole = Path(os.path.abspath(folder))
-    own = next((own for own in _OWN if own in whole.parents), None)
-    if own is None or not OPEN.is_dir():
+    root = next((root for root in _OWN if root in whole.parents), None)
+    if root is None or not OPEN.is_dir():
         yield folder
         return
-    number = os.open(own, os.O_RDONLY | os.O_DIRECTORY)
+    number = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        for part in whole.relative_to(own).parts:
+        for part in whole.relative_to(root).parts:
             above, number = number, os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=number)
             os.close(above)
         yield OPEN / str(number)

@@ -45,7 +45,7 @@ class Shards:
     """A stack of models spread over files that `sealed_params.save_params` wrote, in the order given.
 
     Only the tensors are read whose names begin with one of `prefixes`. Files are mapped when they are first needed;
-    `check` compares them with their checksums, and reading does not.
+    `check` compares them with their checksums (`sealed_params.verify`), and reading does not.
     """
 
     def __init__(self, paths: Sequence[Path], prefixes: tuple[str, ...] = ("",)) -> None:

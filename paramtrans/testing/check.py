@@ -52,11 +52,26 @@ class Subject:
         return self.entry.resolve()
 
     def create(self, *args: Any) -> Any:
-        """A new component; `args` are what its class takes behind the options."""
+        """A new component.
+
+        Args:
+            args: What its class takes behind the options.
+
+        Returns:
+            The component.
+        """
         return self.registry.create(self.kind, self.name, *args, **self.options)
 
     def once(self, what: str, make: Callable[[], Kept]) -> Kept:
-        """What `make` makes, kept for the checks that follow; `what` names it."""
+        """What `make` makes, kept for the checks that follow.
+
+        Args:
+            what: Names it.
+            make: Makes it, the first time.
+
+        Returns:
+            What was made.
+        """
         if what not in self._made:
             self._made[what] = make()
         value: Kept = self._made[what]
@@ -91,7 +106,14 @@ class Check:
             raise CheckFailed(f"expected no error; found {type(error).__name__}: {error}", where) from error
 
     def applies(self, subject: Subject) -> bool:
-        """Whether the check says anything about this subject."""
+        """Whether the check says anything about this subject.
+
+        Args:
+            subject: The component with its options.
+
+        Returns:
+            Whether the check is to be run.
+        """
         if subject.kind not in self.kinds:
             return False
         try:

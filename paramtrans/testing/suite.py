@@ -54,6 +54,7 @@ class Result:
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
+        """As `paramtrans check --json` gives it."""
         return asdict(self)
 
 
@@ -67,6 +68,9 @@ def subjects(
         registry: Where it is looked up; all plugins that are installed unless given.
         kind: Narrows it to components of this kind.
         options: These stand over the component's own `trials`.
+
+    Returns:
+        The component with each set of options, at least one.
 
     Raises:
         UnknownName: there is nothing of that name, or nothing that can be tried.
@@ -128,6 +132,9 @@ def checks(subject: Subject) -> list[Check]:
 
     Args:
         subject: The component, and the options to try it with.
+
+    Returns:
+        The checks.
     """
     if subject.kind != "plugin":
         for gate in GATES:

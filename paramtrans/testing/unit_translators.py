@@ -44,8 +44,8 @@ def goes_on_from_units(subject: Subject) -> None:
         params = {"up": torch.randn(KEPT, WIDTH), "down": torch.randn(4, KEPT)}
         entered, wanted = torch.randn(8, WIDTH), torch.randn(8, 4)
 
-    def run(own: Mapping[str, Tensor], given: Entered) -> tuple[Tensor, ...]:
-        return (torch.relu(given[0] @ own["up"].mT) @ own["down"].mT,)
+    def run(weights: Mapping[str, Tensor], given: Entered) -> tuple[Tensor, ...]:
+        return (torch.relu(given[0] @ weights["up"].mT) @ weights["down"].mT,)
 
     piece = UnitPiece("units", params, run, [((entered,), (wanted,))], 0)
     written = subject.cls.adjust(subject.cls.Options(**subject.options), piece)
@@ -69,7 +69,7 @@ def translates_any_network(subject: Subject) -> None:
         )
         for _ in range(2)
     ]  # fmt: skip
-    sizes = [one[0].out_features for one in made]  # type: ignore[index]
+    sizes = [network[0].out_features for network in made]  # type: ignore[index]
     expect(sizes == [KEPT, KEPT], f"{KEPT} units", sizes)
     alike = all(torch.equal(a, b) for a, b in zip(made[0].parameters(), made[1].parameters(), strict=True))
     expect(alike, "the same network twice", "another one")

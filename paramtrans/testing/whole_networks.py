@@ -14,7 +14,7 @@ from paramtrans.errors import SpecMismatch
 from paramtrans.networks.block_translation import translate_block
 from paramtrans.networks.blocks import factories
 from paramtrans.networks.blocks.finding import NetworkBlock, find_blocks, survey
-from paramtrans.networks.blocks.input_cache import Entrances
+from paramtrans.networks.blocks.input_cache import InputCache
 from paramtrans.plugins.registry import Registry
 from paramtrans.testing import blocks, symmetries
 from paramtrans.testing.check import CheckFailed, Subject, check, expect, named
@@ -68,9 +68,9 @@ def _standing(subject: Subject) -> tuple[nn.Sequential, NetworkBlock, Tensor]:
     network.load_state_dict({f"0.{name}": t[0] for name, t in randomised(adapter, 1).items()}, strict=False)
     inputs = entering(adapter).flatten(0, 1)
     unlike: dict[str, str] = {}
-    found = find_blocks(network, Registry([subject.entry]), unlike_paths=unlike)
-    expect(bool(found) or not unlike, "`recognise` to name layers that are the adapter's", named(unlike.values()))
-    for block in found:
+    blocks = find_blocks(network, Registry([subject.entry]), unlike_paths=unlike)
+    expect(bool(blocks) or not unlike, "`recognise` to name layers that are the adapter's", named(unlike.values()))
+    for block in blocks:
         if block.path == "0" and block.whole:
             return network, block, inputs
     layers = {path: f"0.{path}".strip(".") for path, _ in network[0].named_modules()}
@@ -109,10 +109,10 @@ def _try(
 ) -> None:
     """Translate the block, unless the translator refuses these, and hold the error to what may be lost."""
     (name, options), (network, block, inputs) = translator, standing
-    entrances, small = Entrances([inputs]), copy.deepcopy(network)
-    chain = [factories.maker(name, options, registry)]
+    caches, small = InputCache([inputs]), copy.deepcopy(network)
+    chain = [factories.translator_factory(name, options, registry)]
     try:
-        made = translate_block(block, target, chain, (network, network, small), (entrances, entrances), seed=0)
+        made = translate_block(block, target, chain, (network, network, small), (caches, caches), seed=0)
     except SpecMismatch:
         return
     error, same = made.feature_error, target is block.adapter

@@ -15,6 +15,7 @@ from torch import Tensor
 from paramtrans.api.context import Context
 from paramtrans.api.hosts import Hosts
 from paramtrans.api.objective import Batch
+from paramtrans.api.records import History
 from paramtrans.api.stacking import Params, check, take
 from paramtrans.backends.host_runner import HostRunner
 from paramtrans.builder import Builder
@@ -23,7 +24,7 @@ from paramtrans.evaluation import accuracy
 from paramtrans.storage import json_files
 from paramtrans.storage.training_checkpoint import Checkpoint
 from paramtrans.training.distributed import ProcessGroup, cut
-from paramtrans.training.records import Drawn, History, TrainingStep, take_up
+from paramtrans.training.steps import Drawn, TrainingStep, take_up
 from paramtrans.translators.base import LearnedTranslator
 from paramtrans.utils import seeds
 from paramtrans.utils.boundary import well_formed
@@ -280,8 +281,7 @@ class Trainer:
 
     def _resume(self) -> None:
         """Take up the latest point there is."""
-        point = self.checkpoint.latest()
-        if point is None:
+        if (point := self.checkpoint.latest()) is None:
             return
         tensors, record = point
         on_device = {name: t.to(self.builder.device) for name, t in tensors.items()}

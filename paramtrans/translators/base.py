@@ -76,6 +76,9 @@ class LearnedTranslator(Translator, nn.Module):
             source: The source block.
             target: The target block, of any family that the translator writes.
 
+        Returns:
+            Another translator.
+
         Raises:
             SpecMismatch: the weights fit one size alone, as they do unless a subclass knows better.
         """
@@ -147,6 +150,9 @@ class TokenTranslator(LearnedTranslator):
         Args:
             source: Number of the source's tokens, and values in each.
             target: The same of the target's.
+
+        Returns:
+            A module.
         """
 
     def start(self, reading: Params, context: Context) -> None:

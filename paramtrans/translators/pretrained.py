@@ -60,6 +60,9 @@ class PretrainedTranslator(Translator):
             pretrained_model_name_or_path: The folder, that of a run, or the name.
             registry: Where components are looked up; all plugins that are installed unless given.
 
+        Returns:
+            The translator with its card.
+
         Raises:
             StoreError: the folder is missing, damaged or too new.
         """

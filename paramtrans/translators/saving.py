@@ -78,6 +78,9 @@ def load_translator(folder: Path | str, registry: Registry | None = None) -> Tra
         folder: Its folder, that of a run, or the name of one that a plugin brings.
         registry: Where its components are looked up; all plugins that are installed unless given.
 
+    Returns:
+        The translator, in eval mode.
+
     Raises:
         StoreError: the folder is missing, damaged or too new.
         UnknownName: no plugin brings one of its components.

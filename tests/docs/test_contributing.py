@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
+import sys
 import tomllib
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -16,6 +20,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = ["CONTRIBUTING.md", "SECURITY.md", "news/README.md"]
 FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+INSIDE = ["architecture.md", "design.md", "trust.md", "formats.md", "scaling.md"]
+"""Pages that name modules."""
 CREATED = (".venv",)
 """What the first command makes."""
 
@@ -41,6 +47,13 @@ def test_paths_on_a_page_for_contributors_are_there(page: str) -> None:
     missing = [path for path in links if not ((ROOT / page).parent / path).exists()]
     missing += [path for path in quoted if not (ROOT / path).exists() and not path.startswith(CREATED)]
     assert links and missing == []
+
+
+def test_modules_that_the_pages_on_the_inside_name_are_there() -> None:
+    text = "".join((ROOT / "docs" / page).read_text(encoding="utf-8") for page in INSIDE)
+    named = set(re.findall(r"`([\w]+/[\w/]+\.py)`", text))
+    assert named
+    assert {path for path in named if not any((ROOT / above / path).is_file() for above in ("", "paramtrans"))} == set()
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -94,3 +107,41 @@ def test_the_citation_is_of_this_version_and_names_the_paper() -> None:
     assert (citation["title"], citation["version"]) == (project["name"], project["version"])
     assert citation["abstract"] == project["description"]
     assert "2401.05772" in citation["references"][0]["identifiers"][0]["value"]
+
+
+@pytest.fixture
+def wheel() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("wheel", ROOT / ".ci" / "wheel.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pyenv stands in as a shell script")
+def test_other_pythons_are_the_newest_of_each_version_that_is_offered(
+    wheel: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = f"{sys.version_info.major}.{sys.version_info.minor}.0"
+    versions = f"2.7.18\n3.10.13\n{here}\n3.98.1\n3.98.10\n3.98.9\n3.99.0\n3.99-dev\npypy3.10-7.3.15"
+    pyenv = tmp_path / "pyenv"
+    pyenv.write_text(f'#!/bin/sh\nif [ "$1" = root ]; then echo /there; else printf "{versions}"; fi\n')
+    pyenv.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert wheel.others() == ["/there/versions/3.98.10/bin/python", "/there/versions/3.99.0/bin/python"]
+
+
+def test_a_python_whose_packages_cannot_be_had_is_skipped_and_that_is_said(
+    wheel: ModuleType, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wheel, "ROOM", 0)
+    monkeypatch.setattr(wheel, "installed", lambda python, folder, patience: None)
+    assert wheel.main([sys.executable, "tests"]) == 0
+    assert "packages" in capfd.readouterr().out
+
+
+def test_without_time_other_pythons_are_skipped_and_that_is_said(
+    wheel: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert wheel.main(["--within", "0", sys.executable, "tests"]) == 0
+    assert capsys.readouterr().out.startswith(f"skipped: the wheel on {sys.executable}: ")

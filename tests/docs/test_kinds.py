@@ -50,5 +50,5 @@ def test_the_translator_of_units_on_the_page_makes_a_network_smaller() -> None:
         paramtrans.translate(network, "prune", ratio=0.5, by="units", calibrate=rows),
     ]
     assert torch.equal(made[1][0].weight, network[0].weight[6:])
-    gaps = [float((one(rows).mean(0) - network(rows).mean(0)).detach().square().sum()) for one in made]
+    gaps = [float((smaller(rows).mean(0) - network(rows).mean(0)).detach().square().sum()) for smaller in made]
     assert gaps[0] < gaps[1]

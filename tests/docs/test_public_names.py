@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,31 @@ def test_the_page_of_what_is_stable_names_each_package_that_hands_names_on() -> 
 def test_every_key_of_a_config_has_a_meaning_in_the_reference(table: str) -> None:
     rows = option_rows(SCHEMA if table == "Config" else SCHEMA["$defs"][table])
     assert [name for name, _, _, meaning in rows if not meaning] == []
+
+
+def functions() -> dict[str, Callable[..., object]]:
+    """Public functions, and methods that public classes define, by name."""
+    listed = {}
+    for package in PUBLIC:
+        module = importlib.import_module(package)
+        for name in module.__all__:
+            value = inspect.unwrap(getattr(module, name))
+            if inspect.isclass(value):
+                methods = {inner: getattr(made, "__func__", made) for inner, made in vars(value).items()}
+                made_here = {inner: made for inner, made in methods.items() if inspect.isfunction(made)}
+                listed |= {f"{value.__qualname__}.{k}": made for k, made in made_here.items() if not k.startswith("_")}
+            elif inspect.isfunction(value):
+                listed[value.__qualname__] = value
+    return listed
+
+
+@pytest.mark.parametrize("name", sorted(functions()))
+def test_every_public_function_says_what_it_takes_and_gives(name: str) -> None:
+    function = functions()[name]
+    text, signature = inspect.getdoc(function), inspect.signature(function)
+    assert text
+    takes = [parameter for parameter in signature.parameters if parameter not in ("self", "cls")]
+    described = set(re.findall(r"^ {4}\**(\w+):", text.partition("Args:\n")[2].partition("\n\n")[0], re.MULTILINE))
+    assert set(takes) <= described, f"Args: {set(takes) - described}"
+    gives = bool(takes) and signature.return_annotation not in (None, "None", inspect.Signature.empty)
+    assert not gives or re.search(r"^(Returns|Yields):$", text, re.MULTILINE), "Returns"

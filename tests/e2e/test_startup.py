@@ -47,6 +47,12 @@ def test_every_face_is_lazy() -> None:
     assert done.stderr.strip() == "(True, set())"
 
 
+def test_the_package_is_the_command() -> None:
+    command = [sys.executable, "-m", "paramtrans", "run", "no/such.toml"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "no/such.toml" in done.stderr
+
+
 def completed(line: str) -> list[str]:
     """What bash is offered for the last word of a line."""
     words = line.split(" ")

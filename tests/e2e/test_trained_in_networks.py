@@ -176,7 +176,7 @@ class Sum(Block):
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Path:
+def saved_translator(tmp_path: Path) -> Path:
     """A user's own translator, untrained, that reads the block alone: from 4 channels to an MLP of 5 units."""
     registry = components()
     source = registry.create("block_adapter", "basic_block", channels=4)
@@ -188,14 +188,14 @@ def own(tmp_path: Path) -> Path:
 
 
 def test_a_users_own_translator_replaces_the_blocks_that_it_fits_and_the_rest_is_told(
-    own: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    saved_translator: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(
         nn.Conv2d(3, 4, 3), Block(), nn.Conv2d(4, 6, 1), Block(6), nn.Conv2d(6, 4, 1), Sum(), Block()
     )
     images = torch.randn(8, 3, 12, 12)
-    small = paramtrans.translate(network, own, calibrate=images)
+    small = paramtrans.translate(network, saved_translator, calibrate=images)
     assert [(block.path, block.target_kind) for block in small.paramtrans_blocks] == [("1", "mlp"), ("6", "mlp")]
     assert isinstance(small[3], Block) and isinstance(small[5], Sum) and isinstance(network[1], Block)
     assert "3 stays as it is: the translator was trained for another source block" in caplog.text
@@ -223,9 +223,9 @@ def test_of_several_families_that_a_translator_writes_one_is_chosen(tmp_path: Pa
         paramtrans.translate(network, tmp_path / "both", calibrate=images, options={"target": "attention"})
 
 
-def test_what_has_no_place_for_another_kind_of_block_is_told(own: Path) -> None:
+def test_what_has_no_place_for_another_kind_of_block_is_told(saved_translator: Path) -> None:
     with pytest.raises(SpecMismatch, match="the network: a MLP takes the place of a whole module inside a network"):
-        paramtrans.translate(Block(), own, calibrate=torch.randn(8, 4, 6, 6))
+        paramtrans.translate(Block(), saved_translator, calibrate=torch.randn(8, 4, 6, 6))
 
 
 def test_a_translated_host_of_the_first_format_is_read(host: nn.Module, tmp_path: Path) -> None:

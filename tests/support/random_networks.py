@@ -43,9 +43,9 @@ class Attention(nn.Module):
             q, k, v = self.packed(x).view(batch, length, 3, self.heads, self.head_dim).permute(2, 0, 3, 1, 4)
         else:
             split = (layer(x).view(batch, length, -1, self.head_dim) for layer in self.separate)
-            q, k, v = (one.transpose(1, 2) for one in split)
+            q, k, v = (part.transpose(1, 2) for part in split)
         if self.key_heads != self.heads:
-            k, v = (one.repeat_interleave(self.heads // self.key_heads, 1) for one in (k, v))
+            k, v = (part.repeat_interleave(self.heads // self.key_heads, 1) for part in (k, v))
         if self.fast:
             mixed = F.scaled_dot_product_attention(q, k, v)
         else:
@@ -110,13 +110,13 @@ def _image_step(draw: Draw, channels: int, depth: int, keep: bool = False) -> tu
         return Step(lambda x, a, b: x + b(a(x)), branch, around), channels
     if kind == "concat":
         branch, more = _image_step(draw, channels, depth + 1)
-        return Step(lambda x, one: torch.cat([x, one(x)], 1), branch), channels + more
+        return Step(lambda x, branch: torch.cat([x, branch(x)], 1), branch), channels + more
     if kind == "squeeze":
         layers = (nn.Conv2d(channels, 4, 1), nn.Conv2d(4, channels, 1))
         return Step(lambda x, a, b: x * torch.sigmoid(b(F.relu(a(x.mean((2, 3), keepdim=True))))), *layers), channels
     if kind == "parts" and channels % 2 == 0:
         branch, _ = _image_step(draw, channels // 2, depth + 1, True)
-        return Step(lambda x, one: torch.cat([x.chunk(2, 1)[0], one(x.chunk(2, 1)[1])], 1), branch), channels
+        return Step(lambda x, branch: torch.cat([x.chunk(2, 1)[0], branch(x.chunk(2, 1)[1])], 1), branch), channels
     return Step(draw(st.sampled_from(ACTIVATIONS))), channels
 
 
@@ -145,8 +145,8 @@ def _token_step(draw: Draw, width: int) -> nn.Module:
         both = nn.Linear(width, 2 * hidden)
 
         def gated(x: Tensor, packed: nn.Module, b: nn.Module) -> Tensor:
-            one, other = packed(x).chunk(2, -1)
-            result: Tensor = x + b(activation(one) * other)
+            gate, value = packed(x).chunk(2, -1)
+            result: Tensor = x + b(activation(gate) * value)
             return result
 
         return Step(gated, both, down)

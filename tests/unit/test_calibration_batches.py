@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import paramtrans
 from paramtrans.errors import DataError, SpecMismatch
 from paramtrans.networks.forward.activations import NamedInputs, length, pick_examples
-from paramtrans.networks.forward.as_taken import as_taken
+from paramtrans.networks.forward.batches import as_taken
 
 
 class Masked(nn.Module):
@@ -25,8 +25,8 @@ class Masked(nn.Module):
         self.q, self.f = nn.Linear(6, 6), nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 6))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        found: Tensor = self.f(x + F.scaled_dot_product_attention(self.q(x), x, x, attn_mask=mask))
-        return found
+        result: Tensor = self.f(x + F.scaled_dot_product_attention(self.q(x), x, x, attn_mask=mask))
+        return result
 
 
 class OfEight(nn.Module):
@@ -37,8 +37,8 @@ class OfEight(nn.Module):
         self.f = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 6))
 
     def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self.f(x.view(8, 6))
-        return found
+        result: Tensor = self.f(x.view(8, 6))
+        return result
 
 
 class Pooled(nn.Module):
@@ -49,8 +49,8 @@ class Pooled(nn.Module):
         self.f = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
 
     def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self.f(x).mean((2, 3))
-        return found
+        result: Tensor = self.f(x).mean((2, 3))
+        return result
 
 
 def causal(length: int, numbers: bool) -> Tensor:
@@ -109,7 +109,9 @@ def test_labels_among_named_inputs_are_left_out_and_said(caplog: pytest.LogCaptu
         small = paramtrans.translate(network, ratio=0.5, calibrate=batches)
     assert "calibrate: label, name is left out" in caplog.text
     wanted = paramtrans.translate(network, ratio=0.5, calibrate=x.split(8))
-    assert all(torch.equal(one, other) for one, other in zip(small.parameters(), wanted.parameters(), strict=True))
+    assert all(
+        torch.equal(got, expected) for got, expected in zip(small.parameters(), wanted.parameters(), strict=True)
+    )
 
 
 X, Y = torch.randn(8, 6), torch.arange(8)

@@ -184,7 +184,7 @@ def test_the_next_block_is_the_best_behind_those_before_it(inputs: Tensor) -> No
         for _ in range(3):
             errors = {}
             for path in blocks.keys() - gone:
-                with standing_in(network, {each: blocks[each] for each in (*gone, path)}):
+                with standing_in(network, {block_path: blocks[block_path] for block_path in (*gone, path)}):
                     errors[path] = float((network(inputs) - wanted).square().mean())
             gone.append(min(errors, key=errors.__getitem__))
         assert cheapest(network, blocks, 3, [inputs], Reporter()) == gone
@@ -206,8 +206,8 @@ class Stage(nn.Module):
 
 def test_blocks_are_found_inside_stages_whatever_they_are_called(inputs: Tensor) -> None:
     network = nn.Sequential(Stage(6, 6), Stage(6, 4), nn.ReLU(), nn.ReLU()).eval()
-    found = repeated_blocks(network, "*", inputs, paramtrans.components())
-    assert [part.part.path for part in found] == ["0.blocks.b1", "0.blocks.b2", "1.blocks.b1", "1.blocks.b2"]
+    repeated = repeated_blocks(network, "*", inputs, paramtrans.components())
+    assert [part.part.path for part in repeated] == ["0.blocks.b1", "0.blocks.b2", "1.blocks.b1", "1.blocks.b2"]
     shorter = paramtrans.translate(network, depth=0.5, calibrate=inputs)
     names = {f"{number}.blocks.{name}" for number in "01" for name in ("b1", "b2")}
     gone = {block.path for block in shorter.paramtrans_blocks}

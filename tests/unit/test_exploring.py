@@ -40,15 +40,15 @@ def test_widths_are_compared_and_the_one_at_the_knee_is_written_by_translate(
     numpy.save("x.npy", torch.randn(200, 6).numpy())
     words = ["model.safetensors", "--arch", "nets.py:small", "--calibrate", "x.npy", "--predicts", "values", "--quiet"]
     assert main(["explore", *words, "--ratios", "0.25,0.75,0.5", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert [point["ratio"] for point in found["points"]] == [0.75, 0.5, 0.25]
-    assert found["knee"] == 0.5 and found["points"][1]["loss"] < 1e-3 < found["points"][2]["loss"]
-    assert all(point["held_out"] for point in found["points"])
-    command = shlex.split(found["command"])
+    answer = json.loads(capsys.readouterr().out)
+    assert [point["ratio"] for point in answer["points"]] == [0.75, 0.5, 0.25]
+    assert answer["knee"] == 0.5 and answer["points"][1]["loss"] < 1e-3 < answer["points"][2]["loss"]
+    assert all(point["held_out"] for point in answer["points"])
+    command = shlex.split(answer["command"])
     assert command[:2] == ["paramtrans", "translate"] and main([*command[1:], "--predicts", "values", "--json"]) == 0
     written = json.loads(capsys.readouterr().out)
-    assert written["after"]["parameters"] == found["points"][1]["after"]["parameters"]
-    assert written["output_error"] == pytest.approx(found["points"][1]["loss"], abs=1e-6)
+    assert written["after"]["parameters"] == answer["points"][1]["after"]["parameters"]
+    assert written["output_error"] == pytest.approx(answer["points"][1]["loss"], abs=1e-6)
     assert {path.name for path in tmp_path.iterdir() if "small" in path.name} == {
         "small.safetensors",
         "small.safetensors.json",
@@ -79,11 +79,11 @@ class Counts(nn.Module):
 
 def test_texts_go_on_with_the_most_likely_tokens() -> None:
     batch = {"input_ids": torch.arange(12).reshape(3, 4) + 1}
-    found = samples(Counts(1), Counts(2), [batch], "tokens", lambda tokens: " ".join(f"w{token}" for token in tokens))
-    assert [sample.text for sample in found] == ["w1 w2", "w5 w6", "w9 w10"]
-    assert found[0].before == " ".join(f"w{(2 + number) % 50}" for number in range(1, CONTINUED + 1))
-    assert found[0].after == " ".join(f"w{(2 + 2 * number) % 50}" for number in range(1, CONTINUED + 1))
-    assert not found[0].same
+    shown = samples(Counts(1), Counts(2), [batch], "tokens", lambda tokens: " ".join(f"w{token}" for token in tokens))
+    assert [sample.text for sample in shown] == ["w1 w2", "w5 w6", "w9 w10"]
+    assert shown[0].before == " ".join(f"w{(2 + number) % 50}" for number in range(1, CONTINUED + 1))
+    assert shown[0].after == " ".join(f"w{(2 + 2 * number) % 50}" for number in range(1, CONTINUED + 1))
+    assert not shown[0].same
     same = samples(Counts(1), Counts(1), [batch["input_ids"]], "tokens", lambda tokens: None)
     assert same[0].same and same[0].text == "1 2"
     assert samples(Counts(1), Counts(1), [batch], "embedding", lambda tokens: None) == []

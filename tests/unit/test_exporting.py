@@ -83,8 +83,8 @@ def test_a_small_network_from_the_shell_is_run_by_other_programs(tmp_path: Path,
     assert main([str(word) for word in words]) == 0
     small = paramtrans.load_translated(out, image_network())
     for count in (1, 5):
-        found = elsewhere(code, file, {"input": images[:count]})
-        torch.testing.assert_close(found["output"], small(images[:count]).detach(), rtol=1e-4, atol=1e-4)
+        outputs = elsewhere(code, file, {"input": images[:count]})
+        torch.testing.assert_close(outputs["output"], small(images[:count]).detach(), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("form", "code"), [("onnx", WITH_ONNX), ("pt2", WITH_EXPORT)])
@@ -95,10 +95,10 @@ def test_several_inputs_and_outputs_keep_their_names_and_tokens_may_be_more(
     given = {"tokens": torch.randint(0, 20, (3, 5)), "weights": torch.rand(3)}
     (paramtrans.save_onnx if form == "onnx" else paramtrans.save_exported)(network, file, given)
     more = {"tokens": torch.randint(0, 20, (4, 9)), "weights": torch.rand(4)}
-    found = elsewhere(code, file, more)
+    outputs = elsewhere(code, file, more)
     wanted = network(**more)
-    assert found.keys() == {"scores", "mean"}
-    for name, tensor in found.items():
+    assert outputs.keys() == {"scores", "mean"}
+    for name, tensor in outputs.items():
         torch.testing.assert_close(tensor, wanted[name].detach(), rtol=1e-4, atol=1e-4)
 
 

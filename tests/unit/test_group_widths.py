@@ -87,7 +87,7 @@ def test_units_stay_where_they_are_worth_more(network: nn.Sequential, rows: list
     assert parameters(measured) <= budget and parameters(alike) <= budget
     assert widths(measured)[0] < widths(alike)[0] and widths(measured)[1] > widths(alike)[1]
     with torch.no_grad():
-        errors = [float((one(fresh) - network(fresh)).square().mean()) for one in (measured, alike)]
+        errors = [float((smaller(fresh) - network(fresh)).square().mean()) for smaller in (measured, alike)]
     assert errors[0] < 0.5 * errors[1]
 
 
@@ -114,7 +114,7 @@ def test_a_budget_of_time_is_measured(by: str, monkeypatch: pytest.MonkeyPatch, 
     """With a clock that goes by the parameters: the widest network within the budget is taken."""
     network = nn.Sequential(nn.Linear(6, 24), nn.ReLU(), nn.Linear(24, 4)).eval()
     for module in ("units.widths", "widths"):
-        monkeypatch.setattr(f"paramtrans.networks.{module}.latency", lambda one, batch: float(parameters(one)))
+        monkeypatch.setattr(f"paramtrans.networks.{module}.latency", lambda network, batch: float(parameters(network)))
     small = paramtrans.translate(network, "prune", widths=LatencyBudget(140.0), by=by, calibrate=rows)
     assert small[0].out_features == 12  # 136 parameters; 13 units would have 147
     with pytest.raises(SpecMismatch, match="milliseconds cannot be made"):

@@ -11,7 +11,7 @@ from torchvision.models.resnet import BasicBlock
 
 from paramtrans import components
 from paramtrans.networks.blocks.finding import NetworkBlock, find_blocks, survey
-from paramtrans.networks.blocks.input_cache import Entrances
+from paramtrans.networks.blocks.input_cache import InputCache
 from paramtrans.networks.forward.activations import entering
 
 
@@ -55,11 +55,11 @@ def passes(network: nn.Module, path: str) -> list[int]:
 def test_what_enters_a_block_is_the_same_as_from_the_networks_start(over: bool) -> None:
     network, blocks, batches = case(over)
     assert [block.path for block in blocks] == [f"blocks.{i}" for i in range(4)]
-    small, entrances = copy.deepcopy(network), Entrances(batches)
+    small, caches = copy.deepcopy(network), InputCache(batches)
     for block in blocks:
         for model in (network, small):
             wanted = list(entering(model, block.entrance, batches))
-            entered = list(entrances.entering(model, block))
+            entered = list(caches.entering(model, block))
             assert [len(kept) for kept in entered] == [3, 2]
             for kept, wanted_piece in zip(entered, wanted, strict=True):
                 torch.testing.assert_close(kept, wanted_piece)
@@ -70,35 +70,35 @@ def test_what_enters_a_block_is_the_same_as_from_the_networks_start(over: bool) 
 
 def test_a_network_goes_on_from_the_block_before_and_tries_it_on_two_examples() -> None:
     network, blocks, batches = case()
-    entrances, first, third = Entrances(batches), passes(network, "blocks.0.conv2"), passes(network, "blocks.2.conv2")
+    caches, first, third = InputCache(batches), passes(network, "blocks.0.conv2"), passes(network, "blocks.2.conv2")
     for block in blocks:
-        entrances.entering(network, block)
+        caches.entering(network, block)
     # From the start two examples for each further block; behind the block before, these two and then all.
     assert first == [2, 2, 3, 2, 2, 2] and third == [2, 2, 3, 2]
 
 
 def test_with_a_skip_over_blocks_the_network_runs_from_its_start() -> None:
     network, blocks, batches = case(over=True)
-    entrances, first = Entrances(batches), passes(network, "blocks.0.conv2")
+    caches, first = InputCache(batches), passes(network, "blocks.0.conv2")
     for block in blocks:
-        entrances.entering(network, block)
+        caches.entering(network, block)
     assert first[-3:] == [2, 3, 2]
 
 
 def test_named_arguments_are_there_for_every_example() -> None:
     network, blocks, [inputs, _] = case()
     batches = [{"x": inputs, "scales": torch.tensor([2.0, 2.0, 7.0])}]  # alike in what is tried
-    entrances = Entrances(batches)
+    caches = InputCache(batches)
     for block in blocks:
-        [entered], [wanted] = entrances.entering(network, block), entering(network, block.entrance, batches)
+        [entered], [wanted] = caches.entering(network, block), entering(network, block.entrance, batches)
         torch.testing.assert_close(entered, wanted)
 
 
 def test_blocks_that_are_left_out_run_as_they_stand() -> None:
     network, blocks, batches = case()
-    entrances = Entrances(batches)
-    assert entrances.known and not Entrances([]).known
+    caches = InputCache(batches)
+    assert caches.known and not InputCache([]).known
     for block in (blocks[0], blocks[3]):
-        entered = list(entrances.entering(network, block))
+        entered = list(caches.entering(network, block))
         for kept, wanted_piece in zip(entered, entering(network, block.entrance, batches), strict=True):
             torch.testing.assert_close(kept, wanted_piece)

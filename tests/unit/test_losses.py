@@ -42,17 +42,17 @@ def test_errors_of_blocks_are_of_inputs_that_nothing_was_fitted_to() -> None:
     x, whole = inputs(), network()
     other = x.clone()
     other[7::8] *= 3
-    one, two = (paramtrans.translate(whole, calibrate=some.split(20)) for some in (x, other))
-    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
-    [before], [after] = one.paramtrans_blocks, two.paramtrans_blocks
+    first, second = (paramtrans.translate(whole, calibrate=some.split(20)) for some in (x, other))
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    [before], [after] = first.paramtrans_blocks, second.paramtrans_blocks
     assert before.held_out and before.feature_error != after.feature_error
     with torch.no_grad():
-        wanted, found = whole(x[7::8]), one(x[7::8])
-    error = ((found - wanted).square().mean() / wanted.var(correction=0)).item()
-    losses = measure_losses(whole, one, x.split(20))
+        wanted, outputs = whole(x[7::8]), first(x[7::8])
+    error = ((outputs - wanted).square().mean() / wanted.var(correction=0)).item()
+    losses = measure_losses(whole, first, x.split(20))
     assert losses.held_out and losses.examples == 10
     assert losses.outputs[""] == pytest.approx(error, rel=1e-4) == before.feature_error
-    assert losses.agreement == int((found.argmax(1) == wanted.argmax(1)).sum()) / 10
+    assert losses.agreement == int((outputs.argmax(1) == wanted.argmax(1)).sum()) / 10
 
 
 def test_too_few_inputs_are_warned_of_where_something_was_fitted(caplog: pytest.LogCaptureFixture) -> None:
@@ -124,8 +124,8 @@ def test_intervals_are_those_of_their_sources() -> None:
 
 def test_peak_memory_counts_tensors_that_are_there_at_once() -> None:
     whole, x = network(), inputs(50)
-    own = sum(p.nbytes for p in whole.parameters())
-    assert peak_memory(whole, lambda: whole(x)) == own + 2 * 50 * 32 * 4  # the hidden layer before and behind its ReLU
+    held = sum(p.nbytes for p in whole.parameters())
+    assert peak_memory(whole, lambda: whole(x)) == held + 2 * 50 * 32 * 4  # the hidden layer before and behind its ReLU
 
 
 def test_outputs_beyond_the_finite_numbers_are_told_and_give_no_record() -> None:

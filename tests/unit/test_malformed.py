@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from paramtrans import load_translated, load_translator, translate
+from paramtrans.api.records import History
 from paramtrans.builder import Builder
 from paramtrans.cli.main import main
 from paramtrans.config import Config
@@ -23,7 +24,7 @@ from paramtrans.plugins import components
 from paramtrans.report import sweep
 from paramtrans.runs import folder as run_folder
 from paramtrans.storage import cache, files, json_files, sealed_params
-from paramtrans.training.records import History, take_up
+from paramtrans.training.steps import take_up
 from paramtrans.translators import card
 from paramtrans.translators.saving import find_translator
 from paramtrans.zoo import Zoo

@@ -22,8 +22,8 @@ ODD = ("nan", "inf", "-inf", "-1", "1e400")
 
 def _options(command: click.Command) -> list[click.Option]:
     below = command.commands.values() if isinstance(command, click.Group) else ()
-    own = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
-    return own + [option for inner in below for option in _options(inner)]
+    options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+    return options + [option for inner in below for option in _options(inner)]
 
 
 def _takes_a_number(option: click.Option) -> bool:

@@ -49,15 +49,17 @@ def held(draw: Any) -> str:
         return "refused for its choice"
     removal = analysis.removal(kept)
     small = narrow(whole, removal, list(proven.settings))
-    assert sum(one.numel() for one in small.parameters()) < sum(one.numel() for one in whole.parameters())
+    assert sum(parameter.numel() for parameter in small.parameters()) < sum(
+        parameter.numel() for parameter in whole.parameters()
+    )
     solved = {layer.weight for group in kept for layer in group.readers}
     read = {c.weight for c in analysis.labelled.contractions if c.weight and not bool(removal.stays(c.label).all())}
     if not read <= solved:
         return "smaller, read by grouped convolutions"  # the proof alone holds these
     with torch.no_grad():
-        wanted, found = without_readers(whole, analysis, kept)(inputs), small(inputs)
-    assert found.shape == wanted.shape
-    assert (found - wanted).abs().max() <= 1e-4 * max(1.0, float(wanted.abs().max()))
+        wanted, outputs = without_readers(whole, analysis, kept)(inputs), small(inputs)
+    assert outputs.shape == wanted.shape
+    assert (outputs - wanted).abs().max() <= 1e-4 * max(1.0, float(wanted.abs().max()))
     return "refused in part" if proven.refused else "smaller"
 
 
@@ -66,11 +68,11 @@ def count(examples: int) -> dict[str, int]:
 
     @settings(SETTINGS, max_examples=examples)
     @given(st.data())
-    def each(data: st.DataObject) -> None:
+    def one_example(data: st.DataObject) -> None:
         came = held(data.draw)
         seen[came] = seen.get(came, 0) + 1
 
-    each()
+    one_example()
     return seen
 
 

@@ -24,7 +24,7 @@ def fed(layer: nn.Module, examples: int) -> tuple[Tensor, Tensor]:
     shape = (2, examples, 3, 9, 8) if isinstance(layer, nn.Conv2d) else (2, examples, 9, 8, 3)
     entered = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        return entered, torch.stack([layer(one) for one in entered])
+        return entered, torch.stack([layer(inputs) for inputs in entered])
 
 
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)

@@ -54,8 +54,8 @@ def sums_of(network: nn.Module, *names: str, inputs: Tensor | None = None) -> tu
     """What the layers' outputs are added to, as a pass of the network finds it, and the network's output."""
     inputs = torch.randn(2, 8) if inputs is None else inputs
     weights = {id(network.get_submodule(name).weight): name for name in names}
-    found = added_to(lambda: network(inputs), weights)
-    with Lockstep([Forward(lambda: network(inputs), weights, found)]) as passes:
+    sums = added_to(lambda: network(inputs), weights)
+    with Lockstep([Forward(lambda: network(inputs), weights, sums)]) as passes:
         return [calls[0].added_to for calls in passes.layers()], passes.outputs[0]
 
 

@@ -70,9 +70,9 @@ def test_matching_trains_writers_and_readers_of_a_group_together(network: Net) -
     assert errors[1] < 0.9 * errors[0] and errors[2] < 0.1, errors
     assert not torch.equal(both.a.weight, refitted.a.weight) and torch.equal(both.stem.weight, network.stem.weight)
     assert both.b.weight.requires_grad and both.a.weight.shape == (6, 8, 3, 3)
-    told = {block.path: block.feature_error for block in both.paramtrans_blocks}
+    errors = {block.path: block.feature_error for block in both.paramtrans_blocks}
     before = {block.path: block.feature_error for block in refitted.paramtrans_blocks}
-    assert told.keys() == before.keys() and all(0 < value < 1 for value in told.values())
+    assert errors.keys() == before.keys() and all(0 < value < 1 for value in errors.values())
 
 
 def test_a_feature_error_behind_matching_is_that_of_the_layers_end_on_examples_kept_aside(
@@ -88,7 +88,7 @@ def test_a_feature_error_behind_matching_is_that_of_the_layers_end_on_examples_k
     few = paramtrans.translate(
         network, "refit", ratio=0.5, by="units", calibrate=images[:16], then={"matching": {"steps": 5}}
     )
-    assert all(one.feature_error is None for one in few.paramtrans_blocks)  # all of them were fitted to
+    assert all(block.feature_error is None for block in few.paramtrans_blocks)  # all of them were fitted to
 
 
 def test_merged_units_are_the_mean_of_what_writes_them_and_the_sum_of_what_reads_them(images: Tensor) -> None:
@@ -142,8 +142,8 @@ class Halved(Translator):
     @classmethod
     def adjust(cls, options: BaseOptions, piece: UnitPiece) -> Mapping[str, Tensor]:
         for entered, wanted in piece.batches:
-            found = piece.run(piece.params, entered)
-            assert [one.shape for one in found] == [one.shape for one in wanted]
+            leaving = piece.run(piece.params, entered)
+            assert [tensor.shape for tensor in leaving] == [tensor.shape for tensor in wanted]
         return {name: tensor / 2 for name, tensor in piece.params.items() if name.endswith("bias")}
 
     def translate(self, source, context=None):  # type: ignore[no-untyped-def]
@@ -165,9 +165,9 @@ STRANGER = Provider("strange", "1")
 def registry() -> Registry:
     """All plugins', and the three of a stranger."""
     made = [
-        Component(one.__name__.lower(), "a stranger's", f"{__name__}:{one.__name__}") for one in (Odd, Halved, Wrong)
+        Component(cls.__name__.lower(), "a stranger's", f"{__name__}:{cls.__name__}") for cls in (Odd, Halved, Wrong)
     ]
-    return Registry([*components(), *(Entry("translator", one, Provider("strange", "1")) for one in made)])
+    return Registry([*components(), *(Entry("translator", component, Provider("strange", "1")) for component in made)])
 
 
 def test_strangers_translators_choose_units_and_go_on_from_others(

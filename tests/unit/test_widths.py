@@ -54,7 +54,7 @@ def test_units_go_where_they_are_least_important(network: nn.Sequential, images:
     assert hidden(small) == [4, 8] and parameters(small) <= budget
     alike = paramtrans.translate(network, widths=Budget(budget), calibrate=images)
     wanted = network(torch.cat(images))
-    errors = [(one(torch.cat(images)) - wanted).square().mean().item() for one in (small, alike)]
+    errors = [(smaller(torch.cat(images)) - wanted).square().mean().item() for smaller in (small, alike)]
     assert errors[0] < 0.1 * errors[1]
 
 
@@ -73,14 +73,14 @@ def test_the_cheapest_widths_are_those_of_brute_force_where_errors_are_convex() 
         for errors in ((0, 1, 3, 9), (0, 2, 5, 20), (0, 4, 8.5, 14))
     ]
     for over in range(0, 100, 10):
-        found = cheapest(steps, over)
+        chosen = cheapest(steps, over)
         every = [pick for pick in itertools.product(*steps) if sum(step.saved for step in pick) >= over]
         if not every:
-            assert found is None
+            assert chosen is None
             continue
-        assert found is not None and sum(step.saved for step in found) >= over
+        assert chosen is not None and sum(step.saved for step in chosen) >= over
         best = min(sum(step.error for step in pick) for pick in every)
-        assert sum(step.error for step in found) == pytest.approx(best)
+        assert sum(step.error for step in chosen) == pytest.approx(best)
 
 
 def test_two_blocks_in_one_sequential_have_widths_of_their_own() -> None:

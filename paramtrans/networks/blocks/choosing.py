@@ -10,9 +10,9 @@ from torch import nn
 
 from paramtrans.api.adapter import BlockAdapter
 from paramtrans.errors import DataError, SpecMismatch
-from paramtrans.networks.blocks import factories, staying
-from paramtrans.networks.blocks.elsewhere import private
+from paramtrans.networks.blocks import factories, remainder
 from paramtrans.networks.blocks.finding import NetworkBlock, Survey, find_blocks, matches, some_paths, survey
+from paramtrans.networks.blocks.other_readers import private
 from paramtrans.networks.forward.activations import Inputs, call, first_examples
 from paramtrans.plugins.registry import Registry
 
@@ -49,7 +49,7 @@ def choose_blocks(
         )
     if not blocks:
         adapters = ", ".join(entry.name for entry in registry.of_kind("block_adapter"))
-        why = "; ".join([*unlike.values()][:3]) or staying.causes(network, [], registry)
+        why = "; ".join([*unlike.values()][:3]) or remainder.causes(network, [], registry)
         raise SpecMismatch(
             f"no adapter ({adapters}) knows a block of this {type(network).__name__}{f' ({why})' if why else ''}; "
             "docs/networks.md says what is recognised, docs/plugins.md how to add to it; its graph may "

@@ -18,7 +18,7 @@ from paramtrans.translators.base import LearnedTranslator
 from paramtrans.translators.saving import load_translator
 from paramtrans.utils.near import nearest
 
-Maker = Callable[[BlockAdapter, BlockAdapter], Translator]
+TranslatorFactory = Callable[[BlockAdapter, BlockAdapter], Translator]
 """Makes the translator for a pair of blocks, or raises `SpecMismatch`."""
 
 
@@ -115,7 +115,9 @@ def check_unsized(trained: Translator, *sizes: object) -> None:
         )
 
 
-def maker(translator: str | Path | Translator, options: dict[str, Any], registry: Registry) -> Maker:
+def translator_factory(
+    translator: str | Path | Translator, options: dict[str, Any], registry: Registry
+) -> TranslatorFactory:
     """What makes the translator for each pair of blocks.
 
     Args:
@@ -138,7 +140,7 @@ def maker(translator: str | Path | Translator, options: dict[str, Any], registry
     return lambda source, target: registry.create("translator", translator, source, target, **options)
 
 
-def _fitting(saved: Translator) -> Maker:
+def _fitting(saved: Translator) -> TranslatorFactory:
     """What gives a trained translator, for blocks of its own sizes alone."""
 
     def checked(source: BlockAdapter, target: BlockAdapter) -> Translator:

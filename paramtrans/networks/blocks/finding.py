@@ -59,7 +59,14 @@ class NetworkBlock:
         return {group.name: group.size for group in self.adapter.spec.symmetries}
 
     def params(self, network: nn.Module) -> Params:
-        """The block's tensors in a network, as a stack of one model: `[1, ...]` each."""
+        """The block's tensors in a network.
+
+        Args:
+            network: One that has the block.
+
+        Returns:
+            A stack of one model, as in the adapter's `state_dict`: `[1, ...]` each.
+        """
         state: dict[str, Tensor] = {}
         for layer, path in self.layers.items():
             tensors = network.get_submodule(path).state_dict()
@@ -74,6 +81,9 @@ class NetworkBlock:
 
         Args:
             target: The adapter of the block that takes this one's place.
+
+        Returns:
+            Paths by name of the layer.
 
         Raises:
             SpecMismatch: there is no module of which the block is all.
@@ -223,8 +233,7 @@ def survey(network: nn.Module, blocks: list[NetworkBlock], batch: Inputs) -> Sur
         call(network, first_examples(batch, 2))
     shared = _shared(network)
     reasons = [(block, _reason(block, network, passed, shared)) for block in blocks]
-    fitting = [block for block, reason in reasons if reason is None]
-    fitting.sort(key=lambda block: order.index(block.entrance))
+    fitting = sorted((b for b, reason in reasons if reason is None), key=lambda block: order.index(block.entrance))
     return Survey(tuple(fitting), {block.path: reason for block, reason in reasons if reason is not None})
 
 

@@ -31,7 +31,7 @@ class Passed:
     entered: Spool
 
 
-class Entrances:
+class InputCache:
     """What enters blocks of networks in eval mode, block by block, in the order of the features.
 
     A network goes on from what entered the block before, if that is a module of its own: all before that has one

@@ -44,8 +44,8 @@ def count_gone(depth: float, total: int) -> int:
 def some_examples(batches: Iterable[Inputs], count: int) -> list[Inputs]:
     """About so many examples of some batches, from all of them alike; two or more of each that is taken from."""
     batches = list(batches)
-    each = max(2, -(-count // len(batches)))
-    return [first_examples(batch, each) for batch in batches[:: max(1, each * len(batches) // count)]]
+    per_batch = max(2, -(-count // len(batches)))
+    return [first_examples(batch, per_batch) for batch in batches[:: max(1, per_batch * len(batches) // count)]]
 
 
 @contextmanager
@@ -96,9 +96,9 @@ def cheapest(
             heapq.heappush(costs, (_cost(network, {path: blocks[path]}, batches, wanted), path, 0))
             stage.advance(note=path)
         while len(chosen) < count:
-            cost, path, behind = heapq.heappop(costs)
-            if behind < len(chosen):
-                cost = _cost(network, {each: blocks[each] for each in (*chosen, path)}, batches, wanted)
+            cost, path, chosen_before = heapq.heappop(costs)
+            if chosen_before < len(chosen):
+                cost = _cost(network, {gone: blocks[gone] for gone in (*chosen, path)}, batches, wanted)
                 heapq.heappush(costs, (cost, path, len(chosen)))
                 continue
             chosen.append(path)

@@ -127,7 +127,7 @@ def feature_errors(network: nn.Module, parts: Sequence[NetworkPart], batches: It
     batches = list(batches)
     for part in parts:
         _, wanted = passing(network, part.part.path, batches)
-        with standing_in(network, {each.part.path: _passing_by(each) for each in parts}):
+        with standing_in(network, {placed.part.path: _passing_by(placed) for placed in parts}):
             _, given = passing(network, part.part.path, batches)
         errors.append(streamed_error(zip(given, wanted, strict=True)))
     return errors

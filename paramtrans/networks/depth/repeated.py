@@ -39,8 +39,8 @@ def repeated_blocks(network: nn.Module, pattern: str, batch: Inputs, registry: R
     siblings = _siblings(network)
     if not siblings:
         raise SpecMismatch("depth: this network repeats no blocks: no two of one class stand beside each other")
-    found, refused = find_parts(network, [*siblings], batch, registry, nested=True)
-    parts = {part.part.path: part for part in found if part.part.entering.shape == part.part.leaving.shape}
+    candidates, refused = find_parts(network, [*siblings], batch, registry, nested=True)
+    parts = {part.part.path: part for part in candidates if part.part.entering.shape == part.part.leaving.shape}
     chosen = [path for path in _outermost(network, parts, siblings) if matches(path, pattern)]
     if not chosen:
         reason = next((f"; {path}: {reason}" for path, reason in refused.items() if matches(path, pattern)), "")
@@ -61,7 +61,9 @@ def _outermost(network: nn.Module, paths: Iterable[str], siblings: Mapping[str, 
         alone = counts[siblings[path]] == 1 or siblings[path][1] is nn.Sequential
         stage = alone and any(inner.startswith(f"{path}.") for inner in paths)
         outer = [path.rsplit(".", depth)[0] for depth in range(1, path.count(".") + 1)]
-        inside = any(each in chosen or type(network.get_submodule(each)) in kinds for each in outer)
+        inside = any(
+            module_path in chosen or type(network.get_submodule(module_path)) in kinds for module_path in outer
+        )
         if not stage and not inside:
             kinds |= {siblings[path][1]} - {nn.Sequential}
             chosen.append(path)
@@ -70,7 +72,7 @@ def _outermost(network: nn.Module, paths: Iterable[str], siblings: Mapping[str, 
 
 def _siblings(network: nn.Module) -> dict[str, Siblings]:
     """Paths of blocks that stand beside others of their class."""
-    found: dict[str, Siblings] = {}
+    siblings: dict[str, Siblings] = {}
     for path, parent in network.named_modules():
         kinds = {
             name: (f"{path}.{name.rstrip(digits)}", type(child))
@@ -80,5 +82,5 @@ def _siblings(network: nn.Module) -> dict[str, Siblings]:
         counts = Counter(kinds.values())
         for name, kind in kinds.items():
             if counts[kind] > 1 and not any(hooks(module) for module in parent.get_submodule(name).modules()):
-                found[f"{path}.{name}".lstrip(".")] = kind
-    return found
+                siblings[f"{path}.{name}".lstrip(".")] = kind
+    return siblings

@@ -14,6 +14,7 @@ from torch.export.graph_signature import InputKind
 from torch.fx import Node
 
 from paramtrans.networks.forward.activations import tensors_in
+from paramtrans.networks.forward.attention import with_plain_attention
 from paramtrans.networks.forward.following import follow
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -61,7 +62,8 @@ def capture(network: nn.Module, arguments: Arguments) -> Program:
     Raises:
         SpecMismatch: `torch.export` cannot follow the network; the message names the line of its code.
     """
-    exported = follow(_Outputs(network).eval(), *arguments)
+    with with_plain_attention(network):
+        exported = follow(_Outputs(network).eval(), *arguments)
     canonical: dict[int, str] = {}
     tensors: dict[str, Tensor] = {}
     for name, tensor in [

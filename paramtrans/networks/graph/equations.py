@@ -73,7 +73,7 @@ def _sums(before: Rows, after: Rows, outputs: Tensor | None, gain: Tensor | None
     Both are in units of what the layer gives, before a BatchNorm.
     """
 
-    def kept(tensor: Tensor) -> Tensor:
+    def retained(tensor: Tensor) -> Tensor:
         return tensor if outputs is None else tensor[:, outputs.to(tensor.device)]
 
     def heard(tensor: Tensor) -> Tensor:
@@ -82,8 +82,8 @@ def _sums(before: Rows, after: Rows, outputs: Tensor | None, gain: Tensor | None
         enough = gain.abs() > LEAST_GAIN * gain.abs().max()
         return (tensor / gain.where(enough, 1)).where(enough, 0).to(tensor)
 
-    output = kept(before.output)
+    output = retained(before.output)
     if before.added_to is None or after.added_to is None:
         return output, output
-    sums = output + heard(kept(before.added_to))
+    sums = output + heard(retained(before.added_to))
     return sums, sums - heard(after.added_to)

@@ -62,9 +62,9 @@ class Analysis:
         """The captured network."""
         return self.labelled.program
 
-    def removal(self, kept: Mapping[NamedGroup, Tensor]) -> Removal:
+    def removal(self, retained: Mapping[NamedGroup, Tensor]) -> Removal:
         """What is left out where groups keep these units alone, `[count]` numbers of units each."""
-        return Removal.of(self.labelled, self.classes, {group.units: units for group, units in kept.items()})
+        return Removal.of(self.labelled, self.classes, {group.units: units for group, units in retained.items()})
 
     def unknown(self) -> dict[str, str]:
         """Operations that nothing is known of, each with the line of code where labels ended at it first."""
@@ -213,8 +213,8 @@ def prove_groups(analysis: Analysis, counts: Mapping[NamedGroup, int]) -> Proven
     full_outputs = Masked(analysis.program, named_tensors(network)).outputs()
 
     def proof_of(groups: Iterable[NamedGroup]) -> Proof:
-        kept = {group: _even(group, proven.counts[group]) for group in groups}
-        return prove(network, analysis.removal(kept), full_outputs, likely)
+        retained = {group: _even(group, proven.counts[group]) for group in groups}
+        return prove(network, analysis.removal(retained), full_outputs, likely)
 
     for _, similar in groupby(sorted(proven.counts, key=_sort), key=_sort):
         similar_groups = list(similar)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from paramtrans.errors import SpecMismatch
 from paramtrans.networks.graph.groups import Analysis, NamedGroup
-from paramtrans.networks.graph.narrow import Kept
+from paramtrans.networks.graph.narrow import Retained
 from paramtrans.networks.graph.proof import named_tensors
 from paramtrans.networks.graph.summed import summed_axis
 
@@ -38,7 +38,7 @@ def representatives(shares: Tensor, group: NamedGroup, count: int) -> Tensor:
 
 
 @torch.no_grad()
-def merge(analysis: Analysis, small: nn.Module, indices: Kept, shares: Mapping[NamedGroup, Tensor]) -> None:
+def merge(analysis: Analysis, small: nn.Module, indices: Retained, shares: Mapping[NamedGroup, Tensor]) -> None:
     """Write the tensors of merged units in a smaller network that has the representatives of each.
 
     Args:

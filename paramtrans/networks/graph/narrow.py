@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 from torch.utils._pytree import tree_flatten
 
+from paramtrans.networks.forward.attention import keep_plain_attention
 from paramtrans.networks.graph.capture import module_path
 from paramtrans.networks.graph.labels import axes_of
 from paramtrans.networks.graph.operators import Value, name_of
@@ -20,7 +21,7 @@ from paramtrans.networks.graph.propagate import Labelled
 from paramtrans.networks.graph.rules.movement import SPLITTING
 from paramtrans.networks.graph.units import Classes, UnitGroup
 
-Kept = dict[str, list[Tensor]]
+Retained = dict[str, list[Tensor]]
 """For tensors with indices that go, those that stay, axis by axis."""
 
 
@@ -43,8 +44,8 @@ class Removal:
             choices: For each group the numbers of the units that stay, `[count]`.
         """
         gone = np.zeros(classes.of.max() + 1, bool)
-        for group, kept in choices.items():
-            staying = {*kept.tolist()}
+        for group, retained in choices.items():
+            staying = {*retained.tolist()}
             for number, unit in enumerate(group.classes):
                 if number not in staying:
                     gone[list(unit)] = True
@@ -54,9 +55,9 @@ class Removal:
         """Which elements of a label stay: of its shape, of bool."""
         return torch.from_numpy(~self.gone[self.classes.of[label.numpy()]])
 
-    def kept(self) -> Kept:
+    def retained(self) -> Retained:
         """The indices that stay of each tensor that becomes smaller."""
-        staying: Kept = {}
+        staying: Retained = {}
         for name, axes in self.labelled.axes.items():
             indices = [self.stays(atoms).nonzero()[:, 0] for atoms in axes]
             if any(len(index) < len(atoms) for index, atoms in zip(indices, axes, strict=True)):
@@ -84,18 +85,18 @@ def narrow(network: nn.Module, removal: Removal, settings: list[Setting], share:
         share: Parameters that stay as they are are shared with the network, not copied.
     """
     smaller = copy.deepcopy(network, {id(parameter): parameter for parameter in network.parameters()} if share else {})
-    kept = removal.kept()
-    shrink(smaller, kept)
+    retained = removal.retained()
+    shrink(smaller, retained)
     apply(smaller, settings)
     return smaller
 
 
-def shrink(network: nn.Module, kept: Kept) -> None:
+def shrink(network: nn.Module, retained: Retained) -> None:
     """Make a network's tensors smaller, and the sizes that PyTorch's own layers remember.
 
     Args:
         network: Is changed.
-        kept: The indices that stay, axis by axis.
+        retained: The indices that stay, axis by axis.
     """
     owners = list(network.named_modules(remove_duplicate=False))
     narrowed_tensors: dict[int, Tensor] = {}
@@ -103,8 +104,8 @@ def shrink(network: nn.Module, kept: Kept) -> None:
     # Held until the end: a tensor that was let go could give its `id` to a new one.
     tensors = [*network.named_parameters(remove_duplicate=False), *network.named_buffers(remove_duplicate=False)]
     for name, tensor in tensors:
-        if name in kept:
-            by_tensor[id(tensor)] = kept[name]
+        if name in retained:
+            by_tensor[id(tensor)] = retained[name]
     for _, module in owners:
         tensors_by_name = {
             name: tensor
@@ -120,6 +121,7 @@ def shrink(network: nn.Module, kept: Kept) -> None:
                 slot[name] = smaller
         if any(indices.values()):
             set_sizes(module, tensors_by_name, {name: index for name, index in indices.items() if index})
+    keep_plain_attention(network)
 
 
 def _smaller(tensor: Tensor, indices: list[Tensor]) -> Tensor:
@@ -137,17 +139,17 @@ def _smaller(tensor: Tensor, indices: list[Tensor]) -> Tensor:
     return values
 
 
-def set_sizes(module: nn.Module, tensors_before: Mapping[str, Tensor], kept: Mapping[str, list[Tensor]]) -> None:
+def set_sizes(module: nn.Module, tensors_before: Mapping[str, Tensor], retained: Mapping[str, list[Tensor]]) -> None:
     """Set the sizes that a layer of PyTorch remembers, after its tensors became smaller.
 
     Args:
         module: The layer.
         tensors_before: Its tensors as they were.
-        kept: The indices that stayed of each, axis by axis.
+        retained: The indices that stayed of each, axis by axis.
     """
     weight = getattr(module, "weight", None)
-    if isinstance(module, nn.modules.conv._ConvNd) and "weight" in kept:
-        rows, columns = kept["weight"][:2]
+    if isinstance(module, nn.modules.conv._ConvNd) and "weight" in retained:
+        rows, columns = retained["weight"][:2]
         if module.transposed:
             groups = _alive(rows, tensors_before["weight"].shape[0] // module.groups)
             module.in_channels, module.out_channels = len(rows), len(columns) * groups
@@ -158,19 +160,19 @@ def set_sizes(module: nn.Module, tensors_before: Mapping[str, Tensor], kept: Map
     elif isinstance(module, nn.Linear) and isinstance(weight, Tensor):
         module.out_features, module.in_features = weight.shape
     elif isinstance(module, nn.modules.batchnorm._NormBase):
-        module.num_features = next(len(indices[0]) for indices in kept.values())
+        module.num_features = next(len(indices[0]) for indices in retained.values())
     elif isinstance(module, nn.Embedding) and isinstance(weight, Tensor):
         module.num_embeddings, module.embedding_dim = weight.shape
     elif isinstance(module, nn.GroupNorm) and isinstance(weight, Tensor):
-        module.num_groups = _alive(kept["weight"][0], module.num_channels // module.num_groups)
+        module.num_groups = _alive(retained["weight"][0], module.num_channels // module.num_groups)
         module.num_channels = len(weight)
     elif isinstance(module, nn.LayerNorm | nn.RMSNorm) and isinstance(weight, Tensor):
         module.normalized_shape = tuple(weight.shape)
 
 
-def _alive(kept: Tensor, size: int) -> int:
+def _alive(retained: Tensor, size: int) -> int:
     """Groups of `size` indices of which some stay."""
-    return len((kept // size).unique())
+    return len((retained // size).unique())
 
 
 # Numbers in the network's own code ----------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from paramtrans.networks.graph.capture import Program
 from paramtrans.networks.graph.labels import Facts, Label, axes_of
 from paramtrans.networks.graph.operators import Contraction, State, Value, name_of, pin_all
 from paramtrans.networks.graph.rules.elementwise import FILLING
-from paramtrans.networks.graph.rules.every import RULES
+from paramtrans.networks.graph.rules.table import RULES
 
 OUTPUT, HOOK = "the network's output", "what a hook reads"
 KNOWN_ELEMENTS = 2**20

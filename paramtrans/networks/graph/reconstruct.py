@@ -1,8 +1,8 @@
 """Units chosen and what reads them solved for, layer by layer, in passes of the untouched and the smaller network.
 
 Least-squares reconstruction: each layer that reads units is given the weights with which it gives, for what reaches it
-in the smaller network, what it gave in the untouched one. The closed form of Optimal Brain Surgeon (Hassibi and Stork
-1993) for groups of weights; GRAIL (arXiv 2602.23795) and CORP (arXiv 2602.05243) are the same by other names.
+in the smaller network, what it gave in the untouched one. The closed form of Optimal Brain Surgeon (Hassibi and Stork,
+1992, Eq. 5) for groups of weights; GRAIL (arXiv 2602.23795) and CORP (arXiv 2602.05243) are the same by other names.
 Where the layer's output is added to what was computed before, as in every residual block, it is the sum that is to be
 what it was: the layer makes up for what the sum's other part has lost before.
 """
@@ -17,13 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from paramtrans.networks.forward.activations import call, first_examples, tensors_in
+from paramtrans.networks.forward.attention import with_plain_attention
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.forward.lockstep import Call, Lockstep
 from paramtrans.networks.forward.sums import added_to
 from paramtrans.networks.graph.equations import equations
 from paramtrans.networks.graph.examples import forward_pass, read_values, row_pieces
 from paramtrans.networks.graph.groups import Analysis, NamedGroup
-from paramtrans.networks.graph.narrow import Kept
+from paramtrans.networks.graph.narrow import Retained
 from paramtrans.networks.graph.proof import named_tensors
 from paramtrans.networks.graph.readers import ReaderLayer, batch_norm_gain
 from paramtrans.ops.least_squares import GramMatrices, View
@@ -48,14 +49,14 @@ class _Networks:
 
     before: Mapping[str, Tensor]
     after: Mapping[str, Tensor]
-    kept: Kept
+    retained: Retained
 
 
 @torch.no_grad()
 def reconstruct(
     analysis: Analysis,
     small: nn.Module,
-    kept: Mapping[NamedGroup, Tensor],
+    retained: Mapping[NamedGroup, Tensor],
     examples: Examples,
     solve: bool,
     ridge: float | None = None,
@@ -70,7 +71,7 @@ def reconstruct(
     Args:
         analysis: Of the untouched network.
         small: The smaller network, which is written to.
-        kept: For each group the numbers of the units that stay, `[count]`.
+        retained: For each group the numbers of the units that stay, `[count]`.
         examples: Calibration inputs; nothing is fitted to those kept aside.
         solve: Whether layers are solved for; else errors alone are measured.
         ridge: Strength of the ridge; None: chosen by two-fold cross-validation.
@@ -79,10 +80,25 @@ def reconstruct(
             layers, and their outputs are never held.
         advance: Is called with the weight's name of each layer.
     """
+    with with_plain_attention(analysis.network, small):
+        return _reconstruct(analysis, small, retained, examples, solve, ridge, seed, outputs, advance)
+
+
+def _reconstruct(
+    analysis: Analysis,
+    small: nn.Module,
+    retained: Mapping[NamedGroup, Tensor],
+    examples: Examples,
+    solve: bool,
+    ridge: float | None,
+    seed: int,
+    outputs: bool,
+    advance: Callable[[str], None],
+) -> Reconstructed:
     result = Reconstructed()
     original_tensors, small_tensors = named_tensors(analysis.network), named_tensors(small)
-    networks = _Networks(original_tensors, small_tensors, analysis.removal(kept).kept())
-    layers = {layer.weight: layer for group in kept for layer in group.readers}
+    networks = _Networks(original_tensors, small_tensors, analysis.removal(retained).retained())
+    layers = {layer.weight: layer for group in retained for layer in group.readers}
     few = first_examples(examples.first, 2)
     weights = {id(original_tensors[name]): name for name in layers}
     sums = added_to(lambda: call(analysis.network, few), weights)
@@ -121,7 +137,7 @@ def _solve_layer(
 ) -> float:
     """Write a layer of the smaller network anew; its error on examples kept aside."""
     weight = networks.after[layer.weight]
-    axes = networks.kept.get(layer.weight)
+    axes = networks.retained.get(layer.weight)
     outputs = None if axes is None else axes[1 - layer.axis]
     values = read_values(original_calls[0].args[original_calls[0].position], layer)
     original = row_pieces(original_calls, examples, values, seed)

@@ -41,7 +41,7 @@ def choose_units(
         Numbers of units, `[count]`; groups that stay as they are are left out.
     """
     tensors = named_tensors(analysis.network)
-    kept: dict[NamedGroup, Tensor | None] = {}
+    retained: dict[NamedGroup, Tensor | None] = {}
     names = analysis.program.names
     sums = {summed_axis(node, names) for node in analysis.program.nodes}
     waiting = {group: {layer.weight for layer in group.readers} for group in counts}
@@ -52,7 +52,7 @@ def choose_units(
         sums_over = tuple(axis_of in sums for axis_of, _ in weights)
         width = max(axis.indices.shape[1] for axis in group.units.axes)
         parts, read = tuple(part for _, part in weights), tuple(readings.pop(group))
-        kept[group] = choose(group, UnitCase(parts, counts[group], read, group.units.cells, sums_over, width))
+        retained[group] = choose(group, UnitCase(parts, counts[group], read, group.units.cells, sums_over, width))
 
     if examples is not None:
         layers = {layer.weight: layer for group in counts for layer in group.readers}
@@ -74,12 +74,12 @@ def choose_units(
                         if not waiting[group]:
                             decide(group)
                 del halves[name]
-                if len(kept) == len(counts):
+                if len(retained) == len(counts):
                     break  # what the network does behind the last of the layers is of no use
     for group in counts:
-        if group not in kept:
+        if group not in retained:
             decide(group)
-    return {group: units for group in counts if (units := kept[group]) is not None}
+    return {group: units for group in counts if (units := retained[group]) is not None}
 
 
 def _add(halves: Halves, pieces: Iterable[Rows], examples: Examples) -> None:

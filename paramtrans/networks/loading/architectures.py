@@ -71,6 +71,9 @@ def build(architecture: str, files: bool = True, registry: Registry | None = Non
         files: Whether a Python file may be named. It is run, so only a person may name one.
         registry: The plugins that architectures come from.
 
+    Returns:
+        The network, in the mode that its maker leaves it in.
+
     Raises:
         ConfigError: no network is made by this name.
         UnknownName: there is no such task or block.

@@ -66,6 +66,9 @@ def read_inputs(
         drawing: How many, how long, by which seed.
         registry: The plugins that architectures come from.
 
+    Returns:
+        Batches as the network takes them: a tensor, or arguments by name.
+
     Raises:
         DataError: the file is not what it should be.
         ConfigError: the architecture has no inputs of this kind.

@@ -43,7 +43,14 @@ class HostNetwork(nn.Module):
         self.former, self.block, self.latter = task.former(), block.module(), task.latter()
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[batch, *input]` → `[batch, outputs]`."""
+        """`[batch, *input]` → `[batch, outputs]`.
+
+        Args:
+            x: A batch, `[batch, *input]`.
+
+        Returns:
+            `[batch, outputs]`.
+        """
         outputs: Tensor = self.latter(self.block(self.former(x)))
         return outputs
 
@@ -52,12 +59,23 @@ class HostNetwork(nn.Module):
 
         Args:
             source: Tensors of its source block, `[1, ...]` each.
+
+        Returns:
+            A stack of one.
         """
         former, latter = (_float(_stacked(part)) for part in (self.former, self.latter))
         return Hosts(former, _float(source), latter, stream=self.task.stream())
 
     def runner(self, source: BlockAdapter, target: BlockAdapter) -> HostRunner:
-        """Runs former, block and latter as stacks, with these blocks in the slot."""
+        """Runs former, block and latter as stacks, with these blocks in the slot.
+
+        Args:
+            source: The source block.
+            target: The target block.
+
+        Returns:
+            What runs them.
+        """
         return HostRunner(self.task, source, target)
 
 

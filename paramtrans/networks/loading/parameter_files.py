@@ -91,12 +91,12 @@ def read_parameters(path: Path) -> dict[str, Tensor]:
     return dict(content)
 
 
-def _kept(found: object) -> str:
+def _kept(content: object) -> str:
     """What a checkpoint holds instead, for messages."""
-    if not isinstance(found, Mapping):
-        return f", but a {type(found).__name__}"
-    keys = [str(key)[:40] for key in found]
-    inside = [key for key in keys if isinstance(found.get(key), Mapping)]
+    if not isinstance(content, Mapping):
+        return f", but a {type(content).__name__}"
+    keys = [str(key)[:40] for key in content]
+    inside = [key for key in keys if isinstance(content.get(key), Mapping)]
     return f", but {', '.join(keys[:6])}" + (f" (if {inside[0]} has them, save that alone)" if inside else "")
 
 

@@ -27,7 +27,7 @@ def draw_probes(
     registry: Registry | None = None,
     **options: Any,
 ) -> Tensor:
-    """Made-up inputs, to calibrate a translation on where there are no real ones.
+    """Synthetic inputs, to calibrate a translation on where there are no real ones.
 
     Args:
         network: What they are drawn for.

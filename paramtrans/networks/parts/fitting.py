@@ -73,7 +73,7 @@ def fit(
         [{"params": [tensor], "lr": rate} for tensor, rate in zip(tensors, rates, strict=True)]
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, settings.steps))
-    draws, told = _draws(fitted, settings), 0
+    draws, reported = _draws(fitted, settings), 0
     for step in range(1, settings.steps + 1):
         optimizer.zero_grad()
         with torch.enable_grad():
@@ -83,8 +83,8 @@ def fit(
         schedule.step()
         if step % max(1, settings.steps // LOOKS) == 0 or step == settings.steps:
             loss = _mean(loss_of, judging)
-            advance(step - told, loss)
-            told = step
+            advance(step - reported, loss)
+            reported = step
             if loss < least_loss:
                 least_loss, best_step = loss, step
                 for best_values, tensor in zip(best, tensors, strict=True):

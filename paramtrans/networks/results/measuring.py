@@ -16,7 +16,7 @@ from paramtrans.evaluation.costs import operations, parameters
 from paramtrans.evaluation.footprint import latencies, peak_memory
 from paramtrans.networks.files import ATTRIBUTE
 from paramtrans.networks.forward.activations import Inputs, call, first_examples, in_batches
-from paramtrans.networks.forward.as_taken import as_taken
+from paramtrans.networks.forward.batches import as_taken
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.losses import Accuracy, Costs, Kind, Losses, Share
 from paramtrans.networks.results.predictions import Predictions, kind_of, named_outputs, predicted_classes
@@ -46,6 +46,9 @@ def measure_losses(
             axis), an `embedding` on the last axis, or other `values`; by default what shapes and values say.
         evaluate: Batches of inputs and their labels; classes are on axis 1 of the first output, or on the last where
             labels say so.
+
+    Returns:
+        Errors, agreement and costs before and after; what could not be measured is None.
 
     Raises:
         DataError: labels do not go with what the network gives, or errors are no finite numbers.

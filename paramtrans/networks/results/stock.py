@@ -53,12 +53,12 @@ def save_stock(
     outputs.check_folder(folder)
     if not architectures.is_installed(architecture, registry):
         raise ConfigError([f"{architecture}: a network of your own has no form but its own; use load_translated"])
-    source, name, _ = architectures.installed(architecture, registry)
+    source, name, arguments = architectures.installed(architecture, registry)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".stock-", dir=folder.parent) as temporary:
         new_folder = Path(temporary) / "made"
         new_folder.mkdir()
-        source.save(network, name, new_folder, partial(_outputs, inputs=first_examples(inputs, 2)))
+        source.save(network, name, arguments, new_folder, partial(_outputs, inputs=first_examples(inputs, 2)))
         card = model_card.page(source.origin(network, name), describe_blocks(network, registry), losses, translators)
         files.write_bytes(new_folder / model_card.PAGE, card.encode("utf-8", errors="replace"))
         with boundary.in_words(f"{folder}: cannot be written", "choose another place"):

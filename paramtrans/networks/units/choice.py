@@ -24,7 +24,7 @@ class Chosen:
     """Which units of which groups stay."""
 
     proven: Proven
-    kept: Mapping[NamedGroup, Tensor]
+    retained: Mapping[NamedGroup, Tensor]
     shares: Mapping[NamedGroup, Tensor] = field(default_factory=dict)
     """Of the units that are merged, those in each that stays."""
     refused: Mapping[str, str] = field(default_factory=dict)
@@ -62,13 +62,13 @@ def choose(
         return representatives(merged, group, case.count)
 
     seen_examples = examples if step.component.needs_probes else None
-    kept = choose_units(analysis, proven.counts, decide, seen_examples, seed)
+    retained = choose_units(analysis, proven.counts, decide, seen_examples, seed)
     refused = {**proven.refused, **refused}
-    if len(kept) < len(proven.counts):
-        proven = _proven(analysis, {group: proven.counts[group] for group in kept}, refused)
+    if len(retained) < len(proven.counts):
+        proven = _proven(analysis, {group: proven.counts[group] for group in retained}, refused)
         refused |= proven.refused
-    kept = {group: kept[group] for group in proven.counts}
-    return Chosen(proven, kept, {group: unit_shares for group, unit_shares in shares.items() if group in kept}, refused)
+    retained = {group: retained[group] for group in proven.counts}
+    return Chosen(proven, retained, {group: share for group, share in shares.items() if group in retained}, refused)
 
 
 def write_network(analysis: Analysis, chosen: Chosen, groups_alone: Iterable[NamedGroup] | None = None) -> nn.Module:
@@ -82,8 +82,8 @@ def write_network(analysis: Analysis, chosen: Chosen, groups_alone: Iterable[Nam
     Raises:
         SpecMismatch: the chosen units do not pass the proof.
     """
-    groups = [*chosen.kept] if groups_alone is None else [*groups_alone]
-    removal = analysis.removal({group: chosen.kept[group] for group in groups})
+    groups = [*chosen.retained] if groups_alone is None else [*groups_alone]
+    removal = analysis.removal({group: chosen.retained[group] for group in groups})
     proof = prove(with_random_constants(analysis.network), removal, likely=chosen.proven.settings)
     if proof.failure is not None:
         raise SpecMismatch(f"the units that are kept cannot be kept alone: {proof.failure}")
@@ -91,7 +91,7 @@ def write_network(analysis: Analysis, chosen: Chosen, groups_alone: Iterable[Nam
     merge(
         analysis,
         narrowed,
-        removal.kept(),
+        removal.retained(),
         {group: unit_shares for group, unit_shares in chosen.shares.items() if group in groups},
     )
     return narrowed

@@ -103,16 +103,16 @@ def narrow_network(
     for path, reason in chosen.refused.items():
         log.warning("%s stays as it is: %s", path or "the network", reason)
     small = write_network(analysis, chosen)
-    errors = _reconstructed(analysis, small, chosen.kept, steps, examples, seed, reporter)
+    errors = _reconstructed(analysis, small, chosen.retained, steps, examples, seed, reporter)
     if any(step.component.adjusts_units for step in steps):
-        errors = _adjusted(analysis, small, chosen.kept, steps, examples, seed, reporter)
+        errors = _adjusted(analysis, small, chosen.retained, steps, examples, seed, reporter)
     looks_at_inputs = any(step.component.needs_probes or step.component.solves_readers for step in steps)
     held_out = examples.enough or not looks_at_inputs
     if not held_out:
         log.warning(examples.too_few())
     params_before, params_after = (dict(side.named_parameters(remove_duplicate=False)) for side in (network, small))
     records = (
-        _described(group, chosen.proven, errors.get(group), params_before, params_after) for group in chosen.kept
+        _described(group, chosen.proven, errors.get(group), params_before, params_after) for group in chosen.retained
     )
     groups = tuple(replace(group, held_out=held_out) for group in records)
     return NarrowedNetwork(small, groups, tuple(changed_numbers(network, small)), chosen.refused)
@@ -125,7 +125,7 @@ def _named_count(groups: Iterable[NamedGroup]) -> str:
 def _reconstructed(
     analysis: Analysis,
     small: nn.Module,
-    kept: Mapping[NamedGroup, Tensor],
+    retained: Mapping[NamedGroup, Tensor],
     steps: Sequence[UnitStep],
     examples: Examples,
     seed: int,
@@ -133,12 +133,12 @@ def _reconstructed(
 ) -> dict[NamedGroup, float]:
     """Layers that read units solved for, where a translator says so; the largest error of those that read a group."""
     solver = next((step for step in reversed(steps) if step.component.solves_readers), None)
-    layers = {layer.weight for group in kept for layer in group.readers}
-    with reporter.stage(f"translating {_named_count(kept)}", len(layers)) as stage:
+    layers = {layer.weight for group in retained for layer in group.readers}
+    with reporter.stage(f"translating {_named_count(retained)}", len(layers)) as stage:
         reconstruction = reconstruct(
             analysis,
             small,
-            kept,
+            retained,
             examples,
             solver is not None,
             solver.ridge if solver else None,
@@ -149,7 +149,7 @@ def _reconstructed(
         group: [
             reconstruction.errors[reader.weight] for reader in group.readers if reader.weight in reconstruction.errors
         ]
-        for group in kept
+        for group in retained
     }
     return {group: max(errors) for group, errors in errors_of.items() if errors}
 
@@ -157,19 +157,19 @@ def _reconstructed(
 def _adjusted(
     analysis: Analysis,
     small: nn.Module,
-    kept: Mapping[NamedGroup, Tensor],
+    retained: Mapping[NamedGroup, Tensor],
     steps: Sequence[UnitStep],
     examples: Examples,
     seed: int,
     reporter: Reporter,
 ) -> dict[NamedGroup, float]:
     """Groups that translators go on from, one translator after the other; the errors in the end."""
-    groups = list(kept)
+    groups = list(retained)
     pieces: Pieces | None = None
     for number, step in enumerate(steps):
         if not step.component.adjusts_units:
             continue
-        pieces = Pieces(analysis, analysis.removal(kept), small, examples, getattr(step.options, "batch", AT_ONCE))
+        pieces = Pieces(analysis, analysis.removal(retained), small, examples, getattr(step.options, "batch", AT_ONCE))
         step_seed = seeds.derive(seed, "translator", number)
 
         def adjust(piece: Any, step: UnitStep = step) -> Mapping[str, Tensor]:

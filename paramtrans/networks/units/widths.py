@@ -50,6 +50,9 @@ class GroupSizes:
         Args:
             ratio: The share, up to 1.
             rounding: How numbers of units are rounded.
+
+        Returns:
+            Units that stay, for each group.
         """
         return {group: self.near(group, len(group) * ratio, rounding) for group in self.groups}
 
@@ -61,12 +64,22 @@ class GroupSizes:
             group: The group.
             wanted: How many units should stay.
             rounding: How numbers of units are rounded.
+
+        Returns:
+            A number of units.
         """
         count = rounding(len(group), wanted, group.kind != "units")
         return len(group) if count == len(group) else group.units.allowed(count)
 
     def parameters(self, counts: Counts) -> int:
-        """Parameters of the network with as many units of each group."""
+        """Parameters of the network with as many units of each group.
+
+        Args:
+            counts: Units that stay, for each group.
+
+        Returns:
+            A number of values.
+        """
         shapes_left = {name: list(shape) for name, shape in self._shapes.items()}
         for group, count in counts.items():
             for axis in group.units.axes:
@@ -78,20 +91,41 @@ class GroupSizes:
         return parameters(self.analysis.network) - saved
 
     def flops(self, counts: Counts) -> int:
-        """Operations that one example takes, as PyTorch counts them."""
+        """Operations that one example takes, as PyTorch counts them.
+
+        Args:
+            counts: Units that stay, for each group.
+
+        Returns:
+            FLOPs; a multiply-add is two.
+        """
         small = self.smaller(counts)
         with torch.no_grad():
             return count_operations(lambda: call(small, first_examples(self.examples.first, 1)))
 
     def milliseconds(self, counts: Counts) -> float:
-        """How long the network takes for the first batch of inputs, where it is: the median of some passes."""
+        """How long the network takes for the first batch of inputs, where it is: the median of some passes.
+
+        Args:
+            counts: Units that stay, for each group.
+
+        Returns:
+            Milliseconds.
+        """
         return latency(self.smaller(counts), self.examples.first)
 
     def smaller(self, counts: Counts) -> nn.Module:
-        """The network with as many units of each group that passes the proof; no matter which ones."""
+        """The network with as many units of each group that passes the proof; no matter which ones.
+
+        Args:
+            counts: Units that stay, for each group.
+
+        Returns:
+            A network of these sizes.
+        """
         proven = prove_groups(self.analysis, counts)
-        kept = {group: group.units.choose(torch.zeros(len(group)), count) for group, count in proven.counts.items()}
-        return narrow(self.analysis.network, self.analysis.removal(kept), list(proven.settings))
+        retained = {group: group.units.choose(torch.zeros(len(group)), count) for group, count in proven.counts.items()}
+        return narrow(self.analysis.network, self.analysis.removal(retained), list(proven.settings))
 
     @cached_property
     def _shapes(self) -> dict[str, list[int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -15,16 +15,13 @@ from torch import Tensor, nn
 from paramtrans.api.architecture import ArchitectureSource, Origin
 from paramtrans.errors import ConfigError
 from paramtrans_architectures import hub_cache, hugging_face_depth, hugging_face_inputs, hugging_face_names
-
-Outputs = Callable[[nn.Module], list[Tensor]]
+from paramtrans_architectures.alike import Outputs, changed_sizes, first_alike
 
 CONFIG = "config.json"
 MOST_NUMBERS = 12
 """Numbers of a config that are tried, in all combinations of up to three beside those that must change."""
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".gguf", ".index.json")
 """Endings of files that hold a model's parameters, which the smaller one has of its own."""
-TOLERANCE = 1e-4
-"""Largest difference of outputs, relative to the largest of them."""
 LARGEST = 2**26
 """Bytes of another file that is copied, at most: tokenizers, chat templates, generation settings."""
 
@@ -55,7 +52,9 @@ class HuggingFace(ArchitectureSource):
     def origin(self, network: nn.Module, name: str) -> Origin:
         model = hub_cache.model(_folder(name))
         model_name = model or _folder(name).resolve().name
-        return Origin(model_name, "transformers", model, hub_cache.licence(_folder(name)))
+        kind = type(network).__name__
+        loading = f'from transformers import {kind}\n\nnetwork = {kind}.from_pretrained("FOLDER")'
+        return Origin(model_name, "transformers", model, hub_cache.licence(_folder(name)), loading)
 
     def text(self, name: str, tokens: Sequence[int]) -> str | None:
         return hugging_face_inputs.words(_folder(name), tokens)
@@ -78,7 +77,7 @@ class HuggingFace(ArchitectureSource):
     def shortened(self, network: nn.Module, path: str, gone: int) -> None:
         hugging_face_depth.shorten_config(network, path, gone)
 
-    def save(self, network: nn.Module, name: str, folder: Path, outputs: Outputs) -> None:
+    def save(self, network: nn.Module, name: str, arguments: Mapping[str, Any], folder: Path, outputs: Outputs) -> None:
         transformers = _library(name)
         if not isinstance(network, transformers.PreTrainedModel):
             raise ConfigError([f"--stock: {type(network).__name__} is no model of transformers"])
@@ -104,55 +103,29 @@ def stock(network: Any, outputs: Outputs) -> Any:
     Raises:
         ConfigError: no config of this class has these sizes, as where layers differ from each other.
     """
-    expected_shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    expected_outputs = outputs(network)
-    for config in _configs(network):
-        with torch.device("meta"):
-            try:
-                candidate = _fresh_model(config)
-            except Exception:  # a config that its class refuses
-                continue
-        if {name: tuple(tensor.shape) for name, tensor in candidate.state_dict().items()} == expected_shapes:
-            model = _fresh_model(config).to(next(network.parameters()).dtype)
-            model.load_state_dict(network.state_dict())
-            if not _alike(expected_outputs, outputs(model.eval())):
-                continue
-            if getattr(network, "generation_config", None) is not None:
-                model.generation_config = copy.deepcopy(network.generation_config)
-            return model
-    raise ConfigError(
-        [
-            f"--stock: no config of {type(network).__name__} has these sizes; give all layers the same widths, leave "
-            "out what it ties to others, often attention heads (--blocks), or use paramtrans.load_translated"
-        ]
-    )
-
-
-def _alike(expected: list[Tensor], outputs: list[Tensor]) -> bool:
-    """Whether outputs are the same but for rounding."""
-    same_shapes = [a.shape == b.shape for a, b in zip(expected, outputs, strict=True)]
-    return all(same_shapes) and all(
-        float((a.float() - b.float()).abs().max()) <= TOLERANCE * max(1e-6, float(a.float().abs().max()))
-        for a, b in zip(expected, outputs, strict=True)
-    )
+    alike = first_alike(network, _configs(network), _fresh_model, outputs)
+    if alike is None:
+        raise ConfigError(
+            [
+                f"--stock: no config of {type(network).__name__} has these sizes; give all layers the same widths, "
+                "leave out what it ties to others, often attention heads (--blocks), or use paramtrans.load_translated"
+            ]
+        )
+    _, model = alike
+    if getattr(network, "generation_config", None) is not None:
+        model.generation_config = copy.deepcopy(network.generation_config)
+    return model
 
 
 def _configs(network: Any) -> Iterator[Any]:
     """Configs with numbers changed: those that sizes of the original have, to the sizes of the smaller one."""
     original = network.config
     with torch.device("meta"):
-        shapes_before = {name: tuple(tensor.shape) for name, tensor in _fresh_model(original).state_dict().items()}
-    shapes_after = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    pairs = {
-        (old, new)
-        for name, sizes in shapes_before.items()
-        for old, new in zip(sizes, shapes_after.get(name, sizes), strict=False)
-        if old != new
-    }
+        pairs = changed_sizes(_fresh_model(original), network)
     numbers = {name: value for name, value in original.to_dict().items() if type(value) is int and value > 1}
     changes = [
         (name, value * new // old)
-        for old, new in sorted(pairs)
+        for old, new in pairs
         for name, value in numbers.items()
         if (value * new) % old == 0 and old % value == 0
     ]

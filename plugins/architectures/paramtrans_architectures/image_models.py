@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from paramtrans.api.architecture import ArchitectureSource
+from paramtrans.api.architecture import ArchitectureSource, Origin
 from paramtrans.errors import ConfigError
 from paramtrans.utils.near import did_you_mean
 from paramtrans_architectures import image_batches
+from paramtrans_architectures.alike import Outputs
+from paramtrans_architectures.class_arguments import NO_ARGUMENTS, find_changes
 
 
 class Timm(ArchitectureSource):
@@ -34,6 +37,22 @@ class Timm(ArchitectureSource):
             raise ConfigError([f"architecture: timm.list_models() has no {name!r}{did_you_mean(name, names)}"])
         network: nn.Module = timm.create_model(name, pretrained=False, **arguments)
         return network
+
+    def origin(self, network: nn.Module, name: str) -> Origin:
+        loading = 'import timm\n\nnetwork = timm.create_model("local-dir:FOLDER", pretrained=True)'
+        return Origin(name, "timm", loading=loading)
+
+    def save(self, network: nn.Module, name: str, arguments: Mapping[str, Any], folder: Path, outputs: Outputs) -> None:
+        """A folder that `timm.create_model("local-dir:FOLDER", pretrained=True)` loads."""
+        from timm.models import save_for_hf
+
+        def build(changes: Mapping[str, Any]) -> nn.Module:
+            return self.build(name, {**arguments, **changes})
+
+        changes = find_changes(network, lambda: build({}), build, outputs)
+        if changes is None:
+            raise ConfigError([NO_ARGUMENTS.format(type(network).__name__)])
+        save_for_hf(network, str(folder), model_args={**arguments, **changes}, safe_serialization=True)
 
     def inputs(
         self,

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from paramtrans.api.architecture import ArchitectureSource
+from paramtrans.api.architecture import ArchitectureSource, Origin
 from paramtrans.errors import ConfigError
 from paramtrans.utils.near import did_you_mean
 from paramtrans_architectures import image_batches
+from paramtrans_architectures.alike import Outputs
+from paramtrans_architectures.class_arguments import NO_ARGUMENTS, arguments_of, find_changes
+from paramtrans_architectures.loading_code import WEIGHTS, loading_code
+
+LOADING = "load.py"
+"""The file whose `load()` gives the network."""
 
 
 class Torchvision(ArchitectureSource):
@@ -38,6 +46,23 @@ class Torchvision(ArchitectureSource):
         unasked = {"weights", "weights_backbone"} & {*inspect.signature(builder).parameters} - {*arguments}
         network: nn.Module = builder(**dict.fromkeys(unasked), **arguments)
         return network
+
+    def origin(self, network: nn.Module, name: str) -> Origin:
+        return Origin(
+            name, "torchvision", loading="from load import load  # load.py of this folder\n\nnetwork = load()"
+        )
+
+    def save(self, network: nn.Module, name: str, arguments: Mapping[str, Any], folder: Path, outputs: Outputs) -> None:
+        """Parameters, and a file with a function that builds the network and reads them, by torchvision alone."""
+        before, given = arguments_of(lambda: self.build(name, arguments))
+        kind = type(before)
+        changes = find_changes(
+            network, lambda: self.build(name, arguments), lambda changes: kind(**{**given, **changes}), outputs
+        )
+        if changes is None:
+            raise ConfigError([NO_ARGUMENTS.format(kind.__name__)])
+        (folder / LOADING).write_text(loading_code(kind, {**given, **changes}))
+        save_file({key: tensor.contiguous() for key, tensor in network.state_dict().items()}, folder / WEIGHTS)
 
     def inputs(
         self,

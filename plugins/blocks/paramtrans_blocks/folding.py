@@ -14,6 +14,8 @@ EPS = 1e-5
 def fold(weight: Tensor, norm: Params, eps: float = EPS) -> tuple[Tensor, Tensor]:
     """The convolution that equals a convolution followed by BatchNorm in eval mode.
 
+    Source: Jacob et al., 2018, arXiv 1712.05877, Eq. 14.
+
     Args:
         weight: `[models, out, in, *kernel]`.
         norm: `weight`, `bias`, `running_mean` and `running_var`, each `[models, out]`.

@@ -181,10 +181,10 @@ def blocks(network: nn.Module, inputs: Tensor) -> list[NetworkBlock]:
 @each_network
 def test_blocks_are_found_with_their_hidden_units(name: str) -> None:
     network, inputs = built(name)
-    found = {(b.kind, b.path): list(b.sizes.values()) for b in blocks(network, inputs)}
+    sizes_of = {(b.kind, b.path): list(b.sizes.values()) for b in blocks(network, inputs)}
     if name == "vgg":  # its classifier is a block of its own, of Linear layers
-        assert found.pop(("linear_chain", "")) == [9]
-    assert {path: sizes for (_, path), sizes in found.items()} == NETWORKS[name][2]
+        assert sizes_of.pop(("linear_chain", "")) == [9]
+    assert {path: sizes for (_, path), sizes in sizes_of.items()} == NETWORKS[name][2]
 
 
 @each_network

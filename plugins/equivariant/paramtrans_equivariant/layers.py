@@ -56,8 +56,9 @@ class AxialLayer(nn.Module):
     """Attention among the units of each channel, among the channels of each unit, then an MLP on each cell.
 
     Axial attention (Ho et al., arXiv 1912.12180) without positions, so that permuting units or channels permutes the
-    result alike: equivariant to both, as the layers of Hartford et al. (2018) for exchangeable matrices, and those of
-    Navon et al. (2023) and Zhou et al. (2023) for weights of networks.
+    result alike: equivariant to both, as the layers of Hartford et al. (2018, arXiv 1803.02879) for exchangeable
+    matrices, and those of Navon et al. (2023, arXiv 2301.12780) and Zhou et al. (2023, arXiv 2302.14040) for weights of
+    networks.
 
     `[models, units, channels, width]` → the same shape.
     """

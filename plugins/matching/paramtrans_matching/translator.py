@@ -1,7 +1,7 @@
 """Feature matching: a few hundred stacked optimiser steps on all of the target's parameters.
 
-Features are matched as in FitNets (Romero et al. 2015, arXiv 1412.6550), outputs as in knowledge distillation (Hinton
-et al. 2015, arXiv 1503.02531), both without labels.
+Features are matched as in FitNets (Romero et al., 2015, arXiv 1412.6550, Eq. 3), outputs as in knowledge distillation
+(Hinton et al., 2015, arXiv 1503.02531), both without labels.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def by_elimination(
     """The units left when the one of least importance goes, again and again.
 
     A unit's importance is how much the squared error grows when the reader is solved for anew without it: backward
-    elimination by the measure of Optimal Brain Surgeon (Hassibi and Stork 1993), for a group of weights.
+    elimination by the measure of Optimal Brain Surgeon (Hassibi and Stork, 1992, Eq. 5), for a group of weights.
 
     Args:
         matrices: Of values unit by unit, as many for each. Those of several readers count by their share of what each

@@ -1,6 +1,6 @@
 """Least-squares reconstruction (closed form): the most important units stay, and what reads them is solved for.
 
-Units are taken out as Optimal Brain Surgeon (Hassibi and Stork, 1993) takes out weights, one group at a time; solving
+Units are taken out as Optimal Brain Surgeon (Hassibi and Stork, 1992) takes out weights, one group at a time; solving
 for the readers on a few inputs is also what GRAIL (arXiv 2602.23795) and CORP (arXiv 2602.05243) do.
 """
 

@@ -93,7 +93,9 @@ class MergeOptions(BaseOptions):
 
 
 class Merge(Closed):
-    """Merges hidden units that are fed alike: k-means over what feeds them (model folding, ICLR 2025).
+    """Merges hidden units that are fed alike: k-means over what feeds them.
+
+    Source: model folding (Wang et al., 2025, arXiv 2502.10216).
 
     Units are scaled to be fed by vectors of norm one, where that changes nothing. A merged unit is fed by the mean of
     its cluster, each unit weighted by its strength, and what reads it is the sum of what reads them.

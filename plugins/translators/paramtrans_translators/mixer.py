@@ -50,7 +50,10 @@ class MixerOptions(TokenOptions):
 
 
 class Mixer(TokenTranslator):
-    """Mixer over parameter tokens, with a head that mixes the source's tokens into the target's."""
+    """Mixer over parameter tokens, with a head that mixes the source's tokens into the target's.
+
+    Source: Knowledge Translation (arXiv 2401.05772), Table 2; its layers are those of MLP-Mixer.
+    """
 
     Options: ClassVar[type[TokenOptions]] = MixerOptions
     options: MixerOptions
@@ -75,7 +78,10 @@ class Mixer(TokenTranslator):
 
 
 class MixerLayer(nn.Module):
-    """Mixes across tokens, then across each token's values: `[models, tokens, width]` → the same shape."""
+    """Mixes across tokens, then across each token's values: `[models, tokens, width]` → the same shape.
+
+    Source: MLP-Mixer (Tolstikhin et al., 2021, arXiv 2105.01601), Eq. 1.
+    """
 
     def __init__(self, tokens: int, options: MixerOptions) -> None:
         super().__init__()

@@ -7,6 +7,6 @@ from typing import TYPE_CHECKING
 from paramtrans.utils.lazy import face
 
 if TYPE_CHECKING:
-    from paramtrans.networks.graph.rules.every import RULES as RULES
+    from paramtrans.networks.graph.rules.table import RULES as RULES
 else:
-    __getattr__, __dir__, __all__ = face(__name__, {"every": ["RULES"]})
+    __getattr__, __dir__, __all__ = face(__name__, {"table": ["RULES"]})

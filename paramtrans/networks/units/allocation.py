@@ -16,7 +16,7 @@ from paramtrans.networks.units.widths import Counts, GroupSizes
 Cost = Callable[[Counts], float]
 
 
-def allot(
+def allocate(
     case: GroupSizes,
     translator: UnitStep,
     budget: float,
@@ -94,7 +94,7 @@ def measure_steps(
         if not counts:
             continue
         chosen = choose(case.analysis, counts, translator, case.examples, case.seed)
-        for group, units in chosen.kept.items():
+        for group, units in chosen.retained.items():
             narrowed = write_network(case.analysis, chosen, [group])
             solves = translator.component.solves_readers
             result = reconstruct(

@@ -1,4 +1,4 @@
-"""All rules together."""
+"""The table of all rules, by the name of the operation."""
 
 from __future__ import annotations
 

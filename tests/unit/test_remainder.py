@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import paramtrans
 from paramtrans import components
 from paramtrans.errors import SpecMismatch
-from paramtrans.networks.blocks import staying
+from paramtrans.networks.blocks import remainder
 from paramtrans.networks.blocks.finding import find_blocks
 
 REGISTRY = components()
@@ -47,14 +47,16 @@ class Residual(nn.Module):
         self.layers = layers
 
     def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = x + self.layers(x)
-        return found
+        summed: Tensor = x + self.layers(x)
+        return summed
 
 
 def inverted(squeezed: bool) -> nn.Sequential:
     depthwise = [nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.BatchNorm2d(8), nn.ReLU()]
-    own = [Squeezed(8)] if squeezed else []
-    return nn.Sequential(nn.Conv2d(4, 8, 1), nn.BatchNorm2d(8), nn.ReLU(), *depthwise, *own, nn.Conv2d(8, 4, 1))
+    squeezed_layers = [Squeezed(8)] if squeezed else []
+    return nn.Sequential(
+        nn.Conv2d(4, 8, 1), nn.BatchNorm2d(8), nn.ReLU(), *depthwise, *squeezed_layers, nn.Conv2d(8, 4, 1)
+    )
 
 
 CASES = {
@@ -72,7 +74,7 @@ CASES = {
 @pytest.mark.parametrize(("network", "cause"), CASES.values(), ids=CASES)
 def test_the_nearest_candidates_say_what_stopped_them(network: nn.Module, cause: str) -> None:
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    assert staying.causes(network, find_blocks(network, REGISTRY), REGISTRY) == cause
+    assert remainder.causes(network, find_blocks(network, REGISTRY), REGISTRY) == cause
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     with pytest.raises(SpecMismatch, match="no adapter") as refused:
         paramtrans.translate(network, "prune")

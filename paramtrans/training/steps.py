@@ -1,11 +1,9 @@
-"""What training has gone through, what one target block is trained with, and what is drawn for one step."""
+"""What one target block is trained with, and what is drawn for one step."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-from pydantic import TypeAdapter
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -13,34 +11,9 @@ from paramtrans.api.objective import Objective
 from paramtrans.api.runner import Runner
 from paramtrans.api.stacking import Params
 from paramtrans.translators.base import LearnedTranslator
-from paramtrans.utils import documents
-from paramtrans.utils.counts import counted
 
 STATE = {"step", "exp_avg", "exp_avg_sq"}
 """What Adam keeps of a parameter."""
-
-
-@dataclass
-class History:
-    """What training has gone through so far; kept in checkpoints."""
-
-    epochs: list[dict[str, float]] = field(default_factory=list)
-    """For each finished epoch: `loss`, `lr`, and `select` (accuracy in percent) where it was evaluated."""
-    best_epoch: int = 0
-    best_accuracy: float | None = None
-    seconds: float = 0.0
-    """Wall-clock time of training, over all interruptions."""
-
-    @classmethod
-    def read(cls, document: Any, most: int) -> History:
-        """What a checkpoint says of at most `most` epochs; raises `ValueError` where it is not what was written."""
-        history: History = TypeAdapter(cls).validate_json(documents.content(document), strict=True)
-        if not (history.best_epoch in range(len(history.epochs) + 1) and 0 < len(history.epochs) <= most):
-            told = f"{counted(len(history.epochs), 'epoch')}, the best of which is number {history.best_epoch}"
-            raise ValueError(told)
-        if not all({"loss", "lr"} <= epoch.keys() for epoch in history.epochs):
-            raise ValueError("an epoch without loss or learning rate")
-        return history
 
 
 def take_up(optimizer: Optimizer, saved: Params) -> None:

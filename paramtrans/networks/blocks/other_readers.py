@@ -100,10 +100,10 @@ def _reads_elsewhere(network: nn.Module, blocks: Sequence[NetworkBlock], batch: 
 def _fewer(block: NetworkBlock, params: Params, sizes: Mapping[str, int]) -> Params:
     """A block's tensors with some of the units of each group alone."""
     for group in block.adapter.spec.symmetries:
-        kept = values_of(torch.tensor(_kept(block.sizes[group.name], sizes[group.name]))[None], group.width)[0]
+        retained = values_of(torch.tensor(_kept(block.sizes[group.name], sizes[group.name]))[None], group.width)[0]
         for member in group.members:
             tensor = params[member.tensor]
-            params = {**params, member.tensor: tensor.index_select(member.axis + 1, kept.to(tensor.device))}
+            params = {**params, member.tensor: tensor.index_select(member.axis + 1, retained.to(tensor.device))}
     return params
 
 

