@@ -203,8 +203,8 @@ class History:
         """
         history: History = TypeAdapter(cls).validate_json(documents.content(document), strict=True)
         if not (history.best_epoch in range(len(history.epochs) + 1) and 0 < len(history.epochs) <= most):
-            told = f"{counted(len(history.epochs), 'epoch')}, the best of which is number {history.best_epoch}"
-            raise ValueError(told)
+            reason = f"{counted(len(history.epochs), 'epoch')}, the best of which is number {history.best_epoch}"
+            raise ValueError(reason)
         if not all({"loss", "lr"} <= epoch.keys() for epoch in history.epochs):
             raise ValueError("an epoch without loss or learning rate")
         return history
