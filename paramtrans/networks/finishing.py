@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from paramtrans.api.options import BaseOptions, validate
 from paramtrans.errors import SpecMismatch
@@ -36,6 +37,9 @@ class FinishOptions(BaseOptions):
     """Learning rate at the start, in root mean squares of each tensor; it falls to zero along a cosine."""
     batch: PositiveInt = 64
     """Examples in a step."""
+    exchange: float = Field(0, ge=0, lt=1)
+    """Of integer inputs (tokens) this share of the positions takes another example's value, in half of the examples of
+    a step: further inputs, where few are at hand. What the network gives for them is computed in each step."""
     at: str = ""
     """Patterns of the paths of modules, between commas, whose outputs are to be what they were too, each as much as one
     of the network's own (FitNets, Romero et al., arXiv 1412.6550)."""
@@ -93,9 +97,16 @@ def _fitted(
     watched = _Watched(options.at, network, smaller)
     outputs = _Outputs(watched, network, smaller, examples)
 
+    generator = torch.Generator().manual_seed(seeds.derive(seed, "exchange"))
+
     def loss_of(number: int, chosen: Tensor) -> Tensor:
-        given = watched.values(smaller, pick_examples(outputs.batches[number], chosen))
-        pairs = zip(given, outputs.of(number, chosen), outputs.variances, strict=True)
+        inputs = pick_examples(outputs.batches[number], chosen)
+        if options.exchange and torch.is_grad_enabled():  # in steps; they are judged by inputs as they are
+            inputs = exchanged(inputs, options.exchange, generator)
+            expected_values = outputs.of_inputs(inputs)
+        else:
+            expected_values = outputs.of(number, chosen)
+        pairs = zip(watched.values(smaller, inputs), expected_values, outputs.variances, strict=True)
         errors = [(output - expected).square().mean() / variance for output, expected, variance in pairs]
         return torch.stack(errors).mean()
 
@@ -106,6 +117,27 @@ def _fitted(
             stage.advance(steps, note=f"error {loss:.4f}")
 
         return fit(_changed(network, smaller), loss_of, examples, settings, advance)
+
+
+def exchanged(inputs: Inputs, share: float, generator: torch.Generator) -> Inputs:
+    """Inputs in half of which some values are those of other examples, at the same position.
+
+    Args:
+        inputs: A batch; tensors of floating point stay as they are.
+        share: Of the positions, in the examples where there is any exchange.
+        generator: Draws both.
+    """
+
+    def mixed(tensor: Any) -> Any:
+        if not isinstance(tensor, Tensor) or tensor.is_floating_point() or tensor.ndim < 2:
+            return tensor
+        others = torch.rand(tensor.shape, generator=generator).argsort(0).to(tensor.device)
+        here = torch.rand(tensor.shape, generator=generator) < share
+        here &= torch.rand(len(tensor), *[1] * (tensor.ndim - 1), generator=generator) < 0.5
+        return torch.where(here.to(tensor.device), tensor.gather(0, others), tensor)
+
+    mixed_inputs: Inputs = tree_map(mixed, inputs)
+    return mixed_inputs
 
 
 def _changed(network: nn.Module, smaller: nn.Module) -> list[nn.Parameter]:
@@ -175,7 +207,7 @@ class _Outputs:
         self._held: dict[int, list[Tensor]] = {}
         room, moments = BYTES_HELD, torch.zeros(len(shapes[0]), 3, dtype=torch.double)
         for number, batch in enumerate(self.batches):
-            values = self._of_batch(batch)
+            values = self.of_inputs(batch)
             moments += torch.stack([_moments(value) for value in values])
             room -= sum(value.nbytes for value in values)
             if room >= 0:
@@ -188,10 +220,11 @@ class _Outputs:
         """The outputs for some examples of a batch."""
         if number in self._held:
             return [value[chosen] for value in self._held[number]]
-        return self._of_batch(pick_examples(self.batches[number], chosen))
+        return self.of_inputs(pick_examples(self.batches[number], chosen))
 
     @torch.no_grad()
-    def _of_batch(self, batch: Inputs) -> list[Tensor]:
+    def of_inputs(self, batch: Inputs) -> list[Tensor]:
+        """The outputs for a batch of inputs."""
         return self.watched.values(self.network, batch)
 
 

@@ -11,6 +11,7 @@ from torchvision.models.resnet import BasicBlock
 
 import paramtrans
 from paramtrans.errors import ConfigError, SpecMismatch
+from paramtrans.networks.finishing import exchanged
 
 
 @pytest.fixture
@@ -121,3 +122,28 @@ def test_modules_that_are_not_in_both_networks_are_refused(network: nn.Module, i
     ):
         with pytest.raises(SpecMismatch, match=words):
             paramtrans.translate(network, calibrate=images, finish={"steps": 1, "at": at}, **way)
+
+
+def test_exchanged_tokens_are_of_other_examples_at_the_same_position() -> None:
+    tokens = torch.arange(400).view(20, 20)
+    inputs = {"input_ids": tokens, "attention_mask": torch.ones(20, 20, dtype=torch.long), "scale": torch.randn(20, 3)}
+    mixed = exchanged(inputs, 0.5, torch.Generator().manual_seed(0))
+    assert torch.equal(mixed["input_ids"] % 20, tokens % 20) and mixed["scale"] is inputs["scale"]
+    assert torch.equal(mixed["attention_mask"], inputs["attention_mask"])
+    of_others = (mixed["input_ids"] != tokens).float().mean(1)
+    assert 5 <= (of_others > 0).sum() <= 15 and 0.2 < of_others[of_others > 0].mean() < 0.7
+
+
+def test_steps_alone_see_exchanged_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Embedding(9, 6), nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3)).eval()
+    tokens, shares = torch.randint(0, 9, (40, 5)), list[float]()
+
+    def spy(inputs: Tensor, share: float, generator: torch.Generator) -> Tensor:
+        shares.append(share)
+        return exchanged(inputs, share, generator)
+
+    monkeypatch.setattr("paramtrans.networks.finishing.exchanged", spy)
+    finish = {"steps": 5, "batch": 16, "exchange": 0.5}
+    paramtrans.translate(network, "prune", calibrate=tokens, by="units", finish=finish)
+    assert shares == [0.5] * 5

@@ -156,6 +156,18 @@ class Repeated(nn.Module):
         return x
 
 
+class GroupDeviation(nn.Module):
+    """A normalisation by the deviation of groups of channels alone, written out (EvoNorm)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.out = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv(x).unflatten(1, (-1, 2))
+        return self.out((h / torch.sqrt(h.var((2, 3, 4), False, True) + 1e-3)).flatten(1, 2))
+
+
 IMAGE, TOKENS = torch.randn(6, 3, 8, 8), torch.randn(6, 5, 6)
 CASES: dict[str, tuple[Callable[[], nn.Module], Tensor, dict[str, int]]] = {
     "functions": (Mnist, torch.randn(6, 1, 10, 10), {"conv1": 8, "conv2": 12, "fc1": 16}),
@@ -179,6 +191,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Tensor, dict[str, int]]] = {
         IMAGE,
         {"0": 4},
     ),
+    "deviation of groups": (GroupDeviation, IMAGE, {"": 4}),
     "transposed": (
         lambda: sequential(
             nn.ConvTranspose2d(3, 8, 2, stride=2), nn.InstanceNorm2d(8, affine=True), nn.Conv2d(8, 2, 1)

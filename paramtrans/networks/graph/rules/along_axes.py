@@ -45,7 +45,6 @@ def reduction(state: State, node: Node, args: list[Any], kwargs: dict[str, Any])
     position = 2 if name in ("norm", "linalg_vector_norm") else 1
     dim = kwargs.get("dim", args[position] if len(args) > position else None)
     axes = _dims(value, None if isinstance(dim, bool) else dim)
-    keep = kwargs.get("keepdim", args[position + 1] if len(args) > position + 1 else False)
     if name != "sum":
         tied(state, value, axes)
         labels = [label if not set(axes_of(label)) & set(axes) else _first(label, axes) for label in value.labels]
@@ -55,7 +54,7 @@ def reduction(state: State, node: Node, args: list[Any], kwargs: dict[str, Any])
                 state.contractions.append(Contraction(node, 0, label, None))
         labels = summed_labels(state.facts, value.labels, axes)
     shape = node.meta["val"][0].shape if isinstance(node.meta["val"], list | tuple) else node.meta["val"].shape
-    if len(shape) != len(value.shape) or keep is False:
+    if len(shape) != len(value.shape):
         labels = [_without(label, axes) for label in labels]
     labels = [label for label in labels if label.ndim and axes_of(label)]
     return [labels, labels] if isinstance(node.meta["val"], list | tuple) else labels
