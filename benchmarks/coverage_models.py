@@ -50,7 +50,7 @@ def _build_torchvision(name: str) -> Built:
     if ".detection" in module:
         network = models.get_model(name, weights=None, weights_backbone=None).backbone
         assert isinstance(network, BackboneWithFPN | nn.Module)
-        return network, (torch.randn(2, 3, 128, 128),), {}
+        return _first_that_runs([lambda: network], [(3, 128, 128), (3, 320, 320)])
     options: dict[str, Any] = {"weights": None}
     if ".segmentation" in module:
         options["weights_backbone"] = None
