@@ -47,7 +47,7 @@ class HuggingFace(ArchitectureSource):
         return hugging_face_names.own_names(network, state)
 
     def check_recorded(self, name: str, arguments: Mapping[str, Any]) -> None:
-        raise ConfigError(["a folder, and no name from a file becomes a path"])
+        raise ConfigError(["a folder on the machine where it was written, which no file may name"])
 
     def origin(self, network: nn.Module, name: str) -> Origin:
         model = hub_cache.model(_folder(name))
