@@ -26,6 +26,9 @@ measured.
   what the whole network gives. None of them sees a label. **Pen strokes** are 256 drawings of random curves in place of
   images.
 - **Pruning**: keep the strongest units, change nothing else.
+
+All rows were measured before 28 November 2026. Since then least squares chooses its ridge and its units by halves of
+the inputs, and matching keeps a part of them aside and goes back by it; the rows of both are those of the rules before.
 """
 
 FOLLOWS = """## What follows

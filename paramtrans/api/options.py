@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from paramtrans.errors import ConfigError
+from paramtrans.utils.documents import MOST_DEPTH
 from paramtrans.utils.near import did_you_mean
 
 MAX_SHOWN = 50
@@ -50,13 +51,25 @@ def validate(model: type[Model], values: Mapping[str, Any], where: str, also_kno
     Raises:
         ConfigError: all mistakes, each behind `where` and its path.
     """
+    if large := list(_too_large(values, where)):
+        raise ConfigError(large)
     try:
         # As JSON, because strictness is what one expects there: `true` is no number and "3" is none, a list is a tuple.
         return model.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
         raise ConfigError(problems(error, where, model, also_known)) from None
-    except (ValueError, RecursionError) as error:  # numbers or nesting without end
+    except (ValueError, TypeError, RecursionError) as error:  # nesting without end, or a validator's own
         raise ConfigError([f"{where.removesuffix(': ')}: {error}"]) from None
+
+
+def _too_large(value: Any, where: str, depth: int = 0) -> Iterator[str]:
+    """Whole numbers that have no room in 64 bits, as sizes and seeds must: a message each."""
+    if isinstance(value, Mapping | list | tuple) and depth < MOST_DEPTH:
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, below in items:
+            yield from _too_large(below, f"{where}{'' if where.endswith(': ') else '.'}{key}", depth + 1)
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        yield f"{where}: a whole number of more than 64 bits; give a smaller one"
 
 
 def problems(error: ValidationError, where: str, model: type[BaseModel], also_known: Iterable[str] = ()) -> list[str]:

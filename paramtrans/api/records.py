@@ -9,7 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from paramtrans.utils import documents
+from paramtrans.utils.counts import counted
 
 RUN_FORMAT = 2
 """Version of `run.json`. 1 was the same without checksums of itself and of the results."""
@@ -45,6 +48,15 @@ class Machine(Document):
     """How many the process might use."""
 
 
+class MadeOf(Document):
+    """What the code computes that made something, as `zoo.fingerprint` has it."""
+
+    providers: dict[str, str] = {}
+    """By part, who provides it, in which version."""
+    computes: dict[str, list[float]] = {}
+    """By part, numbers of what it computes."""
+
+
 class RunRecord(Document):
     """What `run.json` says: all that is needed to take up a run, or to make it again."""
 
@@ -63,8 +75,8 @@ class RunRecord(Document):
     versions: dict[str, str] = {}
     machine: Machine = Machine()
     plugins: list[str] = []
-    made_of: dict[str, Any] = {}
-    """What the code of task and blocks computes."""
+    made_of: MadeOf = MadeOf()
+    """Of task and blocks."""
     files: dict[str, str] = {}
     """Once finished: the checksum of each file of the results."""
 
@@ -177,6 +189,25 @@ class History:
     best_accuracy: float | None = None
     seconds: float = 0.0
     """Wall-clock time of training, over all interruptions."""
+
+    @classmethod
+    def read(cls, document: Any, most: int) -> History:
+        """The history that a checkpoint holds.
+
+        Args:
+            document: What it says.
+            most: How many epochs there can be.
+
+        Raises:
+            ValueError: it is not what was written.
+        """
+        history: History = TypeAdapter(cls).validate_json(documents.content(document), strict=True)
+        if not (history.best_epoch in range(len(history.epochs) + 1) and 0 < len(history.epochs) <= most):
+            reason = f"{counted(len(history.epochs), 'epoch')}, the best of which is number {history.best_epoch}"
+            raise ValueError(reason)
+        if not all({"loss", "lr"} <= epoch.keys() for epoch in history.epochs):
+            raise ValueError("an epoch without loss or learning rate")
+        return history
 
 
 class Trained(Document):

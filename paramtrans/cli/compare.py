@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 
 from paramtrans.cli import answer
-from paramtrans.cli.flags import force_flag, json_flag, quiet_flag
+from paramtrans.cli.flags import FilePath, force_flag, json_flag, quiet_flag
 from paramtrans.cli.show import show
 
 
 @click.command()
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path, file_okay=False))
-@click.option("--html", type=click.Path(path_type=Path), help="Also write a page to look at.")
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=FilePath(file_okay=False))
+@click.option("--html", type=FilePath(), help="Also write a page to look at.")
 @force_flag
 @json_flag
 @quiet_flag
@@ -26,13 +26,14 @@ def compare(runs: tuple[Path, ...], html: Path | None, force: bool, as_json: boo
     if html is not None:
         outputs.check(html, runs, force)
     read_runs = compare.read(runs)
-    with well_formed(Path(", ".join(map(str, runs)))):
+    with well_formed(Path(", ".join(map(str, runs))), "give folders of finished runs"):
         comparison = compare.compare(read_runs)
-    if html is not None:
-        compare.write(html, comparison)
+        if html is not None:
+            compare.write(html, comparison)
+        shown = compare.tables(comparison)
     if as_json:
         answer.tell(comparison)
     else:
-        show(compare.tables(comparison))
+        show(shown)
         if html is not None:
             click.echo(f"page: {html}")

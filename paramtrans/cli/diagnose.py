@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from paramtrans.cli import answer
-from paramtrans.cli.flags import json_flag
+from paramtrans.cli.flags import FilePath, json_flag
 from paramtrans.cli.show import show
 from paramtrans.utils.counts import counted
 
@@ -19,7 +19,7 @@ WORST = 5
 
 
 @click.command()
-@click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="RUN", type=FilePath())
 @json_flag
 def diagnose(folder: Path, as_json: bool) -> None:
     """Say why the translated blocks of a finished run are as good as they are, method by method.

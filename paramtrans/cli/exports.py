@@ -8,17 +8,12 @@ from typing import Any
 
 import click
 
+from paramtrans.cli.flags import FilePath
 from paramtrans.errors import ConfigError
 
-ONNX = click.option(
-    "--onnx", metavar="FILE", type=click.Path(path_type=Path), help="Also as ONNX, checked against onnxruntime."
-)
-EXPORT = click.option(
-    "--export", metavar="FILE.pt2", type=click.Path(path_type=Path), help="Also as torch.export writes it."
-)
-REPORT = click.option(
-    "--report", metavar="FILE.html", type=click.Path(path_type=Path), help="Also a page to read, complete in itself."
-)
+ONNX = click.option("--onnx", metavar="FILE", type=FilePath(), help="Also as ONNX, checked against onnxruntime.")
+EXPORT = click.option("--export", metavar="FILE.pt2", type=FilePath(), help="Also as torch.export writes it.")
+REPORT = click.option("--report", metavar="FILE.html", type=FilePath(), help="Also a page to read, complete in itself.")
 
 
 def check(

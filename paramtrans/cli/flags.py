@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +31,23 @@ class Positive(click.FloatRange):
         return number
 
 
+class FilePath(click.Path):
+    """A path in which `~` is the user's home folder, also behind `--html=`, where shells leave it as it is."""
+
+    def __init__(self, file_okay: bool = True) -> None:
+        super().__init__(path_type=Path, file_okay=file_okay)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        text = os.fspath(value)
+        if "\0" in text:
+            self.fail("a path has no zero byte in it", param, ctx)
+        if text.startswith("~"):
+            from paramtrans.storage.cache import at_home  # imports more than a command's help needs
+
+            value = at_home(text, f"for a folder of this name here write ./{text}")
+        return super().convert(value, param, ctx)
+
+
 def json_flag(command: Command) -> Command:
     """`--json`: one JSON document on standard output instead of what people read; passed on as `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON to standard output.")(command)
@@ -52,7 +70,7 @@ def plugin_files(command: Command) -> Command:
         "--plugin",
         multiple=True,
         metavar="FILE",
-        type=click.Path(path_type=Path),
+        type=FilePath(),
         callback=_load,
         expose_value=False,
         help="Add a plugin of one file; may be given several times.",

@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
+from paramtrans.cli.flags import FilePath
 from paramtrans.errors import ConfigError
 
 DATA = click.option(
     "--calibrate",
     "data",
     metavar="DATA",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="Unlabelled inputs: .npy, .safetensors (one tensor, or several named as the network's arguments), texts as "
     ".txt or .jsonl, or a folder of images.",
 )

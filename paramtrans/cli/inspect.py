@@ -12,7 +12,7 @@ from paramtrans.cli.flags import json_flag, plugin_files
 from paramtrans.cli.inspect_parts import show_parts
 from paramtrans.cli.inspect_units import describe_groups, show_groups, unit_translators
 from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, joined_sizes, read_network
-from paramtrans.errors import ConfigError, ParamtransError, PluginLoadError
+from paramtrans.errors import ConfigError, ParamtransError
 from paramtrans.utils.counts import counted
 
 if TYPE_CHECKING:
@@ -158,14 +158,8 @@ def _blocks(network: Any, pattern: str, registry: Registry, batches: list[Any]) 
 
 
 def _closed_forms(registry: Registry) -> list[str]:
-    """Translators that need no training; one that cannot be loaded is named, and left out."""
-    names = []
-    for entry in registry.of_kind("translator"):
-        try:
-            names += [] if entry.resolve().learns else [entry.name]
-        except PluginLoadError as error:
-            click.echo(f"left out: {error}", err=True)
-    return names
+    """Translators that need no training."""
+    return [name for name, translator in registry.usable("translator") if not translator.learns]
 
 
 def _takes(block: NetworkBlock, name: str, registry: Registry) -> bool:

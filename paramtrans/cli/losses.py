@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from paramtrans.cli.flags import FilePath
 from paramtrans.cli.networks import columns
 from paramtrans.errors import DataError
 
@@ -17,7 +18,7 @@ EVALUATE = click.option(
     "--evaluate",
     "labelled",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="Labelled inputs, for accuracy before and after: .safetensors as for --calibrate, with a tensor `labels`.",
 )
 PREDICTS = click.option(

@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
+from paramtrans.cli.flags import FilePath
 from paramtrans.errors import ConfigError
 
-MODEL = click.argument("model", metavar="MODEL", type=click.Path(path_type=Path))
+MODEL = click.argument("model", metavar="MODEL", type=FilePath())
 ARCHITECTURE = click.option(
     "--arch",
     "architecture",

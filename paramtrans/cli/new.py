@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from paramtrans.cli.flags import FilePath
 from paramtrans.plugins.scaffold import new_plugin
 from paramtrans.plugins.scaffold_kinds import DEFAULT, NAMES
 
@@ -17,7 +18,7 @@ def new() -> None:
 
 @new.command()
 @click.argument("name")
-@click.option("--into", type=click.Path(path_type=Path), default=Path(), help="Folder to make it in; the current one.")
+@click.option("--into", type=FilePath(), default=Path(), help="Folder to make it in; the current one.")
 @click.option(
     "--kind",
     "kinds",

@@ -8,13 +8,13 @@ import click
 
 from paramtrans.cli import answer
 from paramtrans.cli.completion import settings as completed
-from paramtrans.cli.flags import json_flag, plugin_files, quiet_flag
+from paramtrans.cli.flags import FilePath, json_flag, plugin_files, quiet_flag
 from paramtrans.cli.show import show
 
 
 @click.command()
-@click.argument("path", metavar="[CONFIG]", required=False, type=click.Path(path_type=Path))
-@click.option("--from", "record", metavar="RUN.JSON", type=click.Path(path_type=Path), help="Make a run again.")
+@click.argument("path", metavar="[CONFIG]", required=False, type=FilePath())
+@click.option("--from", "record", metavar="RUN.JSON", type=FilePath(), help="Make a run again.")
 @click.option(
     "--set",
     "settings",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from paramtrans.cli import answer, exports, inputs
-from paramtrans.cli.flags import Positive, force_flag, json_flag, plugin_files, quiet_flag
+from paramtrans.cli.flags import FilePath, Positive, force_flag, json_flag, plugin_files, quiet_flag
 from paramtrans.cli.losses import EVALUATE, PREDICTS, read_labelled, tell_losses
 from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, named_targets, read_network
 from paramtrans.cli.widths import chosen_widths, width_options
@@ -68,8 +68,8 @@ if TYPE_CHECKING:
 @inputs.SHAPE
 @EVALUATE
 @PREDICTS
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Where the small network goes.")
-@click.option("--stock", metavar="FOLDER", type=click.Path(path_type=Path), help="Also as its own library writes it.")
+@click.option("-o", "--output", required=True, type=FilePath(), help="Where the small network goes.")
+@click.option("--stock", metavar="FOLDER", type=FilePath(), help="Also as its own library writes it.")
 @exports.REPORT
 @exports.ONNX
 @exports.EXPORT
@@ -249,14 +249,10 @@ def _output_error(losses: Losses) -> float | None:
 
 
 def _warn_of_budget(records: list[dict[str, Any]], parameters: int, budget: int | None, quiet: bool) -> None:
-    """Say where nothing was made smaller, or a good part of a budget is not used."""
-    warning = None
-    if not records:
-        warning = "nothing was translated: every block keeps its width; lower --ratio, --parameters or --flops"
-    elif budget is not None and parameters < 0.9 * budget:
-        warning = f"{parameters:,} of the {budget:,} parameters of the budget are used: no width fits in between"
-    if warning and not quiet:
-        click.echo(f"warning: {warning}", err=True)
+    """Say where a good part of a budget is not used."""
+    if records and budget is not None and parameters < 0.9 * budget and not quiet:
+        used = f"{parameters:,} of the {budget:,} parameters of the budget are used: no width fits in between"
+        click.echo(f"warning: {used}", err=True)
 
 
 def _promised(translator: str | Path) -> str | None:

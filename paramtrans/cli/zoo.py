@@ -10,7 +10,7 @@ import click
 
 from paramtrans.cli import answer
 from paramtrans.cli.completion import settings as completed
-from paramtrans.cli.flags import force_flag, json_flag, plugin_files, quiet_flag
+from paramtrans.cli.flags import FilePath, force_flag, json_flag, plugin_files, quiet_flag
 from paramtrans.errors import printable
 from paramtrans.utils.counts import counted
 
@@ -66,7 +66,7 @@ def inspect(name: str | None, verify: bool, cache: str | None, as_json: bool, qu
 
 @zoo.command()
 @click.argument("name", metavar="ZOO")
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=FilePath())
 @plugin_files
 @cache_option
 @json_flag
@@ -85,7 +85,7 @@ def export(name: str, out: Path, cache: str | None, as_json: bool, quiet: bool) 
 
 @zoo.command()
 @click.argument("name", metavar="ZOO|HOSTS.safetensors")
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=FilePath())
 @click.option("--number", type=click.IntRange(min=0), default=0, show_default=True, help="Which one, counted from 0.")
 @click.option(
     "--role",
@@ -128,11 +128,9 @@ def take(name: str, out: Path, number: int, role: str, force: bool, cache: str |
 
 
 @zoo.command("import")
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.argument("config", required=False, type=click.Path(path_type=Path))
-@click.option(
-    "--names", type=click.Path(path_type=Path), help="JSON: for each part, our name of a tensor → the file's."
-)
+@click.argument("folder", type=FilePath())
+@click.argument("config", required=False, type=FilePath())
+@click.option("--names", type=FilePath(), help="JSON: for each part, our name of a tensor → the file's.")
 @set_option
 @plugin_files
 @cache_option

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from paramtrans.errors import SpecMismatch
+from paramtrans.networks.arguments import check_arguments
 from paramtrans.networks.block_translation import translate_block
 from paramtrans.networks.blocks import factories, remainder
 from paramtrans.networks.blocks.choosing import Placed, check_room, choose_blocks
@@ -122,6 +123,8 @@ def translate(
     registry, reporter = registry or components(), reporter or Reporter()
     if not isinstance(module, nn.Module):
         raise SpecMismatch(f"translate takes an nn.Module, not {type(module).__name__}; load the parameters into one")
+    named_arguments = {"translator": translator, "blocks": blocks, "options": options, "then": then, "to": to}
+    check_arguments(widths, ratio, by, **named_arguments, finish=finish, seed=seed)
     finishing = finish_options(finish)
     module = unwrapped(module)
     original = copied(module)
@@ -180,8 +183,10 @@ def translate(
     surveyed = choose_blocks(original, blocks, batches, registry, trained.source if trained else None)
     for path, reason in surveyed.refused.items():
         log.warning("%s stays as it is: %s", path or "the network", reason)
-    if blocks == "*" and trained is None and remainder.share(original, surveyed.blocks) >= remainder.MUCH:
-        log.warning(remainder.warning(original, surveyed.blocks, registry))
+    if blocks == "*" and trained is None:
+        much = remainder.share(original, surveyed.blocks) >= remainder.MUCH
+        if much or log.isEnabledFor(logging.INFO):
+            log.log(logging.WARNING if much else logging.INFO, remainder.warning(original, surveyed.blocks, registry))
     chain = [
         factories.translator_factory(translator_or_name, dict(its_options), registry)
         for translator_or_name, its_options in named
@@ -266,8 +271,10 @@ def _finished(
     return small
 
 
-def _warn(replaced: Iterable[BlockRecord]) -> None:
-    """Say which blocks are predicted to come out badly, in one line for each advice."""
+def _warn(replaced: Sequence[BlockRecord]) -> None:
+    """Say which blocks are predicted to come out badly, and where nothing was done."""
+    if not replaced:
+        log.warning("nothing was translated: every block keeps its width; lower ratio, depth or the budget")
     bad: dict[str, list[BlockRecord]] = {}
     for block in replaced:
         if block.feature_error is None or block.feature_error <= BAD:  # NaN is bad

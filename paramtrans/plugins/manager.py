@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from paramtrans.plugins import hookspecs
 from paramtrans.plugins.calls import Outcome, guarded
 from paramtrans.plugins.registry import KINDS, LIVE, Entry, Provider, Registry, new_key
 from paramtrans.utils import surroundings
+from paramtrans.utils.boundary import in_words
 from paramtrans.utils.near import did_you_mean
 
 ENTRY_POINTS = "paramtrans"
@@ -98,7 +100,8 @@ class Plugins:
         """
         path = Path(path)
         # Files of one name in different folders are different plugins; one file given twice is one.
-        place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+        with in_words(f"--plugin {path}", "name a Python file", PluginLoadError):
+            place = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]
         name = f"paramtrans_file_{path.stem}_{place}"
         if name in sys.modules and self._manager.has_plugin(name):
             return

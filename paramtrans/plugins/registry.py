@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from weakref import WeakValueDictionary
 from paramtrans.api.specs import Component, PluginSource
 from paramtrans.errors import NameConflict, PluginLoadError, UnknownName
 from paramtrans.utils.near import did_you_mean
+
+logger = logging.getLogger(__name__)
 
 KINDS = (
     "block_adapter",
@@ -85,6 +88,7 @@ class Registry:
         self, entries: Iterable[Entry] = (), not_loaded: Iterable[str] = (), source: PluginSource | None = None
     ) -> None:
         self._entries = tuple(entries)
+        self._usable: dict[str, list[tuple[str, Any]]] = {}
         self.source = source or PluginSource(new_key(), absent=("a registry made by hand",))
         """How another process comes by the same."""
         LIVE[self.source.key] = self
@@ -96,6 +100,21 @@ class Registry:
 
     def of_kind(self, kind: str) -> list[Entry]:
         return [entry for entry in self if entry.kind == kind]
+
+    def usable(self, kind: str) -> list[tuple[str, Any]]:
+        """Names and classes of all components of a kind that can be used without naming one. Those that cannot be
+        imported, and names that several distributions provide, are left out, with a warning the first time."""
+        if kind not in self._usable:
+            usable, unusable = {}, set()
+            for entry in self.of_kind(kind):
+                try:
+                    usable[entry.name] = self.load(kind, entry.name)
+                except (PluginLoadError, NameConflict) as error:
+                    unusable.add(str(error))
+            for reason in sorted(unusable):
+                logger.warning("left out: %s", reason)
+            self._usable[kind] = list(usable.items())
+        return self._usable[kind]
 
     def find(self, kind: str, name: str) -> Entry:
         """The one component of this kind and name.

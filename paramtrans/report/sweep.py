@@ -10,12 +10,9 @@ from markupsafe import Markup
 from rich.table import Table
 from rich.text import Text
 
-from paramtrans.errors import Damaged
 from paramtrans.report import figures, sweep_figures
-from paramtrans.report.figures import label
-from paramtrans.storage import files, outside
-from paramtrans.utils import documents
-from paramtrans.utils.boundary import in_words
+from paramtrans.report.figures import finite, label
+from paramtrans.storage import files, json_files
 from paramtrans.utils.templates import environment
 
 Row: TypeAlias = "dict[str, Any]"
@@ -105,28 +102,27 @@ def _figure(folder: Path, rows: Sequence[Row], columns: Sequence[str], figure: s
 
 
 def gain(row: Row) -> dict[str, Any] | None:
-    """What translation gains over random initialisation, host by host, in points; None where one of them is missing."""
+    """What translation gains over random initialisation, host by host, in points; None where one of them is missing,
+    or is not finite."""
     lost = row["methods"].get("random_init", {}).get("difference")
     if lost is None or row.get("baseline", "translated") != "translated":
+        return None
+    if len(finite([lost["mean"], *lost["ci95"]])) != 3:
         return None
     return {"mean": -lost["mean"], "ci95": [-bound for bound in reversed(lost["ci95"])]}
 
 
-def history(folder: Path) -> list[dict[str, float]]:
+def history(folder: Path) -> list[dict[str, float | None]]:
     """The lines of a run's `metrics.jsonl`; none for a translator that was not trained."""
     path = folder / "metrics.jsonl"
-    if not path.exists():
-        return []
-    lines = outside.content(path).decode(errors="replace").splitlines()
-    with in_words(f"{path}: a line is no JSON", "it was cut off or changed; remove that run's folder", Damaged):
-        return [documents.parse(line) for line in lines]
+    return json_files.read_numbers(path, "remove that run's folder") if path.exists() else []
 
 
 def _cell(row: Row, column: str) -> str:
     summary = gain(row) if column == "gain" else row["methods"].get(column)
-    if summary:
-        low, high = summary["ci95"]
-        return f"{summary['mean']:{'+' if column == 'gain' else ''}.1f} ± {(high - low) / 2:.1f}"
+    if summary and finite([summary["mean"]]):
+        mean, ends = f"{summary['mean']:{'+' if column == 'gain' else ''}.1f}", finite(summary["ci95"])
+        return f"{mean} ± {(ends[1] - ends[0]) / 2:.1f}" if len(ends) == 2 else mean
     value: Any = row
     for key in FACTS[column][1] if column in FACTS else (column,):
         value = value.get(key) if isinstance(value, Mapping) else None

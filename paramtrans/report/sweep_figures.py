@@ -16,6 +16,7 @@ def means(runs: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Mean accuracy of each run with its 95% interval."""
     from matplotlib.figure import Figure
 
+    runs = {name: summary for name, summary in runs.items() if finite([summary["mean"]])}
     figure = Figure(figsize=(7.2, 0.8 + 0.32 * max(1, len(runs))), layout="constrained")
     axes = figure.subplots()
     for place, summary in enumerate(runs.values()):
@@ -56,11 +57,12 @@ def curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], keys: Sequence[str])
     names = {"loss": "loss", "select": "selection\naccuracy, %"}
     for axes, key in zip(panels, keys, strict=True):
         for name, epochs in runs.items():
-            points = [(entry["epoch"], entry[key]) for entry in epochs if finite([entry.get(key)])]
-            axes.plot([epoch for epoch, _ in points], [value for _, value in points], label=label(name))
+            known = [point for entry in epochs if len(point := finite([entry.get("epoch"), entry.get(key)])) == 2]
+            axes.plot([epoch for epoch, _ in known], [value for _, value in known], label=label(name))
         axes.set_ylabel(names[key])
         axes.grid()
-        if key == "loss" and all(entry["loss"] > 0 for epochs in runs.values() for entry in epochs):
+        losses = finite(entry.get("loss") for epochs in runs.values() for entry in epochs)
+        if key == "loss" and all(loss > 0 for loss in losses):
             log_scale(axes)
     panels[-1].set_xlabel("epoch")
     if runs:

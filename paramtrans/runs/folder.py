@@ -7,20 +7,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from math import nan
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from filelock import Timeout
 from pydantic import BaseModel, ValidationError
 
-from paramtrans.api.records import EVALUATION_FORMAT, RUN_FORMAT, Evaluation, History, RunRecord
+from paramtrans.api.records import EVALUATION_FORMAT, RUN_FORMAT, Evaluation, History, MadeOf, RunRecord
 from paramtrans.config.schema import ELSEWHERE, Config
 from paramtrans.errors import Damaged, StoreError, printable
 from paramtrans.runs import environment
 from paramtrans.runs.environment import versions as versions
-from paramtrans.storage import files, json_files, locks, names, outside
+from paramtrans.storage import files, json_files, locks, names
 from paramtrans.utils import documents
-from paramtrans.utils.boundary import in_words
 from paramtrans.zoo import fingerprint
 
 RESULTS = ("translator", "tensorboard", "evaluation.json", "metrics.jsonl", "report.html")
@@ -75,7 +75,7 @@ class RunFolder:
                 f"{self.path}: holds a run of another config (different: {', '.join(different[:5])}); "
                 "set run.dir to another folder, or use --fresh to start over here, zoo included"
             )
-        if other := fingerprint.difference(record.made_of, self.made_of):
+        if other := fingerprint.difference(record.made_of.document(), self.made_of):
             raise StoreError(f"{self.path}: holds a run of other code: {other}; {AGAIN}")
         if (newer := environment.other_versions(record.versions)) and not self._told:
             logger.warning("%s: was begun with %s; numbers may differ", self.path, ", ".join(newer))
@@ -135,7 +135,7 @@ class RunFolder:
             versions=versions(),
             machine=environment.machine(self.device),
             plugins=[printable(plugin) for plugin in plugins],  # some are paths, and not every path is text
-            made_of=self.made_of,
+            made_of=MadeOf.model_validate(self.made_of),
             files=self._results() if status == "finished" else {},
         )
         json_files.write_sealed(self.file("run.json"), record.document())
@@ -187,16 +187,9 @@ def history(folder: Path) -> History:
     training, costs = evaluation.training, evaluation.break_even
     if training is None or costs is None:
         raise StoreError(f"{folder}: its translator learned nothing; use --fresh to make the run anew")
-    lines = read_metrics(folder / "metrics.jsonl")
-    epochs = [{key: value for key, value in line.items() if key != "epoch"} for line in lines]
+    lines = json_files.read_numbers(folder / "metrics.jsonl", "use --fresh to make the run anew")
+    epochs = [{key: nan if value is None else value for key, value in line.items() if key != "epoch"} for line in lines]
     return History(epochs, training.best_epoch, training.best_select, costs.training_seconds)
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """A document for each epoch; raises `Damaged` where a line was cut or changed."""
-    lines = outside.content(path, json_files.MAX_JSON).decode(errors="replace").splitlines()
-    with in_words(f"{path}: a line is no JSON", "it was cut off or changed; use --fresh to make it anew", Damaged):
-        return [dict(documents.parse(line)) for line in lines]
 
 
 Checked = TypeVar("Checked", bound=BaseModel)

@@ -32,7 +32,8 @@ class ZooTraining:
         """Train the shards of a step that are not there yet. Runs that share a zoo take turns."""
         folder, _ = zoo.folder(step)
         with locks.locked(folder, CACHE_HINT):
-            files.tidy(folder, folder / "hosts")
+            shards = folder / "hosts" if step == 1 else folder
+            files.tidy(folder, shards, *shards.glob("*/"))  # those of given hosts are one folder deeper
             zoo.write_recipe(step)
             jobs = zoo.missing(step, self.folder.outdated)
             self.plugins.notify("paramtrans_zoo_started", run=self.run, step=step, shards=len(jobs))

@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from paramtrans.errors import Damaged, StoreError
 from paramtrans.storage import files, outside
 from paramtrans.utils import documents
@@ -17,6 +19,7 @@ MAX_JSON = 2**28
 """Bytes of a JSON document that are read at most; the accuracies of a million hosts take fewer."""
 SEAL = "record_sha256"
 """Key of a document's checksum of itself."""
+_NUMBERS = TypeAdapter(list[dict[str, float | None]])
 
 
 def write_json(path: Path, document: Any) -> None:
@@ -49,8 +52,23 @@ def read_json(path: Path) -> Any:
     """A JSON document of ours; raises `Damaged` where it is none."""
     try:
         return documents.parse(outside.content(path, MAX_JSON))
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise Damaged(f"{path}: not valid JSON ({error}); it was damaged after it was written") from error
+
+
+def read_numbers(path: Path, otherwise: str) -> list[dict[str, float | None]]:
+    """Lines of JSON, each with numbers by name.
+
+    Args:
+        path: Where they stand.
+        otherwise: What to do where they are not what was written.
+
+    Raises:
+        Damaged: a line was cut or changed.
+    """
+    content = outside.content(path, MAX_JSON)
+    with in_words(f"{path}: a line does not hold numbers by name", f"it was cut off or changed; {otherwise}", Damaged):
+        return _NUMBERS.validate_python(documents.lines(content), strict=True)
 
 
 def check_format(path: Path, version: Any, formats: Sequence[int], otherwise: str = "") -> None:

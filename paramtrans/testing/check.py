@@ -38,6 +38,8 @@ class Subject:
     entry: Entry
     options: Mapping[str, Any]
     registry: Registry
+    clash: str = ""
+    """What is to be said of others that provide its name; empty without."""
     _made: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property

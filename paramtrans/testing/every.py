@@ -44,6 +44,7 @@ BASES: dict[str, type] = {
 @check(*BASES)
 def right_kind(subject: Subject) -> None:
     """The class is of its kind, implements all of it, and has a summary of one line."""
+    expect(not subject.clash, "a name of its own", subject.clash)
     base = BASES[subject.kind]
     is_class = isinstance(subject.cls, type) and issubclass(subject.cls, base)
     expect(is_class, f"a subclass of {base.__name__}", repr(subject.cls))

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from paramtrans.api.specs import Component
-from paramtrans.errors import PluginLoadError, UnknownName
+from paramtrans.errors import NameConflict, PluginLoadError, UnknownName
 from paramtrans.plugins.manager import ENTRY_POINTS, components
 from paramtrans.plugins.registry import Entry, Provider, Registry
 from paramtrans.testing import (  # noqa: F401 - each brings its checks
@@ -85,7 +85,8 @@ def subjects(
     tried = [Subject(entry, {}, registry) for entry in plugins]
     for entry in entries:
         if entry.kind in every.BASES:
-            tried += [Subject(entry, trial, registry) for trial in _trials(entry, options)]
+            clash = _shares_name(entry, registry)
+            tried += [Subject(entry, trial, registry, clash) for trial in _trials(entry, options)]
     if not tried:
         if any(entry.kind in every.BASES for entry in entries):
             raise UnknownName(f'"{name}" has nothing to be tried with; give it an option with --set OPTION=VALUE')
@@ -100,6 +101,15 @@ def _trials(entry: Entry, options: Mapping[str, Any] | None) -> list[dict[str, A
     except PluginLoadError:  # told by the first check
         return [{}]
     return trials(cls, entry.kind, options) if hasattr(cls, "trials") else [{}]
+
+
+def _shares_name(entry: Entry, registry: Registry) -> str:
+    """What is to be said of a name that others provide too; empty where nobody does."""
+    try:
+        registry.find(entry.kind, entry.name)
+    except NameConflict as error:
+        return str(error)
+    return ""
 
 
 def _canonical(distribution: str) -> str:

@@ -24,7 +24,7 @@ from paramtrans.evaluation import accuracy
 from paramtrans.storage import json_files
 from paramtrans.storage.training_checkpoint import Checkpoint
 from paramtrans.training.distributed import ProcessGroup, cut
-from paramtrans.training.steps import Drawn, TrainingStep
+from paramtrans.training.steps import Drawn, TrainingStep, take_up
 from paramtrans.translators.base import LearnedTranslator
 from paramtrans.utils import seeds
 from paramtrans.utils.boundary import well_formed
@@ -285,15 +285,12 @@ class Trainer:
             return
         tensors, record = point
         on_device = {name: t.to(self.builder.device) for name, t in tensors.items()}
-        self.translator.load_state_dict(_below("now.", on_device))
-        self.best = _below("best.", on_device)
-        adam = self.optimizer.state_dict()
-        for name, value in _below("adam.", tensors).items():
-            index, _, key = name.partition(".")
-            adam["state"].setdefault(int(index), {})[key] = value
-        self.optimizer.load_state_dict(adam)
-        with well_formed(self.checkpoint.folder):
-            self.history = History(**record["history"])
+        with well_formed(self.checkpoint.folder, "remove it to train from the beginning"):
+            self.history = History.read(record["history"], self.options.epochs)
+            self.best = _below("best.", on_device)
+            for state in (self.best, _below("now.", on_device)):
+                self.translator.load_state_dict(state)
+            take_up(self.optimizer, _below("adam.", tensors))
 
 
 def _below(prefix: str, tensors: dict[str, Any]) -> dict[str, Any]:

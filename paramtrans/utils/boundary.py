@@ -11,14 +11,18 @@ from paramtrans.errors import Damaged, ParamtransError, StoreError
 
 FOREIGN = (OSError, ValueError, TypeError)
 """What files, paths and values from outside are answered with."""
-MALFORMED = (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError, ZeroDivisionError)
-"""What a document is answered with that lacks what is read of it, or holds something else there."""
+MALFORMED = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError)
+"""What a document is answered with that lacks what is read of it, or holds something else there; torch's answer to
+tensors of other names and sizes is a `RuntimeError`."""
 
 
 def reason(error: BaseException) -> str:
-    """Why, in a line: what the system says of a file, else the first line of the message."""
+    """Why, in a line: what the system says of a file, the first finding of pydantic, else the message's first line."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    if callable(findings := getattr(error, "errors", None)):  # of pydantic, which is not imported for that
+        first = findings()[0]
+        return f"{'.'.join(map(str, first['loc']))[:200]}: {first['msg']}"
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
@@ -46,12 +50,13 @@ def in_words(what: str, otherwise: str = "", kind: type[ParamtransError] = Store
 
 
 @contextmanager
-def well_formed(path: Path) -> Iterator[None]:
-    """Turns what happens where a document holds something else than is read of it into `Damaged`."""
+def well_formed(path: Path, otherwise: str = "it was damaged, or made by hand") -> Iterator[None]:
+    """Turns what happens where a document holds something else than is read of it into `Damaged`; `otherwise` is what
+    to do then."""
     try:
         yield
     except ParamtransError:
         raise
     except MALFORMED as error:
         said = f"{type(error).__name__}: {reason(error)}"
-        raise Damaged(f"{path}: is not what was written there ({said}); it was damaged, or made by hand") from error
+        raise Damaged(f"{path}: is not what was written there ({said}); {otherwise}") from error

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from typing import Any
+
+MOST_DEPTH = 100
+"""Lists and tables inside one another that a document may have; Python's own functions fail at some 900."""
+TOO_DEEP = f"lists and tables are more than {MOST_DEPTH} deep in one another"
 
 
 def text(document: Any, indent: int | None = None) -> str:
-    """A document as JSON; raises `ValueError` for a number that is not finite, which JSON does not have."""
+    """A document as JSON; raises `ValueError` for what `parse` refuses: numbers that are not finite, and depth."""
+    _check_depth(document)
     return json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False)
 
 
@@ -18,10 +24,20 @@ def content(document: Any, indent: int | None = None) -> bytes:
 
 
 def parse(content: str | bytes) -> Any:
-    """What JSON says; raises `ValueError` where it is none, says NaN, or begins with a byte-order mark."""
+    """What JSON says; raises `ValueError` where it is none, says NaN, is too deep, or begins with a byte-order mark."""
     if content[:3] in (b"\xef\xbb\xbf", "\ufeff"):
         raise ValueError("begins with a byte-order mark; save it as UTF-8 without one")
-    return json.loads(content, parse_constant=_refuse)
+    try:
+        document = json.loads(content, parse_constant=_refuse)
+    except RecursionError as error:
+        raise ValueError(TOO_DEEP) from error
+    _check_depth(document)
+    return document
+
+
+def lines(content: bytes) -> list[Any]:
+    """What each line of JSON says; raises `ValueError` where one is none."""
+    return [parse(line) for line in content.decode(errors="replace").splitlines()]
 
 
 def canonical(document: Any) -> bytes:
@@ -44,6 +60,19 @@ def _finite(value: Any, path: str, lost: list[str]) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(below, f"{path}.{number}".lstrip("."), lost) for number, below in enumerate(value)]
     return value
+
+
+def _check_depth(document: Any) -> None:
+    level = [document]
+    for _ in range(MOST_DEPTH):
+        level = [below for value in level for below in _inside(value) if isinstance(below, dict | list | tuple)]
+        if not level:
+            return
+    raise ValueError(TOO_DEEP)
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
 
 
 def _refuse(constant: str) -> Any:

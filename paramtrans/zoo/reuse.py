@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from paramtrans.api.stacking import Params
 from paramtrans.errors import Damaged
 from paramtrans.storage import sealed_params
+from paramtrans.utils.boundary import well_formed
 from paramtrans.zoo import fingerprint, warm_start
 from paramtrans.zoo.recipe import hosts_digest
 
@@ -61,7 +63,10 @@ class CachedShard:
         identity = self.identity()
         if different := [key for key, value in identity.items() if record.get(key) != value]:
             raise Damaged(f"{self.path}: is another shard's file ({', '.join(different)} differ)")
-        fingerprint.check(record.get(fingerprint.KEY), self.fingerprint(), self.path, warned)
+        with well_formed(sealed_params.record_path(self.path)):
+            fingerprint.check(record.get(fingerprint.KEY), self.fingerprint(), self.path, warned)
+            if not 0 <= record["seconds"] < math.inf:
+                raise ValueError(f"seconds are {record['seconds']}")
         if self.hosts and self.step == 1 and not warm_start.is_recorded(record, self.hosts):
             raise Damaged(f"{self.path}: began with other hosts than there are now")
         if self.hosts and self.step == 2:

@@ -18,7 +18,7 @@ from paramtrans.api.stacking import Params
 from paramtrans.backends import host_runner
 from paramtrans.builder import Builder
 from paramtrans.errors import Damaged, StoreError, TrainingError
-from paramtrans.storage import files, json_files, sealed_params
+from paramtrans.storage import json_files, sealed_params
 from paramtrans.storage.shards import Shards
 from paramtrans.utils.counts import counted
 from paramtrans.zoo import fingerprint
@@ -89,7 +89,6 @@ class Zoo:
     def write_recipe(self, step: int) -> None:
         """Say in words, beside the shards, what made them; a file that says something else, or is gone, is reported."""
         folder, recipe = self.folder(step)
-        files.tidy(*{self._path(step, shard).parent for role in ROLES for shard in self._shards(step, role)})
         path = folder / "recipe.json"
         try:
             if path.exists():

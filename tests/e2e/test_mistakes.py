@@ -15,8 +15,10 @@ import paramtrans
 from paramtrans import components, config
 from paramtrans.api.modules import initial
 from paramtrans.errors import ConfigError, DataError, ParamtransError, SpecMismatch, StoreError, UnknownName
+from paramtrans.networks.widths import Ratio
 
 REGISTRY = components()
+MLP = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 6))
 IMAGES = torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
@@ -56,11 +58,11 @@ INPUTS = {
     "wrong shape": (
         calibrating(IMAGES[:, :1]),
         DataError,
-        r"not take .*\(\[2, 1, 8, 8\] torch.float32\): Runt",
+        r"not take .*\(\[8, 1, 8, 8\] torch.float32\): Runt",
     ),
     "wrong shape later": (calibrating([IMAGES, IMAGES[:, :1]]), DataError, r"not take .*\[8, 1, 8, 8\]"),
     "wrong type": (calibrating(IMAGES.double()), DataError, "float64"),
-    "wrong name": (calibrating({"x": IMAGES}), DataError, r"\(x \[2, 3, 8, 8\].*unexpected keyword argument 'x'"),
+    "wrong name": (calibrating({"x": IMAGES}), DataError, r"\(x \[8, 3, 8, 8\].*unexpected keyword argument 'x'"),
     "an array": (calibrating([IMAGES.numpy()]), DataError, "not ndarray"),
     "a number": (calibrating(64), DataError, "not int"),
     "nothing in it": (calibrating([IMAGES[:0]]), DataError, "first batch is empty"),
@@ -103,6 +105,37 @@ def test_translating_blocks_that_are_others(name: str, blocks: dict[str, Tensor]
     options = {"mlp": {"width": 8}, "equivariant": {"layers": 1}}.get(name, {})
     translator = REGISTRY.create("translator", name, WIDE, NARROW, **options)
     answered(lambda: translator.translate(blocks), SpecMismatch, f"the source blocks: {message}")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"translator": 3},
+        {"blocks": 3},
+        {"options": ["ridge"]},
+        {"then": ["matching"]},
+        {"then": "matching"},
+        {"then": {"matching": 3}},
+        {"to": 3},
+        {"finish": "much"},
+        {"seed": "x"},
+        {"by": "layers"},
+        {"widths": 3},
+        {"widths": Ratio(0.5), "ratio": 0.5},
+    ],
+    ids=str,
+)
+def test_an_argument_of_another_kind_is_named(given: dict[str, Any]) -> None:
+    name = "ratio" if "ratio" in given else next(iter(given))
+    with pytest.raises(SpecMismatch, match=f"^{name}: "):
+        paramtrans.translate(
+            nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 6)), calibrate=torch.ones(8, 6), **given
+        )
+
+
+def test_nothing_done_is_said_to_callers_too(caplog: pytest.LogCaptureFixture) -> None:
+    paramtrans.translate(MLP, "prune", ratio=0.999)
+    assert "nothing was translated" in caplog.text
 
 
 def test_naming_what_is_not_there() -> None:

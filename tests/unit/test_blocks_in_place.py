@@ -78,7 +78,18 @@ class Tapped(nn.Module):
         return {"tapped": self.tap(hidden) if self.tap else x, "output": self.f[2](hidden) + self.g(x)}
 
 
-@pytest.mark.parametrize("tap", [lambda h: h, lambda h: h.norm(dim=1), lambda h: h / h.mean(1, keepdim=True)])
+TAPS: dict[str, Callable[[Tensor], Tensor]] = {
+    "all": lambda h: h,
+    "their norm": lambda h: h.norm(dim=1),
+    "their shares": lambda h: h / h.mean(1, keepdim=True),
+    "the first": lambda h: h[:, 0],
+    "one of the first": lambda h: h[:, 3:4],
+    "the last": lambda h: h[:, -1:],
+    "every other": lambda h: h[:, ::2].sum(1),
+}
+
+
+@pytest.mark.parametrize("tap", TAPS.values(), ids=TAPS)
 def test_a_block_whose_hidden_features_are_read_elsewhere_is_left(tap: Callable[[Tensor], Tensor]) -> None:
     small = paramtrans.translate(Tapped(tap).eval(), "prune", ratio=0.5, calibrate=ROWS)
     assert [block.path for block in small.paramtrans_blocks] == ["g"]

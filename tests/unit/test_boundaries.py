@@ -58,6 +58,13 @@ def test_a_complex_checkpoint_does_not_lose_its_imaginary_part(tmp_path: Path) -
         parameter_files.with_parameters(network, tmp_path / "x.pt")
 
 
+@pytest.mark.parametrize("change", [lambda t: t.to_sparse(), lambda t: t.to("meta")], ids=["sparse", "meta"])
+def test_a_checkpoint_of_tensors_without_plain_values(tmp_path: Path, change: Callable[..., Any]) -> None:
+    torch.save({"weight": change(torch.ones(2, 2)), "bias": torch.ones(2)}, tmp_path / "model.pt")
+    with pytest.raises(StoreError, match=r"model\.pt: weight is .*; save dense"):
+        parameter_files.with_parameters(nn.Linear(2, 2), tmp_path / "model.pt")
+
+
 @pytest.mark.parametrize("old", [True, False])
 def test_lists_in_lists_are_refused_before_they_are_built(tmp_path: Path, old: bool) -> None:
     path, deep = tmp_path / "x.pt", b"\x80\x02" + b"]" * 2_500_000 + b"a" * 2_499_999 + b"."
@@ -104,6 +111,23 @@ def test_a_zero_in_a_path_of_a_config(tiny_plugins: Plugins, support: Path, sett
         config.load(support / "tiny.toml", tiny_plugins.registry(), [setting])
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        (f"target.hidden={10**30}", "target.hidden: a whole number of more than 64 bits"),
+        (f"translator.width=-{2**63 + 1}", "translator.width: a whole number of more than 64 bits"),
+        (f"training.seed={2**63}", "training.seed: a whole number of more than 64 bits"),
+        ("translator.size=[]", "translator.size"),
+        ("translator.size={}", "translator.size"),
+    ],
+)
+def test_numbers_without_room_and_sizes_that_are_no_names(
+    tiny_config: Callable[..., Any], setting: str, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        tiny_config(setting)
+
+
 def test_a_device_without_numbers(tiny_config: Callable[..., Any], tiny_plugins: Plugins) -> None:
     with pytest.raises(ConfigError, match=r'run\.device: "meta" cannot be used'):
         run(tiny_config("run.device=meta"), loaded=tiny_plugins)
@@ -128,6 +152,35 @@ def test_a_byte_order_mark_in_a_config_is_named(tmp_path: Path, tiny_plugins: Pl
 def test_names_that_cannot_be_are_answered_in_words(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", name]) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["compare", "run", "--html=~nobody-at-all/page.html"],
+        ["inspect", "~nobody-at-all/model.pt", "--arch", "x"],
+        ["zoo", "export", "x", "~nobody-at-all/zoo"],
+        ["plugins", "--plugin", "~nobody-at-all/x.py"],
+        ["plugins", "--plugin", "x" * 300],
+        ["plugins", "--plugin", os.fsdecode(b"\xff.py")],
+        ["plugins", "--plugin", "a\0b"],
+        ["compare", "a\0b"],
+        ["run", "a\0b"],
+    ],
+)
+def test_every_path_of_the_command_line_is_one_that_can_be(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert "Traceback" not in capsys.readouterr().err and not Path("~nobody-at-all").exists()
+
+
+def test_home_in_any_path_of_the_command_line_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_plugins: Callable[[], Plugins]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "x.py").write_text("")
+    assert main(["plugins", "--plugin=~/x.py"]) == 0
 
 
 def test_home_in_the_path_of_a_run_is_found(
@@ -210,6 +263,8 @@ def test_one_component_that_cannot_be_loaded_fails_one_check(
     loaded.load_file(tmp_path / "half.py")
     registry = loaded.registry()
     assert [r.check for r in results(subjects("gone", registry)) if not r.passed] == ["right_kind"]
+    clashing = [r for r in results(subjects("basic_block", registry, "block_adapter")) if not r.passed]
+    assert {r.check for r in clashing} == {"right_kind"} and len(clashing) > 1
     failures = [r for r in results(subjects("whole", registry)) if not r.passed]
     assert not [r for r in failures if "gone" in r.message or "provided by" in r.message]
 

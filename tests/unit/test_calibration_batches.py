@@ -121,6 +121,10 @@ WRONG: dict[str, tuple[Any, type[Exception], str]] = {
     "a number": (torch.tensor(1.0), DataError, "single numbers"),
     "numbers": ([torch.tensor(1.0)], DataError, "single numbers"),
     "no values": (X.to("meta"), DataError, "no values"),
+    "nothing": ([None], DataError, "not NoneType"),
+    "nothing among tensors": ([X, None], DataError, "not NoneType"),
+    "sparse": ([X.to_sparse()], DataError, "to_dense"),
+    "another precision": ([X.double()], DataError, r"\(\[8, 6\] torch.float64\)"),
     "infinite": ({"input": X * torch.inf, "mask": X}, DataError, "not finite"),
 }
 
@@ -129,10 +133,11 @@ def mlp() -> nn.Module:
     return nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 6)).eval()
 
 
+@pytest.mark.parametrize("method", ["refit", "prune"])
 @pytest.mark.parametrize(("given", "kind", "message"), WRONG.values(), ids=WRONG)
-def test_what_is_no_batch_is_told(given: Any, kind: type[Exception], message: str) -> None:
+def test_what_is_no_batch_is_told(given: Any, kind: type[Exception], message: str, method: str) -> None:
     with pytest.raises(kind, match=message):
-        paramtrans.translate(mlp(), calibrate=given)
+        paramtrans.translate(mlp(), translator=method, calibrate=given)
 
 
 def test_a_loader_that_is_random_from_the_second_batch_on_is_told() -> None:

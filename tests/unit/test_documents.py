@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +28,21 @@ def test_no_reader_takes_it(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "x.json").write_bytes(text)
     with pytest.raises(Damaged, match="is no number in JSON"):
         json_files.read_json(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("around", ["[]", "{}"])
+def test_what_is_deeper_than_a_document_may_be_is_neither_written_nor_read(tmp_path: Path, around: str) -> None:
+    document: Any = 1
+    for _ in range(documents.MOST_DEPTH):
+        document = [document] if around == "[]" else {"a": document}
+    json_files.write_json(tmp_path / "x.json", document)
+    assert json_files.read_json(tmp_path / "x.json") == document
+    with pytest.raises(StoreError, match="deep in one another"):
+        json_files.write_json(tmp_path / "x.json", [document])
+    for text in (json.dumps([document]), "[" * 5000):
+        (tmp_path / "x.json").write_text(text)
+        with pytest.raises(Damaged):
+            json_files.read_json(tmp_path / "x.json")
 
 
 def test_a_byte_order_mark_is_named(tmp_path: Path) -> None:

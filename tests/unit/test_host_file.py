@@ -40,10 +40,14 @@ def test_hosts_of_a_file_are_reported_as_those_that_were_trained(
     save_file(finished, tmp_path / "hosts.safetensors")
     given = tiny_config(*ALONE, f"zoo.report_from={tmp_path / 'hosts.safetensors'}", dir=tmp_path / "second")
     [hosts] = (tmp_path / "cache").glob("zoos/*/hosts")
-    begun = hosts / files.checksum(tmp_path / "hosts.safetensors")[:16] / f".report.{'0' * 32}"
-    files.write_bytes(begun, b"half of what a killed process wrote")
+    [targets] = (tmp_path / "cache").glob("zoos/*/targets/*")
+    digest = files.checksum(tmp_path / "hosts.safetensors")[:16]
+    folders = [step / given for step in (hosts, targets) for given in (digest, "of-another-file")]
+    begun = [folder / f".report.{'0' * 32}" for folder in folders]
+    for path in begun:
+        files.write_bytes(path, b"half of what a killed process wrote")
     result = run(given, loaded=tiny_plugins)
-    assert not begun.exists() and list(begun.parent.glob("report-*.safetensors"))
+    assert not any(path.exists() for path in begun) and list((hosts / digest).glob("report-*.safetensors"))
     trained = run(tiny_config(*ALONE, dir=tmp_path / "first"), loaded=tiny_plugins)
     for method in ("source", "trained_target", "zero_block", "translated"):
         assert result.evaluation.hosts.accuracies[method] == trained.evaluation.hosts.accuracies[method]

@@ -90,3 +90,10 @@ def test_how_much_stays_is_said_where_it_is_much(caplog: pytest.LogCaptureFixtur
     caplog.clear()
     paramtrans.translate(nn.Sequential(inverted(False)).eval(), "prune", ratio=0.5)
     assert "stay" not in caplog.text
+
+
+def test_layers_that_stand_alone_are_what_stays(caplog: pytest.LogCaptureFixture) -> None:
+    network = nn.ModuleDict({"block": inverted(False), "alone": nn.Conv2d(8, 99, 3)})
+    network.forward = lambda x: network["alone"](network["block"](x))  # type: ignore[method-assign]
+    paramtrans.translate(network.eval(), "prune", ratio=0.5)
+    assert "of the parameters stay: Conv2d ×1, in no block" in caplog.text

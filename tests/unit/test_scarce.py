@@ -55,7 +55,7 @@ def test_too_many_open_files_in_a_command_are_a_line_and_no_traceback(
 
 def test_metrics_of_a_sweeps_run_that_were_cut_are_named(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "loss": 0.5}\n{"epoch": 2, "lo')
-    with pytest.raises(Damaged, match=r"metrics\.jsonl: a line is no JSON: .*cut off or changed"):
+    with pytest.raises(Damaged, match=r"metrics\.jsonl: a line .*cut off or changed"):
         history(tmp_path)
 
 

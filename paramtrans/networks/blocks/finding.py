@@ -158,7 +158,7 @@ def find_blocks(
     unlike_paths = {} if unlike_paths is None else unlike_paths
     blocks: list[NetworkBlock] = []
     claimed: set[str] = set()
-    adapters = [(entry.name, entry.resolve()) for entry in registry.of_kind("block_adapter")]
+    adapters = registry.usable("block_adapter")
     if source is not None:
         adapters = [(name, adapter) for name, adapter in adapters if adapter is type(source)]
     for path, module in network.named_modules():

@@ -15,6 +15,9 @@ from paramtrans.networks.blocks.in_place import hooks
 from paramtrans.networks.forward.activations import Inputs, call, every_layer, first_examples, tensors_in
 from paramtrans.ops.symmetry import values_of
 
+TRIED = 8
+"""Examples of the first batch that a network is tried with; of one or two, hidden units may all be silent."""
+
 
 def private(network: nn.Module, surveyed: Survey, batch: Inputs) -> Survey:
     """A survey without the blocks whose hidden features something else reads.
@@ -86,7 +89,7 @@ def _reads_elsewhere(network: nn.Module, blocks: Sequence[NetworkBlock], batch: 
         changed = changed or sizes != block.sizes
     if not changed:
         return False
-    examples = first_examples(batch, 2)
+    examples = first_examples(batch, TRIED)
     try:
         outputs = [tensors_in(call(changed_network, examples)) for changed_network in (silent, small)]
     except DataError:
@@ -95,9 +98,9 @@ def _reads_elsewhere(network: nn.Module, blocks: Sequence[NetworkBlock], batch: 
 
 
 def _fewer(block: NetworkBlock, params: Params, sizes: Mapping[str, int]) -> Params:
-    """A block's tensors with the first units of each group alone."""
+    """A block's tensors with some of the units of each group alone."""
     for group in block.adapter.spec.symmetries:
-        retained = values_of(torch.arange(sizes[group.name])[None], group.width)[0]
+        retained = values_of(torch.tensor(_kept(block.sizes[group.name], sizes[group.name]))[None], group.width)[0]
         for member in group.members:
             tensor = params[member.tensor]
             params = {**params, member.tensor: tensor.index_select(member.axis + 1, retained.to(tensor.device))}
@@ -105,18 +108,24 @@ def _fewer(block: NetworkBlock, params: Params, sizes: Mapping[str, int]) -> Par
 
 
 def _silenced(block: NetworkBlock, params: Params, sizes: Mapping[str, int]) -> Params:
-    """A block's tensors whose readers take no notice of any but the first units of each group."""
+    """A block's tensors whose readers take no notice of any but some of the units of each group."""
     changed = dict(params)
     for group in block.adapter.spec.symmetries:
+        kept = values_of(torch.tensor(_kept(block.sizes[group.name], sizes[group.name]))[None], group.width)[0]
         for member in group.members:
             if member.axis == 1:
-                first = sizes[group.name] * group.width
-                changed[member.tensor] = _zero_behind(changed[member.tensor], first)
+                changed[member.tensor] = _zero_beside(changed[member.tensor], kept)
     return changed
 
 
-def _zero_behind(tensor: Tensor, first: int) -> Tensor:
-    """`[1, out, units, ...]` with zeros for all units but the first few."""
-    zeroed = tensor.clone()
-    zeroed[:, :, first:] = 0
+def _kept(whole: int, size: int) -> list[int]:
+    """Which units stay: not the first one, so that each has another number then, from the front and from the end."""
+    first = 1 if size < whole else 0
+    return list(range(first, first + size))
+
+
+def _zero_beside(tensor: Tensor, kept: Tensor) -> Tensor:
+    """`[1, out, units, ...]` with zeros for all units but those that are kept."""
+    zeroed = torch.zeros_like(tensor)
+    zeroed[:, :, kept] = tensor[:, :, kept]
     return zeroed

@@ -33,8 +33,20 @@ def share(network: nn.Module, blocks: Sequence[NetworkBlock]) -> float:
 def warning(network: nn.Module, blocks: Sequence[NetworkBlock], registry: Registry) -> str:
     """How much stays as it is, and why."""
     count = counted(len(blocks), "block")
-    why = causes(network, blocks, registry)
+    why = causes(network, blocks, registry) or _in_no_block(network, blocks)
     return f"{count}; {share(network, blocks):.0%} of the parameters stay{f': {why}' if why else ''}; {BY_UNITS}"
+
+
+def _in_no_block(network: nn.Module, blocks: Sequence[NetworkBlock]) -> str:
+    """Layers that no block is made of, where no part is near to one: those of most parameters first."""
+    inside = {id(parameter) for b in blocks for path in b.layers.values() for parameter in _parameters(network, path)}
+    counts, sizes = Counter[str](), Counter[str]()
+    for layer in network.modules():
+        if _has_weights(layer) and not inside & {id(parameter) for parameter in layer.parameters(recurse=False)}:
+            counts[type(layer).__name__] += 1
+            sizes[type(layer).__name__] += parameters(layer)
+    layers = ", ".join(f"{name} ×{counts[name]}" for name, _ in sizes.most_common(TOLD))
+    return f"{layers}, in no block" if layers else ""
 
 
 def causes(network: nn.Module, blocks: Sequence[NetworkBlock], registry: Registry) -> str:

@@ -174,8 +174,8 @@ def _take_out(network: nn.Module, path: str, registry: Registry) -> None:
         for inner_path, inner in block.named_modules():
             for attribute in {*vars(inner)}.intersection(counters.get(inner_path, ())):
                 setattr(inner, attribute, number)
-    for entry in registry.of_kind("architecture"):
-        source: ArchitectureSource = registry.create("architecture", entry.name)
+    for source_name, _ in registry.usable("architecture"):
+        source: ArchitectureSource = registry.create("architecture", source_name)
         source.shortened(network, parent_path, names.index(name))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, TypeAlias
 
 import torch
@@ -214,8 +215,7 @@ def in_batches(inputs: Iterable[Inputs] | Tensor | Mapping[str, Any]) -> Iterabl
     if not isinstance(inputs, Iterable):
         raise DataError(f"calibrate: takes batches of inputs, not {type(inputs).__name__}; give a list of tensors")
     batches = list(inputs) if isinstance(inputs, Iterator) else inputs
-    batch, repeated = (next(iter(batches), None) for _ in range(2))
-    if batch is not None and repeated is not None:
+    for batch, repeated in zip(islice(batches, 1), islice(batches, 1), strict=False):
         _check_batch(batch, repeated)
     return batches
 
@@ -228,6 +228,8 @@ def _check_batch(batch: Inputs, repeated: Inputs) -> None:
             raise DataError("calibrate: the first batch is empty")
         if tensor.is_meta:
             raise DataError("calibrate: the inputs have no values (device meta)")
+        if tensor.layout is not torch.strided:
+            raise DataError(f"calibrate: the inputs are kept as {tensor.layout}; give to_dense() of them")
         allowed = tensor == -torch.inf if masked else torch.zeros_like(tensor, dtype=torch.bool)
         if tensor.is_floating_point() and not (tensor.isfinite() | allowed).all():
             raise DataError("calibrate: the inputs hold values that are not finite")

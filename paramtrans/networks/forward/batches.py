@@ -77,8 +77,10 @@ def _way(network: nn.Module, first: Inputs, second: Inputs | None) -> tuple[Way,
             return "examples", None if names == default else names
     if second is not None and _single(network, first, second):
         return "single", None
-    if _outputs(network, _picked(first, default, 2)) is not None or _outputs(network, first) is None:
-        return "examples", None  # what is wrong is told where the network runs
+    if _outputs(network, _picked(first, default, 2)) is not None:
+        return "examples", None
+    with torch.no_grad():
+        call(network, first)  # what is wrong is told of the inputs as they were given
     return "whole", frozenset()
 
 
@@ -175,7 +177,7 @@ class _Alike:
     def __iter__(self) -> Iterator[Inputs]:
         kinds: dict[str, tuple[int, torch.dtype]] | None = None
         for number, batch in enumerate(self.batches, 1):
-            total = sum(float(tensor.double().nan_to_num().sum()) for tensor in _tensors(batch).values())
+            total = sum(map(_total, _tensors(batch).values()))
             if number > len(self.sums):
                 self.sums.append(total)
             elif total != self.sums[number - 1]:
@@ -188,6 +190,11 @@ class _Alike:
                     f"{_said(kinds)}); inputs with labels are a list of pairs: [(inputs, labels)]"
                 )
             yield batch
+
+
+def _total(tensor: Tensor) -> float:
+    values = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    return float(values.double().nan_to_num().sum())
 
 
 def _said(kinds: Mapping[str, tuple[int, torch.dtype]]) -> str:

@@ -125,8 +125,8 @@ def is_installed(architecture: str, registry: Registry) -> bool:
 
 def _expected(files: bool, registry: Registry) -> str:
     """The forms that an architecture may have."""
-    sources = sorted(registry.of_kind(KIND), key=lambda entry: entry.name != FIRST)
-    forms = ", ".join(f"{entry.name}:{entry.resolve().form}" for entry in sources)
+    sources = sorted(registry.usable(KIND), key=lambda source: source[0] != FIRST)
+    forms = ", ".join(f"{name}:{source.form}" for name, source in sources)
     return f"{forms} or FILE.py:FACTORY" if files else forms
 
 

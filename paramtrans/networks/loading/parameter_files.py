@@ -44,6 +44,9 @@ def with_parameters(network: nn.Module, path: Path, own_names: OwnNames | None =
         state = dict(own_names(network, state))
     state |= _tied(network, state)
     for name, tensor in state.items():
+        if tensor.is_meta or tensor.layout is not torch.strided:
+            kind = "without values (device meta)" if tensor.is_meta else f"kept as {tensor.layout}"
+            raise StoreError(f"{path}: {name} is {kind}; save dense tensors with values")
         if tensor.is_complex() and name in expected and not expected[name].is_complex():
             raise StoreError(f"{path}: {name} is complex, and the network's is real; its imaginary part would be lost")
     try:
@@ -100,7 +103,8 @@ def _kept(content: object) -> str:
 def _is_translated(path: Path) -> bool:
     """Whether the record of a translated network stands beside a file."""
     try:
-        return "blocks" in json_files.read_json(sealed_params.record_path(path))
+        record = json_files.read_json(sealed_params.record_path(path))
+        return isinstance(record, dict) and "blocks" in record
     except StoreError:
         return False
 

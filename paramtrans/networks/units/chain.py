@@ -8,7 +8,7 @@ from typing import Any
 
 from paramtrans.api.options import BaseOptions, validate
 from paramtrans.api.translator import Translator
-from paramtrans.errors import ParamtransError, SpecMismatch
+from paramtrans.errors import SpecMismatch
 from paramtrans.plugins.registry import Registry
 
 
@@ -80,11 +80,7 @@ def unfit_reason(named: Named, registry: Registry) -> str | None:
 def unit_translators(registry: Registry) -> tuple[list[str], list[str]]:
     """Names of the translators that choose units, and of those that go on from what another one chose."""
     choosing, going_on = [], []
-    for entry in registry.of_kind("translator"):
-        try:
-            component = entry.resolve()
-        except ParamtransError:
-            continue
-        choosing += [entry.name] if component.keeps_units or component.merges_units else []
-        going_on += [entry.name] if component.solves_readers or component.adjusts_units else []
+    for name, component in registry.usable("translator"):
+        choosing += [name] if component.keeps_units or component.merges_units else []
+        going_on += [name] if component.solves_readers or component.adjusts_units else []
     return choosing, going_on

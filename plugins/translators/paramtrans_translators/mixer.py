@@ -39,9 +39,10 @@ class MixerOptions(TokenOptions):
     @model_validator(mode="before")
     @classmethod
     def _table2(cls, value: Any) -> Any:
-        if not isinstance(value, dict) or value.get("size") not in SIZES:
+        size = value.get("size") if isinstance(value, dict) else None
+        if not isinstance(size, str) or size not in SIZES:
             return value
-        numbers = SIZES[value["size"]]
+        numbers = SIZES[size]
         # A resolved config carries the size and its numbers; they may stand side by side as long as they agree.
         if conflicting := [name for name in numbers if value.get(name, numbers[name]) != numbers[name]]:
             raise ValueError(f'size "{value["size"]}" sets {", ".join(conflicting)}; leave out size to choose freely')
