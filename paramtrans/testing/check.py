@@ -116,8 +116,8 @@ class Check:
         except CheckFailed as error:
             raise CheckFailed(error.reason, where) from None
         except Exception as error:  # whatever a component raises
-            found = f"{type(error).__name__}: {error}{_line(subject, error)}"
-            raise CheckFailed(f"expected no error; found {found}", where) from error
+            actual = f"{type(error).__name__}: {error}{_line(subject, error)}"
+            raise CheckFailed(f"expected no error; found {actual}", where) from error
 
     def applies(self, subject: Subject) -> bool:
         """Whether the check says anything about this subject.
