@@ -181,10 +181,17 @@ def translate(
 
 def _rebuilt_by(architecture: str) -> str:
     """How the network that was written is had again."""
-    from paramtrans.networks.loading.architectures import factory_file
+    from paramtrans.networks.loading.architectures import factory_file, installed
+    from paramtrans.plugins.manager import components
 
-    needed = f", given the untranslated network of {architecture}" if factory_file(architecture) else ""
-    return f"rebuild it by paramtrans.load_translated{needed}"
+    if factory_file(architecture):
+        return f"rebuild it by paramtrans.load_translated, given the untranslated network of {architecture}"
+    source, name, arguments = installed(architecture, components())
+    try:
+        source.check_recorded(name, arguments)
+    except ConfigError:
+        return f'rebuild it by paramtrans.load_translated, given network="{architecture}"'
+    return "rebuild it by paramtrans.load_translated"
 
 
 def _check_output(output: Path, architecture: str, read_files: list[Path], force: bool) -> None:

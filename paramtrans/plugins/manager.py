@@ -25,6 +25,7 @@ from paramtrans.plugins.calls import Outcome, guarded
 from paramtrans.plugins.registry import KINDS, LIVE, Entry, Provider, Registry, new_key
 from paramtrans.utils import surroundings
 from paramtrans.utils.boundary import in_words
+from paramtrans.utils.near import did_you_mean
 
 ENTRY_POINTS = "paramtrans"
 
@@ -151,7 +152,7 @@ class Plugins:
             self._manager.check_pending()
         except pluggy.PluginValidationError as error:
             self._manager.unregister(guards)
-            raise PluginLoadError(str(error)) from error
+            raise PluginLoadError(_no_hook(plugin) or str(error)) from error
         self._providers[str(name)] = provider
 
     def registry(self) -> Registry:
@@ -206,6 +207,15 @@ def _is_unmarked(name: str, plugin: object) -> bool:
     """Whether a plugin has a function with a hook's name that is none."""
     function = getattr(plugin, name, None) if name.startswith("paramtrans_") else None
     return callable(function) and not hasattr(function, "paramtrans_impl")
+
+
+def _no_hook(plugin: object) -> str:
+    """What is said of the first function of a plugin that is marked as a hook and has the name of none."""
+    names = [name for name in vars(hookspecs) if name.startswith("paramtrans_")]
+    for name in dir(plugin):
+        if hasattr(getattr(plugin, name, None), "paramtrans_impl") and name not in names:
+            return f"there is no hook {name}{did_you_mean(name, names)}"
+    return ""
 
 
 @cache

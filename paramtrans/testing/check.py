@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import functools
+import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
+from paramtrans.errors import PluginLoadError
 from paramtrans.plugins.registry import Entry, Registry
 
 Kept = TypeVar("Kept")
@@ -84,6 +88,15 @@ class Subject:
         return "-".join(part for part in (self.kind, self.name, options) if part)
 
 
+def _line(subject: Subject, error: Exception) -> str:
+    """The last line of the component's own file that an error came through, as ` (file.py:12)`."""
+    if isinstance(error, PluginLoadError):
+        return ""
+    file = getattr(sys.modules.get(getattr(subject.entry.resolve(), "__module__", "")), "__file__", None)
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f" ({Path(file).name}:{lines[-1]})" if file and lines else ""
+
+
 @dataclass(frozen=True)
 class Check:
     """One promise of a kind of component. Called with a subject, it raises `CheckFailed` where that is broken."""
@@ -103,7 +116,8 @@ class Check:
         except CheckFailed as error:
             raise CheckFailed(error.reason, where) from None
         except Exception as error:  # whatever a component raises
-            raise CheckFailed(f"expected no error; found {type(error).__name__}: {error}", where) from error
+            actual = f"{type(error).__name__}: {error}{_line(subject, error)}"
+            raise CheckFailed(f"expected no error; found {actual}", where) from error
 
     def applies(self, subject: Subject) -> bool:
         """Whether the check says anything about this subject.

@@ -42,7 +42,10 @@ BROKEN = {
         "Component",
     ),
     "wrong argument name": (HEADER + "@hookimpl\ndef paramtrans_run_started(folder):\n    pass\n", "folder"),
-    "unknown hook": (HEADER + "@hookimpl\ndef paramtrans_transators():\n    return []\n", "paramtrans_transators"),
+    "unknown hook": (
+        HEADER + "@hookimpl\ndef paramtrans_transators():\n    return []\n",
+        'did you mean "paramtrans_translators"',
+    ),
     "later hook version": ("PARAMTRANS_HOOK_VERSION = 99\n" + GOOD, "hook version 99"),
 }
 

@@ -74,6 +74,24 @@ def test_a_sound_component_fails_none(file: str, name: str) -> None:
     assert failing(file, name) == {}
 
 
+def test_an_error_in_a_components_file_is_named_with_its_line(tmp_path: Path) -> None:
+    lines = [
+        "from paramtrans import BlockAdapter, Component, hookimpl",
+        "class Missing(BlockAdapter):",
+        '    """A block that cannot be built."""',
+        "    def module(self):",
+        "        return self.options.chanels",
+        "@hookimpl",
+        "def paramtrans_block_adapters():",
+        '    return [Component("missing", "a block", f"{__name__}:Missing")]',
+    ]
+    (tmp_path / "missing.py").write_text("\n".join(lines))
+    plugins = Plugins()
+    plugins.load_file(tmp_path / "missing.py")
+    failed = [result.message for result in results(subjects("missing", plugins.registry())) if not result.passed]
+    assert failed and all("(missing.py:5)" in message for message in failed)
+
+
 class Ignoring(BaseOptions):
     """Anything goes."""
 

@@ -214,6 +214,14 @@ def test_blocks_are_found_inside_stages_whatever_they_are_called(inputs: Tensor)
     assert {name for name, _ in shorter.named_modules()} & names == names - gone
 
 
+def test_a_stage_of_one_block_hides_no_blocks_of_other_stages(inputs: Tensor) -> None:
+    first = Stage(6, 6)
+    del first.blocks.b2
+    network = nn.Sequential(first, Stage(6, 4), Stage(4, 3)).eval()
+    repeated = repeated_blocks(network, "*", inputs, paramtrans.components())
+    assert [part.part.path for part in repeated] == ["1.blocks.b1", "1.blocks.b2", "2.blocks.b1", "2.blocks.b2"]
+
+
 def test_blocks_with_hooks_stay(network: Written, inputs: Tensor) -> None:
     network.blocks[3].inner[1].register_forward_hook(lambda *_: None)
     shorter = paramtrans.translate(network, depth=0.75, calibrate=inputs)

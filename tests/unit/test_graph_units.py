@@ -14,6 +14,7 @@ import paramtrans
 from paramtrans.errors import DataError, SpecMismatch, StoreError
 from paramtrans.networks.graph import limits
 from paramtrans.networks.graph.groups import Analysis, analyse, prove_groups
+from paramtrans.networks.graph.inventory import operations_of
 from paramtrans.storage import sealed_params
 
 
@@ -281,6 +282,49 @@ def test_half_precision_stays(dtype: torch.dtype) -> None:
     network = sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3)).to(dtype).eval()
     small = paramtrans.translate(network, ratio=0.5, by="units", calibrate=torch.randn(40, 6, dtype=dtype))
     assert small[0].weight.shape == (8, 6) and {p.dtype for p in small.parameters()} == {dtype}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rounding_to_half_precision_is_no_reason_to_leave_units_alone(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    network = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 2).to(dtype).eval()
+    inputs = torch.randn(32, 6, 16, dtype=dtype)
+    small = paramtrans.translate(network, "prune", ratio=0.5, by="units", calibrate=inputs)
+    assert [layer.linear1.out_features for layer in small.layers] == [16, 16]
+    assert {parameter.dtype for parameter in small.parameters()} == {dtype}
+
+
+def test_a_wrong_unit_is_refused_in_half_precision_too() -> None:
+    class Mirrored(nn.Module):
+        """Of a smaller width it computes something else."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(6, 16), nn.Linear(16, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = self.up(x)
+            return self.down(hidden * hidden.shape[-1] / 16)
+
+    torch.manual_seed(0)
+    inputs = torch.randn(32, 6, dtype=torch.bfloat16)
+    with pytest.raises(SpecMismatch, match="something else"):
+        paramtrans.translate(Mirrored().bfloat16().eval(), ratio=0.5, by="units", calibrate=inputs)
+
+
+def test_casts_to_a_device_are_counted_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    class Cast(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(6, 8), nn.Linear(8, 3)
+            self.register_buffer("scale", torch.ones(6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.down(F.relu(self.up(x * self.scale.to(x.device).to(device=x.device, dtype=torch.float64))))
+
+    analysis = analyse(Cast().double().eval(), ((torch.randn(2, 6).double(),), {}))
+    assert [*operations_of(analysis, analysis.groups, 2).values()] == [2 * (6 * 8 + 8 * 3)]
+    assert "left out" not in caplog.text
 
 
 def test_an_input_normalisation_in_a_hook_acts_on_the_smaller_network() -> None:

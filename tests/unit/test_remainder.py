@@ -86,6 +86,7 @@ def test_how_much_stays_is_said_where_it_is_much(caplog: pytest.LogCaptureFixtur
     with caplog.at_level(logging.WARNING):
         paramtrans.translate(network, "prune", ratio=0.5)
     assert "1 block; 7" in caplog.text and "% of the parameters stay: Squeezed ×2" in caplog.text
+    assert "--by units" in caplog.text
     caplog.clear()
     paramtrans.translate(nn.Sequential(inverted(False)).eval(), "prune", ratio=0.5)
     assert "stay" not in caplog.text

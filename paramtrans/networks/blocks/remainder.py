@@ -17,6 +17,8 @@ LAYERS = 8
 """Layers with weights of a candidate, at most; with more of them it is looked at part by part."""
 TOLD = 3
 """Causes that are told, those of most parameters first."""
+BY_UNITS = 'by="units" (--by units) may make more of the network smaller'
+"""What else there is."""
 MUCH = 0.5
 """Share of the parameters from which it is warned of that they stay."""
 
@@ -32,7 +34,7 @@ def warning(network: nn.Module, blocks: Sequence[NetworkBlock], registry: Regist
     """How much stays as it is, and why."""
     count = counted(len(blocks), "block")
     why = causes(network, blocks, registry) or _in_no_block(network, blocks)
-    return f"{count}; {share(network, blocks):.0%} of the parameters stay{f': {why}' if why else ''}"
+    return f"{count}; {share(network, blocks):.0%} of the parameters stay{f': {why}' if why else ''}; {BY_UNITS}"
 
 
 def _in_no_block(network: nn.Module, blocks: Sequence[NetworkBlock]) -> str:

@@ -25,7 +25,7 @@ def repeated_blocks(network: nn.Module, pattern: str, batch: Inputs, registry: R
     Two or more modules of one class beside each other, in a list or with names that differ in a number alone, are
     repeated. Those could go that one tensor enters and one of the same shape leaves. Single layers are none, nor is
     what has hooks. Of blocks inside each other the outer ones count; but a plain `Sequential`, or the only one of its
-    kind that keeps the shape, is a stage where there are some inside.
+    kind that keeps the shape, is a stage where there are some inside it or inside one of its kind.
 
     Args:
         network: A network in eval mode.
@@ -59,7 +59,8 @@ def _outermost(network: nn.Module, paths: Iterable[str], siblings: Mapping[str, 
     chosen = []
     for path in sorted(paths, key=lambda path: path.count(".")):
         alone = counts[siblings[path]] == 1 or siblings[path][1] is nn.Sequential
-        stage = alone and any(inner.startswith(f"{path}.") for inner in paths)
+        alike = [other for other, kind in siblings.items() if kind == siblings[path]]
+        stage = alone and any(inner.startswith(f"{other}.") for other in alike for inner in paths)
         outer = [path.rsplit(".", depth)[0] for depth in range(1, path.count(".") + 1)]
         inside = any(
             module_path in chosen or type(network.get_submodule(module_path)) in kinds for module_path in outer

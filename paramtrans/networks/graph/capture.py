@@ -128,12 +128,12 @@ def module_path(node: Node) -> str:
 
 
 def code_line(node: Node) -> str:
-    """The line of the network's code that an operation is from, as `file.py:12 (code)`; empty where it is not known."""
+    """The line of the network's code that an operation is from, as `file.py:12: code`; empty where it is not known."""
     lines = [line.strip() for line in (node.meta.get("stack_trace") or "").splitlines() if line.strip()]
     for index in range(len(lines) - 1, -1, -1):
         if lines[index].startswith("File "):
             quoted = lines[index].split('"')
             number = lines[index].partition("line ")[2].partition(",")[0]
             code = lines[index + 1] if index + 1 < len(lines) else ""
-            return f"{quoted[1].rsplit('/', 1)[-1]}:{number} ({code})"
+            return f"{quoted[1].rsplit('/', 1)[-1]}:{number}{f': {code}' if code else ''}"
     return ""

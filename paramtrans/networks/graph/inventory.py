@@ -52,6 +52,8 @@ def operations_of(analysis: Analysis, groups: Iterable[NamedGroup], examples: in
 def _operations(node: Node) -> int:
     def empty(argument: Any) -> Any:
         value = argument.meta.get("val") if isinstance(argument, Node) else argument
+        if isinstance(value, torch.device):
+            return torch.device("meta")
         return torch.empty(tuple(value.shape), dtype=value.dtype, device="meta") if isinstance(value, Tensor) else value
 
     args, kwargs = tree_map(empty, (node.args, dict(node.kwargs)), is_leaf=lambda argument: isinstance(argument, Node))

@@ -26,6 +26,8 @@ TOLERANCE = 1e-3
 """Largest difference, relative to the largest output."""
 SHARE = 0.02
 """Largest difference, relative to what leaving the units out changes at all: a wrong unit would change as much."""
+HALF = (torch.float16, torch.bfloat16)
+"""Precisions in which rounding alone may be larger than `TOLERANCE`."""
 MOST_TRIED = 6
 """Numbers in a network's code, of which all combinations are tried where not all of them belong to the units."""
 
@@ -43,11 +45,15 @@ class Proof:
 
 
 class Masked(Interpreter):
-    """A captured program, run with units at zero wherever they are summed over."""
+    """A captured program, run with units at zero wherever they are summed over.
+
+    With tensors of full precision it is run in that, whatever it was captured in.
+    """
 
     def __init__(self, program: Program, tensors: dict[str, Tensor], removal: Removal | None = None) -> None:
         super().__init__(program.exported.graph_module)
         self.program, self.tensors, self.removal = program, tensors, removal
+        self.full = not any(tensor.dtype in HALF for tensor in tensors.values())
         self.at: dict[str, list[Contraction]] = defaultdict(list)
         for contraction in removal.labelled.contractions if removal else ():
             if contraction.operand >= 0 and not bool(removal.stays(contraction.label).all()):  # type: ignore[union-attr]
@@ -67,7 +73,12 @@ class Masked(Interpreter):
                 values.append(leaf.clone() if isinstance(leaf, Tensor) else leaf)
             else:
                 values.append(self.program.constants.get(name))
-        return tensors_in(list(self.run(*values)))
+        return tensors_in(list(self.run(*(_full(values) if self.full else values))))
+
+    def fetch_args_kwargs_from_env(self, n: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of one operation, without casts to half precision where it is run in full."""
+        fetched = super().fetch_args_kwargs_from_env(n)
+        return _full(fetched) if self.full else fetched
 
     def run_node(self, n: Node) -> Any:
         """One operation, with what it sums over masked."""
@@ -124,7 +135,8 @@ def prove(
 ) -> Proof:
     """Try whether a network without some units computes what it does with these units at zero.
 
-    Where its code holds numbers that do not fit, attributes with these numbers are tried.
+    Where its code holds numbers that do not fit, attributes with these numbers are tried. What differs in half
+    precision is tried in full, as rounding may be all that differs.
 
     Args:
         network: In eval mode, from `with_random_constants`.
@@ -132,6 +144,18 @@ def prove(
         full_outputs: Outputs with all units, where they are known.
         likely: Settings that parts of the removal needed. Like ones, in modules alike, are tried first.
     """
+    proof = _tried(network, removal, full_outputs, likely)
+    half = any(tensor.dtype in HALF for tensor in named_tensors(network).values())
+    if proof.failure is None or not half or proof.difference == float("inf"):
+        return proof
+    try:
+        return _tried(copy.deepcopy(network).float(), removal, None, likely)
+    except Exception:  # code that insists on half precision may raise anything
+        return proof
+
+
+def _tried(network: nn.Module, removal: Removal, full_outputs: list[Tensor] | None, likely: Iterable[Setting]) -> Proof:
+    """One proof, in the precision of the network."""
     program, tensors = removal.labelled.program, named_tensors(network)
     masked_outputs = Masked(program, tensors, removal).outputs()
     full_outputs = full_outputs if full_outputs is not None else Masked(program, tensors).outputs()
@@ -186,8 +210,21 @@ def _choices(settings: list[Setting]) -> list[tuple[Setting, ...]]:
 def run(network: nn.Module, program: Program) -> list[Tensor]:
     """The output tensors of a network for the example inputs of a program."""
     args, kwargs = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, program.arguments)
+    if not any(tensor.dtype in HALF for tensor in named_tensors(network).values()):
+        args, kwargs = _full((args, kwargs))
     with layer_by_layer():
         return tensors_in(network(*args, **kwargs))
+
+
+def _full(values: Any) -> Any:
+    """Tensors of half precision, and names of it, in full."""
+
+    def full(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor) and leaf.dtype in HALF:
+            return leaf.float()
+        return torch.float32 if isinstance(leaf, torch.dtype) and leaf in HALF else leaf
+
+    return tree_map(full, values)
 
 
 def _difference(outputs: list[Tensor], other_outputs: list[Tensor]) -> float:

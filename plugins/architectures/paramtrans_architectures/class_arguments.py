@@ -16,10 +16,10 @@ from torch import nn
 from paramtrans_architectures.alike import Outputs, changed_sizes, first_alike
 
 NO_ARGUMENTS = (
-    "--stock: no arguments of {} give these sizes; give all blocks the same ratio, leave out what is tied to others "
-    "(--blocks), or use paramtrans.load_translated"
+    "--stock: no arguments of {} give these sizes{{}}; give all blocks the same ratio, leave out what is tied to "
+    "others (--blocks), or use paramtrans.load_translated"
 )
-"""What is said where there are none."""
+"""What is said where there are none, with the class and what is nearest."""
 MOST_CHANGES = 12
 """Arguments with values that are tried, in all combinations of up to three."""
 
@@ -52,19 +52,21 @@ def find_changes(
     fresh: Callable[[], nn.Module],
     build: Callable[[Mapping[str, Any]], nn.Module],
     outputs: Outputs,
-) -> dict[str, Any] | None:
-    """The arguments that are others in a smaller network that its class builds equal to a given one; None if none are.
+) -> dict[str, Any]:
+    """The arguments that are others in a smaller network that its class builds equal to a given one.
 
     Args:
         network: The smaller network.
         fresh: Builds the network as it was before.
         build: Builds one with some arguments changed.
         outputs: What a network gives for a few inputs.
+
+    Raises:
+        ConfigError: none are.
     """
     before, arguments = arguments_of(fresh)
     recipes = _recipes(arguments, changed_sizes(before, network))
-    alike = first_alike(network, recipes, build, outputs)
-    return None if alike is None else dict(alike[0])
+    return dict(first_alike(network, recipes, build, outputs, NO_ARGUMENTS.format(type(before).__name__))[0])
 
 
 def _recipes(arguments: Mapping[str, Any], sizes: list[tuple[int, int]]) -> Iterator[Mapping[str, Any]]:

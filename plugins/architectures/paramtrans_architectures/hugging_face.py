@@ -47,7 +47,7 @@ class HuggingFace(ArchitectureSource):
         return hugging_face_names.own_names(network, state)
 
     def check_recorded(self, name: str, arguments: Mapping[str, Any]) -> None:
-        raise ConfigError(["a folder, and no name from a file becomes a path"])
+        raise ConfigError(["a folder on the machine where it was written, which no file may name"])
 
     def origin(self, network: nn.Module, name: str) -> Origin:
         model = hub_cache.model(_folder(name))
@@ -103,15 +103,11 @@ def stock(network: Any, outputs: Outputs) -> Any:
     Raises:
         ConfigError: no config of this class has these sizes, as where layers differ from each other.
     """
-    alike = first_alike(network, _configs(network), _fresh_model, outputs)
-    if alike is None:
-        raise ConfigError(
-            [
-                f"--stock: no config of {type(network).__name__} has these sizes; give all layers the same widths, "
-                "leave out what it ties to others, often attention heads (--blocks), or use paramtrans.load_translated"
-            ]
-        )
-    _, model = alike
+    refusal = (
+        f"--stock: no config of {type(network).__name__} has these sizes{{}}; give all layers the same widths, "
+        "leave out what it ties to others, often attention heads (--blocks), or use paramtrans.load_translated"
+    )
+    _, model = first_alike(network, _configs(network), _fresh_model, outputs, refusal)
     if getattr(network, "generation_config", None) is not None:
         model.generation_config = copy.deepcopy(network.generation_config)
     return model

@@ -13,7 +13,7 @@ from paramtrans.errors import ConfigError
 from paramtrans.utils.near import did_you_mean
 from paramtrans_architectures import image_batches
 from paramtrans_architectures.alike import Outputs
-from paramtrans_architectures.class_arguments import NO_ARGUMENTS, find_changes
+from paramtrans_architectures.class_arguments import find_changes
 
 
 class Timm(ArchitectureSource):
@@ -50,8 +50,6 @@ class Timm(ArchitectureSource):
             return self.build(name, {**arguments, **changes})
 
         changes = find_changes(network, lambda: build({}), build, outputs)
-        if changes is None:
-            raise ConfigError([NO_ARGUMENTS.format(type(network).__name__)])
         save_for_hf(network, str(folder), model_args={**arguments, **changes}, safe_serialization=True)
 
     def inputs(

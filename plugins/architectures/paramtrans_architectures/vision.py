@@ -15,7 +15,7 @@ from paramtrans.errors import ConfigError
 from paramtrans.utils.near import did_you_mean
 from paramtrans_architectures import image_batches
 from paramtrans_architectures.alike import Outputs
-from paramtrans_architectures.class_arguments import NO_ARGUMENTS, arguments_of, find_changes
+from paramtrans_architectures.class_arguments import arguments_of, find_changes
 from paramtrans_architectures.loading_code import WEIGHTS, loading_code
 
 LOADING = "load.py"
@@ -59,8 +59,6 @@ class Torchvision(ArchitectureSource):
         changes = find_changes(
             network, lambda: self.build(name, arguments), lambda changes: kind(**{**given, **changes}), outputs
         )
-        if changes is None:
-            raise ConfigError([NO_ARGUMENTS.format(kind.__name__)])
         (folder / LOADING).write_text(loading_code(kind, {**given, **changes}))
         save_file({key: tensor.contiguous() for key, tensor in network.state_dict().items()}, folder / WEIGHTS)
 

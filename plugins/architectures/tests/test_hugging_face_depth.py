@@ -100,7 +100,9 @@ def test_a_folder_with_fewer_layers_comes_out(tmp_path: Path, kind: str, head: s
     save_file({"input_ids": TOKENS}, tmp_path / "tokens.safetensors")
     command = ["translate", str(folder), "--arch", f"hf:{folder}", "--calibrate", str(tmp_path / "tokens.safetensors")]
     assert main([*command, "--depth", "0.5", "-o", str(out), "--stock", str(stock), "--quiet"]) == 0
-    assert capsys.readouterr().out.count("Layer → left out") == 2
+    told = capsys.readouterr().out
+    assert told.count("Layer → left out") == 2
+    assert f'given network="hf:{folder}"' in told
     assert json.loads((stock / "config.json").read_text())["num_hidden_layers"] == 2
     theirs = getattr(transformers, f"{kind}{head}").from_pretrained(stock).eval()
     ours = paramtrans.load_translated(out, f"hf:{folder}")

@@ -69,9 +69,17 @@ def test_the_library_loads_the_smaller_network_by_itself(tmp_path: Path, archite
 def test_widths_that_no_argument_gives_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
     architecture = "torchvision:resnet18?num_classes=10"
     small = paramtrans.translate(architectures.build(architecture).eval(), "prune", calibrate=IMAGES, by="units")
-    with pytest.raises(ConfigError, match="no arguments of ResNet give these sizes"):
+    with pytest.raises(ConfigError, match=r"no arguments of ResNet give these sizes \(the nearest differs in "):
         save_stock(small, architecture, tmp_path / "stock", IMAGES)
     assert not [*tmp_path.iterdir()]
+
+
+def test_a_refusal_names_the_layers_that_no_argument_gives(tmp_path: Path) -> None:
+    network = architectures.build("timm:test_vit").eval()
+    images = torch.randn(2, 3, 160, 160)
+    small = paramtrans.translate(network, "prune", ratio=0.5, by="units", calibrate=images)
+    with pytest.raises(ConfigError, match=r"the nearest differs in blocks\.0\.attn\.qkv, blocks\.0\.attn\.proj"):
+        save_stock(small, "timm:test_vit", tmp_path / "stock", images)
 
 
 def test_code_has_only_what_differs_from_the_signature() -> None:
