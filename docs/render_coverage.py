@@ -20,9 +20,9 @@ than the limit (100 s on one core beside other work, for most rows) or needed mo
 | --- | ---: | ---: | ---: | ---: | ---: |
 """
 RIVAL = """
-Torch-Pruning beside it, on the same networks and inputs: half of the channels of every layer but the last Linear one, by
-their norm, as it does without being told anything of a network. It counts where the smaller network runs; nothing is proven
-of it. It makes residual streams smaller too, so it keeps less.
+Torch-Pruning beside it, on the same networks and inputs: half of the channels of every layer but the last Linear one,
+by their norm, as it does without being told anything of a network. It counts where the smaller network runs; nothing
+is proven of it. It makes residual streams smaller too, so it keeps less.
 
 | library | tried | made smaller here | by Torch-Pruning | its parameters kept | its operations kept |
 | --- | ---: | ---: | ---: | ---: | ---: |"""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +15,7 @@ from paramtrans.cli.flags import FilePath, Positive, force_flag, json_flag, plug
 from paramtrans.cli.losses import EVALUATE, PREDICTS, read_labelled, tell_losses
 from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, named_targets, read_network
 from paramtrans.cli.widths import chosen_widths, width_options
-from paramtrans.errors import ConfigError
+from paramtrans.errors import ConfigError, ParamtransError
 
 if TYPE_CHECKING:
     from paramtrans.networks.losses import Losses
@@ -155,17 +157,18 @@ def translate(
     records = describe_blocks(small)
     losses = measure_losses(network, small, batches, predicts=predicts, evaluate=evaluate)
     _warn_of_budget(records, losses.after.parameters, widths["parameters"], quiet)
-    contents = exports.contents(small, batches[0], onnx, export) if onnx or export else {}
-    translators = [Path(name).name for name in (translator, *further)]
-    if report is not None:
-        source = f"{probes} (synthetic)" if probes else data.name if data else "none"
-        facts = {"translator": ", ".join(translators), "calibration inputs": source, "seed": str(seed)}
-        contents[report] = exports.page(network, small, batches, losses, architecture, facts)
-    if stock is not None:
-        save_stock(small, architecture, stock, batches[0], losses, translators)
     save_translated(small, output, architecture, losses)
-    for path, content in contents.items():
-        files.write_bytes(path, content)
+    translators = [Path(name).name for name in (translator, *further)]
+    with _written_before(output):
+        contents = exports.contents(small, batches[0], onnx, export) if onnx or export else {}
+        if report is not None:
+            source = f"{probes} (synthetic)" if probes else data.name if data else "none"
+            facts = {"translator": ", ".join(translators), "calibration inputs": source, "seed": str(seed)}
+            contents[report] = exports.page(network, small, batches, losses, architecture, facts)
+        if stock is not None:
+            save_stock(small, architecture, stock, batches[0], losses, translators)
+        for path, content in contents.items():
+            files.write_bytes(path, content)
     if as_json:
         answer.tell(_document(output, records, losses, promised))
         return
@@ -177,6 +180,16 @@ def translate(
     if not batches:
         click.echo("with --calibrate DATA, how good the blocks come out is predicted")
     click.echo(f"{output}: {_rebuilt_by(architecture)}")
+
+
+@contextmanager
+def _written_before(output: Path) -> Iterator[None]:
+    """Say that the translated network is there, where a further form of it cannot be had."""
+    try:
+        yield
+    except ParamtransError:
+        click.echo(f"{output} is written, its further forms are not", err=True)
+        raise
 
 
 def _rebuilt_by(architecture: str) -> str:

@@ -82,6 +82,17 @@ def test_a_refusal_names_the_layers_that_no_argument_gives(tmp_path: Path) -> No
         save_stock(small, "timm:test_vit", tmp_path / "stock", images)
 
 
+def test_a_form_that_cannot_be_had_costs_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    architecture, out = "torchvision:resnet18?num_classes=10", tmp_path / "small.safetensors"
+    save_file(architectures.build(architecture).state_dict(), tmp_path / "given.safetensors")
+    save_file({"x": IMAGES}, tmp_path / "images.safetensors")
+    command = ["translate", str(tmp_path / "given.safetensors"), "--arch", architecture, "--with", "prune", "--quiet"]
+    files = ["--calibrate", str(tmp_path / "images.safetensors"), "-o", str(out), "--stock", str(tmp_path / "stock")]
+    assert main([*command, *files]) == 2
+    assert "small.safetensors is written" in capsys.readouterr().err and not (tmp_path / "stock").exists()
+    assert paramtrans.load_translated(out)(IMAGES).shape == (40, 10)
+
+
 def test_code_has_only_what_differs_from_the_signature() -> None:
     code = loading_code(nn.LayerNorm, {"normalized_shape": (3,), "eps": 1e-3, "bias": True})
     assert "torch.nn.modules.normalization.LayerNorm(normalized_shape=(3,), eps=0.001)" in code
