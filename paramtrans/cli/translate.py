@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from paramtrans.cli import answer, exports, inputs
+from paramtrans.cli import answer, exports, inputs, summary
 from paramtrans.cli.flags import FilePath, Positive, force_flag, json_flag, plugin_files, quiet_flag
-from paramtrans.cli.losses import EVALUATE, PREDICTS, read_labelled, tell_losses
-from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, named_targets, read_network
+from paramtrans.cli.losses import EVALUATE, PREDICTS, read_labelled
+from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, named_targets, read_network
 from paramtrans.cli.widths import chosen_widths, width_options
 from paramtrans.errors import ConfigError, ParamtransError
 
@@ -172,14 +172,15 @@ def translate(
     if as_json:
         answer.tell(_document(output, records, losses, promised))
         return
-    _print_blocks(records, losses)
+    summary.print_blocks(records, losses)
+    click.echo(summary.staying(network, small))
     if probes:
         click.echo("errors are those on synthetic inputs; on real ones they may be much larger")
     if promised:
         click.echo(f"Of {translator}, on hosts like those it was trained on: {promised}")
     if not batches:
         click.echo("with --calibrate DATA, how good the blocks come out is predicted")
-    click.echo(f"{output}: {_rebuilt_by(architecture)}")
+    click.echo(f"{output}: {summary.rebuilt_by(architecture)}")
 
 
 @contextmanager
@@ -190,21 +191,6 @@ def _written_before(output: Path) -> Iterator[None]:
     except ParamtransError:
         click.echo(f"{output} is written, its further forms are not", err=True)
         raise
-
-
-def _rebuilt_by(architecture: str) -> str:
-    """How the network that was written is had again."""
-    from paramtrans.networks.loading.architectures import factory_file, installed
-    from paramtrans.plugins.manager import components
-
-    if factory_file(architecture):
-        return f"rebuild it by paramtrans.load_translated, given the untranslated network of {architecture}"
-    source, name, arguments = installed(architecture, components())
-    try:
-        source.check_recorded(name, arguments)
-    except ConfigError:
-        return f'rebuild it by paramtrans.load_translated, given network="{architecture}"'
-    return "rebuild it by paramtrans.load_translated"
 
 
 def _check_output(output: Path, architecture: str, read_files: list[Path], force: bool) -> None:
@@ -237,28 +223,10 @@ def _document(output: Path, records: list[dict[str, Any]], losses: Losses, promi
         "before": measures.pop("before"),
         "after": measures.pop("after"),
         "blocks": records,
-        "output_error": _output_error(losses),
+        "output_error": summary.output_error(losses),
         "losses": measures,
         "promised": promised,
     }
-
-
-def _print_blocks(records: list[dict[str, Any]], losses: Losses) -> None:
-    """What became of each block, and what the network lost."""
-    from paramtrans.networks.results.described import error_text, size_changes
-
-    columns(
-        "<<<>",
-        ("block", "hidden units", "parameters", "feature error"),
-        *((block["path"] or ".", *size_changes(block), error_text(block["feature_error"])) for block in records),
-        ("output of the network", "", "", error_text(_output_error(losses))),
-    )
-    tell_losses(losses)
-
-
-def _output_error(losses: Losses) -> float | None:
-    """Relative error of the network's first output."""
-    return next(iter(losses.outputs.values()), None)
 
 
 def _warn_of_budget(records: list[dict[str, Any]], parameters: int, budget: int | None, quiet: bool) -> None:

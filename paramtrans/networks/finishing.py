@@ -116,7 +116,8 @@ def _fitted(
         def advance(steps: int, loss: float) -> None:
             stage.advance(steps, note=f"error {loss:.4f}")
 
-        return fit(_changed(network, smaller), loss_of, examples, settings, advance)
+        tensors = changed_parameters(network, smaller) or [p for p in smaller.parameters() if p.is_floating_point()]
+        return fit(tensors, loss_of, examples, settings, advance)
 
 
 def exchanged(inputs: Inputs, share: float, generator: torch.Generator) -> Inputs:
@@ -140,14 +141,18 @@ def exchanged(inputs: Inputs, share: float, generator: torch.Generator) -> Input
     return mixed_inputs
 
 
-def _changed(network: nn.Module, smaller: nn.Module) -> list[nn.Parameter]:
-    """Parameters with values that the other network has nowhere; all where there are none, as blocks only went."""
+def changed_parameters(network: nn.Module, smaller: nn.Module) -> list[nn.Parameter]:
+    """Parameters of floating point of a translated network with values that the untouched one has nowhere.
+
+    Args:
+        network: The untouched network.
+        smaller: The translated one.
+    """
     alike: dict[torch.Size, list[Tensor]] = {}
     for original in network.parameters():
         alike.setdefault(original.shape, []).append(original)
     parameters = [parameter for parameter in smaller.parameters() if parameter.is_floating_point()]
-    changed = [p for p in parameters if not any(torch.equal(p, original) for original in alike.get(p.shape, ()))]
-    return changed or parameters
+    return [p for p in parameters if not any(torch.equal(p, original) for original in alike.get(p.shape, ()))]
 
 
 @contextmanager

@@ -1,0 +1,57 @@
+"""What `translate` says of a translated network when it is done."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from paramtrans.cli.losses import tell_losses
+from paramtrans.cli.networks import columns
+from paramtrans.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from paramtrans.networks.losses import Losses
+
+
+def print_blocks(records: list[dict[str, Any]], losses: Losses) -> None:
+    """What became of each block, and what the network lost."""
+    from paramtrans.networks.results.described import error_text, size_changes
+
+    columns(
+        "<<<>",
+        ("block", "hidden units", "parameters", "feature error"),
+        *((block["path"] or ".", *size_changes(block), error_text(block["feature_error"])) for block in records),
+        ("output of the network", "", "", error_text(output_error(losses))),
+    )
+    tell_losses(losses)
+
+
+def staying(network: nn.Module, small: nn.Module) -> str:
+    """How much of a network is as it was."""
+    from paramtrans.networks.finishing import changed_parameters
+
+    changed = sum(parameter.numel() for parameter in changed_parameters(network, small))
+    stays = sum(parameter.numel() for parameter in small.parameters()) - changed
+    share = stays / max(1, sum(parameter.numel() for parameter in network.parameters()))
+    return f"{share:.0%} of the parameters stay as they were; paramtrans inspect says which, and why"
+
+
+def output_error(losses: Losses) -> float | None:
+    """Relative error of the network's first output."""
+    return next(iter(losses.outputs.values()), None)
+
+
+def rebuilt_by(architecture: str) -> str:
+    """How the network that was written is had again."""
+    from paramtrans.networks.loading.architectures import factory_file, installed
+    from paramtrans.plugins.manager import components
+
+    if factory_file(architecture):
+        return f"rebuild it by paramtrans.load_translated, given the untranslated network of {architecture}"
+    source, name, arguments = installed(architecture, components())
+    try:
+        source.check_recorded(name, arguments)
+    except ConfigError:
+        return f'rebuild it by paramtrans.load_translated, given network="{architecture}"'
+    return "rebuild it by paramtrans.load_translated"
