@@ -27,19 +27,22 @@ import paramtrans
 from paramtrans.networks.blocks.finding import costs
 from paramtrans.utils.progress import ConsoleReporter
 
-MODEL, SIZE, INPUTS, CROPS = "EfficientNet-Lite0", 224, 256, 32
+MODEL, SIZE, INPUTS, CROPS = "EfficientNet-Lite0", 224, 64, 32
 BLOCKS = "blocks.[1-6].?"
 """The inverted residual blocks: their hidden channels, read by a depthwise and written by two pointwise layers."""
 WIDTHS = (0.75, 0.5)
+RECALIBRATED = "magnitude pruning, BatchNorm statistics anew"
 METHODS: dict[str, Mapping[str, Any] | None] = {
     "refit": {},
-    "refit, then feature matching": {"then": {"matching": {"steps": 300, "batch": 32}}},
-    "refit, then the network's outputs": {"finish": {"steps": 300, "batch": 32}},
+    "refit, then feature matching": {"then": {"matching": {"steps": 100, "batch": 16}}},
     **{name: CALIBRATED[name] for name in CALIBRATED if name != "refit"},
     **ALONE,
+    RECALIBRATED: ALONE["magnitude pruning"],
     "magnitude pruning, torch-pruning": None,
 }
 """How each is translated; None for the rival."""
+BLIND = {*ALONE, "magnitude pruning, torch-pruning"}
+"""Those that look at no image."""
 SKIMAGE = """
 astronaut.png brick.png camera.png chelsea.png clock_motion.png coffee.png coins.png grass.png gravel.png
 hubble_deep_field.jpg ihc.png moon.png motorcycle_left.png retina.jpg rocket.jpg
@@ -131,9 +134,22 @@ def translated(network: nn.Module, method: str, ratio: float, images: Tensor) ->
     if chosen is None:
         return torch_pruned(network, ratio)
     reporter = ConsoleReporter(Console(stderr=True))
-    return paramtrans.translate(
+    small = paramtrans.translate(
         network, ratio=ratio, blocks=BLOCKS, by="units", calibrate=images.split(32), reporter=reporter, **chosen
     )
+    return with_statistics(small, images) if method == RECALIBRATED else small
+
+
+@torch.no_grad()
+def with_statistics(network: nn.Module, images: Tensor) -> nn.Module:
+    """The network with the means and variances of these images in its BatchNorms."""
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.reset_running_stats()
+            layer.momentum = None  # the mean over batches
+    network.train()
+    outputs(network, images)
+    return network.eval()
 
 
 def scores(given: Tensor, wanted: Tensor) -> dict[str, float]:
@@ -181,7 +197,7 @@ def main() -> None:
                 mean, ci95 = interval([value[metric] for value in values])
                 rows.append(
                     Measured(
-                        MODEL, method, 0 if method in ALONE or METHODS[method] is None else options.images, ratio,
+                        MODEL, method, 0 if method in BLIND else options.images, ratio,
                         metric, mean, ci95, cost["parameters"], cost["flops"], seconds,
                         original=100.0 if "%" in metric else 0.0, held_out=CROPS * len(values),
                     )
