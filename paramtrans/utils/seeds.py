@@ -1,6 +1,6 @@
 """Seeds for every independent use of randomness, derived from one by name, so that no stage's draws shift another's.
 
-The names stand where a seed is used; those of hosts in `zoo/recipe.py`.
+The names stand where a seed is used; those of hosts in `zoo/host_seeds.py`.
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ from paramtrans.plugins.manager import registry_of
 from paramtrans.storage import sealed_params
 from paramtrans.zoo import fingerprint, host_training, warm_start
 from paramtrans.zoo.host_file import HostFile
-from paramtrans.zoo.recipe import Shard, hosts_digest, identity, trained_as
+from paramtrans.zoo.recipe import Shard, hosts_digest, identity
+from paramtrans.zoo.roles import trained_as
 
 Report = Callable[[int], None]
 

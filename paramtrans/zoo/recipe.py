@@ -1,4 +1,4 @@
-"""What decides which hosts a zoo has: recipes, seeds and shards, and the digests that name and check them."""
+"""What decides which hosts a zoo has: recipes and shards, and the digests that name and check them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from paramtrans.api.specs import TensorSpec
 from paramtrans.api.stacking import Params
 from paramtrans.config.schema import Config
 from paramtrans.storage import json_files
-from paramtrans.utils import seeds
+from paramtrans.zoo.host_seeds import host_seed
 
 FORMAT = 1
 """Version of a zoo on disk: its shards, their records, and the meaning of its recipe."""
@@ -37,25 +37,6 @@ class Shard:
 def shards(role: str, count: int, size: int) -> list[Shard]:
     """`count` hosts of a role, cut into shards of `size`."""
     return [Shard(role, start, min(start + size, count)) for start in range(0, count, size)]
-
-
-def snapshot(share: float) -> str:
-    """The role of training hosts as they were after a share of step 1."""
-    return f"train@{share}"
-
-
-def trained_as(role: str) -> tuple[str, float]:
-    """The role in which hosts are trained, and the share of step 1 after which they are kept; 1 but for snapshots."""
-    base, _, share = role.partition("@")
-    return base, float(share or 1)
-
-
-def host_seed(zoo_seed: int, role: str, number: int) -> int:
-    """The seed of one host: its initial parameters, the order of its images, and their augmentation.
-
-    A snapshot has its host's.
-    """
-    return seeds.derive(zoo_seed, "host", trained_as(role)[0], number)
 
 
 def host_recipe(config: Config, reading_options: frozenset[str] = frozenset()) -> dict[str, Any]:

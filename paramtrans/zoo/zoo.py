@@ -31,12 +31,11 @@ from paramtrans.zoo.recipe import (
     hosts_digest,
     identity,
     shards,
-    snapshot,
     target_recipe,
     tensors,
-    trained_as,
 )
 from paramtrans.zoo.reuse import CachedShard
+from paramtrans.zoo.roles import snapshot, trained_as
 
 ROLES = ("train", "select", "report")
 

@@ -26,7 +26,8 @@ from paramtrans.storage import sealed_params
 from paramtrans.storage.cache import cache_dir
 from paramtrans.utils.seeds import derive
 from paramtrans.zoo import ROLES, Zoo, do_job, host_training
-from paramtrans.zoo.recipe import host_seed, hosts_digest, shards
+from paramtrans.zoo.host_seeds import host_seed
+from paramtrans.zoo.recipe import hosts_digest, shards
 
 pytestmark = pytest.mark.pipeline
 
