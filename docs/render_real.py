@@ -150,6 +150,9 @@ def main() -> None:
 
 def page(rows: list[dict[str, Any]]) -> str:
     """The summary, what follows from it, and all tables."""
+    by_model: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_model.setdefault(row["model"], []).append(row)
     parts = [
         BEGINNING,
         "![Quality of each method, with intervals](figures/real.svg)\n",
@@ -157,7 +160,7 @@ def page(rows: list[dict[str, Any]]) -> str:
         wrapped(READING.format(networks=NETWORKS, sentences=SENTENCES)),
         wrapped(FOLLOWS.format(**summary_of(rows))),
         folded("The methods, and the columns of the tables", METHODS),
-        *(folded(model, section(model, [row for row in rows if row["model"] == model])) for model in NOTES),
+        *(folded(model, section(model, by_model[model])) for model in NOTES if model in by_model),
         folded("What was not measured", LEFT_OUT),
         "Written by `python docs/render_real.py` from `docs/results/real.json`, which the programs of `examples/real` "
         "filled.\n",
