@@ -96,6 +96,8 @@ that rows are limited by the size of the sum, and the 128 rows were looked at on
 Some layers write outputs into the first position that are thousands of times as large as elsewhere, and the equations
 used to be about little else. That no row counts for more than 16 times the ordinary ones was chosen on other rows of
 the modules for calibration.
+
+{quantised}
 """,
     "EfficientNet-Lite0": """Weights of ImageNet, 15 inverted residual blocks, the hidden channels of each cut. No
 labelled photographs were at hand, so it is measured how often the first class stays what it was, and the squared
@@ -207,6 +209,7 @@ def section(model: str, rows: list[dict[str, Any]]) -> str:
         "verdict": verdict(rows),
         "language": perplexities(rows),
         "photographs": disagreements(rows),
+        "quantised": quantised(rows),
     }
     parts = [wrapped(NOTES[model].format(**said))]
     for metric in dict.fromkeys(row["metric"] for row in rows):
@@ -230,6 +233,25 @@ def disagreements(rows: list[dict[str, Any]]) -> str:
         )
     aim = "An agreement of 90% at three quarters of the channels was aimed at, and is missed."
     return " ".join([*said, aim]) if said else ""
+
+
+def quantised(rows: list[dict[str, Any]]) -> str:
+    """What int8 weights cost behind each translation, and how small the networks are."""
+    times = {(row["method"], row["width"]): row["value"] for row in rows if row["metric"].endswith(TIMES)}
+    size = {(row["method"], row["width"]): row["value"] for row in rows if row["metric"] == "MiB of parameters"}
+    behind = ", then int8 weights"
+    said = []
+    for method, width in size:
+        if method.endswith(behind):
+            before = (method.removesuffix(behind), width)
+            share = f", {width:.0%}" if width < 1 else ""
+            said.append(
+                f"{before[0]}{share}: {size[before]:,.0f} to {size[method, width]:,.0f} MiB, "
+                f"{times.get(before, 1):.3f} to {times[method, width]:.3f} times the perplexity"
+            )
+    return (
+        f"*Int8 weights* of all Linear layers but the last, by torchao, behind it: {'; '.join(said)}." if said else ""
+    )
 
 
 def verdict(rows: list[dict[str, Any]]) -> str:
