@@ -59,6 +59,13 @@ def test_a_figure_is_what_is_drawn(name: str, program: Callable[[str], ModuleTyp
     assert written == program("render_figures").FIGURES_OF[name](), "run docs/render_figures.py"
 
 
+def test_readme_says_how_many_architectures_become_smaller() -> None:
+    rows = json.loads((DOCS / "results" / "coverage.json").read_text(encoding="utf-8"))
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    smaller = sum(bool(row.get("groups")) for row in rows)
+    assert f"of {len(rows)} architectures of torchvision, timm and transformers {smaller} became smaller" in text
+
+
 def test_readme_says_how_many_networks_its_figure_shows(program: Callable[[str], ModuleType]) -> None:
     figures, rows = program("render_figures"), program("summaries").quality_rows()
     hosts = {rows[experiment, "source"]["report_hosts"] for experiment in figures.WIDTHS.values()}
