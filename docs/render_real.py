@@ -15,8 +15,8 @@ BEGINNING = """# Real networks
 
 Two networks that were trained for their own sake, a small ResNet and a sentence encoder, are made smaller: the hidden
 units inside their blocks are halved. The figure shows what is left of their quality. Blue methods solve for what the
-smaller layers should be; orange ones only choose or merge units; grey ones are for comparison. A language model has a
-table of its own further below.
+smaller layers should be; orange ones only choose or merge units; grey ones are for comparison. A language model and
+a network for ImageNet have tables of their own further below.
 """
 READING = """Mean ± half of its 95% interval, over {networks} networks for the ResNet, over {sentences} sentences for
 MiniLM; – was not measured. *Images* and *sentences* are the numbers of unlabelled inputs that a method looks at. Only
@@ -140,7 +140,7 @@ PERPLEXITIES = {0.75: 1.15, 0.5: 1.6}
 """Largest ratio of perplexities that was wanted, by the share of feed-forward units that stay."""
 NETWORKS, SENTENCES = 3, 500
 """What intervals are over."""
-DIGITS = {TIMES: 2, "perplexity": 2, "the same over": 2, "%": 1, "points": 1, "milliseconds": 1}
+DIGITS = {"MiB": 1, TIMES: 2, "perplexity": 2, "the same over": 2, "%": 1, "points": 1, "milliseconds": 1}
 """Decimals by what the metric says; three otherwise."""
 HEAD = """| method | inputs | width | value | 95% interval | parameters | MFLOPs | seconds | MiB |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |"""

@@ -193,7 +193,8 @@ def real_rows() -> list[dict[str, Any]]:
 
 
 def real(rows: Sequence[Mapping[str, Any]]) -> Summary:
-    columns = {(row["model"], row["metric"], row["method"], row["inputs"]): interval(row, "value") for row in rows}
+    compared = [row for row in rows if row["ci95"]]
+    columns = {(row["model"], row["metric"], row["method"], row["inputs"]): interval(row, "value") for row in compared}
 
     def value(model: str, metric: str, method: str, inputs: int | None) -> Interval | None:
         return None if inputs is None else columns[model, metric, method, inputs]
