@@ -132,7 +132,8 @@ about 6 of processor time. Those of the other rows are from before the choice of
 }
 LEFT_OUT = """ResNet-50 on ImageNet: no weights and no images were at hand. On FashionMNIST, of what
 `compare_resnets.py` compares: feature matching on 512 images and activation-weighted pruning, which a busy server left
-no time for. Of SmolLM2: magnitude pruning of half the units or of heads, Wanda's score, and feature matching. Fewer
+no time for. Of SmolLM2: magnitude pruning of half the units or of heads, Wanda's score, and feature matching. Of
+EfficientNet-Lite0: feature matching at half of the channels, and more than one draw of crops. Fewer
 attention heads and downstream tasks of MiniLM, and translating on a GPU.
 """
 TIMES = "times that of the model itself"
