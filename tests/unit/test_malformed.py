@@ -156,6 +156,7 @@ def written(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_wrong_content_under_a_fitting_checksum_is_refused_in_words(
     written: Path, name: str, capfd: pytest.CaptureFixture[str]

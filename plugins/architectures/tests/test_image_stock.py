@@ -19,6 +19,8 @@ from paramtrans.errors import ConfigError
 from paramtrans.networks.loading import architectures
 from paramtrans.networks.results.stock import save_stock
 
+pytestmark = pytest.mark.thorough
+
 IMAGES = torch.randn(40, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 ALONE = """
 import sys
@@ -38,7 +40,6 @@ with torch.no_grad():
 """
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("architecture", "blocks"),
     [
