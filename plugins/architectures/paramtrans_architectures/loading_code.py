@@ -43,7 +43,7 @@ def loading_code(kind: type[nn.Module], arguments: Mapping[str, Any]) -> str:
     given = [
         f"{name}={_expression(value, modules)}"
         for name, value in arguments.items()
-        if value is not defaults[name].default
+        if name not in defaults or value is not defaults[name].default
     ]
     call = f"{_expression(kind, modules)}({', '.join(given)})"
     imports = "\n".join(f"import {module}" for module in sorted(modules))

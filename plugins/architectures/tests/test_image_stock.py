@@ -6,9 +6,11 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from paramtrans_architectures.class_arguments import arguments_of
 from paramtrans_architectures.loading_code import loading_code
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -92,6 +94,26 @@ def test_a_form_that_cannot_be_had_costs_nothing_else(tmp_path: Path, capsys: py
     assert main([*command, *files]) == 2
     assert "small.safetensors is written" in capsys.readouterr().err and not (tmp_path / "stock").exists()
     assert paramtrans.load_translated(out)(IMAGES).shape == (40, 10)
+
+
+class Named(nn.Linear):
+    """A class that hands on what it knows no name of."""
+
+    def __init__(self, hidden: int, **others: Any) -> None:
+        super().__init__(4, hidden, **others)
+
+
+class Inherited(Named):
+    """A class without a constructor of its own."""
+
+
+@pytest.mark.parametrize("kind", [Named, Inherited])
+def test_arguments_of_any_name_are_seen_and_the_class_stays_as_it_was(kind: type[nn.Module]) -> None:
+    before = dict(vars(kind))
+    network, arguments = arguments_of(lambda: kind(3, bias=False))
+    assert isinstance(network, kind) and arguments == {"hidden": 3, "bias": False}
+    assert dict(vars(kind)) == before
+    assert "hidden=3, bias=False" in loading_code(kind, arguments)
 
 
 def test_code_has_only_what_differs_from_the_signature() -> None:
