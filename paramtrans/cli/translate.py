@@ -44,6 +44,12 @@ if TYPE_CHECKING:
     help="Share of the blocks that stay; the others are left out where that costs least. With --to: that are replaced.",
 )
 @click.option(
+    "--stream",
+    type=Positive(),
+    metavar="SHARE",
+    help="Share of the width of residual streams that stays; hidden widths stay unless they are asked for.",
+)
+@click.option(
     "--by",
     type=click.Choice(["blocks", "units"]),
     help="Blocks that adapters recognise, or units that the graph shows; by default units where there are no blocks.",
@@ -87,6 +93,7 @@ def translate(
     settings: tuple[str, ...],
     blocks: str,
     depth: float | None,
+    stream: float | None,
     by: Literal["blocks", "units"] | None,
     targets: tuple[str, ...],
     finish: int | None,
@@ -129,7 +136,8 @@ def translate(
     options, further_options = _settings(settings, (*further, *option_names))
     finishing = {**further_options.pop("finish"), "steps": finish} if finish else None
     probe_shape = inputs.probe_shape(probes, shape, data)
-    rule = chosen_widths(widths, (chosen, options), further_options.pop(widths["rule"], {}))
+    usual = 0.5 if stream is None else 1.0
+    rule = chosen_widths(widths, (chosen, options), further_options.pop(widths["rule"], {}), usual)
     promised = _promised(chosen)
     network = read_network(model, architecture)
     batches = inputs.read(data, network, architecture, (examples, length, seed))
@@ -144,6 +152,7 @@ def translate(
         ratio=widths["ratio"] if to else None,
         widths=None if to and widths["ratio"] else rule,
         depth=depth,
+        stream=stream,
         blocks=blocks,
         calibrate=batches,
         options=options,

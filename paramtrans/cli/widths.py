@@ -45,13 +45,19 @@ def width_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def chosen_widths(widths: dict[str, Any], measured_by: tuple[Any, dict[str, Any]], rule_options: dict[str, Any]) -> Any:
+def chosen_widths(
+    widths: dict[str, Any],
+    measured_by: tuple[Any, dict[str, Any]],
+    rule_options: dict[str, Any],
+    usual: float = 0.5,
+) -> Any:
     """The rule for widths; None where no option asks for one.
 
     Args:
         widths: What the options hold.
         measured_by: The translator that losses are measured with, and its options.
         rule_options: Options of the rule that --widths names.
+        usual: Share of the hidden units where only rounding is asked for.
 
     Raises:
         ConfigError: options exclude each other.
@@ -84,6 +90,6 @@ def chosen_widths(widths: dict[str, Any], measured_by: tuple[Any, dict[str, Any]
         limits: Any = {{"latency": "milliseconds"}.get(name, name): value}
         return Allotment(**limits, translator=translator, options=options, **rounding)
     if name == "ratio":
-        return Ratio(0.5 if value is None else value, **rounding) if value is not None or rounding else None
+        return Ratio(usual if value is None else value, **rounding) if value is not None or rounding else None
     rules: Any = {"parameters": Budget, "flops": FlopBudget, "latency": LatencyBudget}
     return rules[name](value, **rounding)

@@ -29,9 +29,10 @@ from paramtrans.storage import json_files, sealed_params
 from paramtrans.utils import boundary, documents
 from paramtrans.utils.surroundings import pinned
 
-FORMAT = 5
+FORMAT = 6
 """Version of a translated network on disk. In 1, a target block was always of the kind of its source block; up to 2,
-whole blocks of adapters were replaced; up to 3, no parts that only the network's paths name; up to 4, none left out."""
+whole blocks of adapters were replaced; up to 3, no parts that only the network's paths name; up to 4, none left out; up
+to 5, no residual stream was narrower."""
 ATTRIBUTE = "paramtrans_blocks"
 """The attribute in which a translated network keeps what was replaced or made smaller in it."""
 SIZES = "paramtrans_sizes"
@@ -80,7 +81,7 @@ class _Group(BaseOptions):
     """`NarrowedGroup`, as it is read from a file."""
 
     path: str
-    kind: Literal["units", "groups"]
+    kind: Literal["units", "groups", "stream"]
     units: tuple[int, int]
     parameters: tuple[int, int]
     feature_error: float | None = None

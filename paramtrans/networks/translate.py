@@ -27,12 +27,10 @@ from paramtrans.networks.forward.activations import Inputs, check_repeatable, in
 from paramtrans.networks.forward.batches import as_taken
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.graph.narrow import Setting
-from paramtrans.networks.loading.host_network import HostNetwork
 from paramtrans.networks.loading.wrappers import copied, unwrapped
 from paramtrans.networks.parts.replacing import ReplacedPart, replace_parts
-from paramtrans.networks.units.chain import Named, unfit_reason, unit_chain
+from paramtrans.networks.units.chain import unit_chain, unsuited_reason
 from paramtrans.networks.units.narrowing import NarrowedGroup, narrow_network
-from paramtrans.networks.units.widths import GroupRule
 from paramtrans.networks.widths import Chosen, Ratio, Widths, checked, with_registry
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
@@ -58,6 +56,7 @@ def translate(
     ratio: float | Mapping[str, float] | None = None,
     widths: Widths | None = None,
     depth: float | None = None,
+    stream: float | None = None,
     blocks: str = "*",
     calibrate: Iterable[Inputs] | Tensor | Mapping[str, Any] = (),
     options: Mapping[str, Any] | None = None,
@@ -86,6 +85,8 @@ def translate(
         depth: Share of the blocks that the network repeats which stay; the others, those that cost the outputs least,
             are left out. If nothing else is asked for (`ratio`, `widths`, `by`, `then`, a translator), widths stay.
             With `to`: share of the parts that it names which stay as they are.
+        stream: Share of the width of residual streams that stays. Means and normalisations are then computed over the
+            units that stay, and what reads or writes them is solved for. Hidden widths stay, unless they are asked for.
         blocks: Patterns of the paths of blocks, between commas; with `depth`, of those that may go.
         calibrate: Unlabelled inputs: a tensor, a dictionary of keyword arguments, or batches of these, or of lists
             whose first item is the input. They must be the same each time that they are gone through.
@@ -124,7 +125,7 @@ def translate(
     if not isinstance(module, nn.Module):
         raise SpecMismatch(f"translate takes an nn.Module, not {type(module).__name__}; load the parameters into one")
     named_arguments = {"translator": translator, "blocks": blocks, "options": options, "then": then, "to": to}
-    check_arguments(widths, ratio, by, **named_arguments, finish=finish, seed=seed)
+    check_arguments(widths, ratio, by, stream, **named_arguments, finish=finish, seed=seed)
     finishing = finish_options(finish)
     module = unwrapped(module)
     original = copied(module)
@@ -135,12 +136,13 @@ def translate(
             raise SpecMismatch("depth: leave blocks out first, and translate the rest afterwards")
         shorter, gone = shorten(original, depth, blocks, batches, registry, reporter)
         small = _finished(without(module, gone, registry), shorter, gone, ())
-        if translator != "refit" or any(x is not None for x in (ratio, widths, by)) or then or options:
+        if translator != "refit" or any(x is not None for x in (ratio, widths, by, stream)) or then or options:
             small = translate(
                 small,
                 translator,
                 ratio=ratio,
                 widths=widths,
+                stream=stream,
                 calibrate=batches,
                 options=options,
                 then=then,
@@ -153,7 +155,7 @@ def translate(
         finish_network(finishing, original, small, batches, seed, reporter)
         return small
     if to is not None:
-        if by is not None or widths is not None or then or isinstance(ratio, Mapping):
+        if any(x is not None for x in (by, widths, stream)) or then or isinstance(ratio, Mapping):
             raise SpecMismatch("to: goes with ratio (one number), depth, options, finish, calibrate and seed alone")
         if depth is not None:
             to = parts_to_replace(original, depth, to, ratio, batches, seed, registry, reporter)
@@ -165,14 +167,17 @@ def translate(
     trained = factories.trained_translator(translator, registry, options or {})
     rule = widths or Ratio(0.5 if ratio is None else ratio)
     named = [(trained or translator, options or {}), *(then or {}).items()]
-    unsuited = _unsuited(original, named, rule, sequential, batches, registry)
-    if by == "units" and unsuited:
-        raise SpecMismatch(f'by="units": {unsuited}')
-    if not unsuited and (by == "units" or (by is None and not find_blocks(original, registry))):
+    unsuited = unsuited_reason(original, named, rule, sequential, batches, registry)
+    if unsuited and (by == "units" or stream is not None):
+        raise SpecMismatch(f"stream: {unsuited}" if stream is not None else f'by="units": {unsuited}')
+    by_units = by == "units" or stream is not None or (by is None and not find_blocks(original, registry))
+    if by_units and not unsuited:
+        stream_alone = stream is not None and ratio is None and widths is None
         narrowed = narrow_network(
             original,
             unit_chain(named, registry),
-            widths=with_registry(rule, registry),  # type: ignore[arg-type]
+            widths=None if stream_alone else with_registry(rule, registry),  # type: ignore[arg-type]
+            stream=stream,
             blocks=blocks,
             batches=batches,
             seed=seed,
@@ -235,21 +240,6 @@ def _translate_blocks(
     if any(block.held_out is False for block in replaced):
         log.warning(examples.too_few())
     return small, replaced
-
-
-def _unsuited(
-    module: nn.Module, named: Named, rule: Widths, sequential: bool, batches: Iterable[Inputs], registry: Registry
-) -> str | None:
-    """Why a network cannot be translated by the units that its graph shows; None where it can."""
-    if isinstance(module, HostNetwork):
-        return "hosts of a task are translated by blocks"
-    if next(iter(batches), None) is None:
-        return "give calibration inputs, which the network's graph is captured with"
-    if not sequential:
-        return "every group makes up for those before it (leave out sequential=False, --independent)"
-    if not isinstance(rule, GroupRule):
-        return f"{type(rule).__name__} is a rule for blocks of adapters (it has no of_groups)"
-    return unfit_reason(named, registry)
 
 
 def _finished(

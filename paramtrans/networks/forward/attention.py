@@ -115,7 +115,7 @@ def with_plain_attention(*networks: nn.Module) -> Iterator[None]:
 
 
 def keep_plain_attention(network: nn.Module) -> None:
-    """Attention modules whose heads no longer fill the embedding become plain ones for good, of as many heads.
+    """Attention modules whose heads no longer fill the embedding, or that write another width, become plain for good.
 
     Args:
         network: Is changed. Its encoders no longer take PyTorch's fast path, which knows nothing of these.
@@ -125,7 +125,7 @@ def keep_plain_attention(network: nn.Module) -> None:
         if not _can_be_plain(module):
             continue
         heads = module.out_proj.weight.shape[1] // module.head_dim
-        if heads * module.head_dim != module.embed_dim:
+        if heads * module.head_dim != module.embed_dim or len(module.out_proj.weight) != module.embed_dim:
             module.__class__, module.num_heads = PlainAttention, heads
             changed.append(module)
             module._qkv_same_embed_dim = False  # what PyTorch's encoder layers ask before they take the fast path

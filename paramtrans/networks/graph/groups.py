@@ -16,7 +16,7 @@ from paramtrans.networks.graph.narrow import Removal, Setting
 from paramtrans.networks.graph.operators import Value, name_of
 from paramtrans.networks.graph.proof import Masked, Proof, named_tensors, prove, with_random_constants
 from paramtrans.networks.graph.propagate import Labelled, propagate
-from paramtrans.networks.graph.readers import ReaderLayer, read_by, readers
+from paramtrans.networks.graph.readers import ReaderLayer, read_by, readers, written_by
 from paramtrans.networks.graph.units import Classes, UnitGroup, find_units
 
 log = logging.getLogger(__name__)
@@ -35,15 +35,30 @@ class NamedGroup:
     """Whether the units are those of a residual stream: branches add to what they read."""
     inner: bool
     """Whether the units are parts of those of another group (query-key pairs of a head)."""
+    normalised: bool = False
+    """Whether a mean or a normalisation is computed over the units, of those alone that stay."""
+    writers: tuple[ReaderLayer, ...] = ()
+    """Of a stream, layers that write its units and can be solved for."""
 
     def __len__(self) -> int:
         return len(self.units)
 
     @property
+    def width(self) -> int:
+        """Most indices that one unit has of an axis."""
+        return max(axis.indices.shape[1] for axis in self.units.axes)
+
+    @property
     def kind(self) -> str:
         """What the units are, in a word."""
-        width = max(axis.indices.shape[1] for axis in self.units.axes)
-        return "units" if width == 1 else "groups"
+        if self.stream:
+            return "stream"
+        return "units" if self.width == 1 else "groups"
+
+    @property
+    def hidden(self) -> bool:
+        """Whether it is made smaller by default: hidden units, and whole heads."""
+        return not (self.stream or self.inner or self.normalised)
 
 
 @dataclass(frozen=True)
@@ -71,23 +86,26 @@ class Analysis:
         return {name: code_line(node) for name, node in self.labelled.unknown.items()}
 
 
-def analyse(network: nn.Module, arguments: Arguments) -> Analysis:
+def analyse(network: nn.Module, arguments: Arguments, stream: bool = False) -> Analysis:
     """The groups of units of a network in eval mode, from one pass on example inputs.
 
     Args:
         network: The network; it is not changed.
         arguments: What it is called with, by position and by name; two examples are enough.
+        stream: Whether means and normalisations over units are computed over those that stay, so that the residual
+            streams of transformers are groups as well; else such units are tied.
 
     Raises:
         SpecMismatch: `torch.export` cannot follow the network.
     """
     program = capture(network, arguments)
-    labelled = propagate(program, read_by_hooks(network, program))
+    labelled = propagate(program, read_by_hooks(network, program), stream)
     classes = Classes(labelled)
     layers = readers(labelled)
     trained = {name for name, _ in network.named_parameters(remove_duplicate=False)}
     units = [group for group in find_units(labelled) if trained & {*group.tensors}]
     residual = _residual(labelled, classes)
+    normalised = {n for reduction in labelled.reductions for n in classes.of[reduction.label.numpy()].ravel().tolist()}
     order = {name: number for number, name in enumerate(layers)}
     groups = []
     for group in units:
@@ -98,7 +116,15 @@ def analyse(network: nn.Module, arguments: Arguments) -> Analysis:
     groups.sort(key=lambda entry: min((order[layer.weight] for layer in entry[1]), default=len(order)))
     paths = _paths([(group, inner) for group, _, _, inner in groups], layers)
     named = [
-        NamedGroup(path, group, tuple(reading), stream, inner)
+        NamedGroup(
+            path,
+            group,
+            tuple(reading),
+            stream,
+            inner,
+            any(unit & normalised for unit in group.classes),
+            tuple(written_by(group, layers)) if stream else (),
+        )
         for path, (group, reading, stream, inner) in zip(paths, groups, strict=True)
     ]
     return Analysis(network, labelled, classes, tuple(named), layers)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.utils._pytree import tree_flatten
 
-from paramtrans.networks.graph.labels import Facts, Label
+from paramtrans.networks.graph.labels import Facts, Label, axes_of
 
 Shape = tuple[int, ...]
 
@@ -41,12 +41,26 @@ class Contraction:
     """Name of the parameter that it is multiplied with, where it is one."""
 
 
+@dataclass(frozen=True)
+class Reduction:
+    """A mean or a normalisation over an axis that labels run over, computed over the units that stay alone."""
+
+    node: Node
+    label: Label
+    """The label of its first argument."""
+    axis: int
+    """The one axis that this label runs over."""
+
+
 @dataclass
 class State:
     """What rules write to."""
 
     facts: Facts
+    stream: bool = False
+    """Whether units that a mean or a normalisation is computed over may go; else they are tied."""
     contractions: list[Contraction] = field(default_factory=list)
+    reductions: list[Reduction] = field(default_factory=list)
     unknown: dict[str, Node] = field(default_factory=dict)
     """Operations that no rule is for, each with the first place where it pinned labels."""
 
@@ -104,7 +118,18 @@ def spread(value: Value, ndim: int, axis: int) -> Value:
 
 
 def tied(state: State, value: Value, axes: Sequence[int] | range) -> list[Label]:
-    """Labels of a value of which something is computed over axes, such as a norm: units along them go together."""
+    """Labels of a value of which something is computed over axes, such as a maximum: units along them go together."""
     for label in value.labels:
         state.facts.tie(label, axes)
+    return value.labels
+
+
+def reduced(state: State, node: Node, value: Value, axes: Sequence[int] | range) -> list[Label]:
+    """Labels of a value of which a mean or a norm is computed over axes: tied, unless units of streams may go."""
+    for label in value.labels:
+        label_axes = axes_of(label)
+        if state.stream and len(label_axes) == 1 and label_axes[0] in axes:
+            state.reductions.append(Reduction(node, label, label_axes[0]))
+        else:
+            state.facts.tie(label, axes)
     return value.labels

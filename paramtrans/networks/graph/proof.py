@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import traceback
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -28,6 +28,8 @@ SHARE = 0.02
 """Largest difference, relative to what leaving the units out changes at all: a wrong unit would change as much."""
 HALF = (torch.float16, torch.bfloat16)
 """Precisions in which rounding alone may be larger than `TOLERANCE`."""
+NORMS = ("layer_norm", "rms_norm")
+"""Normalisations, whose results have the axes that they are computed over."""
 MOST_TRIED = 6
 """Numbers in a network's code, of which all combinations are tried where not all of them belong to the units."""
 
@@ -45,7 +47,7 @@ class Proof:
 
 
 class Masked(Interpreter):
-    """A captured program, run with units at zero wherever they are summed over.
+    """A captured program, run with units at zero wherever they are summed over, and out of all means and norms.
 
     With tensors of full precision it is run in that, whatever it was captured in.
     """
@@ -58,6 +60,11 @@ class Masked(Interpreter):
         for contraction in removal.labelled.contractions if removal else ():
             if contraction.operand >= 0 and not bool(removal.stays(contraction.label).all()):  # type: ignore[union-attr]
                 self.at[contraction.node.name].append(contraction)
+        self.staying: dict[str, dict[int, Tensor]] = defaultdict(dict)
+        for reduction in removal.labelled.reductions if removal else ():
+            stays = removal.stays(reduction.label).flatten()  # type: ignore[union-attr]
+            if not bool(stays.all()):
+                self.staying[reduction.node.name][reduction.axis] = stays.nonzero()[:, 0]
 
     @torch.no_grad()
     def outputs(self) -> list[Tensor]:
@@ -82,6 +89,8 @@ class Masked(Interpreter):
 
     def run_node(self, n: Node) -> Any:
         """One operation, with what it sums over masked."""
+        if n.name in self.staying:
+            return over_staying(n, *self.fetch_args_kwargs_from_env(n), self.staying[n.name])
         if n.name not in self.at:
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
@@ -106,6 +115,35 @@ class Masked(Interpreter):
             label = label[..., :: label.shape[-3] // value.shape[-3], :, :]
         stays = self.removal.stays(label)
         return value * stays.to(value)
+
+
+def over_staying(node: Node, args: Any, kwargs: Any, staying: Mapping[int, Tensor]) -> Any:
+    """A mean or a normalisation over the units that stay; of a normalisation, units that go come out as zeros.
+
+    Args:
+        node: The operation.
+        args: Its arguments, by position.
+        kwargs: Its arguments by name.
+        staying: For axes of the first argument the indices that stay.
+    """
+    value, *others = args
+    for axis, indices in staying.items():
+        value = value.index_select(axis, indices)
+    if name_of(node) not in NORMS:
+        return node.target(value, *others, **kwargs)  # type: ignore[operator]
+    first = value.ndim - len(others[0])
+
+    def smaller(vector: Any) -> Any:
+        for axis, indices in staying.items():
+            vector = vector.index_select(axis - first, indices) if isinstance(vector, Tensor) else vector
+        return vector
+
+    others[1:], kwargs = tree_map(smaller, (others[1:], kwargs))
+    result = node.target(value, [*value.shape[first:]], *others[1:], **kwargs)  # type: ignore[operator]
+    for axis, indices in staying.items():
+        shape = [*result.shape[:axis], args[0].shape[axis], *result.shape[axis + 1 :]]
+        result = result.new_zeros(shape).index_copy(axis, indices, result)
+    return result
 
 
 def with_random_constants(network: nn.Module) -> nn.Module:

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from paramtrans.networks.graph.capture import Program
 from paramtrans.networks.graph.labels import Facts, Label, axes_of
-from paramtrans.networks.graph.operators import Contraction, State, Value, name_of, pin_all
+from paramtrans.networks.graph.operators import Contraction, Reduction, State, Value, name_of, pin_all
 from paramtrans.networks.graph.rules.elementwise import FILLING
 from paramtrans.networks.graph.rules.table import RULES
 
@@ -34,18 +34,20 @@ class Labelled:
     values: dict[str, Any]
     """For each node what is known of its value; lists for several."""
     contractions: list[Contraction]
+    reductions: list[Reduction]
     unknown: dict[str, Node]
 
 
 @torch.no_grad()
-def propagate(program: Program, pinned: Sequence[Node] = ()) -> Labelled:
+def propagate(program: Program, pinned: Sequence[Node] = (), stream: bool = False) -> Labelled:
     """Carry labels from the axes of all parameters and buffers through a program to its outputs, which are pinned.
 
     Args:
         program: The program.
         pinned: Other nodes whose results are pinned.
+        stream: Whether units that a mean or a normalisation is computed over may go.
     """
-    state = State(Facts())
+    state = State(Facts(), stream)
     axes = {name: [state.facts.fresh(size) for size in tensor.shape] for name, tensor in program.tensors.items()}
     values: dict[str, Any] = {}
     for node in program.nodes:
@@ -59,7 +61,7 @@ def propagate(program: Program, pinned: Sequence[Node] = ()) -> Labelled:
         for value in tree_flatten(values.get(node.name))[0]:
             for label in value.labels if isinstance(value, Value) else ():
                 state.facts.pin(label)
-    return Labelled(program, state.facts, axes, values, state.contractions, state.unknown)
+    return Labelled(program, state.facts, axes, values, state.contractions, state.reductions, state.unknown)
 
 
 def _placeholder(program: Program, node: Node, axes: dict[str, list[Tensor]]) -> Value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,13 @@ class ReaderLayer:
     """The scale, the running variance and the epsilon of that BatchNorm."""
     times: int
     """How often it is passed in a run of the network."""
+    alone: bool
+    """Whether nothing else uses its weight, as an embedding does that is tied to the network's last layer."""
+
+    @property
+    def solvable(self) -> bool:
+        """Whether it can be solved for where it is passed: what was computed before stays as it was."""
+        return self.times == 1 and self.alone
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,8 @@ def readers(labelled: Labelled) -> dict[str, ReaderLayer]:
     layers: dict[str, ReaderLayer] = {}
     axes = {"linear": 1, "conv1d": 1, "conv2d": 1, "conv3d": 1, "addmm": 0, "matmul": 0, "mm": 0}
     passed: dict[str, int] = {}
+    names = labelled.program.names
+    uses = Counter(names.get(operand.name) for node in labelled.program.nodes for operand in node.all_input_nodes)
     for node in labelled.program.nodes:
         weight = _weight(node, labelled.program)
         if weight is None or name_of(node) not in axes:
@@ -66,7 +76,8 @@ def readers(labelled: Labelled) -> dict[str, ReaderLayer]:
         norm = _norm(node, labelled.program)
         mean, gain = (norm[0], norm[1:]) if norm else (None, None)
         bias = _bias(node, labelled.program)
-        layers[weight] = ReaderLayer(weight, axes[name_of(node)], bias, mean, gain, passed[weight])
+        alone = uses[weight] == passed[weight]
+        layers[weight] = ReaderLayer(weight, axes[name_of(node)], bias, mean, gain, passed[weight], alone)
     return layers
 
 
@@ -79,6 +90,17 @@ def read_by(group: UnitGroup, layers: Mapping[str, ReaderLayer]) -> list[ReaderL
     """
     unit_axes = {(axis.tensor, axis.axis) for axis in group.axes}
     return [layer for layer in layers.values() if (layer.weight, layer.axis) in unit_axes]
+
+
+def written_by(group: UnitGroup, layers: Mapping[str, ReaderLayer]) -> list[ReaderLayer]:
+    """The layers that write units of a group.
+
+    Args:
+        group: The group.
+        layers: All layers, as `readers` gives them.
+    """
+    unit_axes = {(axis.tensor, axis.axis) for axis in group.axes}
+    return [layer for layer in layers.values() if (layer.weight, 1 - layer.axis) in unit_axes]
 
 
 def _argument(node: Node, position: int, name: str, default: Any) -> Any:

@@ -83,7 +83,7 @@ def reconstruct(
     result = Reconstructed()
     original_tensors, small_tensors = named_tensors(analysis.network), named_tensors(small)
     networks = _Networks(original_tensors, small_tensors, analysis.removal(retained).retained())
-    layers = {layer.weight: layer for group in retained for layer in group.readers}
+    layers = {layer.weight: layer for group in retained for layer in (*group.readers, *group.writers)}
     few = first_examples(examples.first, 2)
     weights = {id(original_tensors[name]): name for name in layers}
     with with_plain_attention(analysis.network):
@@ -98,7 +98,7 @@ def reconstruct(
         for calls in passes.layers():
             layer = layers[calls[0].layer]
             error = _solve_layer(
-                layer, calls[:half], calls[half:], examples, networks, solve and layer.times == 1, ridge, seed
+                layer, calls[:half], calls[half:], examples, networks, solve and layer.solvable, ridge, seed
             )
             result.errors[layer.weight] = max(error, result.errors.get(layer.weight, 0.0))
             advance(layer.weight)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from torch import nn
 
 from paramtrans.api.options import BaseOptions, validate
 from paramtrans.api.translator import Translator
 from paramtrans.errors import SpecMismatch
+from paramtrans.networks.loading.host_network import HostNetwork
+from paramtrans.networks.units.widths import GroupRule
 from paramtrans.plugins.registry import Registry
 
 
@@ -68,13 +72,42 @@ def unit_chain(named: Named, registry: Registry) -> list[UnitStep]:
     return steps
 
 
-def unfit_reason(named: Named, registry: Registry) -> str | None:
+def _unfit_reason(named: Named, registry: Registry) -> str | None:
     """Why these translators do not work on units; None where they do."""
     try:
         unit_chain(named, registry)
     except SpecMismatch as error:
         return str(error)
     return None
+
+
+def unsuited_reason(
+    module: nn.Module,
+    named: Named,
+    rule: Callable[..., Any],
+    sequential: bool,
+    batches: Iterable[Any],
+    registry: Registry,
+) -> str | None:
+    """Why a network cannot be translated by the units that its graph shows; None where it can.
+
+    Args:
+        module: The network.
+        named: Translators as a user names them, each with its options.
+        rule: For widths.
+        sequential: Whether each block is to make up for those before it.
+        batches: Calibration inputs.
+        registry: The plugins that translators come from.
+    """
+    if isinstance(module, HostNetwork):
+        return "hosts of a task are translated by blocks"
+    if next(iter(batches), None) is None:
+        return "give calibration inputs, which the network's graph is captured with"
+    if not sequential:
+        return "every group makes up for those before it (leave out sequential=False, --independent)"
+    if not isinstance(rule, GroupRule):
+        return f"{type(rule).__name__} is a rule for blocks of adapters (it has no of_groups)"
+    return _unfit_reason(named, registry)
 
 
 def unit_translators(registry: Registry) -> tuple[list[str], list[str]]:

@@ -9,8 +9,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from paramtrans.errors import SpecMismatch
-from paramtrans.networks.blocks.finding import matches, some_of
 from paramtrans.networks.forward.activations import Inputs, arguments, first_examples
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.graph.adjust import AT_ONCE, adjust_groups
@@ -20,7 +18,8 @@ from paramtrans.networks.graph.pieces import Pieces
 from paramtrans.networks.graph.reconstruct import reconstruct
 from paramtrans.networks.units.chain import UnitStep
 from paramtrans.networks.units.choice import choose, write_network
-from paramtrans.networks.units.widths import GroupRule, GroupSizes
+from paramtrans.networks.units.selection import chosen_counts
+from paramtrans.networks.units.widths import GroupRule
 from paramtrans.utils import seeds
 from paramtrans.utils.counts import counted
 from paramtrans.utils.progress import Reporter
@@ -34,7 +33,7 @@ class NarrowedGroup:
 
     path: str
     kind: str
-    """`units`, or `groups` where each has several rows of a layer (heads)."""
+    """`units`, `groups` where each has several rows of a layer (heads), or `stream`: units of a residual stream."""
     units: tuple[int, int]
     """How many there were, and are."""
     parameters: tuple[int, int]
@@ -70,18 +69,20 @@ def narrow_network(
     network: nn.Module,
     steps: Sequence[UnitStep],
     *,
-    widths: GroupRule,
+    widths: GroupRule | None,
+    stream: float | None = None,
     blocks: str,
     batches: Iterable[Inputs],
     seed: int,
     reporter: Reporter,
 ) -> NarrowedNetwork:
-    """A copy of `network`, which is in eval mode, with fewer units in all groups whose path matches `blocks`.
+    """A copy of `network`, which is in eval mode, with fewer units in groups whose path matches `blocks`.
 
     Args:
         network: Any network that `torch.export` can follow.
         steps: A translator that chooses units, and those that go on from what it wrote.
-        widths: A rule for how many units stay.
+        widths: A rule for how many hidden units stay; None: all of them.
+        stream: Share of the width of residual streams that stays; None: all of it.
         blocks: Patterns of paths, between commas.
         batches: Calibration inputs, at least one.
         seed: For whatever is drawn.
@@ -92,13 +93,8 @@ def narrow_network(
     """
     batch_list = list(batches)
     examples = Examples(batch_list)
-    analysis = analyse(network, example_arguments(batch_list[0]))
-    counts = widths.of_groups(GroupSizes(analysis, select(analysis, blocks), examples, seed))
-    if not isinstance(counts, Mapping) or any(type(count) is not int or count < 1 for count in counts.values()):
-        raise SpecMismatch("widths: the rule gives no numbers of units for groups (`of_groups`)")
-    counts = {group: count for group, count in counts.items() if count < len(group)}
-    if not counts:
-        raise SpecMismatch("nothing becomes smaller with these widths; give a smaller ratio")
+    analysis = analyse(network, example_arguments(batch_list[0]), stream is not None)
+    counts = chosen_counts(analysis, blocks, widths, stream, examples, seed)
     chosen = choose(analysis, counts, steps[0], examples, seed)
     for path, reason in chosen.refused.items():
         log.warning("%s stays as it is: %s", path or "the network", reason)
@@ -133,7 +129,7 @@ def _reconstructed(
 ) -> dict[NamedGroup, float]:
     """Layers that read units solved for, where a translator says so; the largest error of those that read a group."""
     solver = next((step for step in reversed(steps) if step.component.solves_readers), None)
-    layers = {layer.weight for group in retained for layer in group.readers}
+    layers = {layer.weight for group in retained for layer in (*group.readers, *group.writers)}
     with reporter.stage(f"translating {_named_count(retained)}", len(layers)) as stage:
         reconstruction = reconstruct(
             analysis,
@@ -179,31 +175,6 @@ def _adjusted(
             adjust_groups(pieces, groups, adjust, step_seed, lambda path: stage.advance(note=path))
     assert pieces is not None
     return pieces.errors(groups)
-
-
-def select(analysis: Analysis, pattern: str) -> list[NamedGroup]:
-    """Hidden units, and whole heads, whose path matches: the groups that are made smaller by default.
-
-    Args:
-        analysis: Of the network.
-        pattern: Patterns of paths, between commas.
-
-    Raises:
-        SpecMismatch: there are none.
-    """
-    hidden = [group for group in analysis.groups if not group.stream and not group.inner]
-    matching = [group for group in hidden if matches(group.path, pattern)]
-    if matching:
-        return matching
-    if hidden:
-        paths = some_of([group.path for group in hidden])
-        raise SpecMismatch(f'no group of units has a path that matches "{pattern}"; there are {paths}')
-    stopped = [f"{name} ({where})" if where else name for name, where in analysis.unknown().items()]
-    ended_at = f"; labels ended at {', '.join(stopped[:3])}" if stopped else ""
-    kind = type(analysis.network).__name__
-    raise SpecMismatch(
-        f"no adapter knows a block of this {kind}, and its graph shows no hidden units to leave out{ended_at}"
-    )
 
 
 def _described(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
@@ -43,6 +43,8 @@ class GroupSizes:
     """Calibration inputs."""
     seed: int = 0
     """For whatever is drawn."""
+    beside: Counts = field(default_factory=dict)
+    """Units that stay of other groups, whatever these keep: what the network costs is without the rest of them."""
 
     def share(self, ratio: float, rounding: Rounding) -> dict[NamedGroup, int]:
         """The same share of all groups, as far as each can have it.
@@ -68,7 +70,7 @@ class GroupSizes:
         Returns:
             A number of units.
         """
-        count = rounding(len(group), wanted, group.kind != "units")
+        count = rounding(len(group), wanted, group.width > 1)
         return len(group) if count == len(group) else group.units.allowed(count)
 
     def parameters(self, counts: Counts) -> int:
@@ -81,7 +83,7 @@ class GroupSizes:
             A number of values.
         """
         shapes_left = {name: list(shape) for name, shape in self._shapes.items()}
-        for group, count in counts.items():
+        for group, count in {**self.beside, **counts}.items():
             for axis in group.units.axes:
                 if axis.tensor in shapes_left:
                     shapes_left[axis.tensor][axis.axis] -= (len(group) - count) * axis.indices.shape[1]
@@ -123,7 +125,7 @@ class GroupSizes:
         Returns:
             A network of these sizes.
         """
-        proven = prove_groups(self.analysis, counts)
+        proven = prove_groups(self.analysis, {**self.beside, **counts})
         retained = {group: group.units.choose(torch.zeros(len(group)), count) for group, count in proven.counts.items()}
         return narrow(self.analysis.network, self.analysis.removal(retained), list(proven.settings))
 

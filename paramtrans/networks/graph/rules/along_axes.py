@@ -8,7 +8,7 @@ from typing import Any
 from torch.fx import Node
 
 from paramtrans.networks.graph.labels import Label, align, axes_of, summed_labels
-from paramtrans.networks.graph.operators import Contraction, Rules, State, Value, name_of, tied, values_in
+from paramtrans.networks.graph.operators import Contraction, Rules, State, Value, name_of, reduced, tied, values_in
 
 rule = Rules()
 """The rules of this file."""
@@ -36,9 +36,13 @@ def along_axis(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]
     return [labels, labels] if name_of(node) in ("sort", "topk") else labels
 
 
+OF_STAYING = ("mean", "var", "std", "var_mean", "norm", "linalg_vector_norm")
+"""Reductions that mean as much over some of the units as over all."""
+
+
 @rule("sum mean amax amin max min argmax argmin std var var_mean prod norm linalg_vector_norm logsumexp any all")
 def reduction(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
-    """A sum over units may lose some; of other reductions (mean, norm), units along the axes go together."""
+    """A sum over units may lose some, a mean or a norm those of streams; else units along the axes go together."""
     name, value = name_of(node), args[0]
     if len(args) > 1 and isinstance(args[1], Value):
         return align(state.facts, [(operand.shape, operand.labels) for operand in values_in((args, kwargs))])
@@ -46,7 +50,10 @@ def reduction(state: State, node: Node, args: list[Any], kwargs: dict[str, Any])
     dim = kwargs.get("dim", args[position] if len(args) > position else None)
     axes = _dims(value, None if isinstance(dim, bool) else dim)
     if name != "sum":
-        tied(state, value, axes)
+        if name in OF_STAYING:
+            reduced(state, node, value, axes)
+        else:
+            tied(state, value, axes)
         labels = [label if not set(axes_of(label)) & set(axes) else _first(label, axes) for label in value.labels]
     else:
         for label in value.labels:

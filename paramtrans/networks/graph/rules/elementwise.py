@@ -13,8 +13,8 @@ from paramtrans.networks.graph.operators import (
     Value,
     name_of,
     pin_all,
+    reduced,
     spread,
-    tied,
     values_in,
 )
 
@@ -52,9 +52,9 @@ def channel_norm(state: State, node: Node, args: list[Any], kwargs: dict[str, An
 
 @rule("layer_norm rms_norm")
 def axis_norm(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> list[Label]:
-    """Units along the axes that are normalised over go together."""
+    """Units along the axes that are normalised over go together, but for those of streams that may go."""
     value, sizes = args[0], args[1]
-    labels = tied(state, value, range(len(value.shape) - len(sizes), len(value.shape)))
+    labels = reduced(state, node, value, range(len(value.shape) - len(sizes), len(value.shape)))
     vectors = [operand for operand in args[2:] if isinstance(operand, Value)]
     return align(state.facts, [(value.shape, labels), *((operand.shape, operand.labels) for operand in vectors)])
 
