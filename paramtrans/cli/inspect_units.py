@@ -34,11 +34,14 @@ def describe_groups(network: Any, pattern: str, batches: list[Any]) -> dict[str,
     from paramtrans.networks.graph.inventory import STREAM, operations_of, staying_parameters
     from paramtrans.networks.units.narrowing import example_arguments
 
-    analysis = analyse(network, example_arguments(batches[0]))
-    groups = [group for group in analysis.groups if not group.inner and matches(group.path, pattern)]
-    half = {group: group.units.allowed(max(1, len(group) // 2)) for group in groups if not group.stream}
-    proven = prove_groups(analysis, half)
-    failed = {group: proven.refused[group.path] for group in half if group.path in proven.refused}
+    analysis = analyse(network, example_arguments(batches[0]), stream=True)
+    shown = [group for group in analysis.groups if group.hidden or (group.stream and not group.inner)]
+    groups = [group for group in shown if matches(group.path, pattern)]
+    half = {group: group.units.allowed(max(1, len(group) // 2)) for group in groups}
+    hidden = {group: count for group, count in half.items() if group.hidden}
+    streams = {group: count for group, count in half.items() if group.stream}
+    refused = {**prove_groups(analysis, hidden).refused, **prove_groups(analysis, streams).refused}
+    failed = {group: refused[group.path] for group in half if group.path in refused}
     flops = operations_of(analysis, groups, length(first_examples(batches[0], 2)))
     sizes = {name: parameter.numel() for name, parameter in network.named_parameters(remove_duplicate=False)}
     rows = [
@@ -49,11 +52,11 @@ def describe_groups(network: Any, pattern: str, batches: list[Any]) -> dict[str,
             "parameters": sum(sizes.get(name, 0) for name in group.units.tensors),
             "flops": flops[group],
             "tensors": list(group.units.tensors),
-            "refused": STREAM if group.stream else failed.get(group),
+            "refused": failed.get(group, STREAM if group.stream else None),
         }
         for group in groups
     ]
-    staying = staying_parameters(analysis, failed, [group for group in half if group not in failed])
+    staying = staying_parameters(analysis, failed, [group for group in hidden if group not in failed])
     return {"parameters": parameters(network), "blocks": rows, "stays": staying}
 
 
@@ -67,7 +70,7 @@ def show_groups(groups: dict[str, Any]) -> None:
             f"{row['parameters']:,}",
             f"{row['flops']:,}",
             _layers(row),
-            f"not to be translated: {row['refused']}" if row["refused"] else "",
+            _note(row["refused"]),
         )
         for row in groups["blocks"]
     )
@@ -89,6 +92,13 @@ def unit_translators(registry: Registry) -> dict[str, list[str]]:
 
     choosing, going_on = chain.unit_translators(registry)
     return {"translators": choosing, "then": going_on}
+
+
+def _note(refused: str | None) -> str:
+    """Why a group is not made smaller by default."""
+    from paramtrans.networks.graph.inventory import STREAM
+
+    return refused or "" if refused in (None, STREAM) else f"not to be translated: {refused}"
 
 
 def _layers(row: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 import pytest
@@ -31,14 +32,28 @@ def without_readers(whole: nn.Module, analysis: Analysis, kept: dict[NamedGroup,
             if (axis.tensor, axis.axis) in reading:
                 with torch.no_grad():
                     tensors[axis.tensor].index_fill_(axis.axis, axis.indices[gone].flatten(), 0)
+    staying = analysis.removal(kept).retained()
+    for path, module in masked.named_modules():
+        if isinstance(module, nn.LayerNorm | nn.RMSNorm) and f"{path}.weight" in staying:
+            module.forward = partial(over_staying, module, staying[f"{path}.weight"][0])  # type: ignore[method-assign]
     return masked
 
 
-def held(draw: Any) -> str:
-    """Make a network smaller; what came of it."""
+def over_staying(norm: nn.Module, staying: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """A normalisation over some values alone, the others zero."""
+    small = type(norm)(len(staying))
+    for name, parameter in small.named_parameters():
+        parameter.data.copy_(norm.get_parameter(name)[staying])
+    return torch.zeros_like(x).index_copy(-1, staying, small(x[..., staying]))
+
+
+def held(draw: Any, stream: bool) -> str:
+    """Make a network smaller, with its residual streams or without; what came of it."""
     whole, inputs = network(draw)
-    analysis = analyse(whole, ((inputs,), {}))
-    free = [group for group in analysis.groups if not group.stream and not group.inner]
+    analysis = analyse(whole, ((inputs,), {}), stream)
+    if stream and not any(group.stream for group in analysis.groups):
+        return "no stream"
+    free = [group for group in analysis.groups if group.hidden or (group.stream and not group.inner and stream)]
     share = draw(st.sampled_from([0.25, 0.5, 0.75]))
     proven = prove_groups(analysis, {group: group.units.allowed(max(1, share * len(group))) for group in free})
     kept = {group: group.units.choose(torch.rand(len(group)), count) for group, count in proven.counts.items()}
@@ -63,13 +78,13 @@ def held(draw: Any) -> str:
     return "refused in part" if proven.refused else "smaller"
 
 
-def count(examples: int) -> dict[str, int]:
+def count(examples: int, stream: bool = False) -> dict[str, int]:
     seen: dict[str, int] = {}
 
     @settings(SETTINGS, max_examples=examples)
     @given(st.data())
     def one_example(data: st.DataObject) -> None:
-        came = held(data.draw)
+        came = held(data.draw, stream)
         seen[came] = seen.get(came, 0) + 1
 
     one_example()
@@ -87,3 +102,16 @@ def test_two_thousand_random_networks_become_what_is_read_of_them() -> None:
     seen = count(2000)
     print(seen)
     assert seen.get("smaller", 0) >= 1000, seen
+
+
+@pytest.mark.thorough
+def test_streams_of_random_networks_become_what_is_read_of_them() -> None:
+    seen = count(150, stream=True)
+    assert seen.get("smaller", 0) >= 50, seen
+
+
+@pytest.mark.slow
+def test_streams_of_two_thousand_random_networks_become_what_is_read_of_them() -> None:
+    seen = count(2000, stream=True)
+    print(seen)
+    assert seen.get("smaller", 0) >= 700, seen

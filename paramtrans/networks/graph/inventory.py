@@ -19,7 +19,7 @@ from paramtrans.networks.graph.groups import Analysis, NamedGroup
 from paramtrans.networks.graph.labels import PINNED
 from paramtrans.networks.graph.propagate import HOOK, OUTPUT
 
-STREAM = "a residual stream, which stays as wide as it is"
+STREAM = "a residual stream, which goes with --stream alone"
 TOGETHER = "computed over as a whole, as a LayerNorm does"
 TIED = "tied to what stays"
 
@@ -74,12 +74,14 @@ def staying_parameters(
     narrowable_tensors = {name for group in narrowable for name in group.units.tensors}
     reasons = {name: reason for group, reason in refused.items() for name in group.units.tensors}
     streams = {name for group in analysis.groups if group.stream for name in group.units.tensors}
+    normalised = {name for group in analysis.groups if group.normalised for name in group.units.tensors} - streams
     origins = _origins(analysis)
     counts: Counter[str] = Counter()
     for name, parameter in analysis.network.named_parameters():
         if name in narrowable_tensors:
             continue
-        reason = reasons.get(name) or (STREAM if name in streams else _reason(analysis, name, origins))
+        together = TOGETHER if name in normalised else _reason(analysis, name, origins)
+        reason = reasons.get(name) or (STREAM if name in streams else together)
         counts[reason] += parameter.numel()
     return dict(counts.most_common())
 

@@ -194,21 +194,25 @@ def candidates(network: nn.Module, removal: Removal) -> list[Setting]:
             path: str | None = module_path(node)
             while path is not None:
                 matching = [
-                    Setting(path, name, size_before, size_after) for name in _numbers(modules.get(path), size_before)
+                    Setting(path, name, *sizes)
+                    for sizes in ((size_before, size_after), ((size_before,), (size_after,)))
+                    for name in _attributes(modules.get(path), sizes[0])
                 ]
                 settings.update(dict.fromkeys(matching))
                 path = None if matching or not path else path.rpartition(".")[0]
     return list(settings)
 
 
-def _numbers(module: nn.Module | None, value: int) -> list[str]:
-    """Attributes of a module of the network's own that hold this number."""
-    if module is None or type(module).__module__.startswith("torch.nn."):
+def _attributes(module: nn.Module | None, value: int | tuple[int, ...]) -> list[str]:
+    """Attributes of a module of the network's own that hold this number or shape, or of a normalisation without a
+    weight, whose shape no tensor says."""
+    plain_norm = isinstance(module, nn.LayerNorm | nn.RMSNorm) and module.weight is None
+    if module is None or (type(module).__module__.startswith("torch.nn.") and not plain_norm):
         return []
     return [
         name
-        for name, number in vars(module).items()
-        if type(number) is int and number == value and not name.startswith("_")
+        for name, held in vars(module).items()
+        if type(held) is type(value) and held == value and not name.startswith("_")
     ]
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from paramtrans.api.units import Reading, UnitCase
+from paramtrans.networks.forward.attention import with_plain_attention
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.forward.lockstep import Lockstep
 from paramtrans.networks.graph.examples import forward_pass, read_values, row_pieces
@@ -59,7 +60,7 @@ def choose_units(
         forwards = [forward_pass(analysis.network, batch, tensors, layers) for batch in examples.batches]
         halves: dict[str, Halves] = {}
         times_passed = dict.fromkeys(layers, 0)
-        with Lockstep(forwards) as passes:
+        with with_plain_attention(analysis.network), Lockstep(forwards) as passes:
             for calls in passes.layers():
                 name = calls[0].layer
                 times_passed[name] += 1
