@@ -226,23 +226,32 @@ def test_what_cannot_be_done_with_a_stream_is_said() -> None:
 
 
 @pytest.mark.thorough
-def test_streams_of_a_resnet_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    torchvision = pytest.importorskip("torchvision")
+@pytest.mark.parametrize(
+    ("architecture", "widths"),
+    [
+        ("timm:test_resnet?num_classes=5", [32]),
+        pytest.param("torchvision:resnet18?num_classes=5", [64, 128, 256, 512], marks=pytest.mark.slow),
+    ],
+)
+def test_streams_of_a_resnet_by_the_command(
+    architecture: str, widths: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip(architecture.partition(":")[0])
     torch.manual_seed(0)
-    whole, images = torchvision.models.resnet18(num_classes=5).eval(), torch.randn(8, 3, 32, 32)
+    whole, images = paramtrans.networks.build(architecture).eval(), torch.randn(8, 3, 32, 32)
     save_file(whole.state_dict(), tmp_path / "whole.safetensors")
     save_file({"x": images}, tmp_path / "images.safetensors")
-    named = [str(tmp_path / "whole.safetensors"), "--arch", "torchvision:resnet18?num_classes=5"]
+    named = [str(tmp_path / "whole.safetensors"), "--arch", architecture]
     data = ["--calibrate", str(tmp_path / "images.safetensors")]
-    out = ["-o", str(tmp_path / "small.safetensors"), "--onnx", str(tmp_path / "small.onnx")]
+    out = ["-o", str(tmp_path / "small.safetensors")]
     assert main(["translate", *named, "--with", "prune", "--stream", "0.75", *data, *out, "--quiet", "--json"]) == 0
     blocks = json.loads(capsys.readouterr().out)["blocks"]
-    assert [block["hidden"] for block in blocks] == [[[64], [48]], [[128], [96]], [[256], [192]], [[512], [384]]]
+    assert [block["hidden"] for block in blocks] == [[[width], [width * 3 // 4]] for width in widths]
     small = paramtrans.load_translated(tmp_path / "small.safetensors")
-    assert small.layer1[0].conv1.weight.shape == (64, 48, 3, 3) and small(images).isfinite().all()
+    assert small(images).shape == (8, 5) and small(images).isfinite().all()
     assert main(["inspect", *named, *data, "--by", "units", "--json"]) == 0
     groups = json.loads(capsys.readouterr().out)["blocks"]
-    assert [group["hidden"] for group in groups if "--stream" in str(group["refused"])] == [[64], [128], [256], [512]]
+    assert [group["hidden"] for group in groups if "--stream" in str(group["refused"])] == [[width] for width in widths]
 
 
 def language_model(kind: str) -> nn.Module:

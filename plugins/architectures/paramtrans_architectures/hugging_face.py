@@ -104,8 +104,9 @@ def stock(network: Any, outputs: Outputs) -> Any:
         ConfigError: no config of this class has these sizes, as where layers differ from each other.
     """
     refusal = (
-        f"--stock: no config of {type(network).__name__} has these sizes{{}}; give all layers the same widths, "
-        "leave out what it ties to others, often attention heads (--blocks), or use paramtrans.load_translated"
+        f"--stock: no config of {type(network).__name__} has these sizes{{}}; give all layers the same widths (with "
+        "--stream also --ratio, the same), leave out what it ties to others, often attention heads (--blocks), or use "
+        "paramtrans.load_translated"
     )
     _, model = first_alike(network, _configs(network), _fresh_model, outputs, refusal)
     if getattr(network, "generation_config", None) is not None:
