@@ -147,18 +147,21 @@ def over_staying(node: Node, args: Any, kwargs: Any, staying: Mapping[int, Tenso
 
 
 def with_random_constants(network: nn.Module) -> nn.Module:
-    """A copy of a network whose constant parameters (ones, zeros, tiny scales) are random: every unit counts."""
+    """A copy of a network in which every unit counts: constant parameters (ones, zeros, tiny scales) are random, and
+    weights are no smaller than those of layers that keep the size of features. Attention that was hardly trained looks
+    at all tokens alike, so that a wrong number of heads would hardly show."""
     copied = copy.deepcopy(network)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in copied.parameters():
-            if parameter.is_floating_point() and parameter.numel() > 1:
-                values = parameter.float()
-                if (
-                    float(values.std()) <= 1e-3 * max(1e-3, float(values.abs().max()))
-                    or float(values.abs().max()) < 1e-3
-                ):
-                    parameter.copy_(0.5 + torch.rand(parameter.shape, generator=generator).to(parameter))
+            if not parameter.is_floating_point() or parameter.numel() < 2:
+                continue
+            values = parameter.float()
+            deviation, largest = float(values.std()), float(values.abs().max())
+            if deviation <= 1e-3 * max(1e-3, largest) or largest < 1e-3:
+                parameter.copy_(0.5 + torch.rand(parameter.shape, generator=generator).to(parameter))
+            elif parameter.ndim > 1:
+                parameter.mul_(max(1.0, (parameter.numel() / len(parameter)) ** -0.5 / deviation))
     return copied
 
 
