@@ -128,6 +128,8 @@ def test_what_reads_and_writes_a_stream_makes_up_for_it(norm: str, post: bool) -
     left_out = paramtrans.translate(whole, "prune", stream=0.75, calibrate=TOKENS)
     solved = paramtrans.translate(whole, "refit", stream=0.75, calibrate=TOKENS, options={"units": "norm"})
     assert torch.equal(left_out[0].bias, solved[0].bias), "not the same units"
+    rows = [row for row in whole[1].down.weight if any(torch.equal(row, other) for other in left_out[1].down.weight)]
+    assert len(rows) == 9 and not any(torch.equal(row, other) for row in rows for other in solved[1].down.weight)
     assert error(solved, whole) < 0.5 * error(left_out, whole)
     assert 0 < solved.paramtrans_blocks[0].feature_error < left_out.paramtrans_blocks[0].feature_error
 
