@@ -50,6 +50,12 @@ if TYPE_CHECKING:
     help="Share of the width of residual streams that stays; hidden widths stay unless they are asked for.",
 )
 @click.option(
+    "--query-key",
+    type=Positive(),
+    metavar="SHARE",
+    help="Share of the dimensions of queries and keys that stays, and of values where the code ties these to them.",
+)
+@click.option(
     "--by",
     type=click.Choice(["blocks", "units"]),
     help="Blocks that adapters recognise, or units that the graph shows; by default units where there are no blocks.",
@@ -94,6 +100,7 @@ def translate(
     blocks: str,
     depth: float | None,
     stream: float | None,
+    query_key: float | None,
     by: Literal["blocks", "units"] | None,
     targets: tuple[str, ...],
     finish: int | None,
@@ -136,7 +143,7 @@ def translate(
     options, further_options = _settings(settings, (*further, *option_names))
     finishing = {**further_options.pop("finish"), "steps": finish} if finish else None
     probe_shape = inputs.probe_shape(probes, shape, data)
-    usual = 0.5 if stream is None else 1.0
+    usual = 0.5 if stream is None and query_key is None else 1.0
     rule = chosen_widths(widths, (chosen, options), further_options.pop(widths["rule"], {}), usual)
     promised = _promised(chosen)
     network = read_network(model, architecture)
@@ -153,6 +160,7 @@ def translate(
         widths=None if to and widths["ratio"] else rule,
         depth=depth,
         stream=stream,
+        query_key=query_key,
         blocks=blocks,
         calibrate=batches,
         options=options,

@@ -20,14 +20,18 @@ KINDS: dict[str, tuple[Any, str]] = {
 """For each argument, what it may be, and in words."""
 
 
-def check_arguments(widths: Any, ratio: Any, by: Any, stream: Any, **given: Any) -> None:
+SHARES = {"stream": "a stream's width", "query_key": "the dimensions of queries and keys"}
+"""What shares are of."""
+
+
+def check_arguments(widths: Any, ratio: Any, by: Any, shares: Mapping[str, Any], **given: Any) -> None:
     """Hold arguments of `translate` to what they may be.
 
     Args:
         widths: A width rule.
         ratio: A share of the hidden units, which goes with no rule.
         by: "blocks", "units" or None.
-        stream: A share of residual streams' width, or None.
+        shares: A share, or None, of each of `SHARES`.
         given: The others, by name.
 
     Raises:
@@ -46,8 +50,10 @@ def check_arguments(widths: Any, ratio: Any, by: Any, stream: Any, **given: Any)
         raise SpecMismatch("ratio: is what widths decides; give one of them")
     if by not in (None, "blocks", "units"):
         raise SpecMismatch(f'by: takes "blocks" or "units", not {by!r:.60}')
-    if stream is not None:
-        if not isinstance(stream, int | float) or isinstance(stream, bool) or not 0 < stream < 1:
-            raise SpecMismatch(f"stream: {stream!r:.60} is no share of a stream's width; give a number between 0 and 1")
+    for name, share in shares.items():
+        if share is None:
+            continue
+        if not isinstance(share, int | float) or isinstance(share, bool) or not 0 < share < 1:
+            raise SpecMismatch(f"{name}: {share!r:.60} is no share of {SHARES[name]}; give a number between 0 and 1")
         if by == "blocks":
-            raise SpecMismatch('stream: is found in the graph of the network; leave out by="blocks"')
+            raise SpecMismatch(f'{name}: is found in the graph of the network; leave out by="blocks"')

@@ -31,6 +31,7 @@ from paramtrans.networks.loading.wrappers import copied, unwrapped
 from paramtrans.networks.parts.replacing import ReplacedPart, replace_parts
 from paramtrans.networks.units.chain import unit_chain, unsuited_reason
 from paramtrans.networks.units.narrowing import NarrowedGroup, narrow_network
+from paramtrans.networks.units.selection import Asked
 from paramtrans.networks.widths import Chosen, Ratio, Widths, checked, with_registry
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
@@ -57,6 +58,7 @@ def translate(
     widths: Widths | None = None,
     depth: float | None = None,
     stream: float | None = None,
+    query_key: float | None = None,
     blocks: str = "*",
     calibrate: Iterable[Inputs] | Tensor | Mapping[str, Any] = (),
     options: Mapping[str, Any] | None = None,
@@ -87,6 +89,10 @@ def translate(
             With `to`: share of the parts that it names which stay as they are.
         stream: Share of the width of residual streams that stays. Means and normalisations are then computed over the
             units that stay, and what reads or writes them is solved for. Hidden widths stay, unless they are asked for.
+        query_key: Share of the dimensions in which the queries and keys of each head are compared that stays; where the
+            network's code has one number for these and for the values of a head, as many of the values. Queries and
+            keys are brought into their principal axes first, where nothing but their layers makes them. Hidden widths
+            stay, unless they are asked for.
         blocks: Patterns of the paths of blocks, between commas; with `depth`, of those that may go.
         calibrate: Unlabelled inputs: a tensor, a dictionary of keyword arguments, or batches of these, or of lists
             whose first item is the input. They must be the same each time that they are gone through.
@@ -125,7 +131,8 @@ def translate(
     if not isinstance(module, nn.Module):
         raise SpecMismatch(f"translate takes an nn.Module, not {type(module).__name__}; load the parameters into one")
     named_arguments = {"translator": translator, "blocks": blocks, "options": options, "then": then, "to": to}
-    check_arguments(widths, ratio, by, stream, **named_arguments, finish=finish, seed=seed)
+    shares = {"stream": stream, "query_key": query_key}
+    check_arguments(widths, ratio, by, shares, **named_arguments, finish=finish, seed=seed)
     finishing = finish_options(finish)
     module = unwrapped(module)
     original = copied(module)
@@ -136,13 +143,18 @@ def translate(
             raise SpecMismatch("depth: leave blocks out first, and translate the rest afterwards")
         shorter, gone = shorten(original, depth, blocks, batches, registry, reporter)
         small = _finished(without(module, gone, registry), shorter, gone, ())
-        if translator != "refit" or any(x is not None for x in (ratio, widths, by, stream)) or then or options:
+        if (
+            translator != "refit"
+            or any(x is not None for x in (ratio, widths, by, *shares.values()))
+            or then
+            or options
+        ):
             small = translate(
                 small,
                 translator,
                 ratio=ratio,
                 widths=widths,
-                stream=stream,
+                **shares,
                 calibrate=batches,
                 options=options,
                 then=then,
@@ -155,7 +167,7 @@ def translate(
         finish_network(finishing, original, small, batches, seed, reporter)
         return small
     if to is not None:
-        if any(x is not None for x in (by, widths, stream)) or then or isinstance(ratio, Mapping):
+        if any(x is not None for x in (by, widths, *shares.values())) or then or isinstance(ratio, Mapping):
             raise SpecMismatch("to: goes with ratio (one number), depth, options, finish, calibrate and seed alone")
         if depth is not None:
             to = parts_to_replace(original, depth, to, ratio, batches, seed, registry, reporter)
@@ -168,17 +180,17 @@ def translate(
     rule = widths or Ratio(0.5 if ratio is None else ratio)
     named = [(trained or translator, options or {}), *(then or {}).items()]
     unsuited = unsuited_reason(original, named, rule, sequential, batches, registry)
-    if unsuited and (by == "units" or stream is not None):
-        raise SpecMismatch(f"stream: {unsuited}" if stream is not None else f'by="units": {unsuited}')
-    by_units = by == "units" or stream is not None or (by is None and not find_blocks(original, registry))
+    shares = {name: share for name, share in shares.items() if share is not None}
+    if unsuited and (by == "units" or shares):
+        raise SpecMismatch(f"{next(iter(shares))}: {unsuited}" if shares else f'by="units": {unsuited}')
+    by_units = by == "units" or shares or (by is None and not find_blocks(original, registry))
     if by_units and not unsuited:
-        stream_alone = stream is not None and ratio is None and widths is None
+        shares_alone = shares and ratio is None and widths is None
+        hidden = None if shares_alone else with_registry(rule, registry)
         narrowed = narrow_network(
             original,
             unit_chain(named, registry),
-            widths=None if stream_alone else with_registry(rule, registry),  # type: ignore[arg-type]
-            stream=stream,
-            blocks=blocks,
+            asked=Asked(blocks, hidden, **shares),  # type: ignore[arg-type]
             batches=batches,
             seed=seed,
             reporter=reporter,

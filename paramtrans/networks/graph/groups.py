@@ -110,7 +110,7 @@ def analyse(network: nn.Module, arguments: Arguments, stream: bool = False) -> A
     groups = []
     for group in units:
         reading = read_by(group, layers)
-        inner = any(outer is not group and _inside(group, outer) for outer in units)
+        inner = any(outer is not group and inside(group, outer) for outer in units)
         stream = any(unit & residual for unit in group.classes)
         groups.append((group, reading, stream, inner))
     groups.sort(key=lambda entry: min((order[layer.weight] for layer in entry[1]), default=len(order)))
@@ -130,7 +130,8 @@ def analyse(network: nn.Module, arguments: Arguments, stream: bool = False) -> A
     return Analysis(network, labelled, classes, tuple(named), layers)
 
 
-def _inside(group: UnitGroup, outer: UnitGroup) -> bool:
+def inside(group: UnitGroup, outer: UnitGroup) -> bool:
+    """Whether the units of a group are parts of those of another one, as dimensions are of heads."""
     return len(outer) < len(group) and bool(frozenset().union(*group.classes) & frozenset().union(*outer.classes))
 
 
@@ -227,37 +228,49 @@ class Proven:
     """Groups that may not, with the reason of each."""
 
 
-def prove_groups(analysis: Analysis, counts: Mapping[NamedGroup, int]) -> Proven:
+Bundle = tuple[NamedGroup, ...]
+"""Groups that become smaller with each other or not at all."""
+
+
+def prove_groups(analysis: Analysis, counts: Mapping[NamedGroup, int], together: Iterable[Bundle] = ()) -> Proven:
     """Hold groups to the proof: one of each kind alone, then all together.
 
     Args:
         analysis: Of the network.
         counts: For each group, how many units stay.
+        together: Groups that become smaller with each other or not at all.
     """
     proven = Proven({group: count for group, count in counts.items() if count < len(group)})
     network, likely = with_random_constants(analysis.network), list[Setting]()
     full_outputs = Masked(analysis.program, named_tensors(network)).outputs()
+    bundles = [tuple(group for group in bundle if group in proven.counts) for bundle in together]
+    bundled = {group for bundle in bundles for group in bundle}
+    bundles += [(group,) for group in proven.counts if group not in bundled]
 
-    def proof_of(groups: Iterable[NamedGroup]) -> Proof:
-        retained = {group: _even(group, proven.counts[group]) for group in groups}
+    def proof_of(bundles: Iterable[Bundle]) -> Proof:
+        retained = {group: _even(group, proven.counts[group]) for bundle in bundles for group in bundle}
         return prove(network, analysis.removal(retained), full_outputs, likely)
 
-    for _, similar in groupby(sorted(proven.counts, key=_sort), key=_sort):
-        similar_groups = list(similar)
-        proof = proof_of(similar_groups[:1])
+    def refuse(bundle: Bundle, reason: str) -> None:
+        bundles.remove(bundle)
+        for group in bundle:
+            proven.refused[group.path] = reason
+            del proven.counts[group]
+
+    for _, similar in groupby(sorted(bundles, key=_sort), key=_sort):
+        similar_bundles = list(similar)
+        proof = proof_of(similar_bundles[:1])
         likely += proof.settings
         if proof.failure is not None:
-            for group in similar_groups:
-                proven.refused[group.path] = proof.failure
-                del proven.counts[group]
-    joint = proof_of(proven.counts) if proven.counts else Proof(0.0, ())
+            for bundle in similar_bundles:
+                refuse(bundle, proof.failure)
+    joint = proof_of(bundles) if bundles else Proof(0.0, ())
     if joint.failure is not None:
-        for group in list(proven.counts):
-            failure = proof_of([group]).failure
+        for bundle in list(bundles):
+            failure = proof_of([bundle]).failure
             if failure is not None:
-                proven.refused[group.path] = failure
-                del proven.counts[group]
-        joint = proof_of(proven.counts) if proven.counts else Proof(0.0, ())
+                refuse(bundle, failure)
+        joint = proof_of(bundles) if bundles else Proof(0.0, ())
         if joint.failure is not None:
             proven.refused |= {group.path: f"not together with the others: {joint.failure}" for group in proven.counts}
             proven.counts.clear()
@@ -272,9 +285,8 @@ def _even(group: NamedGroup, count: int) -> Tensor:
     return group.units.choose(scores, count)
 
 
-def _sort(group: NamedGroup) -> str:
-    """What groups of layers alike have in common: their tensors without the numbers in their names."""
-    names = ["".join("#" if letter.isdigit() else letter for letter in axis.tensor) for axis in group.units.axes]
-    return "|".join(
-        f"{name}:{axis.axis}:{axis.indices.shape[1]}" for name, axis in zip(names, group.units.axes, strict=True)
-    )
+def _sort(bundle: Bundle) -> str:
+    """What bundles of layers alike have in common: their tensors without the numbers in their names."""
+    axes = [axis for group in bundle for axis in group.units.axes]
+    names = ["".join("#" if letter.isdigit() else letter for letter in axis.tensor) for axis in axes]
+    return "|".join(f"{name}:{axis.axis}:{axis.indices.shape[1]}" for name, axis in zip(names, axes, strict=True))

@@ -93,7 +93,7 @@ def measure_steps(
         }
         if not counts:
             continue
-        chosen = choose(case.analysis, counts, translator, case.examples, case.seed)
+        chosen = choose(case.analysis, Selection(counts), translator, case.examples, case.seed)
         for group, units in chosen.retained.items():
             narrowed = write_network(case.analysis, chosen, [group])
             solves = translator.component.solves_readers

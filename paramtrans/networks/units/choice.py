@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from paramtrans.api.units import UnitCase
 from paramtrans.errors import SpecMismatch
 from paramtrans.networks.forward.examples import Examples
-from paramtrans.networks.graph.groups import Analysis, NamedGroup, Proven, prove_groups
+from paramtrans.networks.graph.groups import Analysis, Bundle, NamedGroup, Proven, prove_groups
 from paramtrans.networks.graph.merging import merge, representatives
 from paramtrans.networks.graph.narrow import narrow
 from paramtrans.networks.graph.proof import prove, with_random_constants
 from paramtrans.networks.graph.unit_cases import choose_units
 from paramtrans.networks.units.chain import UnitStep
+from paramtrans.networks.units.selection import Selection
 from paramtrans.utils.counts import counted
 
 
@@ -32,21 +33,28 @@ class Chosen:
 
 
 def choose(
-    analysis: Analysis, counts: Mapping[NamedGroup, int], step: UnitStep, examples: Examples, seed: int
+    analysis: Analysis,
+    selection: Selection,
+    step: UnitStep,
+    examples: Examples,
+    seed: int,
+    scores: Mapping[str, Tensor] | None = None,
 ) -> Chosen:
     """Choose the units that stay, of the groups that pass the proof.
 
     Args:
         analysis: Of the network.
-        counts: For each group, how many units stay.
+        selection: The groups, and how many units of each stay.
         step: The translator that chooses.
         examples: Calibration inputs, for a translator that looks at them.
         seed: For whatever is drawn.
+        scores: By path, how much each unit counts, `[units]`, of groups of which the translator does not choose.
 
     Raises:
         SpecMismatch: no group passes the proof.
     """
-    proven = _proven(analysis, counts, {})
+    proven = _proven(analysis, selection.counts, selection.together, {})
+    scored = {group: scores[group.path] for group in proven.counts if group.path in (scores or {})}
     refused: dict[str, str] = {}
     shares: dict[NamedGroup, Tensor] = {}
 
@@ -62,10 +70,13 @@ def choose(
         return representatives(merged, group, case.count)
 
     seen_examples = examples if step.component.needs_probes else None
-    retained = choose_units(analysis, proven.counts, decide, seen_examples, seed)
+    left_to_it = {group: count for group, count in proven.counts.items() if group not in scored}
+    retained = choose_units(analysis, left_to_it, decide, seen_examples, seed)
+    retained |= {group: group.units.choose(score, proven.counts[group]) for group, score in scored.items()}
     refused = {**proven.refused, **refused}
     if len(retained) < len(proven.counts):
-        proven = _proven(analysis, {group: proven.counts[group] for group in retained}, refused)
+        counts = {group: proven.counts[group] for group in retained}
+        proven = _proven(analysis, counts, selection.together, refused)
         refused |= proven.refused
     retained = {group: retained[group] for group in proven.counts}
     return Chosen(proven, retained, {group: share for group, share in shares.items() if group in retained}, refused)
@@ -97,9 +108,11 @@ def write_network(analysis: Analysis, chosen: Chosen, groups_alone: Iterable[Nam
     return narrowed
 
 
-def _proven(analysis: Analysis, counts: Mapping[NamedGroup, int], refused: Mapping[str, str]) -> Proven:
+def _proven(
+    analysis: Analysis, counts: Mapping[NamedGroup, int], together: Iterable[Bundle], refused: Mapping[str, str]
+) -> Proven:
     """Groups that pass the proof; raises `SpecMismatch` where none does."""
-    proven = prove_groups(analysis, counts)
+    proven = prove_groups(analysis, counts, together)
     if not proven.counts:
         reasons_of = {**refused, **proven.refused}
         reasons = "; ".join(f"{path}: {reason}" for path, reason in list(reasons_of.items())[:3])

@@ -18,8 +18,8 @@ from paramtrans.networks.graph.pieces import Pieces
 from paramtrans.networks.graph.reconstruct import reconstruct
 from paramtrans.networks.units.chain import UnitStep
 from paramtrans.networks.units.choice import choose, write_network
-from paramtrans.networks.units.selection import chosen_counts
-from paramtrans.networks.units.widths import GroupRule
+from paramtrans.networks.units.query_keys import in_principal_axes, query_keys
+from paramtrans.networks.units.selection import Asked, selected
 from paramtrans.utils import seeds
 from paramtrans.utils.counts import counted
 from paramtrans.utils.progress import Reporter
@@ -69,21 +69,17 @@ def narrow_network(
     network: nn.Module,
     steps: Sequence[UnitStep],
     *,
-    widths: GroupRule | None,
-    stream: float | None = None,
-    blocks: str,
+    asked: Asked,
     batches: Iterable[Inputs],
     seed: int,
     reporter: Reporter,
 ) -> NarrowedNetwork:
-    """A copy of `network`, which is in eval mode, with fewer units in groups whose path matches `blocks`.
+    """A copy of `network`, which is in eval mode, with fewer units in some of its groups.
 
     Args:
         network: Any network that `torch.export` can follow.
         steps: A translator that chooses units, and those that go on from what it wrote.
-        widths: A rule for how many hidden units stay; None: all of them.
-        stream: Share of the width of residual streams that stays; None: all of it.
-        blocks: Patterns of paths, between commas.
+        asked: What is to become smaller.
         batches: Calibration inputs, at least one.
         seed: For whatever is drawn.
         reporter: Shows the progress.
@@ -93,9 +89,11 @@ def narrow_network(
     """
     batch_list = list(batches)
     examples = Examples(batch_list)
-    analysis = analyse(network, example_arguments(batch_list[0]), stream is not None)
-    counts = chosen_counts(analysis, blocks, widths, stream, examples, seed)
-    chosen = choose(analysis, counts, steps[0], examples, seed)
+    analysis = analyse(network, example_arguments(batch_list[0]), asked.stream is not None)
+    selection = selected(analysis, asked, examples, seed)
+    turned, scores = in_principal_axes(analysis, query_keys(analysis, selection.counts), examples, seed)
+    analysis = replace(analysis, network=turned)
+    chosen = choose(analysis, selection, steps[0], examples, seed, scores)
     for path, reason in chosen.refused.items():
         log.warning("%s stays as it is: %s", path or "the network", reason)
     small = write_network(analysis, chosen)

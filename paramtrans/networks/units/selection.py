@@ -3,27 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from paramtrans.errors import SpecMismatch
 from paramtrans.networks.blocks.finding import matches, some_of
 from paramtrans.networks.forward.examples import Examples
-from paramtrans.networks.graph.groups import Analysis, NamedGroup
+from paramtrans.networks.graph.groups import Analysis, Bundle, NamedGroup, inside, prove_groups
 from paramtrans.networks.graph.inventory import staying_parameters
 from paramtrans.networks.graph.propagate import OUTPUT
+from paramtrans.networks.units.query_keys import query_keys
 from paramtrans.networks.units.rounding import Rounding
 from paramtrans.networks.units.widths import GroupRule, GroupSizes
 
 
-def chosen_counts(
-    analysis: Analysis, pattern: str, widths: GroupRule | None, stream: float | None, examples: Examples, seed: int
-) -> dict[NamedGroup, int]:
-    """How many units of each group stay, for the groups that become smaller.
+@dataclass(frozen=True)
+class Asked:
+    """What is to become smaller."""
+
+    pattern: str = "*"
+    """Patterns of paths, between commas."""
+    widths: GroupRule | None = None
+    """A rule for how many hidden units stay; None: all of them."""
+    stream: float | None = None
+    """Share of the width of residual streams that stays; None: all of it."""
+    query_key: float | None = None
+    """Share of the dimensions in which queries and keys are compared that stays; None: all of them."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Groups that become smaller."""
+
+    counts: Mapping[NamedGroup, int]
+    """How many units of each stay."""
+    together: tuple[Bundle, ...] = ()
+    """Groups that become smaller with each other or not at all."""
+
+
+def selected(analysis: Analysis, asked: Asked, examples: Examples, seed: int) -> Selection:
+    """The groups that become smaller, and how many units of each stay.
 
     Args:
         analysis: Of the network.
-        pattern: Patterns of paths, between commas.
-        widths: A rule for hidden units; None: all of them stay.
-        stream: Share of the width of residual streams that stays, rounded as the rule rounds; None: all of it.
+        asked: What is to become smaller.
         examples: Calibration inputs.
         seed: For whatever is drawn.
 
@@ -31,6 +53,10 @@ def chosen_counts(
         SpecMismatch: no group can become smaller as asked.
     """
     counts: dict[NamedGroup, int] = {}
+    together: tuple[Bundle, ...] = ()
+    pattern, widths, stream = asked.pattern, asked.widths, asked.stream
+    if asked.query_key is not None:
+        counts, together = _head_dimensions(analysis, pattern, asked.query_key)
     if stream is not None:
         rounding = getattr(widths, "rounding", Rounding())
         counts |= GroupSizes(analysis, streams(analysis, pattern), examples, seed).share(stream, rounding)
@@ -41,9 +67,34 @@ def chosen_counts(
         counts |= hidden
     counts = {group: count for group, count in counts.items() if count < len(group)}
     if not counts:
-        smaller = "ratio" if stream is None else "share"
+        smaller = "ratio" if widths is not None else "share"
         raise SpecMismatch(f"nothing becomes smaller with these widths; give a smaller {smaller}")
-    return counts
+    return Selection(counts, together)
+
+
+def _head_dimensions(
+    analysis: Analysis, pattern: str, share: float
+) -> tuple[dict[NamedGroup, int], tuple[Bundle, ...]]:
+    """How many dimensions of queries and keys stay; where the code has one number for these and for the values of a
+    head, as many of the values."""
+    groups = query_keys(analysis)
+    matching = [group for group in groups if matches(group.path, pattern)]
+    if not matching:
+        there = f"; there are {_paths(groups)}" if groups else ""
+        raise SpecMismatch(f'query_key: no heads have queries and keys at "{pattern}" that could be narrower{there}')
+    counts = {group: group.units.allowed(share * len(group)) for group in matching}
+    refused = prove_groups(analysis, counts).refused
+    bundles = [(group, *_values_of(analysis, group)) for group in matching if group.path in refused]
+    for group, *values in bundles:
+        counts |= {other: other.units.allowed(len(other) * counts[group] / len(group)) for other in values}
+    return counts, tuple(bundles)
+
+
+def _values_of(analysis: Analysis, queries: NamedGroup) -> list[NamedGroup]:
+    """The values of the heads whose queries and keys these are."""
+    heads = [group for group in analysis.groups if inside(queries.units, group.units)]
+    inner = [group for group in analysis.groups if group.inner and group.readers]
+    return [group for group in inner if any(inside(group.units, head.units) for head in heads)]
 
 
 def hidden_groups(analysis: Analysis, pattern: str) -> list[NamedGroup]:
