@@ -107,11 +107,11 @@ def test_two_thousand_random_networks_become_what_is_read_of_them() -> None:
 @pytest.mark.thorough
 def test_streams_of_random_networks_become_what_is_read_of_them() -> None:
     seen = count(150, stream=True)
-    assert seen.get("smaller", 0) >= 50, seen
+    assert seen.get("smaller", 0) >= 30, seen
 
 
 @pytest.mark.slow
 def test_streams_of_two_thousand_random_networks_become_what_is_read_of_them() -> None:
     seen = count(2000, stream=True)
     print(seen)
-    assert seen.get("smaller", 0) >= 700, seen
+    assert seen.get("smaller", 0) >= 400, seen
