@@ -160,7 +160,7 @@ def _tried(network: nn.Module, removal: Removal, full_outputs: list[Tensor] | No
     masked_outputs = Masked(program, tensors, removal).outputs()
     full_outputs = full_outputs if full_outputs is not None else Masked(program, tensors).outputs()
     candidate_settings = candidates(network, removal)
-    effect = _difference(full_outputs, masked_outputs)
+    effect = largest_difference(full_outputs, masked_outputs)
     failure, least = "", float("inf")
     likely_kinds = {_kind(item) for item in likely}
     for settings in dict.fromkeys(
@@ -174,7 +174,7 @@ def _tried(network: nn.Module, removal: Removal, full_outputs: list[Tensor] | No
         if [item.shape for item in outputs] != [item.shape for item in masked_outputs]:
             failure = failure or "the outputs change their shape"
             continue
-        least = min(least, _difference(masked_outputs, outputs))
+        least = min(least, largest_difference(masked_outputs, outputs))
         if least <= min(TOLERANCE, max(SHARE * effect, 1e-5)):
             return Proof(least, tuple(settings))
     if least < float("inf"):
@@ -227,7 +227,7 @@ def _full(values: Any) -> Any:
     return tree_map(full, values)
 
 
-def _difference(outputs: list[Tensor], other_outputs: list[Tensor]) -> float:
+def largest_difference(outputs: list[Tensor], other_outputs: list[Tensor]) -> float:
     """Largest difference, each output relative to its largest value; infinite where something is not finite."""
     worst = 0.0
     for a, b in zip(outputs, other_outputs, strict=True):
