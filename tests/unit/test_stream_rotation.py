@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from paramtrans.errors import SpecMismatch
+from paramtrans.errors import DataError, SpecMismatch
 from paramtrans.networks.forward.activations import arguments, call, first_examples, tensors_in
 from paramtrans.networks.graph.proof import named_tensors
 from paramtrans.networks.stream.axes import principal_axes, second_moments
@@ -127,3 +127,181 @@ def test_outputs_are_the_same_and_energies_decrease(network: Any, inputs: Tensor
     assert energies.shape == (8,) and bool((energies.diff() <= 1e-9).all()) and energies[0] > 1.2
     # Norms have no weights left that tell units apart.
     torch.testing.assert_close(float(energies.sum()), 8.0)
+
+
+def test_first_axes_hold_more_than_any_units_of_the_original() -> None:
+    network = uneven(around(Block(nn.RMSNorm(8)), Block(nn.RMSNorm(8)), nn.RMSNorm(8)))
+    entering: list[Tensor] = []
+    with torch.no_grad():
+        handles = [
+            module.register_forward_pre_hook(lambda _, args: entering.append(args[0].flatten(0, 1)))
+            for module in network.modules()
+            if isinstance(module, nn.RMSNorm)
+        ]
+        network(VALUES)
+        for handle in handles:
+            handle.remove()
+    rows = torch.cat([F.rms_norm(value.double(), [8]) for value in entering])
+    units = rows.square().mean(0).sort(descending=True).values.cumsum(0)
+    result = rotated(network, ((VALUES[:2],), {}), [VALUES])
+    axes = result.streams[0].energies.cumsum(0)
+    assert bool((axes[:7] > units[:7] + 1e-3).all())
+    # The rotated network's own readers see these energies, and nothing between two axes.
+    expected = result.streams[0].energies.diag()
+    torch.testing.assert_close(moments(result, VALUES), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_principal_axes_are_orthonormal_and_the_same_for_any_sign() -> None:
+    products = torch.randn(6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.double)
+    energies, axes = principal_axes(products @ products.mT)
+    torch.testing.assert_close(axes @ energies.diag() @ axes.mT, products @ products.mT)
+    torch.testing.assert_close(axes.mT @ axes, torch.eye(6, dtype=torch.double))
+    assert bool((axes.gather(0, axes.abs().argmax(0, keepdim=True)) > 0).all())
+
+
+def test_positions_that_are_kept_with_the_network_are_rotated() -> None:
+    assert ("positions", 1) in turned(uneven(Sinusoids(True)), VALUES).streams[0].axes
+
+
+def test_a_centred_stream_has_an_axis_with_nothing_along_it() -> None:
+    result = turned(uneven(around(Block(nn.LayerNorm(8)), nn.LayerNorm(8))), VALUES)
+    assert float(result.streams[0].energies[-1]) < 1e-10
+    assert all(type(result.network.get_submodule(path)) is nn.RMSNorm for path in ("1.norm", "2"))
+
+
+def test_tied_embeddings_stay_tied_where_the_last_norm_tells_no_units_apart() -> None:
+    network = uneven(Tokens(lambda: nn.RMSNorm(8), tied=True))
+    with torch.no_grad():
+        network.get_parameter("norm.weight").fill_(1.5)
+    result = turned(network, TOKENS)
+    assert result.changes == () and result.network.head.weight is result.network.embed.weight  # type: ignore[union-attr]
+
+
+def test_layers_without_a_bias_are_given_that_of_a_norm() -> None:
+    result = turned(uneven(Tokens(lambda: nn.LayerNorm(8), tied=True, bias=False)), TOKENS)
+    kinds = {(change.module, change.kind) for change in result.changes}
+    assert {("head", "untied"), ("head", "bias"), ("blocks.0.up", "bias")} <= kinds
+    assert ("blocks.0.down", "bias") not in kinds
+
+
+def encoder(norm_first: bool = True) -> nn.Module:
+    layer = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True, norm_first=norm_first)
+    return around(nn.TransformerEncoder(layer, 1, nn.LayerNorm(8)))
+
+
+def test_attention_of_pytorch_is_rotated_and_takes_no_fast_path_that_subtracts_means() -> None:
+    result = turned(uneven(encoder()), VALUES)
+    assert ("1.layers.0.self_attn.in_proj_weight", 1) in result.streams[0].axes
+    assert type(result.network.get_submodule("1.layers.0.self_attn")) is nn.MultiheadAttention
+
+
+def test_flags_hooks_and_precision_stay() -> None:
+    network = uneven(around(Block(nn.LayerNorm(8)), nn.LayerNorm(8))).bfloat16()
+    network.get_submodule("1").train()
+    network.get_parameter("1.up.weight").requires_grad_(False)
+    calls: list[int] = []
+    network.get_submodule("1.norm").register_forward_pre_hook(lambda *_: calls.append(1))
+    # A hook before the norm would show the stream, so that it stays; one of a module that is not in it does not.
+    with pytest.raises(SpecMismatch, match="free of outputs"):
+        rotated(network, ((VALUES[:2].bfloat16(),), {}), [VALUES.bfloat16()])
+    network.get_submodule("1.norm")._forward_pre_hooks.clear()
+    network.register_forward_hook(lambda *_: calls.append(2))
+    result = rotated(network, ((VALUES[:2].bfloat16(),), {}), [VALUES.bfloat16()])
+    calls.clear()
+    with torch.no_grad():
+        given, wanted = result.network(VALUES.bfloat16()), network(VALUES.bfloat16())
+    assert calls == [2, 2] and given.dtype == torch.bfloat16
+    torch.testing.assert_close(given, wanted, rtol=0.05, atol=0.05)
+    flags = [module.training for module in network.modules()]
+    assert [module.training for module in result.network.modules()] == flags
+    gradients = {name: parameter.requires_grad for name, parameter in result.network.named_parameters()}
+    assert not gradients.pop("1.up.weight") and all(gradients.values())
+    assert {parameter.dtype for parameter in result.network.parameters()} == {torch.bfloat16}
+
+
+class PostNorm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.branch, self.norm, self.leave = (
+            nn.Linear(3, 8),
+            nn.Linear(8, 8),
+            nn.LayerNorm(8),
+            nn.Linear(8, 4),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.enter(x))
+        return self.leave(self.norm(x + self.branch(x)))
+
+
+class Rectified(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.branch, self.leave = nn.Linear(3, 8), nn.Linear(8, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.enter(x)
+        return self.leave(F.relu(x + self.branch(x)))
+
+
+class Own(nn.Module):
+    """An embedding that is the head as well, in one module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.block, self.norm = nn.Embedding(20, 8), Block(nn.RMSNorm(8)), nn.RMSNorm(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(self.norm(self.block(self.embed(x))), self.embed.weight)
+
+
+class Sinusoids(nn.Module):
+    """Positions that the code makes."""
+
+    def __init__(self, kept: bool | None = None) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Linear(3, 8), nn.Linear(8, 4)
+        self.blocks = nn.Sequential(Block(nn.RMSNorm(8)), nn.RMSNorm(8))
+        self.kept = kept
+        if kept is not None:
+            self.register_buffer("positions", torch.randn(5, 8, generator=torch.Generator().manual_seed(0)), kept)
+
+    def forward(self, x: Tensor) -> Tensor:
+        positions = self.positions if self.kept is not None else torch.arange(5)[:, None] * torch.arange(8).sin()
+        return self.leave(self.blocks(self.enter(x) + positions))
+
+
+@pytest.mark.parametrize(
+    ("network", "inputs", "why"),
+    [
+        (PostNorm, VALUES, "result of a norm goes back into the stream.*test_stream_rotation.py"),
+        (lambda: encoder(norm_first=False), VALUES, "result of a norm goes back into the stream"),
+        (Rectified, VALUES, "relu works on each unit"),
+        (Own, TOKENS, "embed.weight is read behind a norm with weights"),
+        (Sinusoids, VALUES, "numbers that its code makes"),
+        (lambda: Sinusoids(False), VALUES, "positions goes into the stream"),
+        (lambda: Scaled(also_read=True), VALUES, "result of a norm goes back"),
+        (lambda: around(Block(nn.LayerNorm(8))), VALUES, "read with its mean here"),
+        (lambda: nn.Sequential(nn.Linear(3, 8), Block(nn.RMSNorm(8))), VALUES, "free of outputs"),
+        (lambda: nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 4)), VALUES, "free of outputs"),
+    ],
+)
+def test_streams_that_a_rotation_would_change_are_refused_by_reason(network: Any, inputs: Tensor, why: str) -> None:
+    with pytest.raises(SpecMismatch, match=why):
+        rotated(uneven(network()), ((inputs[:2],), {}), [inputs])
+
+
+def test_changes_are_repeated_on_a_fresh_network() -> None:
+    network = uneven(Tokens(lambda: nn.LayerNorm(8), tied=True, bias=False))
+    result = rotated(network, ((TOKENS[:2],), {}), [TOKENS])
+    fresh = Tokens(lambda: nn.LayerNorm(8), tied=True, bias=False).eval()
+    repeat(fresh, result.changes, components())
+    fresh.load_state_dict(result.network.state_dict())
+    with torch.no_grad():
+        assert torch.equal(fresh(TOKENS), result.network(TOKENS))
+
+
+@pytest.mark.parametrize("change", [ModuleChange("nowhere", "bias"), ModuleChange("0", "rms_norm")])
+def test_changes_of_modules_that_are_not_there_are_refused(change: ModuleChange) -> None:
+    with pytest.raises(DataError, match=change.module):
+        repeat(around(nn.RMSNorm(8)), [change], components())

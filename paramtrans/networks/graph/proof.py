@@ -73,12 +73,12 @@ class Masked(Interpreter):
                 values.append(leaf.clone() if isinstance(leaf, Tensor) else leaf)
             else:
                 values.append(self.program.constants.get(name))
-        return tensors_in(list(self.run(*(_full(values) if self.full else values))))
+        return tensors_in(list(self.run(*(in_full(values) if self.full else values))))
 
     def fetch_args_kwargs_from_env(self, n: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments of one operation, without casts to half precision where it is run in full."""
         fetched = super().fetch_args_kwargs_from_env(n)
-        return _full(fetched) if self.full else fetched
+        return in_full(fetched) if self.full else fetched
 
     def run_node(self, n: Node) -> Any:
         """One operation, with what it sums over masked."""
@@ -211,13 +211,17 @@ def run(network: nn.Module, program: Program) -> list[Tensor]:
     """The output tensors of a network for the example inputs of a program."""
     args, kwargs = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, program.arguments)
     if not any(tensor.dtype in HALF for tensor in named_tensors(network).values()):
-        args, kwargs = _full((args, kwargs))
+        args, kwargs = in_full((args, kwargs))
     with layer_by_layer():
         return tensors_in(network(*args, **kwargs))
 
 
-def _full(values: Any) -> Any:
-    """Tensors of half precision, and names of it, in full."""
+def in_full(values: Any) -> Any:
+    """Tensors of half precision, and names of it, in full.
+
+    Args:
+        values: Tensors, data types and others, in lists and dictionaries.
+    """
 
     def full(leaf: Any) -> Any:
         if isinstance(leaf, Tensor) and leaf.dtype in HALF:

@@ -97,5 +97,8 @@ def _check(analysis: Analysis, contacts: Contacts) -> None:
         for axis in axes:
             if ((name, axis) in rotating) == (name in vectors):
                 refuse(f"{name} touches the stream in a way that nothing is known of")
+    lost = {name for name, _ in rotating} - {*analysis.network.state_dict()}
+    if lost:
+        refuse(f"{min(lost)} goes into the stream, and is a buffer that no file keeps")
     if not contacts.writes or not contacts.reads:
         refuse("no layer both writes and reads it")

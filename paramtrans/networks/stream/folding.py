@@ -43,6 +43,7 @@ def fold(network: nn.Module, program: Program, contacts: Contacts, registry: Reg
     changes = [*folding.untied(), *folding.with_bias()]
     folding.check()
     repeat(network, changes, registry)
+    folding.tensors = named_tensors(network)
     folding.read()
     folding.write()
     folding.neutralise()
@@ -57,9 +58,9 @@ class _Folding:
 
     def __init__(self, network: nn.Module, program: Program, contacts: Contacts) -> None:
         self.network, self.program, self.contacts = network, program, contacts
-        tensors = named_tensors(network)
+        self.tensors = named_tensors(network)
         vectors = [*contacts.scales, *contacts.shifts]
-        self.vectors = {node: value_of(node, program, tensors).double().flatten() for node in vectors}
+        self.vectors = {node: value_of(node, program, self.tensors).double().flatten() for node in vectors}
         self.scales = {node for node in contacts.scales if not _uniform(self.vectors[node])}
         self.shifts = {node for node in contacts.shifts if bool(self.vectors[node].any())}
         self.tensor_of: dict[Node, str] = {}
@@ -69,12 +70,11 @@ class _Folding:
 
     def scale(self, scales: tuple[Node, ...]) -> Tensor:
         """What units are multiplied by, of what does not stay, `[units]`."""
-        factors = [self.vectors[node] for node in scales if node in self.scales]
-        return math.prod(factors, start=torch.ones(self.contacts.stream.size, dtype=torch.double))
+        return math.prod((self.vectors[node] for node in scales if node in self.scales), start=self._filled(1))
 
     def shift(self, read: Read) -> Tensor:
         """What is added to units on the way to a layer, `[units]`."""
-        return sum((self.vectors[node] for node in read.shifts), torch.zeros(self.contacts.stream.size).double())
+        return sum((self.vectors[node] for node in read.shifts), self._filled(0))
 
     def untied(self) -> list[ModuleChange]:
         """Layers that need a weight of their own: it would be scaled for them, and not for what else it is used in."""
@@ -96,7 +96,7 @@ class _Folding:
     def _slot(self, path: str, read: Read) -> str:
         """The name by which a layer holds a shared weight."""
         name = f"{path}.weight"
-        shared = {n: t for n, t in named_tensors(self.network).items() if t is self._tensor(read.tensor)}
+        shared = {n: t for n, t in self.tensors.items() if t is self._tensor(read.tensor)}
         at_path = {module_path(other.node) for other in self.contacts.reads if other.tensor == read.tensor}
         if name not in shared or len(shared) < 2 or (name == read.tensor and len(at_path) < 2):
             refuse(f"{read.tensor} is read behind a norm with weights, and used elsewhere without", read.node)
@@ -109,9 +109,7 @@ class _Folding:
             if read.bias is None and self.shifts & {*read.shifts}:
                 path = module_path(read.node)
                 if not takes_bias(self.network.get_submodule(path)):
-                    refuse(
-                        f"{read.tensor} is read behind a norm with a bias, and takes none", read.node
-                    )
+                    refuse(f"{read.tensor} is read behind a norm with a bias, and takes none", read.node)
                 self.bias_of[read.node] = f"{path}.bias"
                 changes[ModuleChange(path, "bias")] = None
         return list(changes)
@@ -168,17 +166,21 @@ class _Folding:
         """The number by which a norm's parameter makes a scale or shift of a given number, as 0 does in 1 + weight."""
         parameter = self._tensor(name)
 
-        def given(number: float) -> Tensor:
-            return value_of(node, self.program, {name: torch.full_like(parameter, number)}).double().flatten()[0]
+        def given(number: float) -> float:
+            return float(value_of(node, self.program, {name: torch.full_like(parameter, number)}).flatten()[0])
 
-        zero, one = float(given(0)), float(given(1))
-        neutral = (wanted - zero) / (one - zero) if one != zero else math.nan
-        if abs(float(given(neutral)) - wanted) > 1e-6:
+        at_zero, slope = given(0), given(1) - given(0)
+        neutral = (wanted - at_zero) / slope if slope else math.nan
+        if not abs(given(neutral) - wanted) < 1e-6:
             refuse(f"{name} scales the stream in a way that cannot be undone", node)
         return neutral
 
     def _tensor(self, name: str) -> Tensor:
-        return named_tensors(self.network)[name]
+        return self.tensors[name]
+
+    def _filled(self, number: float) -> Tensor:
+        device = next(self.network.parameters()).device
+        return torch.full((self.contacts.stream.size,), number, dtype=torch.double, device=device)
 
 
 def value_of(node: Node, program: Program, tensors: Mapping[str, Tensor]) -> Tensor:
@@ -191,11 +193,13 @@ def value_of(node: Node, program: Program, tensors: Mapping[str, Tensor]) -> Ten
     """
     if node.op != "call_function":
         name = program.names.get(node.name)
-        return program.constants[node.name] if name is None else tensors[name]  # type: ignore[no-any-return]
+        constant: Tensor = program.constants[node.name] if name is None else tensors[name]
+        return constant
     args, kwargs = torch.fx.node.map_arg(
         (node.args, node.kwargs), lambda operand: value_of(operand, program, tensors).clone()
     )
-    return node.target(*args, **kwargs)  # type: ignore[operator]
+    value: Tensor = node.target(*args, **kwargs)  # type: ignore[operator]
+    return value
 
 
 def _uniform(vector: Tensor) -> bool:

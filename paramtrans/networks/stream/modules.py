@@ -63,4 +63,4 @@ def _become_rms_norm(network: nn.Module, module: nn.LayerNorm) -> None:
     module.register_parameter("bias", None)
     for encoder in network.modules():
         if isinstance(encoder, nn.TransformerEncoderLayer) and module in (encoder.norm1, encoder.norm2):
-            encoder.activation_relu_or_gelu = False  # type: ignore[assignment]
+            encoder.activation_relu_or_gelu = False

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from paramtrans.errors import SpecMismatch
-from paramtrans.networks.forward.activations import Inputs
+from paramtrans.networks.forward.activations import Inputs, arguments as inputs_of
 from paramtrans.networks.graph.capture import Arguments
 from paramtrans.networks.graph.groups import Analysis, analyse
-from paramtrans.networks.graph.proof import HALF, largest_difference, named_tensors, run
+from paramtrans.networks.graph.proof import HALF, in_full, largest_difference, named_tensors, run
 from paramtrans.networks.stream.axes import principal_axes, second_moments
 from paramtrans.networks.stream.contacts import Contacts, Refused, TensorAxis
 from paramtrans.networks.stream.finding import contacts, streams
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-4
 """Largest difference of outputs in float32, relative to the largest output."""
+FIXING = "outputs, hooks and numbers that its code makes"
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def rotated(
 
     >>> rotated(model, ((), {"input_ids": tokens}), [tokens]).streams[0].energies  # doctest: +SKIP
     """
-    full = _full(copy.deepcopy(network)).eval()
+    full, arguments = _full(copy.deepcopy(network)).eval(), in_full(arguments)
     analysis = analyse(full, arguments)
     outputs, changes, refused = run(full, analysis.program), list[ModuleChange](), list[str]()
     kept: list[frozenset[TensorAxis]] = []
@@ -89,7 +90,7 @@ def rotated(
         except Refused as error:
             refused.append(str(error))
     if not kept:
-        reason = "; ".join(dict.fromkeys(refused)) or "it has none whose width its outputs or hooks do not show"
+        reason = "; ".join(dict.fromkeys(refused)) or f"it has none that is free of {FIXING}"
         raise SpecMismatch(f"stream: no residual stream of this network can be rotated: {reason}")
     analysis = analyse(full, arguments)
     folded = [of_stream for of_stream in _contacts(analysis, []) if frozenset(of_stream.writes) in kept]
@@ -119,7 +120,7 @@ def _rotate(network: nn.Module, folded: list[Contacts], batches: Iterable[Inputs
     tensors = named_tensors(network)
     readers = {id(tensors[read.tensor]): str(i) for i, touching in enumerate(folded) for read in touching.reads}
     sizes = {str(i): touching.stream.size for i, touching in enumerate(folded)}
-    moments = second_moments(network, batches, readers, sizes)
+    moments = second_moments(network, map(_batch_in_full, batches), readers, sizes)
     rotated_streams = []
     for i, touching in enumerate(folded):
         if not bool(moments[str(i)].any()):
@@ -130,6 +131,11 @@ def _rotate(network: nn.Module, folded: list[Contacts], batches: Iterable[Inputs
             tensors[name].copy_(values.movedim(-1, axis))
         rotated_streams.append(RotatedStream(tuple(touching.rotating), energies.cpu()))
     return tuple(rotated_streams)
+
+
+def _batch_in_full(batch: Inputs) -> Inputs:
+    positional, named = in_full(inputs_of(batch))
+    return named or positional[0]  # type: ignore[no-any-return]
 
 
 def _full(network: nn.Module) -> nn.Module:
