@@ -54,6 +54,24 @@ class OffsetNorm(nn.Module):
         return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * (1 + self.weight)
 
 
+class EarlyEpsilon(OffsetNorm):
+    """An RMSNorm with its epsilon in another place."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rsqrt((x.pow(2) + 1e-6).mean(-1, keepdim=True)) * (1 + self.weight)
+
+
+class Doubled(nn.Module):
+    """A table that the code makes, of the width of the stream but not in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.tokens = nn.Parameter(torch.zeros(20, 8)), Tokens(lambda: nn.RMSNorm(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.tokens(x) + F.embedding(x, self.table * 2).sum(-1, keepdim=True)
+
+
 class Tokens(nn.Module):
     """Embeddings and positions, two blocks, and a head that may be tied to the embeddings."""
 
@@ -117,6 +135,7 @@ def moments(result: Rotated, inputs: Any) -> Tensor:
         (lambda: around(Block(nn.LayerNorm(8)), nn.LayerNorm(8)), VALUES, ["1.norm rms_norm", "2 rms_norm"]),
         (lambda: around(Block(OffsetNorm()), OffsetNorm()), VALUES, []),
         (lambda: Tokens(OffsetNorm, tied=True), TOKENS, ["head untied"]),
+        (Doubled, TOKENS, []),
         (Scaled, VALUES, []),
     ],
 )
@@ -186,7 +205,7 @@ def test_layers_without_a_bias_are_given_that_of_a_norm() -> None:
 
 def encoder(norm_first: bool = True) -> nn.Module:
     layer = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True, norm_first=norm_first)
-    return around(nn.TransformerEncoder(layer, 1, nn.LayerNorm(8)))
+    return around(nn.TransformerEncoder(layer, 1, nn.LayerNorm(8), enable_nested_tensor=False))
 
 
 def test_attention_of_pytorch_is_rotated_and_takes_no_fast_path_that_subtracts_means() -> None:
@@ -277,6 +296,7 @@ class Sinusoids(nn.Module):
         (PostNorm, VALUES, "result of a norm goes back into the stream.*test_stream_rotation.py"),
         (lambda: encoder(norm_first=False), VALUES, "result of a norm goes back into the stream"),
         (Rectified, VALUES, "relu works on each unit"),
+        (lambda: around(Block(EarlyEpsilon()), EarlyEpsilon()), VALUES, "add adds the same to all units"),
         (Own, TOKENS, "embed.weight is read behind a norm with weights"),
         (Sinusoids, VALUES, "numbers that its code makes"),
         (lambda: Sinusoids(False), VALUES, "positions goes into the stream"),

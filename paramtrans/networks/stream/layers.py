@@ -22,9 +22,9 @@ def embedding(walk: Walk, node: Node) -> Carrier | None:
     """Rows of a table, whose columns are the units."""
     table, numbers = node.args[:2]
     parameter = walk.parameter(table)
-    if numbers in walk.roles or parameter is None:
+    if numbers in walk.roles or table in walk.roles:
         refuse("embedding reads the stream", node)
-    if 1 not in parameter[1].values():
+    if parameter is None or 1 not in parameter[1].values():
         return None
     walk.write(table, 1, node, node)  # type: ignore[arg-type]
     return Carrier(len(shape_of(node)) - 1, node)

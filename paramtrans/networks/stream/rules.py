@@ -63,8 +63,9 @@ def add(walk: Walk, node: Node) -> Carrier:
     if walk.carrier(left) is None:
         left, right = right, left
     carrier = walk.carrier(left)
-    assert isinstance(left, Node)
-    if carrier is None or not isinstance(right, Node) or walk.unit_size(right, left, carrier.axis) == 1:
+    if carrier is None or not isinstance(left, Node) or not isinstance(right, Node):
+        refuse(f"{name_of(node)} adds the same to all units of the stream", node)
+    if walk.unit_size(right, left, carrier.axis) == 1:
         refuse(f"{name_of(node)} adds the same to all units of the stream", node)
     axis = len(shape_of(node)) - len(shape_of(left)) + carrier.axis
     of_norm = carrier.writer is None and (carrier.scales or carrier.centred)
