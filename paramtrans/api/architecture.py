@@ -154,6 +154,16 @@ class ArchitectureSource(Configurable, ABC):
         """
         return
 
+    def untied(self, network: nn.Module, path: str) -> None:
+        """Let what the library keeps beside the modules follow where a layer no longer shares its weight with another,
+        such as a config that ties embeddings. Networks of other libraries stay as they are.
+
+        Args:
+            network: A network whose layer has a weight of its own, of any library; it may be changed.
+            path: Of the layer.
+        """
+        return
+
     def save(
         self,
         network: nn.Module,

@@ -22,6 +22,8 @@ from paramtrans.networks.losses import Losses
 from paramtrans.networks.parts.finding import put_part
 from paramtrans.networks.parts.replacing import ReplacedPart
 from paramtrans.networks.rebuilding import rebuild
+from paramtrans.networks.stream import modules
+from paramtrans.networks.stream.modules import ModuleChange
 from paramtrans.networks.units.narrowing import NarrowedGroup
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
@@ -32,11 +34,13 @@ from paramtrans.utils.surroundings import pinned
 FORMAT = 6
 """Version of a translated network on disk. In 1, a target block was always of the kind of its source block; up to 2,
 whole blocks of adapters were replaced; up to 3, no parts that only the network's paths name; up to 4, none left out; up
-to 5, no residual stream was narrower."""
+to 5, no residual stream was narrower or rotated."""
 ATTRIBUTE = "paramtrans_blocks"
 """The attribute in which a translated network keeps what was replaced or made smaller in it."""
 SIZES = "paramtrans_sizes"
 """The attribute in which it keeps the numbers of its layers and modules that changed."""
+MODULES = "paramtrans_modules"
+"""The attribute in which it keeps the modules that became others as a stream was rotated."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,16 @@ class _Size(BaseOptions):
         return Setting(**self.model_dump())
 
 
+class _Change(BaseOptions):
+    """`ModuleChange`, as it is read from a file."""
+
+    module: str
+    kind: Literal["rms_norm", "bias", "untied"]
+
+    def change(self) -> ModuleChange:
+        return ModuleChange(**self.model_dump())
+
+
 class _Record(BaseOptions):
     """The record beside the parameters."""
 
@@ -145,6 +159,7 @@ class _Record(BaseOptions):
     architecture: str | None
     blocks: tuple[_Group | _Part | _Gone | _Block, ...]
     sizes: tuple[_Size, ...] = ()
+    modules: tuple[_Change, ...] = ()
     losses: Losses | None = None
     bytes: int
     sha256: str
@@ -176,6 +191,7 @@ def save_translated(
         "architecture": architecture,
         "blocks": [asdict(block) for block in replaced],
         "sizes": [asdict(size) for size in getattr(network, SIZES, ())],
+        "modules": [asdict(change) for change in getattr(network, MODULES, ())],
     }
     if losses is not None:
         record["losses"] = losses.model_dump(mode="json", exclude={"blocks"})
@@ -220,8 +236,10 @@ def load_translated(
     json_files.check_format(record_path, record.format, range(1, FORMAT + 1))
     replaced = tuple(block.replaced() for block in record.blocks)
     sizes = tuple(size.setting() for size in record.sizes)
+    changes = tuple(change.change() for change in record.modules)
     rebuilt = _untranslated(record, network, record_path, registry)
     try:
+        modules.repeat(rebuilt, changes, registry)
         for block in replaced:
             if isinstance(block, LeftOut):
                 repeat(rebuilt, [block], registry)
@@ -236,6 +254,7 @@ def load_translated(
         ) from error
     setattr(rebuilt, ATTRIBUTE, replaced)
     setattr(rebuilt, SIZES, sizes)
+    setattr(rebuilt, MODULES, changes)
     return rebuilt.eval()
 
 

@@ -143,18 +143,15 @@ def translate(
             raise SpecMismatch("depth: leave blocks out first, and translate the rest afterwards")
         shorter, gone = shorten(original, depth, blocks, batches, registry, reporter)
         small = _finished(without(module, gone, registry), shorter, gone, ())
-        if (
-            translator != "refit"
-            or any(x is not None for x in (ratio, widths, by, *shares.values()))
-            or then
-            or options
-        ):
+        asked = (ratio, widths, by, stream, query_key)
+        if translator != "refit" or any(x is not None for x in asked) or then or options:
             small = translate(
                 small,
                 translator,
                 ratio=ratio,
                 widths=widths,
-                **shares,
+                stream=stream,
+                query_key=query_key,
                 calibrate=batches,
                 options=options,
                 then=then,

@@ -71,6 +71,8 @@ class Analysis:
     groups: tuple[NamedGroup, ...]
     """All groups of units, in the order in which they are read."""
     readers: Mapping[str, ReaderLayer]
+    residual: frozenset[int]
+    """Classes of units of residual streams."""
 
     @property
     def program(self) -> Program:
@@ -127,7 +129,7 @@ def analyse(network: nn.Module, arguments: Arguments, stream: bool = False) -> A
         )
         for path, (group, reading, stream, inner) in zip(paths, groups, strict=True)
     ]
-    return Analysis(network, labelled, classes, tuple(named), layers)
+    return Analysis(network, labelled, classes, tuple(named), layers, frozenset(residual))
 
 
 def inside(group: UnitGroup, outer: UnitGroup) -> bool:

@@ -80,12 +80,12 @@ class Masked(Interpreter):
                 values.append(leaf.clone() if isinstance(leaf, Tensor) else leaf)
             else:
                 values.append(self.program.constants.get(name))
-        return tensors_in(list(self.run(*(_full(values) if self.full else values))))
+        return tensors_in(list(self.run(*(in_full(values) if self.full else values))))
 
     def fetch_args_kwargs_from_env(self, n: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments of one operation, without casts to half precision where it is run in full."""
         fetched = super().fetch_args_kwargs_from_env(n)
-        return _full(fetched) if self.full else fetched
+        return in_full(fetched) if self.full else fetched
 
     def run_node(self, n: Node) -> Any:
         """One operation, with what it sums over masked."""
@@ -201,7 +201,7 @@ def _tried(network: nn.Module, removal: Removal, full_outputs: list[Tensor] | No
     masked_outputs = Masked(program, tensors, removal).outputs()
     full_outputs = full_outputs if full_outputs is not None else Masked(program, tensors).outputs()
     candidate_settings = candidates(network, removal)
-    effect = _difference(full_outputs, masked_outputs)
+    effect = largest_difference(full_outputs, masked_outputs)
     failure, least = "", float("inf")
     likely_kinds = {_kind(item) for item in likely}
     for settings in dict.fromkeys(
@@ -215,7 +215,7 @@ def _tried(network: nn.Module, removal: Removal, full_outputs: list[Tensor] | No
         if [item.shape for item in outputs] != [item.shape for item in masked_outputs]:
             failure = failure or "the outputs change their shape"
             continue
-        least = min(least, _difference(masked_outputs, outputs))
+        least = min(least, largest_difference(masked_outputs, outputs))
         if least <= min(TOLERANCE, max(SHARE * effect, 1e-5)):
             return Proof(least, tuple(settings))
     if least < float("inf"):
@@ -252,13 +252,17 @@ def run(network: nn.Module, program: Program) -> list[Tensor]:
     """The output tensors of a network for the example inputs of a program."""
     args, kwargs = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, program.arguments)
     if not any(tensor.dtype in HALF for tensor in named_tensors(network).values()):
-        args, kwargs = _full((args, kwargs))
+        args, kwargs = in_full((args, kwargs))
     with layer_by_layer():
         return tensors_in(network(*args, **kwargs))
 
 
-def _full(values: Any) -> Any:
-    """Tensors of half precision, and names of it, in full."""
+def in_full(values: Any) -> Any:
+    """Tensors of half precision, and names of it, in full.
+
+    Args:
+        values: Tensors, data types and others, in lists and dictionaries.
+    """
 
     def full(leaf: Any) -> Any:
         if isinstance(leaf, Tensor) and leaf.dtype in HALF:
@@ -268,7 +272,7 @@ def _full(values: Any) -> Any:
     return tree_map(full, values)
 
 
-def _difference(outputs: list[Tensor], other_outputs: list[Tensor]) -> float:
+def largest_difference(outputs: list[Tensor], other_outputs: list[Tensor]) -> float:
     """Largest difference, each output relative to its largest value; infinite where something is not finite."""
     worst = 0.0
     for a, b in zip(outputs, other_outputs, strict=True):

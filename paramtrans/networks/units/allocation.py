@@ -10,6 +10,7 @@ from paramtrans.networks.graph.reconstruct import reconstruct
 from paramtrans.networks.units.chain import UnitStep
 from paramtrans.networks.units.choice import choose, write_network
 from paramtrans.networks.units.rounding import Rounding
+from paramtrans.networks.units.selection import Selection
 from paramtrans.networks.units.steps import Step, way_down
 from paramtrans.networks.units.widths import Counts, GroupSizes
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from torch import Tensor, nn
 
@@ -38,7 +39,7 @@ def choose(
     step: UnitStep,
     examples: Examples,
     seed: int,
-    scores: Mapping[str, Tensor] | None = None,
+    scores: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Chosen:
     """Choose the units that stay, of the groups that pass the proof.
 
@@ -54,7 +55,7 @@ def choose(
         SpecMismatch: no group passes the proof.
     """
     proven = _proven(analysis, selection.counts, selection.together, {})
-    scored = {group: scores[group.path] for group in proven.counts if group.path in (scores or {})}
+    scored = {group: scores[group.path] for group in proven.counts if group.path in scores}
     refused: dict[str, str] = {}
     shares: dict[NamedGroup, Tensor] = {}
 

@@ -1,10 +1,10 @@
 """Dimensions in which queries and keys are compared, brought into an order in which the last may go.
 
-Attention sees queries and keys by their products alone. So those of a head may be multiplied by a matrix and by its
-inverse: they are brought into the axes in which their products on the inputs are largest, after which leaving out the last
-ones is the best approximation of all logits of that rank (Eckart and Young, 1936; CORP, arXiv 2602.05243, matches
-logits too, for dimensions that are chosen). Where something stands between, as rotary positions or a normalisation, pairs
-are chosen by their products alone.
+Attention sees queries and keys by their products alone, so those of a head may be multiplied by a matrix and by its
+inverse. They are brought into the axes in which their products on the inputs are largest; leaving out the last of
+these is then the best approximation of all logits of that rank (Eckart and Young, 1936). CORP (arXiv 2602.05243)
+matches logits too, for dimensions that are chosen. Where something stands between, as rotary positions or a
+normalisation, pairs are chosen by their products alone.
 """
 
 from __future__ import annotations

@@ -14,7 +14,13 @@ from torch import Tensor, nn
 
 from paramtrans.api.architecture import ArchitectureSource, Origin
 from paramtrans.errors import ConfigError
-from paramtrans_architectures import hub_cache, hugging_face_depth, hugging_face_inputs, hugging_face_names
+from paramtrans_architectures import (
+    hub_cache,
+    hugging_face_depth,
+    hugging_face_inputs,
+    hugging_face_names,
+    hugging_face_ties,
+)
 from paramtrans_architectures.alike import Outputs, changed_sizes, first_alike
 
 CONFIG = "config.json"
@@ -76,6 +82,9 @@ class HuggingFace(ArchitectureSource):
 
     def shortened(self, network: nn.Module, path: str, gone: int) -> None:
         hugging_face_depth.shorten_config(network, path, gone)
+
+    def untied(self, network: nn.Module, path: str) -> None:
+        hugging_face_ties.untie_config(network, path)
 
     def save(self, network: nn.Module, name: str, arguments: Mapping[str, Any], folder: Path, outputs: Outputs) -> None:
         transformers = _library(name)

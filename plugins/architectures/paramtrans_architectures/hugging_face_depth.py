@@ -41,16 +41,16 @@ def shorten_config(network: nn.Module, path: str, gone: int) -> None:
 def _follow(model: Any, before: int, gone: int) -> None:
     """Set the first numbers with which the model's class makes such a model."""
     names = model.state_dict().keys()
-    for changes in _candidates(_configs(model.config), before, gone):
+    for changes in _candidates(configs_of(model.config), before, gone):
         config = copy.deepcopy(model.config)
-        _set(_configs(config), changes)
+        _set(configs_of(config), changes)
         try:
             with torch.device("meta"), hugging_face_names.quietly():
                 candidate = type(model)(config)
         except Exception:  # a config that its class refuses
             continue
         if candidate.state_dict().keys() == names:
-            _set_everywhere(model, changes)
+            set_everywhere(model, changes)
             return
 
 
@@ -72,13 +72,18 @@ def _candidates(configs: list[Any], before: int, gone: int) -> Iterator[list[Cha
                     yield [(type(config), name, value, [*value[:index], before - 1, *value[index + 1 :]])]
 
 
-def _set_everywhere(model: Any, changes: list[Change]) -> None:
-    """Set values in all configs of a model's modules, which become its own: others may have been made by these."""
+def set_everywhere(model: Any, changes: list[Change]) -> None:
+    """Set values in all configs of a model's modules, which become its own: others may have been made by these.
+
+    Args:
+        model: Is changed.
+        changes: Which values.
+    """
     copies: dict[int, Any] = {}
     for module in model.modules():
         if "config" in vars(module):
             module.config = copy.deepcopy(module.config, copies)
-            _set(_configs(module.config), changes)
+            _set(configs_of(module.config), changes)
 
 
 def _set(configs: list[Any], changes: list[Change]) -> None:
@@ -89,8 +94,12 @@ def _set(configs: list[Any], changes: list[Change]) -> None:
                 setattr(config, name, new)
 
 
-def _configs(config: Any) -> list[Any]:
-    """A config and those inside it."""
+def configs_of(config: Any) -> list[Any]:
+    """A config and those inside it.
+
+    Args:
+        config: Of a model.
+    """
     from transformers import PretrainedConfig
 
     return [config, *(value for value in vars(config).values() if isinstance(value, PretrainedConfig))]
