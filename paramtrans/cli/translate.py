@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     metavar="SHARE",
     help="Share of the width of residual streams that stays; hidden widths stay unless they are asked for.",
 )
+@click.option("--rotate", is_flag=True, help="With --stream: into principal axes first, of which the first stay.")
 @click.option(
     "--query-key",
     type=Positive(),
@@ -100,6 +101,7 @@ def translate(
     blocks: str,
     depth: float | None,
     stream: float | None,
+    rotate: bool,
     query_key: float | None,
     by: Literal["blocks", "units"] | None,
     targets: tuple[str, ...],
@@ -160,6 +162,7 @@ def translate(
         widths=None if to and widths["ratio"] else rule,
         depth=depth,
         stream=stream,
+        rotate=rotate,
         query_key=query_key,
         blocks=blocks,
         calibrate=batches,

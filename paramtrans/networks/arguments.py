@@ -24,7 +24,7 @@ SHARES = {"stream": "a stream's width", "query_key": "the dimensions of queries 
 """What shares are of."""
 
 
-def check_arguments(widths: Any, ratio: Any, by: Any, shares: Mapping[str, Any], **given: Any) -> None:
+def check_arguments(widths: Any, ratio: Any, by: Any, shares: Mapping[str, Any], rotate: Any, **given: Any) -> None:
     """Hold arguments of `translate` to what they may be.
 
     Args:
@@ -32,6 +32,7 @@ def check_arguments(widths: Any, ratio: Any, by: Any, shares: Mapping[str, Any],
         ratio: A share of the hidden units, which goes with no rule.
         by: "blocks", "units" or None.
         shares: A share, or None, of each of `SHARES`.
+        rotate: Whether streams are rotated, which goes with a share of them.
         given: The others, by name.
 
     Raises:
@@ -50,6 +51,8 @@ def check_arguments(widths: Any, ratio: Any, by: Any, shares: Mapping[str, Any],
         raise SpecMismatch("ratio: is what widths decides; give one of them")
     if by not in (None, "blocks", "units"):
         raise SpecMismatch(f'by: takes "blocks" or "units", not {by!r:.60}')
+    if rotate and shares["stream"] is None:
+        raise SpecMismatch("rotate: is done before a stream becomes narrower; give stream=SHARE (--stream SHARE)")
     for name, share in shares.items():
         if share is None:
             continue

@@ -21,7 +21,7 @@ from paramtrans.networks.blocks.finding import NetworkBlock, find_blocks, some_o
 from paramtrans.networks.blocks.input_cache import InputCache
 from paramtrans.networks.depth.left_out import LeftOut, without
 from paramtrans.networks.depth.shortening import parts_to_replace, shorten
-from paramtrans.networks.files import ATTRIBUTE, SIZES, Replaced
+from paramtrans.networks.files import ATTRIBUTE, MODULES, SIZES, Replaced
 from paramtrans.networks.finishing import finish_network, finish_options
 from paramtrans.networks.forward.activations import Inputs, check_repeatable, in_batches
 from paramtrans.networks.forward.batches import as_taken
@@ -58,6 +58,7 @@ def translate(
     widths: Widths | None = None,
     depth: float | None = None,
     stream: float | None = None,
+    rotate: bool = False,
     query_key: float | None = None,
     blocks: str = "*",
     calibrate: Iterable[Inputs] | Tensor | Mapping[str, Any] = (),
@@ -89,6 +90,8 @@ def translate(
             With `to`: share of the parts that it names which stay as they are.
         stream: Share of the width of residual streams that stays. Means and normalisations are then computed over the
             units that stay, and what reads or writes them is solved for. Hidden widths stay, unless they are asked for.
+        rotate: Before `stream`, rotate residual streams into their principal axes, of which the first stay (SliceGPT,
+            arXiv 2401.15024); of transformers with a normalisation before each branch. LayerNorms become RMSNorms.
         query_key: Share of the dimensions in which the queries and keys of each head are compared that stays; where the
             network's code has one number for these and for the values of a head, as many of the values. Queries and
             keys are brought into their principal axes first, where nothing but their layers makes them. Hidden widths
@@ -132,7 +135,7 @@ def translate(
         raise SpecMismatch(f"translate takes an nn.Module, not {type(module).__name__}; load the parameters into one")
     named_arguments = {"translator": translator, "blocks": blocks, "options": options, "then": then, "to": to}
     shares = {"stream": stream, "query_key": query_key}
-    check_arguments(widths, ratio, by, shares, **named_arguments, finish=finish, seed=seed)
+    check_arguments(widths, ratio, by, shares, rotate, **named_arguments, finish=finish, seed=seed)
     finishing = finish_options(finish)
     module = unwrapped(module)
     original = copied(module)
@@ -151,6 +154,7 @@ def translate(
                 ratio=ratio,
                 widths=widths,
                 stream=stream,
+                rotate=rotate,
                 query_key=query_key,
                 calibrate=batches,
                 options=options,
@@ -187,12 +191,14 @@ def translate(
         narrowed = narrow_network(
             original,
             unit_chain(named, registry),
-            asked=Asked(blocks, hidden, **shares),  # type: ignore[arg-type]
+            asked=Asked(blocks, hidden, rotate=rotate, **shares),  # type: ignore[arg-type]
             batches=batches,
             seed=seed,
             reporter=reporter,
+            registry=registry,
         )
         finish_network(finishing, original, narrowed.network, batches, seed, reporter)
+        setattr(narrowed.network, MODULES, (*getattr(module, MODULES, ()), *narrowed.modules))
         return _finished(module, narrowed.network, narrowed.groups, narrowed.settings)
     surveyed = choose_blocks(original, blocks, batches, registry, trained.source if trained else None)
     for path, reason in surveyed.refused.items():

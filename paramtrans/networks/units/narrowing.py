@@ -16,10 +16,13 @@ from paramtrans.networks.graph.groups import Analysis, NamedGroup, Proven, analy
 from paramtrans.networks.graph.narrow import Setting, changed_numbers
 from paramtrans.networks.graph.pieces import Pieces
 from paramtrans.networks.graph.reconstruct import reconstruct
+from paramtrans.networks.stream.modules import ModuleChange
+from paramtrans.networks.stream.rotation import Rotated, rotated
 from paramtrans.networks.units.chain import UnitStep
 from paramtrans.networks.units.choice import choose, write_network
 from paramtrans.networks.units.query_keys import in_principal_axes, query_keys
 from paramtrans.networks.units.selection import Asked, selected
+from paramtrans.plugins.registry import Registry
 from paramtrans.utils import seeds
 from paramtrans.utils.counts import counted
 from paramtrans.utils.progress import Reporter
@@ -58,6 +61,8 @@ class NarrowedNetwork:
     """Numbers that layers and modules hold, and that changed."""
     refused: Mapping[str, str]
     """Groups that stay as they are, with the reason of each."""
+    modules: tuple[ModuleChange, ...] = ()
+    """Modules that became others as streams were rotated."""
 
 
 def example_arguments(batch: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -73,6 +78,7 @@ def narrow_network(
     batches: Iterable[Inputs],
     seed: int,
     reporter: Reporter,
+    registry: Registry,
 ) -> NarrowedNetwork:
     """A copy of `network`, which is in eval mode, with fewer units in some of its groups.
 
@@ -83,15 +89,19 @@ def narrow_network(
         batches: Calibration inputs, at least one.
         seed: For whatever is drawn.
         reporter: Shows the progress.
+        registry: The plugins; architecture sources let their configs follow.
 
     Raises:
         SpecMismatch: no group can be made smaller as asked, or the network cannot be followed.
     """
     batch_list = list(batches)
     examples = Examples(batch_list)
-    analysis = analyse(network, example_arguments(batch_list[0]), asked.stream is not None)
+    example = example_arguments(batch_list[0])
+    rotation = rotated(network, example, examples.fitted(), registry) if asked.rotate else None
+    analysis = analyse(rotation.network if rotation else network, example, asked.stream is not None)
     selection = selected(analysis, asked, examples, seed)
     turned, scores = in_principal_axes(analysis, query_keys(analysis, selection.counts), examples, seed)
+    scores |= _energies(analysis, rotation) if rotation else {}
     analysis = replace(analysis, network=turned)
     chosen = choose(analysis, selection, steps[0], examples, seed, scores)
     for path, reason in chosen.refused.items():
@@ -109,7 +119,19 @@ def narrow_network(
         _described(group, chosen.proven, errors.get(group), params_before, params_after) for group in chosen.retained
     )
     groups = tuple(replace(group, held_out=held_out) for group in records)
-    return NarrowedNetwork(small, groups, tuple(changed_numbers(network, small)), chosen.refused)
+    settings, modules = tuple(changed_numbers(network, small)), rotation.changes if rotation else ()
+    return NarrowedNetwork(small, groups, settings, chosen.refused, modules)
+
+
+def _energies(analysis: Analysis, rotation: Rotated) -> dict[str, Tensor]:
+    """By the path of each rotated stream how much its units count, `[units]`."""
+    energies: dict[str, Tensor] = {}
+    for group in analysis.groups:
+        axes = {(axis.tensor, axis.axis): axis.indices[:, 0] for axis in group.units.axes if group.stream}
+        for stream in rotation.streams:
+            for touched in axes.keys() & {*stream.axes}:
+                energies[group.path] = stream.energies[axes[touched]]
+    return energies
 
 
 def _named_count(groups: Iterable[NamedGroup]) -> str:

@@ -26,6 +26,8 @@ class Asked:
     """A rule for how many hidden units stay; None: all of them."""
     stream: float | None = None
     """Share of the width of residual streams that stays; None: all of it."""
+    rotate: bool = False
+    """Whether streams are rotated into their principal axes first, of which the first stay."""
     query_key: float | None = None
     """Share of the dimensions in which queries and keys are compared that stays; None: all of them."""
 
