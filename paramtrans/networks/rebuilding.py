@@ -47,6 +47,7 @@ def rebuild(network: nn.Module, settings: Iterable[Setting], params: Mapping[str
                     trained = isinstance(tensor, nn.Parameter)
                     resized[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if trained else empty
                 slots[name] = resized[id(tensor)]
+                module._non_persistent_buffers_set.discard(name)  # as the smaller network's file has it
     keep_plain_attention(network)
 
 

@@ -119,6 +119,8 @@ def shrink(network: nn.Module, retained: Retained) -> None:
                 by_tensor[id(smaller)] = []  # a shared tensor that was seen from another owner
                 slot = module._parameters if name in module._parameters else module._buffers
                 slot[name] = smaller
+                # What no file keeps, the network's code would make whole again.
+                module._non_persistent_buffers_set.discard(name)
         if any(indices.values()):
             set_sizes(module, tensors_by_name, {name: index for name, index in indices.items() if index})
     keep_plain_attention(network)

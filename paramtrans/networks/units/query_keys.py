@@ -109,8 +109,8 @@ def query_keys(analysis: Analysis, among: Iterable[NamedGroup] | None = None) ->
         analysis: Of the network.
         among: Groups that are looked at; None: all.
     """
-    inner = [group for group in (analysis.groups if among is None else among) if group.inner and not group.readers]
-    return [group for group in inner if pairs_of(analysis, group)]
+    unread = [group for group in (analysis.groups if among is None else among) if not group.readers]
+    return [group for group in unread if pairs_of(analysis, group)]
 
 
 def pairs_of(analysis: Analysis, group: NamedGroup) -> list[tuple[Side, Side]]:

@@ -1,0 +1,177 @@
+"""Dimensions of queries and keys: exact in other axes, the best of their number, in the network's own code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
+
+import paramtrans
+from paramtrans import SpecMismatch
+from paramtrans.networks.forward.examples import Examples
+from paramtrans.networks.graph.groups import Analysis, analyse, prove_groups
+from paramtrans.networks.units.query_keys import in_principal_axes, pairs_of, query_keys
+from paramtrans.networks.units.selection import Asked, selected
+
+
+class Attention(nn.Module):
+    """Attention whose code goes by the sizes of its layers, so that queries and keys may have a width of their own."""
+
+    def __init__(self, heads: int = 2, norm: bool = False, packed: bool = False) -> None:
+        super().__init__()
+        self.heads, self.packed = heads, packed
+        self.query, self.key = nn.Linear(12, 8 * heads), nn.Linear(12, 8 * heads)
+        self.both = nn.Linear(12, 16 * heads)
+        self.value, self.out = nn.Linear(12, 6 * heads), nn.Linear(6 * heads, 12)
+        self.norm = nn.LayerNorm(8) if norm else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key = self.both(x).chunk(2, -1) if self.packed else (self.query(x), self.key(x))
+        query, key, value = (
+            t.unflatten(-1, (self.heads, t.shape[-1] // self.heads)).transpose(1, 2)
+            for t in (query, key, self.value(x))
+        )
+        scale = 8**-0.5
+        mixed = scaled_dot_product_attention(self.norm(query), key, value, scale=scale)
+        output: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return output
+
+
+@pytest.fixture
+def tokens() -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(48, 7, 12, generator=generator) @ torch.randn(12, 12, generator=generator)
+
+
+def sharp(network: nn.Module) -> nn.Module:
+    """A network whose heads look at few tokens, in eval mode."""
+    torch.manual_seed(1)
+    for parameter in network.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=1.5 * parameter.shape[1] ** -0.5)
+        else:
+            nn.init.normal_(parameter)
+    return network.eval()
+
+
+def analysed(network: nn.Module, tokens: Tensor) -> Analysis:
+    return analyse(network, ((tokens[:2],), {}))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_principal_axes_change_nothing_and_come_in_their_order(tokens: Tensor, packed: bool) -> None:
+    network = sharp(Attention(packed=packed))
+    analysis = analysed(network, tokens)
+    [group] = query_keys(analysis)
+    [(queries, keys)] = pairs_of(analysis, group)
+    wanted = ("both.weight", "both.weight") if packed else ("query.weight", "key.weight")
+    assert (queries.layer.weight, keys.layer.weight) == wanted
+    turned, scores = in_principal_axes(analysis, [group], Examples([tokens]), 0)
+    torch.testing.assert_close(turned(tokens), network(tokens), rtol=1e-4, atol=1e-4)
+    assert not torch.equal(turned.state_dict()[wanted[0]], network.state_dict()[wanted[0]])
+    for of_head in scores[group.path].view(2, 8):
+        assert (of_head.diff() <= 0).all() and of_head[0] > 2 * of_head[-1]
+
+
+def test_where_queries_are_normalised_they_keep_their_axes(tokens: Tensor) -> None:
+    network = sharp(Attention(norm=True))
+    analysis = analysed(network, tokens)
+    turned, _ = in_principal_axes(analysis, query_keys(analysis), Examples([tokens]), 0)
+    assert all(torch.equal(a, b) for a, b in zip(turned.parameters(), network.parameters(), strict=True))
+
+
+def test_logits_of_low_rank_are_kept_exactly(tokens: Tensor) -> None:
+    network = sharp(Attention())
+    for rows in (slice(0, 8), slice(8, 16)):
+        network.key.weight.data[rows] = torch.randn(8, 4) @ torch.randn(4, 12) / 4
+        network.key.bias.data[rows] = 0
+    small = paramtrans.translate(network, query_key=0.5, calibrate=tokens)
+    assert (small.query.out_features, small.key.out_features, small.value.out_features) == (8, 8, 12)
+    torch.testing.assert_close(small(tokens), network(tokens), rtol=1e-3, atol=1e-3)
+
+
+def test_axes_are_better_than_dimensions_as_they_are(tokens: Tensor) -> None:
+    network = sharp(Attention())
+    analysis = analysed(network, tokens)
+    small = paramtrans.translate(network, query_key=0.5, calibrate=tokens)
+    from paramtrans.networks.graph.narrow import narrow
+
+    [group] = query_keys(analysis)
+    queries, keys = network.query(tokens), network.key(tokens)
+    energies = queries.square().mean((0, 1)) * keys.var((0, 1))
+    chosen = narrow(network, analysis.removal({group: group.units.choose(energies, 8)}), [])
+    wanted = network(tokens).detach()
+    errors = [(other(tokens) - wanted).square().mean().item() for other in (small, chosen)]
+    assert errors[0] < errors[1] / 2
+
+
+def test_values_follow_where_the_code_has_one_number_for_both() -> None:
+    network = sharp(BertModel(BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=20)))
+    ids = {"input_ids": torch.randint(20, (40, 5), generator=torch.Generator().manual_seed(0))}
+    analysis = analyse(network, ((), {"input_ids": ids["input_ids"][:2]}))
+    selection = selected(analysis, Asked(query_key=0.5), Examples([ids]), 0)
+    [bundle] = selection.together
+    assert [group.path.rpartition(".")[2] for group in bundle] == ["query", "value"]
+    alone = {group: count for group, count in selection.counts.items() if group is bundle[0]}
+    assert prove_groups(analysis, alone).refused and not prove_groups(analysis, *as_arguments(selection)).refused
+    small = paramtrans.translate(network, query_key=0.5, calibrate=ids)
+    attention = small.encoder.layer[0].attention
+    assert attention.self.attention_head_size == 4 and attention.output.dense.in_features == 8
+    assert small(**ids)[0].shape == network(**ids)[0].shape
+
+
+def as_arguments(selection: Any) -> tuple[Any, Any]:
+    return selection.counts, selection.together
+
+
+@pytest.mark.thorough
+def test_rotary_pairs_go_together_in_all_layers_and_generation_goes_on(tmp_path: Path) -> None:
+    config = LlamaConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=12,
+        vocab_size=20,
+    )
+    network = sharp(LlamaForCausalLM(config))
+    ids = {"input_ids": torch.randint(20, (40, 5), generator=torch.Generator().manual_seed(0))}
+    small = paramtrans.translate(network, query_key=0.5, calibrate=ids)
+    assert small.model.rotary_emb.inv_freq.shape == (2,) and small.model.layers[0].self_attn.head_dim == 4
+    prompt = ids["input_ids"][:1]
+    cached, plain = (
+        small.generate(prompt, max_new_tokens=4, do_sample=False, use_cache=cache, pad_token_id=0)
+        for cache in (True, False)
+    )
+    assert torch.equal(cached, plain)
+    paramtrans.save_translated(small, tmp_path / "small.safetensors")
+    again = paramtrans.load_translated(tmp_path / "small.safetensors", LlamaForCausalLM(config))
+    assert torch.equal(again(**ids).logits, small(**ids).logits)
+
+
+def test_a_wrong_number_of_heads_shows_in_attention_that_was_hardly_trained() -> None:
+    """Its weights are tiny, so that it looks at all tokens alike, whatever its heads."""
+    torch.manual_seed(0)
+    network = BertModel(BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=20)).eval()
+    ids = {"input_ids": torch.randint(20, (40, 5), generator=torch.Generator().manual_seed(0))}
+    small = paramtrans.translate(network, query_key=0.5, calibrate=ids)
+    assert small.encoder.layer[0].attention.self.attention_head_size == 4
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"query_key": 1.5}, "no share of the dimensions of queries and keys"),
+        ({"query_key": 0.5, "by": "blocks"}, "is found in the graph"),
+        ({"query_key": 0.5, "blocks": "nowhere"}, 'no heads have queries and keys at "nowhere"'),
+        ({"rotate": True}, "give stream=SHARE"),
+    ],
+)
+def test_what_cannot_be_is_said(asked: dict[str, Any], message: str, tokens: Tensor) -> None:
+    with pytest.raises(SpecMismatch, match=message):
+        paramtrans.translate(sharp(Attention()), calibrate=tokens, **asked)
