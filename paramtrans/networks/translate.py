@@ -102,8 +102,8 @@ def translate(
             (or `FinishOptions` of `networks.finishing`: `{"steps": 300, "lr": 0.01}`).
         sequential: Every block makes up for what those before it changed; else each is translated as if it were the
             only one.
-        by: What is made smaller: `blocks` that an adapter recognises, or `units` that the network's graph shows,
-            whatever its layers are called (with inputs). By default units where no block is recognised.
+        by: What is made smaller: `units` that the network's graph shows, whatever its layers are called (with inputs),
+            or `blocks` that an adapter recognises. By default units, where the translator can write them.
         seed: For whatever is drawn.
         reporter: Shows the progress.
         registry: The plugins; by default those that are installed.
@@ -168,7 +168,10 @@ def translate(
     unsuited = _unsuited(original, named, rule, sequential, batches, registry)
     if by == "units" and unsuited:
         raise SpecMismatch(f'by="units": {unsuited}')
-    if not unsuited and (by == "units" or (by is None and not find_blocks(original, registry))):
+    if by is None and unsuited and trained is None and not find_blocks(original, registry):
+        kind = type(original).__name__
+        raise SpecMismatch(f"no block of this {kind} is one that an adapter recognises, and its units: {unsuited}")
+    if not unsuited and by != "blocks":
         narrowed = narrow_network(
             original,
             unit_chain(named, registry),
@@ -186,7 +189,7 @@ def translate(
     if blocks == "*" and trained is None:
         much = remainder.share(original, surveyed.blocks) >= remainder.MUCH
         if much or log.isEnabledFor(logging.INFO):
-            log.log(logging.WARNING if much else logging.INFO, remainder.warning(original, surveyed.blocks, registry))
+            log.log(logging.WARNING if much else logging.INFO, remainder.warning(original, surveyed.blocks))
     chain = [
         factories.translator_factory(translator_or_name, dict(its_options), registry)
         for translator_or_name, its_options in named
@@ -244,7 +247,7 @@ def _unsuited(
     if isinstance(module, HostNetwork):
         return "hosts of a task are translated by blocks"
     if next(iter(batches), None) is None:
-        return "give calibration inputs, which the network's graph is captured with"
+        return "give inputs, which its graph is captured with (--calibrate DATA; --probes and --input make some up)"
     if not sequential:
         return "every group makes up for those before it (leave out sequential=False, --independent)"
     if not isinstance(rule, GroupRule):

@@ -10,7 +10,7 @@ from torch import nn
 
 from paramtrans.api.adapter import BlockAdapter
 from paramtrans.errors import DataError, SpecMismatch
-from paramtrans.networks.blocks import factories, remainder
+from paramtrans.networks.blocks import factories
 from paramtrans.networks.blocks.finding import NetworkBlock, Survey, find_blocks, matches, some_paths, survey
 from paramtrans.networks.blocks.other_readers import private
 from paramtrans.networks.forward.activations import Inputs, call, first_examples
@@ -49,11 +49,11 @@ def choose_blocks(
         )
     if not blocks:
         adapters = ", ".join(entry.name for entry in registry.of_kind("block_adapter"))
-        why = "; ".join([*unlike.values()][:3]) or remainder.causes(network, [], registry)
+        why = "; ".join([*unlike.values()][:3])
         raise SpecMismatch(
             f"no adapter ({adapters}) knows a block of this {type(network).__name__}{f' ({why})' if why else ''}; "
-            "docs/networks.md says what is recognised, docs/plugins.md how to add to it; its graph may "
-            'show units, with calibration inputs (by="units")'
+            'docs/plugins.md says how to add to what is recognised; by="units" (--by units) goes by the network\'s '
+            "graph, with calibration inputs"
         )
     matching = [block for block in blocks if matches(block.path, pattern)]
     if not matching:

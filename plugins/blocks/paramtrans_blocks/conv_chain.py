@@ -10,11 +10,10 @@ from typing import ClassVar, Literal, Self
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from paramtrans.api.adapter import BlockAdapter, BlockOptions, Recognised
+from paramtrans.api.adapter import BlockAdapter, BlockOptions
 from paramtrans.api.block_module import SkipModule
 from paramtrans.api.options import BaseOptions, Trials
 from paramtrans.api.specs import Reader, SymmetryGroup, SymmetryMember
-from paramtrans_blocks import recognise
 from paramtrans_blocks.activations import MAKERS, Activation
 
 
@@ -121,10 +120,6 @@ class ConvChain(BlockAdapter):
     @property
     def token_width(self) -> int:
         return self.options.steps[0].kernel ** 2
-
-    @classmethod
-    def recognise(cls, module: nn.Module) -> list[Recognised]:
-        return recognise.conv_chains(module)
 
     def with_sizes(self, sizes: Mapping[str, int]) -> BlockAdapter:
         hidden = [width * sizes.get(f"hidden{i}", size) for i, (size, width) in enumerate(self._units(), 1)]
