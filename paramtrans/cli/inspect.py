@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from paramtrans.plugins.registry import Registry
 
 HELD = "holds the blocks to what their adapters say that they compute"
-UNITS = "shows units, by which networks without such blocks are made smaller"
-"""What calibration inputs would add to the answer, with blocks and without."""
+UNITS = "shows units, by which networks are made smaller"
+"""What calibration inputs would add to the answer, by blocks and by units."""
 
 
 @click.command()
@@ -106,7 +106,8 @@ def inspect(
     if trained:
         click.echo(f"trained translators for such blocks: {', '.join(trained)}")
     if not data:
-        click.echo(f"--calibrate DATA {HELD if rows or isinstance(network, HostNetwork) else UNITS}")
+        by_blocks = by == "blocks" or isinstance(network, HostNetwork)
+        click.echo(f"--calibrate DATA {HELD if by_blocks else UNITS}")
 
 
 def _print_blocks(rows: list[dict[str, Any]], total: int) -> None:

@@ -165,12 +165,15 @@ def translate(
     trained = factories.trained_translator(translator, registry, options or {})
     rule = widths or Ratio(0.5 if ratio is None else ratio)
     named = [(trained or translator, options or {}), *(then or {}).items()]
+    chain = [
+        factories.translator_factory(translator_or_name, dict(its_options), registry)
+        for translator_or_name, its_options in named
+    ]
     unsuited = _unsuited(original, named, rule, sequential, batches, registry)
     if by == "units" and unsuited:
         raise SpecMismatch(f'by="units": {unsuited}')
     if by is None and unsuited and trained is None and not find_blocks(original, registry):
-        kind = type(original).__name__
-        raise SpecMismatch(f"no block of this {kind} is one that an adapter recognises, and its units: {unsuited}")
+        raise SpecMismatch(f"{unsuited}; and no adapter recognises a block of this {type(original).__name__}")
     if not unsuited and by != "blocks":
         narrowed = narrow_network(
             original,
@@ -190,10 +193,6 @@ def translate(
         much = remainder.share(original, surveyed.blocks) >= remainder.MUCH
         if much or log.isEnabledFor(logging.INFO):
             log.log(logging.WARNING if much else logging.INFO, remainder.warning(original, surveyed.blocks))
-    chain = [
-        factories.translator_factory(translator_or_name, dict(its_options), registry)
-        for translator_or_name, its_options in named
-    ]
     examples = Examples(batches)
     if trained is not None:
         factories.check_unsized(trained, ratio, widths)
@@ -247,7 +246,8 @@ def _unsuited(
     if isinstance(module, HostNetwork):
         return "hosts of a task are translated by blocks"
     if next(iter(batches), None) is None:
-        return "give inputs, which its graph is captured with (--calibrate DATA; --probes and --input make some up)"
+        given = "calibrate=; --calibrate DATA, or made up: --probes smooth --input 3,224,224"
+        return f"give inputs, with which the graph of the network is captured ({given})"
     if not sequential:
         return "every group makes up for those before it (leave out sequential=False, --independent)"
     if not isinstance(rule, GroupRule):

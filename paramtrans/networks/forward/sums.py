@@ -1,8 +1,9 @@
 """What the outputs of layers are added to, seen in a pass of a network.
 
 A block of a residual network adds what its last layer gives to its own input. Where that layer is solved for in a
-smaller network, it can make up for what the input has lost before. Where the other part of the sum is computed behind the
-layer, as by the convolution on the skip of some residual blocks, it is known if no layer that is solved for is in it.
+smaller network, it can make up for what the input has lost before. Where the other part of the sum is computed behind
+the layer, as by the convolution on the skip of some residual blocks, it is known if no layer that is solved for is in
+it.
 """
 
 from __future__ import annotations

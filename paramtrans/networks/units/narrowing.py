@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -93,12 +94,14 @@ def narrow_network(
     batch_list = list(batches)
     examples = Examples(batch_list)
     analysis = analyse(network, example_arguments(batch_list[0]))
-    counts = widths.of_groups(GroupSizes(analysis, select(analysis, blocks), examples, seed))
-    if not isinstance(counts, Mapping) or any(type(count) is not int or count < 1 for count in counts.values()):
+    selected = select(analysis, blocks)
+    counts = widths.of_groups(GroupSizes(analysis, selected, examples, seed))
+    of_groups = isinstance(counts, Mapping) and counts and counts.keys() <= {*selected}
+    if not of_groups or any(type(count) is not int or count < 1 for count in counts.values()):
         raise SpecMismatch("widths: the rule gives no numbers of units for groups (`of_groups`)")
     counts = {group: count for group, count in counts.items() if count < len(group)}
     if not counts:
-        raise SpecMismatch("nothing becomes smaller with these widths; give a smaller ratio")
+        return NarrowedNetwork(copy.deepcopy(network), (), (), {})
     chosen = choose(analysis, counts, steps[0], examples, seed)
     for path, reason in chosen.refused.items():
         log.warning("%s stays as it is: %s", path or "the network", reason)
@@ -201,9 +204,7 @@ def select(analysis: Analysis, pattern: str) -> list[NamedGroup]:
     stopped = [f"{name} ({where})" if where else name for name, where in analysis.unknown().items()]
     ended_at = f"; labels ended at {', '.join(stopped[:3])}" if stopped else ""
     kind = type(analysis.network).__name__
-    raise SpecMismatch(
-        f"no adapter knows a block of this {kind}, and its graph shows no hidden units to leave out{ended_at}"
-    )
+    raise SpecMismatch(f"the graph of this {kind} shows no hidden units to leave out{ended_at}")
 
 
 def _described(
