@@ -89,8 +89,7 @@ class ConvChainOptions(BlockOptions):
 class ConvChain(BlockAdapter):
     """conv, BatchNorm, activation, conv, … + skip, activation; each but the last conv's channels are hidden units.
 
-    Where a grouped convolution follows, a unit is a whole group. Recognised: torchvision's BasicBlock, Bottleneck
-    (ResNeXt's too) and InvertedResidual, and runs of convolutions in a `Sequential`.
+    Where a grouped convolution follows, a unit is a whole group.
     """
 
     Options: ClassVar[type[BlockOptions]] = ConvChainOptions

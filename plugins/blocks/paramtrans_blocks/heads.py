@@ -33,8 +33,7 @@ class HeadsOptions(BlockOptions):
 class Heads(BlockAdapter):
     """softmax(q·k / √width) over all positions for each head, then a Linear [+ input] [, LayerNorm]; no mask.
 
-    Its hidden units are whole heads. Recognised: encoder attention by the names of BERT, ViT, CLIP and their kin, where
-    the network's own code goes by the layers' sizes.
+    Its hidden units are whole heads.
     """
 
     Options: ClassVar[type[BlockOptions]] = HeadsOptions

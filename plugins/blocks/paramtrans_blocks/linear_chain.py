@@ -41,11 +41,7 @@ class LinearChainOptions(BlockOptions):
 
 
 class LinearChain(BlockAdapter):
-    """[LayerNorm,] Linear, activation, Linear, … [+ input] [, LayerNorm], on the last axis: `[batch, ..., channels]`.
-
-    Recognised: `Sequential`s of Linear layers (torchvision's MLPBlock too), pairs called fc1 and fc2, and the
-    feed-forward blocks of `nn.TransformerEncoderLayer`, torchvision's ViT and BERT.
-    """
+    """[LayerNorm,] Linear, activation, Linear, … [+ input] [, LayerNorm], on the last axis: `[batch, ..., channels]`."""
 
     Options: ClassVar[type[BlockOptions]] = LinearChainOptions
     options: LinearChainOptions
