@@ -41,7 +41,10 @@ class LinearChainOptions(BlockOptions):
 
 
 class LinearChain(BlockAdapter):
-    """[LayerNorm,] Linear, activation, Linear, … [+ input] [, LayerNorm], on the last axis: `[batch, ..., channels]`."""
+    """[LayerNorm,] Linear, activation, Linear, … [+ input] [, LayerNorm], on the last axis.
+
+    Features are `[batch, ..., channels]`.
+    """
 
     Options: ClassVar[type[BlockOptions]] = LinearChainOptions
     options: LinearChainOptions
