@@ -99,10 +99,13 @@ def inspect(
         }
         answer.tell(answer_document)
         return
-    _print_blocks(rows, parameters(network))
+    if rows:
+        _print_blocks(rows, parameters(network))
+        click.echo(f"translators that need no training: {', '.join(closed_forms)}")
+    else:
+        click.echo(f"no adapter recognises a block of this network{f' at {blocks}' if blocks != '*' else ''}")
     if rows and all(row["refused"] for row in rows) and not isinstance(network, HostNetwork):
         click.echo("none of these can be translated as a block; --by units goes by the network's graph instead")
-    click.echo(f"translators that need no training: {', '.join(closed_forms)}")
     if trained:
         click.echo(f"trained translators for such blocks: {', '.join(trained)}")
     if not data:

@@ -438,4 +438,4 @@ def test_a_network_without_blocks_is_said_to_have_units(tmp_path: Path, capsys: 
     save_file(nn.Bilinear(4, 4, 2).state_dict(), tmp_path / "lone.safetensors")
     given = ("inspect", tmp_path / "lone.safetensors", "--arch", f"{tmp_path / 'lone.py'}:lone")
     status, out, err = shell(capsys, *given)
-    assert status == 0 and "--calibrate DATA shows units" in out, err
+    assert status == 0 and "no adapter recognises a block" in out and "--calibrate DATA shows units" in out, err
