@@ -43,19 +43,14 @@ def vit() -> nn.Module:
 
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {"ResNet-50": resnet50, "ViT-B/16": vit}
-ROWS = {
-    "ResNet-50, by units": ("ResNet-50", "units"),
-    "ResNet-50, by blocks": ("ResNet-50", "blocks"),
-    "ViT-B/16, by units": ("ViT-B/16", "units"),
-}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.translation", description=__doc__)
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--side", type=int, default=224, help="of the images, in pixels")
-    parser.add_argument("--only", nargs="*", choices=ROWS, default=list(ROWS))
-    parser.add_argument("--row", choices=ROWS, help="one row alone, printed; each is measured so, for its memory")
+    parser.add_argument("--only", nargs="*", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--row", choices=NETWORKS, help="one row alone, printed; each is measured so, for its memory")
     parser.add_argument("--out", type=Path, default=Path("docs/results/scale_translation.json"))
     options = parser.parse_args()
     if options.row:
@@ -82,14 +77,13 @@ def _in_a_process_of_its_own(name: str, images: int, side: int) -> dict[str, Any
 
 def measured(name: str, images: int, side: int) -> dict[str, Any]:
     """One translation, beside a forward pass."""
-    network_name, way = ROWS[name]
-    network = NETWORKS[network_name]()
+    network = NETWORKS[name]()
     generator = torch.Generator().manual_seed(0)
     batches = torch.randn(images, 3, side, side, generator=generator).split(BATCH)
     forward(network, batches[:1])
     forward_seconds = forward(network, batches)
     started = time.perf_counter()
-    paramtrans.translate(network, ratio=0.5, calibrate=batches, by=way)  # type: ignore[arg-type]
+    paramtrans.translate(network, ratio=0.5, calibrate=batches)
     seconds = time.perf_counter() - started
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {

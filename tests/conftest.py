@@ -14,7 +14,7 @@ import pytest
 
 if TYPE_CHECKING:
     from paramtrans.config import Config
-    from paramtrans.plugins import Plugins
+    from paramtrans.plugins import Plugins, Registry
 
 # Kernels for GPUs run in Triton's interpreter, on the CPU; it must know before it is first imported.
 os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -76,6 +76,14 @@ def tiny_plugins(fresh_plugins: Callable[[], Plugins]) -> Plugins:
     loaded = fresh_plugins()
     loaded.load_file(SUPPORT / "tiny_task.py")
     return loaded
+
+
+@pytest.fixture
+def linear_blocks(fresh_plugins: Callable[[], Plugins]) -> Registry:
+    """This process's registry, with an adapter that recognises Linear layers in a row."""
+    loaded = fresh_plugins()
+    loaded.load_file(SUPPORT / "linear_blocks.py")
+    return loaded.registry()
 
 
 @pytest.fixture

@@ -14,24 +14,25 @@ def layers_keep_what_is_no_size(setting: Setting, count: Count) -> None:
     import paramtrans
     from paramtrans.errors import SpecMismatch
 
-    images = 100 + 50 * torch.randn(32, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(32, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     for by in ("blocks", "units"):
         network = _network()
         small: Any = paramtrans.translate(network, ratio=0.5, calibrate=images, by=by)
+        first, norm, last = small[0].conv1, small[0].bn1, small[0].conv2
         kept = {
-            "a hook that prepares what enters": bool(small[0]._forward_pre_hooks),
-            "requires_grad": not small[0].weight.requires_grad and small[3].weight.requires_grad,
-            "momentum": small[1].momentum == 0.3,
-            "num_batches_tracked": int(small[1].num_batches_tracked) == 7,
-            "eval mode of one layer": small.training and not small[1].training,
-            "channels_last": small[0].weight.is_contiguous(memory_format=torch.channels_last),
-            "the classes of all layers": [type(layer) for layer in small] == [type(layer) for layer in network],
+            "a hook that prepares what enters": bool(first._forward_pre_hooks),
+            "requires_grad": not first.weight.requires_grad and last.weight.requires_grad,
+            "momentum": norm.momentum == 0.3,
+            "num_batches_tracked": int(norm.num_batches_tracked) == 7,
+            "eval mode of one layer": small.training and not norm.training,
+            "channels_last": first.weight.is_contiguous(memory_format=torch.channels_last),
+            "the classes of all layers": [*map(type, small.modules())] == [*map(type, network.modules())],
         }
         for what, stays in kept.items():
-            smaller = small[0].weight.shape[0] == 4
+            smaller = first.weight.shape[0] == 4
             count.add(f"{what}, by {by}", [] if stays and smaller else ["is lost" if smaller else "nothing was done"])
     network = _network()
-    network[2].register_forward_hook(lambda *_: None)
+    network[0].bn1.register_forward_hook(lambda *_: None)
     try:
         paramtrans.translate(network, ratio=0.5, calibrate=images, by="blocks")
         count.add("hidden features that are read by a hook", ["were made fewer"])
@@ -43,13 +44,16 @@ def _network() -> Any:
     import torch
     from torch import nn
 
+    from paramtrans import components
+
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, momentum=0.3), nn.ReLU(), nn.Conv2d(8, 4, 3))
-    network[0].register_forward_pre_hook(lambda _, given: ((given[0] - 100) / 50,))
-    network[0].weight.requires_grad = False
-    network[1].num_batches_tracked += 7
-    network.to(memory_format=torch.channels_last).train()
-    network[1].eval()
+    block: Any = components().create("block_adapter", "basic_block", channels=4, hidden=8).module()
+    block.conv1.register_forward_pre_hook(lambda _, given: (given[0].contiguous(),))
+    block.conv1.weight.requires_grad = False
+    block.bn1.momentum = 0.3
+    block.bn1.num_batches_tracked += 7
+    network = nn.Sequential(block).to(memory_format=torch.channels_last).train()
+    block.bn1.eval()
     return network
 
 

@@ -73,7 +73,9 @@ def main() -> None:
     for method, chosen in METHODS.items():
         started = time.process_time()
         reporter = ConsoleReporter(Console(stderr=True))
-        small = paramtrans.translate(large, ratio=0.5, calibrate=calibrate, reporter=reporter, **chosen)
+        small = paramtrans.translate(
+            large, ratio=0.5, blocks="layer*", calibrate=calibrate, reporter=reporter, **chosen
+        )
         seconds = time.process_time() - started
         mean, ci95 = interval(errors(small, large, held_out))
         cost, inputs = costs(small, held_out[0]), options.images if method in CALIBRATED else 0

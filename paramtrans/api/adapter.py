@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -57,10 +57,9 @@ class Part:
     """Features that enter it, `[examples, ...]`."""
     leaving: Tensor
     """What it makes of them, `[examples, ...]`."""
-    block: BlockAdapter | None = None
-    """The block that an adapter knows the module as, if one does."""
-    params: Params | None = None
-    """The tensors of that block, stacked as one model."""
+    run: Callable[[Tensor], Tensor] | None = None
+    """What the module makes of other features, with whatever else it was called with: `[n, ...]` of the shape of
+    `entering`, but for their number. Every layer is run by itself, so that a `TorchFunctionMode` sees them."""
 
 
 class BlockAdapter(Configurable, ABC):

@@ -68,7 +68,7 @@ class Translator(Configurable, ABC):
 
     @classmethod
     def keep(cls, options: BaseOptions, case: UnitCase) -> Tensor:
-        """Choose the units of a group that stay, in a network whose blocks no adapter knows.
+        """Choose the units of a group that stay, in a network that is translated by units.
 
         Args:
             options: The translator's.

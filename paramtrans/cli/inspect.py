@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from paramtrans.plugins.registry import Registry
 
 HELD = "holds the blocks to what their adapters say that they compute"
-UNITS = "shows units, by which networks without such blocks are made smaller"
-"""What calibration inputs would add to the answer, with blocks and without."""
+UNITS = "shows units, by which networks are made smaller"
+"""What calibration inputs would add to the answer, by blocks and by units."""
 
 
 @click.command()
@@ -35,7 +35,7 @@ UNITS = "shows units, by which networks without such blocks are made smaller"
 @click.option(
     "--by",
     type=click.Choice(["blocks", "units"]),
-    help="Blocks that adapters recognise, or units that the graph shows; by default units where there are no blocks.",
+    help="Units that the graph shows, or blocks that adapters recognise; by default units, with --calibrate.",
 )
 @click.option("--to", "target", metavar="NAME[?OPTIONS]", help="Parts that this block adapter could take the place of.")
 @plugin_files
@@ -54,13 +54,13 @@ def inspect(
 ) -> None:
     """List the blocks of a network that can be translated, with adapters, sizes and parameters.
 
-    With --calibrate, blocks are run, and held to what their adapters say that they compute. Where no adapter knows a
-    block, or with --by units, groups of units are listed that the network's graph shows, each held to the proof that
-    the network without some of them computes what it does with them at zero; and why the rest of the network stays.
+    With --calibrate, groups of units are listed that the network's graph shows, each held to the proof that the network
+    without some of them computes what it does with them at zero; and why the rest of the network stays. With --by
+    blocks, in hosts, and without inputs, blocks are listed that adapters recognise. With inputs these are run, and held
+    to what their adapters say that they compute.
     With --to, parts are listed that could become blocks of another architecture, and what these would cost there.
     """
     from paramtrans.evaluation.costs import parameters
-    from paramtrans.networks.blocks import remainder
     from paramtrans.networks.blocks.factories import trained_for
     from paramtrans.networks.blocks.finding import find_blocks
     from paramtrans.networks.forward.activations import check_repeatable
@@ -77,10 +77,10 @@ def inspect(
         return
     if by == "units" and (not batches or isinstance(network, HostNetwork)):
         raise ConfigError(["--by units: takes --calibrate DATA, and no host of a task"])
-    rows = [] if by == "units" else _blocks(network, blocks, registry, batches)
-    if by == "units" or (by is None and batches and not rows and not isinstance(network, HostNetwork)):
+    if by == "units" or (by is None and batches and not isinstance(network, HostNetwork)):
         _tell_units(describe_groups(network, blocks, batches) | unit_translators(registry), as_json)
         return
+    rows = _blocks(network, blocks, registry, batches)
     closed_forms = _closed_forms(registry)
     if not batches:
         found_blocks = find_blocks(network, registry, blocks)
@@ -99,16 +99,18 @@ def inspect(
         }
         answer.tell(answer_document)
         return
-    _print_blocks(rows, parameters(network))
-    if blocks == "*" and (why := remainder.causes(network, find_blocks(network, registry), registry)):
-        click.echo(f"the nearest to blocks among the rest: {why}")
+    if rows:
+        _print_blocks(rows, parameters(network))
+        click.echo(f"translators that need no training: {', '.join(closed_forms)}")
+    else:
+        click.echo(f"no adapter recognises a block of this network{f' at {blocks}' if blocks != '*' else ''}")
     if rows and all(row["refused"] for row in rows) and not isinstance(network, HostNetwork):
         click.echo("none of these can be translated as a block; --by units goes by the network's graph instead")
-    click.echo(f"translators that need no training: {', '.join(closed_forms)}")
     if trained:
         click.echo(f"trained translators for such blocks: {', '.join(trained)}")
     if not data:
-        click.echo(f"--calibrate DATA {HELD if rows or isinstance(network, HostNetwork) else UNITS}")
+        by_blocks = by == "blocks" or isinstance(network, HostNetwork)
+        click.echo(f"--calibrate DATA {HELD if by_blocks else UNITS}")
 
 
 def _print_blocks(rows: list[dict[str, Any]], total: int) -> None:

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 @click.option(
     "--by",
     type=click.Choice(["blocks", "units"]),
-    help="Blocks that adapters recognise, or units that the graph shows; by default units where there are no blocks.",
+    help="Units that the graph shows (with inputs), or blocks that adapters recognise; by default units.",
 )
 @click.option(
     "--to",

@@ -112,8 +112,8 @@ def translate(
             (or `FinishOptions` of `networks.finishing`: `{"steps": 300, "lr": 0.01}`).
         sequential: Every block makes up for what those before it changed; else each is translated as if it were the
             only one.
-        by: What is made smaller: `blocks` that an adapter recognises, or `units` that the network's graph shows,
-            whatever its layers are called (with inputs). By default units where no block is recognised.
+        by: What is made smaller: `units` that the network's graph shows, whatever its layers are called (with inputs),
+            or `blocks` that an adapter recognises. By default units, where the translator can write them.
         seed: For whatever is drawn.
         reporter: Shows the progress.
         registry: The plugins; by default those that are installed.
@@ -180,12 +180,17 @@ def translate(
     trained = factories.trained_translator(translator, registry, options or {})
     rule = widths or Ratio(0.5 if ratio is None else ratio)
     named = [(trained or translator, options or {}), *(then or {}).items()]
+    chain = [
+        factories.translator_factory(translator_or_name, dict(its_options), registry)
+        for translator_or_name, its_options in named
+    ]
     unsuited = unsuited_reason(original, named, rule, sequential, batches, registry)
     shares = {name: share for name, share in shares.items() if share is not None}
     if unsuited and (by == "units" or shares):
-        raise SpecMismatch(f"{next(iter(shares))}: {unsuited}" if shares else f'by="units": {unsuited}')
-    by_units = by == "units" or shares or (by is None and not find_blocks(original, registry))
-    if by_units and not unsuited:
+        raise SpecMismatch(f"{next(iter(shares), 'by="units"')}: {unsuited}")
+    if by is None and unsuited and trained is None and not find_blocks(original, registry):
+        raise SpecMismatch(f"{unsuited}; and no adapter recognises a block of this {type(original).__name__}")
+    if not unsuited and by != "blocks":
         shares_alone = shares and ratio is None and widths is None
         hidden = None if shares_alone else with_registry(rule, registry)
         narrowed = narrow_network(
@@ -206,11 +211,7 @@ def translate(
     if blocks == "*" and trained is None:
         much = remainder.share(original, surveyed.blocks) >= remainder.MUCH
         if much or log.isEnabledFor(logging.INFO):
-            log.log(logging.WARNING if much else logging.INFO, remainder.warning(original, surveyed.blocks, registry))
-    chain = [
-        factories.translator_factory(translator_or_name, dict(its_options), registry)
-        for translator_or_name, its_options in named
-    ]
+            log.log(logging.WARNING if much else logging.INFO, remainder.warning(original, surveyed.blocks))
     examples = Examples(batches)
     if trained is not None:
         factories.check_unsized(trained, ratio, widths)

@@ -1,11 +1,11 @@
-"""Checks of rules for widths, on a small network of linear layers."""
+"""Checks of rules for widths, on small networks."""
 
 from __future__ import annotations
 
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from paramtrans.networks.blocks.finding import find_blocks
 from paramtrans.networks.forward.examples import Examples
@@ -14,6 +14,18 @@ from paramtrans.networks.units.widths import GroupSizes
 from paramtrans.testing.check import Subject, check, drawing, expect
 
 WIDTH, HIDDEN = 6, 16
+
+
+class _Block(nn.Module):
+    """A block of which most registries have an adapter, by its names: where none has, there is nothing to choose."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(WIDTH, HIDDEN, 3, padding=1, bias=False), nn.BatchNorm2d(HIDDEN)
+        self.conv2, self.bn2 = nn.Conv2d(HIDDEN, WIDTH, 3, padding=1, bias=False), nn.BatchNorm2d(WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x))))) + x)
 
 
 def takes_groups(subject: Subject) -> bool:
@@ -38,8 +50,8 @@ def gives_numbers_of_units(subject: Subject) -> None:
 def gives_sizes_of_every_group(subject: Subject) -> None:
     """For every block the size of each of its groups, from one unit to all of them; the network stays as it is."""
     with drawing(0):
-        network = nn.Sequential(nn.Linear(WIDTH, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, WIDTH))
-        batches = list(torch.randn(2, 8, WIDTH))
+        network = nn.Sequential(_Block()).eval()
+        batches = list(torch.randn(2, 8, WIDTH, 4, 4))
     before = copy.deepcopy(network.state_dict())
     blocks = find_blocks(network, subject.registry)
     chosen = subject.create()(network, blocks, batches)

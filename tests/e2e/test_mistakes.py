@@ -26,6 +26,9 @@ def network(channels: int = 6) -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, channels, 3), BasicBlock(channels, channels), nn.Flatten())
 
 
+HOSTS = nn.Sequential(REGISTRY.create("block_adapter", "basic_block", channels=6, hidden=6).module())
+
+
 def translating(**arguments: Any) -> Callable[[], Any]:
     return lambda: paramtrans.translate(arguments.pop("module", network()), **arguments)
 
@@ -36,10 +39,19 @@ def calibrating(calibrate: Any) -> Callable[[], Any]:
 
 NETWORKS = {
     "parameters alone": (translating(module={"weight": IMAGES}), SpecMismatch, "takes an nn.Module, not dict"),
-    "nothing known": (translating(module=nn.Linear(3, 4)), SpecMismatch, r"no adapter .*knows a block of this Linear"),
-    "no such path": (translating(blocks="layer9"), SpecMismatch, r'matches "layer9"; there are "1"'),
-    "no such path of a ratio": (translating(ratio={"layer9": 0.5}), SpecMismatch, r'matches "layer9"; there are "1"'),
-    "a ratio in words": (translating(ratio="half"), SpecMismatch, "ratio: 'half' is no share"),
+    "no units": (translating(module=nn.Linear(8, 4), calibrate=IMAGES), SpecMismatch, "Linear shows no hidden units"),
+    "no blocks": (translating(by="blocks"), SpecMismatch, "no adapter recognises a block of.*--by units"),
+    "no such path": (
+        translating(blocks="layer9", calibrate=IMAGES),
+        SpecMismatch,
+        r'no group of units has a path that matches "layer9"; there are "1"',
+    ),
+    "no such path of a ratio": (
+        translating(ratio={"layer9": 0.5}, calibrate=IMAGES),
+        SpecMismatch,
+        r'matches "layer9"; there are "1"',
+    ),
+    "a ratio in words": (translating(ratio="half", calibrate=IMAGES), SpecMismatch, "ratio: 'half' is no share"),
     "a near name": (translating(translator="refti"), UnknownName, 'did you mean "refit"'),
     "an untrained one": (translating(translator="mixer"), SpecMismatch, "has to be trained first"),
     "one trained for others": (
@@ -52,7 +64,17 @@ NETWORKS = {
         SpecMismatch,
         r"has its own \(ridge\)",
     ),
-    "no inputs": (translating(), SpecMismatch, r"1: .*calibrate=.* prune, select, merge"),
+    "no inputs": (
+        translating(translator="prune"),
+        SpecMismatch,
+        "give inputs.*calibrate=.*--probes smooth --input 3,224,224.*no adapter recognises a block of this Sequential",
+    ),
+    "no inputs for what looks at them": (
+        translating(module=HOSTS),
+        SpecMismatch,
+        r"0: .*calibrate=.* prune, select, merge",
+    ),
+    "one for blocks": (translating(translator="low_rank", calibrate=IMAGES), SpecMismatch, "low_rank writes blocks"),
 }
 INPUTS = {
     "wrong shape": (
@@ -84,7 +106,7 @@ WRONG_BLOCKS = {
 
 def saved(tmp_path: Any) -> str:
     path = str(tmp_path / "small.safetensors")
-    paramtrans.save_translated(paramtrans.translate(network(), "prune"), path)
+    paramtrans.save_translated(paramtrans.translate(network(), "prune", calibrate=IMAGES), path)
     return path
 
 
@@ -134,8 +156,8 @@ def test_an_argument_of_another_kind_is_named(given: dict[str, Any]) -> None:
 
 
 def test_nothing_done_is_said_to_callers_too(caplog: pytest.LogCaptureFixture) -> None:
-    paramtrans.translate(MLP, "prune", ratio=0.999)
-    assert "nothing was translated" in caplog.text
+    small = paramtrans.translate(MLP, "prune", ratio=0.999, calibrate=torch.rand(8, 6))
+    assert "nothing was translated" in caplog.text and small.paramtrans_blocks == ()
 
 
 def test_naming_what_is_not_there() -> None:
@@ -153,7 +175,7 @@ def test_running_what_is_no_config() -> None:
 def test_rebuilding_from_another_network(tmp_path: Any) -> None:
     path = saved(tmp_path)
     answered(lambda: paramtrans.load_translated(path, nn.Linear(2, 2)), StoreError, "does not fit the network")
-    answered(lambda: paramtrans.load_translated(path, network(8)), StoreError, "size mismatch for 0.weight")
+    answered(lambda: paramtrans.load_translated(path, network(4)), StoreError, r"0.weight is \[6, .*larger than")
     answered(lambda: paramtrans.load_translated(path), StoreError, "say what makes the untranslated network")
 
 

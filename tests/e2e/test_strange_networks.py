@@ -143,7 +143,7 @@ def test_an_output_never_takes_the_place_of_an_input(
 
     path = tmp_path / "model.safetensors"
     save_file(torch.load(model[0], weights_only=True), path)
-    before, arguments = path.read_bytes(), [str(path), *model[1:], "--with", "prune"]
+    before, arguments = path.read_bytes(), [str(path), *model[1:], "--with", "prune", "--calibrate", data(tmp_path)]
     status, _, err = shell(capsys, *arguments, "-o", str(path))
     assert status == 2 and "--force" in err and path.read_bytes() == before
     link = tmp_path / "link.safetensors"
@@ -192,6 +192,7 @@ class Noisy(Twice):
 """
 
 
+@pytest.mark.usefixtures("linear_blocks")
 def test_blocks_that_are_no_blocks_lead_to_units_and_chance_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -201,7 +202,9 @@ def test_blocks_that_are_no_blocks_lead_to_units_and_chance_is_told(
     save_file({"x": torch.randn(8, 6)}, tmp_path / "inputs.safetensors")
     given = [str(tmp_path / "x.safetensors"), "--calibrate", str(tmp_path / "inputs.safetensors"), "--arch"]
     twice, noisy = (f"{tmp_path / 'strange.py'}:{name}" for name in ("Twice", "Noisy"))
-    status, _, err = shell(capsys, *given, twice, "-o", str(tmp_path / "small.safetensors"))
+    command = [*given, twice, "-o", str(tmp_path / "small.safetensors")]
+    status, _, err = shell(capsys, *command, "--by", "blocks")
     assert status == 2 and "passed 2 times" in err and "--by units" in err
-    assert main(["inspect", *given, twice]) == 0 and "--by units" in capsys.readouterr().out
+    assert main(["inspect", *given, twice, "--by", "blocks"]) == 0 and "--by units" in capsys.readouterr().out
+    assert shell(capsys, *command)[0] == 0
     assert main(["inspect", *given, noisy, "--by", "units"]) == 2 and "draws at random" in capsys.readouterr().err

@@ -162,15 +162,16 @@ def test_a_clash_names_both_providers_and_only_when_the_name_is_used(good) -> No
     assert "acme-clash 1.0" in str(caught.value) and "paramtrans 0." in str(caught.value)
 
 
-def test_an_adapter_that_nobody_names_and_nobody_can_import_stops_no_translation(good, caplog) -> None:
+def test_an_adapter_that_nobody_names_and_nobody_can_import_stops_no_translation(good, support, caplog) -> None:
     from torch import nn
 
     import paramtrans
 
     adapters = '[Component("far", "x", "acme_far.missing:Far"), Component("basic_block", "x", "acme_far.missing:Far")]'
     good.install("acme_far", HEADER + f"@hookimpl\ndef paramtrans_block_adapters():\n    return {adapters}\n")
-    registry = good.load().registry()
-    network = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 6))
+    loaded = good.load()
+    loaded.load_file(support / "linear_blocks.py")
+    registry, network = loaded.registry(), nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 6))
     for _ in range(2):
         small = paramtrans.translate(network, "prune", registry=registry)
         assert small[0].out_features == 6

@@ -58,6 +58,7 @@ def causal(length: int, numbers: bool) -> Tensor:
     return torch.zeros(length, length).masked_fill(~allowed, -torch.inf) if numbers else allowed
 
 
+@pytest.mark.usefixtures("linear_blocks")
 @pytest.mark.parametrize("by", ["blocks", "units"])
 @pytest.mark.parametrize("numbers", [True, False])
 @pytest.mark.parametrize(("count", "positions"), [(6, 6), (40, 5), (5, 40)])
@@ -81,6 +82,7 @@ def test_masks_of_each_example_are_cut_with_it() -> None:
     assert pick_examples(batch, slice(2))["mask"].shape == (2, 6, 6)
 
 
+@pytest.mark.usefixtures("linear_blocks")
 def test_a_batch_of_one_size_is_one_example() -> None:
     torch.manual_seed(0)
     network, batches = OfEight().eval(), [torch.randn(8, 6) for _ in range(40)]
@@ -140,6 +142,7 @@ def test_what_is_no_batch_is_told(given: Any, kind: type[Exception], message: st
         paramtrans.translate(mlp(), translator=method, calibrate=given)
 
 
+@pytest.mark.usefixtures("linear_blocks")
 def test_a_loader_that_is_random_from_the_second_batch_on_is_told() -> None:
     class Loader:
         def __iter__(self) -> Iterator[Tensor]:
@@ -147,7 +150,7 @@ def test_a_loader_that_is_random_from_the_second_batch_on_is_told() -> None:
             yield torch.randn(8, 6)
 
     with pytest.raises(DataError, match="batch 2 is another each time"):
-        paramtrans.translate(mlp(), calibrate=Loader())
+        paramtrans.translate(mlp(), calibrate=Loader(), by="blocks")
 
 
 def test_a_network_without_values_is_told() -> None:
@@ -156,6 +159,7 @@ def test_a_network_without_values_is_told() -> None:
 
 
 @pytest.mark.parametrize("chosen", [{}, None, {"0": 3}, {"0": {"hidden1": 0}}, {"0": {"hidden1": 99}}])
+@pytest.mark.usefixtures("linear_blocks")
 @pytest.mark.parametrize("by", ["blocks", "units"])
 def test_a_rule_that_gives_no_sizes_is_told(chosen: Any, by: Any) -> None:
     class Rule:
@@ -165,7 +169,7 @@ def test_a_rule_that_gives_no_sizes_is_told(chosen: Any, by: Any) -> None:
         def of_groups(self, _: Any) -> Any:
             return chosen
 
-    with pytest.raises(SpecMismatch, match=r"widths: |nothing becomes smaller"):
+    with pytest.raises(SpecMismatch, match="widths: "):
         paramtrans.translate(mlp(), calibrate=X, widths=Rule(), by=by)
 
 

@@ -206,7 +206,7 @@ class Stage(nn.Module):
 
 def test_blocks_are_found_inside_stages_whatever_they_are_called(inputs: Tensor) -> None:
     network = nn.Sequential(Stage(6, 6), Stage(6, 4), nn.ReLU(), nn.ReLU()).eval()
-    repeated = repeated_blocks(network, "*", inputs, paramtrans.components())
+    repeated = repeated_blocks(network, "*", inputs)
     assert [part.part.path for part in repeated] == ["0.blocks.b1", "0.blocks.b2", "1.blocks.b1", "1.blocks.b2"]
     shorter = paramtrans.translate(network, depth=0.5, calibrate=inputs)
     names = {f"{number}.blocks.{name}" for number in "01" for name in ("b1", "b2")}
@@ -218,7 +218,7 @@ def test_a_stage_of_one_block_hides_no_blocks_of_other_stages(inputs: Tensor) ->
     first = Stage(6, 6)
     del first.blocks.b2
     network = nn.Sequential(first, Stage(6, 4), Stage(4, 3)).eval()
-    repeated = repeated_blocks(network, "*", inputs, paramtrans.components())
+    repeated = repeated_blocks(network, "*", inputs)
     assert [part.part.path for part in repeated] == ["1.blocks.b1", "1.blocks.b2", "2.blocks.b1", "2.blocks.b2"]
 
 
@@ -270,7 +270,7 @@ def test_networks_of_libraries_do_without_some_blocks(kind: str) -> None:
             f"blocks.{stage}.{block}" for stage, count in enumerate((1, 2, 2, 3, 3, 4)) for block in range(1, count)
         ]
     images = torch.randn(4, 3, 32, 32)
-    parts = repeated_blocks(network.eval(), "*", images, paramtrans.components())
+    parts = repeated_blocks(network.eval(), "*", images)
     assert [part.part.path for part in parts] == could_go
     shorter = paramtrans.translate(network, depth=0.5, calibrate=images)
     assert all(block.taken_out for block in shorter.paramtrans_blocks)

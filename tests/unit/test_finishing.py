@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock
 
 import paramtrans
+from paramtrans import components
 from paramtrans.errors import ConfigError, SpecMismatch
 from paramtrans.networks.finishing import exchanged
 
@@ -19,7 +19,8 @@ def network() -> nn.Module:
     torch.manual_seed(0)
     stem = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
-    return nn.Sequential(stem, BasicBlock(8, 8), BasicBlock(8, 8), head).eval()
+    adapter = components().create("block_adapter", "basic_block", channels=8, hidden=8)
+    return nn.Sequential(stem, adapter.module(), adapter.module(), head).eval()
 
 
 @pytest.fixture
@@ -117,7 +118,7 @@ def test_modules_that_are_named_come_nearer_too(network: nn.Module, images: Tens
 def test_modules_that_are_not_in_both_networks_are_refused(network: nn.Module, images: Tensor) -> None:
     for way, at, words in (
         ({"by": "units"}, "9", 'matches "9"'),
-        ({"to": {"1": "bottleneck?hidden=[2,2]"}, "options": {"steps": 1}}, "1.*", "the smaller network has no 1."),
+        ({"to": {"1": "linear_map"}, "options": {"steps": 1}}, "1.*", "the smaller network has no 1."),
         ({"by": "units"}, "1.conv1", "do not"),
     ):
         with pytest.raises(SpecMismatch, match=words):

@@ -55,6 +55,7 @@ def widths(small: nn.Module) -> list[int]:
     return [small.get_submodule(path).out_features for path in ("0", "2")]  # type: ignore[misc]
 
 
+@pytest.mark.usefixtures("linear_blocks")
 def test_widths_become_multiples_and_no_fewer_than_asked(network: nn.Sequential, rows: list[Tensor]) -> None:
     for rule, wanted in (
         (Ratio(0.5, multiple_of=8), [16, 8]),  # 12 and 10: to the nearest
@@ -109,6 +110,7 @@ def test_an_allotment_keeps_budgets_of_operations_and_of_time(network: nn.Sequen
         paramtrans.translate(network, widths=Allotment(flops=whole // 2), by="blocks", calibrate=rows)
 
 
+@pytest.mark.usefixtures("linear_blocks")
 @pytest.mark.parametrize("by", ["units", "blocks"])
 def test_a_budget_of_time_is_measured(by: str, monkeypatch: pytest.MonkeyPatch, rows: list[Tensor]) -> None:
     """With a clock that goes by the parameters: the widest network within the budget is taken."""

@@ -7,12 +7,16 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock
 
 from paramtrans import components
 from paramtrans.networks.blocks.finding import NetworkBlock, find_blocks, survey
 from paramtrans.networks.blocks.input_cache import InputCache
 from paramtrans.networks.forward.activations import entering
+
+
+def basic_block(channels: int) -> nn.Module:
+    """One that `basic_block` recognises."""
+    return components().create("block_adapter", "basic_block", channels=channels, hidden=4).module()
 
 
 class Net(nn.Module):
@@ -21,13 +25,13 @@ class Net(nn.Module):
 
     def __init__(self, over: bool = False) -> None:
         super().__init__()
-        self.stem, self.over = nn.Conv2d(3, 4, 3), over
-        wider = nn.Sequential(nn.Conv2d(4, 6, 1, 2, bias=False), nn.BatchNorm2d(6))
-        self.blocks = nn.ModuleList([BasicBlock(4, 4), BasicBlock(4, 6, 2, wider), BasicBlock(6, 6), BasicBlock(6, 6)])
+        self.stem, self.over, self.wider = nn.Conv2d(3, 4, 3), over, nn.Conv2d(4, 6, 1, 2)
+        self.blocks = nn.ModuleList(basic_block(channels) for channels in (4, 6, 6, 6))
         self.more = nn.Conv2d(4, 6, 1, 2)
 
     def forward(self, x: Tensor, scales: Tensor | None = None) -> Tensor:
-        first = x = self.blocks[0](self.stem(x))
+        first = self.blocks[0](self.stem(x))
+        x = self.wider(first)
         for block in self.blocks[1:3]:
             x = block(x if scales is None else x * scales.view(-1, 1, 1, 1))
         outputs: Tensor = self.blocks[3](x + self.more(first) if self.over else x)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib
 import pkgutil
+import re
+import subprocess
 from pathlib import Path
 
 import grimp
@@ -84,3 +86,17 @@ def test_the_architecture_page_names_every_module() -> None:
         if folders[:1] not in (["cli"], ["testing"]) and f"`{name}`" not in room:  # these rooms are said in a word
             missing.append("/".join([*folders, name]))
     assert missing == []
+
+
+def test_nothing_is_in_the_checkout_by_accident() -> None:
+    root = ROOT.parent
+    if not (root / ".git").exists():
+        pytest.skip("no checkout")
+    command = ["git", "ls-files", "-z"]
+    names = subprocess.run(command, cwd=root, capture_output=True, check=True).stdout.decode("utf-8", "replace")
+    tracked = [name for name in names.split("\0") if name]
+    assert not [name for name in tracked if not re.fullmatch(r"[\w./+-]+", name, re.ASCII)]
+    params = [name for name in tracked if Path(name).suffix in (".safetensors", ".pt", ".pth", ".pt2", ".onnx", ".npy")]
+    assert not [
+        name for name in params if not name.startswith(("tests/golden/", "examples/data/", "plugins/pretrained/"))
+    ]

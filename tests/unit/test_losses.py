@@ -48,10 +48,13 @@ def test_errors_of_blocks_are_of_inputs_that_nothing_was_fitted_to() -> None:
     assert before.held_out and before.feature_error != after.feature_error
     with torch.no_grad():
         wanted, outputs = whole(x[7::8]), first(x[7::8])
-    error = ((outputs - wanted).square().mean() / wanted.var(correction=0)).item()
+    squared = (outputs - wanted).square().mean()
+    error = (squared / wanted.var(correction=0)).item()
+    of_each_value = (squared / wanted.var(0, correction=0).mean()).item()
     losses = measure_losses(whole, first, x.split(20))
     assert losses.held_out and losses.examples == 10
-    assert losses.outputs[""] == pytest.approx(error, rel=1e-4) == before.feature_error
+    assert losses.outputs[""] == pytest.approx(error, rel=1e-4)
+    assert before.feature_error == pytest.approx(of_each_value, rel=1e-4)
     assert losses.agreement == int((outputs.argmax(1) == wanted.argmax(1)).sum()) / 10
 
 

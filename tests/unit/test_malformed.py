@@ -152,7 +152,7 @@ def written(tmp_path: Path) -> Path:
     shutil.copytree(GOLDEN / "zoos", tmp_path / "zoos")
     shutil.copytree(find_translator("mnist_conv_to_conv", components()), tmp_path / "pretrained")
     shell("zoo", "export", tmp_path / "zoos" / ZOO, tmp_path / "exported", "--quiet")()
-    save_translated(translate(network(), translator="prune"), tmp_path / "small.safetensors")
+    save_translated(translate(network(), "prune", calibrate=torch.randn(8, 6)), tmp_path / "small.safetensors")
     return tmp_path
 
 

@@ -70,18 +70,18 @@ def images() -> Tensor:
 
 
 def test_parts_are_found_by_how_they_are_called(network: nn.Module, images: Tensor) -> None:
-    parts, refused = find_parts(network, ["block", "attention", "twice"], images, components())
+    parts, refused = find_parts(network, ["block", "attention", "twice"], images)
     assert [(part.part.path, part.alone, part.beside) for part in parts] == [
         ("block", True, None),
         ("attention", False, 1),
     ]
-    assert parts[0].part.block is not None  # an adapter knows it, and it computes the same
-    assert parts[1].part.block is None
+    assert parts[0].part.run is not None
+    assert torch.equal(parts[0].part.run(parts[0].part.entering), parts[0].part.leaving)
     assert refused == {"twice": "it is passed 2 times in a run of the network, not once"}
 
 
 def test_a_pattern_takes_the_outermost_modules(network: nn.Module, images: Tensor) -> None:
-    parts, _ = find_parts(network, ["block*"], images, components())
+    parts, _ = find_parts(network, ["block*"], images)
     assert [part.part.path for part in parts] == ["block"]
 
 
@@ -168,7 +168,7 @@ def test_a_block_of_a_strangers_takes_a_place_without_more_than_its_module(netwo
         (
             {"attention": "grouped_query"},
             {},
-            r"(?s)attention: grouped_query .*heads.*no adapter recognises this .*grouped_query\?OPTION",
+            r"(?s)attention: grouped_query .*heads.*what this .* computes does not say.*grouped_query\?OPTION",
         ),
         ({"block": "bottleneck"}, {"widths": lambda *_: {}}, "goes with ratio"),
         ({"block": "bottleneck"}, {"options": {"stops": 3}}, "stops"),

@@ -53,6 +53,7 @@ def test_no_room_for_kernels_anywhere_is_told(closed: Path, monkeypatch: pytest.
         compiled.find_room()
 
 
+@pytest.mark.usefixtures("linear_blocks")
 def test_a_full_folder_of_temporary_files_is_named_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -61,7 +62,7 @@ def test_a_full_folder_of_temporary_files_is_named_as_that(monkeypatch: pytest.M
     monkeypatch.setattr(spool, "save_file", full)
     monkeypatch.setattr(Spool.__init__, "__defaults__", (0,))
     with pytest.raises(StoreError, match=r"features cannot be kept there: No space left on device; .*TMPDIR"):
-        paramtrans.translate(network, calibrate=torch.randn(32, 6))
+        paramtrans.translate(network, calibrate=torch.randn(32, 6), by="blocks")
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])

@@ -12,7 +12,7 @@ from torch.nn.functional import dropout, relu
 
 import paramtrans
 from paramtrans.networks.forward.lockstep import Forward, Lockstep
-from paramtrans.networks.forward.sums import added_to
+from paramtrans.networks.forward.sums import added_to, values_at
 
 
 class Residual(nn.Module):
@@ -32,7 +32,7 @@ class Residual(nn.Module):
             return x + dropout(out, 0.5, self.training)
         if self.way == "used twice":
             return (out + x) * out
-        if self.way == "newer":
+        if self.way == "behind":
             return out + self.norm(x)
         return x + out
 
@@ -70,9 +70,8 @@ def test_the_other_part_of_a_sum_is_known_when_the_layer_is_reached(way: str) ->
     assert not output.equal(other)
 
 
-@pytest.mark.parametrize("way", ["used twice", "newer"])
-def test_nothing_is_made_up_for_where_the_output_has_other_uses_or_the_other_part_comes_later(way: str) -> None:
-    network = nn.Sequential(nn.Linear(8, 8), Residual(way)).eval()
+def test_nothing_is_made_up_for_where_the_output_has_other_uses() -> None:
+    network = nn.Sequential(nn.Linear(8, 8), Residual("used twice")).eval()
     assert sums_of(network, "1.down")[0] == [None]
 
 
@@ -87,20 +86,48 @@ def test_all_that_is_older_than_the_layer_counts() -> None:
     torch.testing.assert_close(second, network.first(inputs.sin()) + inputs.sin())
 
 
-def test_a_convolution_with_its_batch_norm_is_followed_and_a_later_downsample_is_not() -> None:
+@pytest.fixture
+def resnet() -> nn.Sequential:
+    """A block whose skip is its input, one with a convolution on the skip, which it computes last, and a layer."""
     from torchvision.models.resnet import BasicBlock
 
-    identity = BasicBlock(8, 8)
-    wider = BasicBlock(8, 16, stride=2, downsample=nn.Sequential(nn.Conv2d(8, 16, 1, stride=2), nn.BatchNorm2d(16)))
-    network, images = nn.Sequential(nn.Conv2d(1, 8, 3), identity, wider).eval(), torch.randn(2, 1, 8, 8)
-    first, second = sums_of(network, "1.conv2", "2.conv2", inputs=images)[0]
-    torch.testing.assert_close(first, network[0](images))
-    assert second is None
-
-
-def test_layers_solved_for_make_up_for_what_was_lost_before(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Linear(8, 8), *(Residual(hidden=64) for _ in range(6))).eval()
+    skip = nn.Sequential(nn.Conv2d(8, 16, 1, stride=2), nn.BatchNorm2d(16))
+    return nn.Sequential(nn.Conv2d(1, 8, 3), BasicBlock(8, 8), BasicBlock(8, 16, 2, skip), nn.Conv2d(16, 4, 1)).eval()
+
+
+IMAGES = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_convolution_with_its_batch_norm_is_followed(resnet: nn.Sequential) -> None:
+    first, second = sums_of(resnet, "1.conv2", "2.conv2", inputs=IMAGES)[0]
+    torch.testing.assert_close(first, resnet[0](IMAGES))
+    assert second is None  # not known when the layer is reached
+
+
+def test_what_is_computed_behind_the_layer_is_had_by_a_pass_of_its_own(resnet: nn.Sequential) -> None:
+    added = added_to(lambda: resnet(IMAGES), {id(resnet[2].conv2.weight): "2.conv2"})["2.conv2"]
+    assert added.places == () and len(added.later) == 1
+    resnet[3].register_forward_hook(lambda *_: pytest.fail("the pass went further than it had to"))
+    values = values_at(lambda: resnet(IMAGES), added.later)
+    assert values is not None
+    torch.testing.assert_close(values[0], resnet[2].downsample(resnet[:2](IMAGES)))
+    assert values_at(lambda: resnet[:2](IMAGES), added.later) is None
+
+
+def test_a_layer_that_is_solved_for_later_is_not_counted_on(resnet: nn.Sequential) -> None:
+    weights = {id(layer.weight): name for layer, name in ((resnet[2].conv2, "last"), (resnet[2].downsample[0], "skip"))}
+    added = added_to(lambda: resnet(IMAGES), weights)
+    assert {*added} == {"skip"} and added["skip"].later == ()
+    [value] = values_at(lambda: resnet(IMAGES), added["skip"].places) or []
+    block, entering = resnet[2], resnet[:2](IMAGES)
+    torch.testing.assert_close(value, block.bn2(block.conv2(torch.relu(block.bn1(block.conv1(entering))))))
+
+
+@pytest.mark.parametrize("way", ["plain", "behind"])
+def test_layers_solved_for_make_up_for_what_was_lost_before(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(8, 8), *(Residual(way, hidden=64) for _ in range(6))).eval()
     inputs, others = torch.randn(512, 8), torch.randn(512, 8)
 
     def error() -> float:

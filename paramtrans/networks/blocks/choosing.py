@@ -10,7 +10,7 @@ from torch import nn
 
 from paramtrans.api.adapter import BlockAdapter
 from paramtrans.errors import DataError, SpecMismatch
-from paramtrans.networks.blocks import factories, remainder
+from paramtrans.networks.blocks import factories
 from paramtrans.networks.blocks.finding import NetworkBlock, Survey, find_blocks, matches, some_paths, survey
 from paramtrans.networks.blocks.other_readers import private
 from paramtrans.networks.forward.activations import Inputs, call, first_examples
@@ -45,15 +45,14 @@ def choose_blocks(
     if not blocks and source is not None:
         raise SpecMismatch(
             f"the translator was trained for blocks of another kind ({factories.kind_and_sizes(source)}) than those of "
-            f"this {type(network).__name__}; paramtrans inspect lists them"
+            f"this {type(network).__name__}; paramtrans inspect --by blocks lists them"
         )
     if not blocks:
-        adapters = ", ".join(entry.name for entry in registry.of_kind("block_adapter"))
-        why = "; ".join([*unlike.values()][:3]) or remainder.causes(network, [], registry)
+        why = "; ".join([*unlike.values()][:3])
         raise SpecMismatch(
-            f"no adapter ({adapters}) knows a block of this {type(network).__name__}{f' ({why})' if why else ''}; "
-            "docs/networks.md says what is recognised, docs/plugins.md how to add to it; its graph may "
-            'show units, with calibration inputs (by="units")'
+            f"no adapter recognises a block of this {type(network).__name__}{f' ({why})' if why else ''}; "
+            'by="units" (--by units) goes by the network\'s graph, with calibration inputs; docs/plugins.md says '
+            "how an adapter recognises blocks"
         )
     matching = [block for block in blocks if matches(block.path, pattern)]
     if not matching:

@@ -13,13 +13,12 @@ from paramtrans.networks.blocks.finding import matches
 from paramtrans.networks.blocks.in_place import hooks
 from paramtrans.networks.forward.activations import Inputs
 from paramtrans.networks.parts.finding import NetworkPart, find_parts
-from paramtrans.plugins.registry import Registry
 
 Siblings = tuple[str, type]
 """What blocks beside each other share: where they are, with the beginning of their names, and their class."""
 
 
-def repeated_blocks(network: nn.Module, pattern: str, batch: Inputs, registry: Registry) -> list[NetworkPart]:
+def repeated_blocks(network: nn.Module, pattern: str, batch: Inputs) -> list[NetworkPart]:
     """The blocks that are repeated and could be left out, in the order in which they run.
 
     Two or more modules of one class beside each other, in a list or with names that differ in a number alone, are
@@ -31,7 +30,6 @@ def repeated_blocks(network: nn.Module, pattern: str, batch: Inputs, registry: R
         network: A network in eval mode.
         pattern: Patterns of paths, between commas.
         batch: Inputs, of which two are used.
-        registry: The plugins.
 
     Raises:
         SpecMismatch: there are none.
@@ -39,7 +37,7 @@ def repeated_blocks(network: nn.Module, pattern: str, batch: Inputs, registry: R
     siblings = _siblings(network)
     if not siblings:
         raise SpecMismatch("depth: this network repeats no blocks: no two of one class stand beside each other")
-    candidates, refused = find_parts(network, [*siblings], batch, registry, nested=True)
+    candidates, refused = find_parts(network, [*siblings], batch, nested=True)
     parts = {part.part.path: part for part in candidates if part.part.entering.shape == part.part.leaving.shape}
     chosen = [path for path in _outermost(network, parts, siblings) if matches(path, pattern)]
     if not chosen:

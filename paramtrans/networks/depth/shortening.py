@@ -46,7 +46,7 @@ def shorten(
     examples = Examples(batches)
     _check_some(examples)
     fitted = some_examples(examples.fitted(), JUDGED_ON)
-    parts = repeated_blocks(network, pattern, fitted[0], registry)
+    parts = repeated_blocks(network, pattern, fitted[0])
     going = count_gone(depth, len(parts))
     passing_by = {part.part.path: Placed(nn.Identity(), part.beside).eval() for part in parts}
     chosen = cheapest(network, passing_by, going, fitted, reporter)
@@ -88,7 +88,7 @@ def parts_to_replace(
     started_on, judged = _two_parts(list(examples.fitted()))
     blocks, targets = dict[str, nn.Module](), dict[str, str]()
     unfit = "patterns name no parts"
-    for number, part in enumerate(find_parts(network, to, started_on, registry)[0]):
+    for number, part in enumerate(find_parts(network, to, started_on)[0]):
         path, text = part.part.path, to[part.pattern]
         try:
             target = target_for(part, text, ratio, registry)

@@ -22,11 +22,14 @@ Place = tuple[int, int]
 
 @dataclass(frozen=True)
 class AddedTo:
-    """What the output of a layer is added to, all of it computed before the layer."""
+    """What the output of a layer is added to."""
 
     at: int
     """Number of the layer's operation in a pass."""
     places: tuple[Place, ...]
+    """Of what is computed before the layer."""
+    later: tuple[Place, ...] = ()
+    """Of what is computed behind the layer, from none that has weights by which layers are known."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class _Watch(TorchFunctionMode):
         added = self.added_to.get(layer)
         parts = [self._held.get(place) for place in added.places] if added else []
         self._held = {place: tensor for place, tensor in self._held.items() if self._needed[place] > number}
-        if added is None or added.at != number or any(part is None for part in parts):
+        if added is None or added.at != number or not parts or any(part is None for part in parts):
             return None
         first, *others = [part for part in parts if part is not None]
         return sum(others, first)

@@ -1,12 +1,15 @@
 """What the outputs of layers are added to, seen in a pass of a network.
 
 A block of a residual network adds what its last layer gives to its own input. Where that layer is solved for in a
-smaller network, it can make up for what the input has lost before, as far as it is known when the layer is reached.
+smaller network, it can make up for what the input has lost before. Where the other part of the sum is computed behind
+the layer, as by the convolution on the skip of some residual blocks, it is known if no layer that is solved for is in
+it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +40,55 @@ def added_to(forward: Callable[[], Any], layers: Mapping[int, str]) -> dict[str,
     with torch.no_grad(), layer_by_layer(), follow:
         forward()
     chains = {name: values[0].whole_chain() for name, values in follow.outputs.items() if len(values) == 1}
-    return {name: AddedTo(end.at, end.places) for name, end in chains.items() if end.places}
+    return {
+        name: AddedTo(
+            end.at,
+            tuple(place for place in end.places if place[0] < end.at),
+            tuple(place for place in end.places if place[0] > end.at),
+        )
+        for name, end in chains.items()
+        if end.places
+    }
+
+
+class _Enough(Exception):
+    """All wanted values are known."""
+
+
+@torch.no_grad()
+def values_at(forward: Callable[[], Any], places: Sequence[Place]) -> list[Tensor] | None:
+    """What a pass of a network gives at some places; it is run no further.
+
+    Args:
+        forward: The pass.
+        places: In it.
+
+    Returns:
+        None where the pass does not come to all of them.
+    """
+    watch = _At(places)
+    with suppress(_Enough), layer_by_layer(), watch:
+        forward()
+    return [watch.values[place] for place in places] if len(watch.values) == len(places) else None
+
+
+class _At(TorchFunctionMode):
+    """Keeps the values at some places of a pass, and ends it at the last."""
+
+    def __init__(self, places: Sequence[Place]) -> None:
+        super().__init__()
+        self.places, self.number = {*places}, 0
+        self.values: dict[Place, Tensor] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        number, self.number = self.number, self.number + 1
+        result = func(*args, **(kwargs or {}))
+        for position, tensor in enumerate(tensors_in(result)):
+            if (number, position) in self.places:
+                self.values[number, position] = tensor.clone()  # what follows may work in place
+        if len(self.values) == len(self.places):
+            raise _Enough
+        return result
 
 
 @dataclass(eq=False)
@@ -65,6 +116,7 @@ class _Follow(TorchFunctionMode):
         super().__init__()
         self.layers, self.number = layers, 0
         self.outputs: dict[str, list[_Value]] = {}
+        self._layers_at: list[int] = []
         self._made: dict[int, tuple[Place, Tensor]] = {}
         self._values: dict[int, _Value] = {}
 
@@ -90,6 +142,7 @@ class _Follow(TorchFunctionMode):
         name, position = getattr(func, "__name__", ""), weight_position(func, args, self.layers)
         if position is not None:
             value = _Value(number)
+            self._layers_at.append(number)
             self.outputs.setdefault(self.layers[id(args[position])], []).append(value)
             return value
         tensors = [argument for argument in args if isinstance(argument, Tensor)]
@@ -100,11 +153,12 @@ class _Follow(TorchFunctionMode):
         return None
 
     def _older(self, operands: Sequence[Tensor]) -> tuple[Place, ...] | None:
-        """Where the second operand is from: nowhere for what is given to the network; None where it is newer."""
+        """Where the second operand is from: nowhere for what is given to the network; None where a layer that is solved
+        for after this one may be in it."""
         value, made = self._values.get(id(operands[0])), self._made.get(id(operands[1]))
         if value is None or made is None:
             return ()
-        return (made[0],) if made[0][0] < value.at else None
+        return (made[0],) if made[0][0] < value.at or value.at == self._layers_at[-1] else None
 
     def _go_on(self, tensor: Tensor, places: tuple[Place, ...] | None) -> _Value | None:
         value = self._values.get(id(tensor))

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from paramtrans.networks.forward.activations import call, first_examples, tensors_in
 from paramtrans.networks.forward.attention import with_plain_attention
 from paramtrans.networks.forward.examples import Examples
-from paramtrans.networks.forward.lockstep import Call, Lockstep
-from paramtrans.networks.forward.sums import added_to
+from paramtrans.networks.forward.lockstep import AddedTo, Call, Forward, Lockstep
+from paramtrans.networks.forward.sums import added_to, values_at
 from paramtrans.networks.graph.equations import equations
 from paramtrans.networks.graph.examples import forward_pass, read_values, row_pieces
 from paramtrans.networks.graph.groups import Analysis, NamedGroup
@@ -97,6 +97,8 @@ def reconstruct(
     with with_plain_attention(analysis.network, small), Lockstep(forwards) as passes:
         for calls in passes.layers():
             layer = layers[calls[0].layer]
+            if layer.weight in sums and sums[layer.weight].later:
+                _add_later(calls, forwards, sums[layer.weight])
             error = _solve_layer(
                 layer, calls[:half], calls[half:], examples, networks, solve and layer.solvable, ridge, seed
             )
@@ -109,6 +111,17 @@ def reconstruct(
             result.output = _output_error(passes.outputs[:half], passes.outputs[half:], examples)
     result.held_out = bool(examples.aside(torch.arange(examples.total)).any())
     return result
+
+
+def _add_later(calls: Sequence[Call], forwards: Sequence[Forward], added: AddedTo) -> None:
+    """Tell calls of a layer what is computed behind it and added to its output, by passes of their own to there."""
+    for layer_call, forward in zip(calls, forwards, strict=True):
+        values = values_at(forward.run, added.later)
+        if values is None or (added.places and layer_call.added_to is None):
+            layer_call.added_to = None
+            continue
+        known = [] if layer_call.added_to is None else [layer_call.added_to]
+        layer_call.added_to = torch.stack([*known, *values]).sum(0)
 
 
 def _solve_layer(

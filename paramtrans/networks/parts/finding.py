@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,29 +12,14 @@ from torch import Tensor, nn
 
 from paramtrans.api.adapter import Part
 from paramtrans.errors import SpecMismatch
-from paramtrans.networks.blocks.finding import NetworkBlock, alike, find_blocks, matches
+from paramtrans.networks.blocks.finding import matches
 from paramtrans.networks.blocks.in_place import take_place
 from paramtrans.networks.forward.activations import Inputs, Reached, call, every_layer, first_examples
 from paramtrans.networks.forward.spool import Spool
-from paramtrans.plugins.registry import Registry
+from paramtrans.networks.parts.running import PartRun, feature_of, split_output
 
 EXAMPLES = 2
 """Examples that parts are looked for with."""
-
-
-def feature_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
-    """The features that a module is called with: the first tensor of real numbers, by position or name."""
-    values = [*args, *kwargs.values()]
-    return next((value for value in values if isinstance(value, Tensor) and value.is_floating_point()), None)
-
-
-def split_output(output: Any) -> tuple[Tensor | None, int | None]:
-    """The features that a module gives, and how many `None` it gives beside them in a tuple (None: no tuple)."""
-    if isinstance(output, Tensor):
-        return output, None
-    if isinstance(output, tuple) and output and all(value is None for value in output[1:]):
-        return (output[0] if isinstance(output[0], Tensor) else None), len(output) - 1
-    return None, None
 
 
 class Placed(nn.Module):
@@ -54,6 +40,8 @@ class Placed(nn.Module):
 class Call:
     """One call of a module in a pass of its network."""
 
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
     entering: Tensor | None
     leaving: Tensor | None
     alone: bool
@@ -92,7 +80,7 @@ def put_part(network: nn.Module, path: str, block: nn.Module, alone: bool, besid
 
 @torch.no_grad()
 def find_parts(
-    network: nn.Module, patterns: Iterable[str], batch: Inputs, registry: Registry, nested: bool = False
+    network: nn.Module, patterns: Iterable[str], batch: Inputs, nested: bool = False
 ) -> tuple[list[NetworkPart], dict[str, str]]:
     """The outermost modules whose path matches a pattern, in the order in which they run.
 
@@ -100,7 +88,6 @@ def find_parts(
         network: A network in eval mode.
         patterns: Of paths; the first that matches a path counts.
         batch: Inputs, of which `EXAMPLES` are used.
-        registry: Adapters that may know the parts.
         nested: Whether modules inside others are parts too.
 
     Returns:
@@ -112,7 +99,6 @@ def find_parts(
     patterns = list(patterns)
     chosen = _chosen(network, patterns, nested)
     calls, order = _calls(network, chosen, batch)
-    blocks = {block.path: block for block in find_blocks(network, registry) if block.path in chosen}
     parts, refused = list[NetworkPart](), dict[str, str]()
     for path in sorted(chosen, key=lambda path: order.index(path) if path in order else -1):
         if (reason := _no_part(calls.get(path, []))) is not None:
@@ -120,20 +106,11 @@ def find_parts(
             continue
         [module_call] = calls[path]
         assert module_call.entering is not None and module_call.leaving is not None
-        part = Part(path, network.get_submodule(path), module_call.entering, module_call.leaving)
-        if path in blocks:
-            part = _known_as(blocks[path], part, network)
+        module = network.get_submodule(path)
+        run = PartRun(module, module_call.args, module_call.kwargs)
+        part = Part(path, module, module_call.entering, module_call.leaving, run)
         parts.append(NetworkPart(part, chosen[path], module_call.alone, module_call.beside))
     return parts, refused
-
-
-def _known_as(block: NetworkBlock, part: Part, network: nn.Module) -> Part:
-    """The part with what an adapter knows it as, where that computes the same."""
-    params = block.params(network)
-    module = block.adapter.module().eval().to(part.entering)
-    module.load_state_dict({name: tensor[0] for name, tensor in params.items()}, strict=False)
-    computes_same = alike(module(part.entering), part.leaving)
-    return replace(part, block=block.adapter, params=params) if computes_same else part
 
 
 def _chosen(network: nn.Module, patterns: list[str], nested: bool) -> dict[str, str]:
@@ -160,17 +137,17 @@ def _calls(network: nn.Module, paths: Iterable[str], batch: Inputs) -> tuple[dic
             order.append(path)
             entered = feature_of(args, kwargs)
             alone = len(args) == 1 and not kwargs
-            calls.setdefault(path, []).append(Call(None if entered is None else entered.clone(), None, alone, None))
+            calls.setdefault(path, []).append(
+                Call(*copy.deepcopy((args, kwargs)), None if entered is None else entered.clone(), None, alone, None)
+            )
 
         return look
 
     def end(path: str) -> Any:
         def look(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             leaving, beside = split_output(output)
-            earlier_call = calls[path][-1]
-            calls[path][-1] = Call(
-                earlier_call.entering, None if leaving is None else leaving.clone(), earlier_call.alone, beside
-            )
+            leaving = None if leaving is None else leaving.clone()
+            calls[path][-1] = replace(calls[path][-1], leaving=leaving, beside=beside)
 
         return look
 

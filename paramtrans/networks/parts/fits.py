@@ -53,7 +53,7 @@ def part_fits(
     Raises:
         SpecMismatch: no module matches the pattern.
     """
-    parts, refused = find_parts(network, [pattern], next(iter(batches)), registry, nested=True)
+    parts, refused = find_parts(network, [pattern], next(iter(batches)), nested=True)
     fits = []
     for part in parts:
         try:

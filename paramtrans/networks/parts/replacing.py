@@ -116,7 +116,7 @@ def replace_parts(
     if not examples.enough:
         log.warning(examples.too_few())
     first = first_examples(next(iter(examples.fitted())), STARTED_ON)
-    parts, refused = _parts(network, to, first, registry)
+    parts, refused = _parts(network, to, first)
     targets = [target_for(part, to[part.pattern], ratio, registry) for part in parts]
     smaller, replaced = copy.deepcopy(network), list[ReplacedPart]()
     with reporter.stage(f"replacing {counted(len(parts), 'block')}", len(parts)) as stage:
@@ -132,11 +132,9 @@ def replace_parts(
     return ReplacedNetwork(smaller, tuple(replaced), refused)
 
 
-def _parts(
-    network: nn.Module, to: Mapping[str, str], batch: Inputs, registry: Registry
-) -> tuple[list[NetworkPart], dict[str, str]]:
+def _parts(network: nn.Module, to: Mapping[str, str], batch: Inputs) -> tuple[list[NetworkPart], dict[str, str]]:
     """The parts to replace, at least one, and by path the reason why other modules are none."""
-    parts, refused = find_parts(network, to, batch, registry)
+    parts, refused = find_parts(network, to, batch)
     if not parts:
         raise SpecMismatch(f"to: {'; '.join(f'{path}: {reason}' for path, reason in list(refused.items())[:3])}")
     for path, reason in refused.items():

@@ -47,11 +47,11 @@ def target_for(part: NetworkPart, text: str, ratio: float | None, registry: Regi
 
 
 def _hint(part: NetworkPart, name: str, error: Exception) -> str:
-    """What to do about options that would be those of the part, if an adapter knew it."""
-    if part.part.block is not None or not isinstance(error, ConfigError):
+    """What to do about options that what the part computes does not say."""
+    if not isinstance(error, ConfigError):
         return ""
     kind = type(part.part.module).__name__
-    return f" (no adapter recognises this {kind}, so give the options yourself: {name}?OPTION=VALUE&...)"
+    return f" (what this {kind} computes does not say them, so give the options yourself: {name}?OPTION=VALUE&...)"
 
 
 def _sized(target: BlockAdapter, limit: float, path: str) -> BlockAdapter:

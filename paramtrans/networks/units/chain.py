@@ -102,7 +102,8 @@ def unsuited_reason(
     if isinstance(module, HostNetwork):
         return "hosts of a task are translated by blocks"
     if next(iter(batches), None) is None:
-        return "give calibration inputs, which the network's graph is captured with"
+        given = "calibrate=; --calibrate DATA, or made up: --probes smooth --input 3,224,224"
+        return f"give inputs, with which the graph of the network is captured ({given})"
     if not sequential:
         return "every group makes up for those before it (leave out sequential=False, --independent)"
     if not isinstance(rule, GroupRule):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -100,6 +101,8 @@ def narrow_network(
     rotation = rotated(network, example, examples.fitted(), registry) if asked.rotate else None
     analysis = analyse(rotation.network if rotation else network, example, asked.stream is not None)
     selection = selected(analysis, asked, examples, seed)
+    if not selection.counts:
+        return NarrowedNetwork(copy.deepcopy(network), (), (), {})
     turned, scores = in_principal_axes(analysis, query_keys(analysis, selection.counts), examples, seed)
     scores |= _energies(analysis, rotation) if rotation else {}
     analysis = replace(analysis, network=turned)

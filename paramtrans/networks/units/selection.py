@@ -63,14 +63,13 @@ def selected(analysis: Analysis, asked: Asked, examples: Examples, seed: int) ->
         rounding = getattr(widths, "rounding", Rounding())
         counts |= GroupSizes(analysis, streams(analysis, pattern), examples, seed).share(stream, rounding)
     if widths is not None:
-        hidden = widths.of_groups(GroupSizes(analysis, hidden_groups(analysis, pattern), examples, seed, counts))
-        if not isinstance(hidden, Mapping) or any(type(count) is not int or count < 1 for count in hidden.values()):
+        groups = hidden_groups(analysis, pattern)
+        hidden = widths.of_groups(GroupSizes(analysis, groups, examples, seed, counts))
+        of_groups = isinstance(hidden, Mapping) and hidden and hidden.keys() <= {*groups}
+        if not of_groups or any(type(count) is not int or count < 1 for count in hidden.values()):
             raise SpecMismatch("widths: the rule gives no numbers of units for groups (`of_groups`)")
         counts |= hidden
     counts = {group: count for group, count in counts.items() if count < len(group)}
-    if not counts:
-        smaller = "ratio" if widths is not None else "share"
-        raise SpecMismatch(f"nothing becomes smaller with these widths; give a smaller {smaller}")
     return Selection(counts, together)
 
 
@@ -118,9 +117,7 @@ def hidden_groups(analysis: Analysis, pattern: str) -> list[NamedGroup]:
     stopped = [f"{name} ({where})" if where else name for name, where in analysis.unknown().items()]
     ended_at = f"; labels ended at {', '.join(stopped[:3])}" if stopped else ""
     kind = type(analysis.network).__name__
-    raise SpecMismatch(
-        f"no adapter knows a block of this {kind}, and its graph shows no hidden units to leave out{ended_at}"
-    )
+    raise SpecMismatch(f"the graph of this {kind} shows no hidden units to leave out{ended_at}")
 
 
 def streams(analysis: Analysis, pattern: str) -> list[NamedGroup]:

@@ -1,9 +1,9 @@
-"""Activations by name, and the names of those that stand in existing modules."""
+"""Activations by name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 from torch import nn
 
@@ -20,14 +20,3 @@ MAKERS: dict[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
 }
-
-
-def activation_name(activation: Any) -> str | None:
-    """The name here of an activation module or function; None for one that is not known.
-
-    Names are trusted: whether a block computes what its adapter says is measured afterwards.
-    """
-    if getattr(activation, "approximate", "none") == "tanh":
-        return "gelu_tanh"
-    name = getattr(activation, "__name__", type(activation).__name__).lower().removesuffix("activation")
-    return name if name in MAKERS else None

@@ -14,6 +14,7 @@ from paramtrans.api.block_module import SkipModule
 from paramtrans.api.stacking import Params
 from paramtrans.errors import SpecMismatch
 from paramtrans_blocks.heads import Heads, HeadsOptions
+from paramtrans_blocks.source_attention import attention_of
 
 
 class AttentionTargetOptions(HeadsOptions):
@@ -40,24 +41,24 @@ class AttentionTarget(BlockAdapter):
         if part.entering.ndim < 3 or part.entering.shape != part.leaving.shape:
             shapes = f"{list(part.leaving.shape)} of {list(part.entering.shape)}"
             raise SpecMismatch(f"it makes {shapes}, not [examples, positions, channels] of the same")
-        if isinstance(part.block, Heads):
-            return part.block.options.model_dump()
-        return {"channels": part.entering.shape[-1], "skip": "none"}
+        source = attention_of(part)
+        if source is None:
+            return {"channels": part.entering.shape[-1], "skip": "none"}
+        return source[0].options.model_dump()
 
     def warm_start(self, part: Part) -> Params | None:
         """The layers of the attention that the block replaces, as far as it has the same ones."""
-        if not isinstance(part.block, Heads) or part.params is None:
+        source = attention_of(part)
+        if source is None:
             return None
+        attention, params = source
         module = self.module()
         initial = {name: tensor[None] for name, tensor in module.state_dict().items()}
         taken_over = {
-            name: tensor
-            for name, tensor in part.params.items()
-            if name in initial and initial[name].shape == tensor.shape
+            name: tensor for name, tensor in params.items() if name in initial and initial[name].shape == tensor.shape
         }
         started = {
-            name: (taken_over | self.from_heads(part.params, part.block)).get(name, initial[name])
-            for name in self.spec.names
+            name: (taken_over | self.from_heads(params, attention)).get(name, initial[name]) for name in self.spec.names
         }
         return {name: tensor.to(part.entering) for name, tensor in started.items()}
 

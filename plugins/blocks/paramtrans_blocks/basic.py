@@ -14,7 +14,6 @@ from paramtrans.api.block_module import BranchModule
 from paramtrans.api.options import Trials
 from paramtrans.api.specs import BlockSpec, Reader, SymmetryGroup, SymmetryMember, TensorKind, TensorSpec
 from paramtrans.api.stacking import Params, split
-from paramtrans_blocks import recognise
 from paramtrans_blocks.folding import fold
 
 
@@ -63,7 +62,19 @@ class BasicBlock(BlockAdapter):
 
     @classmethod
     def recognise(cls, module: nn.Module) -> list[Recognised]:
-        return recognise.basic_blocks(module)
+        """Modules of two convolutions and two BatchNorms by these names and nothing else: those of hosts, and many
+        written by hand. What they compute is compared afterwards."""
+        layers = dict(module.named_children())
+        if {*layers} != {"conv1", "bn1", "conv2", "bn2"}:
+            return []
+        conv = layers["conv1"]
+        if not isinstance(conv, nn.Conv2d):
+            return []
+        sizes = {"channels": conv.in_channels, "hidden": conv.out_channels, "kernel": conv.kernel_size[0]}
+        with torch.device("meta"):
+            like = BasicBlockModule(**sizes)
+        same = all(_same_settings(layer, like.get_submodule(name)) for name, layer in layers.items())
+        return [Recognised(sizes, {name: name for name in layers}, whole=True)] if same else []
 
     def with_sizes(self, sizes: Mapping[str, int]) -> BlockAdapter:
         return type(self)(self.options.model_copy(update={"hidden": sizes.get("hidden", self.hidden)}))
@@ -127,6 +138,13 @@ class BasicBlockModule(nn.Module, BranchModule):
     def branch(self, x: Tensor) -> Tensor:
         branch: Tensor = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
         return branch
+
+
+def _same_settings(layer: nn.Module, like: nn.Module) -> bool:
+    """Whether a convolution or BatchNorm computes what another one would with its tensors."""
+    if isinstance(like, nn.BatchNorm2d):
+        return isinstance(layer, nn.BatchNorm2d) and layer.eps == like.eps and layer.track_running_stats
+    return isinstance(layer, nn.Conv2d) and layer.extra_repr() == like.extra_repr()
 
 
 def odd(kernel: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
@@ -14,9 +15,9 @@ from paramtrans.api.adapter import BlockAdapter, BlockOptions, Part
 from paramtrans.api.specs import SymmetryGroup, SymmetryMember
 from paramtrans.api.stacking import Params
 from paramtrans.errors import SpecMismatch
-from paramtrans_blocks.basic import BasicBlock, odd
+from paramtrans_blocks.basic import odd
 from paramtrans_blocks.conv_chain import ConvChain, ConvChainModule, ConvChainOptions, Step
-from paramtrans_blocks.folding import fold
+from paramtrans_blocks.source_convolutions import Norm, convolutions_of
 
 
 class ChainTargetOptions(BlockOptions):
@@ -115,43 +116,23 @@ def folded_layers(part: Part) -> list[tuple[Tensor, Tensor | None]] | None:
     """The dense convolutions of a part in order, with their BatchNorms folded in.
 
     Args:
-        part: A single convolution, or what an adapter knows as a chain of convolutions.
+        part: A single convolution, or a chain of convolutions whatever its layers are called.
 
     Returns:
         Weight `[out, in, k, k]` and bias `[out]` of each; None where the part is no chain of dense convolutions with
         zeros around and a ReLU between them.
     """
-    if isinstance(part.module, nn.Conv2d):
-        layer = part.module
-        same = tuple(side // 2 for side in layer.kernel_size)
-        if layer.groups > 1 or layer.padding != same or layer.dilation != (1, 1) or layer.padding_mode != "zeros":
-            return None
-        return [(layer.weight.detach(), None if layer.bias is None else layer.bias.detach())]
-    if part.params is None or not isinstance(part.block, ConvChain | BasicBlock):
+    chain = convolutions_of(part)
+    if chain is None or not all(layer.rectified for layer in chain.layers[:-1]):
         return None
-    steps = part.block.options.steps if isinstance(part.block, ConvChain) else (Step(), Step(activation=None))
-    if any(step.depthwise or step.pool or step.dilation > 1 or step.padding != step.kernel // 2 for step in steps):
-        return None
-    if any(step.activation != "relu" for step in steps[:-1]):
-        return None
-    return [_folded(part.params, number, step) for number, step in enumerate(steps, 1)]
+    return [layer.folded() for layer in chain.layers]
 
 
 def projection(part: Part) -> Params:
     """The part's own projection on its skip, by the names of a chain; nothing where it has none."""
-    if part.params is None:
+    chain = convolutions_of(part)
+    if chain is None or not chain.skip or chain.skip[0].norm is None or chain.skip[0].bias is not None:
         return {}
-    return {name: tensor for name, tensor in part.params.items() if name.startswith("downsample.")}
-
-
-def _folded(params: Params, number: int, step: Step) -> tuple[Tensor, Tensor | None]:
-    """One step of a chain as a convolution alone."""
-    weight = params[f"conv{number}.weight"][0]
-    bias = params[f"conv{number}.bias"][0] if step.bias else None
-    if step.norm is None:
-        return weight, bias
-    norm = {name: params[f"bn{number}.{name}"] for name in ("weight", "bias", "running_mean", "running_var")}
-    if bias is not None:
-        norm["running_mean"] = norm["running_mean"] - bias
-    folded, shift = fold(weight[None], norm, step.norm)
-    return folded[0], shift[0]
+    [layer] = chain.skip
+    norm = {f"downsample.1.{field.name}": getattr(layer.norm, field.name) for field in fields(Norm)[:-1]}
+    return {"downsample.0.weight": layer.weight[None], **{name: tensor[None] for name, tensor in norm.items()}}

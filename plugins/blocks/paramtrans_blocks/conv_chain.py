@@ -10,11 +10,10 @@ from typing import ClassVar, Literal, Self
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from paramtrans.api.adapter import BlockAdapter, BlockOptions, Recognised
+from paramtrans.api.adapter import BlockAdapter, BlockOptions
 from paramtrans.api.block_module import SkipModule
 from paramtrans.api.options import BaseOptions, Trials
 from paramtrans.api.specs import Reader, SymmetryGroup, SymmetryMember
-from paramtrans_blocks import recognise
 from paramtrans_blocks.activations import MAKERS, Activation
 
 
@@ -90,8 +89,7 @@ class ConvChainOptions(BlockOptions):
 class ConvChain(BlockAdapter):
     """conv, BatchNorm, activation, conv, … + skip, activation; each but the last conv's channels are hidden units.
 
-    Where a grouped convolution follows, a unit is a whole group. Recognised: torchvision's BasicBlock, Bottleneck
-    (ResNeXt's too) and InvertedResidual, and runs of convolutions in a `Sequential`.
+    Where a grouped convolution follows, a unit is a whole group.
     """
 
     Options: ClassVar[type[BlockOptions]] = ConvChainOptions
@@ -121,10 +119,6 @@ class ConvChain(BlockAdapter):
     @property
     def token_width(self) -> int:
         return self.options.steps[0].kernel ** 2
-
-    @classmethod
-    def recognise(cls, module: nn.Module) -> list[Recognised]:
-        return recognise.conv_chains(module)
 
     def with_sizes(self, sizes: Mapping[str, int]) -> BlockAdapter:
         hidden = [width * sizes.get(f"hidden{i}", size) for i, (size, width) in enumerate(self._units(), 1)]

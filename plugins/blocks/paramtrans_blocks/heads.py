@@ -9,11 +9,10 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from paramtrans.api.adapter import BlockAdapter, BlockOptions, Recognised
+from paramtrans.api.adapter import BlockAdapter, BlockOptions
 from paramtrans.api.block_module import SkipModule
 from paramtrans.api.options import Trials
 from paramtrans.api.specs import Reader, SymmetryGroup, SymmetryMember
-from paramtrans_blocks import recognise
 
 
 class HeadsOptions(BlockOptions):
@@ -34,8 +33,7 @@ class HeadsOptions(BlockOptions):
 class Heads(BlockAdapter):
     """softmax(q·k / √width) over all positions for each head, then a Linear [+ input] [, LayerNorm]; no mask.
 
-    Its hidden units are whole heads. Recognised: encoder attention by the names of BERT, ViT, CLIP and their kin, where
-    the network's own code goes by the layers' sizes.
+    Its hidden units are whole heads.
     """
 
     Options: ClassVar[type[BlockOptions]] = HeadsOptions
@@ -50,10 +48,6 @@ class Heads(BlockAdapter):
     @property
     def closing(self) -> str | None:  # type: ignore[override]
         return "closing" if self.options.closing else None
-
-    @classmethod
-    def recognise(cls, module: nn.Module) -> list[Recognised]:
-        return recognise.heads(module)
 
     def with_sizes(self, sizes: Mapping[str, int]) -> BlockAdapter:
         return type(self)(self.options.model_copy(update={"heads": sizes.get("heads", self.options.heads)}))

@@ -8,11 +8,10 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from paramtrans.api.adapter import BlockAdapter, BlockOptions, Recognised
+from paramtrans.api.adapter import BlockAdapter, BlockOptions
 from paramtrans.api.block_module import SkipModule
 from paramtrans.api.options import Trials
 from paramtrans.api.specs import Reader, SymmetryGroup, SymmetryMember
-from paramtrans_blocks import recognise
 from paramtrans_blocks.activations import MAKERS, Activation
 
 
@@ -42,10 +41,9 @@ class LinearChainOptions(BlockOptions):
 
 
 class LinearChain(BlockAdapter):
-    """[LayerNorm,] Linear, activation, Linear, … [+ input] [, LayerNorm], on the last axis: `[batch, ..., channels]`.
+    """[LayerNorm,] Linear, activation, Linear, … [+ input] [, LayerNorm], on the last axis.
 
-    Recognised: `Sequential`s of Linear layers (torchvision's MLPBlock too), pairs called fc1 and fc2, and the
-    feed-forward blocks of `nn.TransformerEncoderLayer`, torchvision's ViT and BERT.
+    Features are `[batch, ..., channels]`.
     """
 
     Options: ClassVar[type[BlockOptions]] = LinearChainOptions
@@ -61,10 +59,6 @@ class LinearChain(BlockAdapter):
     @property
     def closing(self) -> str | None:  # type: ignore[override]
         return "closing" if self.options.closing else None
-
-    @classmethod
-    def recognise(cls, module: nn.Module) -> list[Recognised]:
-        return recognise.linear_chains(module)
 
     def with_sizes(self, sizes: Mapping[str, int]) -> BlockAdapter:
         hidden = tuple(sizes.get(f"hidden{i}", size) for i, size in enumerate(self.options.hidden, 1))

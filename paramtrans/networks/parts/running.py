@@ -1,0 +1,69 @@
+"""A part of a network run by itself, with whatever else its network calls it with."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from paramtrans.networks.forward.attention import with_plain_attention
+from paramtrans.utils.fast_path import layer_by_layer
+
+
+def feature_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
+    """The features that a module is called with: the first tensor of real numbers, by position or name."""
+    return next((value for value in [*args, *kwargs.values()] if _is_features(value)), None)
+
+
+def split_output(output: Any) -> tuple[Tensor | None, int | None]:
+    """The features that a module gives, and how many `None` it gives beside them in a tuple (None: no tuple)."""
+    if isinstance(output, Tensor):
+        return output, None
+    if isinstance(output, tuple) and output and all(value is None for value in output[1:]):
+        return (output[0] if isinstance(output[0], Tensor) else None), len(output) - 1
+    return None, None
+
+
+def _is_features(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+@dataclass(frozen=True)
+class PartRun:
+    """A module, and what its network called it with once."""
+
+    module: nn.Module
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+    @torch.no_grad()
+    def __call__(self, features: Tensor) -> Tensor:
+        """What the module makes of other features, as many at once as it was called with.
+
+        Args:
+            features: `[n, ...]`.
+
+        Returns:
+            `[n, ...]`.
+        """
+        called_with = feature_of(self.args, self.kwargs)
+        assert called_with is not None
+        leaving = []
+        with layer_by_layer(), with_plain_attention(self.module):
+            for piece in features.split(len(called_with)):
+                missing = len(called_with) - len(piece)
+                args, kwargs = self._with(torch.cat([piece, piece[:1].expand(missing, *piece.shape[1:])]))
+                output = split_output(self.module(*args, **kwargs))[0]
+                assert output is not None
+                leaving.append(output[: len(piece)])
+        return torch.cat(leaving)
+
+    def _with(self, features: Tensor) -> tuple[list[Any], dict[str, Any]]:
+        """The same call with other features; what it keeps between calls, such as a cache, is a copy."""
+        values = copy.deepcopy([*self.args, *self.kwargs.values()])
+        values[next(i for i, value in enumerate(values) if _is_features(value))] = features
+        return values[: len(self.args)], dict(zip(self.kwargs, values[len(self.args) :], strict=True))
