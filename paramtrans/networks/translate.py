@@ -186,8 +186,8 @@ def translate(
     ]
     unsuited = unsuited_reason(original, named, rule, sequential, batches, registry)
     shares = {name: share for name, share in shares.items() if share is not None}
-    if unsuited and (by == "units" or shares):
-        raise SpecMismatch(f"{next(iter(shares), 'by="units"')}: {unsuited}")
+    if unsuited and (shares or by == "units"):
+        raise SpecMismatch(f"{[*shares, 'by=units'][0]}: {unsuited}")
     if by is None and unsuited and trained is None and not find_blocks(original, registry):
         raise SpecMismatch(f"{unsuited}; and no adapter recognises a block of this {type(original).__name__}")
     if not unsuited and by != "blocks":
