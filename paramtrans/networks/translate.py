@@ -70,23 +70,23 @@ def translate(
     reporter: Reporter | None = None,
     registry: Registry | None = None,
 ) -> nn.Module:
-    """A smaller network: a copy of `module` in which blocks are replaced by what a translator makes of them.
+    """A smaller network: a copy of `module` with fewer units, or with what a translator makes of its blocks.
 
-    What is said of each block, with its feature error (relative reconstruction error) where there are inputs, is kept
-    in the result's `paramtrans_blocks`. Of 32 inputs or more, one in eight is kept aside, and errors are of these;
-    `paramtrans.measure_losses` measures more on them.
+    What is said of each group of units or block, with its feature error (relative reconstruction error) where there
+    are inputs, is kept in the result's `paramtrans_blocks`. Of 32 inputs or more, one in eight is kept aside, and
+    errors are of these; `paramtrans.measure_losses` measures more on them.
 
     Args:
         module: The network.
         translator: The name of a translator, or the folder of a saved one. A saved translator writes blocks of one
             size, in place of all those that it was trained for.
-        ratio: Each hidden width becomes this share of what it was: for all blocks alike, or by pattern of their paths.
+        ratio: Each hidden width becomes this share of what it was: for all alike, or by pattern of their paths.
             Where neither this nor `widths` is given, 0.5.
         widths: A rule that chooses the hidden widths.
         depth: Share of the blocks that the network repeats which stay; the others, those that cost the outputs least,
             are left out. If nothing else is asked for (`ratio`, `widths`, `by`, `then`, a translator), widths stay.
             With `to`: share of the parts that it names which stay as they are.
-        blocks: Patterns of the paths of blocks, between commas; with `depth`, of those that may go.
+        blocks: Patterns of the paths of groups or blocks, between commas; with `depth`, of those that may go.
         calibrate: Unlabelled inputs: a tensor, a dictionary of keyword arguments, or batches of these, or of lists
             whose first item is the input. They must be the same each time that they are gone through.
         options: Of the translator. For a saved one, `target` names the family of target blocks that it writes; by
