@@ -44,11 +44,11 @@ RUN = (
 TRANSLATION = (
     ("cli", "reads parameters and inputs;\nPython calls translate itself"),
     ("networks", "copies the network, and looks\nwhether its inputs repeat"),
-    ("plugins", "names block adapters; they say\nwhich blocks they recognise"),
-    ("networks.graph", "if there are none: finds units in\nthe graph, and proves each group"),
-    ("networks", "chooses how many units stay;\ngoes through the blocks in order"),
+    ("networks.graph", "finds units in the graph,\nand proves each group"),
+    ("networks", "chooses how many units of\neach group stay"),
+    ("plugins", "names the translator, which\nchooses the units that stay"),
     ("ops", "solves the layers that read the\nunits, by least squares"),
-    ("networks", "puts the smaller block in place,\nand measures its error"),
+    ("networks", "measures the error of each\ngroup, and of the outputs"),
     ("storage", "writes parameters, and a record\nof how to build the network"),
 )
 PLUGIN = (

@@ -1,4 +1,4 @@
-"""`paramtrans inspect`: which blocks of a user's own network can be translated."""
+"""`paramtrans inspect`: which units and blocks of a user's own network can become fewer or smaller."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def inspect(
     target: str | None,
     as_json: bool,
 ) -> None:
-    """List the blocks of a network that can be translated, with adapters, sizes and parameters.
+    """List what of a network can become smaller: groups of units, or blocks.
 
     With --calibrate, groups of units are listed that the network's graph shows, each held to the proof that the network
     without some of them computes what it does with them at zero; and why the rest of the network stays. With --by

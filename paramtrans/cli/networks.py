@@ -18,7 +18,9 @@ ARCHITECTURE = click.option(
     metavar="SOURCE:NAME|FILE.py:FACTORY",
     help="What makes the network: torchvision:NAME, timm:NAME, hf:FOLDER, task:TASK:BLOCK, or a function of yours.",
 )
-BLOCKS = click.option("--blocks", default="*", metavar="PATTERN", help="Paths of blocks, with * and between commas.")
+BLOCKS = click.option(
+    "--blocks", default="*", metavar="PATTERN", help="Paths of groups of units or blocks, with * and between commas."
+)
 
 
 def read_network(model: Path, architecture: str) -> Any:

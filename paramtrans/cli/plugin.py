@@ -14,8 +14,8 @@ def paramtrans_commands() -> list[Component]:
         Component(
             "diagnose", "Say why the blocks of a run are as good as they are.", "paramtrans.cli.diagnose:diagnose"
         ),
-        Component("inspect", "List a network's blocks that can be translated.", "paramtrans.cli.inspect:inspect"),
-        Component("translate", "Translate the blocks of a network.", "paramtrans.cli.translate:translate"),
+        Component("inspect", "List what of a network can become smaller.", "paramtrans.cli.inspect:inspect"),
+        Component("translate", "Make a network smaller.", "paramtrans.cli.translate:translate"),
         Component("explore", "Compare widths of a network, to choose one.", "paramtrans.cli.explore:explore"),
         Component("plugins", "List every component and who provides it.", "paramtrans.cli.list_plugins:plugins"),
         Component("check", "Check a component against what its kind promises.", "paramtrans.cli.check:check"),

@@ -125,7 +125,7 @@ def translate(
     as_json: bool,
     **widths: Any,
 ) -> None:
-    """Translate the blocks of a network to smaller ones; write its parameters, and beside them how to rebuild it."""
+    """Make a network smaller; write its parameters, and beside them how to rebuild it."""
     from rich.console import Console
 
     from paramtrans.networks.files import save_translated

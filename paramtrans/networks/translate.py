@@ -72,17 +72,17 @@ def translate(
     reporter: Reporter | None = None,
     registry: Registry | None = None,
 ) -> nn.Module:
-    """A smaller network: a copy of `module` in which blocks are replaced by what a translator makes of them.
+    """A smaller network: a copy of `module` with fewer units, or with what a translator makes of its blocks.
 
-    What is said of each block, with its feature error (relative reconstruction error) where there are inputs, is kept
-    in the result's `paramtrans_blocks`. Of 32 inputs or more, one in eight is kept aside, and errors are of these;
-    `paramtrans.measure_losses` measures more on them.
+    What is said of each group of units or block, with its feature error (relative reconstruction error) where there
+    are inputs, is kept in the result's `paramtrans_blocks`. Of 32 inputs or more, one in eight is kept aside, and
+    errors are of these; `paramtrans.measure_losses` measures more on them.
 
     Args:
         module: The network.
         translator: The name of a translator, or the folder of a saved one. A saved translator writes blocks of one
             size, in place of all those that it was trained for.
-        ratio: Each hidden width becomes this share of what it was: for all blocks alike, or by pattern of their paths.
+        ratio: Each hidden width becomes this share of what it was: for all alike, or by pattern of their paths.
             Where neither this nor `widths` is given, 0.5.
         widths: A rule that chooses the hidden widths.
         depth: Share of the blocks that the network repeats which stay; the others, those that cost the outputs least,
@@ -92,11 +92,9 @@ def translate(
             units that stay, and what reads or writes them is solved for. Hidden widths stay, unless they are asked for.
         rotate: Before `stream`, rotate residual streams into their principal axes, of which the first stay (SliceGPT,
             arXiv 2401.15024); of transformers with a normalisation before each branch. LayerNorms become RMSNorms.
-        query_key: Share of the dimensions in which the queries and keys of each head are compared that stays; where the
-            network's code has one number for these and for the values of a head, as many of the values. Queries and
-            keys are brought into their principal axes first, where nothing but their layers makes them. Hidden widths
-            stay, unless they are asked for.
-        blocks: Patterns of the paths of blocks, between commas; with `depth`, of those that may go.
+        query_key: Share of the dimensions that stay in which the queries and keys of each head are compared; where the
+            network's code has one number for these and for values, as many of the values. Hidden widths stay, too.
+        blocks: Patterns of the paths of groups or blocks, between commas; with `depth`, of those that may go.
         calibrate: Unlabelled inputs: a tensor, a dictionary of keyword arguments, or batches of these, or of lists
             whose first item is the input. They must be the same each time that they are gone through.
         options: Of the translator. For a saved one, `target` names the family of target blocks that it writes; by
@@ -187,7 +185,8 @@ def translate(
     unsuited = unsuited_reason(original, named, rule, sequential, batches, registry)
     shares = {name: share for name, share in shares.items() if share is not None}
     if unsuited and (shares or by == "units"):
-        raise SpecMismatch(f"{[*shares, 'by=units'][0]}: {unsuited}")
+        asked_for = next(iter(shares), 'by="units"')
+        raise SpecMismatch(f"{asked_for}: {unsuited}")
     if by is None and unsuited and trained is None and not find_blocks(original, registry):
         raise SpecMismatch(f"{unsuited}; and no adapter recognises a block of this {type(original).__name__}")
     if not unsuited and by != "blocks":
