@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from paramtrans.api.context import PROBES_AT_ONCE, Context, Entering
 from paramtrans.errors import DataError, ParamtransError, SpecMismatch
+from paramtrans.networks.forward.programs import run_quietly
 from paramtrans.networks.forward.spool import Spool
 from paramtrans.utils import memory
 from paramtrans.utils.boundary import reason
@@ -142,7 +143,8 @@ def call(network: nn.Module, batch: Inputs) -> Any:
     positional, named = arguments(batch)
     try:
         with memory.out_of_memory_hint("running the network", "give smaller batches of calibration inputs"):
-            return network(
+            return run_quietly(
+                network,
                 *(tensor.to(device, copy=True) for tensor in positional),
                 **{k: v.to(device, copy=True) if isinstance(v, Tensor) else v for k, v in named.items()},
             )

@@ -17,9 +17,11 @@ from torch.fx import Interpreter, Node
 from torch.utils._pytree import tree_flatten, tree_map
 
 from paramtrans.networks.forward.activations import tensors_in
+from paramtrans.networks.forward.programs import run_quietly
 from paramtrans.networks.graph.capture import Program
 from paramtrans.networks.graph.narrow import Removal, Setting, candidates, narrow
 from paramtrans.networks.graph.operators import Contraction, name_of
+from paramtrans.networks.graph.program_numbers import program_numbers
 from paramtrans.utils.fast_path import layer_by_layer
 
 TOLERANCE = 1e-3
@@ -159,7 +161,7 @@ def _tried(network: nn.Module, removal: Removal, full_outputs: list[Tensor] | No
     program, tensors = removal.labelled.program, named_tensors(network)
     masked_outputs = Masked(program, tensors, removal).outputs()
     full_outputs = full_outputs if full_outputs is not None else Masked(program, tensors).outputs()
-    candidate_settings = candidates(network, removal)
+    candidate_settings, certain = candidates(network, removal), program_numbers(removal)
     effect = _difference(full_outputs, masked_outputs)
     failure, least = "", float("inf")
     likely_kinds = {_kind(item) for item in likely}
@@ -167,7 +169,7 @@ def _tried(network: nn.Module, removal: Removal, full_outputs: list[Tensor] | No
         [tuple(item for item in candidate_settings if _kind(item) in likely_kinds), *_choices(candidate_settings)]
     ):
         try:
-            outputs = run(narrow(network, removal, list(settings), share=True), program)
+            outputs = run(narrow(network, removal, [*settings, *certain], share=True), program)
         except Exception as error:  # a network's own code may raise anything
             failure = failure or _reason(error)
             continue
@@ -176,7 +178,7 @@ def _tried(network: nn.Module, removal: Removal, full_outputs: list[Tensor] | No
             continue
         least = min(least, _difference(masked_outputs, outputs))
         if least <= min(TOLERANCE, max(SHARE * effect, 1e-5)):
-            return Proof(least, tuple(settings))
+            return Proof(least, (*settings, *certain))
     if least < float("inf"):
         failure = f"without them it computes something else (by {least:.1e} of its largest output)"
     return Proof(least, (), failure or "what it computes without them is no finite number")
@@ -213,7 +215,7 @@ def run(network: nn.Module, program: Program) -> list[Tensor]:
     if not any(tensor.dtype in HALF for tensor in named_tensors(network).values()):
         args, kwargs = _full((args, kwargs))
     with layer_by_layer():
-        return tensors_in(network(*args, **kwargs))
+        return tensors_in(run_quietly(network, *args, **kwargs))
 
 
 def _full(values: Any) -> Any:
