@@ -13,7 +13,7 @@ from paramtrans.cli import answer, inputs
 from paramtrans.cli.exports import REPORT
 from paramtrans.cli.flags import force_flag, json_flag, plugin_files, quiet_flag
 from paramtrans.cli.losses import PREDICTS
-from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, read_network
+from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, architecture_of, columns, read_network
 from paramtrans.errors import ConfigError
 from paramtrans.utils.counts import counted
 
@@ -45,7 +45,7 @@ KNEE = "The knee, after which being smaller costs most, is the width farthest be
 @json_flag
 def explore(
     model: Path,
-    architecture: str,
+    architecture: str | None,
     translator: str,
     blocks: str,
     ratios: str,
@@ -71,6 +71,7 @@ def explore(
     from paramtrans.storage import files, outputs
     from paramtrans.utils.progress import ConsoleReporter, Reporter
 
+    architecture = architecture_of(model, architecture)
     if data is None:
         raise ConfigError(["explore takes --calibrate DATA: without inputs there is no loss to compare widths by"])
     shares = _shares(ratios)

@@ -11,7 +11,7 @@ from paramtrans.cli import answer, inputs
 from paramtrans.cli.flags import json_flag, plugin_files
 from paramtrans.cli.inspect_parts import show_parts
 from paramtrans.cli.inspect_units import describe_groups, show_groups, unit_translators
-from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, joined_sizes, read_network
+from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, architecture_of, columns, joined_sizes, read_network
 from paramtrans.errors import ConfigError, ParamtransError
 from paramtrans.utils.counts import counted
 
@@ -42,7 +42,7 @@ UNITS = "shows units, by which networks without such blocks are made smaller"
 @json_flag
 def inspect(
     model: Path,
-    architecture: str,
+    architecture: str | None,
     blocks: str,
     data: Path | None,
     examples: int | None,
@@ -68,7 +68,7 @@ def inspect(
     from paramtrans.networks.loading.host_network import HostNetwork
     from paramtrans.plugins.manager import components
 
-    registry = components()
+    registry, architecture = components(), architecture_of(model, architecture)
     network = read_network(model, architecture)
     batches = inputs.read(data, network, architecture, (examples, length, seed))
     check_repeatable(network, as_taken(network, batches, tell=False))

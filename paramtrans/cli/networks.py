@@ -14,11 +14,28 @@ MODEL = click.argument("model", metavar="MODEL", type=FilePath())
 ARCHITECTURE = click.option(
     "--arch",
     "architecture",
-    required=True,
     metavar="SOURCE:NAME|FILE.py:FACTORY",
-    help="What makes the network: torchvision:NAME, timm:NAME, hf:FOLDER, task:TASK:BLOCK, or a function of yours.",
+    help="What makes the network: torchvision:NAME, timm:NAME, hf:FOLDER, export:FILE.pt2, task:TASK:BLOCK, or a "
+    "function of yours. An exported program (MODEL.pt2) needs none.",
 )
 BLOCKS = click.option("--blocks", default="*", metavar="PATTERN", help="Paths of blocks, with * and between commas.")
+
+
+def architecture_of(model: Path, architecture: str | None) -> str:
+    """What makes the network of a file: what `--arch` says, or the file itself, where it is an exported program.
+
+    Args:
+        model: The file.
+        architecture: `--arch`.
+
+    Raises:
+        ConfigError: the file does not say how its network is made.
+    """
+    if architecture is not None:
+        return architecture
+    if model.suffix != ".pt2":
+        raise ConfigError([f"{model} holds parameters; say what makes the network: --arch torchvision:NAME"])
+    return f"export:{model}"
 
 
 def read_network(model: Path, architecture: str) -> Any:

@@ -13,7 +13,7 @@ import click
 from paramtrans.cli import answer, exports, inputs, summary
 from paramtrans.cli.flags import FilePath, Positive, force_flag, json_flag, plugin_files, quiet_flag
 from paramtrans.cli.losses import EVALUATE, PREDICTS, read_labelled
-from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, named_targets, read_network
+from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, architecture_of, named_targets, read_network
 from paramtrans.cli.widths import chosen_widths, width_options
 from paramtrans.errors import ConfigError, ParamtransError
 
@@ -81,7 +81,7 @@ if TYPE_CHECKING:
 @json_flag
 def translate(
     model: Path,
-    architecture: str,
+    architecture: str | None,
     translator: str,
     further: tuple[str, ...],
     settings: tuple[str, ...],
@@ -120,6 +120,7 @@ def translate(
     from paramtrans.storage import files
     from paramtrans.utils.progress import ConsoleReporter, Reporter
 
+    architecture = architecture_of(model, architecture)
     chosen = Path(translator) if Path(translator).is_dir() else translator
     read_files = [model, *(path for path in (data, labelled) if path), *([chosen] if isinstance(chosen, Path) else [])]
     _check_output(output, architecture, read_files, force)

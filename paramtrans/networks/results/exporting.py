@@ -30,6 +30,8 @@ INPUT, OUTPUT = "input", "output"
 """Names of what a network takes or gives without a name of its own."""
 LARGEST = 2**31 - 2**20
 """Bytes of an ONNX file, at most: protobuf counts them in 31 bits."""
+INSIDE = "network."
+"""What stands before the names of a network's tensors while it is followed."""
 TRACED = 2
 """Examples that a network is followed with; a single one would be taken for a size that never changes."""
 
@@ -195,7 +197,19 @@ def _program(network: nn.Module, inputs: Inputs, free_tokens: bool = True) -> Ex
     for module in program.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
             node.meta.pop("stack_trace", None)  # holds paths of this machine
+    _rename(program)
     return program
+
+
+def _rename(program: ExportedProgram) -> None:
+    """Give tensors the names that they have in the network, instead of those in the module around it."""
+    for spec in program.graph_signature.input_specs:
+        if spec.target is not None:
+            spec.target = spec.target.removeprefix(INSIDE)
+    for tensors in (program.state_dict, program.constants):
+        renamed = {name.removeprefix(INSIDE): tensor for name, tensor in tensors.items()}
+        tensors.clear()
+        tensors.update(renamed)
 
 
 def _axes(value: Any, free_tokens: bool) -> dict[int, Any] | None:
