@@ -44,12 +44,8 @@ def _operators() -> Iterator[Case]:
     )  # fmt: skip
     for name in names:
         yield f"an operator: {name}"[:60], _edited(MODEL, "graph_module.graph.nodes.0.target", name)
-    graph = {"as_graph": {"name": "inner", "graph": {}}}
-    for value in (
-        graph,
-        {"as_custom_obj": {"name": "x", "class_fqn": "os.system"}},
-        {"as_operator": "torch.os.system"},
-    ):
+    graph, custom = {"as_graph": {"name": "inner", "graph": {}}}, {"as_custom_obj": {"name": "x", "class_fqn": "x"}}
+    for value in (graph, custom, {"as_operator": "torch.os.system"}):
         yield f"an argument: {value}"[:60], _edited(MODEL, "graph_module.graph.nodes.0.inputs.0.arg", value)
     deep: Any = {"as_int": 1}
     for _ in range(50_000):

@@ -1,11 +1,12 @@
 """What `torch.export.save` wrote (`.pt2`): the JSON of its graph, and its tensors. Nothing in the file is unpickled.
 
-`torch.export.load` unpickles sample inputs and objects, evaluates text as Python, and loads compiled libraries. So it is
-not asked: the archive holds tensors as plain bytes, each with its kind and shape in JSON, and no more than these is read.
+`torch.export.load` unpickles sample inputs and objects, evaluates text as Python, and loads compiled libraries. So it
+is not asked: the archive holds tensors as plain bytes, each with its kind and shape in JSON, and only these are read.
 """
 
 from __future__ import annotations
 
+import sys
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -60,6 +61,8 @@ def read(path: Path) -> ExportedArchive:
     try:
         with outside.opened(path) as file, zipfile.ZipFile(file) as archive:
             members = _members(path, archive)
+            if (order := archive.read(members["byteorder"]).decode()) != sys.byteorder:
+                raise StoreError(f"{path}: is of a machine with bytes in another order ({order[:10]})")
             document = _json(path, archive, members, "models/model.json")
             if document["schema_version"]["major"] != MAJOR:
                 raise StoreError(f"{path}: is of another version of torch.export's format; {AGAIN}")

@@ -1,7 +1,7 @@
 """Networks from files of `torch.export.save`: the operations that the file lists, as an ordinary `torch.fx` program.
 
 `torch.export.load` runs text of the file as Python, for sizes, checks and names. Here an operation is one of those that
-a file may name (`known_operators`), sizes that are free are computed by such operations, and nothing else is taken over.
+a file may name (`known_operators`), free sizes are computed by such operations, and nothing else is taken over.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ def _setting(kind: str, value: Any) -> Any:
 
 
 def _structured(tree: Json, leaves: Any) -> Any:
-    """What the program gives: tensors in tuples, lists and dictionaries; other classes with names become dictionaries."""
+    """What the program gives: tensors in tuples, lists, dictionaries; other classes with names are dictionaries."""
     if tree["type"] is None:
         return next(leaves)
     items = [_structured(child, leaves) for child in tree["children_spec"]]
