@@ -21,6 +21,13 @@ ARCHITECTURE = click.option(
 BLOCKS = click.option("--blocks", default="*", metavar="PATTERN", help="Paths of blocks, with * and between commas.")
 
 
+CAPTURED = click.option(
+    "--captured",
+    is_flag=True,
+    help="Take the program that torch.export captures of the network: numbers in its code follow there (with DATA).",
+)
+
+
 def architecture_of(model: Path, architecture: str | None) -> str:
     """What makes the network of a file: what `--arch` says, or the file itself, where it is an exported program.
 
@@ -53,6 +60,24 @@ def read_network(model: Path, architecture: str) -> Any:
 
     own_names = architectures.own_names(architecture)
     return parameter_files.with_parameters(architectures.build(architecture), model, own_names).eval()
+
+
+def as_captured(network: Any, batches: list[Any]) -> Any:
+    """The program of a network, in its place.
+
+    Args:
+        network: In eval mode.
+        batches: Calibration inputs, of which the first is used.
+
+    Raises:
+        ConfigError: there are none.
+        SpecMismatch: `torch.export` cannot follow the network.
+    """
+    from paramtrans.networks.graph.whole_program import as_program
+
+    if not batches:
+        raise ConfigError(["--captured: takes --calibrate DATA, to follow the network with"])
+    return as_program(network, batches[0])
 
 
 def named_targets(texts: tuple[str, ...]) -> dict[str, str] | None:

@@ -31,6 +31,11 @@ def rebuild(network: nn.Module, settings: Iterable[Setting], params: Mapping[str
         except AttributeError as error:
             raise DataError(f"there is no module {setting.module!r} in this network") from error
         current = numbers_of(module).get(setting.attribute)
+        if current is None and "." in setting.attribute:
+            raise DataError(
+                f"{setting.attribute} is a number of a captured program, and this network has no such operation; give "
+                "the program that was translated (as_program(network, inputs), export:FILE.pt2)"
+            )
         if type(current) is not type(setting.after) or current is None or not _smaller(setting, current):
             raise DataError(f"{setting.module}.{setting.attribute}: {setting.after!r} takes the place of {current!r}")
         set_number(module, setting.attribute, setting.after)

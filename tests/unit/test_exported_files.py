@@ -154,6 +154,43 @@ def test_the_command_takes_a_program_and_writes_one(
     assert "--arch" in capsys.readouterr().err
 
 
+FACTORY = """
+import torch
+from torch import nn
+
+class Held(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 4)
+
+    def forward(self, images):
+        return self.last(self.first(images.mean((1, 2))).view(-1, 8).relu())
+
+def held():
+    return Held()
+"""
+
+
+@pytest.mark.thorough
+def test_the_command_takes_the_captured_program_of_a_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("held.py").write_text(FACTORY)
+    params = {"first": nn.Linear(6, 8), "last": nn.Linear(8, 4)}
+    torch.save(nn.ModuleDict(params).state_dict(), "held.pt")
+    np.save("images.npy", IMAGES.numpy())
+    words = ["held.pt", "--arch", "held.py:held", "--by", "units", "--calibrate", "images.npy"]
+    assert main(["inspect", *words]) == 0
+    assert "--captured" in capsys.readouterr().out
+    assert main(["translate", *words, "--captured", "-o", "small.safetensors"]) == 2
+    assert main(["translate", *words, "--captured", "-o", "small.pt2", "--quiet"]) == 0
+    assert read_program(Path("small.pt2")).get_parameter("first.weight").shape == (4, 6)
+    assert {path.name for path in tmp_path.iterdir()} - {"__pycache__"} == {
+        "held.py", "held.pt", "images.npy", "small.pt2",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("after", [9, -1])
 def test_a_record_sets_no_number_to_more_than_it_was(tmp_path: Path, after: int) -> None:
     program = read_program(save(Network(lambda x: x.view(-1, 5)), tmp_path / "network.pt2"))

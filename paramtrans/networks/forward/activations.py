@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from paramtrans.api.context import PROBES_AT_ONCE, Context, Entering
 from paramtrans.errors import DataError, ParamtransError, SpecMismatch
-from paramtrans.networks.forward.programs import run_quietly
+from paramtrans.networks.forward.programs import run_quietly, size_hint
 from paramtrans.networks.forward.spool import Spool
 from paramtrans.utils import memory
 from paramtrans.utils.boundary import reason
@@ -154,9 +154,8 @@ def call(network: nn.Module, batch: Inputs) -> Any:
         described = ", ".join(
             [*map(_described, positional), *(f"{name} {_described(value)}" for name, value in named.items())]
         )
-        raise DataError(
-            f"the network does not take the calibration inputs ({described}): {type(error).__name__}: {reason(error)}"
-        ) from error
+        why = f"{type(error).__name__}: {reason(error)}{size_hint(network)}"
+        raise DataError(f"the network does not take the calibration inputs ({described}): {why}") from error
 
 
 @torch.no_grad()

@@ -84,7 +84,11 @@ def _placeholders(program: GraphModule, archive: ExportedArchive, call: Json) ->
         if kind in ("user_input", "constant_input"):
             name = next(names)
         if kind == "user_input" and "as_tensor" in spec["arg"]:
-            nodes[spec["arg"]["as_tensor"]["name"]] = program.graph.placeholder(name)
+            origin = spec["arg"]["as_tensor"]["name"]
+            nodes[origin] = program.graph.placeholder(name)
+            sizes = [size.get("as_int") for size in archive.graph_module["graph"]["tensor_values"][origin]["sizes"]]
+            if None not in sizes:  # as torch's own programs say it
+                nodes[origin].meta["val"] = torch.empty(sizes, device="meta")
     for kind, spec in (next(iter(spec.items())) for spec in specs):
         if kind in ("parameter", "buffer", "tensor_constant"):
             path = spec[f"{kind}_name" if kind != "tensor_constant" else "tensor_constant_name"]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export.graph_signature import InputKind
-from torch.fx import Interpreter, Node
+from torch.fx import GraphModule, Interpreter, Node
 from torch.utils._pytree import tree_flatten, tree_map
 
 from paramtrans.networks.forward.activations import tensors_in
@@ -30,6 +30,8 @@ SHARE = 0.02
 """Largest difference, relative to what leaving the units out changes at all: a wrong unit would change as much."""
 HALF = (torch.float16, torch.bfloat16)
 """Precisions in which rounding alone may be larger than `TOLERANCE`."""
+CODE = "the code around it takes no other number of units"
+"""Why a group stays where a number in the network's code is out of reach, as its reason begins."""
 MOST_TRIED = 6
 """Numbers in a network's code, of which all combinations are tried where not all of them belong to the units."""
 
@@ -249,4 +251,16 @@ def _reason(error: Exception) -> str:
         else ""
     )
     reason = str(error).partition("\n")[0][:160]
-    return f"the code around it takes no other number of units{line}: {type(error).__name__}: {reason}"
+    return f"{CODE}{line}: {type(error).__name__}: {reason}"
+
+
+def advice(network: nn.Module, reasons: Iterable[str]) -> str:
+    """What may help with groups that were refused; empty where nothing is known to.
+
+    Args:
+        network: The network.
+        reasons: Why its groups were refused.
+    """
+    if isinstance(network, GraphModule) or not any(reason.startswith(CODE) for reason in reasons):
+        return ""
+    return "numbers in the code may follow in the network's captured program (as_program(network, inputs), --captured)"
