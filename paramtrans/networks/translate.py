@@ -122,7 +122,8 @@ def translate(
     """
     registry, reporter = registry or components(), reporter or Reporter()
     if not isinstance(module, nn.Module):
-        raise SpecMismatch(f"translate takes an nn.Module, not {type(module).__name__}; load the parameters into one")
+        hint = "give its module()" if hasattr(module, "module") else "load the parameters into one"
+        raise SpecMismatch(f"translate takes an nn.Module, not {type(module).__name__}; {hint}")
     named_arguments = {"translator": translator, "blocks": blocks, "options": options, "then": then, "to": to}
     check_arguments(widths, ratio, by, **named_arguments, finish=finish, seed=seed)
     finishing = finish_options(finish)

@@ -77,6 +77,8 @@ def test_a_program_becomes_what_its_network_becomes(dynamic: bool) -> None:
     assert torch.equal(outputs(small, IMAGES)[0], outputs(expected, IMAGES)[0])
     assert small.state_dict().keys() == network.state_dict().keys()
     assert all(torch.equal(tensor, before[name]) for name, tensor in program.state_dict.items())
+    with pytest.raises(SpecMismatch, match=r"ExportedProgram; give its module\(\)"):
+        translate(program, calibrate=IMAGES)  # type: ignore[arg-type]
 
 
 def flattened(images: Tensor) -> Tensor:
