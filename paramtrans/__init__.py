@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from paramtrans.networks.blocks.finding import NetworkBlock
     from paramtrans.networks.files import load_translated, save_translated
     from paramtrans.networks.graph.groups import NamedGroup
+    from paramtrans.networks.graph.whole_program import as_program
     from paramtrans.networks.loading.architectures import build
     from paramtrans.networks.loading.calibration import read_inputs
     from paramtrans.networks.loading.host_network import HostNetwork
@@ -104,6 +105,7 @@ _MODULES = {
     "networks.blocks.finding": ["NetworkBlock"],
     "networks.files": ["load_translated", "save_translated"],
     "networks.graph.groups": ["NamedGroup"],
+    "networks.graph.whole_program": ["as_program"],
     "networks.loading.architectures": ["build"],
     "networks.loading.calibration": ["read_inputs"],
     "networks.loading.host_network": ["HostNetwork"],
@@ -191,6 +193,7 @@ __all__ = [
     "UnitPiece",
     "WidthRule",
     "__version__",
+    "as_program",
     "build",
     "components",
     "do_job",

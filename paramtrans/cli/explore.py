@@ -13,7 +13,16 @@ from paramtrans.cli import answer, inputs
 from paramtrans.cli.exports import REPORT
 from paramtrans.cli.flags import force_flag, json_flag, plugin_files, quiet_flag
 from paramtrans.cli.losses import PREDICTS
-from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, read_network
+from paramtrans.cli.networks import (
+    ARCHITECTURE,
+    BLOCKS,
+    CAPTURED,
+    MODEL,
+    architecture_of,
+    as_captured,
+    columns,
+    read_network,
+)
 from paramtrans.errors import ConfigError
 from paramtrans.utils.counts import counted
 
@@ -28,6 +37,7 @@ KNEE = "The knee, after which being smaller costs most, is the width farthest be
 @click.command()
 @MODEL
 @ARCHITECTURE
+@CAPTURED
 @click.option("--with", "translator", default="refit", show_default=True, metavar="NAME", help="A translator.")
 @BLOCKS
 @click.option(
@@ -45,7 +55,8 @@ KNEE = "The knee, after which being smaller costs most, is the width farthest be
 @json_flag
 def explore(
     model: Path,
-    architecture: str,
+    architecture: str | None,
+    captured: bool,
     translator: str,
     blocks: str,
     ratios: str,
@@ -71,6 +82,7 @@ def explore(
     from paramtrans.storage import files, outputs
     from paramtrans.utils.progress import ConsoleReporter, Reporter
 
+    architecture = architecture_of(model, architecture)
     if data is None:
         raise ConfigError(["explore takes --calibrate DATA: without inputs there is no loss to compare widths by"])
     shares = _shares(ratios)
@@ -80,6 +92,7 @@ def explore(
         outputs.check(report, [model, data], force)
     network = read_network(model, architecture)
     batches = inputs.read(data, network, architecture, (examples, length, seed))
+    network = as_captured(network, batches) if captured else network
     reporter = Reporter() if quiet else ConsoleReporter(Console(stderr=True))
     points = exploring.explore(
         lambda ratio: translate(
@@ -92,7 +105,7 @@ def explore(
     knee = exploring.knee([point.size for point in points], values)
     rows = [_row(point, value) for point, value in zip(points, values, strict=True)]
     chosen = points[knee if knee is not None else 0]
-    command = _command(model, architecture, translator, blocks, data, (examples, length, seed), chosen.ratio)
+    command = _command(model, architecture, captured, translator, blocks, data, (examples, length, seed), chosen.ratio)
     if report is not None:
         page = _page(architecture, points, values, rows, knee, loss, command)
         files.write_bytes(report, page.encode("utf-8", errors="replace"))
@@ -139,6 +152,7 @@ def _aside(points: list[Point]) -> str:
 def _command(
     model: Path,
     architecture: str,
+    captured: bool,
     translator: str,
     blocks: str,
     data: Path,
@@ -152,7 +166,8 @@ def _command(
     flags |= {"--with": None if translator == "refit" else translator, "--blocks": None if blocks == "*" else blocks}
     for flag, value in flags.items():
         words += [] if value is None else [flag, str(value)]
-    return shlex.join([*words, "--ratio", f"{ratio:g}", "-o", "small.safetensors"])
+    output = ["--captured", "-o", "small.pt2"] if captured else ["-o", "small.safetensors"]
+    return shlex.join([*words, "--ratio", f"{ratio:g}", *output])
 
 
 def _page(

@@ -50,6 +50,53 @@ def check(
         outputs.check(path, read_files, force)
 
 
+def check_output(output: Path, architecture: str, captured: bool, read_files: list[Path], force: bool) -> None:
+    """Check, before any work is done, that the translated network can be written.
+
+    Args:
+        output: Where it goes.
+        architecture: What makes the untranslated network.
+        captured: Whether it is written as a program.
+        read_files: Files that the command reads.
+        force: Write even over these.
+
+    Raises:
+        ConfigError: the path has the wrong ending.
+        StoreError: the file cannot be written, or should not be.
+    """
+    from paramtrans.networks.loading.architectures import factory_file
+    from paramtrans.storage import outputs, sealed_params
+
+    ending = ".pt2" if captured else ".safetensors"
+    if output.suffix != ending:
+        raise ConfigError(
+            [f"-o {output}: must end in {ending}{', as --captured writes a program' if captured else ''}"]
+        )
+    for path in (output,) if captured else (output, sealed_params.record_path(output)):
+        outputs.check(path, [*read_files, *factory_file(architecture)], force)
+
+
+def check_stock(stock: Path | None, data: Path | None, read_files: list[Path]) -> None:
+    """Check, before any work is done, that the folder of `--stock` can be written.
+
+    Args:
+        stock: The folder, if wanted.
+        data: Calibration inputs, which it needs.
+        read_files: Files that the command reads.
+
+    Raises:
+        ConfigError: there are no inputs.
+        StoreError: the folder cannot be written.
+    """
+    from paramtrans.storage import outputs
+
+    if stock is None:
+        return
+    outputs.check_folder(stock, read_files)
+    if data is None:
+        raise ConfigError(["--stock: takes --calibrate DATA, to hold the library's own network to this one"])
+
+
 def contents(network: Any, batch: Any, onnx: Path | None, export: Path | None) -> dict[Path, bytes]:
     """The content of each file, so that nothing is written where one of them cannot be made.
 

@@ -40,10 +40,11 @@ def read(data: Path | None, network: Any, architecture: str, drawing: tuple[int 
         ConfigError: options are given without DATA, or do not go with it.
         DataError: the file is not what it should be.
     """
+    from paramtrans.networks.forward.batches import in_size
     from paramtrans.networks.loading.calibration import Drawing, read_inputs
 
     if data is not None:
-        return read_inputs(data, network, architecture, Drawing(*drawing))
+        return list(in_size(network, read_inputs(data, network, architecture, Drawing(*drawing))))
     if drawing[:2] != (None, None):
         raise ConfigError(["--examples, --length: say how much is taken of --calibrate DATA, which is not given"])
     return []
@@ -79,7 +80,8 @@ def draw(network: Any, probes: str, shape: tuple[int, ...], options: dict[str, A
         shape: Of one input.
         options: Of the probes.
     """
+    from paramtrans.networks.forward.batches import in_size
     from paramtrans.networks.loading.calibration import BATCH
     from paramtrans.networks.loading.synthetic_inputs import draw_probes
 
-    return list(draw_probes(network, shape, probes, **options).split(BATCH))
+    return list(in_size(network, draw_probes(network, shape, probes, **options).split(BATCH)))

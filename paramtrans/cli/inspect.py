@@ -11,7 +11,17 @@ from paramtrans.cli import answer, inputs
 from paramtrans.cli.flags import json_flag, plugin_files
 from paramtrans.cli.inspect_parts import show_parts
 from paramtrans.cli.inspect_units import describe_groups, show_groups, unit_translators
-from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, columns, joined_sizes, read_network
+from paramtrans.cli.networks import (
+    ARCHITECTURE,
+    BLOCKS,
+    CAPTURED,
+    MODEL,
+    architecture_of,
+    as_captured,
+    columns,
+    joined_sizes,
+    read_network,
+)
 from paramtrans.errors import ConfigError, ParamtransError
 from paramtrans.utils.counts import counted
 
@@ -27,6 +37,7 @@ UNITS = "shows units, by which networks are made smaller"
 @click.command()
 @MODEL
 @ARCHITECTURE
+@CAPTURED
 @BLOCKS
 @inputs.DATA
 @inputs.EXAMPLES
@@ -42,7 +53,8 @@ UNITS = "shows units, by which networks are made smaller"
 @json_flag
 def inspect(
     model: Path,
-    architecture: str,
+    architecture: str | None,
+    captured: bool,
     blocks: str,
     data: Path | None,
     examples: int | None,
@@ -68,10 +80,12 @@ def inspect(
     from paramtrans.networks.loading.host_network import HostNetwork
     from paramtrans.plugins.manager import components
 
-    registry = components()
+    registry, architecture = components(), architecture_of(model, architecture)
     network = read_network(model, architecture)
     batches = inputs.read(data, network, architecture, (examples, length, seed))
-    check_repeatable(network, as_taken(network, batches, tell=False))
+    network = as_captured(network, batches) if captured else network
+    batches = list(as_taken(network, batches, tell=False))
+    check_repeatable(network, batches)
     if target is not None:
         show_parts(network, target, blocks, batches, registry, as_json)
         return

@@ -25,13 +25,14 @@ def describe_groups(network: Any, pattern: str, batches: list[Any]) -> dict[str,
         batches: Calibration inputs.
 
     Returns:
-        The fields `parameters`, `blocks` and `stays` of the answer.
+        The fields `parameters`, `blocks`, `stays` and, where something may help, `advice` of the answer.
     """
     from paramtrans.evaluation.costs import parameters
     from paramtrans.networks.blocks.finding import matches
     from paramtrans.networks.forward.activations import first_examples, length
     from paramtrans.networks.graph.groups import analyse, prove_groups
     from paramtrans.networks.graph.inventory import STREAM, operations_of, staying_parameters
+    from paramtrans.networks.graph.proof import advice
     from paramtrans.networks.units.narrowing import example_arguments
 
     analysis = analyse(network, example_arguments(batches[0]), stream=True)
@@ -57,7 +58,9 @@ def describe_groups(network: Any, pattern: str, batches: list[Any]) -> dict[str,
         for group in groups
     ]
     staying = staying_parameters(analysis, failed, [group for group in hidden if group not in failed])
-    return {"parameters": parameters(network), "blocks": rows, "stays": staying}
+    document = {"parameters": parameters(network), "blocks": rows, "stays": staying}
+    hint = advice(network, failed.values())
+    return document | ({"advice": hint} if hint else {})
 
 
 def show_groups(groups: dict[str, Any]) -> None:
@@ -84,6 +87,8 @@ def show_groups(groups: dict[str, Any]) -> None:
         click.echo(f"  {count / total:.1%}  {reason}")
     if more := sum(count for _, count in reasons[REASONS:]):
         click.echo(f"  {more / total:.1%}  {counted(len(reasons) - REASONS, 'other reason')}")
+    if "advice" in groups:
+        click.echo(groups["advice"])
 
 
 def unit_translators(registry: Registry) -> dict[str, list[str]]:

@@ -14,13 +14,37 @@ MODEL = click.argument("model", metavar="MODEL", type=FilePath())
 ARCHITECTURE = click.option(
     "--arch",
     "architecture",
-    required=True,
     metavar="SOURCE:NAME|FILE.py:FACTORY",
-    help="What makes the network: torchvision:NAME, timm:NAME, hf:FOLDER, task:TASK:BLOCK, or a function of yours.",
+    help="What makes the network: torchvision:NAME, timm:NAME, hf:FOLDER, export:FILE.pt2, task:TASK:BLOCK, or a "
+    "function of yours. An exported program (MODEL.pt2) needs none.",
 )
 BLOCKS = click.option(
     "--blocks", default="*", metavar="PATTERN", help="Paths of groups of units or blocks, with * and between commas."
 )
+
+
+CAPTURED = click.option(
+    "--captured",
+    is_flag=True,
+    help="Take the program that torch.export captures of the network: numbers in its code follow there (with DATA).",
+)
+
+
+def architecture_of(model: Path, architecture: str | None) -> str:
+    """What makes the network of a file: what `--arch` says, or the file itself, where it is an exported program.
+
+    Args:
+        model: The file.
+        architecture: `--arch`.
+
+    Raises:
+        ConfigError: the file does not say how its network is made.
+    """
+    if architecture is not None:
+        return architecture
+    if model.suffix != ".pt2":
+        raise ConfigError([f"{model} holds parameters; say what makes the network: --arch torchvision:NAME"])
+    return f"export:{model}"
 
 
 def read_network(model: Path, architecture: str) -> Any:
@@ -38,6 +62,24 @@ def read_network(model: Path, architecture: str) -> Any:
 
     own_names = architectures.own_names(architecture)
     return parameter_files.with_parameters(architectures.build(architecture), model, own_names).eval()
+
+
+def as_captured(network: Any, batches: list[Any]) -> Any:
+    """The program of a network, in its place.
+
+    Args:
+        network: In eval mode.
+        batches: Calibration inputs, of which the first is used.
+
+    Raises:
+        ConfigError: there are none.
+        SpecMismatch: `torch.export` cannot follow the network.
+    """
+    from paramtrans.networks.graph.whole_program import as_program
+
+    if not batches:
+        raise ConfigError(["--captured: takes --calibrate DATA, to follow the network with"])
+    return as_program(network, batches[0])
 
 
 def named_targets(texts: tuple[str, ...]) -> dict[str, str] | None:

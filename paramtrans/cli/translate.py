@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +13,16 @@ import click
 from paramtrans.cli import answer, exports, inputs, summary
 from paramtrans.cli.flags import FilePath, Positive, force_flag, json_flag, plugin_files, quiet_flag
 from paramtrans.cli.losses import EVALUATE, PREDICTS, read_labelled
-from paramtrans.cli.networks import ARCHITECTURE, BLOCKS, MODEL, named_targets, read_network
+from paramtrans.cli.networks import (
+    ARCHITECTURE,
+    BLOCKS,
+    CAPTURED,
+    MODEL,
+    architecture_of,
+    as_captured,
+    named_targets,
+    read_network,
+)
 from paramtrans.cli.widths import chosen_widths, width_options
 from paramtrans.errors import ConfigError, ParamtransError
 
@@ -24,6 +33,7 @@ if TYPE_CHECKING:
 @click.command()
 @MODEL
 @ARCHITECTURE
+@CAPTURED
 @click.option("--with", "translator", default="refit", show_default=True, metavar="NAME|FOLDER", help="A translator.")
 @click.option(
     "--then", "further", multiple=True, metavar="NAME", help="A translator that goes on from what the last one wrote."
@@ -83,7 +93,13 @@ if TYPE_CHECKING:
 @inputs.SHAPE
 @EVALUATE
 @PREDICTS
-@click.option("-o", "--output", required=True, type=FilePath(), help="Where the small network goes.")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=FilePath(),
+    help="Where the small network goes: FILE.safetensors, or FILE.pt2 with --captured.",
+)
 @click.option("--stock", metavar="FOLDER", type=FilePath(), help="Also as its own library writes it.")
 @exports.REPORT
 @exports.ONNX
@@ -94,7 +110,8 @@ if TYPE_CHECKING:
 @json_flag
 def translate(
     model: Path,
-    architecture: str,
+    architecture: str | None,
+    captured: bool,
     translator: str,
     further: tuple[str, ...],
     settings: tuple[str, ...],
@@ -136,11 +153,14 @@ def translate(
     from paramtrans.storage import files
     from paramtrans.utils.progress import ConsoleReporter, Reporter
 
+    architecture = architecture_of(model, architecture)
     chosen = Path(translator) if Path(translator).is_dir() else translator
     read_files = [model, *(path for path in (data, labelled) if path), *([chosen] if isinstance(chosen, Path) else [])]
-    _check_output(output, architecture, read_files, force)
+    exports.check_output(output, architecture, captured, read_files, force)
     exports.check(report, onnx, export, data, read_files, force)
-    _check_stock(stock, data, read_files)
+    exports.check_stock(stock, data, read_files)
+    if captured and (stock or export):
+        raise ConfigError(["--captured: writes -o as --export does, and has no form for --stock; leave these out"])
     option_names = [name for name in (probes, widths["rule"], "finish" if finish else None) if name]
     options, further_options = _settings(settings, (*further, *option_names))
     finishing = {**further_options.pop("finish"), "steps": finish} if finish else None
@@ -153,6 +173,7 @@ def translate(
     evaluate = read_labelled(labelled, network) if labelled else []
     if probes and probe_shape:
         batches = inputs.draw(network, probes, probe_shape, further_options.pop(probes))
+    network = as_captured(network, batches) if captured else network
     to = named_targets(targets)
     small = translate_network(
         network,
@@ -177,9 +198,12 @@ def translate(
     records = describe_blocks(small)
     losses = measure_losses(network, small, batches, predicts=predicts, evaluate=evaluate)
     _warn_of_budget(records, losses.after.parameters, widths["parameters"], quiet)
-    save_translated(small, output, architecture, losses)
     translators = [Path(name).name for name in (translator, *further)]
-    with _written_before(output):
+    if captured:
+        export = output
+    else:
+        save_translated(small, output, architecture, losses)
+    with nullcontext() if captured else _written_before(output):
         contents = exports.contents(small, batches[0], onnx, export) if onnx or export else {}
         if report is not None:
             source = f"{probes} (synthetic)" if probes else data.name if data else "none"
@@ -200,7 +224,8 @@ def translate(
         click.echo(f"Of {translator}, on hosts like those it was trained on: {promised}")
     if not batches:
         click.echo("with --calibrate DATA, how good the blocks come out is predicted")
-    click.echo(f"{output}: {summary.rebuilt_by(architecture)}")
+    rebuilt = "read it by torch.export.load, or by paramtrans as any MODEL"
+    click.echo(f"{output}: {rebuilt if captured else summary.rebuilt_by(architecture)}")
 
 
 @contextmanager
@@ -211,28 +236,6 @@ def _written_before(output: Path) -> Iterator[None]:
     except ParamtransError:
         click.echo(f"{output} is written, its further forms are not", err=True)
         raise
-
-
-def _check_output(output: Path, architecture: str, read_files: list[Path], force: bool) -> None:
-    """Raise before any work is done where the translated network cannot be written."""
-    from paramtrans.networks.loading.architectures import factory_file
-    from paramtrans.storage import outputs, sealed_params
-
-    if output.suffix != ".safetensors":
-        raise ConfigError([f"-o {output}: must end in .safetensors"])
-    for path in (output, sealed_params.record_path(output)):
-        outputs.check(path, [*read_files, *factory_file(architecture)], force)
-
-
-def _check_stock(stock: Path | None, data: Path | None, read_files: list[Path]) -> None:
-    """Raise before any work is done where the folder of --stock cannot be written."""
-    from paramtrans.storage import outputs
-
-    if stock is None:
-        return
-    outputs.check_folder(stock, read_files)
-    if data is None:
-        raise ConfigError(["--stock: takes --calibrate DATA, to hold the library's own network to this one"])
 
 
 def _document(output: Path, records: list[dict[str, Any]], losses: Losses, promised: str | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from paramtrans.errors import DataError
 from paramtrans.networks.forward.attention import keep_plain_attention
 from paramtrans.networks.graph.narrow import Setting
+from paramtrans.networks.graph.numbers import numbers_of, recompile, set_number
 
 
 def rebuild(network: nn.Module, settings: Iterable[Setting], params: Mapping[str, Tensor]) -> None:
@@ -29,10 +30,16 @@ def rebuild(network: nn.Module, settings: Iterable[Setting], params: Mapping[str
             module = network.get_submodule(setting.module)
         except AttributeError as error:
             raise DataError(f"there is no module {setting.module!r} in this network") from error
-        current = vars(module).get(setting.attribute)
-        if type(current) is not type(setting.after) or current is None or not _smaller(setting.after, current):
+        current = numbers_of(module).get(setting.attribute)
+        if current is None and "." in setting.attribute:
+            raise DataError(
+                f"{setting.attribute} is a number of a captured program, and this network has no such operation; give "
+                "the program that was translated (as_program(network, inputs), export:FILE.pt2)"
+            )
+        if type(current) is not type(setting.after) or current is None or not _smaller(setting, current):
             raise DataError(f"{setting.module}.{setting.attribute}: {setting.after!r} takes the place of {current!r}")
-        setattr(module, setting.attribute, setting.after)
+        set_number(module, setting.attribute, setting.after)
+    recompile(network)
     resized: dict[int, Tensor] = {}
     for path, module in network.named_modules(remove_duplicate=False):
         for slots in (module._parameters, module._buffers):
@@ -51,10 +58,15 @@ def rebuild(network: nn.Module, settings: Iterable[Setting], params: Mapping[str
     keep_plain_attention(network)
 
 
-def _smaller(after: int | tuple[int, ...], before: Any) -> bool:
-    """Whether a number, or a list of numbers, is positive and no larger than another."""
+def _smaller(setting: Setting, before: Any) -> bool:
+    """Whether a number, or a list of numbers, is positive and no larger than another.
+
+    A position among the arguments of an operation may also be 0, or count from the end.
+    """
+    after = setting.after
     if isinstance(after, int):
-        return bool(0 < after <= before)
+        least = min(0, before) if "." in setting.attribute else 1
+        return bool(least <= after <= max(before, 0))
     if len(after) != len(before):
         return False
     return all(type(number) is int and 0 < number <= limit for number, limit in zip(after, before, strict=True))

@@ -130,7 +130,8 @@ def translate(
     """
     registry, reporter = registry or components(), reporter or Reporter()
     if not isinstance(module, nn.Module):
-        raise SpecMismatch(f"translate takes an nn.Module, not {type(module).__name__}; load the parameters into one")
+        hint = "give its module()" if hasattr(module, "module") else "load the parameters into one"
+        raise SpecMismatch(f"translate takes an nn.Module, not {type(module).__name__}; {hint}")
     named_arguments = {"translator": translator, "blocks": blocks, "options": options, "then": then, "to": to}
     shares = {"stream": stream, "query_key": query_key}
     check_arguments(widths, ratio, by, shares, rotate, **named_arguments, finish=finish, seed=seed)
@@ -190,8 +191,7 @@ def translate(
     if by is None and unsuited and trained is None and not find_blocks(original, registry):
         raise SpecMismatch(f"{unsuited}; and no adapter recognises a block of this {type(original).__name__}")
     if not unsuited and by != "blocks":
-        shares_alone = shares and ratio is None and widths is None
-        hidden = None if shares_alone else with_registry(rule, registry)
+        hidden = None if shares and ratio is None and widths is None else with_registry(rule, registry)
         narrowed = narrow_network(
             original,
             unit_chain(named, registry),

@@ -26,6 +26,7 @@ CHECKS = (
     "any_damage",
     "hostile_files",
     "hostile_imports",
+    "hostile_programs",
     *GUARDED,
     "fuzzed_configs",
     "fuzzed_parameters",

@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from paramtrans.api.context import PROBES_AT_ONCE, Context, Entering
 from paramtrans.errors import DataError, ParamtransError, SpecMismatch
+from paramtrans.networks.forward.programs import run_quietly, size_hint
 from paramtrans.networks.forward.spool import Spool
 from paramtrans.utils import memory
 from paramtrans.utils.boundary import reason
@@ -142,7 +143,8 @@ def call(network: nn.Module, batch: Inputs) -> Any:
     positional, named = arguments(batch)
     try:
         with memory.out_of_memory_hint("running the network", "give smaller batches of calibration inputs"):
-            return network(
+            return run_quietly(
+                network,
                 *(tensor.to(device, copy=True) for tensor in positional),
                 **{k: v.to(device, copy=True) if isinstance(v, Tensor) else v for k, v in named.items()},
             )
@@ -152,9 +154,8 @@ def call(network: nn.Module, batch: Inputs) -> Any:
         described = ", ".join(
             [*map(_described, positional), *(f"{name} {_described(value)}" for name, value in named.items())]
         )
-        raise DataError(
-            f"the network does not take the calibration inputs ({described}): {type(error).__name__}: {reason(error)}"
-        ) from error
+        why = f"{type(error).__name__}: {reason(error)}{size_hint(network)}"
+        raise DataError(f"the network does not take the calibration inputs ({described}): {why}") from error
 
 
 @torch.no_grad()

@@ -16,7 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from paramtrans.errors import DataError, SpecMismatch
-from paramtrans.networks.forward.activations import Inputs, NamedInputs, arguments, call, tensors_in
+from paramtrans.networks.forward.activations import (
+    Inputs,
+    NamedInputs,
+    arguments,
+    call,
+    length,
+    pick_examples,
+    tensors_in,
+)
+from paramtrans.networks.forward.programs import fixed_size
 
 AT_ONCE = 32
 """Single examples that are stacked to a batch."""
@@ -44,6 +53,7 @@ def as_taken(network: nn.Module, batches: Iterable[Inputs], tell: bool = True) -
     """
     if any(tensor.is_meta for tensor in (*network.parameters(), *network.buffers())):
         raise SpecMismatch("the network has no values (device meta); load its parameters first")
+    batches = in_size(network, batches)
     if (first := next(iter(batches), None)) is None:
         return batches
     tensors = _tensors(first).values()
@@ -60,6 +70,17 @@ def as_taken(network: nn.Module, batches: Iterable[Inputs], tell: bool = True) -
     if way == "examples" and (not isinstance(first, Mapping) or (names is None and len(taken) == len(first))):
         return _Alike(batches)
     return _Batches(_Alike(batches), taken, way, names, _first_name(network))
+
+
+def in_size(network: nn.Module, batches: Iterable[Inputs]) -> Iterable[Inputs]:
+    """Batches cut to the number of examples that a captured program was exported for; examples left over are dropped.
+
+    Args:
+        network: The network; of others than such programs all batches stay.
+        batches: Inputs.
+    """
+    size = fixed_size(network)
+    return batches if size is None or isinstance(batches, _InSize) else _InSize(batches, size)
 
 
 Way = Literal["examples", "single", "whole"]
@@ -164,6 +185,22 @@ def _first_name(network: nn.Module) -> str:
     if first is None or first.kind in (first.VAR_POSITIONAL, first.VAR_KEYWORD, first.POSITIONAL_ONLY):
         raise DataError("calibrate: the network takes batches of one size alone; give dictionaries of named arguments")
     return first.name
+
+
+@dataclass(frozen=True)
+class _InSize:
+    """Batches of one size, from larger ones."""
+
+    batches: Iterable[Inputs]
+    size: int
+
+    def __iter__(self) -> Iterator[Inputs]:
+        for batch in self.batches:
+            count = length(batch)
+            starts = range(0, count - self.size + 1, self.size) if count > self.size else ()
+            yield from (pick_examples(batch, slice(start, start + self.size)) for start in starts)
+            if not starts:
+                yield batch
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from torch.export import ExportedProgram
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
 
 from paramtrans.errors import SpecMismatch
 from paramtrans.utils.fast_path import layer_by_layer
@@ -46,6 +46,19 @@ def follow(
             return torch.export.export(network, args, dict(kwargs), dynamic_shapes=dynamic_shapes, strict=False)
     except Exception as error:
         raise SpecMismatch(f"torch.export cannot follow this network: {_cause(error)}{_where(error)}") from error
+
+
+def free_axes(value: Any, tokens: bool) -> dict[int, Any] | None:
+    """Axes of an input whose length may change: that of the examples, and of whole numbers that of the tokens.
+
+    Args:
+        value: The input.
+        tokens: Whether the number of tokens is free.
+    """
+    if not isinstance(value, Tensor) or not value.ndim:
+        return None
+    has_tokens = tokens and not value.is_floating_point() and value.ndim > 1
+    return dict.fromkeys((0, 1) if has_tokens else (0,), Dim.AUTO)
 
 
 @contextmanager

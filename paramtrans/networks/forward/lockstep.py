@@ -96,11 +96,16 @@ class _Watch(TorchFunctionMode):
 
 def weight_position(function: Any, args: Sequence[Any], layers: Mapping[int, str]) -> int | None:
     """Where among its arguments an operation has one of some weights, by which it multiplies something."""
-    if getattr(function, "__name__", "") in READING:
+    if operation_name(function) in READING:
         for position in (1, 2):
             if len(args) > position and id(args[position]) in layers and isinstance(args[position - 1], Tensor):
                 return position
     return None
+
+
+def operation_name(function: Any) -> str:
+    """The name of an operation, the same for a function and for an ATen operator (`linear` of `linear.default`)."""
+    return str(getattr(function, "__name__", "")).partition(".")[0]
 
 
 READING = ("linear", "conv1d", "conv2d", "conv3d", "addmm", "matmul", "mm", "__matmul__")

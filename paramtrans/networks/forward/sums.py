@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from paramtrans.networks.forward.activations import tensors_in
-from paramtrans.networks.forward.lockstep import AddedTo, Place, weight_position
+from paramtrans.networks.forward.lockstep import AddedTo, Place, operation_name, weight_position
 from paramtrans.utils.fast_path import layer_by_layer
 
 SUMS = ("add", "add_", "__add__", "__iadd__", "__radd__")
@@ -139,7 +139,7 @@ class _Follow(TorchFunctionMode):
 
     def _following(self, func: Any, args: Sequence[Any], number: int, result: Tensor) -> _Value | None:
         """The value that an operation gives, where it is one of those that are followed."""
-        name, position = getattr(func, "__name__", ""), weight_position(func, args, self.layers)
+        name, position = operation_name(func), weight_position(func, args, self.layers)
         if position is not None:
             value = _Value(number)
             self._layers_at.append(number)

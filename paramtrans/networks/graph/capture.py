@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
-from torch.fx import Node
+from torch.fx import GraphModule, Node
 
 from paramtrans.networks.forward.activations import tensors_in
 from paramtrans.networks.forward.attention import with_plain_attention
@@ -33,6 +33,8 @@ class Program:
     """Parameters and buffers by these names."""
     constants: Mapping[str, Any]
     """Placeholders of tensors that the network's code makes, with their values."""
+    operations: Mapping[str, tuple[str, Node]] = field(default_factory=dict)
+    """Nodes that run an operation of a captured program inside the network: the path of that, and its operation."""
 
     @property
     def nodes(self) -> list[Node]:
@@ -80,7 +82,25 @@ def capture(network: nn.Module, arguments: Arguments) -> Program:
         elif spec.kind is InputKind.CONSTANT_TENSOR:
             constants[spec.arg.name] = exported.constants[spec.target]
     used_names = set(names.values())
-    return Program(exported, arguments, names, {n: t for n, t in tensors.items() if n in used_names}, constants)
+    used_tensors = {name: tensor for name, tensor in tensors.items() if name in used_names}
+    return Program(exported, arguments, names, used_tensors, constants, _operations(network, exported))
+
+
+def _operations(network: nn.Module, exported: ExportedProgram) -> dict[str, tuple[str, Node]]:
+    """Nodes that run an operation of a captured program: each of its operations is a statement of generated code."""
+    programs: dict[str, tuple[str, dict[str, Node]]] = {}
+    for path, module in network.named_modules():
+        if isinstance(module, GraphModule):
+            file = type(module).forward.__code__.co_filename
+            programs[file] = (path, {node.name: node for node in module.graph.nodes})
+    operations: dict[str, tuple[str, Node]] = {}
+    for node in exported.graph.nodes if programs else ():
+        file, _, code = _last_line(node) or ("", "", "")
+        path, origins = programs.get(file, ("", {}))
+        origin = origins.get(code.partition(" ")[0])
+        if origin is not None and origin.target is node.target:
+            operations[node.name] = (path, origin)
+    return operations
 
 
 class _Outputs(nn.Module):
@@ -129,11 +149,18 @@ def module_path(node: Node) -> str:
 
 def code_line(node: Node) -> str:
     """The line of the network's code that an operation is from, as `file.py:12: code`; empty where it is not known."""
+    if (line := _last_line(node)) is None:
+        return ""
+    file, number, code = line
+    return f"{file.rsplit('/', 1)[-1]}:{number}{f': {code}' if code else ''}"
+
+
+def _last_line(node: Node) -> tuple[str, str, str] | None:
+    """File, number and code of the line that an operation is from."""
     lines = [line.strip() for line in (node.meta.get("stack_trace") or "").splitlines() if line.strip()]
     for index in range(len(lines) - 1, -1, -1):
         if lines[index].startswith("File "):
             quoted = lines[index].split('"')
             number = lines[index].partition("line ")[2].partition(",")[0]
-            code = lines[index + 1] if index + 1 < len(lines) else ""
-            return f"{quoted[1].rsplit('/', 1)[-1]}:{number}{f': {code}' if code else ''}"
-    return ""
+            return quoted[1], number, lines[index + 1] if index + 1 < len(lines) else ""
+    return None

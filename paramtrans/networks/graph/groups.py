@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from paramtrans.networks.graph.capture import Arguments, Program, capture, code_line, read_by_hooks
+from paramtrans.networks.graph.masked import Masked
 from paramtrans.networks.graph.narrow import Removal, Setting
 from paramtrans.networks.graph.operators import Value, name_of
-from paramtrans.networks.graph.proof import Masked, Proof, named_tensors, prove, with_random_constants
+from paramtrans.networks.graph.proof import Proof, named_tensors, prove, with_random_constants
 from paramtrans.networks.graph.propagate import Labelled, propagate
 from paramtrans.networks.graph.readers import ReaderLayer, read_by, readers, written_by
 from paramtrans.networks.graph.units import Classes, UnitGroup, find_units

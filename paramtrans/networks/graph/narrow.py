@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch.utils._pytree import tree_flatten
 from paramtrans.networks.forward.attention import keep_plain_attention
 from paramtrans.networks.graph.capture import module_path
 from paramtrans.networks.graph.labels import axes_of
+from paramtrans.networks.graph.numbers import Number, numbers_of, recompile, set_number
 from paramtrans.networks.graph.operators import Value, name_of
 from paramtrans.networks.graph.propagate import Labelled
 from paramtrans.networks.graph.rules.movement import SPLITTING
@@ -71,8 +71,9 @@ class Setting:
 
     module: str
     attribute: str
-    before: int | tuple[int, ...]
-    after: int | tuple[int, ...]
+    """Its name, as `numbers` has it."""
+    before: Number
+    after: Number
 
 
 def narrow(network: nn.Module, removal: Removal, settings: list[Setting], share: bool = False) -> nn.Module:
@@ -262,18 +263,19 @@ def new_sizes(value: Value, removal: Removal) -> dict[int, int]:
     return sizes
 
 
-def apply(network: nn.Module, settings: list[Setting]) -> None:
+def apply(network: nn.Module, settings: Iterable[Setting]) -> None:
     """Set numbers in modules of a network."""
     for setting in settings:
-        setattr(network.get_submodule(setting.module), setting.attribute, setting.after)
+        set_number(network.get_submodule(setting.module), setting.attribute, setting.after)
+    recompile(network)
 
 
 def changed_numbers(before: nn.Module, after: nn.Module) -> Iterator[Setting]:
     """Numbers, and tuples of numbers, that modules hold in both networks and that differ."""
     modules_after = dict(after.named_modules())
     for path, module in before.named_modules():
-        for name, value in vars(module).items():
-            value_after: Any = vars(modules_after[path]).get(name)
-            numbers = type(value) is int or (isinstance(value, tuple) and all(type(item) is int for item in value))
-            if numbers and type(value_after) is type(value) and value_after != value:
+        numbers_after = numbers_of(modules_after[path])
+        for name, value in numbers_of(module).items():
+            value_after = numbers_after.get(name)
+            if type(value_after) is type(value) and value_after is not None and value_after != value:
                 yield Setting(path, name, value, value_after)

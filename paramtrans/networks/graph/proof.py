@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import copy
 import traceback
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.export.graph_signature import InputKind
-from torch.fx import Interpreter, Node
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.fx import GraphModule
+from torch.utils._pytree import tree_map
 
 from paramtrans.networks.forward.activations import tensors_in
+from paramtrans.networks.forward.programs import run_quietly
 from paramtrans.networks.graph.capture import Program
+from paramtrans.networks.graph.masked import HALF, Masked, in_full
 from paramtrans.networks.graph.narrow import Removal, Setting, candidates, narrow
-from paramtrans.networks.graph.operators import Contraction, name_of
+from paramtrans.networks.graph.program_numbers import program_numbers
 from paramtrans.utils.fast_path import layer_by_layer
 
 TOLERANCE = 1e-3
 """Largest difference, relative to the largest output."""
 SHARE = 0.02
 """Largest difference, relative to what leaving the units out changes at all: a wrong unit would change as much."""
-HALF = (torch.float16, torch.bfloat16)
-"""Precisions in which rounding alone may be larger than `TOLERANCE`."""
-NORMS = ("layer_norm", "rms_norm")
-"""Normalisations, whose results have the axes that they are computed over."""
+CODE = "the code around it takes no other number of units"
+"""Why a group stays where a number in the network's code is out of reach, as its reason begins."""
 MOST_TRIED = 6
 """Numbers in a network's code, of which all combinations are tried where not all of them belong to the units."""
 
@@ -44,106 +42,6 @@ class Proof:
     """Numbers in the network's code that had to follow."""
     failure: str | None = None
     """Why the units cannot be left out; None where they can."""
-
-
-class Masked(Interpreter):
-    """A captured program, run with units at zero wherever they are summed over, and out of all means and norms.
-
-    With tensors of full precision it is run in that, whatever it was captured in.
-    """
-
-    def __init__(self, program: Program, tensors: dict[str, Tensor], removal: Removal | None = None) -> None:
-        super().__init__(program.exported.graph_module)
-        self.program, self.tensors, self.removal = program, tensors, removal
-        self.full = not any(tensor.dtype in HALF for tensor in tensors.values())
-        self.at: dict[str, list[Contraction]] = defaultdict(list)
-        for contraction in removal.labelled.contractions if removal else ():
-            if contraction.operand >= 0 and not bool(removal.stays(contraction.label).all()):  # type: ignore[union-attr]
-                self.at[contraction.node.name].append(contraction)
-        self.staying: dict[str, dict[int, Tensor]] = defaultdict(dict)
-        for reduction in removal.labelled.reductions if removal else ():
-            stays = removal.stays(reduction.label).flatten()  # type: ignore[union-attr]
-            if not bool(stays.all()):
-                self.staying[reduction.node.name][reduction.axis] = stays.nonzero()[:, 0]
-
-    @torch.no_grad()
-    def outputs(self) -> list[Tensor]:
-        """What the program gives for its example inputs."""
-        leaves = iter(tree_flatten(self.program.arguments)[0])
-        values: list[Any] = []
-        for spec in self.program.exported.graph_signature.input_specs:
-            name = spec.arg.name
-            if name in self.program.names:
-                values.append(self.tensors[self.program.names[name]])
-            elif spec.kind is InputKind.USER_INPUT:
-                leaf = next(leaves)
-                values.append(leaf.clone() if isinstance(leaf, Tensor) else leaf)
-            else:
-                values.append(self.program.constants.get(name))
-        return tensors_in(list(self.run(*(in_full(values) if self.full else values))))
-
-    def fetch_args_kwargs_from_env(self, n: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments of one operation, without casts to half precision where it is run in full."""
-        fetched = super().fetch_args_kwargs_from_env(n)
-        return in_full(fetched) if self.full else fetched
-
-    def run_node(self, n: Node) -> Any:
-        """One operation, with what it sums over masked."""
-        if n.name in self.staying:
-            return over_staying(n, *self.fetch_args_kwargs_from_env(n), self.staying[n.name])
-        if n.name not in self.at:
-            return super().run_node(n)
-        args, kwargs = self.fetch_args_kwargs_from_env(n)
-        flat = list(args)
-        for contraction in self.at[n.name]:
-            if name_of(n) == "einsum":
-                values = list(flat[1])
-                values[contraction.operand] = self._masked(values[contraction.operand], contraction)
-                flat[1] = values
-            else:
-                flat[contraction.operand] = self._masked(flat[contraction.operand], contraction)
-        return getattr(self, n.op)(n.target, tuple(flat), kwargs)
-
-    def _masked(self, value: Tensor, contraction: Contraction) -> Tensor:
-        assert self.removal is not None
-        label = contraction.label
-        if (
-            name_of(contraction.node) == "scaled_dot_product_attention"
-            and label.shape[-3:-2] != value.shape[-3:-2]
-            and label.shape[-3] > 1
-        ):
-            label = label[..., :: label.shape[-3] // value.shape[-3], :, :]
-        stays = self.removal.stays(label)
-        return value * stays.to(value)
-
-
-def over_staying(node: Node, args: Any, kwargs: Any, staying: Mapping[int, Tensor]) -> Any:
-    """A mean or a normalisation over the units that stay; of a normalisation, units that go come out as zeros.
-
-    Args:
-        node: The operation.
-        args: Its arguments, by position.
-        kwargs: Its arguments by name.
-        staying: For axes of the first argument the indices that stay.
-    """
-    value, *others = args
-    for axis, indices in staying.items():
-        value = value.index_select(axis, indices)
-    if name_of(node) not in NORMS:
-        return node.target(value, *others, **kwargs)  # type: ignore[operator]
-    first = value.ndim - len(others[0])
-
-    def smaller(vector: Any) -> Any:
-        for axis, indices in staying.items():
-            vector = vector.index_select(axis - first, indices) if isinstance(vector, Tensor) else vector
-        return vector
-
-    others[1:], kwargs = tree_map(smaller, (others[1:], kwargs))
-    result = node.target(value, [*value.shape[first:]], *others[1:], **kwargs)  # type: ignore[operator]
-    for axis, indices in staying.items():
-        shape = [*result.shape[:axis], args[0].shape[axis], *result.shape[axis + 1 :]]
-        result = result.new_zeros(shape).index_copy(axis, indices, result)
-    return result
 
 
 def with_random_constants(network: nn.Module) -> nn.Module:
@@ -200,7 +98,7 @@ def _tried(network: nn.Module, removal: Removal, full_outputs: list[Tensor] | No
     program, tensors = removal.labelled.program, named_tensors(network)
     masked_outputs = Masked(program, tensors, removal).outputs()
     full_outputs = full_outputs if full_outputs is not None else Masked(program, tensors).outputs()
-    candidate_settings = candidates(network, removal)
+    candidate_settings, certain = candidates(network, removal), program_numbers(removal)
     effect = largest_difference(full_outputs, masked_outputs)
     failure, least = "", float("inf")
     likely_kinds = {_kind(item) for item in likely}
@@ -208,7 +106,7 @@ def _tried(network: nn.Module, removal: Removal, full_outputs: list[Tensor] | No
         [tuple(item for item in candidate_settings if _kind(item) in likely_kinds), *_choices(candidate_settings)]
     ):
         try:
-            outputs = run(narrow(network, removal, list(settings), share=True), program)
+            outputs = run(narrow(network, removal, [*settings, *certain], share=True), program)
         except Exception as error:  # a network's own code may raise anything
             failure = failure or _reason(error)
             continue
@@ -217,7 +115,7 @@ def _tried(network: nn.Module, removal: Removal, full_outputs: list[Tensor] | No
             continue
         least = min(least, largest_difference(masked_outputs, outputs))
         if least <= min(TOLERANCE, max(SHARE * effect, 1e-5)):
-            return Proof(least, tuple(settings))
+            return Proof(least, (*settings, *certain))
     if least < float("inf"):
         failure = f"without them it computes something else (by {least:.1e} of its largest output)"
     return Proof(least, (), failure or "what it computes without them is no finite number")
@@ -254,22 +152,7 @@ def run(network: nn.Module, program: Program) -> list[Tensor]:
     if not any(tensor.dtype in HALF for tensor in named_tensors(network).values()):
         args, kwargs = in_full((args, kwargs))
     with layer_by_layer():
-        return tensors_in(network(*args, **kwargs))
-
-
-def in_full(values: Any) -> Any:
-    """Tensors of half precision, and names of it, in full.
-
-    Args:
-        values: Tensors, data types and others, in lists and dictionaries.
-    """
-
-    def full(leaf: Any) -> Any:
-        if isinstance(leaf, Tensor) and leaf.dtype in HALF:
-            return leaf.float()
-        return torch.float32 if isinstance(leaf, torch.dtype) and leaf in HALF else leaf
-
-    return tree_map(full, values)
+        return tensors_in(run_quietly(network, *args, **kwargs))
 
 
 def largest_difference(outputs: list[Tensor], other_outputs: list[Tensor]) -> float:
@@ -292,4 +175,16 @@ def _reason(error: Exception) -> str:
         else ""
     )
     reason = str(error).partition("\n")[0][:160]
-    return f"the code around it takes no other number of units{line}: {type(error).__name__}: {reason}"
+    return f"{CODE}{line}: {type(error).__name__}: {reason}"
+
+
+def advice(network: nn.Module, reasons: Iterable[str]) -> str:
+    """What may help with groups that were refused; empty where nothing is known to.
+
+    Args:
+        network: The network.
+        reasons: Why its groups were refused.
+    """
+    if isinstance(network, GraphModule) or not any(reason.startswith(CODE) for reason in reasons):
+        return ""
+    return "numbers in the code may follow in the network's captured program (as_program(network, inputs), --captured)"

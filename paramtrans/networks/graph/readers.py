@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.nn.functional import pad
 
-from paramtrans.networks.forward.lockstep import Call
+from paramtrans.networks.forward.lockstep import Call, operation_name
 from paramtrans.networks.graph.capture import Program
 from paramtrans.networks.graph.operators import name_of
 from paramtrans.networks.graph.propagate import Labelled
@@ -174,12 +174,12 @@ def rows(call: Call, sampling: Sampling) -> Rows:
     """
     weight = call.args[call.position]
     entering = call.args[call.position - 1]
-    if is_convolution := "conv" in call.function.__name__:
+    if is_convolution := "conv" in operation_name(call.function):
         read, chosen, count = _patches(entering, weight, call, sampling)
         matrix = weight.flatten(1).mT
     else:
         read = entering.reshape(-1, entering.shape[-1])
-        matrix = weight.mT if call.function.__name__ == "linear" else weight
+        matrix = weight.mT if operation_name(call.function) == "linear" else weight
         chosen, count = _some(len(read), sampling), len(read)
         read = read[chosen]
     read = read.float()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from paramtrans.errors import StoreError
 from paramtrans.networks.loading.host_network import HostNetwork
-from paramtrans.storage import json_files, outside, sealed_params, torch_checkpoint
+from paramtrans.storage import exported_archive, json_files, outside, sealed_params, torch_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,8 @@ def read_parameters(path: Path) -> dict[str, Tensor]:
     """Parameters by name; nothing in the file is ever run.
 
     Args:
-        path: A safetensors file, a torch checkpoint, or a folder with safetensors in one file or in several.
+        path: A safetensors file, a torch checkpoint, an exported program (`.pt2`), or a folder with safetensors in one
+            file or in several.
 
     Raises:
         StoreError: the file is missing, damaged, or holds anything but tensors.
@@ -79,6 +80,8 @@ def read_parameters(path: Path) -> dict[str, Tensor]:
         return _shards(path)
     if path.suffix == ".safetensors":
         return outside.tensors(path)
+    if path.suffix == ".pt2":
+        return dict(exported_archive.read(path).weights)
     content = torch_checkpoint.read(path)
     for key in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):

@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
+from torch.export import ExportedProgram
 
 from paramtrans.errors import ConfigError, SpecMismatch
 from paramtrans.networks.forward.activations import Inputs, arguments, call, first_examples, length
-from paramtrans.networks.forward.following import follow, quiet
+from paramtrans.networks.forward.following import follow, free_axes, quiet
+from paramtrans.networks.forward.programs import fixed_size
 from paramtrans.networks.results.predictions import named_outputs
 from paramtrans.storage import files, outputs
 from paramtrans.utils.boundary import reason
@@ -30,6 +31,8 @@ INPUT, OUTPUT = "input", "output"
 """Names of what a network takes or gives without a name of its own."""
 LARGEST = 2**31 - 2**20
 """Bytes of an ONNX file, at most: protobuf counts them in 31 bits."""
+INSIDE = "network."
+"""What stands before the names of a network's tensors while it is followed."""
 TRACED = 2
 """Examples that a network is followed with; a single one would be taken for a size that never changes."""
 
@@ -120,7 +123,7 @@ def _onnx_bytes(network: nn.Module, inputs: Inputs) -> bytes:
     try:
         content = _translated(network, inputs, free_tokens=True)
     except SpecMismatch:
-        if not any(len(_axes(value, True) or ()) > 1 for value in _named(inputs).values()):
+        if not any(len(free_axes(value, True) or ()) > 1 for value in _named(inputs).values()):
             raise
         content = _translated(network, inputs, free_tokens=False)
         log.warning("ONNX has no form of this network for any number of tokens: it takes as many as it was given here")
@@ -185,31 +188,39 @@ def _program(network: nn.Module, inputs: Inputs, free_tokens: bool = True) -> Ex
     """The network followed on a few examples, with a free number of them, and of tokens."""
     if network.training:
         raise SpecMismatch("a network is exported in eval mode; call its eval() first")
-    positional, named = arguments(first_examples(inputs, TRACED))
-    if length(inputs) < TRACED:
+    fixed = fixed_size(network) == length(inputs)  # a captured program that takes no other number
+    positional, named = arguments(inputs if fixed else first_examples(inputs, TRACED))
+    if length(inputs) < TRACED and not fixed:
         raise SpecMismatch(f"a network is followed with {TRACED} examples or more; give a larger batch")
     by_name = {INPUT: positional[0]} if positional else named
-    free_axes = {name: _axes(value, free_tokens) for name, value in by_name.items()}
+    axes = None if fixed else {name: free_axes(value, free_tokens) for name, value in by_name.items()}
     followed = _Outputs(network, by_name, bool(positional)).eval()
-    program = follow(followed, positional, named, free_axes)
+    program = follow(followed, positional, named, axes)
     for module in program.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
             node.meta.pop("stack_trace", None)  # holds paths of this machine
+    _rename(program)
     return program
 
 
-def _axes(value: Any, free_tokens: bool) -> dict[int, Any] | None:
-    """Axes of an input whose length may change: that of the examples, and of whole numbers that of the tokens."""
-    if not isinstance(value, Tensor) or not value.ndim:
-        return None
-    tokens = free_tokens and not value.is_floating_point() and value.ndim > 1
-    return dict.fromkeys((0, 1) if tokens else (0,), Dim.AUTO)
+def _rename(program: ExportedProgram) -> None:
+    """Give tensors the names that they have in the network, instead of those in the module around it."""
+    for spec in program.graph_signature.input_specs:
+        if spec.target is not None:
+            spec.target = spec.target.removeprefix(INSIDE)
+    for tensors in (program.state_dict, program.constants):
+        renamed = {name.removeprefix(INSIDE): tensor for name, tensor in tensors.items()}
+        tensors.clear()
+        tensors.update(renamed)
 
 
 @torch.no_grad()
 def _check(network: nn.Module, inputs: Inputs, run: Callable[[Inputs], Outputs], program: str) -> None:
     """Raise `SpecMismatch` where a network that was exported gives something else, for two examples and for three; say
     so where it does not take a single one."""
+    if fixed_size(network) == length(inputs):
+        _compare(network, inputs, run, program)
+        return
     for count in dict.fromkeys((TRACED, min(length(inputs), TRACED + 1))):
         batch = first_examples(inputs, count)
         _compare(network, batch, run, program)

@@ -14,7 +14,8 @@ from paramtrans.errors import SpecMismatch
 from paramtrans.networks.forward.activations import Inputs, arguments as inputs_of
 from paramtrans.networks.graph.capture import Arguments
 from paramtrans.networks.graph.groups import Analysis, analyse
-from paramtrans.networks.graph.proof import HALF, in_full, largest_difference, named_tensors, run
+from paramtrans.networks.graph.masked import HALF, in_full
+from paramtrans.networks.graph.proof import largest_difference, named_tensors, run
 from paramtrans.networks.stream.axes import principal_axes, second_moments
 from paramtrans.networks.stream.contacts import Contacts, Refused, TensorAxis
 from paramtrans.networks.stream.finding import contacts, streams

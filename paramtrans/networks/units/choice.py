@@ -14,7 +14,7 @@ from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.graph.groups import Analysis, Bundle, NamedGroup, Proven, prove_groups
 from paramtrans.networks.graph.merging import merge, representatives
 from paramtrans.networks.graph.narrow import narrow
-from paramtrans.networks.graph.proof import prove, with_random_constants
+from paramtrans.networks.graph.proof import advice, prove, with_random_constants
 from paramtrans.networks.graph.unit_cases import choose_units
 from paramtrans.networks.units.chain import UnitStep
 from paramtrans.networks.units.selection import Selection
@@ -117,5 +117,9 @@ def _proven(
     if not proven.counts:
         reasons_of = {**refused, **proven.refused}
         reasons = "; ".join(f"{path}: {reason}" for path, reason in list(reasons_of.items())[:3])
-        raise SpecMismatch(f"of {counted(len(reasons_of), 'group of units')} none can be made smaller: {reasons}")
+        hint = advice(analysis.network, reasons_of.values())
+        raise SpecMismatch(
+            f"of {counted(len(reasons_of), 'group of units')} none can be made smaller: {reasons}"
+            f"{f'; {hint}' if hint else ''}"
+        )
     return proven

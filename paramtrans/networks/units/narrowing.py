@@ -16,6 +16,7 @@ from paramtrans.networks.graph.adjust import AT_ONCE, adjust_groups
 from paramtrans.networks.graph.groups import Analysis, NamedGroup, Proven, analyse
 from paramtrans.networks.graph.narrow import Setting, changed_numbers
 from paramtrans.networks.graph.pieces import Pieces
+from paramtrans.networks.graph.proof import advice
 from paramtrans.networks.graph.reconstruct import reconstruct
 from paramtrans.networks.stream.modules import ModuleChange
 from paramtrans.networks.stream.rotation import Rotated, rotated
@@ -109,6 +110,8 @@ def narrow_network(
     chosen = choose(analysis, selection, steps[0], examples, seed, scores)
     for path, reason in chosen.refused.items():
         log.warning("%s stays as it is: %s", path or "the network", reason)
+    if hint := advice(network, chosen.refused.values()):
+        log.warning(hint)
     small = write_network(analysis, chosen)
     errors = _reconstructed(analysis, small, chosen.retained, steps, examples, seed, reporter)
     if any(step.component.adjusts_units for step in steps):

@@ -1,0 +1,138 @@
+"""A captured program run without some units: at zero wherever they are summed over, and out of all means and norms."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export.graph_signature import InputKind
+from torch.fx import Interpreter, Node
+from torch.utils._pytree import tree_flatten, tree_map
+
+from paramtrans.networks.forward.activations import tensors_in
+from paramtrans.networks.graph.capture import Program
+from paramtrans.networks.graph.narrow import Removal
+from paramtrans.networks.graph.operators import Contraction, name_of
+
+HALF = (torch.float16, torch.bfloat16)
+"""Precisions in which rounding alone may be larger than what the proof allows."""
+NORMS = ("layer_norm", "rms_norm")
+"""Normalisations, whose results have the axes that they are computed over."""
+
+
+class Masked(Interpreter):
+    """A captured program, run with units at zero wherever they are summed over, and out of all means and norms.
+
+    With tensors of full precision it is run in that, whatever it was captured in.
+    """
+
+    def __init__(self, program: Program, tensors: dict[str, Tensor], removal: Removal | None = None) -> None:
+        super().__init__(program.exported.graph_module)
+        self.program, self.tensors, self.removal = program, tensors, removal
+        self.full = not any(tensor.dtype in HALF for tensor in tensors.values())
+        self.at: dict[str, list[Contraction]] = defaultdict(list)
+        for contraction in removal.labelled.contractions if removal else ():
+            if contraction.operand >= 0 and not bool(removal.stays(contraction.label).all()):  # type: ignore[union-attr]
+                self.at[contraction.node.name].append(contraction)
+        self.staying: dict[str, dict[int, Tensor]] = defaultdict(dict)
+        for reduction in removal.labelled.reductions if removal else ():
+            stays = removal.stays(reduction.label).flatten()  # type: ignore[union-attr]
+            if not bool(stays.all()):
+                self.staying[reduction.node.name][reduction.axis] = stays.nonzero()[:, 0]
+
+    @torch.no_grad()
+    def outputs(self) -> list[Tensor]:
+        """What the program gives for its example inputs."""
+        leaves = iter(tree_flatten(self.program.arguments)[0])
+        values: list[Any] = []
+        for spec in self.program.exported.graph_signature.input_specs:
+            name = spec.arg.name
+            if name in self.program.names:
+                values.append(self.tensors[self.program.names[name]])
+            elif spec.kind is InputKind.USER_INPUT:
+                leaf = next(leaves)
+                values.append(leaf.clone() if isinstance(leaf, Tensor) else leaf)
+            else:
+                values.append(self.program.constants.get(name))
+        return tensors_in(list(self.run(*(in_full(values) if self.full else values))))
+
+    def fetch_args_kwargs_from_env(self, n: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of one operation, without casts to half precision where it is run in full."""
+        fetched = super().fetch_args_kwargs_from_env(n)
+        return in_full(fetched) if self.full else fetched
+
+    def run_node(self, n: Node) -> Any:
+        """One operation, with what it sums over masked."""
+        if n.name in self.staying:
+            return over_staying(n, *self.fetch_args_kwargs_from_env(n), self.staying[n.name])
+        if n.name not in self.at:
+            return super().run_node(n)
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        flat = list(args)
+        for contraction in self.at[n.name]:
+            if name_of(n) == "einsum":
+                values = list(flat[1])
+                values[contraction.operand] = self._masked(values[contraction.operand], contraction)
+                flat[1] = values
+            else:
+                flat[contraction.operand] = self._masked(flat[contraction.operand], contraction)
+        return getattr(self, n.op)(n.target, tuple(flat), kwargs)
+
+    def _masked(self, value: Tensor, contraction: Contraction) -> Tensor:
+        assert self.removal is not None
+        label = contraction.label
+        if (
+            name_of(contraction.node) == "scaled_dot_product_attention"
+            and label.shape[-3:-2] != value.shape[-3:-2]
+            and label.shape[-3] > 1
+        ):
+            label = label[..., :: label.shape[-3] // value.shape[-3], :, :]
+        stays = self.removal.stays(label)
+        return value * stays.to(value)
+
+
+def over_staying(node: Node, args: Any, kwargs: Any, staying: Mapping[int, Tensor]) -> Any:
+    """A mean or a normalisation over the units that stay; of a normalisation, units that go come out as zeros.
+
+    Args:
+        node: The operation.
+        args: Its arguments, by position.
+        kwargs: Its arguments by name.
+        staying: For axes of the first argument the indices that stay.
+    """
+    value, *others = args
+    for axis, indices in staying.items():
+        value = value.index_select(axis, indices)
+    if name_of(node) not in NORMS:
+        return node.target(value, *others, **kwargs)  # type: ignore[operator]
+    first = value.ndim - len(others[0])
+
+    def smaller(vector: Any) -> Any:
+        for axis, indices in staying.items():
+            vector = vector.index_select(axis - first, indices) if isinstance(vector, Tensor) else vector
+        return vector
+
+    others[1:], kwargs = tree_map(smaller, (others[1:], kwargs))
+    result = node.target(value, [*value.shape[first:]], *others[1:], **kwargs)  # type: ignore[operator]
+    for axis, indices in staying.items():
+        shape = [*result.shape[:axis], args[0].shape[axis], *result.shape[axis + 1 :]]
+        result = result.new_zeros(shape).index_copy(axis, indices, result)
+    return result
+
+
+def in_full(values: Any) -> Any:
+    """Tensors of half precision, and names of it, in full.
+
+    Args:
+        values: Tensors, data types and others, in lists and dictionaries.
+    """
+
+    def full(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor) and leaf.dtype in HALF:
+            return leaf.float()
+        return torch.float32 if isinstance(leaf, torch.dtype) and leaf in HALF else leaf
+
+    return tree_map(full, values)

@@ -1,0 +1,67 @@
+"""Numbers that a network's code reads: attributes of its modules, and arguments of operations in captured programs.
+
+A captured program (`torch.fx.GraphModule`, as `torch.export` gives it) has no other code than its operations. Such a
+number is called by the operation and its place among the arguments: `view_3.1.2`, `conv2d.6`, `full.kwarg.0`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+from torch.fx import GraphModule, Node
+
+Number = int | tuple[int, ...]
+
+
+def numbers_of(module: nn.Module) -> dict[str, Number]:
+    """The numbers of one module, and tuples of numbers, by name."""
+    if isinstance(module, GraphModule):
+        return {f"{node.name}.{place}": value for node in module.graph.nodes for place, value in arguments_of(node)}
+    return {name: value for name, value in vars(module).items() if _is_number(value)}
+
+
+def arguments_of(node: Node) -> Iterator[tuple[str, int]]:
+    """The numbers among an operation's arguments, each with its place."""
+    if node.op == "call_function":
+        for place, argument in (*enumerate(node.args), *node.kwargs.items()):
+            if type(argument) is int:
+                yield str(place), argument
+            elif isinstance(argument, list | tuple):
+                yield from ((f"{place}.{i}", item) for i, item in enumerate(argument) if type(item) is int)
+
+
+def set_number(module: nn.Module, name: str, value: Number) -> None:
+    """Set one of the numbers of a module. A program is compiled anew by `recompile`, not here.
+
+    Args:
+        module: Is changed.
+        name: As `numbers_of` gives it.
+        value: What it becomes.
+    """
+    if not isinstance(module, GraphModule):
+        setattr(module, name, value)
+        return
+    operation, place, *index = name.split(".")
+    node = next(node for node in module.graph.nodes if node.name == operation)
+    argument = node.args[int(place)] if place.isdigit() else node.kwargs[place]
+    changed: Any = value
+    if index:
+        assert isinstance(argument, list | tuple)
+        changed = [value if i == int(index[0]) else item for i, item in enumerate(argument)]
+    if place.isdigit():
+        node.update_arg(int(place), changed)
+    else:
+        node.update_kwarg(place, changed)
+
+
+def recompile(network: nn.Module) -> None:
+    """Compile all programs in a network whose numbers were set."""
+    for module in network.modules():
+        if isinstance(module, GraphModule):
+            module.recompile()
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int or (isinstance(value, tuple) and all(type(item) is int for item in value))
