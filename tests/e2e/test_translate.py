@@ -354,7 +354,7 @@ def test_a_hostile_checkpoint_is_refused_and_nothing_is_written(
 @pytest.mark.parametrize(
     ("architecture", "problem"),
     [
-        ("resnet18", "expected torchvision:NAME, hf:FOLDER, task:TASK:BLOCK, timm:NAME or FILE.py:FACTORY"),
+        ("resnet18", "expected torchvision:NAME, export:FILE.pt2, hf:FOLDER, task:TASK:BLOCK, timm:NAME or FILE.py:"),
         ("torchvision:resnet1", "has no 'resnet1'; did you mean \"resnet18\"?"),
         ("missing.py:small", "no such Python file"),
         ("NETS:nothing", "has no function 'nothing'"),

@@ -120,9 +120,7 @@ def test_an_architecture_source_builds_networks_by_name(loaded: Plugins) -> None
     assert network(torch.ones(1, 4)).shape == (1, 3)
     with pytest.raises(ConfigError, match="'wide' is no width"):
         architectures.build("acme:wide", registry=loaded.registry())
-    with pytest.raises(
-        ConfigError, match=r"expected torchvision:NAME, acme:WIDTH, export:FILE.pt2, hf:FOLDER, task:TASK:BLOCK"
-    ):
+    with pytest.raises(ConfigError, match=r"expected torchvision:NAME, acme:WIDTH, export:FILE\.pt2, hf:FOLDER, task:"):
         architectures.build("nothing", registry=loaded.registry())
 
 

@@ -61,7 +61,10 @@ def test_copies_of_a_network_carry_no_data() -> None:
         ("task:mnist:basic_blok", 'did you mean "basic_block"'),
         ("task:mnist:conv?block.hiden=3", 'hiden: unknown option; did you mean "hidden"'),
         ("task:mnist:conv?block.channels=8&block.hidden=3", "has the channels of its task's slot"),
-        ("mnist", r"expected torchvision:NAME, hf:FOLDER, task:TASK:BLOCK, timm:NAME or FILE\.py:FACTORY"),
+        (
+            "mnist",
+            r"expected torchvision:NAME, export:FILE\.pt2, hf:FOLDER, task:TASK:BLOCK, timm:NAME or FILE\.py:FACTORY",
+        ),
     ],
 )
 def test_a_wrong_name_is_told(architecture: str, problem: str) -> None:
@@ -111,6 +114,8 @@ def test_a_host_of_a_zoo_is_a_network(tiny_plugins: Plugins) -> None:
 
 
 def test_no_file_is_run_where_a_record_names_the_architecture() -> None:
-    with pytest.raises(ConfigError, match=r"expected torchvision:NAME, hf:FOLDER, task:TASK:BLOCK, timm:NAME$"):
+    with pytest.raises(
+        ConfigError, match=r"expected torchvision:NAME, export:FILE\.pt2, hf:FOLDER, task:TASK:BLOCK, timm:NAME$"
+    ):
         architectures.build("nets.py:factory", files=False)
     assert isinstance(architectures.build("task:mnist:basic_block", files=False), HostNetwork)
