@@ -21,8 +21,8 @@ class _Block(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(WIDTH, HIDDEN, 3, padding=1, bias=False), nn.BatchNorm2d(HIDDEN)
-        self.conv2, self.bn2 = nn.Conv2d(HIDDEN, WIDTH, 3, padding=1, bias=False), nn.BatchNorm2d(WIDTH)
+        self.conv1, self.bn1 = nn.Conv2d(WIDTH, HIDDEN, 1, bias=False), nn.BatchNorm2d(HIDDEN)
+        self.conv2, self.bn2 = nn.Conv2d(HIDDEN, WIDTH, 1, bias=False), nn.BatchNorm2d(WIDTH)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x))))) + x)
@@ -51,7 +51,7 @@ def gives_sizes_of_every_group(subject: Subject) -> None:
     """For every block the size of each of its groups, from one unit to all of them; the network stays as it is."""
     with drawing(0):
         network = nn.Sequential(_Block()).eval()
-        batches = list(torch.randn(2, 8, WIDTH, 4, 4))
+        batches = list(torch.randn(2, 8, WIDTH, 1, 1))  # as costly as the linear layers: budgets are of both
     before = copy.deepcopy(network.state_dict())
     blocks = find_blocks(network, subject.registry)
     chosen = subject.create()(network, blocks, batches)
