@@ -211,9 +211,8 @@ def test_what_cannot_be_done_with_a_stream_is_said() -> None:
         "stream=True": "no share of a stream's width",
         "stream=0.5, by='blocks'": "leave out by",
         "stream=0.5, to={'1': 'linear_map'}": "goes with ratio",
-        "stream=0.99": "nothing becomes smaller",
         "stream=0.5, blocks='x'": 'no stream has a path that matches "x"; there are "0"',
-        "stream=0.5, calibrate=()": "give calibration inputs",
+        "stream=0.5, calibrate=()": "give inputs, with which",
     }.items():
         with pytest.raises(SpecMismatch, match=reason):
             eval(f"paramtrans.translate(whole, **{{'calibrate': TOKENS, **dict({arguments})}})")

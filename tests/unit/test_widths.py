@@ -43,7 +43,7 @@ def test_a_budget_of_operations_is_kept_and_used(network: nn.Sequential, images:
     whole = costs(network, images[0])["flops"]
     small = paramtrans.translate(network, "prune", widths=FlopBudget(whole // 2), calibrate=images)
     assert 0.4 * whole < costs(small, images[0])["flops"] <= whole // 2
-    for problem, batches in {"cannot be made of this one": images, "give calibration inputs": []}.items():
+    for problem, batches in {"cannot be made of this one": images, "give inputs, with which": []}.items():
         with pytest.raises(SpecMismatch, match=problem):
             paramtrans.translate(network, "prune", widths=FlopBudget(10), calibrate=batches)
 
@@ -60,7 +60,7 @@ def test_units_go_where_they_are_least_important(network: nn.Sequential, images:
 
 def test_an_allotment_that_cannot_be_measured_or_kept_is_refused(network: nn.Sequential, images: list[Tensor]) -> None:
     for problem, batches, budget in (
-        ("give calibration inputs", [], 1000),
+        ("give inputs, with which", [], 1000),
         ("cannot be made of this one with these shares", images[:1], 100),
     ):
         with pytest.raises(SpecMismatch, match=problem):
