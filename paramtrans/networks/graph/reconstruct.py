@@ -27,6 +27,7 @@ from paramtrans.networks.graph.groups import Analysis, NamedGroup
 from paramtrans.networks.graph.narrow import Retained
 from paramtrans.networks.graph.proof import named_tensors
 from paramtrans.networks.graph.readers import ReaderLayer, batch_norm_gain
+from paramtrans.networks.graph.waiting import Waiting
 from paramtrans.ops.least_squares import GramMatrices, View
 
 
@@ -62,6 +63,7 @@ def reconstruct(
     ridge: float | None = None,
     seed: int = 0,
     outputs: bool = False,
+    waiting: Waiting | None = None,
     advance: Callable[[str], None] = lambda _: None,
 ) -> Reconstructed:
     """Solve for the layers that read units, and measure how far the smaller network is from the untouched one.
@@ -78,12 +80,15 @@ def reconstruct(
         seed: Draws rows, where there are many.
         outputs: Whether what the networks give is compared as well; else they run no further than to the last of the
             layers, and their outputs are never held.
+        waiting: Groups whose units are chosen on the way, which are all in the smaller network; those that go are no
+            longer read in the end.
         advance: Is called with the weight's name of each layer.
     """
     result = Reconstructed()
     original_tensors, small_tensors = named_tensors(analysis.network), named_tensors(small)
     networks = _Networks(original_tensors, small_tensors, analysis.removal(retained).retained())
-    layers = {layer.weight: layer for group in retained for layer in (*group.readers, *group.writers)}
+    groups = [*retained, *(waiting.counts if waiting else ())]
+    layers = {layer.weight: layer for group in groups for layer in (*group.readers, *group.writers)}
     few = first_examples(examples.first, 2)
     weights = {id(original_tensors[name]): name for name in layers}
     with with_plain_attention(analysis.network):
@@ -100,7 +105,7 @@ def reconstruct(
             if layer.weight in sums and sums[layer.weight].later:
                 _add_later(calls, forwards, sums[layer.weight])
             error = _solve_layer(
-                layer, calls[:half], calls[half:], examples, networks, solve and layer.solvable, ridge, seed
+                layer, calls[:half], calls[half:], examples, networks, solve and layer.solvable, ridge, seed, waiting
             )
             result.errors[layer.weight] = max(error, result.errors.get(layer.weight, 0.0))
             advance(layer.weight)
@@ -133,6 +138,7 @@ def _solve_layer(
     solve: bool,
     ridge: float | None,
     seed: int,
+    waiting: Waiting | None,
 ) -> float:
     """Write a layer of the smaller network anew; its error on examples kept aside."""
     weight = networks.after[layer.weight]
@@ -146,14 +152,18 @@ def _solve_layer(
     judged = aside if aside.rows.has_rows else fit
     constant = layer.bias is not None or layer.mean is not None
     view: View = GramMatrices.whole if constant else GramMatrices.plain
+    stays = None if waiting is None else waiting.staying(layer, fit.rows, networks.after)
+    if stays is not None:
+        view = _of_some(view, stays)
     start = (weight.flatten(1).mT if layer.axis == 1 else weight)[None].double()
+    start = start if stays is None else start[:, stays]
     start = matrix = torch.cat([start, torch.zeros_like(start[:, :1])], dim=1) if constant else start
     strength = matrix.new_full((1,), ridge or 0.0)
     if solve:
         strength = fit.rows.ridge(view, start) if ridge is None else strength
         matrix = view(fit.rows.total()).ridge(start, strength)
         weights = matrix[:, :-1] if constant else matrix
-        _write(layer, weights[0], matrix[0, -1] if constant else None, networks, outputs)
+        _write(layer, weights[0], matrix[0, -1] if constant else None, networks, outputs, stays)
     if judged is fit and fit.rows.two and solve:  # each half under the solution for the other one
         pairs_of_halves = zip(fit.rows.halves, fit.rows.halves[::-1], strict=True)
         errors = [
@@ -163,11 +173,29 @@ def _solve_layer(
     return _relative(_squared_error(judged.rows.total(), view, matrix), judged.variance(), gain)
 
 
+def _of_some(view: View, values: Tensor) -> View:
+    """The same of some of the values that are read, and of the constant."""
+
+    def of_some(matrices: GramMatrices) -> GramMatrices:
+        return view(matrices.values(torch.cat([values, values.new_tensor([matrices.gram.shape[1] - 1])])))
+
+    return of_some
+
+
 def _write(
-    layer: ReaderLayer, matrix: Tensor, constant: Tensor | None, networks: _Networks, outputs: Tensor | None
+    layer: ReaderLayer,
+    matrix: Tensor,
+    constant: Tensor | None,
+    networks: _Networks,
+    outputs: Tensor | None,
+    stays: Tensor | None,
 ) -> None:
-    """Write a layer's weight, and what stands beside it: the untouched network's with a constant."""
+    """Write a layer's weight, with zeros for values that go, and what stands beside it: the untouched network's with a
+    constant."""
     weight = networks.after[layer.weight]
+    if stays is not None:
+        count = weight.numel() // matrix.shape[1]
+        matrix = matrix.new_zeros(count, matrix.shape[1]).index_copy(0, stays, matrix)
     weight.data.copy_((matrix.mT if layer.axis == 1 else matrix).reshape(weight.shape))
     name = layer.bias or layer.mean
     if constant is None or name is None:

@@ -16,7 +16,6 @@ from paramtrans.networks.graph.groups import Analysis, NamedGroup
 from paramtrans.networks.graph.limits import limited
 from paramtrans.networks.graph.proof import named_tensors
 from paramtrans.networks.graph.readers import ReaderLayer, Rows, batch_norm_gain
-from paramtrans.networks.graph.summed import summed_axis
 from paramtrans.ops.agreement import disagreement
 from paramtrans.ops.halves import Halves
 from paramtrans.ops.least_squares import GramMatrices, View
@@ -43,17 +42,12 @@ def choose_units(
     """
     tensors = named_tensors(analysis.network)
     retained: dict[NamedGroup, Tensor | None] = {}
-    names = analysis.program.names
-    sums = {summed_axis(node, names) for node in analysis.program.nodes}
     waiting = {group: {layer.weight for layer in group.readers} for group in counts}
     readings: dict[NamedGroup, list[Reading]] = {group: [] for group in counts}
 
     def decide(group: NamedGroup) -> None:
-        weights = _weights(group, tensors)
-        sums_over = tuple(axis_of in sums for axis_of, _ in weights)
-        width = max(axis.indices.shape[1] for axis in group.units.axes)
-        parts, read = tuple(part for _, part in weights), tuple(readings.pop(group))
-        retained[group] = choose(group, UnitCase(parts, counts[group], read, group.units.cells, sums_over, width))
+        case = unit_case(analysis, tensors, group, counts[group], readings.pop(group))
+        retained[group] = choose(group, case)
 
     if examples is not None:
         layers = {layer.weight: layer for group in counts for layer in group.readers}
@@ -71,7 +65,7 @@ def choose_units(
                 for group in counts:
                     if name in waiting[group]:
                         waiting[group].discard(name)
-                        readings[group].append(_reading(group, layers[name], halves[name], tensors, examples.total))
+                        readings[group].append(reading_of(group, layers[name], halves[name], tensors, examples.total))
                         if not waiting[group]:
                             decide(group)
                 del halves[name]
@@ -83,6 +77,24 @@ def choose_units(
     return {group: units for group in counts if (units := retained[group]) is not None}
 
 
+def unit_case(
+    analysis: Analysis, tensors: Mapping[str, Tensor], group: NamedGroup, count: int, readings: Iterable[Reading]
+) -> UnitCase:
+    """What a translator is shown of a group.
+
+    Args:
+        analysis: Of the untouched network.
+        tensors: Its parameters and buffers by name.
+        group: The group.
+        count: How many units are to stay.
+        readings: The layers that read it.
+    """
+    weights = _weights(group, tensors)
+    sums_over = tuple(axis_of in analysis.summed_axes for axis_of, _ in weights)
+    parts = tuple(part for _, part in weights)
+    return UnitCase(parts, count, tuple(readings), group.units.cells, sums_over, group.width)
+
+
 def _add(halves: Halves, pieces: Iterable[Rows], examples: Examples) -> None:
     """Add all rows but those of examples kept aside, by which units are not chosen either."""
     for piece, scale in limited(pieces, lambda piece: piece.output):
@@ -92,13 +104,21 @@ def _add(halves: Halves, pieces: Iterable[Rows], examples: Examples) -> None:
                 halves.add_rows(half, piece.read[in_half], piece.output[in_half], scale[in_half])
 
 
-def _reading(
+def reading_of(
     group: NamedGroup, layer: ReaderLayer, halves: Halves, tensors: Mapping[str, Tensor], total: int
 ) -> Reading:
-    """A layer's equations, as far as they are about the units of a group; of as many examples in `total`."""
+    """A layer's equations, as far as they are about the units of a group.
+
+    Args:
+        group: The group.
+        layer: A layer that reads it.
+        halves: The equations of all that it reads.
+        tensors: Parameters and buffers of the network by name.
+        total: How many examples they are of.
+    """
     weight, matrices = tensors[layer.weight], halves.total()
     matrix = weight.flatten(1).mT if layer.axis == 1 else weight
-    values = _values(group, layer, weight)
+    values = values_of(group, layer, weight)
     is_other = torch.ones(len(matrix), dtype=torch.bool)
     is_other[values] = False
     view: View = GramMatrices.centred if layer.bias is not None or layer.mean is not None else GramMatrices.plain
@@ -115,8 +135,14 @@ def _reading(
     )
 
 
-def _values(group: NamedGroup, layer: ReaderLayer, weight: Tensor) -> Tensor:
-    """Numbers of the values that a layer reads of a group, unit by unit."""
+def values_of(group: NamedGroup, layer: ReaderLayer, weight: Tensor) -> Tensor:
+    """Numbers of the values that a layer reads of a group, unit by unit.
+
+    Args:
+        group: The group.
+        layer: The layer.
+        weight: Its weight.
+    """
     [unit_axis] = [axis for axis in group.units.axes if (axis.tensor, axis.axis) == (layer.weight, layer.axis)]
     kernel = weight[0, 0].numel() if layer.axis == 1 else 1
     return (unit_axis.indices[..., None] * kernel + torch.arange(kernel)).flatten()

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+import torch
 from torch import Tensor, nn
 
 from paramtrans.api.units import UnitCase
 from paramtrans.errors import SpecMismatch
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.graph.groups import Analysis, Bundle, NamedGroup, Proven, prove_groups
+from paramtrans.networks.graph.masked import HALF
 from paramtrans.networks.graph.merging import merge, representatives
-from paramtrans.networks.graph.narrow import narrow
-from paramtrans.networks.graph.proof import advice, prove, with_random_constants
+from paramtrans.networks.graph.narrow import apply, narrow, shrink
+from paramtrans.networks.graph.proof import (
+    TOLERANCE,
+    advice,
+    largest_difference,
+    named_tensors,
+    prove,
+    run,
+    with_random_constants,
+)
 from paramtrans.networks.graph.unit_cases import choose_units
+from paramtrans.networks.graph.waiting import Waiting, can_wait
 from paramtrans.networks.units.chain import UnitStep
 from paramtrans.networks.units.selection import Selection
 from paramtrans.utils.counts import counted
@@ -31,6 +43,8 @@ class Chosen:
     """Of the units that are merged, those in each that stays."""
     refused: Mapping[str, str] = field(default_factory=dict)
     """Groups that stay as they are, with the reason of each."""
+    waiting: Waiting | None = None
+    """Groups whose units are chosen later, where what reads them is solved for."""
 
 
 def choose(
@@ -40,6 +54,7 @@ def choose(
     examples: Examples,
     seed: int,
     scores: Mapping[str, Tensor] = MappingProxyType({}),
+    later: bool = False,
 ) -> Chosen:
     """Choose the units that stay, of the groups that pass the proof.
 
@@ -50,6 +65,7 @@ def choose(
         examples: Calibration inputs, for a translator that looks at them.
         seed: For whatever is drawn.
         scores: By path, how much each unit counts, `[units]`, of groups of which the translator does not choose.
+        later: Whether units that one layer reads are chosen only when that is reached in the smaller network.
 
     Raises:
         SpecMismatch: no group passes the proof.
@@ -72,15 +88,25 @@ def choose(
 
     seen_examples = examples if step.component.needs_probes else None
     left_to_it = {group: count for group, count in proven.counts.items() if group not in scored}
-    retained = choose_units(analysis, left_to_it, decide, seen_examples, seed)
+    bundled = {group for bundle in selection.together for group in bundle}
+    wait = {
+        group: count
+        for group, count in left_to_it.items()
+        if later and group not in bundled and can_wait(group, proven.counts)
+    }
+    now = {group: count for group, count in left_to_it.items() if group not in wait}
+    retained = choose_units(analysis, now, decide, seen_examples, seed) if now else {}
     retained |= {group: group.units.choose(score, proven.counts[group]) for group, score in scored.items()}
-    refused = {**proven.refused, **refused}
-    if len(retained) < len(proven.counts):
-        counts = {group: proven.counts[group] for group in retained}
+    refused |= proven.refused
+    if len(retained) + len(wait) < len(proven.counts):
+        counts = {group: proven.counts[group] for group in (*retained, *wait)}
         proven = _proven(analysis, counts, selection.together, refused)
         refused |= proven.refused
-    retained = {group: retained[group] for group in proven.counts}
-    return Chosen(proven, retained, {group: share for group, share in shares.items() if group in retained}, refused)
+    retained = {group: retained[group] for group in proven.counts if group in retained}
+    kept_shares = {group: share for group, share in shares.items() if group in retained}
+    wait = {group: count for group, count in wait.items() if group in proven.counts}
+    waiting = Waiting(analysis, wait, decide, examples.total) if wait else None
+    return Chosen(proven, retained, kept_shares, refused, waiting)
 
 
 def write_network(analysis: Analysis, chosen: Chosen, groups_alone: Iterable[NamedGroup] | None = None) -> nn.Module:
@@ -95,6 +121,8 @@ def write_network(analysis: Analysis, chosen: Chosen, groups_alone: Iterable[Nam
         SpecMismatch: the chosen units do not pass the proof.
     """
     groups = [*chosen.retained] if groups_alone is None else [*groups_alone]
+    if not groups:
+        return copy.deepcopy(analysis.network)
     removal = analysis.removal({group: chosen.retained[group] for group in groups})
     proof = prove(with_random_constants(analysis.network), removal, likely=chosen.proven.settings)
     if proof.failure is not None:
@@ -107,6 +135,44 @@ def write_network(analysis: Analysis, chosen: Chosen, groups_alone: Iterable[Nam
         {group: unit_shares for group, unit_shares in chosen.shares.items() if group in groups},
     )
     return narrowed
+
+
+def write_rest(analysis: Analysis, small: nn.Module, chosen: Chosen) -> tuple[nn.Module, Chosen]:
+    """A smaller network without the units that go of groups which waited, and what was chosen of all groups.
+
+    Args:
+        analysis: Of the untouched network.
+        small: Has all units of these groups, of which nothing reads those that go.
+        chosen: With the groups that waited.
+
+    Raises:
+        SpecMismatch: it cannot be written, or gives something else.
+    """
+    assert chosen.waiting is not None
+    retained = {**chosen.retained, **chosen.waiting.retained}
+    removal, fixed = analysis.removal(retained), analysis.removal(chosen.retained).retained()
+    proof = prove(with_random_constants(analysis.network), removal, likely=chosen.proven.settings)
+    if proof.failure is not None:
+        raise SpecMismatch(f"the units that are kept cannot be kept alone: {proof.failure}")
+    rest = {
+        name: [torch.searchsorted(before, after) for before, after in zip(fixed[name], axes, strict=True)]
+        if name in fixed
+        else axes
+        for name, axes in removal.retained().items()
+    }
+    written = copy.deepcopy(small)
+    shrink(written, rest)
+    apply(written, list(proof.settings))
+    half = any(tensor.dtype in HALF for tensor in named_tensors(small).values())
+    difference = largest_difference(run(small, analysis.program), run(written, analysis.program))
+    if not difference <= (HALF_TOLERANCE if half else TOLERANCE):
+        raise SpecMismatch(f"without units that nothing reads it gives something else (by {difference:.1e})")
+    proven = replace(chosen.proven, counts={group: chosen.proven.counts[group] for group in retained})
+    return written, replace(chosen, proven=proven, retained=retained, waiting=None)
+
+
+HALF_TOLERANCE = 0.05
+"""Largest difference of outputs in half precision, relative to the largest output."""
 
 
 def _proven(

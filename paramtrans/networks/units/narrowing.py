@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from paramtrans.errors import SpecMismatch
 from paramtrans.networks.forward.activations import Inputs, arguments, first_examples
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.graph.adjust import AT_ONCE, adjust_groups
@@ -18,12 +19,13 @@ from paramtrans.networks.graph.narrow import Setting, changed_numbers
 from paramtrans.networks.graph.pieces import Pieces
 from paramtrans.networks.graph.proof import advice
 from paramtrans.networks.graph.reconstruct import reconstruct
+from paramtrans.networks.graph.waiting import Waiting
 from paramtrans.networks.stream.modules import ModuleChange
 from paramtrans.networks.stream.rotation import Rotated, rotated
 from paramtrans.networks.units.chain import UnitStep
-from paramtrans.networks.units.choice import choose, write_network
+from paramtrans.networks.units.choice import Chosen, choose, write_network, write_rest
 from paramtrans.networks.units.query_keys import in_principal_axes, query_keys
-from paramtrans.networks.units.selection import Asked, selected
+from paramtrans.networks.units.selection import Asked, Selection, selected
 from paramtrans.plugins.registry import Registry
 from paramtrans.utils import seeds
 from paramtrans.utils.counts import counted
@@ -107,13 +109,17 @@ def narrow_network(
     turned, scores = in_principal_axes(analysis, query_keys(analysis, selection.counts), examples, seed)
     scores |= _energies(analysis, rotation) if rotation else {}
     analysis = replace(analysis, network=turned)
-    chosen = choose(analysis, selection, steps[0], examples, seed, scores)
+    later = steps[0].component.needs_probes and steps[0].component.solves_readers and asked.stream is None
+    try:
+        small, chosen, errors = _written(analysis, selection, steps, examples, seed, scores, later, reporter)
+    except SpecMismatch:
+        if not later:
+            raise
+        small, chosen, errors = _written(analysis, selection, steps, examples, seed, scores, False, reporter)
     for path, reason in chosen.refused.items():
         log.warning("%s stays as it is: %s", path or "the network", reason)
     if hint := advice(network, chosen.refused.values()):
         log.warning(hint)
-    small = write_network(analysis, chosen)
-    errors = _reconstructed(analysis, small, chosen.retained, steps, examples, seed, reporter)
     if any(step.component.adjusts_units for step in steps):
         errors = _adjusted(analysis, small, chosen.retained, steps, examples, seed, reporter)
     looks_at_inputs = any(step.component.needs_probes or step.component.solves_readers for step in steps)
@@ -127,6 +133,29 @@ def narrow_network(
     groups = tuple(replace(group, held_out=held_out) for group in records)
     settings, modules = tuple(changed_numbers(network, small)), rotation.changes if rotation else ()
     return NarrowedNetwork(small, groups, settings, chosen.refused, modules)
+
+
+def _written(
+    analysis: Analysis,
+    selection: Selection,
+    steps: Sequence[UnitStep],
+    examples: Examples,
+    seed: int,
+    scores: Mapping[str, Tensor],
+    later: bool,
+    reporter: Reporter,
+) -> tuple[nn.Module, Chosen, dict[NamedGroup, float]]:
+    """The smaller network with layers solved for, what was chosen, and the error of each group.
+
+    With `later`, units that one layer reads are chosen when that is reached, by what it is to give there.
+    """
+    chosen = choose(analysis, selection, steps[0], examples, seed, scores, later)
+    small = write_network(analysis, chosen)
+    waiting = chosen.waiting
+    errors = _reconstructed(analysis, small, chosen.retained, waiting, steps, examples, seed, reporter)
+    if waiting is not None:
+        small, chosen = write_rest(analysis, small, chosen)
+    return small, chosen, {group: error for group, error in errors.items() if group in chosen.retained}
 
 
 def _energies(analysis: Analysis, rotation: Rotated) -> dict[str, Tensor]:
@@ -148,6 +177,7 @@ def _reconstructed(
     analysis: Analysis,
     small: nn.Module,
     retained: Mapping[NamedGroup, Tensor],
+    waiting: Waiting | None,
     steps: Sequence[UnitStep],
     examples: Examples,
     seed: int,
@@ -155,8 +185,9 @@ def _reconstructed(
 ) -> dict[NamedGroup, float]:
     """Layers that read units solved for, where a translator says so; the largest error of those that read a group."""
     solver = next((step for step in reversed(steps) if step.component.solves_readers), None)
-    layers = {layer.weight for group in retained for layer in (*group.readers, *group.writers)}
-    with reporter.stage(f"translating {_named_count(retained)}", len(layers)) as stage:
+    groups = [*retained, *(waiting.counts if waiting else ())]
+    layers = {layer.weight for group in groups for layer in (*group.readers, *group.writers)}
+    with reporter.stage(f"translating {_named_count(groups)}", len(layers)) as stage:
         reconstruction = reconstruct(
             analysis,
             small,
@@ -165,13 +196,14 @@ def _reconstructed(
             solver is not None,
             solver.ridge if solver else None,
             seed,
+            waiting=waiting,
             advance=lambda path: stage.advance(note=path),
         )
     errors_of = {
         group: [
             reconstruction.errors[reader.weight] for reader in group.readers if reader.weight in reconstruction.errors
         ]
-        for group in retained
+        for group in groups
     }
     return {group: max(errors) for group, errors in errors_of.items() if errors}
 
