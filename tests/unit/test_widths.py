@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock
 
 import paramtrans
+from paramtrans import components
 from paramtrans.errors import SpecMismatch
 from paramtrans.evaluation.costs import parameters
 from paramtrans.networks.allocation import Allotment
@@ -22,7 +23,8 @@ from paramtrans.networks.widths import Budget, FlopBudget
 def network() -> nn.Sequential:
     """Half of the first block's hidden units are copies of the others, so that they are of no importance."""
     torch.manual_seed(0)
-    made = nn.Sequential(nn.Conv2d(3, 8, 3), BasicBlock(8, 8), BasicBlock(8, 8), nn.AvgPool2d(2))
+    adapter = components().create("block_adapter", "basic_block", channels=8, hidden=8)
+    made = nn.Sequential(nn.Conv2d(3, 8, 3), adapter.module(), adapter.module(), nn.AvgPool2d(2))
     for block in (made[1], made[2]):
         block.conv1.weight.data.normal_(0, 0.3)
     for tensor in (made[1].conv1.weight, made[1].bn1.weight, made[1].bn1.bias):
@@ -39,32 +41,40 @@ def hidden(small: nn.Module) -> list[int]:
     return [small.get_submodule(path).conv1.out_channels for path in ("1", "2")]  # type: ignore[union-attr, misc]
 
 
-def test_a_budget_of_operations_is_kept_and_used(network: nn.Sequential, images: list[Tensor]) -> None:
+BY = pytest.mark.parametrize("by", ["blocks", "units"])
+
+
+@BY
+def test_a_budget_of_operations_is_kept_and_used(network: nn.Sequential, images: list[Tensor], by: Any) -> None:
     whole = costs(network, images[0])["flops"]
-    small = paramtrans.translate(network, "prune", widths=FlopBudget(whole // 2), calibrate=images)
+    small = paramtrans.translate(network, "prune", widths=FlopBudget(whole // 2), calibrate=images, by=by)
     assert 0.4 * whole < costs(small, images[0])["flops"] <= whole // 2
-    for problem, batches in {"cannot be made of this one": images, "give inputs, with which": []}.items():
+    for problem, batches in {"cannot be made of this one": images, "give (calibration )?inputs": []}.items():
         with pytest.raises(SpecMismatch, match=problem):
-            paramtrans.translate(network, "prune", widths=FlopBudget(10), calibrate=batches)
+            paramtrans.translate(network, "prune", widths=FlopBudget(10), calibrate=batches, by=by)
 
 
-def test_units_go_where_they_are_least_important(network: nn.Sequential, images: list[Tensor]) -> None:
+@BY
+def test_units_go_where_they_are_least_important(network: nn.Sequential, images: list[Tensor], by: Any) -> None:
     budget = parameters(network) - 2 * 4 * 8 * 9  # four hidden units are to go
-    small = paramtrans.translate(network, widths=Allotment(budget, shares=(0.5,)), calibrate=images)
+    small = paramtrans.translate(network, widths=Allotment(budget, shares=(0.5,)), calibrate=images, by=by)
     assert hidden(small) == [4, 8] and parameters(small) <= budget
-    alike = paramtrans.translate(network, widths=Budget(budget), calibrate=images)
+    alike = paramtrans.translate(network, widths=Budget(budget), calibrate=images, by=by)
     wanted = network(torch.cat(images))
     errors = [(smaller(torch.cat(images)) - wanted).square().mean().item() for smaller in (small, alike)]
     assert errors[0] < 0.1 * errors[1]
 
 
-def test_an_allotment_that_cannot_be_measured_or_kept_is_refused(network: nn.Sequential, images: list[Tensor]) -> None:
+@BY
+def test_an_allotment_that_cannot_be_measured_or_kept_is_refused(
+    network: nn.Sequential, images: list[Tensor], by: Any
+) -> None:
     for problem, batches, budget in (
-        ("give inputs, with which", [], 1000),
+        ("give (calibration )?inputs", [], 1000),
         ("cannot be made of this one with these shares", images[:1], 100),
     ):
         with pytest.raises(SpecMismatch, match=problem):
-            paramtrans.translate(network, "prune", widths=Allotment(budget, "prune"), calibrate=batches)
+            paramtrans.translate(network, "prune", widths=Allotment(budget, "prune"), calibrate=batches, by=by)
 
 
 def test_the_cheapest_widths_are_those_of_brute_force_where_errors_are_convex() -> None:
