@@ -16,6 +16,7 @@ from torch.fx import GraphModule, Node
 from paramtrans.networks.forward.activations import tensors_in
 from paramtrans.networks.forward.attention import with_plain_attention
 from paramtrans.networks.forward.following import follow
+from paramtrans.networks.graph.summed import summed_axis
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 """What a network is called with: by position, and by name."""
@@ -46,6 +47,11 @@ class Program:
         """Placeholders of the network's own inputs."""
         specs = self.exported.graph_signature.input_specs
         return frozenset(spec.arg.name for spec in specs if spec.kind is InputKind.USER_INPUT)
+
+    @cached_property
+    def summed_axes(self) -> frozenset[tuple[str, int] | None]:
+        """Axes of weights that are summed over, each with the weight's name."""
+        return frozenset(summed_axis(node, self.names) for node in self.nodes)
 
     @property
     def outputs(self) -> tuple[Node, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import groupby
 
 import torch
@@ -19,7 +18,6 @@ from paramtrans.networks.graph.operators import Value, name_of
 from paramtrans.networks.graph.proof import Proof, named_tensors, prove, with_random_constants
 from paramtrans.networks.graph.propagate import Labelled, propagate
 from paramtrans.networks.graph.readers import ReaderLayer, read_by, readers, written_by
-from paramtrans.networks.graph.summed import summed_axis
 from paramtrans.networks.graph.units import Classes, UnitGroup, find_units
 
 log = logging.getLogger(__name__)
@@ -81,11 +79,6 @@ class Analysis:
     def program(self) -> Program:
         """The captured network."""
         return self.labelled.program
-
-    @cached_property
-    def summed_axes(self) -> frozenset[tuple[str, int] | None]:
-        """Axes of weights that the program sums over, each with the weight's name."""
-        return frozenset(summed_axis(node, self.program.names) for node in self.program.nodes)
 
     def removal(self, retained: Mapping[NamedGroup, Tensor]) -> Removal:
         """What is left out where groups keep these units alone, `[count]` numbers of units each."""

@@ -90,7 +90,7 @@ def unit_case(
         readings: The layers that read it.
     """
     weights = _weights(group, tensors)
-    sums_over = tuple(axis_of in analysis.summed_axes for axis_of, _ in weights)
+    sums_over = tuple(axis_of in analysis.program.summed_axes for axis_of, _ in weights)
     parts = tuple(part for _, part in weights)
     return UnitCase(parts, count, tuple(readings), group.units.cells, sums_over, group.width)
 
