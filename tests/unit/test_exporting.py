@@ -68,6 +68,7 @@ def elsewhere(code: str, file: Path, given: dict[str, Tensor]) -> dict[str, Tens
     return load_file(file.with_name("found.safetensors"))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("form", "code"), [("onnx", WITH_ONNX), ("pt2", WITH_EXPORT)])
 def test_a_small_network_from_the_shell_is_run_by_other_programs(tmp_path: Path, form: str, code: str) -> None:
     network, images = image_network(), torch.randn(40, 3, 9, 9)
@@ -87,6 +88,7 @@ def test_a_small_network_from_the_shell_is_run_by_other_programs(tmp_path: Path,
         torch.testing.assert_close(outputs["output"], small(images[:count]).detach(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("form", "code"), [("onnx", WITH_ONNX), ("pt2", WITH_EXPORT)])
 def test_several_inputs_and_outputs_keep_their_names_and_tokens_may_be_more(
     tmp_path: Path, form: str, code: str

@@ -161,6 +161,7 @@ def test_torch_gives_no_advice_that_nobody_can_follow() -> None:
     assert [str(warning.message) for warning in shown if "batching rule" in str(warning.message)] == []
 
 
+@pytest.mark.thorough
 def test_quiet_hides_the_warnings_of_other_libraries_too(tmp_path: Path) -> None:
     plugin = tmp_path / "chatter.py"
     plugin.write_text("import warnings\nwarnings.warn('chatter')\n")

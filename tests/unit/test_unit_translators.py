@@ -58,6 +58,7 @@ def error(small: nn.Module, network: nn.Module, images: Tensor) -> float:
         return float((small(images) - network(images)).square().mean() / network(images).var())
 
 
+@pytest.mark.thorough
 def test_matching_trains_writers_and_readers_of_a_group_together(network: Net) -> None:
     many = torch.randn(384, 3, 6, 6, generator=torch.Generator().manual_seed(3))
     fresh = torch.randn(200, 3, 6, 6, generator=torch.Generator().manual_seed(2))
