@@ -1,11 +1,9 @@
-"""Whole networks: every block that an adapter knows is translated to a smaller one, in the order of the features."""
+"""Whole networks made smaller: by units of their graph, by blocks of adapters, to other architectures, by depth."""
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,29 +11,24 @@ from torch import Tensor, nn
 
 from paramtrans.errors import SpecMismatch
 from paramtrans.networks.arguments import check_arguments
-from paramtrans.networks.block_translation import translate_block
-from paramtrans.networks.blocks import factories, remainder
-from paramtrans.networks.blocks.choosing import Placed, check_room, choose_blocks
-from paramtrans.networks.blocks.factories import TranslatorFactory
-from paramtrans.networks.blocks.finding import NetworkBlock, find_blocks, some_of
-from paramtrans.networks.blocks.input_cache import InputCache
+from paramtrans.networks.block_by_block import translate_blocks
+from paramtrans.networks.blocks import factories
+from paramtrans.networks.blocks.finding import find_blocks, some_of
 from paramtrans.networks.depth.left_out import LeftOut, without
 from paramtrans.networks.depth.shortening import parts_to_replace, shorten
 from paramtrans.networks.files import ATTRIBUTE, MODULES, SIZES, Replaced
 from paramtrans.networks.finishing import finish_network, finish_options
 from paramtrans.networks.forward.activations import Inputs, check_repeatable, in_batches
 from paramtrans.networks.forward.batches import as_taken
-from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.graph.narrow import Setting
 from paramtrans.networks.loading.wrappers import copied, unwrapped
 from paramtrans.networks.parts.replacing import ReplacedPart, replace_parts
 from paramtrans.networks.units.chain import unit_chain, unsuited_reason
 from paramtrans.networks.units.narrowing import NarrowedGroup, narrow_network
 from paramtrans.networks.units.selection import Asked
-from paramtrans.networks.widths import Chosen, Ratio, Widths, checked, with_registry
+from paramtrans.networks.widths import Ratio, Widths, with_registry
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
-from paramtrans.utils.counts import counted
 from paramtrans.utils.progress import Reporter
 from paramtrans.utils.surroundings import pinned
 
@@ -204,57 +197,23 @@ def translate(
         finish_network(finishing, original, narrowed.network, batches, seed, reporter)
         setattr(narrowed.network, MODULES, (*getattr(module, MODULES, ()), *narrowed.modules))
         return _finished(module, narrowed.network, narrowed.groups, narrowed.settings)
-    surveyed = choose_blocks(original, blocks, batches, registry, trained.source if trained else None)
-    for path, reason in surveyed.refused.items():
-        log.warning("%s stays as it is: %s", path or "the network", reason)
-    if blocks == "*" and trained is None:
-        much = remainder.share(original, surveyed.blocks) >= remainder.MUCH
-        if much or log.isEnabledFor(logging.INFO):
-            log.log(logging.WARNING if much else logging.INFO, remainder.warning(original, surveyed.blocks))
-    examples = Examples(batches)
     if trained is not None:
         factories.check_unsized(trained, ratio, widths)
-        targets = [(block, trained.target) for block in surveyed.blocks]
-    else:
-        sizes_of = with_registry(rule, registry)(original, surveyed.blocks, examples.fitted())
-        also_whole = any(not registry.load("translator", str(name)).narrows for name, _ in named)
-        targets = _resized(surveyed.blocks, checked(sizes_of, surveyed.blocks), also_whole)
-    small, replaced = _translate_blocks(original, targets, chain, examples, sequential, registry, seed, reporter)
+    small, replaced = translate_blocks(
+        original,
+        blocks,
+        rule,
+        trained,
+        chain,
+        also_whole=trained is None and any(not registry.load("translator", str(name)).narrows for name, _ in named),
+        sequential=sequential,
+        batches=batches,
+        registry=registry,
+        seed=seed,
+        reporter=reporter,
+    )
     finish_network(finishing, original, small, batches, seed, reporter)
     return _finished(module, small, replaced, ())
-
-
-def _resized(blocks: Iterable[NetworkBlock], sizes_of: Chosen, also_whole: bool) -> list[Placed]:
-    """The blocks that get other sizes, or all with `also_whole`, each with the adapter of those."""
-    sized = [(block, sizes_of[block.entrance]) for block in blocks]
-    return [(block, block.adapter.with_sizes(sizes)) for block, sizes in sized if also_whole or sizes != block.sizes]
-
-
-def _translate_blocks(
-    original: nn.Module,
-    targets: Sequence[Placed],
-    chain: Sequence[TranslatorFactory],
-    examples: Examples,
-    sequential: bool,
-    registry: Registry,
-    seed: int,
-    reporter: Reporter,
-) -> tuple[nn.Module, list[Replaced]]:
-    """A copy of the network with blocks translated one after the other, and what is said of each."""
-    if (batch := next(iter(examples.batches), None)) is not None:
-        check_room(original, targets, batch)
-    small, caches = copy.deepcopy(original), InputCache(examples.fitted())
-    aside = InputCache(examples.held_out()) if examples.enough else caches
-    replaced: list[Replaced] = []
-    with reporter.stage(f"translating {counted(len(targets), 'block')}", len(targets)) as stage:
-        for block, target in targets:
-            reached = small if sequential and replaced else original
-            record = translate_block(block, target, chain, (original, reached, small), (caches, aside), seed)
-            replaced.append(replace(record, target_kind=registry.name_of("block_adapter", type(target))))
-            stage.advance(note=block.path)
-    if any(block.held_out is False for block in replaced):
-        log.warning(examples.too_few())
-    return small, replaced
 
 
 def _finished(
