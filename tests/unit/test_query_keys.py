@@ -13,10 +13,13 @@ from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 
 import paramtrans
 from paramtrans import SpecMismatch
+from paramtrans.evaluation.costs import parameters
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.graph.groups import Analysis, analyse, prove_groups
 from paramtrans.networks.units.query_keys import in_principal_axes, pairs_of, query_keys
-from paramtrans.networks.units.selection import Asked, selected
+from paramtrans.networks.units.rounding import Rounding
+from paramtrans.networks.units.selection import Asked, hidden_groups, selected
+from paramtrans.networks.units.widths import GroupSizes
 
 
 class Attention(nn.Module):
@@ -123,6 +126,17 @@ def test_values_follow_where_the_code_has_one_number_for_both() -> None:
     attention = small.encoder.layer[0].attention
     assert attention.self.attention_head_size == 4 and attention.output.dense.in_features == 8
     assert small(**ids)[0].shape == network(**ids)[0].shape
+
+
+def test_budgets_count_what_queries_keys_and_their_values_give_up() -> None:
+    network = sharp(BertModel(BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=20)))
+    ids = {"input_ids": torch.randint(20, (40, 5), generator=torch.Generator().manual_seed(0))}
+    analysis = analyse(network, ((), {"input_ids": ids["input_ids"][:2]}))
+    small = paramtrans.translate(network, query_key=0.5, ratio=0.5, calibrate=ids)  # half of the heads too
+    selection = selected(analysis, Asked(query_key=0.5), Examples([ids]), 0)
+    sizes = GroupSizes(analysis, hidden_groups(analysis, "*"), Examples([ids]), 0, *as_arguments(selection))
+    counts = sizes.share(0.5, Rounding())
+    assert sizes.parameters(counts) == parameters(small) == parameters(sizes.smaller(counts))
 
 
 def as_arguments(selection: Any) -> tuple[Any, Any]:

@@ -64,7 +64,7 @@ def selected(analysis: Analysis, asked: Asked, examples: Examples, seed: int) ->
         counts |= GroupSizes(analysis, streams(analysis, pattern), examples, seed).share(stream, rounding)
     if widths is not None:
         groups = hidden_groups(analysis, pattern)
-        hidden = widths.of_groups(GroupSizes(analysis, groups, examples, seed, counts))
+        hidden = widths.of_groups(GroupSizes(analysis, groups, examples, seed, counts, together))
         of_groups = isinstance(hidden, Mapping) and hidden and hidden.keys() <= {*groups}
         if not of_groups or any(type(count) is not int or count < 1 for count in hidden.values()):
             raise SpecMismatch("widths: the rule gives no numbers of units for groups (`of_groups`)")
