@@ -139,6 +139,15 @@ def test_budgets_count_what_queries_keys_and_their_values_give_up() -> None:
     assert sizes.parameters(counts) == parameters(small) == parameters(sizes.smaller(counts))
 
 
+def test_translators_go_on_from_values_but_not_from_queries_and_keys(tokens: Tensor) -> None:
+    then = {"quantise": {"bits": 4}}
+    small = paramtrans.translate(sharp(Attention()), query_key=0.5, ratio=0.5, then=then, calibrate=tokens)
+    errors = {group.path: group.feature_error for group in small.paramtrans_blocks}
+    assert errors["query#2"] is None and errors["query"] > 0.0  # dimensions of the heads, and whole heads
+    with pytest.raises(SpecMismatch, match=r"then: nothing can be gone on from; leave it out \(query#2: its units"):
+        paramtrans.translate(sharp(Attention()), query_key=0.5, then=then, calibrate=tokens)
+
+
 def as_arguments(selection: Any) -> tuple[Any, Any]:
     return selection.counts, selection.together
 
@@ -175,6 +184,11 @@ def test_a_wrong_number_of_heads_shows_in_attention_that_was_hardly_trained() ->
     ids = {"input_ids": torch.randint(20, (40, 5), generator=torch.Generator().manual_seed(0))}
     small = paramtrans.translate(network, query_key=0.5, calibrate=ids)
     assert small.encoder.layer[0].attention.self.attention_head_size == 4
+
+
+def test_without_queries_and_keys_of_layers_it_is_said_what_they_have_to_be(tokens: Tensor) -> None:
+    with pytest.raises(SpecMismatch, match="could be narrower; they have to be of Linear layers that write no values"):
+        paramtrans.translate(nn.Sequential(nn.Linear(12, 8), nn.Linear(8, 4)), query_key=0.5, calibrate=tokens)
 
 
 @pytest.mark.parametrize(
