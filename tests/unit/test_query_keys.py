@@ -128,6 +128,7 @@ def test_values_follow_where_the_code_has_one_number_for_both() -> None:
     assert small(**ids)[0].shape == network(**ids)[0].shape
 
 
+@pytest.mark.thorough
 def test_budgets_count_what_queries_keys_and_their_values_give_up() -> None:
     network = sharp(BertModel(BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=20)))
     ids = {"input_ids": torch.randint(20, (40, 5), generator=torch.Generator().manual_seed(0))}
