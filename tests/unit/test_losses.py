@@ -14,6 +14,7 @@ from paramtrans.errors import DataError
 from paramtrans.evaluation.footprint import peak_memory
 from paramtrans.networks import measure_losses
 from paramtrans.networks.forward.examples import Examples
+from paramtrans.networks.results import translation_page
 from paramtrans.networks.results.predictions import kind_of
 from paramtrans.ops.statistics import paired_change, share
 
@@ -136,3 +137,12 @@ def test_outputs_beyond_the_finite_numbers_are_told_and_give_no_record() -> None
     small[2].weight.data.mul_(3e38)
     with pytest.raises(DataError, match="no finite numbers"):
         measure_losses(whole, small, 1e3 * inputs())
+
+
+@pytest.mark.thorough
+def test_the_page_says_what_its_numbers_are_of() -> None:
+    before = network()
+    losses = measure_losses(before, before, inputs().split(20))
+    block = {"path": "0", "adapters": ["units", "units"], "hidden": [[32], [16]], "parameters": [288, 144]}
+    page = translation_page.page("small", [{**block, "feature_error": 0.25}], losses, [], {})
+    assert "relative error of the output" in page and "50% kept, error 0.250" in page and "_text" not in page

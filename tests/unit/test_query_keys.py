@@ -13,10 +13,13 @@ from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 
 import paramtrans
 from paramtrans import SpecMismatch
+from paramtrans.evaluation.costs import parameters
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.graph.groups import Analysis, analyse, prove_groups
 from paramtrans.networks.units.query_keys import in_principal_axes, pairs_of, query_keys
-from paramtrans.networks.units.selection import Asked, selected
+from paramtrans.networks.units.rounding import Rounding
+from paramtrans.networks.units.selection import Asked, hidden_groups, selected
+from paramtrans.networks.units.widths import GroupSizes
 
 
 class Attention(nn.Module):
@@ -125,6 +128,27 @@ def test_values_follow_where_the_code_has_one_number_for_both() -> None:
     assert small(**ids)[0].shape == network(**ids)[0].shape
 
 
+@pytest.mark.thorough
+def test_budgets_count_what_queries_keys_and_their_values_give_up() -> None:
+    network = sharp(BertModel(BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=20)))
+    ids = {"input_ids": torch.randint(20, (40, 5), generator=torch.Generator().manual_seed(0))}
+    analysis = analyse(network, ((), {"input_ids": ids["input_ids"][:2]}))
+    small = paramtrans.translate(network, query_key=0.5, ratio=0.5, calibrate=ids)  # half of the heads too
+    selection = selected(analysis, Asked(query_key=0.5), Examples([ids]), 0)
+    sizes = GroupSizes(analysis, hidden_groups(analysis, "*"), Examples([ids]), 0, *as_arguments(selection))
+    counts = sizes.share(0.5, Rounding())
+    assert sizes.parameters(counts) == parameters(small) == parameters(sizes.smaller(counts))
+
+
+def test_translators_go_on_from_values_but_not_from_queries_and_keys(tokens: Tensor) -> None:
+    then = {"quantise": {"bits": 4}}
+    small = paramtrans.translate(sharp(Attention()), query_key=0.5, ratio=0.5, then=then, calibrate=tokens)
+    errors = {group.path: group.feature_error for group in small.paramtrans_blocks}
+    assert errors["query#2"] is None and errors["query"] > 0.0  # dimensions of the heads, and whole heads
+    with pytest.raises(SpecMismatch, match=r"then: nothing can be gone on from; leave it out \(query#2: its units"):
+        paramtrans.translate(sharp(Attention()), query_key=0.5, then=then, calibrate=tokens)
+
+
 def as_arguments(selection: Any) -> tuple[Any, Any]:
     return selection.counts, selection.together
 
@@ -161,6 +185,11 @@ def test_a_wrong_number_of_heads_shows_in_attention_that_was_hardly_trained() ->
     ids = {"input_ids": torch.randint(20, (40, 5), generator=torch.Generator().manual_seed(0))}
     small = paramtrans.translate(network, query_key=0.5, calibrate=ids)
     assert small.encoder.layer[0].attention.self.attention_head_size == 4
+
+
+def test_without_queries_and_keys_of_layers_it_is_said_what_they_have_to_be(tokens: Tensor) -> None:
+    with pytest.raises(SpecMismatch, match="could be narrower; they have to be of Linear layers that write no values"):
+        paramtrans.translate(nn.Sequential(nn.Linear(12, 8), nn.Linear(8, 4)), query_key=0.5, calibrate=tokens)
 
 
 @pytest.mark.parametrize(

@@ -37,18 +37,23 @@ def adjust_groups(
         advance: Is called with the path of each group.
 
     Raises:
-        SpecMismatch: the translator wrote tensors of another shape, or values that are not finite.
+        SpecMismatch: no group has a piece that can be separated, or the translator wrote tensors of another shape, or
+            values that are not finite.
     """
+    reasons: list[str] = []
     for number, group in enumerate(groups):
         try:
             piece = pieces.piece(group, seeds.derive(seed, "units", number))
         except SpecMismatch as error:
             log.warning("%s stays as it was written: %s", group.path or "the network", error)
+            reasons.append(f"{group.path or 'the network'}: {error}")
         else:
             with torch.enable_grad():
                 values = adjust(piece)
             _write(pieces, piece, values)
         advance(group.path)
+    if len(reasons) == len(groups):
+        raise SpecMismatch(f"then: nothing can be gone on from; leave it out ({'; '.join(reasons[:3])})")
 
 
 @torch.no_grad()

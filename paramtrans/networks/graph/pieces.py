@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -87,9 +88,12 @@ class Pieces:
             groups: Those that became smaller.
 
         Returns:
-            For each group; empty where no examples were kept aside.
+            For each group that layers read; empty where no examples were kept aside.
         """
-        ends = {group: [end.node.name for end in self._ends(group, self.graphs[1])] for group in groups}
+        ends: dict[NamedGroup, list[str]] = {}
+        for group in groups:
+            with suppress(SpecMismatch):  # as of queries and keys, whose products are no layer's
+                ends[group] = [end.node.name for end in self._ends(group, self.graphs[1])]
         names = {name for end_names in ends.values() for name in end_names}
         sums = {name: _Sums() for name in names}
         for batch in self.aside:
@@ -135,7 +139,7 @@ class Pieces:
                 result = self.analysis.labelled.values.get(contraction.node.name)
                 labels = result.labels if isinstance(result, Value) else []
                 if not any(not units.isdisjoint(classes[label.numpy()].ravel().tolist()) for label in labels):
-                    raise SpecMismatch(f"its units are summed over at {contraction.node.name}, which is no layer")
+                    raise SpecMismatch(f"its units are read by {contraction.node.name}, which is no layer")
         if not ends:
             raise SpecMismatch("no layer reads its units")
         return ends

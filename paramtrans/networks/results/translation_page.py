@@ -38,7 +38,7 @@ def page(
             [row[0] for row in rows], shares, [block["feature_error"] for block in blocks]
         )
         description = "; ".join(
-            f"{row[0]}: {share:.0%} kept, error_text {row[3]}" for row, share in zip(rows, shares, strict=True)
+            f"{row[0]}: {share:.0%} kept, error {row[3]}" for row, share in zip(rows, shares, strict=True)
         )
         figure = Markup(figures.svg(drawing, "blocks", f"Blocks in order. {description}."))
     record = {"facts": dict(facts), "blocks": list(blocks), "losses": losses.model_dump(mode="json")}
@@ -105,5 +105,5 @@ def _tiles(losses: Losses) -> list[tuple[str, str]]:
     if losses.cosine is not None:
         tiles.append(("cosine of embeddings", f"{losses.cosine:.4f}"))
     if losses.outputs:
-        tiles.append(("relative error_text of the output", error_text(next(iter(losses.outputs.values())))))
+        tiles.append(("relative error of the output", error_text(next(iter(losses.outputs.values())))))
     return tiles

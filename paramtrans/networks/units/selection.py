@@ -64,7 +64,7 @@ def selected(analysis: Analysis, asked: Asked, examples: Examples, seed: int) ->
         counts |= GroupSizes(analysis, streams(analysis, pattern), examples, seed).share(stream, rounding)
     if widths is not None:
         groups = hidden_groups(analysis, pattern)
-        hidden = widths.of_groups(GroupSizes(analysis, groups, examples, seed, counts))
+        hidden = widths.of_groups(GroupSizes(analysis, groups, examples, seed, counts, together))
         of_groups = isinstance(hidden, Mapping) and hidden and hidden.keys() <= {*groups}
         if not of_groups or any(type(count) is not int or count < 1 for count in hidden.values()):
             raise SpecMismatch("widths: the rule gives no numbers of units for groups (`of_groups`)")
@@ -81,8 +81,8 @@ def _head_dimensions(
     groups = query_keys(analysis)
     matching = [group for group in groups if matches(group.path, pattern)]
     if not matching:
-        there = f"; there are {_paths(groups)}" if groups else ""
-        raise SpecMismatch(f'query_key: no heads have queries and keys at "{pattern}" that could be narrower{there}')
+        reason = f"there are {_paths(groups)}" if groups else "they have to be of Linear layers that write no values"
+        raise SpecMismatch(f'query_key: no heads have queries and keys at "{pattern}" that could be narrower; {reason}')
     counts = {group: group.units.allowed(share * len(group)) for group in matching}
     refused = prove_groups(analysis, counts).refused
     bundles = [(group, *_values_of(analysis, group)) for group in matching if group.path in refused]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -15,8 +16,8 @@ from torch import nn
 from paramtrans.evaluation.costs import count as count_operations, parameters
 from paramtrans.networks.forward.activations import Inputs, call, first_examples
 from paramtrans.networks.forward.examples import Examples
-from paramtrans.networks.graph.groups import Analysis, NamedGroup, prove_groups
-from paramtrans.networks.graph.narrow import narrow
+from paramtrans.networks.graph.groups import Analysis, Bundle, NamedGroup, prove_groups
+from paramtrans.networks.graph.narrow import Removal, narrow
 from paramtrans.networks.units.rounding import Rounding
 
 Counts = Mapping[NamedGroup, int]
@@ -45,6 +46,8 @@ class GroupSizes:
     """For whatever is drawn."""
     beside: Counts = field(default_factory=dict)
     """Units that stay of other groups, whatever these keep: what the network costs is without the rest of them."""
+    together: Sequence[Bundle] = ()
+    """Of these, groups that become smaller with each other or not at all."""
 
     def share(self, ratio: float, rounding: Rounding) -> dict[NamedGroup, int]:
         """The same share of all groups, as far as each can have it.
@@ -82,13 +85,11 @@ class GroupSizes:
         Returns:
             A number of values.
         """
-        shapes_left = {name: list(shape) for name, shape in self._shapes.items()}
-        for group, count in {**self.beside, **counts}.items():
-            for axis in group.units.axes:
-                if axis.tensor in shapes_left:
-                    shapes_left[axis.tensor][axis.axis] -= (len(group) - count) * axis.indices.shape[1]
+        left = self._removal({**self.beside, **counts}).retained()
         saved = sum(
-            torch.Size(shape).numel() - torch.Size(shapes_left[name]).numel() for name, shape in self._shapes.items()
+            math.prod(shape) - math.prod(len(indices) for indices in left[name])
+            for name, shape in self._shapes.items()
+            if name in left
         )
         return parameters(self.analysis.network) - saved
 
@@ -125,9 +126,13 @@ class GroupSizes:
         Returns:
             A network of these sizes.
         """
-        proven = prove_groups(self.analysis, {**self.beside, **counts})
-        retained = {group: group.units.choose(torch.zeros(len(group)), count) for group, count in proven.counts.items()}
-        return narrow(self.analysis.network, self.analysis.removal(retained), list(proven.settings))
+        proven = prove_groups(self.analysis, {**self.beside, **counts}, self.together)
+        return narrow(self.analysis.network, self._removal(proven.counts), list(proven.settings))
+
+    def _removal(self, counts: Counts) -> Removal:
+        return self.analysis.removal(
+            {group: group.units.choose(torch.zeros(len(group)), count) for group, count in counts.items()}
+        )
 
     @cached_property
     def _shapes(self) -> dict[str, list[int]]:
