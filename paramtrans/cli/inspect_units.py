@@ -34,9 +34,12 @@ def describe_groups(network: Any, pattern: str, batches: list[Any]) -> dict[str,
     from paramtrans.networks.graph.inventory import STREAM, operations_of, staying_parameters
     from paramtrans.networks.graph.proof import advice
     from paramtrans.networks.units.narrowing import example_arguments
+    from paramtrans.networks.units.query_keys import query_keys
 
     analysis = analyse(network, example_arguments(batches[0]), stream=True)
     shown = [group for group in analysis.groups if group.hidden or (group.stream and not group.inner)]
+    dimensions = query_keys(analysis, shown)
+    shown = [group for group in shown if group not in dimensions]
     groups = [group for group in shown if matches(group.path, pattern)]
     half = {group: group.units.allowed(max(1, len(group) // 2)) for group in groups}
     hidden = {group: count for group, count in half.items() if group.hidden}

@@ -51,6 +51,8 @@ def check_arguments(widths: Any, ratio: Any, by: Any, shares: Mapping[str, Any],
         raise SpecMismatch("ratio: is what widths decides; give one of them")
     if by not in (None, "blocks", "units"):
         raise SpecMismatch(f'by: takes "blocks" or "units", not {by!r:.60}')
+    if not isinstance(rotate, bool):
+        raise SpecMismatch(f"rotate: takes True or False, not {rotate!r:.60}")
     if rotate and shares["stream"] is None:
         raise SpecMismatch("rotate: is done before a stream becomes narrower; give stream=SHARE (--stream SHARE)")
     for name, share in shares.items():

@@ -178,6 +178,14 @@ def test_rotary_pairs_go_together_in_all_layers_and_generation_goes_on(tmp_path:
     assert torch.equal(again(**ids).logits, small(**ids).logits)
 
 
+def test_dimensions_of_a_single_head_stay_unless_they_are_asked_for(tokens: Tensor) -> None:
+    network = sharp(nn.Sequential(Attention(heads=1), nn.Linear(12, 20), nn.ReLU(), nn.Linear(20, 3)))
+    small = paramtrans.translate(network, ratio=0.5, calibrate=tokens)
+    assert (small[0].query.out_features, small[0].key.out_features, small[1].out_features) == (8, 8, 10)
+    narrower = paramtrans.translate(network, query_key=0.5, calibrate=tokens)
+    assert (narrower[0].query.out_features, narrower[1].out_features) == (4, 20)
+
+
 def test_a_wrong_number_of_heads_shows_in_attention_that_was_hardly_trained() -> None:
     """Its weights are tiny, so that it looks at all tokens alike, whatever its heads."""
     torch.manual_seed(0)
@@ -199,6 +207,7 @@ def test_without_queries_and_keys_of_layers_it_is_said_what_they_have_to_be(toke
         ({"query_key": 0.5, "by": "blocks"}, "is found in the graph"),
         ({"query_key": 0.5, "blocks": "nowhere"}, 'no heads have queries and keys at "nowhere"'),
         ({"rotate": True}, "give stream=SHARE"),
+        ({"rotate": "yes", "stream": 0.5}, "takes True or False"),
     ],
 )
 def test_what_cannot_be_is_said(asked: dict[str, Any], message: str, tokens: Tensor) -> None:

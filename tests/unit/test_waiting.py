@@ -15,7 +15,7 @@ from paramtrans import SpecMismatch
 from paramtrans.networks.graph.groups import analyse
 from paramtrans.networks.graph.waiting import can_wait
 
-choice = import_module("paramtrans.networks.units.choice")
+THERE = {"choose": "there"}
 
 
 class Block(nn.Module):
@@ -63,15 +63,13 @@ def error(small: nn.Module, whole: nn.Module, inputs: Tensor) -> float:
     return float((small(inputs) - whole(inputs)).square().mean() / whole(inputs).var())
 
 
-def test_later_units_make_up_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_later_units_make_up_for_more() -> None:
     later, before = [], []
     for seed in range(3):
         whole, drawn = network(seed=seed), rows(seed, 768)
-        later.append(error(paramtrans.translate(whole, ratio=0.25, calibrate=drawn[:256]), whole, drawn[256:]))
-        with monkeypatch.context() as patch:
-            patch.setattr(choice, "can_wait", lambda *_: False)
-            small = paramtrans.translate(whole, ratio=0.25, calibrate=drawn[:256])
-        before.append(error(small, whole, drawn[256:]))
+        for errors, options in ((later, THERE), (before, {})):
+            small = paramtrans.translate(whole, ratio=0.25, calibrate=drawn[:256], options=options)
+            errors.append(error(small, whole, drawn[256:]))
     assert sum(later) < 0.85 * sum(before)
 
 
@@ -81,7 +79,7 @@ def test_groups_of_several_readers_are_chosen_before(inputs: Tensor) -> None:
     groups = {len(group.readers): group for group in analyse(whole, ((inputs[:2],), {})).groups}
     counts = dict.fromkeys(groups.values(), 4)
     assert can_wait(groups[1], counts) and not can_wait(groups[2], counts)
-    small = paramtrans.translate(whole, ratio=0.5, calibrate=inputs)
+    small = paramtrans.translate(whole, ratio=0.5, calibrate=inputs, options=THERE)
     assert (small.first.out_features, small.a.out_features, small.out.in_features) == (6, 5, 5)
     assert {block.path for block in small.paramtrans_blocks} == {group.path for group in groups.values()}
 
@@ -92,7 +90,7 @@ def test_what_cannot_be_written_so_is_written_as_before(inputs: Tensor, monkeypa
 
     whole = network(2)
     monkeypatch.setattr(import_module("paramtrans.networks.units.narrowing"), "write_rest", refuse)
-    small = paramtrans.translate(whole, ratio=0.5, calibrate=inputs)
+    small = paramtrans.translate(whole, ratio=0.5, calibrate=inputs, options=THERE)
     assert small[0].up.out_features == 12 and len(small.paramtrans_blocks) == 2
 
 
@@ -117,5 +115,5 @@ def test_units_that_something_else_reads_are_seen(inputs: Tensor, monkeypatch: p
         return result
 
     monkeypatch.setattr(narrowing, "write_rest", watched)
-    small = paramtrans.translate(whole, ratio=0.5, calibrate=inputs)
+    small = paramtrans.translate(whole, ratio=0.5, calibrate=inputs, options=THERE)
     assert written == [False] and small[0].up.out_features == 12

@@ -109,7 +109,7 @@ def narrow_network(
     turned, scores = in_principal_axes(analysis, query_keys(analysis, selection.counts), examples, seed)
     scores |= _energies(analysis, rotation) if rotation else {}
     analysis = replace(analysis, network=turned)
-    later = steps[0].component.needs_probes and steps[0].component.solves_readers and asked.stream is None
+    later = getattr(steps[0].options, "choose", "before") == "there" and asked.stream is None
     try:
         small, chosen, errors = _written(analysis, selection, steps, examples, seed, scores, later, reporter)
     except SpecMismatch:

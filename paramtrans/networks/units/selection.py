@@ -109,6 +109,8 @@ def hidden_groups(analysis: Analysis, pattern: str) -> list[NamedGroup]:
         SpecMismatch: there are none.
     """
     hidden = [group for group in analysis.groups if group.hidden]
+    dimensions = query_keys(analysis, hidden)  # of a network of one head, which is no group of heads
+    hidden = [group for group in hidden if group not in dimensions]
     matching = [group for group in hidden if matches(group.path, pattern)]
     if matching:
         return matching

@@ -38,6 +38,9 @@ class RefitOptions(BaseOptions):
     """Which hidden units stay. `error`: those without which the solved block would be worst, one after the other taken
     out; of few examples, as far as two halves of them agree, and as `norm` does for the rest. `activation`: those whose
     contributions on the probes have the largest mean square. `norm`: those with the largest product of weight norms."""
+    choose: Literal["before", "there"] = "before"
+    """Where units of a network's graph are chosen. `before`: in a pass of the untouched network. `there`: units that
+    one layer reads when it is reached in the smaller network, by what it has to make up for."""
     ridge: NonNegativeFloat | None = None
     """How strongly the solution is pulled to the source's own weights, relative to the mean square of what each weight
     reads; by default what does best on held-out probes, for each model and layer."""
