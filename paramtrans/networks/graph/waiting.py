@@ -1,6 +1,6 @@
 """Groups whose units are chosen, where that is asked for, when the one layer that reads them is reached.
 
-What it should give in the smaller network also makes up for what was lost before; so do the units that are chosen by it.
+What it should give in the smaller network also makes up for what was lost before; so do units that are chosen by it.
 """
 
 from __future__ import annotations
