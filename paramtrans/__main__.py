@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
-from paramtrans.cli.main import main
+from paramtrans.cli.main import leave, main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import _thread
+import atexit
 import io
 import os
 import signal
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -109,6 +111,8 @@ def _failed(error: Exception, debug: bool) -> int:
         return 3
     if not isinstance(error, ParamtransError | OSError):
         raise error
+    with suppress(OSError):  # what could not be written is dropped, or Python tries again at its end
+        _flush()
     if debug:
         traceback.print_exception(error)
     click.echo(_message(error), err=True)
@@ -186,5 +190,20 @@ def _entries() -> list[Entry]:
     return components().of_kind("command")
 
 
+def leave(status: int) -> None:
+    """End the process. Of several that torchrun started, without the destructors of libraries: threads that wait for
+    the other processes make one of them abort now and then, when all is done.
+
+    Args:
+        status: Its exit status.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        atexit._run_exitfuncs()
+        with suppress(OSError):
+            _flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

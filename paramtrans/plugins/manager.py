@@ -26,6 +26,7 @@ from paramtrans.plugins.registry import KINDS, LIVE, Entry, Provider, Registry, 
 from paramtrans.utils import surroundings
 from paramtrans.utils.boundary import in_words
 from paramtrans.utils.near import did_you_mean
+from paramtrans.utils.source_file import source_spec
 
 ENTRY_POINTS = "paramtrans"
 
@@ -105,7 +106,7 @@ class Plugins:
         name = f"paramtrans_file_{path.stem}_{place}"
         if name in sys.modules and self._manager.has_plugin(name):
             return
-        spec = importlib.util.spec_from_file_location(name, path)
+        spec = source_spec(name, path)
         if not path.is_file() or spec is None or spec.loader is None:
             raise PluginLoadError(f"--plugin {path}: no such Python file")
         module = importlib.util.module_from_spec(spec)

@@ -104,9 +104,14 @@ def test_an_answer_is_all_there_is_on_standard_output(tmp_path: Path, support: P
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device")
 @pytest.mark.parametrize("arguments", [["plugins"], ["plugins", "--json"], ["--help"]])
 def test_a_full_standard_output_is_named(arguments: list[str]) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "paramtrans.cli.main", *arguments], stdout=full, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-m", "paramtrans.cli.main", *arguments],
+            env=environment,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
         )
     assert done.returncode == 2 and "No space left" in done.stderr and "Traceback" not in done.stderr
 

@@ -19,6 +19,7 @@ from paramtrans.errors import ConfigError, ParamtransError, StoreError
 from paramtrans.networks.loading.parameter_files import OwnNames
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
+from paramtrans.utils.source_file import source_spec
 
 KIND, FIRST = "architecture", "torchvision"
 """The kind of component, and the source that messages name first."""
@@ -138,7 +139,7 @@ def factory_file(architecture: str, registry: Registry | None = None) -> list[Pa
 
 def _factory(architecture: str, path: Path, name: str) -> Callable[..., Any]:
     """A function of a Python file, which is run."""
-    spec = importlib.util.spec_from_file_location(f"paramtrans_architecture_{path.stem}", path)
+    spec = source_spec(f"paramtrans_architecture_{path.stem}", path)
     if not path.is_file() or spec is None or spec.loader is None:
         raise ConfigError([f"architecture {architecture!r}: no such Python file: {path}"])
     module = importlib.util.module_from_spec(spec)
