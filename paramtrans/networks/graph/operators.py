@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 from torch.fx import Node
@@ -69,13 +69,16 @@ Rule = Callable[[State, Node, list[Any], dict[str, Any]], Any]
 """Arguments with `Value` in place of each tensor → the labels of what comes out, or a list of these for several."""
 
 
-class Rules(dict[str, Rule]):
+AnyRule = TypeVar("AnyRule", bound=Callable[..., Any])
+
+
+class Rules(dict[str, AnyRule]):
     """Rules by the names of operations."""
 
-    def __call__(self, names: str) -> Callable[[Rule], Rule]:
+    def __call__(self, names: str) -> Callable[[AnyRule], AnyRule]:
         """Marks the rule for operations of these names, between spaces."""
 
-        def mark(function: Rule) -> Rule:
+        def mark(function: AnyRule) -> AnyRule:
             self.update(dict.fromkeys(names.split(), function))
             return function
 

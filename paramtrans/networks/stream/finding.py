@@ -11,10 +11,10 @@ from torch.utils._pytree import tree_flatten
 
 from paramtrans.networks.graph.capture import module_path
 from paramtrans.networks.graph.groups import Analysis
-from paramtrans.networks.graph.operators import Value, name_of
+from paramtrans.networks.graph.operators import Rules, Value, name_of
 from paramtrans.networks.stream import layers, rules
 from paramtrans.networks.stream.contacts import Contacts, Stream, refuse
-from paramtrans.networks.stream.walk import CHECKS, Rules, Walk
+from paramtrans.networks.stream.walk import CHECKS, Walk
 
 RULES = Rules(rules.rule | layers.rule)
 

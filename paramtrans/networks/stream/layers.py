@@ -6,11 +6,11 @@ from typing import Any
 
 from torch.fx import Node
 
-from paramtrans.networks.graph.operators import name_of
+from paramtrans.networks.graph.operators import Rules, name_of
 from paramtrans.networks.stream.contacts import Carrier, refuse
-from paramtrans.networks.stream.walk import Rules, Walk, shape_of
+from paramtrans.networks.stream.walk import Rule, Walk, shape_of
 
-rule = Rules()
+rule = Rules[Rule]()
 """The rules of this file."""
 
 PRODUCTS = ("linear", "addmm", "matmul", "mm")

@@ -7,12 +7,12 @@ from typing import Any
 
 from torch.fx import Node
 
-from paramtrans.networks.graph.operators import name_of
+from paramtrans.networks.graph.operators import Rules, name_of
 from paramtrans.networks.stream.contacts import Carrier, Role, Squares, refuse
 from paramtrans.networks.stream.tracing import MOVING, SAME, moved, numbered, unit_axis
-from paramtrans.networks.stream.walk import Rules, Walk, shape_of, users
+from paramtrans.networks.stream.walk import Rule, Walk, shape_of, users
 
-rule = Rules()
+rule = Rules[Rule]()
 """The rules of this file."""
 
 

@@ -146,16 +146,3 @@ def users(node: Node) -> list[Node]:
 
 Rule = Callable[[Walk, Node], Any]
 """What an operation gives, as far as the stream goes; it raises `Refused` where that is no rotation of it."""
-
-
-class Rules(dict[str, Rule]):
-    """Rules by the names of operations."""
-
-    def __call__(self, names: str) -> Callable[[Rule], Rule]:
-        """Marks the rule for operations of these names, between spaces."""
-
-        def mark(function: Rule) -> Rule:
-            self.update(dict.fromkeys(names.split(), function))
-            return function
-
-        return mark

@@ -8,9 +8,19 @@ from typing import Any
 from torch.fx import Node
 
 from paramtrans.networks.graph.labels import Label, align, axes_of, summed_labels
-from paramtrans.networks.graph.operators import Contraction, Rules, State, Value, name_of, reduced, tied, values_in
+from paramtrans.networks.graph.operators import (
+    Contraction,
+    Rule,
+    Rules,
+    State,
+    Value,
+    name_of,
+    reduced,
+    tied,
+    values_in,
+)
 
-rule = Rules()
+rule = Rules[Rule]()
 """The rules of this file."""
 
 

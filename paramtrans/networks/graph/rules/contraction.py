@@ -10,6 +10,7 @@ from torch.fx import Node
 from paramtrans.networks.graph.labels import Label, align, axes_of, disjoint, summed_labels
 from paramtrans.networks.graph.operators import (
     Contraction,
+    Rule,
     Rules,
     Shape,
     State,
@@ -19,7 +20,7 @@ from paramtrans.networks.graph.operators import (
     spread,
 )
 
-rule = Rules()
+rule = Rules[Rule]()
 """The rules of this file."""
 
 

@@ -8,6 +8,7 @@ from torch.fx import Node
 
 from paramtrans.networks.graph.labels import Label, align, axes_of
 from paramtrans.networks.graph.operators import (
+    Rule,
     Rules,
     State,
     Value,
@@ -18,7 +19,7 @@ from paramtrans.networks.graph.operators import (
     values_in,
 )
 
-rule = Rules()
+rule = Rules[Rule]()
 """The rules of this file."""
 
 

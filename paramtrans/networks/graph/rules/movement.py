@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from paramtrans.networks.graph.labels import Label, align, axes_of, disjoint, squeezed
 from paramtrans.networks.graph.operators import (
+    Rule,
     Rules,
     Shape,
     State,
@@ -19,7 +20,7 @@ from paramtrans.networks.graph.operators import (
     pin_all,
 )
 
-rule = Rules()
+rule = Rules[Rule]()
 """The rules of this file."""
 
 
