@@ -14,7 +14,7 @@ from paramtrans.errors import SpecMismatch
 from paramtrans.networks.forward.activations import Inputs, arguments as inputs_of
 from paramtrans.networks.graph.capture import Arguments
 from paramtrans.networks.graph.groups import Analysis, analyse
-from paramtrans.networks.graph.masked import HALF, in_full
+from paramtrans.networks.graph.masked import HALF, in_precision
 from paramtrans.networks.graph.proof import largest_difference, named_tensors, run
 from paramtrans.networks.stream.axes import principal_axes, second_moments
 from paramtrans.networks.stream.contacts import Contacts, Refused, TensorAxis
@@ -80,7 +80,7 @@ def rotated(
 
     >>> rotated(model, ((), {"input_ids": tokens}), [tokens]).streams[0].energies  # doctest: +SKIP
     """
-    full, arguments = _full(copy.deepcopy(network)).eval(), in_full(arguments)
+    full, arguments = _full(copy.deepcopy(network)).eval(), in_precision(arguments, torch.float32)
     analysis = analyse(full, arguments)
     outputs, changes, refused = run(full, analysis.program), list[ModuleChange](), list[str]()
     kept: list[frozenset[TensorAxis]] = []
@@ -135,7 +135,7 @@ def _rotate(network: nn.Module, folded: list[Contacts], batches: Iterable[Inputs
 
 
 def _batch_in_full(batch: Inputs) -> Inputs:
-    positional, named = in_full(inputs_of(batch))
+    positional, named = in_precision(inputs_of(batch), torch.float32)
     return named or positional[0]  # type: ignore[no-any-return]
 
 
