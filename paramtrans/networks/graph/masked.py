@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -26,13 +26,13 @@ NORMS = ("layer_norm", "rms_norm")
 class Masked(Interpreter):
     """A captured program, run with units at zero wherever they are summed over, and out of all means and norms.
 
-    With tensors of full precision it is run in that, whatever it was captured in.
+    With tensors of full or of double precision it is run in that, whatever it was captured in.
     """
 
     def __init__(self, program: Program, tensors: dict[str, Tensor], removal: Removal | None = None) -> None:
         super().__init__(program.exported.graph_module)
         self.program, self.tensors, self.removal = program, tensors, removal
-        self.full = not any(tensor.dtype in HALF for tensor in tensors.values())
+        self.full = full_precision(tensors.values())
         self.at: dict[str, list[Contraction]] = defaultdict(list)
         for contraction in removal.labelled.contractions if removal else ():
             if contraction.operand >= 0 and not bool(removal.stays(contraction.label).all()):  # type: ignore[union-attr]
@@ -57,12 +57,12 @@ class Masked(Interpreter):
                 values.append(leaf.clone() if isinstance(leaf, Tensor) else leaf)
             else:
                 values.append(self.program.constants.get(name))
-        return tensors_in(list(self.run(*(in_full(values) if self.full else values))))
+        return tensors_in(list(self.run(*(in_full(values, self.full) if self.full else values))))
 
     def fetch_args_kwargs_from_env(self, n: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments of one operation, without casts to half precision where it is run in full."""
+        """The arguments of one operation, without casts to less precision than it is run in."""
         fetched = super().fetch_args_kwargs_from_env(n)
-        return in_full(fetched) if self.full else fetched
+        return in_full(fetched, self.full) if self.full else fetched
 
     def run_node(self, n: Node) -> Any:
         """One operation, with what it sums over masked."""
@@ -123,16 +123,27 @@ def over_staying(node: Node, args: Any, kwargs: Any, staying: Mapping[int, Tenso
     return result
 
 
-def in_full(values: Any) -> Any:
-    """Tensors of half precision, and names of it, in full.
+def full_precision(tensors: Iterable[Tensor]) -> torch.dtype | None:
+    """What a network of these tensors computes in: double precision where all are, full where none is of half; else
+    None, as it mixes them."""
+    dtypes = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
+    if dtypes == {torch.float64}:
+        return torch.float64
+    return None if dtypes & {*HALF} else torch.float32
+
+
+def in_full(values: Any, dtype: torch.dtype = torch.float32) -> Any:
+    """Tensors of less precision, and names of it, in full or double precision.
 
     Args:
         values: Tensors, data types and others, in lists and dictionaries.
+        dtype: What they become.
     """
+    less = HALF if dtype is torch.float32 else (*HALF, torch.float32)
 
     def full(leaf: Any) -> Any:
-        if isinstance(leaf, Tensor) and leaf.dtype in HALF:
-            return leaf.float()
-        return torch.float32 if isinstance(leaf, torch.dtype) and leaf in HALF else leaf
+        if isinstance(leaf, Tensor) and leaf.dtype in less:
+            return leaf.to(dtype)
+        return dtype if isinstance(leaf, torch.dtype) and leaf in less else leaf
 
     return tree_map(full, values)

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map
 from paramtrans.networks.forward.activations import tensors_in
 from paramtrans.networks.forward.programs import run_quietly
 from paramtrans.networks.graph.capture import Program
-from paramtrans.networks.graph.masked import HALF, Masked, in_full
+from paramtrans.networks.graph.masked import HALF, Masked, full_precision, in_full
 from paramtrans.networks.graph.narrow import Removal, Setting, candidates, narrow
 from paramtrans.networks.graph.program_numbers import program_numbers
 from paramtrans.utils.fast_path import layer_by_layer
@@ -74,8 +74,8 @@ def prove(
 ) -> Proof:
     """Try whether a network without some units computes what it does with these units at zero.
 
-    Where its code holds numbers that do not fit, attributes with these numbers are tried. What differs in half
-    precision is tried in full, as rounding may be all that differs.
+    Where its code holds numbers that do not fit, attributes with these numbers are tried. What differs is tried in more
+    precision, as rounding may be all that differs: deep networks with random constants may make much of it.
 
     Args:
         network: In eval mode, from `with_random_constants`.
@@ -85,12 +85,15 @@ def prove(
     """
     proof = _tried(network, removal, full_outputs, likely)
     half = any(tensor.dtype in HALF for tensor in named_tensors(network).values())
-    if proof.failure is None or not half or proof.difference == float("inf"):
-        return proof
-    try:
-        return _tried(copy.deepcopy(network).float(), removal, None, likely)
-    except Exception:  # code that insists on half precision may raise anything
-        return proof
+    for dtype in (torch.float32, torch.float64) if half else (torch.float64,):
+        if proof.failure is None or proof.difference == float("inf"):
+            break
+        try:
+            more_precise = _tried(copy.deepcopy(network).to(dtype), removal, None, likely)
+        except Exception:  # code that insists on a precision may raise anything
+            break
+        proof = more_precise if more_precise.failure is None else proof
+    return proof
 
 
 def _tried(network: nn.Module, removal: Removal, full_outputs: list[Tensor] | None, likely: Iterable[Setting]) -> Proof:
@@ -149,8 +152,8 @@ def _choices(settings: list[Setting]) -> list[tuple[Setting, ...]]:
 def run(network: nn.Module, program: Program) -> list[Tensor]:
     """The output tensors of a network for the example inputs of a program."""
     args, kwargs = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, program.arguments)
-    if not any(tensor.dtype in HALF for tensor in named_tensors(network).values()):
-        args, kwargs = in_full((args, kwargs))
+    if full := full_precision(named_tensors(network).values()):
+        args, kwargs = in_full((args, kwargs), full)
     with layer_by_layer():
         return tensors_in(run_quietly(network, *args, **kwargs))
 
