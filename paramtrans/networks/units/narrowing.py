@@ -44,7 +44,8 @@ class NarrowedGroup:
     units: tuple[int, int]
     """How many there were, and are."""
     parameters: tuple[int, int]
-    """Values of the tensors that they stand in, before and after."""
+    """Values of the tensors that they stand in, before and after. A tensor that units of several groups stand in counts
+    for the one that it writes, so that rows add up."""
     feature_error: float | None = None
     """Relative reconstruction error: the mean squared change of what the layers give that read the units, or of sums
     that it goes into, over its variance, on examples that nothing was fitted to, behind all that was translated
@@ -127,8 +128,10 @@ def narrow_network(
     if not held_out:
         log.warning(examples.too_few())
     params_before, params_after = (dict(side.named_parameters(remove_duplicate=False)) for side in (network, small))
+    counted_for = _counted_for(analysis, chosen.retained)
     records = (
-        _described(group, chosen.proven, errors.get(group), params_before, params_after) for group in chosen.retained
+        _described(group, counted_for, chosen.proven, errors.get(group), params_before, params_after)
+        for group in chosen.retained
     )
     groups = tuple(replace(group, held_out=held_out) for group in records)
     settings, modules = tuple(changed_numbers(network, small)), rotation.changes if rotation else ()
@@ -235,14 +238,26 @@ def _adjusted(
     return pieces.errors(groups)
 
 
+def _counted_for(analysis: Analysis, groups: Iterable[NamedGroup]) -> dict[str, NamedGroup]:
+    """For each tensor the group whose row it counts in: one that it writes, and of a head and its dimensions these."""
+    counted_for: dict[str, NamedGroup] = {}
+    for group in sorted(groups, key=len):
+        for axis in group.units.axes:
+            read = (axis.tensor, axis.axis) in analysis.program.summed_axes
+            if not read or axis.tensor not in counted_for:
+                counted_for[axis.tensor] = group
+    return counted_for
+
+
 def _described(
     group: NamedGroup,
+    counted_for: Mapping[str, NamedGroup],
     proven: Proven,
     error: float | None,
     params_before: Mapping[str, Tensor],
     params_after: Mapping[str, Tensor],
 ) -> NarrowedGroup:
-    names = [name for name in group.units.tensors if name in params_before]
+    names = [name for name in group.units.tensors if counted_for[name] is group and name in params_before]
     sizes = tuple(sum(tensors[name].numel() for name in names) for tensors in (params_before, params_after))
     units = (len(group), proven.counts[group])
     return NarrowedGroup(group.path, group.kind, units, (sizes[0], sizes[1]), error)
