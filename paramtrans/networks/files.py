@@ -24,7 +24,7 @@ from paramtrans.networks.parts.replacing import ReplacedPart
 from paramtrans.networks.rebuilding import check_untranslated, rebuild
 from paramtrans.networks.stream import modules
 from paramtrans.networks.stream.modules import ModuleChange
-from paramtrans.networks.units.narrowing import NarrowedGroup
+from paramtrans.networks.units.narrowed import NarrowedGroup
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
 from paramtrans.storage import json_files, sealed_params
@@ -34,13 +34,16 @@ from paramtrans.utils.surroundings import pinned
 FORMAT = 7
 """Version of a translated network on disk. In 1, a target block was always of the kind of its source block; up to 2,
 whole blocks of adapters were replaced; up to 3, no parts that only the network's paths name; up to 4, none left out; up
-to 5, no residual stream was narrower or rotated; up to 6, no shapes of the untranslated network were known."""
+to 5, no residual stream was narrower or rotated; up to 6, no shapes of the untranslated network were known, and no
+group was called anything but its path."""
 ATTRIBUTE = "paramtrans_blocks"
 """The attribute in which a translated network keeps what was replaced or made smaller in it."""
 SIZES = "paramtrans_sizes"
 """The attribute in which it keeps the numbers of its layers and modules that changed."""
 MODULES = "paramtrans_modules"
 """The attribute in which it keeps the modules that became others as a stream was rotated."""
+REFUSED = "paramtrans_refused"
+"""The attribute in which a network keeps, as long as it is not written, which groups stayed as they were, and why."""
 SHAPES = "paramtrans_shapes"
 """The attribute in which it keeps the shapes of the untranslated network; None where they are not known."""
 
@@ -87,11 +90,12 @@ class _Group(BaseOptions):
     """`NarrowedGroup`, as it is read from a file."""
 
     path: str
-    kind: Literal["units", "groups", "stream"]
+    kind: Literal["units", "groups", "stream", "query_key"]
     units: tuple[int, int]
     parameters: tuple[int, int]
     feature_error: float | None = None
     held_out: bool | None = None
+    title: str = ""
 
     def replaced(self) -> NarrowedGroup:
         return NarrowedGroup(**self.model_dump())

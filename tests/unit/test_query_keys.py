@@ -157,6 +157,15 @@ def test_values_of_one_head_or_of_one_key_head_follow_too(
     assert widths == [4 * heads, 4 * key_heads, 4 * key_heads] and small.out.in_features == 4 * heads
 
 
+def test_a_translator_that_cannot_choose_values_refuses_their_queries_too(tokens: Tensor) -> None:
+    network = nn.Sequential(OneWidth(4, 2, False), nn.Linear(12, 20), nn.ReLU(), nn.Linear(20, 3))
+    said = "becomes smaller together with 0.value, of which merge takes no mean of heads.*; take another translator"
+    with pytest.raises(SpecMismatch, match=said):
+        paramtrans.translate(sharp(network), "merge", query_key=0.5, calibrate=tokens)
+    small = paramtrans.translate(sharp(network), "merge", query_key=0.5, ratio=0.5, calibrate=tokens)
+    assert small[1].out_features == 10 and small[0].width == 8
+
+
 @pytest.mark.thorough
 def test_budgets_count_what_queries_keys_and_their_values_give_up() -> None:
     network = sharp(BertModel(BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=20)))
@@ -174,7 +183,7 @@ def test_translators_go_on_from_values_but_not_from_queries_and_keys(tokens: Ten
     small = paramtrans.translate(sharp(Attention()), query_key=0.5, ratio=0.5, then=then, calibrate=tokens)
     errors = {group.path: group.feature_error for group in small.paramtrans_blocks}
     assert errors["query#2"] is None and errors["query"] > 0.0  # dimensions of the heads, and whole heads
-    with pytest.raises(SpecMismatch, match=r"then: nothing can be gone on from; leave it out \(query#2: its units"):
+    with pytest.raises(SpecMismatch, match=r"quantise: can go on from none of these units; leave it out \(query"):
         paramtrans.translate(sharp(Attention()), query_key=0.5, then=then, calibrate=tokens)
 
 
