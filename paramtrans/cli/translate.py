@@ -214,9 +214,10 @@ def translate(
         for path, content in contents.items():
             files.write_bytes(path, content)
     if as_json:
-        answer.tell(_document(output, records, losses, promised))
+        answer.tell(_document(output, records, losses, promised) | {"refused": summary.refused(small)})
         return
     summary.print_blocks(records, losses)
+    summary.tell_refused(small, quiet)
     click.echo(summary.staying(network, small))
     if probes:
         click.echo("errors are those on synthetic inputs; on real ones they may be much larger")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from paramtrans.errors import SpecMismatch
 from paramtrans.networks.forward.activations import Inputs, arguments as inputs_of
@@ -92,6 +93,8 @@ def rotated(
             refused.append(str(error))
     if not kept:
         reason = "; ".join(dict.fromkeys(refused)) or f"it has none that is free of {FIXING}"
+        if isinstance(network, GraphModule):
+            reason += "; a captured program has no norms that are modules: rotate the network that it was captured of"
         raise SpecMismatch(f"stream: no residual stream of this network can be rotated: {reason}")
     analysis = analyse(full, arguments)
     folded = [of_stream for of_stream in _contacts(analysis, []) if frozenset(of_stream.writes) in kept]

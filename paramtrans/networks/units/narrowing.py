@@ -14,7 +14,7 @@ from paramtrans.errors import SpecMismatch
 from paramtrans.networks.forward.activations import Inputs, arguments, first_examples
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.graph.adjust import AT_ONCE, adjust_groups
-from paramtrans.networks.graph.groups import Analysis, NamedGroup, Proven, analyse
+from paramtrans.networks.graph.groups import Analysis, NamedGroup, analyse
 from paramtrans.networks.graph.narrow import Setting, changed_numbers
 from paramtrans.networks.graph.pieces import Pieces
 from paramtrans.networks.graph.proof import advice
@@ -24,6 +24,7 @@ from paramtrans.networks.stream.modules import ModuleChange
 from paramtrans.networks.stream.rotation import Rotated, rotated
 from paramtrans.networks.units.chain import UnitStep
 from paramtrans.networks.units.choice import Chosen, choose, write_network, write_rest
+from paramtrans.networks.units.narrowed import NarrowedGroup, narrowed_groups
 from paramtrans.networks.units.query_keys import in_principal_axes, query_keys
 from paramtrans.networks.units.selection import Asked, Selection, selected
 from paramtrans.plugins.registry import Registry
@@ -35,27 +36,6 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class NarrowedGroup:
-    """A group of units of which a translated network has fewer."""
-
-    path: str
-    kind: str
-    """`units`, `groups` where each has several rows of a layer (heads), or `stream`: units of a residual stream."""
-    units: tuple[int, int]
-    """How many there were, and are."""
-    parameters: tuple[int, int]
-    """Values of the tensors that they stand in, before and after."""
-    feature_error: float | None = None
-    """Relative reconstruction error: the mean squared change of what the layers give that read the units, or of sums
-    that it goes into, over its variance, on examples that nothing was fitted to, behind all that was translated
-    before; 1 is as bad as a constant.
-    Positions with enormous outputs count as `networks.graph.limits` says.
-    None: there are none such, as without inputs, or where a translator goes on from fewer than 32."""
-    held_out: bool | None = None
-    """Whether that is so; else the examples were too few. None: without inputs, or not known."""
-
-
-@dataclass(frozen=True)
 class NarrowedNetwork:
     """A smaller network, and what was done to it."""
 
@@ -64,7 +44,7 @@ class NarrowedNetwork:
     settings: tuple[Setting, ...]
     """Numbers that layers and modules hold, and that changed."""
     refused: Mapping[str, str]
-    """Groups that stay as they are, with the reason of each."""
+    """Groups that stay as they are, as they are called, with the reason of each."""
     modules: tuple[ModuleChange, ...] = ()
     """Modules that became others as streams were rotated."""
 
@@ -116,8 +96,10 @@ def narrow_network(
         if not later:
             raise
         small, chosen, errors = _written(analysis, selection, steps, examples, seed, scores, False, reporter)
-    for path, reason in chosen.refused.items():
-        log.warning("%s stays as it is: %s", path or "the network", reason)
+    titles = {group.path: group.title for group in analysis.groups}
+    refused = {titles[path]: reason for path, reason in chosen.refused.items()}
+    for title, reason in refused.items():
+        log.warning("%s stays as it is: %s", title, reason)
     if hint := advice(network, chosen.refused.values()):
         log.warning(hint)
     if any(step.component.adjusts_units for step in steps):
@@ -126,13 +108,10 @@ def narrow_network(
     held_out = examples.enough or not looks_at_inputs
     if not held_out:
         log.warning(examples.too_few())
-    params_before, params_after = (dict(side.named_parameters(remove_duplicate=False)) for side in (network, small))
-    records = (
-        _described(group, chosen.proven, errors.get(group), params_before, params_after) for group in chosen.retained
-    )
-    groups = tuple(replace(group, held_out=held_out) for group in records)
+    counts = {group: chosen.proven.counts[group] for group in chosen.retained}
+    groups = narrowed_groups(analysis, counts, errors, held_out, network, small)
     settings, modules = tuple(changed_numbers(network, small)), rotation.changes if rotation else ()
-    return NarrowedNetwork(small, groups, settings, chosen.refused, modules)
+    return NarrowedNetwork(small, groups, settings, refused, modules)
 
 
 def _written(
@@ -218,7 +197,7 @@ def _adjusted(
     reporter: Reporter,
 ) -> dict[NamedGroup, float]:
     """Groups that translators go on from, one translator after the other; the errors in the end."""
-    groups = list(retained)
+    groups, left = list(retained), dict[str, str]()
     pieces: Pieces | None = None
     for number, step in enumerate(steps):
         if not step.component.adjusts_units:
@@ -230,19 +209,8 @@ def _adjusted(
             return step.component.adjust(step.options, piece)
 
         with reporter.stage(f"{step.name}: {_named_count(groups)}", len(groups)) as stage:
-            adjust_groups(pieces, groups, adjust, step_seed, lambda path: stage.advance(note=path))
+            left |= adjust_groups(pieces, groups, step.name, adjust, step_seed, lambda path: stage.advance(note=path))
+    for title, reason in left.items():
+        log.warning("%s stays as it was written: %s", title, reason)
     assert pieces is not None
     return pieces.errors(groups)
-
-
-def _described(
-    group: NamedGroup,
-    proven: Proven,
-    error: float | None,
-    params_before: Mapping[str, Tensor],
-    params_after: Mapping[str, Tensor],
-) -> NarrowedGroup:
-    names = [name for name in group.units.tensors if name in params_before]
-    sizes = tuple(sum(tensors[name].numel() for name in names) for tensors in (params_before, params_after))
-    units = (len(group), proven.counts[group])
-    return NarrowedGroup(group.path, group.kind, units, (sizes[0], sizes[1]), error)
