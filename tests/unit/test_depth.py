@@ -18,7 +18,7 @@ from paramtrans.errors import StoreError
 from paramtrans.networks.depth.cheapest import cheapest, count_gone, some_examples, standing_in
 from paramtrans.networks.depth.left_out import LeftOut
 from paramtrans.networks.depth.repeated import repeated_blocks
-from paramtrans.networks.parts.finding import Placed
+from paramtrans.networks.parts.placed import Calling, Placed
 from paramtrans.utils.progress import Reporter
 
 
@@ -274,7 +274,7 @@ def test_networks_of_libraries_do_without_some_blocks(kind: str) -> None:
     assert [part.part.path for part in parts] == could_go
     shorter = paramtrans.translate(network, depth=0.5, calibrate=images)
     assert all(block.taken_out for block in shorter.paramtrans_blocks)
-    gone = {block.path: Placed(nn.Identity(), None) for block in shorter.paramtrans_blocks}
+    gone = {block.path: Placed(nn.Identity(), Calling(True, None)) for block in shorter.paramtrans_blocks}
     with standing_in(network, gone), torch.no_grad():
         torch.testing.assert_close(shorter(images), network(images))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from paramtrans_blocks.positions import nothing_before
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
@@ -88,7 +89,7 @@ def test_heads_that_are_alike_share_keys_and_values_exactly(tokens: Tensor) -> N
     for layer in (network.attention.self.key, network.attention.self.value):
         layer.weight.data = layer.weight.data.view(2, 2, 2, 8)[:, :1].expand(2, 2, 2, 8).reshape(8, 8)
         layer.bias.data = layer.bias.data.view(2, 2, 2)[:, :1].expand(2, 2, 2).reshape(8)
-    small = translated(network, "grouped_query", tokens)
+    small = translated(network, "grouped_query?key_heads=2", tokens)
     torch.testing.assert_close(small(tokens), network(tokens), rtol=1e-4, atol=1e-5)
     assert small.attention.key.out_features == 4
 
@@ -121,7 +122,9 @@ def test_the_two_forms_of_linear_attention_are_the_same_without_a_window(tokens:
     )
     features = [torch.cat([x.softmax(-1), (-x).softmax(-1)], -1) for x in (query, key)]
     weights = features[0] @ features[1].mT
-    torch.testing.assert_close(block.mix(tokens), weights / weights.sum(-1, keepdim=True) @ value, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        block.mix(tokens, nothing_before), weights / weights.sum(-1, keepdim=True) @ value, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_a_bottleneck_begins_at_random_and_fits_strides_and_channels() -> None:
