@@ -67,7 +67,9 @@ class LinearAttentionModule(AttentionModule):
         key, value = keep(*(by_head(layer(x), options.kept_heads) for layer in (self.key, self.value)))
         query = options.rotated(query, key.shape[-2] - query.shape[-2])
         key, value = (for_heads(values, options.heads) for values in (options.rotated(key), value))
-        fast, slow = _features(query @ self.query_map), _features(key @ self.key_map)
+        fast, slow = (
+            feature_map(values, options.heads, turn) for values, turn in ((query, self.query_map), (key, self.key_map))
+        )
         if self.near is None and not (options.causal and query.shape[-2] < key.shape[-2]):
             return self._linear(fast, slow, value)
         weights = fast @ slow.mT
@@ -98,6 +100,16 @@ class LinearAttentionModule(AttentionModule):
         return torch.where(inside, near, far)
 
 
-def _features(values: Tensor) -> Tensor:
-    """φ: `[..., width]` → `[..., 2 × width]`, all positive."""
-    return torch.cat([values.softmax(-1), (-values).softmax(-1)], dim=-1)
+def feature_map(values: Tensor, heads: int, turn: Tensor) -> Tensor:
+    """φ, all positive, of queries or keys.
+
+    Args:
+        values: `[..., heads or fewer, positions, width]`.
+        heads: How many; fewer are repeated.
+        turn: The matrix W of each head, `[heads, width, width]`.
+
+    Returns:
+        `[..., heads, positions, 2 × width]`.
+    """
+    turned = for_heads(values, heads) @ turn
+    return torch.cat([turned.softmax(-1), (-turned).softmax(-1)], dim=-1)

@@ -30,6 +30,9 @@ def paramtrans_block_adapters() -> list[Component]:
             "attention by products of features, with or without a window of softmax",
             f"{package}.linear_attention:LinearAttention",
         ),
+        Component(
+            "state_space", "positions mixed by sums that fade, as in Mamba-2", f"{package}.state_space:StateSpace"
+        ),
         Component("conv_mixer", "positions mixed by a gated convolution", f"{package}.conv_mixer:ConvMixer"),
         Component("gated_mlp", "feed-forward with gates (SwiGLU, GEGLU)", f"{package}.gated_mlp:GatedMlp"),
         Component("low_rank_linear", "a linear layer as two thinner ones", f"{package}.low_rank_linear:LowRankLinear"),

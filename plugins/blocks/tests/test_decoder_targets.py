@@ -80,6 +80,7 @@ def test_where_nothing_is_cut_a_language_model_stays_as_it_is(llama: Any, tokens
 
 
 CUT = (
+    "state_space",
     "grouped_query",
     "latent_attention?rank=4",
     "linear_attention",
