@@ -35,6 +35,11 @@ def paramtrans_block_adapters() -> list[Component]:
         ),
         Component("conv_mixer", "positions mixed by a gated convolution", f"{package}.conv_mixer:ConvMixer"),
         Component("gated_mlp", "feed-forward with gates (SwiGLU, GEGLU)", f"{package}.gated_mlp:GatedMlp"),
+        Component(
+            "mixture_of_experts",
+            "feed-forward as experts, of which each position asks some",
+            f"{package}.mixture:Mixture",
+        ),
         Component("low_rank_linear", "a linear layer as two thinner ones", f"{package}.low_rank_linear:LowRankLinear"),
         Component("linear_map", "a linear map in place of a whole block", f"{package}.linear_map:LinearMap"),
         Component("monarch", "a linear layer as two block-diagonal ones", f"{package}.monarch:Monarch"),

@@ -31,13 +31,13 @@ class StateSpaceOptions(AttentionTargetOptions):
 
 
 class StateSpace(AttentionTarget):
-    """S_t = exp(−Δ_t r) S_{t−1} + Δ_t φ(k_t) v_t, y_t = φ(q_t) S_t / φ(q_t) Z_t + D v_t; Z is the same of ones.
+    """S_t = exp(−Δ_t r) S_{t−1} + Δ_t φ(k_t) v_t, y_t = φ(q_t) S_t / φ(q_t) Z_t + D v_t.
 
     The state-space duality of Mamba-2 (Dao and Gu 2024, arXiv 2405.21060, equation 6 and section 6): queries, keys and
-    values are its C, B and X behind a short convolution, Δ is a softplus of the features, r a rate for each head. Unlike
-    there sums are normalised, φ is that of `linear_attention`, and nothing gates what leaves. In place of attention it
-    starts from its layers with sums that hardly fade, which is linear attention (section 4). Without `causal` it runs
-    from both ends.
+    values are its C, B and X behind a short convolution, Δ is a softplus of the features, r a rate for each head.
+    Unlike there, sums are normalised by Z, the same of ones, φ is that of `linear_attention`, and nothing gates what
+    leaves. In place of attention it starts from its layers with sums that hardly fade, which is linear attention
+    (section 4). Without `causal` it runs from both ends.
     """
 
     Options: ClassVar[type[BlockOptions]] = StateSpaceOptions
@@ -101,7 +101,7 @@ class StateSpaceModule(AttentionModule):
         together = torch.cat(layers, dim=-1)
         rows = pad(together.flatten(0, -3).mT, self.sides)
         mixed = conv1d(rows, self.kernel, groups=len(self.kernel)).mT.view(together.shape)
-        return mixed.split([layer.shape[-1] for layer in layers], dim=-1)
+        return tuple(mixed.split([layer.shape[-1] for layer in layers], dim=-1))
 
     def _sums(self, query: Tensor, key: Tensor, value: Tensor, decay: Tensor) -> Tensor:
         """Over positions up to each one, or over all of them, as far as they have not faded."""
