@@ -60,17 +60,16 @@ class LatentAttention(AttentionTarget):
         return LatentAttentionModule(self.options, self.rank)
 
     def symmetries(self) -> tuple[SymmetryGroup, ...]:
-        """Whole heads, where none share keys."""
-        if self.options.kept_heads != self.options.heads:
-            return ()
-        layers = ("query", "key", "value")
-        members = [SymmetryMember(f"{layer}.weight", 0) for layer in layers]
-        members += [SymmetryMember(f"{layer}.bias", 0) for layer in layers if self.options.bias]
-        members.append(SymmetryMember("out.weight", 1))
-        return (SymmetryGroup("heads", self.options.heads, tuple(members), width=self.options.width),)
+        """Values of the thin vector; whole heads stay, as the attention has them."""
+        members = (
+            SymmetryMember("latent.weight", 0, 1),
+            SymmetryMember("key.weight", 1, -1),
+            SymmetryMember("value.weight", 1, -1),
+        )
+        return (SymmetryGroup("rank", self.rank, members, rescale=True),)
 
     def with_sizes(self, sizes: Mapping[str, int]) -> BlockAdapter:
-        return type(self)(self.options.model_copy(update={"heads": sizes.get("heads", self.options.heads)}))
+        return type(self)(self.options.model_copy(update={"rank": sizes.get("rank", self.rank)}))
 
     @classmethod
     def options_for(cls, part: Part) -> Mapping[str, Any]:

@@ -18,6 +18,12 @@ def paramtrans_block_adapters() -> list[Component]:
             "depthwise_separable", "each convolution as a depthwise one and a 1×1", f"{package}.separable:Separable"
         ),
         Component("low_rank_conv", "each convolution as a thin one and a 1×1", f"{package}.low_rank_conv:LowRankConv"),
+        Component("grouped_conv", "each convolution as a grouped one and a 1×1", f"{package}.grouped_conv:GroupedConv"),
+        Component(
+            "merged_conv", "one convolution for branches that are added (RepVGG)", f"{package}.merged_conv:MergedConv"
+        ),
+        Component("rms_norm", "a normalisation by the mean square", f"{package}.norms:RmsNorm"),
+        Component("layer_norm", "a normalisation by mean and variance", f"{package}.norms:LayerNorm"),
         Component("bottleneck", "a thinner convolution between two of 1×1", f"{package}.bottleneck:Bottleneck"),
         Component(
             "grouped_query", "attention whose heads share keys and values", f"{package}.grouped_query:GroupedQuery"

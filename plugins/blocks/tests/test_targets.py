@@ -184,9 +184,9 @@ def test_attention_that_takes_means_becomes_a_convolution_exactly(tokens: Tensor
     torch.testing.assert_close(small(tokens), network(tokens), rtol=1e-4, atol=1e-5)
 
 
-def test_a_gated_block_takes_the_place_of_a_feed_forward_one_and_fits_it() -> None:
+def test_a_gated_block_takes_the_place_of_one_that_is_not_read_off_and_fits_it() -> None:
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 6))).eval()
+    network = nn.Sequential(nn.Sequential(nn.Linear(6, 8), nn.Mish(), nn.Linear(8, 6))).eval()
     inputs = torch.randn(64, 3, 6)
     small = paramtrans.translate(network, to={"0": "gated_mlp"}, options={"steps": 150}, calibrate=inputs)
     [block] = small.paramtrans_blocks
