@@ -124,6 +124,17 @@ def test_a_gated_block_with_the_same_activation_is_the_block(source: tuple[Any, 
     torch.testing.assert_close(small(tokens), network(tokens), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_plain_block_stays_as_it_is_and_begins_near_with_fewer_units(tokens: Tensor, bias: bool) -> None:
+    torch.manual_seed(0)
+    network = Around(GELU, False, bias)
+    torch.testing.assert_close(made(network, "linear_chain", tokens)(tokens), network(tokens), rtol=1e-4, atol=1e-5)
+    errors = []
+    for target in ("linear_chain?activation=silu", "linear_chain?hidden=[6]"):
+        errors.append(made(network, target, tokens).paramtrans_blocks[0].start_error)
+    assert 0 < errors[0] < 0.05 and 0 < errors[1] < 0.6
+
+
 def test_another_activation_begins_near_the_block(tokens: Tensor) -> None:
     torch.manual_seed(0)
     network = Around(nn.SiLU(), True, False)

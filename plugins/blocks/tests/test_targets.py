@@ -127,14 +127,24 @@ def test_the_two_forms_of_linear_attention_are_the_same_without_a_window(tokens:
     )
 
 
-def test_a_bottleneck_begins_at_random_and_fits_strides_and_channels() -> None:
+def test_a_bottleneck_fits_strides_and_channels() -> None:
     torch.manual_seed(0)
     down = nn.Sequential(nn.Conv2d(4, 8, 1, 2, bias=False), nn.BatchNorm2d(8))
     network = nn.Sequential(BasicBlock(4, 8, 2, down)).eval()
-    small = paramtrans.translate(network, to={"0": "bottleneck"}, options=NO_STEPS, calibrate=torch.randn(8, 4, 6, 6))
+    small = translated(network, "bottleneck", torch.randn(8, 4, 6, 6))
     [block] = small.paramtrans_blocks
-    assert block.started == "random"
     assert block.target["stride"] == 2 and block.target["skip"] == "projection" and block.target["final"] == "relu"
+
+
+def test_a_block_that_needs_a_bottleneck_alone_becomes_one_exactly() -> None:
+    """Two of four channels say the others, two hidden units count, and the last convolution is a 1×1."""
+    torch.manual_seed(0)
+    network = nn.Sequential(BasicBlock(4, 4))
+    network[0].conv2 = nn.Conv2d(4, 4, 1, bias=False)
+    network[0].conv2.weight.data[:, 2:] = 0
+    images = torch.einsum("oc,nchw->nohw", torch.rand(4, 2), torch.rand(8, 2, 6, 6))
+    small = translated(network, "bottleneck", images)
+    torch.testing.assert_close(small(images), network(images), rtol=1e-3, atol=1e-3)
 
 
 def test_a_linear_layer_of_low_rank_becomes_two_exactly() -> None:
