@@ -23,8 +23,8 @@ REFIT = """
 ## Translated with 16 inputs
 
 `--refit`: the same networks as a user would translate them, `translate(network, ratio=0.5, calibrate=inputs)` with 16
-inputs of noise, where they take one tensor. The error is that of all outputs on 16 other inputs, relative to their norm,
-beside that of `prune`, which solves for nothing. The weights are random, so errors say that layers were solved for and
+inputs of noise, where they take one tensor. The error is that of all outputs on 16 other inputs, relative to their
+norm, beside that of `prune`, which solves for nothing. The weights are random, so errors say that layers were solved for and
 nothing of quality ([Real networks](real.md) has that).
 
 | library | tried | translated | operations kept | error, median | of `prune` | nearer than `prune` |
@@ -36,7 +36,7 @@ RIVAL = """
 as it does without being told anything of a network. It counts where the smaller network runs; nothing is proven of it.
 It makes residual streams smaller too, so it keeps less.
 
-| library | tried | made smaller here | by Torch-Pruning | its parameters kept | its operations kept | not done in time |
+| library | tried | made smaller here | by Torch-Pruning | parameters kept | operations kept | not done in time |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: |"""
 TABLE = """
 ## Each network

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from paramtrans.api.adapter import BlockAdapter, BlockOptions, Part, Recognised
     from paramtrans.api.architecture import ArchitectureSource
     from paramtrans.api.augmenter import Augmenter
-    from paramtrans.api.block_module import BranchModule, ReadoutModule, SkipModule
+    from paramtrans.api.block_module import BranchModule, ContinuedModule, ReadoutModule, SkipModule
     from paramtrans.api.context import Context, Entering
     from paramtrans.api.executor import Executor
     from paramtrans.api.hosts import Hosts
@@ -71,7 +71,7 @@ _MODULES = {
     "api.adapter": ["BlockAdapter", "BlockOptions", "Part", "Recognised"],
     "api.architecture": ["ArchitectureSource"],
     "api.augmenter": ["Augmenter"],
-    "api.block_module": ["BranchModule", "ReadoutModule", "SkipModule"],
+    "api.block_module": ["BranchModule", "ContinuedModule", "ReadoutModule", "SkipModule"],
     "api.context": ["Context", "Entering"],
     "api.executor": ["Executor"],
     "api.hosts": ["Hosts"],
@@ -143,6 +143,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "Context",
+    "ContinuedModule",
     "DataError",
     "Entering",
     "Executor",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from paramtrans.api.augmenter import Augmenter as Augmenter
     from paramtrans.api.block_module import (
         BranchModule as BranchModule,
+        ContinuedModule as ContinuedModule,
         ReadoutModule as ReadoutModule,
         SkipModule as SkipModule,
     )
@@ -48,7 +49,7 @@ else:
         {
             "adapter": ["BlockAdapter", "BlockOptions", "Recognised"],
             "augmenter": ["Augmenter"],
-            "block_module": ["BranchModule", "ReadoutModule", "SkipModule"],
+            "block_module": ["BranchModule", "ContinuedModule", "ReadoutModule", "SkipModule"],
             "context": ["Context", "Entering"],
             "executor": ["Executor"],
             "hosts": ["Hosts"],

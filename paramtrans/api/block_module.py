@@ -6,7 +6,7 @@ A module derives from these classes, or has methods of these names without deriv
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Protocol, TypeGuard
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeGuard
 
 from paramtrans.errors import SpecMismatch
 
@@ -46,6 +46,26 @@ class SkipModule(BranchModule, Protocol):
         """
 
 
+Keep: TypeAlias = "Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]"
+"""From two tensors of new positions, `[batch, heads, positions, width]`, to the same of all positions so far."""
+
+
+class ContinuedModule(Protocol):
+    """A causal block over positions that says what of them a cache is to hold; without, it holds the features."""
+
+    @abstractmethod
+    def continued(self, x: Tensor, keep: Keep, /) -> Tensor:
+        """What leaves the block at positions behind others.
+
+        Args:
+            x: What enters it there, `[batch, positions, channels]`.
+            keep: Is called once, with what of these positions later ones need; gives that of all positions so far.
+
+        Returns:
+            `[batch, positions, channels]`.
+        """
+
+
 class ReadoutModule(BranchModule, Protocol):
     """A block of an adapter that names its `readout`; that ends the branch."""
 
@@ -77,6 +97,11 @@ def has_skip(block: object) -> TypeGuard[SkipModule]:
 def has_features(block: object) -> TypeGuard[ReadoutModule]:
     """Whether a block says what enters its readout."""
     return hasattr(block, "features")
+
+
+def has_continued(block: object) -> TypeGuard[ContinuedModule]:
+    """Whether a block says what a cache is to hold of its positions."""
+    return hasattr(block, "continued")
 
 
 def passed_on(block: object, x: Tensor) -> Tensor:

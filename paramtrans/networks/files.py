@@ -19,7 +19,7 @@ from paramtrans.networks.graph.narrow import Setting
 from paramtrans.networks.loading import architectures, parameter_files
 from paramtrans.networks.loading.wrappers import unwrapped
 from paramtrans.networks.losses import Losses
-from paramtrans.networks.parts.finding import put_part
+from paramtrans.networks.parts.placed import put_part
 from paramtrans.networks.parts.replacing import ReplacedPart
 from paramtrans.networks.rebuilding import check_untranslated, rebuild
 from paramtrans.networks.stream import modules
@@ -34,8 +34,8 @@ from paramtrans.utils.surroundings import pinned
 FORMAT = 7
 """Version of a translated network on disk. In 1, a target block was always of the kind of its source block; up to 2,
 whole blocks of adapters were replaced; up to 3, no parts that only the network's paths name; up to 4, none left out; up
-to 5, no residual stream was narrower or rotated; up to 6, no shapes of the untranslated network were known, and no
-group was called anything but its path."""
+to 5, no residual stream was narrower or rotated; up to 6, no shapes of the untranslated network were known, no group
+was called anything but its path, and no part had a cache."""
 ATTRIBUTE = "paramtrans_blocks"
 """The attribute in which a translated network keeps what was replaced or made smaller in it."""
 SIZES = "paramtrans_sizes"
@@ -115,6 +115,8 @@ class _Part(BaseOptions):
     start_error: float | None = None
     feature_error: float | None = None
     held_out: bool | None = None
+    cache: int | None = Field(default=None, ge=0)
+    tensors: tuple[str, ...] | None = None
 
     def replaced(self) -> ReplacedPart:
         return ReplacedPart(**self.model_dump())
@@ -276,7 +278,7 @@ def _put_target(network: nn.Module, block: Replaced | ReplacedPart, size: int, r
     if target.spec.numel > size:  # a tensor takes a byte a value or more
         raise DataError(f"{block.path}: a block of {target.spec.numel:,} values is in no file of this size")
     if isinstance(block, ReplacedPart):
-        put_part(network, block.path, target.module(), block.alone, block.beside)
+        put_part(network, block.path, target.module(), block.calling)
     else:
         put(network, block.layers, target, None)
 

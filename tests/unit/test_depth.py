@@ -18,7 +18,7 @@ from paramtrans.errors import StoreError
 from paramtrans.networks.depth.cheapest import cheapest, count_gone, some_examples, standing_in
 from paramtrans.networks.depth.left_out import LeftOut
 from paramtrans.networks.depth.repeated import repeated_blocks
-from paramtrans.networks.parts.finding import Placed
+from paramtrans.networks.parts.placed import Calling, Placed
 from paramtrans.utils.progress import Reporter
 
 
@@ -147,7 +147,7 @@ def test_with_targets_the_parts_that_cost_least_are_replaced(network: Written, i
     # The head gives another shape, so that no linear map fits there.
     assert {block.started for block in small.paramtrans_blocks} == {"closed form"}
     with pytest.raises(SpecMismatch, match="begins at random"):
-        paramtrans.translate(network, depth=0.6, to={"blocks.*.inner": "gated_mlp"}, calibrate=inputs)
+        paramtrans.translate(network, depth=0.6, to={"blocks.*.inner": "gated_mlp?bias=false"}, calibrate=inputs)
 
 
 def test_with_targets_parts_that_none_fits_are_said(network: Written, inputs: Tensor) -> None:
@@ -274,7 +274,7 @@ def test_networks_of_libraries_do_without_some_blocks(kind: str) -> None:
     assert [part.part.path for part in parts] == could_go
     shorter = paramtrans.translate(network, depth=0.5, calibrate=images)
     assert all(block.taken_out for block in shorter.paramtrans_blocks)
-    gone = {block.path: Placed(nn.Identity(), None) for block in shorter.paramtrans_blocks}
+    gone = {block.path: Placed(nn.Identity(), Calling(True, None)) for block in shorter.paramtrans_blocks}
     with standing_in(network, gone), torch.no_grad():
         torch.testing.assert_close(shorter(images), network(images))
 

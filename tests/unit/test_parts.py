@@ -16,9 +16,10 @@ from paramtrans import BlockAdapter, Component, SpecMismatch, components, hookim
 from paramtrans.cli.inspect_parts import show_parts
 from paramtrans.errors import DataError, StoreError
 from paramtrans.networks.forward.examples import Examples
-from paramtrans.networks.parts.finding import Placed, find_parts
+from paramtrans.networks.parts.finding import find_parts
 from paramtrans.networks.parts.fits import part_fits
 from paramtrans.networks.parts.fitting import Fitting, fit
+from paramtrans.networks.parts.placed import Placed
 from paramtrans.networks.parts.replacing import ReplacedPart
 from paramtrans.plugins import Plugins
 from paramtrans.plugins.registry import Provider
@@ -71,7 +72,7 @@ def images() -> Tensor:
 
 def test_parts_are_found_by_how_they_are_called(network: nn.Module, images: Tensor) -> None:
     parts, refused = find_parts(network, ["block", "attention", "twice"], images)
-    assert [(part.part.path, part.alone, part.beside) for part in parts] == [
+    assert [(part.part.path, part.calling.alone, part.calling.beside) for part in parts] == [
         ("block", True, None),
         ("attention", False, 1),
     ]

@@ -38,6 +38,12 @@ BLOCKS: list[tuple[str, dict[str, Any]]] = [
     ("monarch", {"channels": 6, "blocks": 3}),
     ("linear_map", {"channels": 6}),
     ("conv_mixer", {"channels": 6, "heads": 3, "width": 2, "reach": 1}),
+    ("state_space", {"channels": 6, "heads": 3, "width": 2}),
+    ("mixture_of_experts", {"channels": 6, "gated": True}),
+    ("grouped_conv", {"channels": 6, "groups": 3}),
+    ("merged_conv", {"channels": 6}),
+    ("rms_norm", {"channels": 6}),
+    ("layer_norm", {"channels": 6, "bias": False}),
 ]
 
 

@@ -17,7 +17,8 @@ from paramtrans.evaluation.costs import parameters
 from paramtrans.networks.blocks.finding import alike
 from paramtrans.networks.depth.cheapest import standing_in
 from paramtrans.networks.forward.activations import Inputs, call, first_examples, tensors_in
-from paramtrans.networks.parts.finding import NetworkPart, Placed, passing, put_part
+from paramtrans.networks.parts.finding import NetworkPart, passing
+from paramtrans.networks.parts.placed import Calling, Placed, put_part
 from paramtrans.ops.distances import streamed_error
 from paramtrans.plugins.registry import Registry
 from paramtrans.utils.boundary import reason
@@ -108,11 +109,11 @@ def _unlike(
 def _record(part: NetworkPart, taken_out: bool, error: float, held_out: bool) -> LeftOut:
     module = part.part.module
     sizes = (parameters(module), 0)
-    return LeftOut(part.part.path, type(module).__name__, sizes, part.beside, taken_out, error, held_out)
+    return LeftOut(part.part.path, type(module).__name__, sizes, part.calling.beside, taken_out, error, held_out)
 
 
 def _passing_by(part: NetworkPart) -> nn.Module:
-    return Placed(nn.Identity(), part.beside)
+    return Placed(nn.Identity(), Calling(False, part.calling.beside))
 
 
 def feature_errors(network: nn.Module, parts: Sequence[NetworkPart], batches: Iterable[Inputs]) -> list[float]:
@@ -148,7 +149,7 @@ def repeat(network: nn.Module, records: Iterable[LeftOut], registry: Registry) -
         if record.taken_out:
             _take_out(network, record.path, registry)
         else:
-            put_part(network, record.path, nn.Identity(), record.beside is None, record.beside)
+            put_part(network, record.path, nn.Identity(), Calling(record.beside is None, record.beside))
 
 
 def without(network: nn.Module, records: Iterable[LeftOut], registry: Registry) -> nn.Module:

@@ -13,7 +13,8 @@ from paramtrans.networks.depth.left_out import LeftOut, feature_errors, leave_ou
 from paramtrans.networks.depth.repeated import repeated_blocks
 from paramtrans.networks.forward.activations import Inputs, first_examples, length, pick_examples
 from paramtrans.networks.forward.examples import Examples
-from paramtrans.networks.parts.finding import Placed, find_parts, seen_on
+from paramtrans.networks.parts.finding import find_parts, seen_on
+from paramtrans.networks.parts.placed import Calling, Placed
 from paramtrans.networks.parts.replacing import STARTED_ON
 from paramtrans.networks.parts.targets import start_block, target_for
 from paramtrans.plugins.registry import Registry
@@ -48,7 +49,7 @@ def shorten(
     fitted = some_examples(examples.fitted(), JUDGED_ON)
     parts = repeated_blocks(network, pattern, fitted[0])
     going = count_gone(depth, len(parts))
-    passing_by = {part.part.path: Placed(nn.Identity(), part.beside).eval() for part in parts}
+    passing_by = {part.part.path: Placed(nn.Identity(), Calling(False, part.calling.beside)).eval() for part in parts}
     chosen = cheapest(network, passing_by, going, fitted, reporter)
     gone = [part for part in parts if part.part.path in chosen]
     errors = feature_errors(network, gone, examples.held_out())
@@ -99,7 +100,7 @@ def parts_to_replace(
         block, start = start_block(seen, target, seeds.derive(seed, "start", number))
         if start == "random":
             raise SpecMismatch(f"depth: {text} begins at random at {path}, so its cost is not known; try linear_map")
-        blocks[path], targets[path] = Placed(block, part.beside).eval(), text
+        blocks[path], targets[path] = Placed(block, part.calling).eval(), text
     if not blocks:
         raise SpecMismatch(f"depth: there is nothing to choose from: {unfit}")
     chosen = cheapest(network, blocks, count_gone(depth, len(blocks)), judged, reporter)

@@ -13,27 +13,13 @@ from torch import Tensor, nn
 from paramtrans.api.adapter import Part
 from paramtrans.errors import SpecMismatch
 from paramtrans.networks.blocks.finding import matches
-from paramtrans.networks.blocks.in_place import take_place
 from paramtrans.networks.forward.activations import Inputs, Reached, call, every_layer, first_examples
 from paramtrans.networks.forward.spool import Spool
+from paramtrans.networks.parts.placed import Calling, put_part, tensors_beside
 from paramtrans.networks.parts.running import PartRun, feature_of, split_output
 
 EXAMPLES = 2
 """Examples that parts are looked for with."""
-
-
-class Placed(nn.Module):
-    """A block in place of a module that is called with more than features, or gives more than one tensor."""
-
-    def __init__(self, block: nn.Module, beside: int | None) -> None:
-        """`beside`: how many `None` are given beside the features, in a tuple; None: the features alone."""
-        super().__init__()
-        self.block, self.beside = block, beside
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Whatever the module was called with → what it gave, with the block's features."""
-        features = self.block(feature_of(args, kwargs))
-        return features if self.beside is None else (features, *[None] * self.beside)
 
 
 @dataclass(frozen=True)
@@ -44,10 +30,7 @@ class Call:
     kwargs: Mapping[str, Any]
     entering: Tensor | None
     leaving: Tensor | None
-    alone: bool
-    """Whether features were all that it was called with, by position."""
-    beside: int | None
-    """How many `None` it gave beside its features, in a tuple; None: the features alone."""
+    calling: Calling
 
 
 @dataclass(frozen=True)
@@ -57,25 +40,11 @@ class NetworkPart:
     part: Part
     pattern: str
     """The pattern that chose it."""
-    alone: bool
-    beside: int | None
+    calling: Calling
 
     def put(self, network: nn.Module, block: nn.Module) -> None:
         """Put a block in the part's place in a network."""
-        put_part(network, self.part.path, block, self.alone, self.beside)
-
-
-def put_part(network: nn.Module, path: str, block: nn.Module, alone: bool, beside: int | None) -> None:
-    """Put a block in the place of a module.
-
-    Args:
-        network: Is changed.
-        path: Of the module.
-        block: Features → features.
-        alone: Whether the network calls the module with features alone, by position.
-        beside: How many `None` the module gives beside its features, in a tuple; None: the features alone.
-    """
-    take_place(network, path, block if alone and beside is None else Placed(block, beside))
+        put_part(network, self.part.path, block, self.calling)
 
 
 @torch.no_grad()
@@ -109,7 +78,7 @@ def find_parts(
         module = network.get_submodule(path)
         run = PartRun(module, module_call.args, module_call.kwargs)
         part = Part(path, module, module_call.entering, module_call.leaving, run)
-        parts.append(NetworkPart(part, chosen[path], module_call.alone, module_call.beside))
+        parts.append(NetworkPart(part, chosen[path], replace(module_call.calling, cache=run.cache_layer())))
     return parts, refused
 
 
@@ -137,8 +106,9 @@ def _calls(network: nn.Module, paths: Iterable[str], batch: Inputs) -> tuple[dic
             order.append(path)
             entered = feature_of(args, kwargs)
             alone = len(args) == 1 and not kwargs
+            calling = Calling(alone, None, tensors=tensors_beside(args, kwargs))
             calls.setdefault(path, []).append(
-                Call(*copy.deepcopy((args, kwargs)), None if entered is None else entered.clone(), None, alone, None)
+                Call(*copy.deepcopy((args, kwargs)), None if entered is None else entered.clone(), None, calling)
             )
 
         return look
@@ -147,7 +117,8 @@ def _calls(network: nn.Module, paths: Iterable[str], batch: Inputs) -> tuple[dic
         def look(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             leaving, beside = split_output(output)
             leaving = None if leaving is None else leaving.clone()
-            calls[path][-1] = replace(calls[path][-1], leaving=leaving, beside=beside)
+            calling = replace(calls[path][-1].calling, beside=beside)
+            calls[path][-1] = replace(calls[path][-1], leaving=leaving, calling=calling)
 
         return look
 

@@ -19,6 +19,7 @@ from paramtrans.networks.forward.activations import Inputs, first_examples
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.parts.finding import NetworkPart, find_parts, passing, seen_on
 from paramtrans.networks.parts.fitting import Fitted, Fitting, fit
+from paramtrans.networks.parts.placed import Calling
 from paramtrans.networks.parts.targets import start_block, target_for
 from paramtrans.plugins.registry import Registry
 from paramtrans.utils import seeds
@@ -68,6 +69,16 @@ class ReplacedPart:
     aside and behind the blocks replaced before it."""
     held_out: bool | None = None
     """Whether that is so; else the inputs were too few."""
+    cache: int | None = None
+    """The layer of a cache of earlier positions that is the block's; None: it has no cache."""
+    tensors: tuple[str, ...] | None = None
+    """Arguments of the part that are tensors beside features, such as masks; with others it is not called. None: not
+    known."""
+
+    @property
+    def calling(self) -> Calling:
+        """How the network calls the block."""
+        return Calling(self.alone, self.beside, self.cache, self.tensors)
 
 
 @dataclass(frozen=True)
@@ -189,9 +200,11 @@ def _described(
         registry.name_of("block_adapter", type(target)),
         target.options.model_dump(mode="json"),
         (parameters(part.part.module), parameters(block)),
-        part.alone,
-        part.beside,
+        part.calling.alone,
+        part.calling.beside,
         start,
         fitted.before,
         fitted.after,
+        cache=part.calling.cache,
+        tensors=part.calling.tensors,
     )

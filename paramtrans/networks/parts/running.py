@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,16 @@ def split_output(output: Any) -> tuple[Tensor | None, int | None]:
     if isinstance(output, tuple) and output and all(value is None for value in output[1:]):
         return (output[0] if isinstance(output[0], Tensor) else None), len(output) - 1
     return None, None
+
+
+def cache_in(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """The cache of earlier positions that a module is called with; None where there is none.
+
+    It takes two tensors `[batch, heads, positions, width]` and a layer's number (`update`), gives these with those of
+    earlier positions, and says how many it has (`get_seq_length`), as caches of transformers do.
+    """
+    values = [*args, *kwargs.values()]
+    return next((value for value in values if hasattr(value, "update") and hasattr(value, "get_seq_length")), None)
 
 
 def _is_features(value: Any) -> bool:
@@ -67,3 +78,20 @@ class PartRun:
         values = copy.deepcopy([*self.args, *self.kwargs.values()])
         values[next(i for i, value in enumerate(values) if _is_features(value))] = features
         return values[: len(self.args)], dict(zip(self.kwargs, values[len(self.args) :], strict=True))
+
+    @torch.no_grad()
+    def cache_layer(self) -> int | None:
+        """The number of the layer in which the module keeps its positions in a cache; None where it keeps none."""
+        args, kwargs = copy.deepcopy((self.args, dict(self.kwargs)))
+        cache, layers = cache_in(args, kwargs), list[int]()
+        if cache is None:
+            return None
+        update = cache.update
+
+        def note(*given: Any, **named: Any) -> Any:
+            layers.append([*inspect.signature(update).bind(*given, **named).arguments.values()][2])
+            return update(*given, **named)
+
+        cache.update = note
+        self.module(*args, **kwargs)
+        return min(layers, default=None)

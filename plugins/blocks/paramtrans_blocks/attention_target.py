@@ -7,14 +7,16 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from paramtrans.api.adapter import BlockAdapter, BlockOptions, Part
-from paramtrans.api.block_module import SkipModule
 from paramtrans.api.stacking import Params
 from paramtrans.errors import SpecMismatch
-from paramtrans_blocks.heads import Heads, HeadsOptions
-from paramtrans_blocks.source_attention import attention_of
+from paramtrans_blocks.heads import AttentionModule, Heads, HeadsOptions
+from paramtrans_blocks.source_attention import attention_of, is_causal
+
+JITTER = 1e-6
+"""Of the mean second moment, added to each channel's, where inputs do not reach all directions."""
 
 
 class AttentionTargetOptions(HeadsOptions):
@@ -22,7 +24,8 @@ class AttentionTargetOptions(HeadsOptions):
 
 
 class AttentionTarget(BlockAdapter):
-    """A kind of block that takes the place of multi-head attention over positions, without a mask."""
+    """A kind of block that takes the place of multi-head attention: over all positions, or causal, or with rotary
+    positions."""
 
     Options: ClassVar[type[BlockOptions]] = AttentionTargetOptions
     options: AttentionTargetOptions
@@ -33,85 +36,84 @@ class AttentionTarget(BlockAdapter):
         return "closing" if self.options.closing else None
 
     @abstractmethod
-    def module(self) -> AttentionTargetModule: ...
+    def module(self) -> AttentionModule: ...
 
     @classmethod
     def options_for(cls, part: Part) -> Mapping[str, Any]:
-        """Heads, widths, skip and closing norm of the attention that the block replaces."""
+        """Heads, widths, skip, closing norm, mask and rotary positions of the attention that the block replaces."""
         if part.entering.ndim < 3 or part.entering.shape != part.leaving.shape:
             shapes = f"{list(part.leaving.shape)} of {list(part.entering.shape)}"
             raise SpecMismatch(f"it makes {shapes}, not [examples, positions, channels] of the same")
         source = attention_of(part)
         if source is None:
-            return {"channels": part.entering.shape[-1], "skip": "none"}
+            return {"channels": part.entering.shape[-1], "skip": "none", "causal": is_causal(part)}
         return source[0].options.model_dump()
 
     def warm_start(self, part: Part) -> Params | None:
         """The layers of the attention that the block replaces, as far as it has the same ones."""
         source = attention_of(part)
-        if source is None:
+        if source is None or (self.options.heads, self.options.width) != _heads_of(source[0]):
             return None
         attention, params = source
-        module = self.module()
-        initial = {name: tensor[None] for name, tensor in module.state_dict().items()}
-        taken_over = {
-            name: tensor for name, tensor in params.items() if name in initial and initial[name].shape == tensor.shape
-        }
+        initial = {name: tensor[None] for name, tensor in self.module().state_dict().items()}
+        known = params | self.from_heads(params, attention, part.entering)
         started = {
-            name: (taken_over | self.from_heads(params, attention)).get(name, initial[name]) for name in self.spec.names
+            name: known[name] if name in known and known[name].shape == initial[name].shape else initial[name]
+            for name in self.spec.names
         }
         return {name: tensor.to(part.entering) for name, tensor in started.items()}
 
-    def from_heads(self, params: Params, heads: Heads) -> Params:
+    def from_heads(self, params: Params, heads: Heads, entering: Tensor) -> Params:
         """Layers that are not the same, made of those of attention head by head; none unless overridden.
 
         Args:
             params: Tensors of the attention, `[1, ...]` each.
             heads: Its adapter.
+            entering: Features that enter it, `[examples, positions, channels]`.
         """
         return {}
 
 
-class AttentionTargetModule(nn.Module, SkipModule):
-    """`[batch, ..., positions, channels]` → the same shape; what mixes positions is `mix`."""
-
-    def __init__(self, options: AttentionTargetOptions) -> None:
-        super().__init__()
-        self.shape, self.adds = (options.heads, options.width), options.skip
-        self.out = nn.Linear(options.heads * options.width, options.channels, options.bias)
-        self.closing = nn.LayerNorm(options.channels, options.closing) if options.closing else nn.Identity()
-
-    @abstractmethod
-    def mix(self, x: Tensor) -> Tensor:
-        """`[..., positions, channels]` → what each head gives at each position, `[..., heads, positions, width]`."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        normalised: Tensor = self.closing(self.branch(x) + self.skip(x))
-        return normalised
-
-    def branch(self, x: Tensor) -> Tensor:
-        branch: Tensor = self.out(self.mix(x).transpose(-3, -2).flatten(-2))
-        return branch
-
-    def skip(self, x: Tensor) -> Tensor:
-        return x if self.adds == "identity" else x.new_zeros(())
+def _heads_of(heads: Heads) -> tuple[int, int]:
+    return heads.options.heads, heads.options.width
 
 
-def by_head(values: Tensor, heads: int) -> Tensor:
-    """`[..., positions, heads × width]` → `[..., heads, positions, width]`."""
-    return values.reshape(*values.shape[:-1], heads, -1).transpose(-3, -2)
+def square_root(features: Tensor) -> Tensor:
+    """L with L Lᵀ the second moments of features; lower triangular, invertible, in double precision.
+
+    Args:
+        features: `[..., channels]`.
+
+    Returns:
+        `[channels, channels]`.
+    """
+    rows = features.flatten(0, -2).double()
+    moments = rows.mT @ rows / len(rows)
+    moments.diagonal().add_(JITTER * moments.diagonal().mean().clamp_min(1e-12))
+    root: Tensor = torch.linalg.cholesky(moments)
+    return root
 
 
-def low_rank(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+def with_one(features: Tensor) -> Tensor:
+    """Features with a one behind them, which a bias is the weight of: `[..., channels]` → `[..., channels + 1]`."""
+    return torch.cat([features, torch.ones_like(features[..., :1])], dim=-1)
+
+
+def low_rank(weight: Tensor, rank: int, root: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The nearest product of two thinner matrices (Eckart and Young 1936), both of the same norm.
 
     Args:
-        weight: `[out, in]`.
+        weight: `[..., out, in]`, real or complex.
         rank: Values between the two.
+        root: Of the second moments of what enters, `[in, in]`, so that what leaves is nearest; None: the weight itself.
 
     Returns:
-        `[out, rank]` and `[rank, in]`.
+        `[..., out, rank]` and `[..., rank, in]`.
     """
-    left, values, right = torch.linalg.svd(weight, full_matrices=False)
-    root = values[:rank].sqrt()
-    return left[:, :rank] * root, root[:, None] * right[:rank]
+    weighed = weight if root is None else weight @ root.to(weight.dtype)
+    left, values, right = torch.linalg.svd(weighed, full_matrices=False)
+    scale = values[..., :rank].sqrt()
+    up, down = left[..., :rank] * scale[..., None, :], scale[..., None] * right[..., :rank, :]
+    if root is not None:
+        down = torch.linalg.solve_triangular(root.to(weight.dtype), down, upper=False, left=False)
+    return up, down

@@ -10,15 +10,19 @@ from torch import Tensor, nn
 from torch.nn.functional import conv1d, pad
 
 from paramtrans.api.adapter import BlockOptions
+from paramtrans.api.block_module import Keep
 from paramtrans.api.options import Trials
-from paramtrans_blocks.attention_target import AttentionTarget, AttentionTargetModule, AttentionTargetOptions, by_head
+from paramtrans.api.stacking import Params
+from paramtrans_blocks.attention_target import AttentionTarget, AttentionTargetOptions
+from paramtrans_blocks.heads import AttentionModule, Heads
+from paramtrans_blocks.positions import by_head
 
 
 class ConvMixerOptions(AttentionTargetOptions):
     """Sizes of a convolutional mixer."""
 
     reach: PositiveInt = 8
-    """Positions to each side that a position is made of."""
+    """Positions to each side that a position is made of; before it alone, where that is causal."""
 
 
 class ConvMixer(AttentionTarget):
@@ -35,13 +39,22 @@ class ConvMixer(AttentionTarget):
         {"heads": 2, "width": 3, "reach": 2},
         {"heads": 2, "width": 2, "bias": False, "skip": "none", "reach": 1},
         {"heads": 1, "width": 4, "closing": 1e-6},
+        {"heads": 2, "width": 2, "causal": True, "skip": "none", "reach": 2},
     )
 
-    def module(self) -> AttentionTargetModule:
+    def module(self) -> AttentionModule:
         return ConvMixerModule(self.options)
 
+    def from_heads(self, params: Params, heads: Heads, entering: Tensor) -> Params:
+        times = self.options.heads // heads.options.kept_heads
+        layers = {name: params[name] for name in ("value.weight", "value.bias") if name in params}
+        return {
+            name: layer.unflatten(1, (-1, self.options.width)).repeat_interleave(times, 1).flatten(1, 2)
+            for name, layer in layers.items()
+        }
 
-class ConvMixerModule(AttentionTargetModule):
+
+class ConvMixerModule(AttentionModule):
     """Positions mixed by kernels."""
 
     def __init__(self, options: ConvMixerOptions) -> None:
@@ -50,12 +63,14 @@ class ConvMixerModule(AttentionTargetModule):
         self.value, self.gate = (nn.Linear(options.channels, values, options.bias) for _ in range(2))
         with torch.no_grad():
             self.gate.weight.mul_(0.1)
-        reached = 2 * options.reach + 1
+        self.sides = (options.reach, 0 if options.causal else options.reach)
+        reached = sum(self.sides) + 1
         self.kernel = nn.Parameter(torch.full((values, 1, reached), 2.0 / reached))
         """Twice a mean, as gates begin at about a half."""
 
-    def mix(self, x: Tensor) -> Tensor:
-        values = self.value(x).flatten(0, -3).mT
-        reach = self.kernel.shape[-1] // 2
-        mixed = conv1d(pad(values, (reach, reach)), self.kernel, groups=len(self.kernel)).mT
-        return by_head(self.gate(x).sigmoid() * mixed.view(*x.shape[:-1], -1), self.shape[0])
+    def mix(self, x: Tensor, keep: Keep) -> Tensor:
+        made = by_head(self.value(x), 1)
+        values = keep(made, made[..., :0])[0].squeeze(-3)
+        mixed = conv1d(pad(values.flatten(0, -3).mT, self.sides), self.kernel, groups=len(self.kernel)).mT
+        mixed = mixed.view(values.shape)[..., -x.shape[-2] :, :]
+        return by_head(self.gate(x).sigmoid() * mixed, self.options.heads)

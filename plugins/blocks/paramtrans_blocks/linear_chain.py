@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal, Self
+from dataclasses import replace
+from typing import Any, ClassVar, Literal, Self
 
+import torch
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from paramtrans.api.adapter import BlockAdapter, BlockOptions
+from paramtrans.api.adapter import BlockAdapter, BlockOptions, Part
 from paramtrans.api.block_module import SkipModule
 from paramtrans.api.options import Trials
 from paramtrans.api.specs import Reader, SymmetryGroup, SymmetryMember
+from paramtrans.api.stacking import Params
 from paramtrans_blocks.activations import MAKERS, Activation
+from paramtrans_blocks.solved import solved_layer
+from paramtrans_blocks.source_feed_forward import feed_forward_of
 
 
 class LinearChainOptions(BlockOptions):
@@ -43,7 +48,8 @@ class LinearChainOptions(BlockOptions):
 class LinearChain(BlockAdapter):
     """[LayerNorm,] Linear, activation, Linear, … [+ input] [, LayerNorm], on the last axis.
 
-    Features are `[batch, ..., channels]`.
+    Features are `[batch, ..., channels]`. In place of a feed-forward block without gates it starts from that block's
+    strongest units; the last layer is solved for where units are missing or the activation is another.
     """
 
     Options: ClassVar[type[BlockOptions]] = LinearChainOptions
@@ -59,6 +65,32 @@ class LinearChain(BlockAdapter):
     @property
     def closing(self) -> str | None:  # type: ignore[override]
         return "closing" if self.options.closing else None
+
+    @classmethod
+    def options_for(cls, part: Part) -> Mapping[str, Any]:
+        sizes = {"channels": part.entering.shape[-1], "out": part.leaving.shape[-1]}
+        source = feed_forward_of(part)
+        if source is None:
+            return {"channels": sizes["channels"]}
+        hidden = [len(source.first.weight)]
+        return {**sizes, "hidden": hidden, "activation": source.activation, "bias": source.bias, "skip": "none"}
+
+    @torch.no_grad()
+    def warm_start(self, part: Part) -> Params | None:
+        source, options = feed_forward_of(part), self.options
+        if source is None or source.up is not None or source.bias > options.bias or len(options.hidden) > 1:
+            return None
+        if options.skip != "none" or options.norm or options.closing or options.hidden[0] > len(source.first.weight):
+            return None
+        layers = source.units(source.strength(part.entering).topk(options.hidden[0]).indices.sort().values)
+        weight, bias = layers.down.weight, layers.down.offset if options.bias else None
+        if options.hidden[0] < len(source.first.weight) or options.activation != source.activation:
+            read = replace(layers, activation=options.activation).hidden(part.entering)
+            weight, bias = solved_layer(read, part.leaving, weight, bias)
+        params = {"fc1.weight": layers.first.weight, "fc2.weight": weight}
+        if bias is not None:
+            params |= {"fc1.bias": layers.first.offset, "fc2.bias": bias}
+        return {name: params[name][None] for name in self.spec.names}
 
     def with_sizes(self, sizes: Mapping[str, int]) -> BlockAdapter:
         hidden = tuple(sizes.get(f"hidden{i}", size) for i, size in enumerate(self.options.hidden, 1))

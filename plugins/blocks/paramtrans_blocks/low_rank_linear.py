@@ -13,7 +13,7 @@ from paramtrans.api.adapter import BlockAdapter, BlockOptions, Part
 from paramtrans.api.options import Trials
 from paramtrans.api.specs import SymmetryGroup, SymmetryMember
 from paramtrans.api.stacking import Params
-from paramtrans_blocks.attention_target import low_rank
+from paramtrans_blocks.attention_target import low_rank, square_root
 from paramtrans_blocks.linear_target import LinearTarget, LinearTargetOptions
 
 
@@ -25,7 +25,8 @@ class LowRankLinearOptions(LinearTargetOptions):
 
 
 class LowRankLinear(LinearTarget):
-    """`x → B A x + b`. In place of a linear layer it starts from its first singular vectors."""
+    """`x → B A x + b`. In place of a linear layer it starts from its first singular vectors, weighed by what enters
+    (SVD-LLM: Wang et al. 2024, arXiv 2403.07378, section 3.1)."""
 
     Options: ClassVar[type[BlockOptions]] = LowRankLinearOptions
     options: LowRankLinearOptions
@@ -51,6 +52,7 @@ class LowRankLinear(LinearTarget):
     def warm_start(self, part: Part) -> Params | None:
         if not isinstance(part.module, nn.Linear) or self.rank > min(part.module.weight.shape):
             return None
-        up, down = low_rank(part.module.weight.detach(), self.rank)
+        up, down = low_rank(part.module.weight.detach().double(), self.rank, square_root(part.entering))
+        up, down = up.to(part.entering), down.to(part.entering)
         bias = torch.zeros(self.out).to(up) if part.module.bias is None else part.module.bias.detach()
         return {"0.weight": down[None], "1.weight": up[None], **({"1.bias": bias[None]} if self.options.bias else {})}

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from paramtrans_blocks.positions import rotated
 from paramtrans_blocks.source_attention import attention_of
 from paramtrans_blocks.source_convolutions import Chain, convolutions_of
 from torch import Tensor, nn
@@ -74,6 +75,13 @@ class Packed(nn.Module):
         return normalised
 
 
+class Turned(nn.Module):
+    """Rotary positions."""
+
+    def forward(self, queries: Tensor) -> Tensor:
+        return rotated(queries, [1.0], neighbours=False)
+
+
 KNOWN: dict[str, Callable[[], nn.Module]] = {
     "packed": Packed,
     "grouped queries": lambda: Packed(key_heads=2),
@@ -82,9 +90,10 @@ KNOWN: dict[str, Callable[[], nn.Module]] = {
     "normalised behind a skip": lambda: Packed(adds=True, norm_behind=True),
     "normalised behind": lambda: Packed(norm_behind=True),
     "queries scaled": lambda: Packed(queries=nn.Linear(2, 2)),
+    "causal": lambda: Packed(causal=True),
 }
 UNKNOWN: dict[str, Callable[[], nn.Module]] = {
-    "causal": lambda: Packed(causal=True),
+    "queries alone turned": lambda: Packed(queries=Turned()),
     "normalised before": lambda: Packed(norm_before=True),
     "queries normalised": lambda: Packed(queries=nn.LayerNorm(2)),
     "no attention": lambda: nn.Linear(8, 8),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from paramtrans_blocks.positions import nothing_before
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
@@ -88,7 +89,7 @@ def test_heads_that_are_alike_share_keys_and_values_exactly(tokens: Tensor) -> N
     for layer in (network.attention.self.key, network.attention.self.value):
         layer.weight.data = layer.weight.data.view(2, 2, 2, 8)[:, :1].expand(2, 2, 2, 8).reshape(8, 8)
         layer.bias.data = layer.bias.data.view(2, 2, 2)[:, :1].expand(2, 2, 2).reshape(8)
-    small = translated(network, "grouped_query", tokens)
+    small = translated(network, "grouped_query?key_heads=2", tokens)
     torch.testing.assert_close(small(tokens), network(tokens), rtol=1e-4, atol=1e-5)
     assert small.attention.key.out_features == 4
 
@@ -121,17 +122,29 @@ def test_the_two_forms_of_linear_attention_are_the_same_without_a_window(tokens:
     )
     features = [torch.cat([x.softmax(-1), (-x).softmax(-1)], -1) for x in (query, key)]
     weights = features[0] @ features[1].mT
-    torch.testing.assert_close(block.mix(tokens), weights / weights.sum(-1, keepdim=True) @ value, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        block.mix(tokens, nothing_before), weights / weights.sum(-1, keepdim=True) @ value, rtol=1e-4, atol=1e-5
+    )
 
 
-def test_a_bottleneck_begins_at_random_and_fits_strides_and_channels() -> None:
+def test_a_bottleneck_fits_strides_and_channels() -> None:
     torch.manual_seed(0)
     down = nn.Sequential(nn.Conv2d(4, 8, 1, 2, bias=False), nn.BatchNorm2d(8))
     network = nn.Sequential(BasicBlock(4, 8, 2, down)).eval()
-    small = paramtrans.translate(network, to={"0": "bottleneck"}, options=NO_STEPS, calibrate=torch.randn(8, 4, 6, 6))
+    small = translated(network, "bottleneck", torch.randn(8, 4, 6, 6))
     [block] = small.paramtrans_blocks
-    assert block.started == "random"
     assert block.target["stride"] == 2 and block.target["skip"] == "projection" and block.target["final"] == "relu"
+
+
+def test_a_block_that_needs_a_bottleneck_alone_becomes_one_exactly() -> None:
+    """Two of four channels say the others, two hidden units count, and the last convolution is a 1×1."""
+    torch.manual_seed(0)
+    network = nn.Sequential(BasicBlock(4, 4))
+    network[0].conv2 = nn.Conv2d(4, 4, 1, bias=False)
+    network[0].conv2.weight.data[:, 2:] = 0
+    images = torch.einsum("oc,nchw->nohw", torch.rand(4, 2), torch.rand(8, 2, 6, 6))
+    small = translated(network, "bottleneck", images)
+    torch.testing.assert_close(small(images), network(images), rtol=1e-3, atol=1e-3)
 
 
 def test_a_linear_layer_of_low_rank_becomes_two_exactly() -> None:
@@ -181,9 +194,9 @@ def test_attention_that_takes_means_becomes_a_convolution_exactly(tokens: Tensor
     torch.testing.assert_close(small(tokens), network(tokens), rtol=1e-4, atol=1e-5)
 
 
-def test_a_gated_block_takes_the_place_of_a_feed_forward_one_and_fits_it() -> None:
+def test_a_gated_block_takes_the_place_of_one_that_is_not_read_off_and_fits_it() -> None:
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 6))).eval()
+    network = nn.Sequential(nn.Sequential(nn.Linear(6, 8), nn.Mish(), nn.Linear(8, 6))).eval()
     inputs = torch.randn(64, 3, 6)
     small = paramtrans.translate(network, to={"0": "gated_mlp"}, options={"steps": 150}, calibrate=inputs)
     [block] = small.paramtrans_blocks
