@@ -24,8 +24,8 @@ REFIT = """
 
 `--refit`: the same networks as a user would translate them, `translate(network, ratio=0.5, calibrate=inputs)` with 16
 inputs of noise, where they take one tensor. The error is that of all outputs on 16 other inputs, relative to their
-norm, beside that of `prune`, which solves for nothing. The weights are random, so errors say that layers were solved for and
-nothing of quality ([Real networks](real.md) has that).
+norm, beside that of `prune`, which solves for nothing. The weights are random, so errors say that layers were solved
+for, and nothing of quality ([Real networks](real.md) has that).
 
 | library | tried | translated | operations kept | error, median | of `prune` | nearer than `prune` |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: |"""
