@@ -27,7 +27,7 @@ inputs of noise, where they take one tensor. The error is that of all outputs on
 norm. The weights are random, so errors say that layers were solved for, and nothing of quality ([Real
 networks](real.md) has that).
 
-| library | tried | translated | operations kept | seconds, median | error, median | largest |
+| library | tried | translated | operations kept | seconds of a core, median | error, median | largest |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: |"""
 RIVAL = """
 ## Torch-Pruning beside it
