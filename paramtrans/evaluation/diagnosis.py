@@ -33,8 +33,8 @@ class Diagnosis:
     def of(self, blocks: Params, losses: Tensor, trained: Params | None = None) -> MethodDiagnosis:
         """What there is to say of one method: means over hosts, and the confidence in each host's block.
 
-        `losses` are what each host lost in accuracy, `[models]`: what the confidence is held against. `trained` are the
-        targets of training pairs, for the distance to the nearest.
+        `losses` are what each host lost by the task's metric, `[models]`: what the confidence is held against.
+        `trained` are the targets of training pairs, for the distance to the nearest.
         """
         pieces = [self._piece(blocks, piece) for piece in torch.arange(len(self.hosts)).split(HOSTS_AT_ONCE)]
         features, outputs, mute = (torch.cat(parts) for parts in zip(*pieces, strict=True))

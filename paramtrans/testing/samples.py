@@ -44,6 +44,7 @@ class Slot(Task):
 
     Options: ClassVar[type[BaseOptions]] = SlotOptions
     options: SlotOptions
+    metric = "accuracy"
 
     def __init__(self, options: SlotOptions) -> None:
         super().__init__(options)
@@ -67,9 +68,6 @@ class Slot(Task):
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         losses = nn.functional.cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="none")
         return losses.view(labels.shape).mean(1)
-
-    def score(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        return 100.0 * (outputs.argmax(-1) == labels)
 
 
 def trials(cls: Any, kind: str, given: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:

@@ -50,6 +50,9 @@ class Zoos:
                     check_fit(f"{name} block", adapter, zoo.builder.task.slot)
                 except SpecMismatch as error:
                     yield f"task {zoo.config.task.name}: {error}"
+            if zoo in self.learning and zoo.builder.measured_by != builder.measured_by:
+                by, wanted = zoo.builder.measured_by.heading, builder.measured_by.heading
+                yield f"task {zoo.config.task.name}: is measured by {by}, the run's own task by {wanted}"
         if len(self.learning) > 1:
             names = [
                 p.name for p, (_, o) in zip(builder.config.objectives, builder.objectives(), strict=True) if o.examples

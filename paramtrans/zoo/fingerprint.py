@@ -117,7 +117,7 @@ def _examples(builder: Builder, name: str) -> list[Tensor]:
     entered = _run(task.former, inputs)
     outputs = _run(task.latter, entered)
     losses = task.loss(outputs[None], examples.labels[None])
-    return [inputs, entered, examples.labels, losses, task.score(outputs[None], examples.labels)]
+    return [inputs, entered, examples.labels, losses, builder.metric.measure(outputs[None], examples.labels)]
 
 
 def _augmented(builder: Builder) -> Tensor:
