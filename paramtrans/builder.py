@@ -150,7 +150,7 @@ class Builder:
 
     def _further(self, name: str, options: dict[str, Any]) -> BlockAdapter:
         adapter: BlockAdapter = self.registry.create("block_adapter", name, **options)
-        check_fit("target block", adapter, self.task.slot)
+        check_fit("target block", adapter, self.task.slot, self.task.leaving())
         return adapter
 
     def augmenters(self) -> list[tuple[str, Augmenter]]:
@@ -199,7 +199,7 @@ class Builder:
             problems.append(f"{where}: task: metric: {error}")
         for path, adapter in (("source", self.source), ("target", self.target)):
             try:
-                check_fit(f"{path} block", adapter, self.task.slot)
+                check_fit(f"{path} block", adapter, self.task.slot, self.task.leaving())
             except SpecMismatch as error:
                 problems.append(f"{where}: {path}: {error}")
         if problems:

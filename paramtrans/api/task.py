@@ -49,7 +49,7 @@ class Task(Configurable, ABC):
     """A host's former and latter blocks, the data it is trained on, its loss, and its metric."""
 
     slot: FeatureSpec
-    """Features where the source or target block stands."""
+    """Features that enter the slot, where the source or target block stands."""
 
     metric: str | Mapping[str, Any] | None = None
     """What results are measured by: the name of a metric, such as `"accuracy"`, or a table as in configs, such as
@@ -72,9 +72,13 @@ class Task(Configurable, ABC):
     def former(self) -> nn.Module:
         """The blocks before the slot: `[batch, *input]` → `[batch, *slot]`."""
 
+    def leaving(self) -> FeatureSpec:
+        """Features that leave the slot; as those that enter it, unless overridden."""
+        return self.slot
+
     @abstractmethod
     def latter(self) -> nn.Module:
-        """The blocks after the slot: `[batch, *slot]` → `[batch, outputs]`."""
+        """The blocks after the slot: `[batch, *leaving]` → `[batch, *outputs]`."""
 
     def stream(self) -> dict[str, int]:
         """Tensors of `former.*` and `latter.*` with the axis that runs over the slot's channels; none unless declared.

@@ -71,7 +71,7 @@ def silent(target: BlockAdapter, params: Params, entering: Tensor) -> Tensor | N
     if target.readout is None or target.units(Reader(target.readout)) is None:
         return None
     heard = Vmap(UpToReadout(target.module()))({f"block.{name}": tensor for name, tensor in params.items()}, entering)
-    return heard.abs().movedim(2, 1).flatten(2).amax(2) == 0
+    return heard.abs().movedim(-1 if target.channels_last else 2, 1).flatten(2).amax(2) == 0
 
 
 def likeness(params: Params, spec: BlockSpec) -> float | None:

@@ -32,14 +32,19 @@ def ready(subject: Subject) -> Task:
 
 
 def _outputs(task: Task, count: int = BATCH) -> tuple[Tensor, Tensor]:
-    """Outputs `[models, batch, …]` of new hosts on training examples, the slot passed through; and the labels."""
+    """Outputs `[models, batch, …]` of new hosts without their blocks on training examples, and the labels.
+
+    The slot is passed through; where other features have to leave it than enter, random ones do.
+    """
     train = task.split("train")
     raw, labels = train.inputs[:count], train.labels[:count]
     outputs = []
     for seed in range(MODELS):
         with drawing(seed):
             former, latter = task.former().train(), task.latter().train()
-        outputs.append(latter(former(task.to_input(raw))))
+            left = torch.randn(len(raw), *task.leaving().shape)
+        entered = former(task.to_input(raw))
+        outputs.append(latter(entered if task.leaving() == task.slot else left))
     return torch.stack(outputs), labels
 
 

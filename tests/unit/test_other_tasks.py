@@ -141,7 +141,7 @@ def test_outputs_that_are_values_are_matched_as_no_probabilities(with_vectors: P
 
 @pytest.mark.parametrize(
     ("metric", "said"),
-    [("r3", r'task: metric: unknown metric "r3"; did you mean "r2"'), (None, "names none, and has no")],
+    [("perplex", r'task: metric: unknown metric "perplex"; did you mean'), (None, "names none, and has no")],
 )
 def test_a_metric_that_there_is_not_is_told_before_anything_is_trained(
     with_vectors: Plugins,
