@@ -83,7 +83,7 @@ def test_other_groups_make_up_for_those_that_stay(kind: type[nn.Module], transla
     budget = int(0.75 * parameters(whole))
     small = paramtrans.translate(whole, translator, widths=Budget(budget), calibrate=inputs)
     assert 0.9 * budget < parameters(small) <= budget and len(small.paramtrans_refused) == 1
-    with pytest.raises(SpecMismatch, match="cannot be made of this one.*are left; (up|attention) stays as"):
+    with pytest.raises(SpecMismatch, match=r"cannot be made of this one.*are left; (up|attention) stays as"):
         paramtrans.translate(whole, translator, widths=Budget(parameters(whole) // 4), calibrate=inputs)
 
 
