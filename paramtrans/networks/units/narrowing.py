@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from paramtrans.errors import SpecMismatch
 from paramtrans.networks.forward.activations import Inputs, arguments, first_examples
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.graph.adjust import AT_ONCE, adjust_groups
-from paramtrans.networks.graph.groups import Analysis, NamedGroup, analyse
+from paramtrans.networks.graph.groups import Analysis, NamedGroup, Proven, analyse
 from paramtrans.networks.graph.narrow import Setting, changed_numbers
 from paramtrans.networks.graph.pieces import Pieces
 from paramtrans.networks.graph.proof import advice
@@ -26,7 +27,8 @@ from paramtrans.networks.units.chain import UnitStep
 from paramtrans.networks.units.choice import Chosen, choose, write_network, write_rest
 from paramtrans.networks.units.narrowed import NarrowedGroup, narrowed_groups
 from paramtrans.networks.units.query_keys import in_principal_axes, query_keys
-from paramtrans.networks.units.selection import Asked, Selection, selected
+from paramtrans.networks.units.selection import Asked, selected
+from paramtrans.networks.units.widths import keeps_budget
 from paramtrans.plugins.registry import Registry
 from paramtrans.utils import seeds
 from paramtrans.utils.counts import counted
@@ -83,19 +85,19 @@ def narrow_network(
     example = example_arguments(batch_list[0])
     rotation = rotated(network, example, examples.fitted(), registry) if asked.rotate else None
     analysis = analyse(rotation.network if rotation else network, example, asked.stream is not None)
-    selection = selected(analysis, asked, examples, seed)
-    if not selection.counts:
-        return NarrowedNetwork(copy.deepcopy(network), (), (), {})
-    turned, scores = in_principal_axes(analysis, query_keys(analysis, selection.counts), examples, seed)
-    scores |= _energies(analysis, rotation) if rotation else {}
-    analysis = replace(analysis, network=turned)
+    energies = _energies(analysis, rotation) if rotation else {}
     later = getattr(steps[0].options, "choose", "before") == "there" and asked.stream is None
+    choice = partial(_choice, analysis, asked, steps[0], examples, seed, energies)
+    analysis, chosen = choice(later)
+    if not chosen.retained and chosen.waiting is None:
+        return NarrowedNetwork(copy.deepcopy(network), (), (), {})
     try:
-        small, chosen, errors = _written(analysis, selection, steps, examples, seed, scores, later, reporter)
+        small, chosen, errors = _written(analysis, chosen, steps, examples, seed, reporter)
     except SpecMismatch:
         if not later:
             raise
-        small, chosen, errors = _written(analysis, selection, steps, examples, seed, scores, False, reporter)
+        analysis, chosen = choice(False)
+        small, chosen, errors = _written(analysis, chosen, steps, examples, seed, reporter)
     titles = {group.path: group.title for group in analysis.groups}
     refused = {titles[path]: reason for path, reason in chosen.refused.items()}
     for title, reason in refused.items():
@@ -114,21 +116,42 @@ def narrow_network(
     return NarrowedNetwork(small, groups, settings, refused, modules)
 
 
-def _written(
+def _choice(
     analysis: Analysis,
-    selection: Selection,
-    steps: Sequence[UnitStep],
+    asked: Asked,
+    step: UnitStep,
     examples: Examples,
     seed: int,
-    scores: Mapping[str, Tensor],
+    energies: Mapping[str, Tensor],
     later: bool,
-    reporter: Reporter,
-) -> tuple[nn.Module, Chosen, dict[NamedGroup, float]]:
-    """The smaller network with layers solved for, what was chosen, and the error of each group.
+) -> tuple[Analysis, Chosen]:
+    """Which units stay, and the analysis of the network with queries and keys in their principal axes.
 
-    With `later`, units that one layer reads are chosen when that is reached, by what it is to give there.
+    Where groups are refused that a budget counted on, the others make up for them. With `later`, units that one layer
+    reads are chosen when that is reached, by what it is to give there.
     """
-    chosen = choose(analysis, selection, steps[0], examples, seed, scores, later)
+    refused: dict[str, str] = {}
+    while True:
+        try:
+            selection = selected(analysis, asked, examples, seed, refused)
+        except SpecMismatch as error:
+            reasons = "; ".join(f"{path} stays as it is: {reason}" for path, reason in list(refused.items())[:3])
+            raise SpecMismatch(f"{error}; {reasons}" if refused else str(error)) from error
+        if not selection.counts:
+            return analysis, Chosen(Proven({}), {}, refused=refused)
+        turned, scores = in_principal_axes(analysis, query_keys(analysis, selection.counts), examples, seed)
+        in_axes = replace(analysis, network=turned)
+        chosen = choose(in_axes, selection, step, examples, seed, {**scores, **energies}, later)
+        new = chosen.refused.keys() - refused.keys()
+        refused |= chosen.refused
+        if not new or not keeps_budget(asked.widths):
+            return in_axes, replace(chosen, refused=refused)
+
+
+def _written(
+    analysis: Analysis, chosen: Chosen, steps: Sequence[UnitStep], examples: Examples, seed: int, reporter: Reporter
+) -> tuple[nn.Module, Chosen, dict[NamedGroup, float]]:
+    """The smaller network with layers solved for, what was chosen, and the error of each group."""
     small = write_network(analysis, chosen)
     waiting = chosen.waiting
     errors = _reconstructed(analysis, small, chosen.retained, waiting, steps, examples, seed, reporter)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from paramtrans.errors import SpecMismatch
@@ -42,7 +42,9 @@ class Selection:
     """Groups that become smaller with each other or not at all."""
 
 
-def selected(analysis: Analysis, asked: Asked, examples: Examples, seed: int) -> Selection:
+def selected(
+    analysis: Analysis, asked: Asked, examples: Examples, seed: int, refused: Container[str] = ()
+) -> Selection:
     """The groups that become smaller, and how many units of each stay.
 
     Args:
@@ -50,6 +52,7 @@ def selected(analysis: Analysis, asked: Asked, examples: Examples, seed: int) ->
         asked: What is to become smaller.
         examples: Calibration inputs.
         seed: For whatever is drawn.
+        refused: Paths of groups of which it is known that they stay.
 
     Raises:
         SpecMismatch: no group can become smaller as asked.
@@ -62,8 +65,10 @@ def selected(analysis: Analysis, asked: Asked, examples: Examples, seed: int) ->
     if stream is not None:
         rounding = getattr(widths, "rounding", Rounding())
         counts |= GroupSizes(analysis, streams(analysis, pattern), examples, seed).share(stream, rounding)
+    counts = {group: count for group, count in counts.items() if group.path not in refused}
+    together = tuple(bundle for bundle in together if all(group in counts for group in bundle))
     if widths is not None:
-        groups = hidden_groups(analysis, pattern)
+        groups = [group for group in hidden_groups(analysis, pattern) if group.path not in refused]
         hidden = widths.of_groups(GroupSizes(analysis, groups, examples, seed, counts, together))
         of_groups = isinstance(hidden, Mapping) and hidden and hidden.keys() <= {*groups}
         if not of_groups or any(type(count) is not int or count < 1 for count in hidden.values()):
