@@ -46,6 +46,11 @@ def show_parts(network: Any, target: str, pattern: str, batches: list[Any], regi
         _show(fits)
     inside = "; of parts inside each other choose one" if len(fits) > 1 else ""
     click.echo(f"{counted(len(fits), 'part')} that {target} could take the place of{inside}")
+    if fits:
+        click.echo(
+            "errors: of the start, or of a few steps from random, on other inputs (1 is as bad as a constant); more "
+            "steps lower them"
+        )
     if not fits:
         _tell_why(refused)
 
@@ -60,9 +65,9 @@ def _show(fits: list[PartFit]) -> None:
                 fit.path,
                 fit.kind,
                 " → ".join(f"{number:,}" for number in fit.parameters),
-                f"{fit.flops:,}",
+                " → ".join(f"{number:,}" for number in fit.flops),
                 fit.started,
-                "" if fit.start_error is None else f"{fit.start_error:.3f}",
+                f"{fit.error:.3f}",
             )
             for fit in fits
         ),

@@ -21,6 +21,7 @@ from paramtrans.networks.parts.fits import part_fits
 from paramtrans.networks.parts.fitting import Fitting, fit
 from paramtrans.networks.parts.placed import Placed
 from paramtrans.networks.parts.replacing import ReplacedPart
+from paramtrans.ops.distances import relative_error
 from paramtrans.plugins import Plugins
 from paramtrans.plugins.registry import Provider
 
@@ -219,12 +220,21 @@ def test_what_fits_is_told_beforehand_with_what_it_costs(network: nn.Module, ima
     fits = {fit.path: fit for fit in part_fits(network, "depthwise_separable", "*", [images], components())[0]}
     assert fits.keys() == {"stem", "block", "block.conv1", "block.conv2"}
     assert (fits["stem"].kind, fits["stem"].parameters) == ("Conv2d", (3 * 6 * 9 + 6, 3 * 9 + 3 * 6 + 6))
+    assert fits["stem"].flops == (2 * 36 * 3 * 6 * 9, 2 * 36 * (3 * 9 + 3 * 6))
     small = paramtrans.translate(
-        network, to={"block": "depthwise_separable"}, options={"steps": 0}, calibrate=images[:2]
+        network, to={"block": "depthwise_separable"}, options={"steps": 0}, calibrate=images[::2]
     )
-    [block] = small.paramtrans_blocks
-    assert fits["block"].start_error == pytest.approx(block.start_error, rel=0.05)
+    entering = network.stem(images[1::2])
+    with torch.no_grad():
+        error = relative_error(small.block(entering)[None], network.block(entering)[None])
+    assert fits["block"].started == "closed form" and fits["block"].error == pytest.approx(float(error), rel=1e-4)
     assert {fit.path for fit in part_fits(network, "bottleneck", "*", [images], components())[0]} == {"block"}
+
+
+def test_a_block_without_a_closed_form_is_judged_behind_a_few_steps(network: nn.Module, images: Tensor) -> None:
+    [fit], _ = part_fits(network, "linear_chain?hidden=[2]&skip=none", "attention", [images], components())
+    [single], _ = part_fits(network, "linear_chain?hidden=[2]&skip=none", "attention", [images[:1]], components())
+    assert fit.started == single.started == "random" and fit.error < 1
 
 
 def test_where_no_part_fits_the_reasons_are_told(

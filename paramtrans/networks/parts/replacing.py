@@ -165,12 +165,23 @@ def _match(
     original, smaller = networks
     _, leaving = passing(original, path, examples.batches)
     reached, _ = passing(smaller, path, examples.batches)
-    return fit(
-        list(block.parameters()),
-        _FeatureLoss(block, list(reached), list(leaving)),
-        examples,
-        Fitting(options.steps, options.lr, options.batch, seed),
-    )
+    settings = Fitting(options.steps, options.lr, options.batch, seed)
+    return fit_features(block, list(reached), list(leaving), examples, settings)
+
+
+def fit_features(
+    block: nn.Module, reached: list[Tensor], leaving: list[Tensor], examples: Examples, settings: Fitting
+) -> Fitted:
+    """Fit a block to make of what reaches it what is to leave it.
+
+    Args:
+        block: Is changed.
+        reached: Features, `[n, ...]` for each batch.
+        leaving: What is wanted of these, `[n, ...]` for each batch.
+        examples: The batches that they are of.
+        settings: Steps, learning rate and so on.
+    """
+    return fit(list(block.parameters()), _FeatureLoss(block, reached, leaving), examples, settings)
 
 
 class _FeatureLoss:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from paramtrans.api.adapter import BlockAdapter, BlockOptions
+from paramtrans.api.adapter import BlockAdapter, BlockOptions, Part
 from paramtrans.api.block_module import ReadoutModule
 from paramtrans.api.options import Trials
 from paramtrans.api.specs import SymmetryGroup, SymmetryMember
+from paramtrans.errors import SpecMismatch
 
 
 class MLPOptions(BlockOptions):
@@ -29,6 +31,19 @@ class MLP(BlockAdapter):
     trials: ClassVar[Trials] = ({"hidden": 9}, {"hidden": 1})
     rectified: ClassVar[bool] = True
     readout: ClassVar[str | None] = "fc2"
+
+    @classmethod
+    def options_for(cls, part: Part) -> Mapping[str, Any]:
+        """Twice as many hidden units as channels."""
+        shape = part.entering.shape
+        if len(shape) != 4 or shape != part.leaving.shape:
+            raise SpecMismatch(
+                f"it makes {list(part.leaving.shape)} of {list(shape)}, no maps of features of one shape"
+            )
+        return {"channels": shape[1], "hidden": 2 * shape[1]}
+
+    def with_sizes(self, sizes: Mapping[str, int]) -> BlockAdapter:
+        return type(self)(self.options.model_copy(update={"hidden": sizes.get("hidden", self.options.hidden)}))
 
     def module(self) -> nn.Module:
         return MLPModule(self.options.channels, self.options.hidden)
