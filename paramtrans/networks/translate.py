@@ -20,7 +20,7 @@ from paramtrans.networks.files import ATTRIBUTE, MODULES, REFUSED, SHAPES, SIZES
 from paramtrans.networks.finishing import finish_network, finish_options
 from paramtrans.networks.forward.activations import Inputs, check_repeatable, in_batches
 from paramtrans.networks.forward.batches import as_taken
-from paramtrans.networks.graph.narrow import Setting
+from paramtrans.networks.graph.narrow import Setting, uncount
 from paramtrans.networks.loading.wrappers import copied, unwrapped
 from paramtrans.networks.parts.replacing import ReplacedPart, replace_parts
 from paramtrans.networks.rebuilding import Shapes, shapes_of
@@ -198,6 +198,7 @@ def translate(
             registry=registry,
         )
         finish_network(finishing, original, narrowed.network, batches, seed, reporter)
+        uncount(module, narrowed.network, narrowed.settings)
         setattr(narrowed.network, MODULES, (*getattr(module, MODULES, ()), *narrowed.modules))
         setattr(narrowed.network, REFUSED, dict(narrowed.refused))
         return _finished(module, narrowed.network, narrowed.groups, narrowed.settings)

@@ -64,7 +64,7 @@ def readers(labelled: Labelled) -> dict[str, ReaderLayer]:
     """The layers of a network that can be solved for, by the name of their weight, in the order in which they run."""
     layers: dict[str, ReaderLayer] = {}
     axes = {"linear": 1, "conv1d": 1, "conv2d": 1, "conv3d": 1, "addmm": 0, "matmul": 0, "mm": 0}
-    passed: dict[str, int] = {}
+    passed, read_along = dict[str, int](), dict[str, set[int]]()
     names = labelled.program.names
     uses = Counter(names.get(operand.name) for node in labelled.program.nodes for operand in node.all_input_nodes)
     for node in labelled.program.nodes:
@@ -72,6 +72,7 @@ def readers(labelled: Labelled) -> dict[str, ReaderLayer]:
         if weight is None or name_of(node) not in axes:
             continue
         passed[weight] = passed.get(weight, 0) + 1
+        read_along.setdefault(weight, set()).add(axes[name_of(node)])
         if "conv" in name_of(node) and _argument(node, 6, "groups", 1) != 1:
             continue
         norm = _norm(node, labelled.program)
@@ -79,7 +80,8 @@ def readers(labelled: Labelled) -> dict[str, ReaderLayer]:
         bias = _bias(node, labelled.program)
         alone = uses[weight] == passed[weight]
         layers[weight] = ReaderLayer(weight, axes[name_of(node)], bias, mean, gain, passed[weight], alone)
-    return layers
+    # A weight that is read along both axes, as by a layer and by its transpose, is no one layer.
+    return {weight: layer for weight, layer in layers.items() if len(read_along[weight]) == 1}
 
 
 def read_by(group: UnitGroup, layers: Mapping[str, ReaderLayer]) -> list[ReaderLayer]:

@@ -30,6 +30,9 @@ from paramtrans.networks.graph.readers import ReaderLayer, batch_norm_gain
 from paramtrans.networks.graph.waiting import Waiting
 from paramtrans.ops.views import Moments, View, plain, whole
 
+SPREAD = 1e-12
+"""Variance of what a layer gives, relative to its error, that is rounding: it gives the same for all inputs."""
+
 
 @dataclass
 class Reconstructed:
@@ -107,7 +110,8 @@ def reconstruct(
             error = _solve_layer(
                 layer, calls[:half], calls[half:], examples, networks, solve and layer.solvable, ridge, seed, waiting
             )
-            result.errors[layer.weight] = max(error, result.errors.get(layer.weight, 0.0))
+            if error is not None:
+                result.errors[layer.weight] = max(error, result.errors.get(layer.weight, 0.0))
             advance(layer.weight)
             stops_left -= 1
             if not stops_left and not outputs:
@@ -139,7 +143,7 @@ def _solve_layer(
     ridge: float | None,
     seed: int,
     waiting: Waiting | None,
-) -> float:
+) -> float | None:
     """Write a layer of the smaller network anew; its error on examples kept aside."""
     weight = networks.after[layer.weight]
     axes = networks.retained.get(layer.weight)
@@ -205,10 +209,12 @@ def _write(
     tensor.data.copy_(original + (constant if layer.bias is not None else -constant).to(original))
 
 
-def _relative(squared_error: Tensor, variance: Tensor, gain: Tensor | None) -> float:
-    """Squared error over the variance, both behind a BatchNorm where there is one."""
+def _relative(squared_error: Tensor, variance: Tensor, gain: Tensor | None) -> float | None:
+    """Squared error over the variance, both behind a BatchNorm where there is one; None of a layer that gives the same
+    for all inputs."""
     weights = torch.ones_like(variance) if gain is None else gain.square().to(variance)
-    return float((weights * squared_error).sum() / (weights * variance).sum().clamp_min(1e-30))
+    error, spread = float((weights * squared_error).sum()), float((weights * variance).sum())
+    return None if spread < SPREAD * error else error / max(spread, 1e-30)
 
 
 def _output_error(before: Sequence[Any], after: Sequence[Any], examples: Examples) -> float | None:

@@ -92,12 +92,12 @@ def narrow_network(
     if not chosen.retained and chosen.waiting is None:
         return NarrowedNetwork(copy.deepcopy(network), (), (), {})
     try:
-        small, chosen, errors = _written(analysis, chosen, steps, examples, seed, reporter)
+        small, chosen, errors, settings = _written(analysis, chosen, steps, examples, seed, reporter)
     except SpecMismatch:
         if not later:
             raise
         analysis, chosen = choice(False)
-        small, chosen, errors = _written(analysis, chosen, steps, examples, seed, reporter)
+        small, chosen, errors, settings = _written(analysis, chosen, steps, examples, seed, reporter)
     titles = {group.path: group.title for group in analysis.groups}
     refused = {titles[path]: reason for path, reason in chosen.refused.items()}
     for title, reason in refused.items():
@@ -112,8 +112,7 @@ def narrow_network(
         log.warning(examples.too_few())
     counts = {group: chosen.proven.counts[group] for group in chosen.retained}
     groups = narrowed_groups(analysis, counts, errors, held_out, network, small)
-    settings, modules = tuple(changed_numbers(network, small)), rotation.changes if rotation else ()
-    return NarrowedNetwork(small, groups, settings, refused, modules)
+    return NarrowedNetwork(small, groups, settings, refused, rotation.changes if rotation else ())
 
 
 def _choice(
@@ -150,14 +149,16 @@ def _choice(
 
 def _written(
     analysis: Analysis, chosen: Chosen, steps: Sequence[UnitStep], examples: Examples, seed: int, reporter: Reporter
-) -> tuple[nn.Module, Chosen, dict[NamedGroup, float]]:
-    """The smaller network with layers solved for, what was chosen, and the error of each group."""
+) -> tuple[nn.Module, Chosen, dict[NamedGroup, float], tuple[Setting, ...]]:
+    """The smaller network with layers solved for, what was chosen, the error of each group, and changed numbers."""
     small = write_network(analysis, chosen)
-    waiting = chosen.waiting
+    settings, waiting = [*changed_numbers(analysis.network, small)], chosen.waiting
     errors = _reconstructed(analysis, small, chosen.retained, waiting, steps, examples, seed, reporter)
     if waiting is not None:
-        small, chosen = write_rest(analysis, small, chosen)
-    return small, chosen, {group: error for group, error in errors.items() if group in chosen.retained}
+        whole, (small, chosen) = small, write_rest(analysis, small, chosen)
+        settings += changed_numbers(whole, small)
+    errors = {group: error for group, error in errors.items() if group in chosen.retained}
+    return small, chosen, errors, tuple(settings)
 
 
 def _energies(analysis: Analysis, rotation: Rotated) -> dict[str, Tensor]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
+from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
+
 from paramtrans.errors import SpecMismatch
 from paramtrans.networks.blocks.finding import matches, some_of
 from paramtrans.networks.forward.examples import Examples
@@ -131,8 +134,25 @@ def hidden_groups(analysis: Analysis, pattern: str) -> list[NamedGroup]:
         raise SpecMismatch(f'no group of units has a path that matches "{pattern}"; there are {_paths(hidden)}')
     stopped = [f"{name} ({where})" if where else name for name, where in analysis.unknown().items()]
     ended_at = f"; labels ended at {', '.join(stopped[:3])}" if stopped else ""
-    kind = type(analysis.network).__name__
-    raise SpecMismatch(f"the graph of this {kind} shows no hidden units to leave out{ended_at}")
+    kind, hint = type(analysis.network).__name__, _hint(analysis)
+    raise SpecMismatch(f"the graph of this {kind} shows no hidden units to leave out{ended_at}{hint}")
+
+
+def _hint(analysis: Analysis) -> str:
+    """What may help a network without hidden units that can go."""
+    computed = [path for path, module in analysis.network.named_modules() if _is_parametrized(module)]
+    if computed and analysis.labelled.unknown:
+        ways = "torch.nn.utils.parametrize.remove_parametrizations or remove_weight_norm"
+        return f"; weights of {some_of(computed)} are computed from others: make them plain first ({ways})"
+    if any(group.stream and not group.inner for group in analysis.groups):
+        return "; its residual streams go with stream (--stream)"
+    return ""
+
+
+def _is_parametrized(module: nn.Module) -> bool:
+    """Whether a weight of a module is computed from other tensors in each pass."""
+    before = (type(hook).__name__ for hook in module._forward_pre_hooks.values())
+    return is_parametrized(module) or any(name in ("WeightNorm", "SpectralNorm") for name in before)
 
 
 def streams(analysis: Analysis, pattern: str) -> list[NamedGroup]:

@@ -123,3 +123,13 @@ def spatial(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -
         else:
             labels.append(label)
     return [labels, labels] if isinstance(result, list | tuple) else labels
+
+
+@rule("_weight_norm")
+def weight_norm(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> list[Label]:
+    """A weight with the norm of each of its rows given: rows go with their norms, what a norm is of goes together."""
+    weight, norms = args[:2]
+    dim = kwargs.get("dim", args[2] if len(args) > 2 else 0)
+    labels = align(state.facts, [(weight.shape, weight.labels), (norms.shape, norms.labels)])
+    normed = [axis for axis in range(len(weight.shape)) if dim == -1 or axis != dim % len(weight.shape)]
+    return tied(state, Value(weight.shape, labels), normed)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from string import ascii_letters
 from typing import Any
 
 from torch.fx import Node
@@ -87,6 +89,7 @@ def convolution(state: State, node: Node, args: list[Any], kwargs: dict[str, Any
     groups = kwargs.get("groups", _groups(name, args, transposed))
     shape = tuple(node.meta["val"].shape)
     batched = len(entering_value.shape) == len(weight.shape)
+    entering_value = _whole_channels(state, entering_value) if batched else entering_value
     for label in entering_value.labels:
         if axes_of(label) != ((1,) if batched else (0,)) or not batched:
             state.facts.pin(label)
@@ -118,6 +121,17 @@ def convolution(state: State, node: Node, args: list[Any], kwargs: dict[str, Any
         for label in full:
             state.facts.pin(label)
     return _plus(state, shape, labels, bias, 1 if batched else 0)
+
+
+def _whole_channels(state: State, value: Value) -> Value:
+    """What a convolution reads, where units are parts of its channels, as behind a pixel shuffle: these go together."""
+    labels = []
+    for label in value.labels:
+        if (axes := axes_of(label))[:1] == (1,) and len(axes) > 1:
+            state.facts.tie(label, axes[1:])
+            label = label[(slice(None), slice(None), *[slice(1)] * (label.ndim - 2))]
+        labels.append(label)
+    return replace(value, labels=labels)
 
 
 def _groups(name: str, args: list[Any], transposed: bool) -> int:
@@ -156,9 +170,8 @@ def addmm(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> 
 @rule("einsum")
 def einsum(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> list[Label]:
     """Letters that the result does not have are summed over."""
-    equation, values = args[0].replace(" ", ""), list(args[1])
-    if "..." in equation or "->" not in equation:
-        return pin_all(state, node, args, kwargs)
+    values = list(args[1])
+    equation = _spelled_out(args[0].replace(" ", ""), [len(value.shape) for value in values])
     inputs, _, output = equation.partition("->")
     terms = inputs.split(",")
     letters = sorted({letter for term in terms for letter in term})
@@ -170,6 +183,25 @@ def einsum(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) ->
     if len(order) > len(output):
         labels = [label.flatten(len(output)).squeeze(-1) for label in labels]
     return [label for label in labels if axes_of(label)]
+
+
+def _spelled_out(equation: str, axes: Sequence[int]) -> str:
+    """An equation with letters for the axes that dots stand for, and with its result.
+
+    Args:
+        equation: Of `einsum`, without blanks.
+        axes: How many axes each operand has.
+    """
+    inputs, arrow, output = equation.partition("->")
+    terms = inputs.split(",")
+    dots = [count - len(term) + 3 if "..." in term else 0 for term, count in zip(terms, axes, strict=True)]
+    free = [letter for letter in ascii_letters if letter not in equation]
+    of_dots = "".join(free[: max(dots)])
+    if not arrow:
+        letters = sorted({letter for letter in inputs if letter.isalpha() and inputs.count(letter) == 1})
+        output = ("..." if "..." in inputs else "") + "".join(letters)
+    terms = [term.replace("...", of_dots[len(of_dots) - count :]) for term, count in zip(terms, dots, strict=True)]
+    return f"{','.join(terms)}->{output.replace('...', of_dots)}"
 
 
 @rule("scaled_dot_product_attention")
