@@ -1,10 +1,11 @@
 """How many networks of other zoos are translated, and how much smaller they become.
 
-python -m benchmarks.coverage [--zoo ZOO ...] [--only NAME ...] [--seconds N] [--again] [--rival] [--out FILE]
+python -m benchmarks.coverage [--zoo ZOO ...] [--only NAME ...] [--seconds N] [--again] [--refit] [--rival] [--out FILE]
 
 Every network has random weights and loses half of the units of each group (structure alone, as `prune` leaves it out);
 each group is held to the proof. Networks that stand in the file already are left out, so that a run can be gone on
-with. Operations are counted on the input that the proof was run with, of one example.
+with. Operations are counted on the input that the proof was run with, of one example. `--refit` also translates each
+network as a user would, with `refit` and 16 inputs of its kind, where it takes one tensor.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import copy
 import json
 import multiprocessing
 import resource
+import signal
 import time
 import warnings
 from pathlib import Path
@@ -21,13 +23,15 @@ from queue import Empty
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from benchmarks.coverage_models import build, names
 from paramtrans.evaluation.costs import count
 
 ZOOS = ("torchvision", "timm", "transformers")
 RATIO = 0.5
+INPUTS = 16
 MEMORY = 8 * 2**30
 
 
@@ -54,6 +58,36 @@ def measure(zoo: str, name: str) -> dict[str, Any]:
     return row | {"unknown": analysis.unknown()}
 
 
+def refit(zoo: str, name: str) -> dict[str, Any]:
+    """A network translated with `refit` and 16 inputs; how far its outputs are off on 16 others."""
+    from paramtrans import translate
+
+    network, args, kwargs = build(zoo, name)
+    if kwargs or len(args) != 1 or not args[0].is_floating_point():
+        return {"error": "it takes more than one tensor"}
+    whole = cost(network, args, {})
+    inputs, others = torch.randn(2, INPUTS, *args[0].shape[1:])
+    start = time.process_time()
+    small = translate(network, "refit", ratio=RATIO, calibrate=inputs)
+    row: dict[str, Any] = {"seconds": round(time.process_time() - start, 1)}
+    left = cost(small, args, {})
+    row |= {"parameters_kept": round(left[0] / whole[0], 4), "flops_kept": round(left[1] / max(1, whole[1]), 4)}
+    wanted = flat(network, others)
+    return row | {"output_error": difference(flat(small, others), wanted)}
+
+
+@torch.no_grad()
+def flat(network: nn.Module, inputs: Tensor) -> Tensor:
+    """All that a network gives for some inputs, in double precision."""
+    leaves = [leaf for leaf in tree_leaves(network(inputs)) if isinstance(leaf, Tensor)]
+    return torch.cat([leaf.double().flatten() for leaf in leaves])
+
+
+def difference(given: Tensor, wanted: Tensor) -> float:
+    """The relative difference of two outputs."""
+    return float(f"{((given - wanted).norm() / wanted.norm()).item():.3g}")
+
+
 def rival(zoo: str, name: str) -> dict[str, Any]:
     """What Torch-Pruning keeps of the same network at the same ratio."""
     import torch_pruning
@@ -78,8 +112,10 @@ def cost(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> t
     return sum(parameter.numel() for parameter in network.parameters()), operations // examples
 
 
-def _job(work: Any, zoo: str, name: str, answers: Any) -> None:
+def _job(work: Any, zoo: str, name: str, seconds: float, answers: Any) -> None:
     torch.set_num_threads(1)
+    spent = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+    resource.setrlimit(resource.RLIMIT_CPU, (int(spent + seconds) + 1, resource.RLIM_INFINITY))
     warnings.simplefilter("ignore")
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     try:
@@ -90,21 +126,21 @@ def _job(work: Any, zoo: str, name: str, answers: Any) -> None:
 
 
 def alone(work: Any, zoo: str, name: str, seconds: float) -> dict[str, Any]:
-    """What a function says of a network, in a process of its own."""
+    """What a function says of a network, in a process of its own with a limit on processor time."""
     context = multiprocessing.get_context("fork")
     answers = context.Queue()
-    process = context.Process(target=_job, args=(work, zoo, name, answers))
+    process = context.Process(target=_job, args=(work, zoo, name, seconds, answers))
     process.start()
-    end = time.monotonic() + seconds
     try:
         while True:
             try:
                 return dict(answers.get(timeout=1))
             except Empty:
-                if time.monotonic() > end:
+                if process.is_alive() or not answers.empty():
+                    continue
+                if process.exitcode == -signal.SIGXCPU:
                     return {"error": f"not done after {seconds:.0f} s"}
-                if not process.is_alive() and answers.empty():
-                    return {"error": f"the process ended with {process.exitcode}"}
+                return {"error": f"the process ended with {process.exitcode}"}
     finally:
         process.kill()
         process.join()
@@ -128,13 +164,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.coverage", description=__doc__)
     parser.add_argument("--zoo", nargs="*", choices=ZOOS, default=list(ZOOS))
     parser.add_argument("--only", nargs="*", help="names of networks")
-    parser.add_argument("--seconds", type=float, default=180, help="time limit for each network")
+    parser.add_argument("--seconds", type=float, default=180, help="processor time for each network, at most")
     parser.add_argument("--again", action="store_true", help="those too that stand in the file")
     parser.add_argument("--failed", action="store_true", help="those again that failed")
+    parser.add_argument("--refit", action="store_true", help="translated with 16 inputs, too")
     parser.add_argument("--rival", action="store_true", help="Torch-Pruning beside it")
     parser.add_argument("--out", type=Path, default=Path("docs/results/coverage.json"))
     options = parser.parse_args()
     rows: list[dict[str, Any]] = json.loads(options.out.read_text()) if options.out.exists() else []
+    further = {"refit": refit} if options.refit else {}
+    further |= {"torch_pruning": rival} if options.rival else {}
     known = {(row["zoo"], row["model"]): row for row in rows}
     for zoo in options.zoo:
         __import__({"transformers": "transformers"}.get(zoo, zoo))
@@ -142,15 +181,14 @@ def main() -> None:
             before = known.get((zoo, name))
             wanted = not options.only or name in options.only
             done = before is not None and not (options.failed and not before.get("groups"))
-            if not wanted or (done and not options.again and not options.rival):
+            if not wanted or (done and not options.again and not further):
                 continue
             row = dict(before or {})
             if not done or options.again:
-                row = {"zoo": zoo, "model": name} | alone(measure, zoo, name, options.seconds)
-                if before and "torch_pruning" in before:
-                    row["torch_pruning"] = before["torch_pruning"]
-            if options.rival and "torch_pruning" not in row:
-                row["torch_pruning"] = alone(rival, zoo, name, options.seconds)
+                row |= {"zoo": zoo, "model": name} | alone(measure, zoo, name, options.seconds)
+            for key, work in further.items():
+                if key not in row or options.again:
+                    row[key] = alone(work, zoo, name, options.seconds)
             known[zoo, name] = row
             options.out.write_text(json.dumps(list(known.values()), indent=1, ensure_ascii=False) + "\n")
             said = row.get("error") or f"{row['groups']} groups, {row['flops_kept']:.2f}, {len(row['refused'])} refused"

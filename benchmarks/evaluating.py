@@ -9,7 +9,7 @@ from benchmarks.setting import Setting
 from benchmarks.turns import Row, rate, row, take_turns
 from paramtrans.api.stacking import join
 from paramtrans.api.task import Split
-from paramtrans.evaluation import accuracy
+from paramtrans.evaluation.metrics import measured
 
 
 def rows(setting: Setting) -> list[Row]:
@@ -21,8 +21,10 @@ def rows(setting: Setting) -> list[Row]:
     host = setting.host().eval()
     params = join({"former": hosts.former, "block": hosts.source, "latter": hosts.latter})
 
+    metrics = {"accuracy": builder.metric}
+
     def ours() -> torch.Tensor:
-        return accuracy.accuracies(builder.runner, hosts, blocks, images, setting.device)["source"]
+        return measured(builder.runner, hosts, blocks, images, metrics, setting.device)["accuracy"]["source"]
 
     @torch.no_grad()
     def theirs(batch: int = 500) -> torch.Tensor:
@@ -33,12 +35,12 @@ def rows(setting: Setting) -> list[Row]:
             hits = 0.0
             for start in range(0, len(images), batch):
                 outputs = functional_call(host, model, (builder.task.to_input(given[start : start + batch]),))
-                hits += builder.task.score(outputs[None], labels[start : start + batch]).sum().item()
+                hits += builder.metric.measure(outputs[None], labels[start : start + batch]).sum().item()
             scores.append(hits / len(images))
         return torch.tensor(scores, dtype=torch.float64)
 
     torch.testing.assert_close(ours(), theirs(), atol=0.1, rtol=0)
     amount = len(hosts) * len(images)
-    measured = take_turns({"ours": lambda: rate(amount, ours), "theirs": lambda: rate(amount, theirs)}, size.rounds)
+    rates = take_turns({"ours": lambda: rate(amount, ours), "theirs": lambda: rate(amount, theirs)}, size.rounds)
     name = f"evaluating {len(hosts)} hosts on {len(images):,} images"
-    return [row(name, "one host at a time", "model-images/s", measured["ours"], measured["theirs"])]
+    return [row(name, "one host at a time", "model-images/s", rates["ours"], rates["theirs"])]

@@ -17,7 +17,7 @@ WHAT = {
     "hub": "translators on model hubs",
     "training": "step 3: trains a translator",
     "zoo": "steps 1 and 2: trains networks to learn from",
-    "evaluation": "accuracy, costs, and the comparison with other methods",
+    "evaluation": "metrics, costs, and the comparison with other methods",
     "builder": "builds the components that a config names",
     "translators": "what translators are built on; saving them, pretrained ones",
     "report": "pages and figures",

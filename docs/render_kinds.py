@@ -41,8 +41,10 @@ WORDS = {
         what its networks are called with, for `--calibrate`.""",
     "width_rule": """How many hidden units each block of a network keeps: `--widths acme_width_rule` with
         `--option acme_width_rule.units=16`, or `translate(network, widths=registry.create("width_rule", …))`.""",
-    "metric": """A number beside the task's own score. `evaluation.json` has it for every method, and the section
-        `metrics` shows it on the page.""",
+    "metric": """What a task is measured by (`metric = "acme_metric"` in its class), or a number beside that, which the
+        section `metrics` shows on the page (`[[evaluation.metrics]]`). `measure` says what counts of each example,
+        `combine` makes one number of a whole set: the mean, unless overridden. `label`, `unit`, `digits`, `bounds` and
+        `higher_is_better` say how it is read.""",
     "report_section": "A section of a run's page.",
     "pretrained_translator": """A translator to use by name. `PretrainedTranslator.save_pretrained` writes the
         folder.""",

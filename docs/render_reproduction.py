@@ -20,6 +20,7 @@ from papers_numbers import FAMILIES, PAPER, RIVALS, Line
 from summaries import reproduction
 
 from paramtrans import components
+from paramtrans.api.records import MeasuredBy
 from paramtrans.errors import SpecMismatch
 from paramtrans.report import figures, sweep_figures
 from paramtrans.report.sweep import cells, gains, history
@@ -163,9 +164,10 @@ def draw(folder: Path) -> None:
     matplotlib.rcParams["svg.hashsalt"] = folder.name
     if folder.name in curves:
         runs = {path.parent.name: history(path.parent) for path in sorted(folder.glob("*/metrics.jsonl"))}
-        figure = sweep_figures.curves(runs, curves[folder.name])
+        figure = sweep_figures.curves(runs, curves[folder.name], MeasuredBy())
     elif folder.name == "fig7":
-        figure = figures.histogram(json.loads((folder / "evaluation.json").read_text())["hosts"]["accuracies"])
+        hosts = json.loads((folder / "evaluation.json").read_text())["hosts"]["accuracies"]
+        figure = figures.histogram(hosts, MeasuredBy())
     elif folder.name in ("fig8", "transfer"):
         figure = gains(read(folder))
     else:

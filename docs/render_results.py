@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from paramtrans.api.records import Evaluation
-from paramtrans.report.html import break_even, headline, markdown_table
+from paramtrans.report.findings import headline, markdown_table
+from paramtrans.report.html import break_even
 from paramtrans.utils.progress import duration
 
 DOCS = Path(__file__).parent
@@ -60,7 +61,7 @@ def section(name: str, result: dict[str, Any]) -> str:
     evaluation = Evaluation.model_validate(result)
     pays = break_even(evaluation.break_even)
     times = f"{pays} Stages: {stages} (a stage that found its zoo done took almost none)."
-    said, table = " ".join(headline(evaluation.methods)), markdown_table(evaluation.methods)
+    said, table = " ".join(headline(evaluation)), markdown_table(evaluation)
     return "\n\n".join([f"## {name}", said, table, sizes, times, ""])
 
 

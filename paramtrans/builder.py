@@ -13,8 +13,9 @@ from paramtrans.api.adapter import BlockAdapter, check_fit
 from paramtrans.api.augmenter import Augmenter
 from paramtrans.api.context import Context
 from paramtrans.api.executor import Executor
-from paramtrans.api.metric import Metric
+from paramtrans.api.metric import Metric, OwnScore
 from paramtrans.api.objective import Objective
+from paramtrans.api.records import MeasuredBy
 from paramtrans.api.report_section import ReportSection
 from paramtrans.api.rival import Rival
 from paramtrans.api.runner import Runner
@@ -24,7 +25,7 @@ from paramtrans.backends import host_runner
 from paramtrans.backends.host_runner import HostRunner
 from paramtrans.config.components import MethodConfig
 from paramtrans.config.schema import Config
-from paramtrans.errors import ConfigError, SpecMismatch
+from paramtrans.errors import ConfigError, SpecMismatch, UnknownName
 from paramtrans.plugins.registry import Registry
 from paramtrans.translators.base import LearnedTranslator
 from paramtrans.translators.chain import Method
@@ -64,6 +65,23 @@ class Builder:
     def task(self) -> Task:
         task: Task = self._create("task", self.config.task)
         return task
+
+    @cached_property
+    def metric(self) -> Metric:
+        """What results are measured by, as the task declares it."""
+        return metric_of(self.task, self.registry)
+
+    @property
+    def measured_by(self) -> MeasuredBy:
+        """The same in words."""
+        metric, bounds = self.metric, self.metric.bounds
+        return MeasuredBy(
+            name=metric.label or _metric_table(self.task).get("name", "").replace("_", " "),
+            unit=metric.unit,
+            higher_is_better=metric.higher_is_better,
+            bounds=None if bounds is None else list(bounds),
+            digits=metric.digits,
+        )
 
     @cached_property
     def source(self) -> BlockAdapter:
@@ -132,7 +150,7 @@ class Builder:
 
     def _further(self, name: str, options: dict[str, Any]) -> BlockAdapter:
         adapter: BlockAdapter = self.registry.create("block_adapter", name, **options)
-        check_fit("target block", adapter, self.task.slot)
+        check_fit("target block", adapter, self.task.slot, self.task.leaving())
         return adapter
 
     def augmenters(self) -> list[tuple[str, Augmenter]]:
@@ -144,7 +162,7 @@ class Builder:
         return {p.name: self._create("rival", p) for p in self.config.evaluation.rivals}
 
     def metrics(self) -> dict[str, Metric]:
-        """What is measured beside the task's own score, by name."""
+        """What is measured beside the task's own metric, by name."""
         return {p.name: self._create("metric", p) for p in self.config.evaluation.metrics}
 
     def sections(self) -> list[ReportSection]:
@@ -175,9 +193,13 @@ class Builder:
             ConfigError: all that does not fit.
         """
         problems = []
+        try:
+            _ = self.metric
+        except (SpecMismatch, UnknownName) as error:
+            problems.append(f"{where}: task: metric: {error}")
         for path, adapter in (("source", self.source), ("target", self.target)):
             try:
-                check_fit(f"{path} block", adapter, self.task.slot)
+                check_fit(f"{path} block", adapter, self.task.slot, self.task.leaving())
             except SpecMismatch as error:
                 problems.append(f"{where}: {path}: {error}")
         if problems:
@@ -245,3 +267,27 @@ class Builder:
 
     def _create(self, kind: str, part: Any, *args: Any) -> Any:
         return self.registry.create(kind, part.name, *args, **part.options)
+
+
+def metric_of(task: Task, registry: Registry) -> Metric:
+    """The metric that a task names, or its own score.
+
+    Args:
+        task: The task.
+        registry: Where metrics are found by name.
+
+    Raises:
+        SpecMismatch: there is no such metric, or the task neither names one nor scores by itself.
+        ConfigError: its options are wrong.
+    """
+    if task.metric is None:
+        if type(task).score is Task.score:
+            raise SpecMismatch(f"{type(task).__name__} names none, and has no `score` of its own; give it one of them")
+        return OwnScore(task.score)
+    options = _metric_table(task)
+    metric: Metric = registry.create("metric", options.pop("name"), **options)
+    return metric
+
+
+def _metric_table(task: Task) -> dict[str, Any]:
+    return {"name": task.metric} if isinstance(task.metric, str) else dict(task.metric or {})

@@ -14,6 +14,7 @@ from paramtrans.api.modules import tensor_specs
 from paramtrans.api.options import BaseOptions, Configurable
 from paramtrans.api.specs import BlockSpec, FeatureSpec, Reader, SymmetryGroup, SymmetryMember
 from paramtrans.errors import SpecMismatch
+from paramtrans.utils.boundary import reason
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,7 +27,7 @@ class BlockOptions(BaseOptions):
     """What every block needs to know; adapters add their own sizes."""
 
     channels: PositiveInt
-    """Channels of the features that enter and leave the block; must equal the slot's."""
+    """Channels of the features that enter the block; must equal the slot's."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,14 @@ class BlockAdapter(Configurable, ABC):
     The module is then a `BranchModule`, or a `SkipModule`."""
 
     channels_last: ClassVar[bool] = False
-    """Whether features are `[batch, ..., channels]`, as in transformers, and not `[batch, channels, height, width]`."""
+    """Whether features are `[batch, ..., channels]`, as in transformers, and not `[batch, channels, ...]`."""
+
+    axes: int = 2
+    """How many axes of positions features have, beside those of examples and channels: 2 for images, 1 for signals and
+    tokens, 0 for rows of a table."""
+
+    keeps_shape: bool = True
+    """Whether what leaves the block has the shape of what enters it."""
 
     positionwise: ClassVar[bool] = False
     """With `channels_last`: whether each position is computed alone, so that positions may serve as examples."""
@@ -101,7 +109,7 @@ class BlockAdapter(Configurable, ABC):
 
     @abstractmethod
     def module(self) -> nn.Module:
-        """A fresh block, initialised as PyTorch does by default: `[batch, channels, h, w]` → the same shape."""
+        """A fresh block, initialised as PyTorch does by default: `[batch, channels, ...]` → `[batch, ...]`."""
 
     def stacked(self) -> Stacked | None:
         """A faster way to run many of these blocks at once than the defaults of `paramtrans.backends.vmap`, or None.
@@ -222,26 +230,30 @@ class BlockAdapter(Configurable, ABC):
         return params
 
 
-def check_fit(name: str, adapter: BlockAdapter, slot: FeatureSpec) -> None:
+def check_fit(name: str, adapter: BlockAdapter, slot: FeatureSpec, leaving: FeatureSpec) -> None:
     """Hold a block to the slot that it is to stand in.
 
     Args:
         name: What to call the block in messages: `source`, `target`.
         adapter: The block.
-        slot: The features that enter and leave the slot.
+        slot: The features that enter the slot.
+        leaving: Those that leave it.
 
     Raises:
-        SpecMismatch: it does not map the slot's features to features of the same shape.
+        SpecMismatch: it does not map the ones to the others.
     """
     import torch
 
     if adapter.options.channels != slot.channels:
         raise SpecMismatch(f"channels: {name} has {adapter.options.channels}, the host's slot has {slot.channels}")
-    if adapter.channels_last:
-        raise SpecMismatch(
-            f"{name} has its channels in the last axis, the host's slot in the second; it is for whole networks"
-        )
-    with torch.device("meta"):
-        output = tuple(adapter.module()(torch.empty(2, *slot.shape)).shape)
-    if output != (2, *slot.shape):
-        raise SpecMismatch(f"{name} maps [2, {slot}] features to {list(output)}; a block must keep their shape")
+    axis = len(slot.shape) - 1 if adapter.channels_last else 0
+    if axis != slot.channel_axis:
+        place = "last" if adapter.channels_last else "first"
+        raise SpecMismatch(f"{name} has its channels in the {place} axis of an example, the host's slot in another")
+    try:
+        with torch.device("meta"):
+            output = tuple(adapter.module()(torch.empty(2, *slot.shape)).shape)
+    except RuntimeError as error:
+        raise SpecMismatch(f"{name} cannot be run on features of {slot}: {reason(error)}") from error
+    if output != (2, *leaving.shape):
+        raise SpecMismatch(f"{name} maps features [2, {slot}] to {list(output)}; [2, {leaving}] have to leave the slot")

@@ -74,10 +74,10 @@ class ReadoutModule(BranchModule, Protocol):
         """What enters the readout.
 
         Args:
-            x: What enters the block, `[batch, channels, height, width]`.
+            x: What enters the block, `[batch, channels, ...]`.
 
         Returns:
-            `[batch, hidden, height, width]`.
+            `[batch, hidden, ...]`.
         """
 
 

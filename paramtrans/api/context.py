@@ -21,7 +21,7 @@ PROBES_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Entering:
-    """Features that enter a slot on some probes, each `[models, batch, channels, height, width]`."""
+    """Features that enter a slot on some probes, each `[models, batch, *slot]`."""
 
     reached: Tensor
     """What the target block will be given, behind all that was translated before it."""
@@ -54,7 +54,7 @@ class Context:
         """What enters the slot on the probes, in pieces of at most `PROBES_AT_ONCE` probes.
 
         Yields:
-            Features `[models, batch, channels, height, width]`; all probes together, in order.
+            Features `[models, batch, *slot]`; all probes together, in order.
 
         Raises:
             SpecMismatch: there are no hosts, or no probes.

@@ -6,6 +6,7 @@ given, in this order.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -16,8 +17,8 @@ from paramtrans.utils.counts import counted
 
 RUN_FORMAT = 2
 """Version of `run.json`. 1 was the same without checksums of itself and of the results."""
-EVALUATION_FORMAT = 1
-"""Version of `evaluation.json`."""
+EVALUATION_FORMAT = 2
+"""Version of `evaluation.json`. 1 did not name the metric, which was accuracy in percent."""
 
 Number: TypeAlias = "float | None"
 """A measured number; None, which is null in JSON, where it was not finite."""
@@ -81,15 +82,47 @@ class RunRecord(Document):
     """Once finished: the checksum of each file of the results."""
 
 
+class MeasuredBy(Document):
+    """The metric that results are told in, as the task declares it."""
+
+    name: str = "accuracy"
+    unit: str = "%"
+    higher_is_better: bool = True
+    bounds: list[float] | None = [0.0, 100.0]
+    """The lowest and the highest value there can be; None without both."""
+    digits: int = 1
+    """Decimals that are shown."""
+
+    @property
+    def heading(self) -> str:
+        """The name with its unit, as on an axis."""
+        return f"{self.name}, {self.unit}" if self.unit else self.name
+
+    def better(self, value: float, than: float) -> bool:
+        """Whether one value is better than another; nothing is better than what is no number, nor the other way."""
+        return value > than if self.higher_is_better else value < than
+
+    def gain(self, value: Any, over: Any) -> Any:
+        """By how much one value, or tensor of values, is better than another."""
+        return value - over if self.higher_is_better else over - value
+
+    def shown(self, value: Number) -> str:
+        """A value with its unit, for people."""
+        if value is None or not math.isfinite(value):
+            return "–"
+        unit = self.unit if self.unit in ("", "%") else f" {self.unit}"
+        return f"{value:,.{self.digits}f}{unit}"
+
+
 class Difference(Document):
-    """To the baseline, host by host, in points."""
+    """To the baseline, host by host, in the metric's unit."""
 
     mean: Number
     ci95: list[Number]
 
 
 class Measured(Document):
-    """Values of several hosts, in percent."""
+    """Values of several hosts, in the metric's unit."""
 
     mean: Number
     ci95: list[Number]
@@ -115,7 +148,7 @@ class ReportHosts(Document):
 
     seeds: list[int] = []
     accuracies: dict[str, list[Number]] = {}
-    """In percent, by method."""
+    """By method, in whatever the run is measured by; the key is as old as format 1."""
 
 
 class OwnTranslator(Document):
@@ -184,9 +217,10 @@ class History:
     """What training has gone through so far; kept in checkpoints."""
 
     epochs: list[dict[str, float]] = field(default_factory=list)
-    """For each finished epoch: `loss`, `lr`, and `select` (accuracy in percent) where it was evaluated."""
+    """For each finished epoch: `loss`, `lr`, and where it was evaluated `select`, the metric on selection hosts."""
     best_epoch: int = 0
     best_accuracy: float | None = None
+    """The best `select`; the key is as old as the first checkpoints."""
     seconds: float = 0.0
     """Wall-clock time of training, over all interruptions."""
 
@@ -231,13 +265,14 @@ class Evaluation(Document):
     """What `evaluation.json` says."""
 
     format: int
+    metric: MeasuredBy = MeasuredBy()
     methods: dict[str, MethodResult]
     seconds_per_host: dict[str, float | None] = {}
     """By method; None where it was not timed."""
     baseline: str | None = None
     hosts: ReportHosts
     examples: int | None = None
-    """On how many examples accuracies were measured."""
+    """On how many examples hosts were measured."""
     translator: OwnTranslator | None
     diagnosis: Diagnosed | None = None
     blocks: BlockCosts

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from paramtrans.errors import SpecMismatch
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -141,20 +143,31 @@ class BlockSpec:
         return {tensor.name: tensor for tensor in self.tensors}[name]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class FeatureSpec:
-    """Shape of the features that enter and leave a slot, for one example: channels × height × width."""
+    """Shape of features for one example, without the batch axis, and which of its axes runs over the channels.
 
-    channels: int
-    height: int
-    width: int
+    >>> image, signal, row = FeatureSpec(6, 14, 14), FeatureSpec(8, 64), FeatureSpec(32)
+    >>> tokens = FeatureSpec(16, 24, channel_axis=1)
+    >>> tokens.channels, str(tokens)
+    (24, '16×24')
+    """
+
+    shape: tuple[int, ...]
+    channel_axis: int
+
+    def __init__(self, *shape: int, channel_axis: int = 0) -> None:
+        if channel_axis not in range(len(shape)) or min(shape) < 1:
+            raise SpecMismatch(f"features of shape {list(shape)} have no axis {channel_axis} of channels")
+        object.__setattr__(self, "shape", shape)
+        object.__setattr__(self, "channel_axis", channel_axis)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        return (self.channels, self.height, self.width)
+    def channels(self) -> int:
+        return self.shape[self.channel_axis]
 
     def __str__(self) -> str:
-        return f"{self.channels}×{self.height}×{self.width}"
+        return "×".join(map(str, self.shape))
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from paramtrans.api.options import BaseOptions, Configurable
 from paramtrans.api.specs import FeatureSpec
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Split:
     """Examples with their labels, as stored: raw inputs `[n, *shape]` (often uint8) and labels `[n, ...]`: class
-    numbers, or whatever `loss` and `score` compare outputs with."""
+    numbers, or whatever `loss` and the metric compare outputs with."""
 
     inputs: Tensor
     labels: Tensor
@@ -45,10 +46,14 @@ class Split:
 
 
 class Task(Configurable, ABC):
-    """A host's former and latter blocks, the data it is trained on, and how its outputs are scored."""
+    """A host's former and latter blocks, the data it is trained on, its loss, and its metric."""
 
     slot: FeatureSpec
-    """Features where the source or target block stands."""
+    """Features that enter the slot, where the source or target block stands."""
+
+    metric: str | Mapping[str, Any] | None = None
+    """What results are measured by: the name of a metric, such as `"accuracy"`, or a table as in configs, such as
+    `{"name": "top_k", "k": 5}`. None: the task's own `score`."""
 
     def __init__(self, options: BaseOptions) -> None:
         self.options = options
@@ -67,9 +72,13 @@ class Task(Configurable, ABC):
     def former(self) -> nn.Module:
         """The blocks before the slot: `[batch, *input]` → `[batch, *slot]`."""
 
+    def leaving(self) -> FeatureSpec:
+        """Features that leave the slot; as those that enter it, unless overridden."""
+        return self.slot
+
     @abstractmethod
     def latter(self) -> nn.Module:
-        """The blocks after the slot: `[batch, *slot]` → `[batch, outputs]`."""
+        """The blocks after the slot: `[batch, *leaving]` → `[batch, *outputs]`."""
 
     def stream(self) -> dict[str, int]:
         """Tensors of `former.*` and `latter.*` with the axis that runs over the slot's channels; none unless declared.
@@ -155,9 +164,8 @@ class Task(Configurable, ABC):
             `[models]`.
         """
 
-    @abstractmethod
     def score(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """How well each example is answered, in percent; higher is better.
+        """How well each example is answered, in percent; higher is better. For tasks that name no `metric`.
 
         Args:
             outputs: `[models, batch, ...]`.
@@ -166,3 +174,4 @@ class Task(Configurable, ABC):
         Returns:
             `[models, batch]`.
         """
+        raise NotImplementedError(f"{type(self).__name__} names a metric, and has no score of its own")

@@ -18,7 +18,7 @@ from paramtrans.cli.show import show
 @json_flag
 @quiet_flag
 def compare(runs: tuple[Path, ...], html: Path | None, force: bool, as_json: bool, quiet: bool) -> None:
-    """Put finished runs side by side: accuracies, what differs in their configs and versions. RUN is a run's folder."""
+    """Put finished runs side by side: results, and what differs in configs and versions. RUN is a run's folder."""
     from paramtrans.runs import compare
     from paramtrans.storage import outputs
     from paramtrans.utils.boundary import well_formed

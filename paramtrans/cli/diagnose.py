@@ -27,8 +27,8 @@ def diagnose(folder: Path, as_json: bool) -> None:
     Unit cosine: how alike hidden units are (1: all are one). Silent units: share that never fires. Feature error:
     of what the block computes, relative to its variance. Divergence: of the network's output probabilities (output
     error: where outputs are values). Nearest pair: distance to the nearest trained target (0: a copy; 1: as far as
-    these are from each other). ρ: rank correlation of the lack of confidence, which needs no label, with the
-    accuracy that was lost.
+    these are from each other). ρ: rank correlation of the lack of confidence, which needs no label, with what
+    was lost by the task's metric.
     """
     from paramtrans.errors import StoreError
     from paramtrans.runs.folder import read_finished

@@ -10,6 +10,7 @@ from paramtrans.cli.networks import columns
 from paramtrans.utils.counts import counted
 
 if TYPE_CHECKING:
+    from paramtrans.networks.graph.groups import Analysis, NamedGroup
     from paramtrans.plugins.registry import Registry
 
 REASONS = 6
@@ -30,40 +31,58 @@ def describe_groups(network: Any, pattern: str, batches: list[Any]) -> dict[str,
     from paramtrans.evaluation.costs import parameters
     from paramtrans.networks.blocks.finding import matches
     from paramtrans.networks.forward.activations import first_examples, length
-    from paramtrans.networks.graph.groups import analyse, prove_groups
-    from paramtrans.networks.graph.inventory import STREAM, operations_of, staying_parameters
+    from paramtrans.networks.graph.groups import analyse
+    from paramtrans.networks.graph.inventory import QUERY_KEY, STREAM, operations_of, staying_parameters
     from paramtrans.networks.graph.proof import advice
+    from paramtrans.networks.units.narrowed import kinds_of, title_of
     from paramtrans.networks.units.narrowing import example_arguments
-    from paramtrans.networks.units.query_keys import query_keys
 
     analysis = analyse(network, example_arguments(batches[0]), stream=True)
-    shown = [group for group in analysis.groups if group.hidden or (group.stream and not group.inner)]
-    dimensions = query_keys(analysis, shown)
-    shown = [group for group in shown if group not in dimensions]
+    kinds = kinds_of(analysis, analysis.groups)
+    shown = [group for group in analysis.groups if _is_shown(group, kinds[group])]
     groups = [group for group in shown if matches(group.path, pattern)]
-    half = {group: group.units.allowed(max(1, len(group) // 2)) for group in groups}
-    hidden = {group: count for group, count in half.items() if group.hidden}
-    streams = {group: count for group, count in half.items() if group.stream}
-    refused = {**prove_groups(analysis, hidden).refused, **prove_groups(analysis, streams).refused}
-    failed = {group: refused[group.path] for group in half if group.path in refused}
+    failed = _failed(analysis, {group: kinds[group] for group in groups})
     flops = operations_of(analysis, groups, length(first_examples(batches[0], 2)))
     sizes = {name: parameter.numel() for name, parameter in network.named_parameters(remove_duplicate=False)}
+    on_request = {"stream": STREAM, "query_key": QUERY_KEY}
     rows = [
         {
             "path": group.path,
-            "adapter": group.kind,
+            "title": title_of(group, kinds[group]),
+            "adapter": kinds[group],
             "hidden": [len(group)],
             "parameters": sum(sizes.get(name, 0) for name in group.units.tensors),
             "flops": flops[group],
             "tensors": list(group.units.tensors),
-            "refused": failed.get(group, STREAM if group.stream else None),
+            "refused": failed.get(group, on_request.get(kinds[group])),
         }
         for group in groups
     ]
-    staying = staying_parameters(analysis, failed, [group for group in hidden if group not in failed])
+    free = [group for group in groups if kinds[group] not in on_request and group not in failed]
+    staying = staying_parameters(analysis, failed, free)
     document = {"parameters": parameters(network), "blocks": rows, "stays": staying}
     hint = advice(network, failed.values())
     return document | ({"advice": hint} if hint else {})
+
+
+def _is_shown(group: NamedGroup, kind: str) -> bool:
+    """Whether a group is made smaller by default or on request; values of heads go with what they belong to."""
+    return group.hidden or (group.stream and not group.inner) or kind == "query_key"
+
+
+def _failed(analysis: Analysis, kinds: dict[NamedGroup, str]) -> dict[NamedGroup, str]:
+    """Groups of which half of the units cannot go, with the reason of each; those on request are tried apart."""
+    from paramtrans.networks.graph.groups import prove_groups
+    from paramtrans.networks.units.selection import with_values
+
+    half = {group: group.units.allowed(max(1, len(group) // 2)) for group in kinds}
+    by_request: dict[str, dict[NamedGroup, int]] = {"stream": {}, "query_key": {}, "hidden": {}}
+    for group, kind in kinds.items():
+        by_request[kind if kind in by_request else "hidden"][group] = half[group]
+    dimensions, bundles = with_values(analysis, by_request["query_key"])
+    refused = prove_groups(analysis, by_request["hidden"]).refused | prove_groups(analysis, dimensions, bundles).refused
+    refused |= prove_groups(analysis, by_request["stream"]).refused
+    return {group: refused[group.path] for group in kinds if group.path in refused}
 
 
 def show_groups(groups: dict[str, Any]) -> None:
@@ -71,7 +90,7 @@ def show_groups(groups: dict[str, Any]) -> None:
     cells = (
         (
             row["path"] or ".",
-            row["adapter"],
+            row["adapter"].replace("_", "-"),
             str(row["hidden"][0]),
             f"{row['parameters']:,}",
             f"{row['flops']:,}",
@@ -104,9 +123,9 @@ def unit_translators(registry: Registry) -> dict[str, list[str]]:
 
 def _note(refused: str | None) -> str:
     """Why a group is not made smaller by default."""
-    from paramtrans.networks.graph.inventory import STREAM
+    from paramtrans.networks.graph.inventory import QUERY_KEY, STREAM
 
-    return refused or "" if refused in (None, STREAM) else f"not to be translated: {refused}"
+    return refused or "" if refused in (None, STREAM, QUERY_KEY) else f"not to be translated: {refused}"
 
 
 def _layers(row: dict[str, Any]) -> str:

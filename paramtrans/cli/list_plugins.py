@@ -92,13 +92,13 @@ def _summary(row: dict[str, Any]) -> str:
 def _trained(name: str) -> str:
     """What a pretrained translator translates, and what it was measured at."""
     from paramtrans.networks.blocks.factories import kind_and_sizes
-    from paramtrans.report.html import headline
+    from paramtrans.report.findings import headline
     from paramtrans.translators import card
     from paramtrans.translators.saving import find_translator, load_translator
 
     translator, folder = load_translator(name), find_translator(name, components())
     translator_card = card.read(folder)
-    measured = headline(translator_card.results.methods) if translator_card else []
+    measured = headline(translator_card.results) if translator_card else []
     lines = [f"{kind_and_sizes(translator.source)} → {kind_and_sizes(translator.target)}", *measured]
     return "\n".join([*lines, f"paramtrans translate MODEL --arch ARCHITECTURE --with {name} -o SMALL.safetensors"])
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from paramtrans.cli.losses import tell_losses
 from paramtrans.cli.networks import columns
 from paramtrans.errors import ConfigError
@@ -16,15 +18,33 @@ if TYPE_CHECKING:
 
 def print_blocks(records: list[dict[str, Any]], losses: Losses) -> None:
     """What became of each block, and what the network lost."""
-    from paramtrans.networks.results.described import error_text, size_changes
+    from paramtrans.networks.results.described import called, error_text, size_changes
 
     columns(
         "<<<>",
         ("block", "hidden units", "parameters", "feature error"),
-        *((block["path"] or ".", *size_changes(block), error_text(block["feature_error"])) for block in records),
+        *((called(block), *size_changes(block), error_text(block["feature_error"])) for block in records),
         ("output of the network", "", "", error_text(output_error(losses))),
     )
     tell_losses(losses)
+
+
+def refused(small: nn.Module) -> dict[str, str]:
+    """Groups of units that stayed as they were though they were asked for, with the reason of each."""
+    from paramtrans.networks.files import REFUSED
+
+    return dict(getattr(small, REFUSED, {}))
+
+
+def tell_refused(small: nn.Module, quiet: bool) -> None:
+    """Say which groups stayed as they were, and why, where that was not said already, as a warning."""
+    from paramtrans.networks.graph.proof import advice
+
+    reasons = refused(small) if quiet else {}
+    for title, reason in reasons.items():
+        click.echo(f"{title} stays as it is: {reason}")
+    if hint := advice(small, reasons.values()):
+        click.echo(hint)
 
 
 def staying(network: nn.Module, small: nn.Module) -> str:

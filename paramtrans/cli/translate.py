@@ -214,9 +214,10 @@ def translate(
         for path, content in contents.items():
             files.write_bytes(path, content)
     if as_json:
-        answer.tell(_document(output, records, losses, promised))
+        answer.tell(_document(output, records, losses, promised) | {"refused": summary.refused(small)})
         return
     summary.print_blocks(records, losses)
+    summary.tell_refused(small, quiet)
     click.echo(summary.staying(network, small))
     if probes:
         click.echo("errors are those on synthetic inputs; on real ones they may be much larger")
@@ -263,7 +264,7 @@ def _promised(translator: str | Path) -> str | None:
     """What the card of a trained translator says that it was measured at."""
     from paramtrans.networks.blocks import factories
     from paramtrans.plugins.manager import components
-    from paramtrans.report.html import headline
+    from paramtrans.report.findings import headline
     from paramtrans.translators import card
     from paramtrans.translators.saving import find_translator
 
@@ -271,7 +272,7 @@ def _promised(translator: str | Path) -> str | None:
         return None
     folder = find_translator(translator, components())
     translator_card = card.read(folder)
-    return headline(translator_card.results.methods)[0] if translator_card else None
+    return headline(translator_card.results)[0] if translator_card else None
 
 
 def _settings(texts: tuple[str, ...], further: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

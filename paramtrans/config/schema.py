@@ -169,15 +169,15 @@ class EvaluationConfig(BaseOptions):
     methods: tuple[MethodConfig, ...] = ()
     """Translators beside the run's own, each with probes of its own and others that go on from it."""
     metrics: tuple[ComponentConfig, ...] = Field((), max_length=MAX_PARTS)
-    """Numbers to measure beside the task's own score, for every method."""
+    """Numbers to measure beside the task's own metric, for every method."""
     sections: tuple[ComponentConfig, ...] = Field((), max_length=MAX_PARTS)
     """Further sections of the run's page."""
     baseline: str | None = None
     """The method that all are compared with, host by host; by default the run's own translator."""
     holdout: bool = False
-    """Whether accuracies are on examples held out of training, not on the test set: for choosing among methods."""
+    """Whether hosts are measured on examples held out of training, not on the test set: for choosing among methods."""
     examples: PositiveInt | None = None
-    """How many examples at most accuracies are measured on, the first ones; all by default."""
+    """How many examples at most hosts are measured on, the first ones; all by default."""
     trained_target: bool = True
     """Whether step 2 is run on the report hosts, for the upper bound."""
     paper_way: bool = False

@@ -33,9 +33,9 @@ from paramtrans.api.stacking import Params
 from paramtrans.api.translator import Translator
 from paramtrans.builder import Builder
 from paramtrans.errors import TrainingError
-from paramtrans.evaluation.accuracy import SCORE, measured
 from paramtrans.evaluation.costs import block_costs, break_even, translator_costs
 from paramtrans.evaluation.diagnosis import Diagnosis
+from paramtrans.evaluation.metrics import measured
 from paramtrans.ops.statistics import gap_closed, summarise
 from paramtrans.translators.chain import Filled, Method
 from paramtrans.utils import seeds
@@ -45,6 +45,8 @@ from paramtrans.utils.progress import Reporter
 IMAGES_SHOWN, IMAGES_DIAGNOSED = 4, 256
 IMAGES_NDIM = 5
 """Axes of what can be shown: `[hosts, images, channels, height, width]`."""
+OF_TASK = "the task's metric"
+"""Its key among those of the run, which are called by components."""
 SILENT = 0.5
 """The share of hidden units that may be silent before a run says so."""
 
@@ -56,11 +58,13 @@ class Comparison:
 
     def __init__(self, builder: Builder, translator: Translator | None, hosts: Hosts, pairs: Hosts | None) -> None:
         self.builder, self.translator, self.hosts, self.pairs = builder, translator, hosts, pairs
-        self.accuracies: dict[str, Tensor] = {}
+        self.by = builder.measured_by
+        self.values: dict[str, Tensor] = {}
+        """The task's metric: method → `[hosts]`."""
         self.metrics: dict[str, dict[str, Tensor]] = {}
         """What was measured beside it: metric → method → `[hosts]`."""
         self.examples = 0
-        """On how many examples accuracies are measured."""
+        """On how many examples hosts are measured."""
         self.filled: dict[str, Filled] = {}
 
     def run(self, reporter: Reporter, seconds_per_target: float | None) -> None:
@@ -86,10 +90,9 @@ class Comparison:
         test = runner.task.split("holdout" if settings.holdout else "test").first(settings.examples)
         self.examples = len(test)
         with reporter.stage(f"evaluation: {counted(len(networks), 'method')}", len(self.hosts)) as stage:
-            metrics = {name: metric.measure for name, metric in self.builder.metrics().items()}
-            measures = {SCORE: runner.task.score, **metrics}
-            means = measured(runner, self.hosts, networks, test, measures, self.builder.device, stage.advance)
-        self.accuracies, self.metrics = means.pop(SCORE), means
+            metrics = {OF_TASK: self.builder.metric, **self.builder.metrics()}
+            means = measured(runner, self.hosts, networks, test, metrics, self.builder.device, stage.advance)
+        self.values, self.metrics = means.pop(OF_TASK), means
 
     def result(
         self,
@@ -112,12 +115,13 @@ class Comparison:
         costs = block_costs({"source": builder.source, "target": builder.target}, builder.task.slot, builder.device)
         return Evaluation(
             format=EVALUATION_FORMAT,
+            metric=self.by,
             methods=self._summaries(),
             seconds_per_host={method: filled.seconds for method, filled in self.filled.items()},
             baseline=self._baseline(),
             hosts=ReportHosts(
                 seeds=list(self.hosts.seeds),
-                accuracies={method: values.tolist() for method, values in self.accuracies.items()},
+                accuracies={method: values.tolist() for method, values in self.values.items()},
             ),
             examples=self.examples,
             translator=self._of_own_translator(),
@@ -184,18 +188,18 @@ class Comparison:
                 self.filled[name] = Filled(blocks, (time.monotonic() - started) / len(self.hosts))
 
     def _summaries(self) -> dict[str, MethodResult]:
-        """Each method's accuracy, its difference to the baseline host by host, and the images it looked at.
+        """Each method's metric, its difference to the baseline host by host, and the images it looked at.
 
         No times, so that a run made again has the same.
         """
-        summaries = {method: summarise(values) for method, values in self.accuracies.items()}
+        summaries = {method: summarise(values) for method, values in self.values.items()}
         means = {method: summary.mean for method, summary in summaries.items()}
         baseline = self._baseline()
         results = {}
         for method, summary in summaries.items():
-            further: dict[str, Any] = {"gap_closed": gap_closed(means, method)}
+            further: dict[str, Any] = {"gap_closed": gap_closed(means, method, self.by.higher_is_better)}
             if baseline is not None and baseline != method:
-                difference = summarise(self.accuracies[method] - self.accuracies[baseline])
+                difference = summarise(self.values[method] - self.values[baseline])
                 further["difference"] = Difference(mean=difference.mean, ci95=list(difference.ci95))
             if filled := self.filled.get(method):
                 further["images"] = filled.images
@@ -214,7 +218,7 @@ class Comparison:
         diagnosis = Diagnosis(builder.runner, builder.target, hosts, inputs, train.of_classes)
         trained = self.pairs.target if self.pairs else None
         methods = {
-            method: diagnosis.of(filled.blocks, self.accuracies["source"] - self.accuracies[method], trained)
+            method: diagnosis.of(filled.blocks, self.by.gain(self.values["source"], self.values[method]), trained)
             for method, filled in self.filled.items()
         }
         share = methods["translated"].silent_units if "translated" in methods else None
@@ -229,7 +233,7 @@ class Comparison:
     def _baseline(self) -> str | None:
         """The method that all are compared with; None where it is not among them."""
         name = self.builder.config.evaluation.baseline or "translated"
-        return name if name in self.accuracies else None
+        return name if name in self.values else None
 
     def _of_own_translator(self) -> OwnTranslator | None:
         """The run's own translator, in a few words."""

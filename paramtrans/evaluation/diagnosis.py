@@ -33,8 +33,8 @@ class Diagnosis:
     def of(self, blocks: Params, losses: Tensor, trained: Params | None = None) -> MethodDiagnosis:
         """What there is to say of one method: means over hosts, and the confidence in each host's block.
 
-        `losses` are what each host lost in accuracy, `[models]`: what the confidence is held against. `trained` are the
-        targets of training pairs, for the distance to the nearest.
+        `losses` are what each host lost by the task's metric, `[models]`: what the confidence is held against.
+        `trained` are the targets of training pairs, for the distance to the nearest.
         """
         pieces = [self._piece(blocks, piece) for piece in torch.arange(len(self.hosts)).split(HOSTS_AT_ONCE)]
         features, outputs, mute = (torch.cat(parts) for parts in zip(*pieces, strict=True))
@@ -71,7 +71,7 @@ def silent(target: BlockAdapter, params: Params, entering: Tensor) -> Tensor | N
     if target.readout is None or target.units(Reader(target.readout)) is None:
         return None
     heard = Vmap(UpToReadout(target.module()))({f"block.{name}": tensor for name, tensor in params.items()}, entering)
-    return heard.abs().movedim(2, 1).flatten(2).amax(2) == 0
+    return heard.abs().movedim(-1 if target.channels_last else 2, 1).flatten(2).amax(2) == 0
 
 
 def likeness(params: Params, spec: BlockSpec) -> float | None:

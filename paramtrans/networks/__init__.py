@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from paramtrans.networks.loading.synthetic_inputs import draw_probes as draw_probes
     from paramtrans.networks.losses import Losses as Losses
     from paramtrans.networks.results.measuring import measure_losses as measure_losses
-    from paramtrans.networks.units.narrowing import NarrowedGroup as NarrowedGroup
+    from paramtrans.networks.units.narrowed import NarrowedGroup as NarrowedGroup
     from paramtrans.networks.units.widths import GroupSizes as GroupSizes
     from paramtrans.networks.widths import (
         Budget as Budget,
@@ -38,7 +38,7 @@ else:
             "loading.host_network": ["HostNetwork"],
             "losses": ["Losses"],
             "results.measuring": ["measure_losses"],
-            "units.narrowing": ["NarrowedGroup"],
+            "units.narrowed": ["NarrowedGroup"],
             "loading.synthetic_inputs": ["draw_probes"],
             "widths": ["Budget", "FlopBudget", "LatencyBudget", "Ratio", "WidthRule"],
         },

@@ -21,10 +21,10 @@ from paramtrans.networks.loading.wrappers import unwrapped
 from paramtrans.networks.losses import Losses
 from paramtrans.networks.parts.placed import put_part
 from paramtrans.networks.parts.replacing import ReplacedPart
-from paramtrans.networks.rebuilding import rebuild
+from paramtrans.networks.rebuilding import check_untranslated, rebuild
 from paramtrans.networks.stream import modules
 from paramtrans.networks.stream.modules import ModuleChange
-from paramtrans.networks.units.narrowing import NarrowedGroup
+from paramtrans.networks.units.narrowed import NarrowedGroup
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
 from paramtrans.storage import json_files, sealed_params
@@ -34,13 +34,18 @@ from paramtrans.utils.surroundings import pinned
 FORMAT = 7
 """Version of a translated network on disk. In 1, a target block was always of the kind of its source block; up to 2,
 whole blocks of adapters were replaced; up to 3, no parts that only the network's paths name; up to 4, none left out; up
-to 5, no residual stream was narrower or rotated; up to 6, no part had a cache."""
+to 5, no residual stream was narrower or rotated; up to 6, no shapes of the untranslated network were known, no group
+was called anything but its path, and no part had a cache."""
 ATTRIBUTE = "paramtrans_blocks"
 """The attribute in which a translated network keeps what was replaced or made smaller in it."""
 SIZES = "paramtrans_sizes"
 """The attribute in which it keeps the numbers of its layers and modules that changed."""
 MODULES = "paramtrans_modules"
 """The attribute in which it keeps the modules that became others as a stream was rotated."""
+REFUSED = "paramtrans_refused"
+"""The attribute in which a network keeps, as long as it is not written, which groups stayed as they were, and why."""
+SHAPES = "paramtrans_shapes"
+"""The attribute in which it keeps the shapes of the untranslated network; None where they are not known."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +90,12 @@ class _Group(BaseOptions):
     """`NarrowedGroup`, as it is read from a file."""
 
     path: str
-    kind: Literal["units", "groups", "stream"]
+    kind: Literal["units", "groups", "stream", "query_key"]
     units: tuple[int, int]
     parameters: tuple[int, int]
     feature_error: float | None = None
     held_out: bool | None = None
+    title: str = ""
 
     def replaced(self) -> NarrowedGroup:
         return NarrowedGroup(**self.model_dump())
@@ -162,6 +168,7 @@ class _Record(BaseOptions):
     blocks: tuple[_Group | _Part | _Gone | _Block, ...]
     sizes: tuple[_Size, ...] = ()
     modules: tuple[_Change, ...] = ()
+    untranslated: dict[str, tuple[int, ...]] | None = None
     losses: Losses | None = None
     bytes: int
     sha256: str
@@ -194,6 +201,7 @@ def save_translated(
         "blocks": [asdict(block) for block in replaced],
         "sizes": [asdict(size) for size in getattr(network, SIZES, ())],
         "modules": [asdict(change) for change in getattr(network, MODULES, ())],
+        "untranslated": getattr(network, SHAPES, None),
     }
     if losses is not None:
         record["losses"] = losses.model_dump(mode="json", exclude={"blocks"})
@@ -224,7 +232,7 @@ def load_translated(
         The network, in eval mode, with `paramtrans_blocks` as `translate` left it.
 
     Raises:
-        StoreError: the file is damaged, or does not fit the network.
+        StoreError: the file is damaged, or was not made of the network.
 
     >>> small = load_translated("small.safetensors")  # doctest: +SKIP
     """
@@ -241,6 +249,8 @@ def load_translated(
     changes = tuple(change.change() for change in record.modules)
     rebuilt = _untranslated(record, network, record_path, registry)
     try:
+        if record.untranslated is not None:
+            check_untranslated(rebuilt, record.untranslated)
         modules.repeat(rebuilt, changes, registry)
         for block in replaced:
             if isinstance(block, LeftOut):
@@ -257,6 +267,7 @@ def load_translated(
     setattr(rebuilt, ATTRIBUTE, replaced)
     setattr(rebuilt, SIZES, sizes)
     setattr(rebuilt, MODULES, changes)
+    setattr(rebuilt, SHAPES, record.untranslated)
     return rebuilt.eval()
 
 

@@ -1,4 +1,4 @@
-"""A smaller network rebuilt from its record: the numbers and the sizes of tensors that it has."""
+"""A smaller network rebuilt from its record, in the network that it was made of and in no other."""
 
 from __future__ import annotations
 
@@ -12,6 +12,37 @@ from paramtrans.networks.forward.attention import keep_plain_attention
 from paramtrans.networks.graph.narrow import Setting
 from paramtrans.networks.graph.numbers import numbers_of, recompile, set_number
 
+Shapes = dict[str, tuple[int, ...]]
+"""Of the tensors of a network, by name."""
+
+
+def shapes_of(network: nn.Module) -> Shapes:
+    """The shapes of a network's tensors, by which `check_untranslated` knows it again."""
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items() if isinstance(tensor, Tensor)}
+
+
+def check_untranslated(network: nn.Module, shapes: Shapes) -> None:
+    """Hold a network to the shapes of the one that a translated network was made of.
+
+    A wider one could be cut to the same shapes, and would seem to be right.
+
+    Args:
+        network: What a translated network is to be rebuilt from.
+        shapes: Of what it was made of.
+
+    Raises:
+        DataError: it is another network.
+    """
+    here = shapes_of(network)
+    differing = [name for name in (shapes | here) if shapes.get(name) != here.get(name)]
+    if differing:
+        name, more = differing[0], f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
+        there, now = (list(side[name]) if name in side else "not there" for side in (shapes, here))
+        raise DataError(
+            f"it was made of another network, in which {name} is {there}, and here it is {now}{more}; give the "
+            "untranslated network that it was made of"
+        )
+
 
 def rebuild(network: nn.Module, settings: Iterable[Setting], params: Mapping[str, Tensor]) -> None:
     """Give a fresh network the numbers and the sizes of tensors of a smaller one.
@@ -22,8 +53,8 @@ def rebuild(network: nn.Module, settings: Iterable[Setting], params: Mapping[str
         params: Tensors of the smaller network by name; only their shapes are used.
 
     Raises:
-        DataError: no translated network can have these: tensors or numbers are larger than the network's own, or of
-            other kinds.
+        DataError: no translated network can have these: tensors or numbers are larger than the network's own, of
+            other kinds, or were others before.
     """
     for setting in settings:
         try:
@@ -38,6 +69,12 @@ def rebuild(network: nn.Module, settings: Iterable[Setting], params: Mapping[str
             )
         if type(current) is not type(setting.after) or current is None or not _smaller(setting, current):
             raise DataError(f"{setting.module}.{setting.attribute}: {setting.after!r} takes the place of {current!r}")
+        if current != setting.before:
+            name = f"{setting.module}.{setting.attribute}".lstrip(".")
+            raise DataError(
+                f"it was made of another network, in which {name} was {setting.before}, and here it is {current}; give "
+                "the untranslated network that it was made of"
+            )
         set_number(module, setting.attribute, setting.after)
     recompile(network)
     resized: dict[int, Tensor] = {}

@@ -16,15 +16,17 @@ from paramtrans.networks.blocks import factories
 from paramtrans.networks.blocks.finding import find_blocks, some_of
 from paramtrans.networks.depth.left_out import LeftOut, without
 from paramtrans.networks.depth.shortening import parts_to_replace, shorten
-from paramtrans.networks.files import ATTRIBUTE, MODULES, SIZES, Replaced
+from paramtrans.networks.files import ATTRIBUTE, MODULES, REFUSED, SHAPES, SIZES, Replaced
 from paramtrans.networks.finishing import finish_network, finish_options
 from paramtrans.networks.forward.activations import Inputs, check_repeatable, in_batches
 from paramtrans.networks.forward.batches import as_taken
 from paramtrans.networks.graph.narrow import Setting
 from paramtrans.networks.loading.wrappers import copied, unwrapped
 from paramtrans.networks.parts.replacing import ReplacedPart, replace_parts
+from paramtrans.networks.rebuilding import Shapes, shapes_of
 from paramtrans.networks.units.chain import unit_chain, unsuited_reason
-from paramtrans.networks.units.narrowing import NarrowedGroup, narrow_network
+from paramtrans.networks.units.narrowed import NarrowedGroup
+from paramtrans.networks.units.narrowing import narrow_network
 from paramtrans.networks.units.selection import Asked
 from paramtrans.networks.widths import Ratio, Widths, with_registry
 from paramtrans.plugins.manager import components
@@ -138,6 +140,7 @@ def translate(
             raise SpecMismatch("depth: leave blocks out first, and translate the rest afterwards")
         shorter, gone = shorten(original, depth, blocks, batches, registry, reporter)
         small = _finished(without(module, gone, registry), shorter, gone, ())
+        setattr(small, SHAPES, _untranslated_shapes(module))
         asked = (ratio, widths, by, stream, query_key)
         if translator != "refit" or any(x is not None for x in asked) or then or options:
             small = translate(
@@ -196,6 +199,7 @@ def translate(
         )
         finish_network(finishing, original, narrowed.network, batches, seed, reporter)
         setattr(narrowed.network, MODULES, (*getattr(module, MODULES, ()), *narrowed.modules))
+        setattr(narrowed.network, REFUSED, dict(narrowed.refused))
         return _finished(module, narrowed.network, narrowed.groups, narrowed.settings)
     if trained is not None:
         factories.check_unsized(trained, ratio, widths)
@@ -232,7 +236,13 @@ def _finished(
             part.training = original_modules[path].training
     setattr(small, ATTRIBUTE, (*getattr(module, ATTRIBUTE, ()), *replaced))
     setattr(small, SIZES, (*getattr(module, SIZES, ()), *sizes))
+    setattr(small, SHAPES, _untranslated_shapes(module))
     return small
+
+
+def _untranslated_shapes(module: nn.Module) -> Shapes | None:
+    """Shapes of the network that all began with; None where `module` was translated by one who did not say."""
+    return getattr(module, SHAPES, None) if hasattr(module, ATTRIBUTE) else shapes_of(module)
 
 
 def _warn(replaced: Sequence[BlockRecord]) -> None:
@@ -254,6 +264,6 @@ def _warn(replaced: Sequence[BlockRecord]) -> None:
         log.warning(
             "predicted to come out badly, at a feature error of %s (1 is as bad as a constant): %s; %s",
             " to ".join(dict.fromkeys((errors[0], errors[-1]))),
-            some_of([block.path or "the network" for block in blocks], 4),
+            some_of([getattr(block, "title", "") or block.path or "the network" for block in blocks], 4),
             advice,
         )

@@ -18,7 +18,7 @@ from paramtrans.networks.blocks.finding import NetworkBlock, costs, matches, som
 from paramtrans.networks.forward.activations import Inputs, shapes_entering
 from paramtrans.networks.graph.groups import NamedGroup
 from paramtrans.networks.units.rounding import Rounding
-from paramtrans.networks.units.widths import GroupSizes, latency
+from paramtrans.networks.units.widths import BUDGETS, GroupSizes, latency
 from paramtrans.plugins.registry import Registry
 
 Chosen = dict[str, dict[str, int]]
@@ -85,10 +85,6 @@ def checked(chosen: object, blocks: Sequence[NetworkBlock]) -> Chosen:
                 most = block.sizes[group]
                 raise SpecMismatch(f'widths: {size!r} of "{block.entrance}" ({group}) is no number from 1 to {most}')
     return dict(chosen)  # type: ignore[call-overload, no-any-return]
-
-
-BUDGETS = ("parameters", "flops", "milliseconds")
-"""Fields of rules that say how much a network may cost."""
 
 
 def _is_positive(value: object) -> bool:
@@ -271,7 +267,7 @@ def within(budget: float, size: Callable[[float], float], measure: str, steps: i
     if ratio is None:
         raise SpecMismatch(
             f"a network of {budget:,} {measure} cannot be made of this one: with the fewest units in every block "
-            f"{size(1e-9):,} are left"
+            f"{round(size(1e-9), 3):,} are left"
         )
     return ratio
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from paramtrans.ops.halves import Halves
-from paramtrans.ops.least_squares import View
+from paramtrans.ops.views import View
 
 LEAST_TO_AGREE = 8
 """Examples of which two halves can be said to agree."""
@@ -25,6 +25,6 @@ def disagreement(view: View, halves: Halves, weights: Tensor, examples: int) -> 
     """
     if not halves.two or examples < LEAST_TO_AGREE:
         return None
-    first, second = (view(half).gram for half in halves.halves)
+    first, second = (view(half).gram_matrices().gram for half in halves.halves)
     doubt: Tensor = contributions(first - second, weights).square().sum((1, 2))
     return doubt

@@ -67,11 +67,11 @@ def divergence(logits: Tensor, wanted: Tensor) -> Tensor:
     The loss of knowledge distillation at temperature 1 (Hinton et al., 2015).
 
     Args:
-        logits: `[models, n, classes]`.
+        logits: `[models, n, ..., classes]`; of tokens, each counts as much.
         wanted: The logits wanted, of the same shape.
 
     Returns:
-        `[models]`: KL(wanted ‖ given), the mean over examples.
+        `[models]`: KL(wanted ‖ given), the mean over examples and tokens.
     """
     logs = (log_softmax(logits, -1), log_softmax(wanted, -1))
-    return kl_div(*logs, reduction="none", log_target=True).sum(-1).mean(1)
+    return kl_div(*logs, reduction="none", log_target=True).sum(-1).flatten(1).mean(1)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from paramtrans.errors import SpecMismatch
-from paramtrans.ops.least_squares import GramMatrices, View
+from paramtrans.ops.few_rows import FewRows
+from paramtrans.ops.least_squares import GramMatrices
 from paramtrans.ops.rows import positions, rows
+from paramtrans.ops.views import Moments, View
 
 ROWS_AT_ONCE = 4096
 """Rows whose products are added up in single precision."""
@@ -19,7 +23,8 @@ ALONE = 10.0
 """Ridge for each value that is read for each row, where one example alone leaves nothing to choose it on: neighbouring
 rows say nearly the same."""
 MANY_VALUES = 1024
-"""Values read from which on every other ridge is tried alone."""
+"""Values read from which on every other ridge is tried alone, and rows are kept as they are where they are fewer than
+half as many."""
 OUTPUTS_TRIED = 64
 """Outputs that it is tried on, evenly spread, so that the choice does not cost more than the solution."""
 
@@ -41,6 +46,19 @@ class _Sums:
         if sum(len(rows_waiting) for rows_waiting, _ in self._waiting) >= ROWS_AT_ONCE:
             self._multiply()
 
+    @property
+    def few(self) -> bool:
+        """Whether all rows still wait, and are few for the values that are read."""
+        if self._matrices is not None:
+            return False
+        values = self._waiting[0][0].shape[1]
+        return values > MANY_VALUES and 2 * sum(len(rows_waiting) for rows_waiting, _ in self._waiting) < values
+
+    def rows(self) -> FewRows:
+        """All rows so far, where they are few."""
+        read, wanted = self._joined()
+        return FewRows(read.double()[None], wanted.double()[None])
+
     def matrices(self) -> GramMatrices:
         """Of all rows so far; it grows with further ones."""
         if self._waiting:
@@ -48,9 +66,14 @@ class _Sums:
         assert self._matrices is not None
         return self._matrices
 
+    def _joined(self) -> tuple[Tensor, Tensor]:
+        read, wanted = (torch.cat(side) for side in zip(*self._waiting, strict=True))
+        self._waiting = [(read, wanted)]
+        return read, wanted
+
     def _multiply(self) -> None:
         """Products of pieces of the rows that wait, in their own precision, added in double precision."""
-        read, wanted = (torch.cat(side) for side in zip(*self._waiting, strict=True))
+        read, wanted = self._joined()
         self._waiting = []
         if self._matrices is None:
             size, outputs = read.shape[1], wanted.shape[1]
@@ -117,8 +140,10 @@ class Halves:
         return len(self._sums) == 2
 
     @property
-    def halves(self) -> list[GramMatrices]:
+    def halves(self) -> Sequence[Moments]:
         """Each half apart, as it is so far; further rows change it."""
+        if all(sums.few for sums in self._sums):
+            return [sums.rows() for sums in self._sums]
         return [sums.matrices() for sums in self._sums]
 
     def add_rows(self, half: int, read: Tensor, wanted: Tensor, scale: Tensor | None = None) -> None:
@@ -134,26 +159,25 @@ class Halves:
         rows_read = torch.cat([read, torch.ones_like(scale)], dim=1) * scale
         self._sums_of(min(half, len(self._sums))).add(rows_read, wanted * scale)
 
-    def total(self) -> GramMatrices:
+    def total(self) -> Moments:
         """Of all examples; raises `SpecMismatch` where there were none."""
         if not self._sums:
             raise SpecMismatch("there are no probes to compare blocks on; give at least one")
         first, *second = self.halves
-        return first + second[0] if second else first
+        return first + second[0] if second else first  # type: ignore[operator]  # both are of one kind
 
     def ridge(self, view: View, start: Tensor) -> Tensor:
         """The strength among `RIDGES` that does best on the half it was not fitted on (two-fold cross-validation).
 
         Args:
-            view: How the Gram matrices are to be seen: centred, or plain.
+            view: How the equations are to be seen: centred, or plain.
             start: The weights that are pulled towards, `[models, values, outputs]`.
 
         Returns:
             `[models]`.
         """
         if not self.two:
-            rows_of_one: Tensor = self.halves[0].gram[:, -1, -1]
-            return ALONE * start.shape[1] / rows_of_one
+            return ALONE * start.shape[1] / self.halves[0].count
         step = -(-start.shape[2] // OUTPUTS_TRIED)
         spread = self.total().spread()[:, ::step]
         scale = spread + 1e-6 * spread.mean(1, keepdim=True) + 1e-30
@@ -162,8 +186,10 @@ class Halves:
         errors, tried = [], RIDGES if start.shape[1] <= MANY_VALUES else RIDGES[::2]
         for strength in tried:
             strengths = start.new_full((len(start),), strength)
-            on_second = second.error(first.ridge(start, strengths), scale)
-            errors.append(on_second + first.error(second.ridge(start, strengths), scale))
+            on_each = second.squared_error(first.ridge(start, strengths)) + first.squared_error(
+                second.ridge(start, strengths)
+            )
+            errors.append((on_each / scale).sum(1))
         best = torch.stack(errors).argmin(0)
         return torch.tensor(tried, dtype=start.dtype, device=start.device)[best]
 

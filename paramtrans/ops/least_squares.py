@@ -5,16 +5,12 @@ Sums and solutions are in double precision; their size does not grow with the nu
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from paramtrans.errors import SpecMismatch
-
-View: TypeAlias = "Callable[[GramMatrices], GramMatrices]"
 
 
 @dataclass(frozen=True)
@@ -39,6 +35,20 @@ class GramMatrices:
         read, wanted = read.double(), wanted.double()
         read = torch.cat([read, torch.ones_like(read[..., :1])], dim=-1)
         return cls(read.mT @ read, read.mT @ wanted, wanted.square().sum(1))
+
+    @property
+    def size(self) -> int:
+        """Values read, with the constant."""
+        return self.gram.shape[1]
+
+    @property
+    def count(self) -> Tensor:
+        """How many rows there were, by their weights: `[models]`."""
+        return self.gram[:, -1, -1]
+
+    def gram_matrices(self) -> GramMatrices:
+        """Itself."""
+        return self
 
     def without(self, others: Tensor, values: Tensor) -> GramMatrices:
         """Of some of the values read, once all that others can say is taken out.
@@ -100,25 +110,28 @@ class GramMatrices:
 
     def some_outputs(self, step: int) -> GramMatrices:
         """Every `step`-th output alone."""
-        return GramMatrices(self.gram, self.cross[..., ::step], self.power[:, ::step])
+        return replace(self, cross=self.cross[..., ::step], power=self.power[:, ::step])
 
-    def error(self, weights: Tensor, scale: Tensor) -> Tensor:
-        """Squared error of weights on the rows, each output relative to a scale.
+    def scaled(self, gain: Tensor) -> GramMatrices:
+        """With each wanted output times a number, `[outputs]` or `[models, 1, outputs]`."""
+        return GramMatrices(self.gram, self.cross * gain, self.power * gain.square().view(-1, self.power.shape[1]))
 
-        Args:
-            weights: `[models, values, outputs]`.
-            scale: `[models, outputs]`.
+    def combined(self, basis: Tensor) -> GramMatrices:
+        """Of combinations of each unit's values, `[units, values of a unit, combinations]`; values run unit by unit."""
+        units, size, rank = basis.shape
+        gram = self.gram.view(-1, units, size, units, size)
+        left_projected = torch.einsum("muavb,uar->murvb", gram, basis)
+        projected = torch.einsum("murvb,vbs->murvs", left_projected, basis).reshape(-1, units * rank, units * rank)
+        cross = torch.einsum("muao,uar->muro", self.cross.unflatten(1, (units, size)), basis)
+        return GramMatrices(projected, cross.flatten(1, 2), self.power)
 
-        Returns:
-            `[models]`.
-        """
-        left = (weights * (self.gram @ weights - 2 * self.cross)).sum(1) + self.power
-        return (left / scale).sum(1)
+    def squared_error(self, weights: Tensor) -> Tensor:
+        """Squared error of weights `[models, values, outputs]` on the rows: `[models, outputs]`."""
+        return (weights * (self.gram @ weights - 2 * self.cross)).sum(1) + self.power
 
     def penalty(self) -> Tensor:
-        """What a ridge of one adds to the diagonal: each value's mean square, a little of the mean for dead ones."""
-        diagonal = self.gram.diagonal(dim1=1, dim2=2)
-        return (diagonal + 1e-6 * diagonal.mean(1, keepdim=True)).clamp_min(1e-12)
+        """What a ridge of one adds to the diagonal: `[models, values]`."""
+        return penalty(self.gram.diagonal(dim1=1, dim2=2))
 
     def ridge(self, start: Tensor, strength: Tensor) -> Tensor:
         """Weights of least squared error, pulled towards a start: ridge regression (Hoerl and Kennard, 1970).
@@ -141,6 +154,18 @@ class GramMatrices:
         # Without any ridge two equal units would make the equations singular.
         pull = self.penalty() * strength.clamp_min(1e-9)[:, None]
         return start + torch.cholesky_solve(self.cross - self.gram @ start, factor(self.gram, pull))
+
+
+def penalty(diagonal: Tensor) -> Tensor:
+    """What a ridge of one adds to the diagonal of a Gram matrix.
+
+    Args:
+        diagonal: Sum of squares of each value, `[models, values]`.
+
+    Returns:
+        The same, and a little of the mean for dead values.
+    """
+    return (diagonal + 1e-6 * diagonal.mean(1, keepdim=True)).clamp_min(1e-12)
 
 
 def factor(gram: Tensor, pull: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,8 @@ from paramtrans.api.specs import Reader
 from paramtrans.api.stacking import Params, models
 from paramtrans.errors import SpecMismatch
 from paramtrans.ops.halves import Halves
-from paramtrans.ops.least_squares import GramMatrices, View
+from paramtrans.ops.least_squares import GramMatrices
+from paramtrans.ops.views import View, centred, plain, whole
 
 if TYPE_CHECKING:
     from paramtrans.api.adapter import BlockAdapter
@@ -143,12 +143,12 @@ class Readout:
         """
         reader, name = self.readers[index], f"{self.readers[index].layer}.weight"
         start, view, total = params[name].flatten(2).mT.double(), self.view(index), halves.total()
-        if view is GramMatrices.whole:
+        if view is whole:
             start = torch.cat([start, self._constant(params, reader, start)], dim=1)
         strength = halves.ridge(view, start) if ridge is None else start.new_full((models(params),), ridge)
         weights = view(total).ridge(start, strength)
         changed = dict(params)
-        if view is GramMatrices.whole:
+        if view is whole:
             weights, constant = weights[:, :-1], weights[:, -1]
             changed |= _with_constant(params, reader, constant)
         return changed | {name: weights.mT.reshape(params[name].shape).to(params[name])}
@@ -163,11 +163,11 @@ class Readout:
         """How a reader's Gram matrices are to be seen: with a constant where it has a bias, or a mean after it."""
         reader = self.readers[index]
         has_bias = self.layers[reader.layer].bias is not None or reader.norm is not None
-        return GramMatrices.whole if has_bias else GramMatrices.plain
+        return whole if has_bias else plain
 
     def scoring_view(self, index: int) -> View:
         """How they are to be seen for scoring units: what is the same for all rows goes into the constant."""
-        return GramMatrices.centred if self.view(index) is GramMatrices.whole else GramMatrices.plain
+        return centred if self.view(index) is whole else plain
 
     def importance_matrices(self, index: int, params: Params, halves: Halves) -> tuple[GramMatrices, Tensor]:
         """Gram matrices of a reader for scoring units: what the normalisation after it enlarges counts for more.
@@ -180,13 +180,12 @@ class Readout:
         Returns:
             The matrices, and the reader's weights in the same measure, `[models, values, outputs]`.
         """
-        reader, matrices = self.readers[index], self.scoring_view(index)(halves.total())
+        reader, matrices = self.readers[index], self.scoring_view(index)(halves.total()).gram_matrices()
         weights = params[f"{reader.layer}.weight"].flatten(2).mT.double()
         if reader.norm is None:
             return matrices, weights
         gain = self._gain(params, reader.norm)[:, None]
-        matrices = replace(matrices, cross=matrices.cross * gain, power=matrices.power * gain[:, 0].square())
-        return matrices, weights * gain
+        return matrices.scaled(gain), weights * gain
 
     def revive_channels(self, params: Params) -> Params:
         """The same function, up to channels that the last normalisation had (nearly) shut: it lets them through again.

@@ -1,4 +1,4 @@
-"""Accuracies of several hosts as a mean with its interval, and how much of a gap is closed."""
+"""Values of several hosts as a mean with its interval, and how much of a gap is closed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Summary:
-    """Accuracies of several hosts, in percent, with the 95% t-interval of their mean over hosts."""
+    """Values of several hosts with the 95% t-interval of their mean over hosts."""
 
     mean: float
     ci95: tuple[float, float]
@@ -37,20 +37,22 @@ def summarise(values: Tensor) -> Summary:
     return Summary(mean, (mean - spread, mean + spread), values.min().item(), values.max().item(), n)
 
 
-def gap_closed(means: Mapping[str, float | None], name: str) -> float | None:
+def gap_closed(means: Mapping[str, float | None], name: str, higher_is_better: bool = True) -> float | None:
     """Share of the gap from random initialisation to the trained target that a method closes.
 
     Args:
-        means: Accuracies by method, over the same hosts.
+        means: Of a metric by method, over the same hosts.
         name: The method.
+        higher_is_better: Whether more of the metric is better.
 
     Returns:
         0 where it is at random initialisation, 1 where it is at the trained target; None without a gap.
     """
-    low, mean, high = (means.get(method) for method in ("random_init", name, "trained_target"))
-    if low is None or mean is None or high is None or not high > low or not math.isfinite(mean):
+    start, mean, end = (means.get(method) for method in ("random_init", name, "trained_target"))
+    if start is None or mean is None or end is None or not all(map(math.isfinite, (start, mean, end))):
         return None
-    return (mean - low) / (high - low)
+    gap = end - start
+    return (mean - start) / gap if (gap > 0 if higher_is_better else gap < 0) else None
 
 
 @dataclass(frozen=True)

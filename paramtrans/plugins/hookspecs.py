@@ -198,7 +198,7 @@ def paramtrans_epoch_ended(run: RunInfo, epoch: int, metrics: dict[str, float]) 
     Args:
         run: As in `paramtrans_run_started`.
         epoch: Counted from 1.
-        metrics: `loss`, `lr` and, when evaluated, `select`: accuracy of the selection hosts in percent.
+        metrics: `loss`, `lr` and, when evaluated, `select`: the task's metric on the selection hosts.
 
     Example: `def paramtrans_epoch_ended(epoch, metrics): print(epoch, metrics["loss"])`
     """

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from paramtrans.utils.lazy import face
 
 if TYPE_CHECKING:
-    from paramtrans.report.html import headline as headline, markdown_table as markdown_table
+    from paramtrans.report.findings import headline as headline, markdown_table as markdown_table
 else:
     __getattr__, __dir__, __all__ = face(
         __name__,
         {
-            "html": ["headline", "markdown_table"],
+            "findings": ["headline", "markdown_table"],
         },
     )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
-    from paramtrans.api.records import Evaluation
+    from paramtrans.api.records import Evaluation, MeasuredBy
 
 P = ParamSpec("P")
 
@@ -63,7 +63,7 @@ STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
 }
 
-MOST_DOTS, MOST_IMAGES, BIN = 300, 8, 5
+MOST_DOTS, MOST_IMAGES, BINS = 300, 8, 20
 
 
 def styled(function: Callable[P, Any]) -> Callable[P, Any]:
@@ -97,21 +97,21 @@ def finite(values: Iterable[float | None]) -> list[float]:
 
 
 @styled
-def accuracies(result: Evaluation) -> Figure:
-    """Mean accuracy of every method with its 95% interval, hosts as faint dots behind."""
+def means(result: Evaluation) -> Figure:
+    """Mean of every method by the metric with its 95% interval, hosts as faint dots behind."""
     from matplotlib.figure import Figure
 
-    methods = result.methods
+    methods, by = result.methods, result.metric
     means = {name: mean for name in ordered(methods) for mean in finite([methods[name].mean])}
     names = list(means)
     figure = Figure(figsize=(7.2, 0.8 + 0.46 * max(1, len(names))), layout="constrained")
     axes = figure.subplots()
     for row, name in enumerate(names):
         hosts, colour = result.hosts.accuracies.get(name, []), COLOURS.get(name, GREY)
-        method_line(axes, row, means[name], methods[name].ci95, hosts, colour, name == "translated")
+        method_line(axes, row, means[name], methods[name].ci95, hosts, colour, name == "translated", by.digits)
     axes.set_yticks(range(len(names)), [label(name) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set_xlabel("accuracy, %")
+    axes.set_xlabel(by.heading)
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
@@ -128,6 +128,7 @@ def method_line(
     hosts: Iterable[float | None],
     colour: str,
     bold: bool,
+    digits: int = 1,
 ) -> None:
     dots = _thinned(finite(hosts))
     # Golden-ratio steps spread the dots evenly, and alike each time.
@@ -138,7 +139,7 @@ def method_line(
     axes.plot([mean], [row], "o", color=colour, markersize=7, markeredgecolor=CARD, markeredgewidth=1.2)
     weight = "bold" if bold else "normal"
     where = axes.get_yaxis_transform()
-    axes.text(1.07, row, f"{mean:.1f}", transform=where, va="center", ha="right", fontweight=weight)
+    axes.text(1.07, row, f"{mean:.{digits}f}", transform=where, va="center", ha="right", fontweight=weight)
 
 
 def _thinned(values: list[float]) -> list[float]:
@@ -150,12 +151,12 @@ def _thinned(values: list[float]) -> list[float]:
 
 
 @styled
-def training(history: Sequence[Mapping[str, Any]], best_epoch: int | None = None) -> Figure:
-    """Loss, and below it the accuracy on the selection hosts where there is any; the chosen epoch is marked."""
+def training(history: Sequence[Mapping[str, Any]], by: MeasuredBy, best_epoch: int | None = None) -> Figure:
+    """Loss, and below it the metric on the selection hosts where there is any; the chosen epoch is marked."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    curves = {"loss": ("loss", GREY), "select": ("selection\naccuracy, %", BLUE)}
+    curves = {"loss": ("loss", GREY), "select": (f"selection\n{by.heading}", BLUE)}
     points = {key: [(e["epoch"], e[key]) for e in history if finite([e.get(key)])] for key in curves}
     shown = [key for key in curves if points[key]] or ["loss"]
     figure = Figure(figsize=(7.2, 0.6 + 1.9 * len(shown)), layout="constrained")
@@ -196,29 +197,37 @@ def _mark(axes: Axes, epoch: int, last: int) -> None:
 
 
 @styled
-def histogram(hosts: Mapping[str, Sequence[float | None]]) -> Figure:
-    """How many hosts have which accuracy, in bins of 5%: random initialisation, translated, trained target."""
+def histogram(hosts: Mapping[str, Sequence[float | None]], by: MeasuredBy) -> Figure:
+    """How many hosts are where by the metric: random initialisation, translated, trained target."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     colours = {"random_init": GREY, "translated": BLUE, "trained_target": ORANGE}
-    values = {name: [min(max(v, 0.0), 100.0) for v in finite(hosts.get(name, []))] for name in colours}
+    low, high = by.bounds or _reach(value for name in colours for value in finite(hosts.get(name, [])))
+    values = {name: [min(max(v, low), high) for v in finite(hosts.get(name, []))] for name in colours}
     figure = Figure(figsize=(7.2, 3.0), layout="constrained")
     axes = figure.subplots()
-    edges = list(range(0, 101, BIN))
+    edges = [low + i * (high - low) / BINS for i in range(BINS + 1)]
     for name, colour in colours.items():
         if values[name]:
             axes.hist(values[name], edges, histtype="stepfilled", color=colour, alpha=0.35, label=label(name))
             axes.hist(values[name], edges, histtype="step", color=colour, linewidth=1.6)
-    axes.set_xlim(0, 100)
-    axes.set_xticks(range(0, 101, 10))
-    axes.set_xlabel("accuracy of a host, %")
+    axes.set_xlim(low, high)
+    axes.xaxis.set_major_locator(MaxNLocator(10))
+    axes.set_xlabel(f"{by.name} of a host{by.unit and f', {by.unit}'}")
     axes.set_ylabel("hosts")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y")
     if any(values.values()):
         figure.legend(loc="outside upper left", ncols=len(colours))
     return figure
+
+
+def _reach(values: Iterable[float]) -> tuple[float, float]:
+    """The lowest and the highest of some values, apart from each other."""
+    listed = [*values] or [0.0]
+    low, high = min(listed), max(listed)
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
 @styled

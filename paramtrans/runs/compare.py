@@ -1,4 +1,4 @@
-"""Finished runs side by side: accuracies, what differs in their configs, and whether they may be compared at all."""
+"""Finished runs side by side: their metric, what differs in their configs, and whether they may be compared at all."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from paramtrans.api.records import Evaluation, Measured, MethodResult, RunRecord
+from paramtrans.api.records import Evaluation, Measured, MeasuredBy, MethodResult, RunRecord
 from paramtrans.config.schema import ELSEWHERE
 from paramtrans.errors import StoreError, printable
 from paramtrans.ops.statistics import summarise
-from paramtrans.report import figures, html, sweep_figures
+from paramtrans.report import figures, findings, sweep_figures
 from paramtrans.report.figures import label, ordered
 from paramtrans.runs import folder as run_folder
 from paramtrans.storage import files
@@ -53,7 +53,10 @@ class Compared:
 
 
 def read(folders: Sequence[Path]) -> list[Compared]:
-    """The runs in these folders, under names that differ; raises `StoreError` where one is not finished."""
+    """The runs in these folders, under names that differ.
+
+    Raises `StoreError` where one is not finished, or measured by another metric than the others.
+    """
     runs: list[Compared] = []
     for folder in folders:
         record, evaluation = run_folder.read_finished(folder)
@@ -62,6 +65,9 @@ def read(folders: Sequence[Path]) -> list[Compared]:
             name = printable(str(folder))
         if any(run.name == name for run in runs):
             raise StoreError(f"{folder}: is named twice")
+        if runs and evaluation.metric != (first := runs[0]).evaluation.metric:
+            by, of_first = evaluation.metric.heading, first.evaluation.metric.heading
+            raise StoreError(f"{folder}: is measured by {by}, {first.name} by {of_first}; compare runs of one metric")
         runs.append(Compared(name, record, evaluation))
     return runs
 
@@ -71,6 +77,7 @@ def compare(runs: Sequence[Compared]) -> dict[str, Any]:
     versions = {run.name: {**run.record.versions} for run in runs}
     return {
         "runs": [run.name for run in runs],
+        "metric": runs[0].evaluation.metric.model_dump(),
         "methods": {
             name: {run.name: _short(run.methods[name]) for run in runs if name in run.methods}
             for name in ordered({name for run in runs for name in run.methods})
@@ -83,31 +90,37 @@ def compare(runs: Sequence[Compared]) -> dict[str, Any]:
 
 
 def tables(comparison: Mapping[str, Any]) -> Group:
-    """For a terminal: accuracies, differences, and what is to be said about them."""
-    parts: list[Any] = [_table("Accuracy on the report hosts, %", "method", *accuracies(comparison), bold="translated")]
+    """For a terminal: means of all methods, differences, and what is to be said about them."""
+    title = findings.title(metric_of(comparison))
+    parts: list[Any] = [_table(title, "method", *means(comparison), bold="translated")]
     for key, title in (("config", "Configs differ in"), ("versions", "Versions differ in")):
         if comparison[key]:
             parts.append(_table(title, "", comparison["runs"], _cells(comparison, key)))
     return Group(*parts, *(Text(line) for line in remarks(comparison)))
 
 
-def accuracies(comparison: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+def metric_of(comparison: Mapping[str, Any]) -> MeasuredBy:
+    """What all of the runs are measured by."""
+    return MeasuredBy.model_validate(comparison["metric"])
+
+
+def means(comparison: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Names of the runs, and a line for each method: its name, then mean and interval in each run."""
-    lines = []
+    lines, digits = [], metric_of(comparison).digits
     for name, of_run in comparison["methods"].items():
-        cells = [html.number(of_run.get(run, {}).get("mean")) for run in comparison["runs"]]
-        intervals = [html.interval(of_run.get(run, {}).get("ci95", ())) for run in comparison["runs"]]
+        cells = [findings.number(of_run.get(run, {}).get("mean"), digits) for run in comparison["runs"]]
+        intervals = [findings.interval(of_run.get(run, {}).get("ci95", ()), digits) for run in comparison["runs"]]
         lines.append([label(name), *(f"{c} ({i})" if i != NONE else c for c, i in zip(cells, intervals, strict=True))])
     return list(comparison["runs"]), lines
 
 
 def remarks(comparison: Mapping[str, Any]) -> list[str]:
     """What must be known to read the tables."""
-    said = []
+    said, digits = [], metric_of(comparison).digits
     if comparison["same_hosts"]:
         said += [
-            f"Translated, {run} less {comparison['runs'][0]}, host by host: {gap['mean']:+.1f} "
-            f"(95% interval {gap['ci95'][0]:+.1f} to {gap['ci95'][1]:+.1f})."
+            f"Translated, {run} less {comparison['runs'][0]}, host by host: {gap['mean']:+.{digits}f} "
+            f"(95% interval {gap['ci95'][0]:+.{digits}f} to {gap['ci95'][1]:+.{digits}f})."
             for run, gap in comparison["difference"].items()
         ]
     else:
@@ -121,9 +134,9 @@ def remarks(comparison: Mapping[str, Any]) -> list[str]:
 
 def write(path: Path, comparison: Mapping[str, Any]) -> None:
     """The page to look at, complete in itself."""
-    runs, lines = accuracies(comparison)
-    means = comparison["methods"].get("translated", {})
-    said = "Mean accuracy of the translated blocks of each run, with its 95% interval."
+    runs, lines = means(comparison)
+    by, translated = metric_of(comparison), comparison["methods"].get("translated", {})
+    said = f"Mean {by.name} of the translated blocks of each run, with its 95% interval."
     page = (
         environment()
         .get_template("compare.html.jinja")
@@ -133,7 +146,8 @@ def write(path: Path, comparison: Mapping[str, Any]) -> None:
             config=_cells(comparison, "config"),
             versions=_cells(comparison, "versions"),
             remarks=remarks(comparison),
-            figure=Markup(figures.svg(sweep_figures.means(means), "means", said)) if means else "",
+            figure=Markup(figures.svg(sweep_figures.means(translated, by), "means", said)) if translated else "",
+            caption=findings.title(by),
             said=said,
         )
     )

@@ -210,7 +210,7 @@ def read_record(path: Path, otherwise: str, sealed: bool = False) -> RunRecord:
 
 
 def _evaluation(path: Path, otherwise: str) -> Evaluation:
-    return _checked(path, _document(path, (EVALUATION_FORMAT,), otherwise), Evaluation, otherwise)
+    return _checked(path, _document(path, (1, EVALUATION_FORMAT), otherwise), Evaluation, otherwise)
 
 
 def _document(path: Path, formats: tuple[int, ...], otherwise: str) -> dict[str, Any]:

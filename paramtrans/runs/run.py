@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from paramtrans.api.records import BestOfAll, Evaluation, History, RunRecord
+from paramtrans.api.records import BestOfAll, Evaluation, History, MeasuredBy, RunRecord
 from paramtrans.api.specs import RunInfo
 from paramtrans.api.translator import Translator
 from paramtrans.builder import Builder
@@ -19,7 +19,7 @@ from paramtrans.config.schema import Config
 from paramtrans.errors import ConfigError, StoreError
 from paramtrans.evaluation.comparison import Comparison
 from paramtrans.plugins.manager import Plugins, plugins
-from paramtrans.report import html
+from paramtrans.report import findings
 from paramtrans.runs import folder as run_folder, pages
 from paramtrans.runs.folder import RunFolder
 from paramtrans.runs.zoo_training import CACHE_HINT, ZooTraining
@@ -50,22 +50,23 @@ class RunResult:
     seconds: dict[str, float]
     """Wall-clock time of each stage; a stage that found its work done took almost none."""
     evaluation: Evaluation
-    """The content of `evaluation.json`: accuracies of every method on every report host, costs, break-even."""
+    """The content of `evaluation.json`: the metric of every method on every report host, costs, break-even."""
 
     @property
     def methods(self) -> dict[str, dict[str, Any]]:
-        """For each method: `mean`, `ci95`, `min`, `max` in percent, and `n` hosts."""
+        """For each method: `mean`, `ci95`, `min`, `max` of the task's metric, and `n` hosts."""
         return {name: method.document() for name, method in self.evaluation.methods.items()}
 
     def table(self) -> Table:
         """All methods, for a terminal."""
-        return html.table(self.evaluation.methods)
+        return findings.table(self.evaluation)
 
     def as_dict(self) -> dict[str, Any]:
         """The object that `paramtrans run --json` prints."""
         kept = ("methods", "translator", "zoo", "blocks", "break_even")
-        document = self.evaluation.document()
-        return {"run_dir": str(self.dir), "seconds": self.seconds, **{key: document[key] for key in kept}}
+        document, metric = self.evaluation.document(), self.evaluation.metric.model_dump()
+        about = {"run_dir": str(self.dir), "seconds": self.seconds, "metric": metric}
+        return about | {key: document[key] for key in kept}
 
 
 def run(
@@ -88,7 +89,7 @@ def run(
         loaded: The plugins, also of processes that train shards; those of this environment unless given.
 
     Returns:
-        The folder, seconds by stage, and accuracies of all methods in percent.
+        The folder, seconds by stage, and the task's metric for all methods.
 
     Raises:
         ConfigError: components do not fit together.
@@ -207,7 +208,7 @@ class Run:
             reported = self.zoos.reported
             comparison = Comparison(reported.builder, translator, self.zoos.report(), self.zoos.pairs())
             comparison.run(self.reporter, reported.seconds_per_target())
-            best = _best_of_all(history, self.config.evaluation.paper_way)
+            best = _best_of_all(history, self.config.evaluation.paper_way, reported.builder.measured_by)
             evaluation = comparison.result(history, self.zoos.seconds(), self.zoos.used(), self.zoos.diverged(), best)
         result = self.folder.write_evaluation(evaluation)
         with self._timed("report"):
@@ -256,16 +257,16 @@ class Run:
     def _learn(self, translator: LearnedTranslator) -> History:
         self._call("train")
         peeking = self.zoos.report() if self.config.evaluation.paper_way else None
-        trainer = self._trainer(translator)
+        trainer, by = self._trainer(translator), self.builder.measured_by
         with self.reporter.stage("step 3: translator", trainer.options.epochs) as stage:
 
             def epoch_ended(epoch: int, metrics: dict[str, float]) -> None:
                 if stage.done == 0 and epoch > 1:
                     stage.skipped = epoch - 1
-                select = f"  selection {metrics['select']:.1f}%" if "select" in metrics else ""
+                select = f"  selection {by.shown(metrics['select'])}" if "select" in metrics else ""
                 stage.advance(epoch - stage.done, f"loss {metrics['loss']:.4g}{select}")
                 if peeking and "select" in metrics:
-                    metrics["paper_way"] = trainer.accuracy(peeking, "test", self.zoos.reported.builder)
+                    metrics["paper_way"] = trainer.value(peeking, "test", self.zoos.reported.builder)
                 self.plugins.notify("paramtrans_epoch_ended", run=self.info, epoch=epoch, metrics=metrics)
 
             history = trainer.run(epoch_ended)
@@ -289,11 +290,9 @@ class Run:
         return self.folder.write_record(status, [str(provider) for provider in self.plugins.providers()])
 
 
-def _best_of_all(history: History | None, asked: bool) -> BestOfAll | None:
+def _best_of_all(history: History | None, asked: bool, by: MeasuredBy) -> BestOfAll | None:
     if not asked or history is None:
         return None
-    accuracies = {
-        epoch: metrics["paper_way"] for epoch, metrics in enumerate(history.epochs, 1) if "paper_way" in metrics
-    }
-    best = max(accuracies, key=lambda epoch: accuracies[epoch])
-    return BestOfAll(best=accuracies[best], epoch=best, evaluations=len(accuracies))
+    values = {epoch: metrics["paper_way"] for epoch, metrics in enumerate(history.epochs, 1) if "paper_way" in metrics}
+    best = (max if by.higher_is_better else min)(values, key=lambda epoch: values[epoch])
+    return BestOfAll(best=values[best], epoch=best, evaluations=len(values))

@@ -17,8 +17,8 @@ from paramtrans.ops.tokens import TokenLayout
 from paramtrans.testing.check import CheckFailed, Subject, check, copied, differing, expect, named
 from paramtrans.testing.samples import MODELS, entering, evaluate, randomised
 
-SIZES = ((1, 1), (7, 5), (14, 14))
-"""Height and width of features that a block is tried on."""
+SIZES: dict[int, tuple[tuple[int, ...], ...]] = {0: ((),), 1: ((1,), (7,), (16,)), 2: ((1, 1), (7, 5), (14, 14))}
+"""By their number, sizes of the axes of positions that a block is tried on."""
 READERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 COUNTER = "num_batches_tracked"
 TOLERANCE = 1e-5
@@ -46,12 +46,14 @@ def declared_tensors(subject: Subject) -> None:
 
 @check("block_adapter")
 def keeps_the_shape(subject: Subject) -> None:
-    """A new block maps features of any size to finite features of the same shape."""
+    """A new block maps features of any size to finite features, of the same shape unless `keeps_shape` is false."""
     adapter = subject.create()
-    for size in SIZES:
+    expect(adapter.axes in SIZES, f"`axes` among {named(map(str, SIZES))}", adapter.axes)
+    for size in SIZES[adapter.axes]:
         inputs = entering(adapter, size)[0]
         outputs = adapter.module()(inputs)
-        expect(outputs.shape == inputs.shape, f"features of {list(inputs.shape)}", list(outputs.shape))
+        wanted = inputs.shape if adapter.keeps_shape else (len(inputs), *outputs.shape[1:])
+        expect(outputs.shape == wanted, f"features of {list(wanted)}", list(outputs.shape))
         expect(bool(outputs.isfinite().all()), "finite features", "infinite or undefined ones")
 
 

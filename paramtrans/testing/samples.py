@@ -30,6 +30,8 @@ from paramtrans.testing.check import Subject, copied, differing, expect, named
 CHANNELS, MODELS, BATCH = 4, 3, 5
 SIDE, CLASSES = 4, 3
 """Of the sample task's slot, and of its outputs."""
+AXES = 2
+"""Axes of positions in the sample task's features."""
 
 
 class SlotOptions(BaseOptions):
@@ -44,6 +46,7 @@ class Slot(Task):
 
     Options: ClassVar[type[BaseOptions]] = SlotOptions
     options: SlotOptions
+    metric = "accuracy"
 
     def __init__(self, options: SlotOptions) -> None:
         super().__init__(options)
@@ -67,9 +70,6 @@ class Slot(Task):
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         losses = nn.functional.cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="none")
         return losses.view(labels.shape).mean(1)
-
-    def score(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        return 100.0 * (outputs.argmax(-1) == labels)
 
 
 def trials(cls: Any, kind: str, given: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
@@ -106,14 +106,14 @@ def _begins_alike(tensor: Tensor) -> bool:
     return constant or (len(tensor) > 1 and bool((tensor == tensor[:1]).all()))
 
 
-def features(count: int = MODELS, channels: int = CHANNELS, size: tuple[int, int] = (6, 5)) -> Tensor:
+def features(count: int = MODELS, channels: int = CHANNELS, size: tuple[int, ...] = (6, 5)) -> Tensor:
     """What enters a block: `[models, batch, channels, *size]`."""
     return torch.randn(count, BATCH, channels, *size, generator=torch.Generator().manual_seed(9))
 
 
-def entering(adapter: BlockAdapter, size: tuple[int, int] = (6, 5)) -> Tensor:
-    """What enters these blocks, with the channels where the adapter has them."""
-    inputs = features(MODELS, adapter.options.channels, size)
+def entering(adapter: BlockAdapter, size: tuple[int, ...] | None = None) -> Tensor:
+    """What enters these blocks, with the channels where the adapter has them, and as many axes of positions."""
+    inputs = features(MODELS, adapter.options.channels, (6, 5)[: adapter.axes] if size is None else size)
     return inputs.movedim(2, -1) if adapter.channels_last else inputs
 
 
@@ -197,7 +197,12 @@ def partners(subject: Subject, every_trial: bool = False) -> list[BlockAdapter]:
 
     by_adapter = subject.once("partners", make)
     chosen = [adapter for tried in by_adapter for adapter in (tried if every_trial else tried[:1])]
-    return [adapter for adapter in chosen if adapter.options.channels == CHANNELS]
+    return [adapter for adapter in chosen if _stands_in_slot(adapter)]
+
+
+def _stands_in_slot(adapter: BlockAdapter) -> bool:
+    """Whether a block has the sizes of the sample task's slot."""
+    return adapter.options.channels == CHANNELS and adapter.axes == AXES and adapter.keeps_shape
 
 
 def source_of(subject: Subject) -> BlockAdapter:

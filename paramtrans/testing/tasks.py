@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from paramtrans.api.modules import initial
 from paramtrans.api.stacking import join
 from paramtrans.api.task import Task
+from paramtrans.builder import metric_of
 from paramtrans.storage.cache import cache_dir
 from paramtrans.testing.check import Subject, check, drawing, expect, named
 
 SPLITS = ("train", "holdout", "test")
 MODELS, BATCH = 2, 6
+MEASURED = 64
+"""Examples that hosts are measured on."""
 
 
 def ready(subject: Subject) -> Task:
@@ -26,15 +31,20 @@ def ready(subject: Subject) -> Task:
     return subject.once("task", make)
 
 
-def _outputs(task: Task) -> tuple[Tensor, Tensor]:
-    """Outputs `[models, batch, …]` of new hosts on training examples, the slot passed through; and the labels."""
+def _outputs(task: Task, count: int = BATCH) -> tuple[Tensor, Tensor]:
+    """Outputs `[models, batch, …]` of new hosts without their blocks on training examples, and the labels.
+
+    The slot is passed through; where other features have to leave it than enter, random ones do.
+    """
     train = task.split("train")
-    raw, labels = train.inputs[:BATCH], train.labels[:BATCH]
+    raw, labels = train.inputs[:count], train.labels[:count]
     outputs = []
     for seed in range(MODELS):
         with drawing(seed):
             former, latter = task.former().train(), task.latter().train()
-        outputs.append(latter(former(task.to_input(raw))))
+            left = torch.randn(len(raw), *task.leaving().shape)
+        entered = former(task.to_input(raw))
+        outputs.append(latter(entered if task.leaving() == task.slot else left))
     return torch.stack(outputs), labels
 
 
@@ -76,14 +86,19 @@ def losses_are_each_models_own(subject: Subject) -> None:
 
 
 @check("task")
-def scores_are_percent(subject: Subject) -> None:
-    """`score` gives each example of each model a number from 0 to 100."""
+def hosts_are_measured(subject: Subject) -> None:
+    """The metric that the task names, or its own `score`, gives each model a number inside the metric's bounds."""
     task = ready(subject)
-    outputs, labels = _outputs(task)
-    scores = task.score(outputs.detach(), labels)
-    expect(tuple(scores.shape) == (MODELS, BATCH), f"shape [{MODELS}, {BATCH}]", list(scores.shape))
-    inside = bool(((scores >= 0) & (scores <= 100)).all())
-    expect(inside, "numbers from 0 to 100", [float(scores.min()), float(scores.max())])
+    metric = metric_of(task, subject.registry)
+    outputs, labels = _outputs(task, MEASURED)
+    numbers = metric.measure(outputs.detach(), labels)
+    shape = (MODELS, len(labels))
+    expect(tuple(numbers.shape[:2]) == shape, f"something for each model and example: {list(shape)}", numbers.shape)
+    values = metric.combine(numbers.double())
+    expect(tuple(values.shape) == (MODELS,), f"a number for each model: [{MODELS}]", list(values.shape))
+    low, high = metric.bounds or (-math.inf, math.inf)
+    inside = bool((values.isfinite() & (values >= low) & (values <= high)).all())
+    expect(inside, f"finite numbers from {low:g} to {high:g}", values.tolist())
 
 
 @check("task")

@@ -20,7 +20,7 @@ from paramtrans.api.stacking import Params, check, take
 from paramtrans.backends.host_runner import HostRunner
 from paramtrans.builder import Builder
 from paramtrans.errors import ConfigError, StopRun, TrainingError
-from paramtrans.evaluation import accuracy
+from paramtrans.evaluation.metrics import measured
 from paramtrans.storage import json_files
 from paramtrans.storage.training_checkpoint import Checkpoint
 from paramtrans.training.distributed import ProcessGroup, cut
@@ -219,10 +219,10 @@ class Trainer:
         # Masking and noise know nothing of signs.
         return {name: t.clamp_min(SMALLEST_VARIANCE) if name in variances else t for name, t in params.items()}
 
-    def accuracy(
+    def value(
         self, hosts: Hosts, split: str, builder: Builder | None = None, step: TrainingStep | None = None
     ) -> float:
-        """Mean accuracy of hosts as they are translated now, in percent.
+        """Mean of the task's metric over hosts as they are translated now.
 
         Args:
             hosts: The hosts.
@@ -232,20 +232,18 @@ class Trainer:
         """
         builder, hosts = builder or self.builder, hosts.to(self.builder.device)
         translator, runner = (step.translator, step.runner) if step else (self.translator, builder.runner)
-        translated = translator.translate(hosts.source, Context(hosts, runner))
-        images = builder.task.split(split).first(builder.config.evaluation.examples)
-        by_method = accuracy.accuracies(
-            runner, hosts, {"translated": (runner.target, translated)}, images, builder.device
-        )
-        return by_method["translated"].mean().item()
+        blocks = {"translated": (runner.target, translator.translate(hosts.source, Context(hosts, runner)))}
+        examples = builder.task.split(split).first(builder.config.evaluation.examples)
+        values = measured(runner, hosts, blocks, examples, {"select": builder.metric}, builder.device)
+        return values["select"]["translated"].mean().item()
 
     def _evaluate(self, epoch: int) -> float:
-        """Accuracy of the selection hosts on images held out of training, the mean over target blocks; keeps the best
-        weights."""
-        accuracies = [self.accuracy(hosts, "holdout", builder) for builder, hosts in self.select]
-        accuracies += [self.accuracy(self.select[0][1], "holdout", step=step) for step in self.training_steps[1:]]
-        mean = sum(accuracies) / len(accuracies)
-        if self.history.best_accuracy is None or mean > self.history.best_accuracy:
+        """The metric of the selection hosts on examples held out of training, the mean over target blocks; keeps the
+        best weights."""
+        values = [self.value(hosts, "holdout", builder) for builder, hosts in self.select]
+        values += [self.value(self.select[0][1], "holdout", step=step) for step in self.training_steps[1:]]
+        mean, best = sum(values) / len(values), self.history.best_accuracy
+        if best is None or self.builder.measured_by.better(mean, best):
             self.history.best_accuracy, self.history.best_epoch = mean, epoch
             self.best = {name: tensor.clone() for name, tensor in self.translator.state_dict().items()}
         return mean

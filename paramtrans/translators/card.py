@@ -10,9 +10,18 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from paramtrans.api.records import BlockCosts, Document, Evaluation, MethodResult, OwnTranslator, RunRecord, Trained
+from paramtrans.api.records import (
+    BlockCosts,
+    Document,
+    Evaluation,
+    MeasuredBy,
+    MethodResult,
+    OwnTranslator,
+    RunRecord,
+    Trained,
+)
 from paramtrans.errors import Damaged
-from paramtrans.report import html
+from paramtrans.report import findings, html
 from paramtrans.storage import files, json_files
 from paramtrans.utils.templates import environment
 
@@ -23,6 +32,7 @@ CARD, PAGE = "card.json", "README.md"
 class Results(Document):
     """What a card repeats of a run's evaluation."""
 
+    metric: MeasuredBy = MeasuredBy()
     methods: dict[str, MethodResult]
     translator: OwnTranslator | None
     zoo: dict[str, int]
@@ -39,7 +49,7 @@ class Card(BaseModel):
     config: dict[str, Any]
     """The run's config, complete, without where it was made."""
     results: Results
-    """Accuracies of all methods on the report hosts, the hosts' numbers, the blocks' costs."""
+    """The metric of all methods on the report hosts, the hosts' numbers, the blocks' costs."""
     versions: dict[str, str]
     plugins: list[str]
 
@@ -86,8 +96,9 @@ def page(card: Card) -> str:
         .get_template("card.md.jinja")
         .render(
             card=card,
-            headline=" ".join(html.headline(card.results.methods)),
-            table=html.markdown_table(card.results.methods),
+            headline=" ".join(findings.headline(card.results)),
+            caption=findings.caption(card.results.metric, "test examples"),
+            table=findings.markdown_table(card.results),
             trained_on=_trained_on(card),
             blocks=card.results.blocks,
             versions=", ".join(f"{name} {version}" for name, version in card.versions.items()),

@@ -45,11 +45,15 @@ class Zoos:
         """What keeps the blocks out of the hosts of further tasks, or objectives from learning from them."""
         builder = self.main.builder
         for zoo in self.all[1:]:
+            task = zoo.builder.task
             for name, adapter in (("source", builder.source), ("target", builder.target)):
                 try:
-                    check_fit(f"{name} block", adapter, zoo.builder.task.slot)
+                    check_fit(f"{name} block", adapter, task.slot, task.leaving())
                 except SpecMismatch as error:
                     yield f"task {zoo.config.task.name}: {error}"
+            if zoo in self.learning and zoo.builder.measured_by != builder.measured_by:
+                by, wanted = zoo.builder.measured_by.heading, builder.measured_by.heading
+                yield f"task {zoo.config.task.name}: is measured by {by}, the run's own task by {wanted}"
         if len(self.learning) > 1:
             names = [
                 p.name for p, (_, o) in zip(builder.config.objectives, builder.objectives(), strict=True) if o.examples

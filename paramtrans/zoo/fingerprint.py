@@ -46,11 +46,11 @@ def of(builder: Builder, step: int) -> dict[str, Any]:
 def computed(builder: Builder, step: int, data: bool = True) -> dict[str, Numbers]:
     """By part, numbers of what the code of a step computes; without `data`, of the blocks alone."""
     task = builder.task
-    features = _noise(EXAMPLES, *task.slot.shape)
+    features, left = _noise(EXAMPLES, *task.slot.shape), _noise(EXAMPLES, *task.leaving().shape)
     computations: dict[str, Callable[[], list[Tensor]]] = {"source": lambda: [_run(builder.source.module, features)]}
     if step == 2:
         computations = {"target": lambda: [_run(builder.target.module, features)]}
-    computations["latter"] = lambda: [_run(task.latter, features)]
+    computations["latter"] = lambda: [_run(task.latter, left)]
     if data:
         computations |= {name: lambda name=name: _examples(builder, name) for name in SPLITS}  # type: ignore[misc]
         computations["augment"] = lambda: [_augmented(builder)]
@@ -111,13 +111,14 @@ def _run(build: Callable[[], nn.Module], inputs: Tensor) -> Tensor:
 
 
 def _examples(builder: Builder, name: str) -> list[Tensor]:
-    """The first examples of a split as a fresh host sees them, what it makes of them, and their loss."""
+    """The first examples of a split as a fresh host without its block sees them, what it makes of them, their loss."""
     task, examples = builder.task, builder.task.split(name).first(EXAMPLES)
     inputs = task.to_input(examples.inputs)
     entered = _run(task.former, inputs)
-    outputs = _run(task.latter, entered)
+    passed_on = task.leaving() == task.slot
+    outputs = _run(task.latter, entered if passed_on else _noise(len(inputs), *task.leaving().shape))
     losses = task.loss(outputs[None], examples.labels[None])
-    return [inputs, entered, examples.labels, losses, task.score(outputs[None], examples.labels)]
+    return [inputs, entered, examples.labels, losses, builder.metric.measure(outputs[None], examples.labels)]
 
 
 def _augmented(builder: Builder) -> Tensor:

@@ -71,6 +71,16 @@ def test_runs_on_different_hosts_are_not_subtracted(runs, capfd) -> None:
     assert "different hosts" in do(capfd, "compare", first, second)[1]
 
 
+def test_runs_by_different_metrics_are_refused_in_a_line(runs, capfd) -> None:
+    first, second = runs("one"), runs("other")
+    evaluation = json.loads((second / "evaluation.json").read_text())
+    by = {"name": "R²", "unit": "", "higher_is_better": True, "bounds": None, "digits": 3}
+    (second / "evaluation.json").write_text(json.dumps(evaluation | {"format": 2, "metric": by}))
+    status, out, err = do(capfd, "compare", first, second)
+    assert (status, out) == (2, "") and err.count("\n") == 1
+    assert str(second) in err and "R²" in err and "accuracy, %" in err
+
+
 def test_a_page_is_written_in_which_names_are_data(runs, tmp_path, capfd) -> None:
     nasty = "<script>alert(1)</script>"
     first, second = runs("one"), runs("other", width=8, note=nasty)

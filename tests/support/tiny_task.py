@@ -32,6 +32,7 @@ class Tiny(Task):
 
     Options: ClassVar[type[BaseOptions]] = TinyOptions
     options: TinyOptions
+    metric = "accuracy"
 
     def __init__(self, options: TinyOptions) -> None:
         super().__init__(options)
@@ -65,9 +66,6 @@ class Tiny(Task):
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         return cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape).mean(1)
-
-    def score(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        return 100.0 * (outputs.argmax(-1) == labels)
 
 
 @hookimpl

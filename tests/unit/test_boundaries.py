@@ -205,10 +205,27 @@ def test_a_narrow_terminal_shows_all_cells(monkeypatch: pytest.MonkeyPatch, caps
     assert all(f"value {number}" in out for number in range(6))
 
 
-def test_blocks_with_their_channels_last_do_not_stand_in_a_slot() -> None:
+def test_blocks_with_their_channels_last_do_not_stand_where_the_slot_has_them_first() -> None:
     adapter = components().create("block_adapter", "linear_chain", channels=4, hidden=[3])
     with pytest.raises(SpecMismatch, match="channels in the last axis"):
-        check_fit("source block", adapter, FeatureSpec(4, 4, 4))
+        check_fit("source block", adapter, FeatureSpec(4, 4, 4), FeatureSpec(4, 4, 4))
+
+
+@pytest.mark.parametrize(
+    "slot", [FeatureSpec(4), FeatureSpec(5, 4, channel_axis=1), FeatureSpec(2, 3, 4, channel_axis=2)]
+)
+def test_they_stand_where_the_slot_has_its_channels_last(slot: FeatureSpec) -> None:
+    adapter = components().create("block_adapter", "linear_chain", channels=4, hidden=[3])
+    check_fit("source block", adapter, slot, slot)
+    with pytest.raises(SpecMismatch, match=rf"maps features \[2, {slot}\] to .*; \[2, 9\] have to leave"):
+        check_fit("source block", adapter, slot, FeatureSpec(9))
+
+
+def test_features_that_a_block_cannot_be_run_on_are_told_in_a_line() -> None:
+    adapter = components().create("block_adapter", "conv", channels=4, hidden=3)
+    with pytest.raises(SpecMismatch, match="source block cannot be run on features of 4:") as raised:
+        check_fit("source block", adapter, FeatureSpec(4), FeatureSpec(4))
+    assert "\n" not in str(raised.value)
 
 
 PLUGIN = "from paramtrans import Component, hookimpl\n"

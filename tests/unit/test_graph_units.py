@@ -294,6 +294,29 @@ def test_rounding_to_half_precision_is_no_reason_to_leave_units_alone(dtype: tor
     assert {parameter.dtype for parameter in small.parameters()} == {dtype}
 
 
+class Chaotic(nn.Module):
+    """Enlarges differences a million times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 512), nn.Linear(512, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.second(F.relu(self.first(x)))
+        for _ in range(3):
+            x = torch.sin(100 * x)
+        return x
+
+
+def test_rounding_that_a_network_enlarges_is_no_reason_to_leave_units_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    analysis = analyse(Chaotic().eval(), ((torch.randn(64, 6),), {}))
+    proven = prove_groups(analysis, dict.fromkeys(analysis.groups, 171))
+    assert not proven.refused and len(proven.counts) == 1
+    monkeypatch.setattr("paramtrans.networks.graph.proof.HIGHER", ())
+    assert prove_groups(analysis, dict.fromkeys(analysis.groups, 171)).refused
+
+
 def test_a_wrong_unit_is_refused_in_half_precision_too() -> None:
     class Mirrored(nn.Module):
         """Of a smaller width it computes something else."""

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import nn
 
-from paramtrans import Batch, Context, Hosts, SpecMismatch, TrainingError, config, initial, run
+from paramtrans import Batch, ConfigError, Context, Hosts, SpecMismatch, TrainingError, config, initial, run
 from paramtrans.backends.host_runner import HostRunner
 from paramtrans.cli.main import main
 from paramtrans.evaluation import costs
 from paramtrans.networks.blocks import finding as blocks
 from paramtrans.plugins import Plugins
-from paramtrans.report import html
+from paramtrans.report import findings, html
 from paramtrans.runs import pages, planner
 from paramtrans.runs.run import Run
 from paramtrans.testing import results, subjects
@@ -47,7 +47,9 @@ def test_a_task_without_images_and_classes_runs_to_its_end(
     hook = type("Hook", (), {})()
     with_vectors.notify = lambda hook, **arguments: calls.append(hook)  # type: ignore[method-assign]
     done = run(config_of(with_vectors, support, tmp_path), loaded=with_vectors)
-    assert "translated" in done.methods and (done.dir / "report.html").exists() and hook is not None
+    assert "translated" in done.methods and hook is not None
+    page = (done.dir / "report.html").read_text()
+    assert done.as_dict()["metric"]["name"] == "R²" and "R² on 24 test examples" in page
     diagnosed = done.evaluation["diagnosis"]["methods"]["translated"]
     assert diagnosed["output_divergence"] is None and diagnosed["output_error"] > 1e-3
     assert main(["diagnose", str(done.dir)]) == 0 and "output" in capsys.readouterr().out
@@ -70,7 +72,7 @@ def test_a_report_that_cannot_be_made_costs_no_result(
     def fail(*_: object) -> None:
         raise IndexError("tuple index out of range")
 
-    monkeypatch.setattr(html, broken, fail)
+    monkeypatch.setattr(html if broken == "write" else findings, broken, fail)
     with caplog.at_level(logging.WARNING):
         done = run(tiny_config("zoo.train=3", "zoo.report=2", "training.epochs=1"), loaded=tiny_plugins)
     assert "translated" in done.methods and "report.html: is left out (IndexError" in caplog.text
@@ -135,3 +137,30 @@ def test_outputs_that_are_values_are_matched_as_no_probabilities(with_vectors: P
     matching = registry.create("translator", "matching", block, block, outputs=1, steps=1)
     with pytest.raises(SpecMismatch, match=r"matching\.outputs: there is one output"):
         matching.translate(hosts.source, Context(hosts, runner, inputs[0]))
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [("perplex", r'task: metric: unknown metric "perplex"; did you mean'), (None, "names none, and has no")],
+)
+def test_a_metric_that_there_is_not_is_told_before_anything_is_trained(
+    with_vectors: Plugins,
+    support: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    metric: str | None,
+    said: str,
+) -> None:
+    monkeypatch.setattr(with_vectors.registry().load("task", "vectors"), "metric", metric)
+    with pytest.raises(ConfigError, match=said):
+        run(config_of(with_vectors, support, tmp_path), loaded=with_vectors)
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_translator_does_not_learn_from_tasks_of_different_metrics(
+    with_vectors: Plugins, support: Path, tmp_path: Path
+) -> None:
+    mixed = ["task={name='tiny'}", "zoo.also=[{name='vectors'}]", "objectives=[{name='mse'}]", *SETTINGS[1:]]
+    asked = config.load(support / "tiny.toml", with_vectors.registry(), [*mixed, f"run.dir={tmp_path / 'run'}"])
+    with pytest.raises(ConfigError, match=r"task vectors: is measured by R², the run's own task by accuracy, %"):
+        run(asked, loaded=with_vectors)

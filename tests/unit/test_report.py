@@ -16,10 +16,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from paramtrans.api.records import Evaluation, RunRecord
+from paramtrans.api.records import Evaluation, MeasuredBy, RunRecord
 from paramtrans.config.toml_writer import toml
 from paramtrans.ops.statistics import gap_closed
-from paramtrans.report import figures, html
+from paramtrans.report import figures, findings, html
 
 NASTY = "</text><script>alert('$x_1$')</script>\x00 & \"quotes\""
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -138,7 +138,7 @@ def page_of(folder: Path, result: dict[str, Any], run: dict[str, Any], *parts: A
 
 def printed(result: dict[str, Any]) -> str:
     console = Console(width=100, file=io.StringIO(), record=True)
-    console.print(html.table(evaluation_of(result).methods))
+    console.print(findings.table(evaluation_of(result)))
     return console.export_text()
 
 
@@ -217,7 +217,7 @@ def test_text_from_outside_stays_text(tmp_path, result, run, history, maps):
 def test_names_are_neither_markup_nor_mathematics(result):
     result["methods"] = {"[red]$x^$[/blue]": method([1.0])}
     assert "[red]$x^$[/blue]" in printed(result)
-    assert "[red]$x^$[/blue]</text>" in figures.svg(figures.accuracies(evaluation_of(result)), "name", "")
+    assert "[red]$x^$[/blue]</text>" in figures.svg(figures.means(evaluation_of(result)), "name", "")
 
 
 def test_page_without_training_history_or_maps(tmp_path, result, run):
@@ -238,7 +238,7 @@ def test_page_with_little_to_show(tmp_path, result, run):
 
 
 def test_headline(result):
-    assert html.headline(evaluation_of(result).methods) == [
+    assert findings.headline(evaluation_of(result)) == [
         "Translated blocks reach 85.0% (95% interval 83.9–86.1) on 2 report hosts; "
         "the source network has 96.5%, the best rival (zero block) 65.0%.",
         "That closes 88.2% of the gap from random initialisation (10.0%) to the trained target (95.0%).",
@@ -247,9 +247,9 @@ def test_headline(result):
 
 def test_headline_says_when_a_rival_is_better(result):
     result["methods"]["odd_rival"]["mean"] = 85.0
-    assert html.headline(evaluation_of(result).methods)[1] == "So that rival does at least as well."
+    assert findings.headline(evaluation_of(result))[1] == "So that rival does at least as well."
     result["methods"]["odd_rival"]["mean"] = 84.9
-    assert "rival does" not in " ".join(html.headline(evaluation_of(result).methods))
+    assert "rival does" not in " ".join(findings.headline(evaluation_of(result)))
 
 
 @pytest.mark.parametrize("alone", ["translated", "zero_block"])
@@ -257,7 +257,7 @@ def test_headline_with_few_methods(result, alone):
     result["methods"] = {name: result["methods"][name] for name in {"translated", alone}}
     rival = "; the best rival (zero block) has 65.0%" if alone == "zero_block" else ""
     expected = f"Translated blocks reach 85.0% (95% interval 83.9–86.1) on 2 report hosts{rival}."
-    assert html.headline(evaluation_of(result).methods) == [expected]
+    assert findings.headline(evaluation_of(result)) == [expected]
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_gap_closed(low, middle, high, share):
 
 def test_worse_than_random_closes_none_of_the_gap(result):
     result["methods"]["translated"]["mean"] = 5.0
-    assert html.headline(evaluation_of(result).methods)[-1].startswith("That closes none of the gap")
+    assert findings.headline(evaluation_of(result))[-1].startswith("That closes none of the gap")
 
 
 def test_break_even(result):
@@ -306,7 +306,7 @@ def test_toml_leaves_out_what_is_unset_wherever_it_stands() -> None:
 
 def test_table_has_the_fixed_order_and_marks_translated(result):
     result["methods"]["another_rival"] = method([1.0])
-    table = html.table(evaluation_of(result).methods)
+    table = findings.table(evaluation_of(result))
     names = [str(cell) for cell in table.columns[0].cells]
     assert names[:4] == ["source network", "trained target (step 2)", "translated", "zero block"]
     assert names[4:] == ["random initialisation", "another rival", "odd rival"]
@@ -315,7 +315,7 @@ def test_table_has_the_fixed_order_and_marks_translated(result):
 
 
 def test_accuracies_show_means_intervals_and_hosts(result):
-    axes = figures.accuracies(evaluation_of(result)).axes[0]
+    axes = figures.means(evaluation_of(result)).axes[0]
     assert [tick.get_text() for tick in axes.get_yticklabels()][2] == "translated"
     points = {tuple(map(tuple, line.get_xydata())) for line in axes.lines}
     assert ((85.0, 2.0),) in points
@@ -326,13 +326,13 @@ def test_accuracies_show_means_intervals_and_hosts(result):
 
 def test_many_hosts_are_thinned_with_their_extremes(result):
     result["hosts"]["accuracies"]["translated"] = [i / 100 for i in range(10000)]
-    dots = figures.accuracies(evaluation_of(result)).axes[0].collections[2].get_offsets()[:, 0]
+    dots = figures.means(evaluation_of(result)).axes[0].collections[2].get_offsets()[:, 0]
     assert len(dots) == figures.MOST_DOTS
     assert (dots.min(), dots.max()) == (0.0, 99.99)
 
 
 def test_training_marks_the_chosen_epoch_in_both_panels(history):
-    drawn = figures.training(history, 2)
+    drawn = figures.training(history, MeasuredBy(), 2)
     loss, select = drawn.axes
     assert loss.lines[0].get_xydata().tolist() == [[1, 2.0], [2, 1.0], [3, 2 / 3], [4, 0.5]]
     assert select.lines[0].get_xydata().tolist() == [[2, 82.0], [4, 84.0]]
@@ -342,14 +342,14 @@ def test_training_marks_the_chosen_epoch_in_both_panels(history):
 
 def test_training_without_selection_or_choice():
     steep = [{"epoch": e, "loss": 10.0**-e, "lr": 0.1} for e in range(3)]
-    drawn = figures.training(steep)
+    drawn = figures.training(steep, MeasuredBy())
     assert [len(axes.lines) for axes in drawn.axes] == [1]
     assert drawn.axes[0].get_yscale() == "log"
     assert "mathdefault" not in figures.svg(drawn, "loss", "")
 
 
 def test_histogram_has_bins_of_five_percent():
-    drawn = figures.histogram({"translated": [0.0, 4.9, 5.0, 100.0, math.nan], "random_init": [52.0]})
+    drawn = figures.histogram({"translated": [0.0, 4.9, 5.0, 100.0, math.nan], "random_init": [52.0]}, MeasuredBy())
     texts = [text.get_text() for text in drawn.legends[0].texts]
     bars = dict(zip(texts, drawn.axes[0].patches[::2], strict=True))
     outline = bars["translated"].get_xy()
@@ -376,7 +376,7 @@ def test_feature_maps_are_few():
 
 
 def test_svg_takes_the_colours_of_the_page(result):
-    text = figures.svg(figures.accuracies(evaluation_of(result)), "name", 'say "this"')
+    text = figures.svg(figures.means(evaluation_of(result)), "name", 'say "this"')
     assert f"var(--ink, {figures.INK})" in text
     assert "<text" in text
     assert not re.search(rf"(?<!, ){figures.INK}", text)
@@ -389,3 +389,37 @@ def test_import_is_light():
     code = "import sys, paramtrans.report.figures; sys.exit('matplotlib' in sys.modules or 'torch' in sys.modules)"
     root = Path(figures.__file__).parents[1]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+
+
+PERPLEXITY = {"name": "perplexity", "unit": "", "higher_is_better": False, "bounds": None, "digits": 2}
+
+
+def test_a_metric_that_is_better_where_it_is_lower_is_named_and_read_so(tmp_path, result, run, history):
+    result["metric"] = PERPLEXITY
+    result["methods"] = {
+        name: method([mean, mean])
+        for name, mean in {"random_init": 40.0, "zero_block": 30.0, "translated": 22.0, "trained_target": 20.0}.items()
+    }
+    said = findings.headline(evaluation_of(result))
+    assert said[0].startswith("Translated blocks reach perplexity 22.00 ") and "(zero block) has 30.00." in said[0]
+    assert said[1].startswith("That closes 90.0% of the gap")
+    assert "Perplexity on the report hosts (lower is better)" in printed(result)
+    page, read = page_of(tmp_path, result, run, history, {})
+    assert "accuracy" not in page.lower().replace("evaluation.json", "") and "22.00" in read.text
+    assert "mean perplexity on the selection hosts" in read.text
+
+
+def test_a_rival_of_lower_perplexity_does_at_least_as_well(result):
+    result["metric"] = PERPLEXITY
+    assert findings.headline(evaluation_of(result))[1] == "So that rival does at least as well."
+
+
+def test_a_histogram_without_bounds_reaches_from_the_lowest_to_the_highest():
+    drawn = figures.histogram({"translated": [-0.5, 0.9], "random_init": [-2.0]}, MeasuredBy(**PERPLEXITY))
+    assert drawn.axes[0].get_xlim() == (-2.0, 0.9) and drawn.axes[0].get_xlabel() == "perplexity of a host"
+
+
+def test_a_gap_downwards_is_closed_downwards():
+    means = {"random_init": 40.0, "translated": 25.0, "trained_target": 20.0}
+    assert gap_closed(means, "translated", higher_is_better=False) == pytest.approx(0.75)
+    assert gap_closed(means, "translated") is None

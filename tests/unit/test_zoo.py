@@ -20,7 +20,7 @@ from paramtrans.api.stacking import Params
 from paramtrans.builder import Builder
 from paramtrans.config import Config, HostTraining
 from paramtrans.errors import TrainingError
-from paramtrans.evaluation.accuracy import accuracies
+from paramtrans.evaluation.metrics import measured
 from paramtrans.plugins import components
 from paramtrans.storage import sealed_params
 from paramtrans.storage.cache import cache_dir
@@ -153,8 +153,9 @@ def test_step_one_learns(tiny_config: Make) -> None:
     builder = Builder(config, components())
     builder.task.prepare(Path())
     hosts = zoo.load("report")
-    scores = accuracies(builder.runner, hosts, {"s": (builder.runner.source, hosts.source)}, builder.task.split("test"))
-    assert scores["s"].min() > 60  # of four classes
+    blocks, metrics = {"source": (builder.runner.source, hosts.source)}, {"accuracy": builder.metric}
+    values = measured(builder.runner, hosts, blocks, builder.task.split("test"), metrics)
+    assert values["accuracy"]["source"].min() > 60  # of four classes
 
 
 def test_step_two_leaves_former_source_and_latter_bit_for_bit(tiny_config: Make) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 
 import torch
@@ -14,7 +13,6 @@ from paramtrans.networks.graph.groups import NamedGroup
 from paramtrans.networks.graph.pieces import Pieces
 from paramtrans.utils import seeds
 
-log = logging.getLogger(__name__)
 AT_ONCE = 64
 """Inputs that are run together, where a translator has no number `batch` among its options."""
 
@@ -23,37 +21,42 @@ Adjust = Callable[[UnitPiece], Mapping[str, Tensor]]
 
 
 def adjust_groups(
-    pieces: Pieces, groups: list[NamedGroup], adjust: Adjust, seed: int, advance: Callable[[str], None]
-) -> None:
+    pieces: Pieces, groups: list[NamedGroup], name: str, adjust: Adjust, seed: int, advance: Callable[[str], None]
+) -> dict[str, str]:
     """Let a translator go on from each group, in the order in which they are read.
 
-    A group whose piece of the network cannot be separated is left as it is, with a warning.
+    A group whose piece of the network cannot be separated is left as it is.
 
     Args:
         pieces: Of the smaller network, which is written to.
         groups: Those that became smaller.
-        adjust: The translator: other values for tensors of a piece.
+        name: Of the translator.
+        adjust: What it does: other values for tensors of a piece.
         seed: For whatever is drawn.
         advance: Is called with the path of each group.
+
+    Returns:
+        Groups that were left as they are, as they are called, with the reason of each.
 
     Raises:
         SpecMismatch: no group has a piece that can be separated, or the translator wrote tensors of another shape, or
             values that are not finite.
     """
-    reasons: list[str] = []
+    reasons: dict[str, str] = {}
     for number, group in enumerate(groups):
         try:
             piece = pieces.piece(group, seeds.derive(seed, "units", number))
         except SpecMismatch as error:
-            log.warning("%s stays as it was written: %s", group.path or "the network", error)
-            reasons.append(f"{group.path or 'the network'}: {error}")
+            reasons[group.title] = str(error)
         else:
             with torch.enable_grad():
                 values = adjust(piece)
             _write(pieces, piece, values)
         advance(group.path)
     if len(reasons) == len(groups):
-        raise SpecMismatch(f"then: nothing can be gone on from; leave it out ({'; '.join(reasons[:3])})")
+        said = "; ".join(f"{title}: {reason}" for title, reason in list(reasons.items())[:3])
+        raise SpecMismatch(f"{name}: can go on from none of these units; leave it out ({said})")
+    return reasons
 
 
 @torch.no_grad()

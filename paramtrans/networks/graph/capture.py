@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -145,6 +145,22 @@ def read_by_hooks(network: nn.Module, program: Program) -> list[Node]:
             if (modules - user_modules) & hooks_behind or (user_modules - modules) & hooks_before:
                 read[node] = None
     return list(read)
+
+
+def used_tensors(program: Program, also: Iterable[Node] = ()) -> set[str]:
+    """Names of the tensors that an output of a program depends on.
+
+    Args:
+        program: The program.
+        also: Other nodes that count as outputs.
+    """
+    open_nodes, seen = [*program.outputs, *also], set[Node]()
+    while open_nodes:
+        node = open_nodes.pop()
+        if node not in seen:
+            seen.add(node)
+            open_nodes += node.all_input_nodes
+    return {program.names[node.name] for node in seen if node.name in program.names}
 
 
 def module_path(node: Node) -> str:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 
 import torch
 from torch import Tensor, nn
-from torch.fx import Node
 
-from paramtrans.networks.graph.capture import Arguments, Program, capture, code_line, read_by_hooks
+from paramtrans.networks.graph.capture import Arguments, Program, capture, code_line, read_by_hooks, used_tensors
 from paramtrans.networks.graph.masked import Masked
 from paramtrans.networks.graph.narrow import Removal, Setting
-from paramtrans.networks.graph.operators import Value, name_of
 from paramtrans.networks.graph.proof import Proof, named_tensors, prove, with_random_constants
 from paramtrans.networks.graph.propagate import Labelled, propagate
 from paramtrans.networks.graph.readers import ReaderLayer, read_by, readers, written_by
+from paramtrans.networks.graph.residual import residual_classes
 from paramtrans.networks.graph.units import Classes, UnitGroup, find_units
+from paramtrans.utils.counts import counted
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,15 @@ class NamedGroup:
         if self.stream:
             return "stream"
         return "units" if self.width == 1 else "groups"
+
+    @property
+    def title(self) -> str:
+        """What it is called in messages: its path, and of a stream the layers that it runs through."""
+        if not self.stream or self.inner:
+            return self.path or "the network"
+        layers = dict.fromkeys(name.rpartition(".")[0] or name for name in self.units.tensors)
+        last = self.readers[-1].weight.rpartition(".")[0] if self.readers else list(layers)[-1]
+        return f"stream of {counted(len(layers), 'layer')} ({self.path} … {last})"
 
     @property
     def hidden(self) -> bool:
@@ -102,12 +112,14 @@ def analyse(network: nn.Module, arguments: Arguments, stream: bool = False) -> A
         SpecMismatch: `torch.export` cannot follow the network.
     """
     program = capture(network, arguments)
-    labelled = propagate(program, read_by_hooks(network, program), stream)
+    hooked = read_by_hooks(network, program)
+    labelled = propagate(program, hooked, stream)
     classes = Classes(labelled)
     layers = readers(labelled)
     trained = {name for name, _ in network.named_parameters(remove_duplicate=False)}
-    units = [group for group in find_units(labelled) if trained & {*group.tensors}]
-    residual = _residual(labelled, classes)
+    used = trained & used_tensors(program, hooked)
+    units = [group for group in find_units(labelled) if used & {*group.tensors}]
+    residual = residual_classes(labelled, classes)
     normalised = {n for reduction in labelled.reductions for n in classes.of[reduction.label.numpy()].ravel().tolist()}
     order = {name: number for number, name in enumerate(layers)}
     groups = []
@@ -115,9 +127,9 @@ def analyse(network: nn.Module, arguments: Arguments, stream: bool = False) -> A
         reading = read_by(group, layers)
         inner = any(outer is not group and inside(group, outer) for outer in units)
         stream = any(unit & residual for unit in group.classes)
-        groups.append((group, reading, stream, inner))
+        groups.append((group, reading, stream, inner, any(unit & normalised for unit in group.classes)))
     groups.sort(key=lambda entry: min((order[layer.weight] for layer in entry[1]), default=len(order)))
-    paths = _paths([(group, inner) for group, _, _, inner in groups], layers)
+    paths = _paths([(group, inner, stream or norm) for group, _, stream, inner, norm in groups], layers)
     named = [
         NamedGroup(
             path,
@@ -125,10 +137,10 @@ def analyse(network: nn.Module, arguments: Arguments, stream: bool = False) -> A
             tuple(reading),
             stream,
             inner,
-            any(unit & normalised for unit in group.classes),
+            norm,
             tuple(written_by(group, layers)) if stream else (),
         )
-        for path, (group, reading, stream, inner) in zip(paths, groups, strict=True)
+        for path, (group, reading, stream, inner, norm) in zip(paths, groups, strict=True)
     ]
     return Analysis(network, labelled, classes, tuple(named), layers, frozenset(residual))
 
@@ -138,69 +150,16 @@ def inside(group: UnitGroup, outer: UnitGroup) -> bool:
     return len(outer) < len(group) and bool(frozenset().union(*group.classes) & frozenset().union(*outer.classes))
 
 
-def _residual(labelled: Labelled, classes: Classes) -> set[int]:
-    """Classes of units of residual streams: a value that depends on the inputs, plus what layers make of that value."""
-    residual: set[int] = set()
-    program = labelled.program
-    summing_nodes = {contraction.node.name for contraction in labelled.contractions}
-    values: dict[str, set[str]] = {}  # all values with units that one comes from
-    direct: dict[str, set[str]] = {}  # of these, those with no sum over units between
-    through: dict[str, set[str]] = {}  # of these, those with one
-    moving: set[str] = set()  # values that depend on the inputs
-    for node in program.nodes:
-        input_names = [operand.name for operand in node.all_input_nodes]
-        if node.name in program.inputs or not moving.isdisjoint(input_names):
-            moving.add(node.name)
-        direct_inputs = {
-            operand.name for operand in node.all_input_nodes if operand.name in moving and _labelled(labelled, operand)
-        }
-        values[node.name] = direct_inputs.union(*(values[name] for name in input_names))
-        if node.name in summing_nodes:
-            direct[node.name], through[node.name] = set(), values[node.name]
-        else:
-            direct[node.name] = direct_inputs.union(*(direct[name] for name in input_names))
-            through[node.name] = set().union(*(through[name] for name in input_names))
-        operands = [operand for operand in node.args if isinstance(operand, Node)][:2]
-        if (
-            name_of(node) not in ("add", "sub")
-            or len(operands) < 2
-            or any(operand.op == "placeholder" for operand in operands)
-        ):
-            continue
-        shared = _classes(labelled, classes, operands[0]) & _classes(labelled, classes, operands[1])
-        for operand, added in (operands, operands[::-1]):
-            shared_sources = through[operand.name] & (direct[added.name] | ({added.name} & moving))
-            if shared and any(_carries(labelled, classes, name, shared) for name in shared_sources):
-                residual |= shared
-    return residual - {classes.pinned}
-
-
-def _labelled(labelled: Labelled, node: Node) -> bool:
-    value = labelled.values.get(node.name)
-    return node.op != "placeholder" and isinstance(value, Value) and bool(value.labels)
-
-
-def _classes(labelled: Labelled, classes: Classes, node: Node) -> set[int]:
-    value = labelled.values.get(node.name)
-    labels = value.labels if isinstance(value, Value) else []
-    return {number for label in labels for number in classes.of[label.numpy()].ravel().tolist()}
-
-
-def _carries(labelled: Labelled, classes: Classes, name: str, shared: set[int]) -> bool:
-    """Whether a value that both branches come from has the units itself."""
-    value = labelled.values.get(name)
-    labels = value.labels if isinstance(value, Value) else []
-    return any(int(classes.of[label.numpy()].ravel()[0]) in shared for label in labels)
-
-
-def _paths(groups: list[tuple[UnitGroup, bool]], layers: Mapping[str, ReaderLayer]) -> list[str]:
-    """A path for each group; `inner` ones are named by a layer."""
-    common = [_common([name.rpartition(".")[0] for name in group.tensors]) for group, _ in groups]
-    outer = [path for path, (_, inner) in zip(common, groups, strict=True) if not inner]
+def _paths(groups: list[tuple[UnitGroup, bool, bool]], layers: Mapping[str, ReaderLayer]) -> list[str]:
+    """A path for each group; `inner` ones are named by a layer. The paths of all others are the same whether there are
+    groups on request (streams) beside them or not."""
+    common = [_common([name.rpartition(".")[0] for name in group.tensors]) for group, _, _ in groups]
+    outer = [(path, asked) for path, (_, inner, asked) in zip(common, groups, strict=True) if not inner]
     read_axes, order = {(layer.weight, layer.axis) for layer in layers.values()}, list(layers)
     paths = []
-    for (group, inner), path in zip(groups, common, strict=True):
-        if not path or inner or outer.count(path) > 1:
+    for (group, inner, asked), path in zip(groups, common, strict=True):
+        alike = outer.count((path, asked)) + (outer.count((path, False)) if asked else 0)
+        if not path or inner or alike > 1:
             writers = [
                 axis.tensor
                 for axis in group.axes
@@ -209,7 +168,11 @@ def _paths(groups: list[tuple[UnitGroup, bool]], layers: Mapping[str, ReaderLaye
             writer = min(writers, key=order.index) if writers else group.axes[0].tensor
             path = writer.rpartition(".")[0]
         paths.append(path)
-    return [path if paths.index(path) == i else f"{path}#{paths[:i].count(path) + 1}" for i, path in enumerate(paths)]
+    taken: Counter[str] = Counter()
+    for i in sorted(range(len(groups)), key=lambda i: groups[i][2]):
+        taken[paths[i]] += 1
+        paths[i] += f"#{taken[paths[i]]}" if taken[paths[i]] > 1 else ""
+    return paths
 
 
 def _common(paths: list[str]) -> str:

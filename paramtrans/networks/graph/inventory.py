@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,16 @@ from torch.fx import Node
 from torch.utils._pytree import tree_map
 
 from paramtrans.evaluation.costs import operations
+from paramtrans.networks.graph.capture import used_tensors
 from paramtrans.networks.graph.groups import Analysis, NamedGroup
 from paramtrans.networks.graph.labels import PINNED
 from paramtrans.networks.graph.propagate import HOOK, OUTPUT
 
 STREAM = "a residual stream, which goes with --stream alone"
+QUERY_KEY = "dimensions of queries and keys, which go with --query-key alone"
 TOGETHER = "computed over as a whole, as a LayerNorm does"
 TIED = "tied to what stays"
+UNUSED = "no output depends on it"
 
 
 def operations_of(analysis: Analysis, groups: Iterable[NamedGroup], examples: int) -> dict[NamedGroup, int]:
@@ -75,12 +78,12 @@ def staying_parameters(
     reasons = {name: reason for group, reason in refused.items() for name in group.units.tensors}
     streams = {name for group in analysis.groups if group.stream for name in group.units.tensors}
     normalised = {name for group in analysis.groups if group.normalised for name in group.units.tensors} - streams
-    origins = _origins(analysis)
+    origins, used = _origins(analysis), used_tensors(analysis.program)
     counts: Counter[str] = Counter()
     for name, parameter in analysis.network.named_parameters():
         if name in narrowable_tensors:
             continue
-        together = TOGETHER if name in normalised else _reason(analysis, name, origins)
+        together = TOGETHER if name in normalised else _reason(analysis, name, origins, used)
         reason = reasons.get(name) or (STREAM if name in streams else together)
         counts[reason] += parameter.numel()
     return dict(counts.most_common())
@@ -105,16 +108,18 @@ def _origins(analysis: Analysis) -> Origins:
     return of, reasons
 
 
-def _reason(analysis: Analysis, name: str, origins: Origins) -> str:
+def _reason(analysis: Analysis, name: str, origins: Origins, used: Collection[str]) -> str:
     """Why a tensor is in no group of units that can be made smaller."""
     of, reasons = origins
     axes = [atoms.numpy() for atoms in analysis.labelled.axes.get(name, []) if len(atoms) > 1]
     if not axes:
-        return "not used in this pass, or of one unit"
+        return UNUSED if name not in used else "of one unit"
     pinned_by = [reason for atoms in axes for origin in of[atoms].tolist() for reason in reasons.get(origin, ())]
     for certain in (OUTPUT, HOOK):
         if certain in pinned_by:
             return certain
+    if name not in used:
+        return UNUSED
     if any(len(np.unique(of[atoms])) == 1 for atoms in axes):
         return TOGETHER
     unknown = [reason for reason in pinned_by if reason in analysis.labelled.unknown]

@@ -138,8 +138,7 @@ def _combined(facts: Facts, label: Label, overlapping: Label) -> Label:
     """One label over all axes of two that share some."""
     axes, other_axes = axes_of(label), axes_of(overlapping)
     if axes == other_axes:
-        facts.equate(label, overlapping)
-        return label
+        return _crossed(facts, label, overlapping)
     if set(axes) >= set(other_axes):
         facts.cover(overlapping, label)
         return label
@@ -150,6 +149,22 @@ def _combined(facts: Facts, label: Label, overlapping: Label) -> Label:
     facts.cover(label, pairs)
     facts.cover(overlapping, pairs)
     return pairs
+
+
+def _crossed(facts: Facts, label: Label, other: Label) -> Label:
+    """One label of two that run over the same axes, such as heads and dimensions once an axis holds both: each
+    combination gets an atom of its own. Labels that say the same are equal, and so are those that make no box."""
+    combinations, inverse = torch.stack([label.flatten(), other.flatten()]).unique(dim=1, return_inverse=True)
+    rows, columns = (combination.unique(return_inverse=True) for combination in combinations)
+    count = combinations.shape[1]
+    if min(len(rows[0]), len(columns[0])) == 1 or count != len(rows[0]) * len(columns[0]):
+        facts.equate(label, other)
+        return label
+    box = torch.empty(len(rows[0]), len(columns[0]), dtype=torch.long)
+    atoms = facts.fresh(count)
+    box[rows[1], columns[1]] = atoms
+    facts.covers += [Cover(rows[0], box), Cover(columns[0], box.mT.contiguous())]
+    return atoms[inverse].view(label.shape)
 
 
 def align(facts: Facts, values: Sequence[tuple[Sequence[int], Sequence[Label]]]) -> list[Label]:

@@ -26,13 +26,13 @@ NORMS = ("layer_norm", "rms_norm")
 class Masked(Interpreter):
     """A captured program, run with units at zero wherever they are summed over, and out of all means and norms.
 
-    With tensors of full precision it is run in that, whatever it was captured in.
+    It is run in the precision of its tensors, whatever it was captured in; half precision stays as it is.
     """
 
     def __init__(self, program: Program, tensors: dict[str, Tensor], removal: Removal | None = None) -> None:
         super().__init__(program.exported.graph_module)
         self.program, self.tensors, self.removal = program, tensors, removal
-        self.full = not any(tensor.dtype in HALF for tensor in tensors.values())
+        self.precision = precision_of(tensors)
         self.at: dict[str, list[Contraction]] = defaultdict(list)
         for contraction in removal.labelled.contractions if removal else ():
             if contraction.operand >= 0 and not bool(removal.stays(contraction.label).all()):  # type: ignore[union-attr]
@@ -57,12 +57,14 @@ class Masked(Interpreter):
                 values.append(leaf.clone() if isinstance(leaf, Tensor) else leaf)
             else:
                 values.append(self.program.constants.get(name))
-        return tensors_in(list(self.run(*(in_full(values) if self.full else values))))
+        return tensors_in(list(self.run(*in_precision(values, self.precision))))
 
     def fetch_args_kwargs_from_env(self, n: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments of one operation, without casts to half precision where it is run in full."""
-        fetched = super().fetch_args_kwargs_from_env(n)
-        return in_full(fetched) if self.full else fetched
+        """The arguments of one operation, without casts to a lower precision than it is run in."""
+        fetched: tuple[tuple[Any, ...], dict[str, Any]] = in_precision(
+            super().fetch_args_kwargs_from_env(n), self.precision
+        )
+        return fetched
 
     def run_node(self, n: Node) -> Any:
         """One operation, with what it sums over masked."""
@@ -123,16 +125,29 @@ def over_staying(node: Node, args: Any, kwargs: Any, staying: Mapping[int, Tenso
     return result
 
 
-def in_full(values: Any) -> Any:
-    """Tensors of half precision, and names of it, in full.
+def precision_of(tensors: Mapping[str, Tensor]) -> torch.dtype | None:
+    """The lowest precision among the tensors of a network; None where that is half precision, or nothing has any."""
+    dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
+    lowest = min(dtypes, key=lambda dtype: dtype.itemsize, default=None)
+    return None if lowest is None or lowest.itemsize < torch.float32.itemsize else lowest
+
+
+def in_precision(values: Any, precision: torch.dtype | None) -> Any:
+    """Tensors of a lower precision, and names of such, in a higher one.
 
     Args:
         values: Tensors, data types and others, in lists and dictionaries.
+        precision: The higher one; None leaves all as it is.
     """
 
-    def full(leaf: Any) -> Any:
-        if isinstance(leaf, Tensor) and leaf.dtype in HALF:
-            return leaf.float()
-        return torch.float32 if isinstance(leaf, torch.dtype) and leaf in HALF else leaf
+    def higher(leaf: Any) -> Any:
+        assert precision is not None
+        if isinstance(leaf, Tensor) and _is_lower(leaf.dtype, precision):
+            return leaf.to(precision)
+        return precision if isinstance(leaf, torch.dtype) and _is_lower(leaf, precision) else leaf
 
-    return tree_map(full, values)
+    return values if precision is None else tree_map(higher, values)
+
+
+def _is_lower(dtype: torch.dtype, precision: torch.dtype) -> bool:
+    return dtype.is_floating_point and dtype.itemsize < precision.itemsize

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map
 from paramtrans.networks.forward.activations import tensors_in
 from paramtrans.networks.forward.programs import run_quietly
 from paramtrans.networks.graph.capture import Program
-from paramtrans.networks.graph.masked import HALF, Masked, in_full
+from paramtrans.networks.graph.masked import Masked, in_precision, precision_of
 from paramtrans.networks.graph.narrow import Removal, Setting, candidates, narrow
 from paramtrans.networks.graph.program_numbers import program_numbers
 from paramtrans.utils.fast_path import layer_by_layer
@@ -28,6 +28,8 @@ SHARE = 0.02
 """Largest difference, relative to what leaving the units out changes at all: a wrong unit would change as much."""
 CODE = "the code around it takes no other number of units"
 """Why a group stays where a number in the network's code is out of reach, as its reason begins."""
+HIGHER = (torch.float32, torch.float64)
+"""Precisions that a proof is tried in where it fails in a lower one."""
 MOST_TRIED = 6
 """Numbers in a network's code, of which all combinations are tried where not all of them belong to the units."""
 
@@ -74,8 +76,8 @@ def prove(
 ) -> Proof:
     """Try whether a network without some units computes what it does with these units at zero.
 
-    Where its code holds numbers that do not fit, attributes with these numbers are tried. What differs in half
-    precision is tried in full, as rounding may be all that differs.
+    Where its code holds numbers that do not fit, attributes with these numbers are tried. What differs is tried in
+    higher precision, as rounding may be all that differs: by a deep network it is enlarged ten thousand times.
 
     Args:
         network: In eval mode, from `with_random_constants`.
@@ -84,13 +86,15 @@ def prove(
         likely: Settings that parts of the removal needed. Like ones, in modules alike, are tried first.
     """
     proof = _tried(network, removal, full_outputs, likely)
-    half = any(tensor.dtype in HALF for tensor in named_tensors(network).values())
-    if proof.failure is None or not half or proof.difference == float("inf"):
-        return proof
-    try:
-        return _tried(copy.deepcopy(network).float(), removal, None, likely)
-    except Exception:  # code that insists on half precision may raise anything
-        return proof
+    precision = precision_of(named_tensors(network))
+    for higher in HIGHER[HIGHER.index(precision) + 1 :] if precision in HIGHER else HIGHER:
+        if proof.failure is None or proof.difference == float("inf"):
+            break
+        try:
+            proof = _tried(copy.deepcopy(network).to(higher), removal, None, likely)
+        except Exception:  # code that insists on its precision may raise anything
+            break
+    return proof
 
 
 def _tried(network: nn.Module, removal: Removal, full_outputs: list[Tensor] | None, likely: Iterable[Setting]) -> Proof:
@@ -148,9 +152,8 @@ def _choices(settings: list[Setting]) -> list[tuple[Setting, ...]]:
 @torch.no_grad()
 def run(network: nn.Module, program: Program) -> list[Tensor]:
     """The output tensors of a network for the example inputs of a program."""
-    args, kwargs = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, program.arguments)
-    if not any(tensor.dtype in HALF for tensor in named_tensors(network).values()):
-        args, kwargs = in_full((args, kwargs))
+    given = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, program.arguments)
+    args, kwargs = in_precision(given, precision_of(named_tensors(network)))
     with layer_by_layer():
         return tensors_in(run_quietly(network, *args, **kwargs))
 

@@ -28,7 +28,7 @@ from paramtrans.networks.graph.narrow import Retained
 from paramtrans.networks.graph.proof import named_tensors
 from paramtrans.networks.graph.readers import ReaderLayer, batch_norm_gain
 from paramtrans.networks.graph.waiting import Waiting
-from paramtrans.ops.least_squares import GramMatrices, View
+from paramtrans.ops.views import Moments, View, plain, whole
 
 
 @dataclass
@@ -151,7 +151,7 @@ def _solve_layer(
     fit, aside = equations(original, smaller, examples, outputs, gain)
     judged = aside if aside.rows.has_rows else fit
     constant = layer.bias is not None or layer.mean is not None
-    view: View = GramMatrices.whole if constant else GramMatrices.plain
+    view: View = whole if constant else plain
     stays = None if waiting is None else waiting.staying(layer, fit.rows, networks.after)
     if stays is not None:
         view = _of_some(view, stays)
@@ -167,17 +167,17 @@ def _solve_layer(
     if judged is fit and fit.rows.two and solve:  # each half under the solution for the other one
         pairs_of_halves = zip(fit.rows.halves, fit.rows.halves[::-1], strict=True)
         errors = [
-            _squared_error(judging, view, view(fitting).ridge(start, strength)) for fitting, judging in pairs_of_halves
+            view(judging).squared_error(view(fitting).ridge(start, strength))[0] for fitting, judging in pairs_of_halves
         ]
         return _relative(errors[0] + errors[1], judged.variance(), gain)
-    return _relative(_squared_error(judged.rows.total(), view, matrix), judged.variance(), gain)
+    return _relative(view(judged.rows.total()).squared_error(matrix)[0], judged.variance(), gain)
 
 
 def _of_some(view: View, values: Tensor) -> View:
     """The same of some of the values that are read, and of the constant."""
 
-    def of_some(matrices: GramMatrices) -> GramMatrices:
-        return view(matrices.values(torch.cat([values, values.new_tensor([matrices.gram.shape[1] - 1])])))
+    def of_some(moments: Moments) -> Moments:
+        return view(moments.values(torch.cat([values, values.new_tensor([moments.size - 1])])))
 
     return of_some
 
@@ -203,12 +203,6 @@ def _write(
     tensor, original = networks.after[name], networks.before[name].detach()
     original = original if outputs is None else original[outputs.to(original.device)]
     tensor.data.copy_(original + (constant if layer.bias is not None else -constant).to(original))
-
-
-def _squared_error(matrices: GramMatrices, view: View, matrix: Tensor) -> Tensor:
-    """Squared error of what a layer gives, over all rows: `[outputs]`."""
-    viewed = view(matrices)
-    return ((matrix * (viewed.gram @ matrix - 2 * viewed.cross)).sum(1) + viewed.power)[0]
 
 
 def _relative(squared_error: Tensor, variance: Tensor, gain: Tensor | None) -> float:

@@ -17,8 +17,13 @@ from paramtrans.networks.graph.limits import limited
 from paramtrans.networks.graph.proof import named_tensors
 from paramtrans.networks.graph.readers import ReaderLayer, Rows, batch_norm_gain
 from paramtrans.ops.agreement import disagreement
+from paramtrans.ops.directions import main_directions
+from paramtrans.ops.few_rows import FewRows
 from paramtrans.ops.halves import Halves
-from paramtrans.ops.least_squares import GramMatrices, View
+from paramtrans.ops.views import Moments, View, centred, plain
+
+MOST_VALUES = 4096
+"""Values of the units that translators are shown where a layer reads more than there are rows."""
 
 Choose = Callable[[NamedGroup, UnitCase], Tensor | None]
 """Which units of a group stay; None for one that stays as it is."""
@@ -121,18 +126,32 @@ def reading_of(
     values = values_of(group, layer, weight)
     is_other = torch.ones(len(matrix), dtype=torch.bool)
     is_other[values] = False
-    view: View = GramMatrices.centred if layer.bias is not None or layer.mean is not None else GramMatrices.plain
+    view: View = centred if layer.bias is not None or layer.mean is not None else plain
     viewed = view(matrices)
     weights = matrix[values]
     gain = batch_norm_gain(layer, tensors)
     if gain is not None:
-        viewed = GramMatrices(viewed.gram, viewed.cross * gain, viewed.power * gain.square())
+        viewed = viewed.scaled(gain)
         weights = weights * gain.to(weights)
     remaining = viewed.without(is_other.nonzero()[:, 0], values)
-    doubt = disagreement(lambda half: view(half).values(values), halves, weights[None], total)
-    return Reading(
-        remaining.gram[0], remaining.cross[0], remaining.power[0], weights, None if doubt is None else float(doubt)
-    )
+    basis = _basis(weights, len(group)) if isinstance(remaining, FewRows) else None
+    if basis is not None:
+        remaining = remaining.combined(basis)
+        weights = torch.einsum("uvo,uvr->uro", weights.to(basis).unflatten(0, basis.shape[:2]), basis).flatten(0, 1)
+
+    def of_units(half: Moments) -> Moments:
+        of_half = view(half).values(values)
+        return of_half if basis is None else of_half.combined(basis)
+
+    doubt = disagreement(of_units, halves, weights[None], total)
+    sums = remaining.gram_matrices()
+    return Reading(sums.gram[0], sums.cross[0], sums.power[0], weights, None if doubt is None else float(doubt))
+
+
+def _basis(weights: Tensor, units: int) -> Tensor | None:
+    """Combinations of each unit's values that translators are shown instead, where the values are too many."""
+    rank = max(1, MOST_VALUES // units)
+    return main_directions(weights, units, rank) if rank * units < len(weights) else None
 
 
 def values_of(group: NamedGroup, layer: ReaderLayer, weight: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class HostNetwork(nn.Module):
     """
 
     def __init__(self, task: Task, block: BlockAdapter) -> None:
-        check_fit("block", block, task.slot)
+        check_fit("block", block, task.slot, task.leaving())
         super().__init__()
         # Without the data that it may hold, so that copies of a network do not carry any.
         self.task = type(task)(task.options)

@@ -11,7 +11,7 @@ from paramtrans.networks.depth.left_out import LeftOut
 from paramtrans.networks.files import ATTRIBUTE, Replaced
 from paramtrans.networks.losses import Losses, Share
 from paramtrans.networks.parts.replacing import ReplacedPart
-from paramtrans.networks.units.narrowing import NarrowedGroup
+from paramtrans.networks.units.narrowed import NarrowedGroup
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
 from paramtrans.utils.counts import counted
@@ -45,6 +45,7 @@ def describe_block(block: Replaced | NarrowedGroup | ReplacedPart | LeftOut, reg
     if isinstance(block, NarrowedGroup):
         return {
             "path": block.path,
+            "title": block.title,
             "adapters": [block.kind, block.kind],
             "hidden": [[count] for count in block.units],
             "parameters": list(block.parameters),
@@ -59,6 +60,11 @@ def describe_block(block: Replaced | NarrowedGroup | ReplacedPart | LeftOut, reg
         "parameters": [spec.parameters for spec in specs],
         "feature_error": block.feature_error,
     }
+
+
+def called(block: Mapping[str, Any]) -> str:
+    """What the block of a record is called in tables."""
+    return str(block.get("title") or block["path"] or ".")
 
 
 def size_changes(block: Mapping[str, Any]) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 from paramtrans._version import __version__
 from paramtrans.api.architecture import Origin
 from paramtrans.networks.losses import Losses
-from paramtrans.networks.results.described import cost_rows, error_text, sentences, size_changes
+from paramtrans.networks.results.described import called, cost_rows, error_text, sentences, size_changes
 from paramtrans.translators.card import text
 from paramtrans.utils.templates import environment
 
@@ -29,7 +29,7 @@ def page(
         losses: What it lost, if that was measured.
         translators: By which it was translated, one after the other.
     """
-    cells = [(block["path"] or ".", *size_changes(block), error_text(block["feature_error"])) for block in blocks]
+    cells = [(called(block), *size_changes(block), error_text(block["feature_error"])) for block in blocks]
     output_errors = losses.outputs.items() if losses else ()
     return (
         environment()

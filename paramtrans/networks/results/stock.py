@@ -12,15 +12,23 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from paramtrans.errors import ConfigError
+from paramtrans.networks.files import ATTRIBUTE
 from paramtrans.networks.forward.activations import Inputs, call, first_examples
 from paramtrans.networks.loading import architectures
 from paramtrans.networks.losses import Losses
 from paramtrans.networks.results import model_card
 from paramtrans.networks.results.described import describe_blocks
+from paramtrans.networks.units.narrowed import QUERY_KEY, NarrowedGroup
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
 from paramtrans.storage import files, outputs
 from paramtrans.utils import boundary
+
+NARROWER_HEADS = (
+    "queries and keys have fewer dimensions (--query-key), and its library computes these, or rotary frequencies, from "
+    "other numbers: leave out --query-key, or use paramtrans.load_translated, --export or --onnx"
+)
+"""What is said in place of a library's advice, none of which would help."""
 
 
 def save_stock(
@@ -58,13 +66,25 @@ def save_stock(
     with tempfile.TemporaryDirectory(prefix=".stock-", dir=folder.parent) as temporary:
         new_folder = Path(temporary) / "made"
         new_folder.mkdir()
-        source.save(network, name, arguments, new_folder, partial(_outputs, inputs=first_examples(inputs, 2)))
+        try:
+            source.save(network, name, arguments, new_folder, partial(_outputs, inputs=first_examples(inputs, 2)))
+        except ConfigError as error:
+            if _has_narrower_heads(network):
+                reason = error.problems[0].partition(";")[0]
+                raise ConfigError([f"{reason}; {NARROWER_HEADS}"]) from error
+            raise
         card = model_card.page(source.origin(network, name), describe_blocks(network, registry), losses, translators)
         files.write_bytes(new_folder / model_card.PAGE, card.encode("utf-8", errors="replace"))
         with boundary.in_words(f"{folder}: cannot be written", "choose another place"):
             if folder.exists():
                 folder.rmdir()
             new_folder.replace(folder)
+
+
+def _has_narrower_heads(network: nn.Module) -> bool:
+    """Whether queries and keys of a network have fewer dimensions than before."""
+    groups = [block for block in getattr(network, ATTRIBUTE, ()) if isinstance(block, NarrowedGroup)]
+    return any(group.kind == QUERY_KEY for group in groups)
 
 
 @torch.no_grad()

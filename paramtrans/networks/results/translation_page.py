@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from paramtrans._version import __version__
 from paramtrans.networks.losses import Losses
-from paramtrans.networks.results.described import cost_rows, error_text, sentences, size_changes
+from paramtrans.networks.results.described import called, cost_rows, error_text, sentences, size_changes
 from paramtrans.networks.results.samples import Sample
 from paramtrans.report import figures, translation_figures
 from paramtrans.utils.templates import environment
@@ -30,7 +30,7 @@ def page(
         samples: Examples before and after.
         facts: How it was made: what, and what of it.
     """
-    rows = [(block["path"] or ".", *size_changes(block), error_text(block["feature_error"])) for block in blocks]
+    rows = [(called(block), *size_changes(block), error_text(block["feature_error"])) for block in blocks]
     shares = [block["parameters"][1] / max(1, block["parameters"][0]) for block in blocks]
     figure = None
     if blocks:

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from paramtrans.errors import SpecMismatch
 from paramtrans.networks.forward.activations import Inputs, arguments as inputs_of
 from paramtrans.networks.graph.capture import Arguments
 from paramtrans.networks.graph.groups import Analysis, analyse
-from paramtrans.networks.graph.masked import HALF, in_full
+from paramtrans.networks.graph.masked import HALF, in_precision
 from paramtrans.networks.graph.proof import largest_difference, named_tensors, run
 from paramtrans.networks.stream.axes import principal_axes, second_moments
 from paramtrans.networks.stream.contacts import Contacts, Refused, TensorAxis
@@ -80,7 +81,7 @@ def rotated(
 
     >>> rotated(model, ((), {"input_ids": tokens}), [tokens]).streams[0].energies  # doctest: +SKIP
     """
-    full, arguments = _full(copy.deepcopy(network)).eval(), in_full(arguments)
+    full, arguments = _full(copy.deepcopy(network)).eval(), in_precision(arguments, torch.float32)
     analysis = analyse(full, arguments)
     outputs, changes, refused = run(full, analysis.program), list[ModuleChange](), list[str]()
     kept: list[frozenset[TensorAxis]] = []
@@ -92,6 +93,8 @@ def rotated(
             refused.append(str(error))
     if not kept:
         reason = "; ".join(dict.fromkeys(refused)) or f"it has none that is free of {FIXING}"
+        if isinstance(network, GraphModule):
+            reason += "; a captured program has no norms that are modules: rotate the network that it was captured of"
         raise SpecMismatch(f"stream: no residual stream of this network can be rotated: {reason}")
     analysis = analyse(full, arguments)
     folded = [of_stream for of_stream in _contacts(analysis, []) if frozenset(of_stream.writes) in kept]
@@ -135,7 +138,7 @@ def _rotate(network: nn.Module, folded: list[Contacts], batches: Iterable[Inputs
 
 
 def _batch_in_full(batch: Inputs) -> Inputs:
-    positional, named = in_full(inputs_of(batch))
+    positional, named = in_precision(inputs_of(batch), torch.float32)
     return named or positional[0]  # type: ignore[no-any-return]
 
 

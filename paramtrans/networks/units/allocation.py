@@ -57,8 +57,8 @@ def allocate(
     first_fitting = _first(states, lambda counts: cost(counts) <= budget)
     if first_fitting is None:
         raise SpecMismatch(
-            f"a network of {budget:,} {measure} cannot be made of this one with these shares: {cost(states[-1]):,} "
-            "are left"
+            f"a network of {budget:,} {measure} cannot be made of this one with these shares: "
+            f"{round(cost(states[-1]), 3):,} are left"
         )
     counts = states[first_fitting]
     if first_fitting == 0:

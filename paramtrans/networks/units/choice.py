@@ -100,6 +100,7 @@ def choose(
     now = {group: count for group, count in left_to_it.items() if group not in wait}
     retained = choose_units(analysis, now, decide, seen_examples, seed) if now else {}
     retained |= {group: group.units.choose(score, proven.counts[group]) for group, score in scored.items()}
+    retained = _whole_bundles(retained, selection.together, refused)
     refused |= proven.refused
     if len(retained) + len(wait) < len(proven.counts):
         counts = {group: proven.counts[group] for group in (*retained, *wait)}
@@ -110,6 +111,20 @@ def choose(
     wait = {group: count for group, count in wait.items() if group in proven.counts}
     waiting = Waiting(analysis, wait, decide, examples.total) if wait else None
     return Chosen(proven, retained, kept_shares, refused, waiting)
+
+
+def _whole_bundles(
+    retained: Mapping[NamedGroup, Tensor], together: Iterable[Bundle], refused: dict[str, str]
+) -> dict[NamedGroup, Tensor]:
+    """The groups that were chosen from, but those that go with a group that the translator refused; said in
+    `refused`."""
+    whole = dict(retained)
+    for bundle in together:
+        reasons = [f"{group.title}, of which {refused[group.path]}" for group in bundle if group.path in refused]
+        for group in bundle if reasons else ():
+            if whole.pop(group, None) is not None:
+                refused[group.path] = f"becomes smaller together with {reasons[0]}; take another translator"
+    return whole
 
 
 def write_network(analysis: Analysis, chosen: Chosen, groups_alone: Iterable[NamedGroup] | None = None) -> nn.Module:
@@ -181,7 +196,8 @@ def _proven(
     proven = prove_groups(analysis, counts, together)
     if not proven.counts:
         reasons_of = {**refused, **proven.refused}
-        reasons = "; ".join(f"{path}: {reason}" for path, reason in list(reasons_of.items())[:3])
+        titles = {group.path: group.title for group in analysis.groups}
+        reasons = "; ".join(f"{titles[path]}: {reason}" for path, reason in list(reasons_of.items())[:3])
         hint = advice(analysis.network, reasons_of.values())
         raise SpecMismatch(
             f"of {counted(len(reasons_of), 'group of units')} none can be made smaller: {reasons}"

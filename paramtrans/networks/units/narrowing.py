@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -24,35 +25,16 @@ from paramtrans.networks.stream.modules import ModuleChange
 from paramtrans.networks.stream.rotation import Rotated, rotated
 from paramtrans.networks.units.chain import UnitStep
 from paramtrans.networks.units.choice import Chosen, choose, write_network, write_rest
+from paramtrans.networks.units.narrowed import NarrowedGroup, narrowed_groups
 from paramtrans.networks.units.query_keys import in_principal_axes, query_keys
-from paramtrans.networks.units.selection import Asked, Selection, selected
+from paramtrans.networks.units.selection import Asked, selected
+from paramtrans.networks.units.widths import keeps_budget
 from paramtrans.plugins.registry import Registry
 from paramtrans.utils import seeds
 from paramtrans.utils.counts import counted
 from paramtrans.utils.progress import Reporter
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class NarrowedGroup:
-    """A group of units of which a translated network has fewer."""
-
-    path: str
-    kind: str
-    """`units`, `groups` where each has several rows of a layer (heads), or `stream`: units of a residual stream."""
-    units: tuple[int, int]
-    """How many there were, and are."""
-    parameters: tuple[int, int]
-    """Values of the tensors that they stand in, before and after."""
-    feature_error: float | None = None
-    """Relative reconstruction error: the mean squared change of what the layers give that read the units, or of sums
-    that it goes into, over its variance, on examples that nothing was fitted to, behind all that was translated
-    before; 1 is as bad as a constant.
-    Positions with enormous outputs count as `networks.graph.limits` says.
-    None: there are none such, as without inputs, or where a translator goes on from fewer than 32."""
-    held_out: bool | None = None
-    """Whether that is so; else the examples were too few. None: without inputs, or not known."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +46,7 @@ class NarrowedNetwork:
     settings: tuple[Setting, ...]
     """Numbers that layers and modules hold, and that changed."""
     refused: Mapping[str, str]
-    """Groups that stay as they are, with the reason of each."""
+    """Groups that stay as they are, as they are called, with the reason of each."""
     modules: tuple[ModuleChange, ...] = ()
     """Modules that became others as streams were rotated."""
 
@@ -103,21 +85,23 @@ def narrow_network(
     example = example_arguments(batch_list[0])
     rotation = rotated(network, example, examples.fitted(), registry) if asked.rotate else None
     analysis = analyse(rotation.network if rotation else network, example, asked.stream is not None)
-    selection = selected(analysis, asked, examples, seed)
-    if not selection.counts:
-        return NarrowedNetwork(copy.deepcopy(network), (), (), {})
-    turned, scores = in_principal_axes(analysis, query_keys(analysis, selection.counts), examples, seed)
-    scores |= _energies(analysis, rotation) if rotation else {}
-    analysis = replace(analysis, network=turned)
+    energies = _energies(analysis, rotation) if rotation else {}
     later = getattr(steps[0].options, "choose", "before") == "there" and asked.stream is None
+    choice = partial(_choice, analysis, asked, steps[0], examples, seed, energies)
+    analysis, chosen = choice(later)
+    if not chosen.retained and chosen.waiting is None:
+        return NarrowedNetwork(copy.deepcopy(network), (), (), {})
     try:
-        small, chosen, errors = _written(analysis, selection, steps, examples, seed, scores, later, reporter)
+        small, chosen, errors = _written(analysis, chosen, steps, examples, seed, reporter)
     except SpecMismatch:
         if not later:
             raise
-        small, chosen, errors = _written(analysis, selection, steps, examples, seed, scores, False, reporter)
-    for path, reason in chosen.refused.items():
-        log.warning("%s stays as it is: %s", path or "the network", reason)
+        analysis, chosen = choice(False)
+        small, chosen, errors = _written(analysis, chosen, steps, examples, seed, reporter)
+    titles = {group.path: group.title for group in analysis.groups}
+    refused = {titles[path]: reason for path, reason in chosen.refused.items()}
+    for title, reason in refused.items():
+        log.warning("%s stays as it is: %s", title, reason)
     if hint := advice(network, chosen.refused.values()):
         log.warning(hint)
     if any(step.component.adjusts_units for step in steps):
@@ -126,30 +110,48 @@ def narrow_network(
     held_out = examples.enough or not looks_at_inputs
     if not held_out:
         log.warning(examples.too_few())
-    params_before, params_after = (dict(side.named_parameters(remove_duplicate=False)) for side in (network, small))
-    records = (
-        _described(group, chosen.proven, errors.get(group), params_before, params_after) for group in chosen.retained
-    )
-    groups = tuple(replace(group, held_out=held_out) for group in records)
+    counts = {group: chosen.proven.counts[group] for group in chosen.retained}
+    groups = narrowed_groups(analysis, counts, errors, held_out, network, small)
     settings, modules = tuple(changed_numbers(network, small)), rotation.changes if rotation else ()
-    return NarrowedNetwork(small, groups, settings, chosen.refused, modules)
+    return NarrowedNetwork(small, groups, settings, refused, modules)
+
+
+def _choice(
+    analysis: Analysis,
+    asked: Asked,
+    step: UnitStep,
+    examples: Examples,
+    seed: int,
+    energies: Mapping[str, Tensor],
+    later: bool,
+) -> tuple[Analysis, Chosen]:
+    """Which units stay, and the analysis of the network with queries and keys in their principal axes.
+
+    Where groups are refused that a budget counted on, the others make up for them. With `later`, units that one layer
+    reads are chosen when that is reached, by what it is to give there.
+    """
+    refused: dict[str, str] = {}
+    while True:
+        try:
+            selection = selected(analysis, asked, examples, seed, refused)
+        except SpecMismatch as error:
+            reasons = "; ".join(f"{path} stays as it is: {reason}" for path, reason in list(refused.items())[:3])
+            raise SpecMismatch(f"{error}; {reasons}" if refused else str(error)) from error
+        if not selection.counts:
+            return analysis, Chosen(Proven({}), {}, refused=refused)
+        turned, scores = in_principal_axes(analysis, query_keys(analysis, selection.counts), examples, seed)
+        in_axes = replace(analysis, network=turned)
+        chosen = choose(in_axes, selection, step, examples, seed, {**scores, **energies}, later)
+        new = chosen.refused.keys() - refused.keys()
+        refused |= chosen.refused
+        if not new or not keeps_budget(asked.widths):
+            return in_axes, replace(chosen, refused=refused)
 
 
 def _written(
-    analysis: Analysis,
-    selection: Selection,
-    steps: Sequence[UnitStep],
-    examples: Examples,
-    seed: int,
-    scores: Mapping[str, Tensor],
-    later: bool,
-    reporter: Reporter,
+    analysis: Analysis, chosen: Chosen, steps: Sequence[UnitStep], examples: Examples, seed: int, reporter: Reporter
 ) -> tuple[nn.Module, Chosen, dict[NamedGroup, float]]:
-    """The smaller network with layers solved for, what was chosen, and the error of each group.
-
-    With `later`, units that one layer reads are chosen when that is reached, by what it is to give there.
-    """
-    chosen = choose(analysis, selection, steps[0], examples, seed, scores, later)
+    """The smaller network with layers solved for, what was chosen, and the error of each group."""
     small = write_network(analysis, chosen)
     waiting = chosen.waiting
     errors = _reconstructed(analysis, small, chosen.retained, waiting, steps, examples, seed, reporter)
@@ -218,7 +220,7 @@ def _adjusted(
     reporter: Reporter,
 ) -> dict[NamedGroup, float]:
     """Groups that translators go on from, one translator after the other; the errors in the end."""
-    groups = list(retained)
+    groups, left = list(retained), dict[str, str]()
     pieces: Pieces | None = None
     for number, step in enumerate(steps):
         if not step.component.adjusts_units:
@@ -230,19 +232,8 @@ def _adjusted(
             return step.component.adjust(step.options, piece)
 
         with reporter.stage(f"{step.name}: {_named_count(groups)}", len(groups)) as stage:
-            adjust_groups(pieces, groups, adjust, step_seed, lambda path: stage.advance(note=path))
+            left |= adjust_groups(pieces, groups, step.name, adjust, step_seed, lambda path: stage.advance(note=path))
+    for title, reason in left.items():
+        log.warning("%s stays as it was written: %s", title, reason)
     assert pieces is not None
     return pieces.errors(groups)
-
-
-def _described(
-    group: NamedGroup,
-    proven: Proven,
-    error: float | None,
-    params_before: Mapping[str, Tensor],
-    params_after: Mapping[str, Tensor],
-) -> NarrowedGroup:
-    names = [name for name in group.units.tensors if name in params_before]
-    sizes = tuple(sum(tensors[name].numel() for name in names) for tensors in (params_before, params_after))
-    units = (len(group), proven.counts[group])
-    return NarrowedGroup(group.path, group.kind, units, (sizes[0], sizes[1]), error)

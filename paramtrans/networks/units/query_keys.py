@@ -3,14 +3,14 @@
 Attention sees queries and keys by their products alone, so those of a head may be multiplied by a matrix and by its
 inverse. They are brought into the axes in which their products on the inputs are largest; leaving out the last of
 these is then the best approximation of all logits of that rank (Eckart and Young, 1936). CORP (arXiv 2602.05243)
-matches logits too, for dimensions that are chosen. Where something stands between, as rotary positions or a
-normalisation, pairs are chosen by their products alone.
+matches logits too, for dimensions that are chosen. Where something stands between, as rotary positions, pairs are
+chosen by their products alone.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,11 +22,14 @@ from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.forward.lockstep import Lockstep
 from paramtrans.networks.graph.examples import forward_pass, read_values, row_pieces
 from paramtrans.networks.graph.groups import Analysis, NamedGroup
+from paramtrans.networks.graph.operators import name_of
 from paramtrans.networks.graph.proof import named_tensors, run
 from paramtrans.networks.graph.readers import ReaderLayer
 
 SAME = 1e-4
 """Largest difference of outputs, relative to the largest, in the new axes."""
+PRODUCTS = ("matmul", "bmm", "einsum")
+"""Operations by which attention that is written out weighs its values."""
 FLOOR = 1e-10
 """Squares of queries or keys along an axis, relative to the largest, that count as none."""
 
@@ -116,18 +119,62 @@ def query_keys(analysis: Analysis, among: Iterable[NamedGroup] | None = None) ->
 def pairs_of(analysis: Analysis, group: NamedGroup) -> list[tuple[Side, Side]]:
     """The queries and keys of a group, one pair for each attention that its units are in; none where they are not from
     layers alone. In a packed layer queries come first."""
-    classes = frozenset().union(*group.units.classes)
     pairs = []
+    for product in _products_over(analysis, group):
+        first, second = (_side(analysis, group, operand) for operand in product.args[:2])
+        if first is None or second is None:
+            return []
+        if first.layer is second.layer:
+            first, second = replace(first, rows=first.rows[:, :-1]), replace(first, rows=first.rows[:, -1:])
+        pairs.append((first, second))
+    return pairs
+
+
+def values_of(analysis: Analysis, queries: NamedGroup) -> list[NamedGroup]:
+    """The groups whose units are the values of the heads, or of the one head, whose queries and keys these are.
+
+    Args:
+        analysis: Of the network.
+        queries: Query-key dimensions.
+    """
+    names = analysis.program.names
+    operands = [operand for product in _products_over(analysis, queries) for operand in _weighted(product)]
+    writing = {names[node.name] for operand in operands for node in _behind(operand) if node.name in names}
+    classes = frozenset().union(*queries.units.classes)
+    return [
+        group
+        for group in analysis.groups
+        if group.readers
+        and not group.stream
+        and any(axis.axis == 0 and axis.tensor in writing for axis in group.units.axes)
+        and classes.isdisjoint(frozenset().union(*group.units.classes))
+    ]
+
+
+def _products_over(analysis: Analysis, group: NamedGroup) -> Iterator[Node]:
+    """Products of two computed values that sum over units of a group."""
+    classes = frozenset().union(*group.units.classes)
     for contraction in analysis.labelled.contractions:
         touched = analysis.classes.of[contraction.label.numpy()].ravel().tolist()
         if contraction.operand == 0 and contraction.weight is None and not classes.isdisjoint(touched):
-            first, second = (_side(analysis, group, operand) for operand in contraction.node.args[:2])
-            if first is None or second is None:
-                return []
-            if first.layer is second.layer:
-                first, second = replace(first, rows=first.rows[:, :-1]), replace(first, rows=first.rows[:, -1:])
-            pairs.append((first, second))
-    return pairs
+            yield contraction.node
+
+
+def _weighted(product: Node) -> list[Node]:
+    """What the products of queries and keys are the weights of: values, in PyTorch's own attention or behind."""
+    if name_of(product) == "scaled_dot_product_attention":
+        return [operand for operand in product.args[2:3] if isinstance(operand, Node)]
+    behind, values = {product}, list[Node]()
+    open_nodes = [product]
+    while open_nodes:
+        for user in open_nodes.pop().users:
+            beside = [operand for operand in user.all_input_nodes if operand not in behind]
+            if name_of(user) in PRODUCTS and beside:
+                values += beside
+            elif user not in behind:
+                behind.add(user)
+                open_nodes.append(user)
+    return values
 
 
 def _side(analysis: Analysis, group: NamedGroup, operand: object) -> Side | None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from paramtrans.errors import SpecMismatch
 from paramtrans.networks.blocks.finding import matches, some_of
 from paramtrans.networks.forward.examples import Examples
-from paramtrans.networks.graph.groups import Analysis, Bundle, NamedGroup, inside, prove_groups
+from paramtrans.networks.graph.groups import Analysis, Bundle, NamedGroup, prove_groups
 from paramtrans.networks.graph.inventory import staying_parameters
 from paramtrans.networks.graph.propagate import OUTPUT
-from paramtrans.networks.units.query_keys import query_keys
+from paramtrans.networks.units.query_keys import query_keys, values_of
 from paramtrans.networks.units.rounding import Rounding
 from paramtrans.networks.units.widths import GroupRule, GroupSizes
 
@@ -42,7 +42,9 @@ class Selection:
     """Groups that become smaller with each other or not at all."""
 
 
-def selected(analysis: Analysis, asked: Asked, examples: Examples, seed: int) -> Selection:
+def selected(
+    analysis: Analysis, asked: Asked, examples: Examples, seed: int, refused: Container[str] = ()
+) -> Selection:
     """The groups that become smaller, and how many units of each stay.
 
     Args:
@@ -50,6 +52,7 @@ def selected(analysis: Analysis, asked: Asked, examples: Examples, seed: int) ->
         asked: What is to become smaller.
         examples: Calibration inputs.
         seed: For whatever is drawn.
+        refused: Paths of groups of which it is known that they stay.
 
     Raises:
         SpecMismatch: no group can become smaller as asked.
@@ -62,8 +65,10 @@ def selected(analysis: Analysis, asked: Asked, examples: Examples, seed: int) ->
     if stream is not None:
         rounding = getattr(widths, "rounding", Rounding())
         counts |= GroupSizes(analysis, streams(analysis, pattern), examples, seed).share(stream, rounding)
+    counts = {group: count for group, count in counts.items() if group.path not in refused}
+    together = tuple(bundle for bundle in together if all(group in counts for group in bundle))
     if widths is not None:
-        groups = hidden_groups(analysis, pattern)
+        groups = [group for group in hidden_groups(analysis, pattern) if group.path not in refused]
         hidden = widths.of_groups(GroupSizes(analysis, groups, examples, seed, counts, together))
         of_groups = isinstance(hidden, Mapping) and hidden and hidden.keys() <= {*groups}
         if not of_groups or any(type(count) is not int or count < 1 for count in hidden.values()):
@@ -76,26 +81,34 @@ def selected(analysis: Analysis, asked: Asked, examples: Examples, seed: int) ->
 def _head_dimensions(
     analysis: Analysis, pattern: str, share: float
 ) -> tuple[dict[NamedGroup, int], tuple[Bundle, ...]]:
-    """How many dimensions of queries and keys stay; where the code has one number for these and for the values of a
-    head, as many of the values."""
+    """How many dimensions of queries and keys stay, and of values that follow."""
     groups = query_keys(analysis)
     matching = [group for group in groups if matches(group.path, pattern)]
     if not matching:
-        reason = f"there are {_paths(groups)}" if groups else "they have to be of Linear layers that write no values"
+        needed = "of Linear layers that write no values, and of no normalisation over a head's dimensions"
+        reason = f"there are {_paths(groups)}" if groups else f"they have to be {needed}"
         raise SpecMismatch(f'query_key: no heads have queries and keys at "{pattern}" that could be narrower; {reason}')
-    counts = {group: group.units.allowed(share * len(group)) for group in matching}
+    return with_values(analysis, {group: group.units.allowed(share * len(group)) for group in matching})
+
+
+def with_values(
+    analysis: Analysis, counts: Mapping[NamedGroup, int]
+) -> tuple[dict[NamedGroup, int], tuple[Bundle, ...]]:
+    """Where the code has one number for queries and keys and for the values of a head, as many of the values.
+
+    Args:
+        analysis: Of the network.
+        counts: How many dimensions of queries and keys stay, for each group of these.
+
+    Returns:
+        The same with the groups of values that follow, and the groups that become smaller with each other.
+    """
     refused = prove_groups(analysis, counts).refused
-    bundles = [(group, *_values_of(analysis, group)) for group in matching if group.path in refused]
+    bundles = [(group, *values_of(analysis, group)) for group in counts if group.path in refused]
+    all_counts = dict(counts)
     for group, *values in bundles:
-        counts |= {other: other.units.allowed(len(other) * counts[group] / len(group)) for other in values}
-    return counts, tuple(bundles)
-
-
-def _values_of(analysis: Analysis, queries: NamedGroup) -> list[NamedGroup]:
-    """The values of the heads whose queries and keys these are."""
-    heads = [group for group in analysis.groups if inside(queries.units, group.units)]
-    inner = [group for group in analysis.groups if group.inner and group.readers]
-    return [group for group in inner if any(inside(group.units, head.units) for head in heads)]
+        all_counts |= {other: other.units.allowed(len(other) * counts[group] / len(group)) for other in values}
+    return all_counts, tuple(bundles)
 
 
 def hidden_groups(analysis: Analysis, pattern: str) -> list[NamedGroup]:

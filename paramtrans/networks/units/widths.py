@@ -25,6 +25,15 @@ RUNS = 7
 """Passes that a latency is the median of, after one that is not counted."""
 
 
+BUDGETS = ("parameters", "flops", "milliseconds")
+"""Fields of rules that say how much a network may cost."""
+
+
+def keeps_budget(rule: object) -> bool:
+    """Whether a rule for widths is one for what the network may cost."""
+    return any(getattr(rule, name, None) is not None for name in BUDGETS)
+
+
 @runtime_checkable
 class GroupRule(Protocol):
     """A rule for widths that takes groups of units too."""

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 import paramtrans
 from paramtrans.cli.main import main
+from paramtrans.errors import ConfigError
 from paramtrans.networks.results.stock import save_stock
 
 transformers = pytest.importorskip("transformers")
@@ -118,3 +119,16 @@ def test_fewer_and_narrower_layers_come_out_together(tmp_path: Path) -> None:
     save_stock(small, f"hf:{tmp_path / 'given'}", tmp_path / "stock", batch)
     config = json.loads((tmp_path / "stock" / "config.json").read_text())
     assert (config["num_hidden_layers"], config["intermediate_size"]) == (2, 16)
+
+
+@pytest.mark.parametrize(("kind", "head"), [("Llama", "ForCausalLM"), ("Bert", "ForMaskedLM")])
+def test_narrower_heads_have_no_form_in_their_library_and_that_is_said(kind: str, head: str, tmp_path: Path) -> None:
+    network = model(kind, head)
+    network.save_pretrained(tmp_path / "given")
+    batch = {"input_ids": TOKENS}
+    small = paramtrans.translate(network, "prune", query_key=0.5, calibrate=batch)
+    with pytest.raises(
+        ConfigError, match=r"\(--query-key\).*: leave out --query-key, or use paramtrans\.load_translated"
+    ):
+        save_stock(small, f"hf:{tmp_path / 'given'}", tmp_path / "stock", batch)
+    assert not (tmp_path / "stock").exists()

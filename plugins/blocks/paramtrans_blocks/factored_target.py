@@ -13,7 +13,7 @@ from torch.nn.functional import conv2d, relu
 from paramtrans.api.adapter import Part
 from paramtrans.api.stacking import Params
 from paramtrans.ops.halves import Halves
-from paramtrans.ops.least_squares import GramMatrices
+from paramtrans.ops.views import whole
 from paramtrans_blocks.chain_target import ChainTarget, folded_layers, projection
 
 
@@ -91,7 +91,7 @@ def reconstructed(features: Tensor, layers: Sequence[Factored], stride: int) -> 
         halves = Halves()
         halves.add(nn.Conv2d(read.shape[1], wanted.shape[1], 1), read[None], wanted[None])
         start = torch.cat([layer.pointwise.flatten(1), layer.bias[:, None]], dim=1).mT[None].double()
-        solution = GramMatrices.whole(halves.total()).ridge(start, halves.ridge(GramMatrices.whole, start))[0].mT
+        solution = whole(halves.total()).ridge(start, halves.ridge(whole, start))[0].mT
         weight, bias = solution[:, :-1, None, None].to(read), solution[:, -1].to(read)
         solved.append((weight, bias))
         exact, reached = relu(wanted), relu(conv2d(read, weight, bias))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from paramtrans.api.adapter import BlockAdapter, BlockOptions, Part
@@ -12,7 +13,7 @@ from paramtrans.api.options import Trials
 from paramtrans.api.stacking import Params
 from paramtrans.errors import SpecMismatch
 from paramtrans.ops.halves import Halves
-from paramtrans.ops.least_squares import GramMatrices
+from paramtrans.ops.views import whole
 
 
 class LinearMapOptions(BlockOptions):
@@ -63,8 +64,8 @@ class LinearMap(BlockAdapter):
         )
         channels, halves = self.options.channels, Halves(len(entering))
         halves.add(nn.Linear(channels, channels, device="meta"), entering[None], added[None])
-        start = halves.total().cross.new_zeros(1, channels + 1, channels)
-        weights = halves.total().ridge(start, halves.ridge(GramMatrices.whole, start)).to(entering)
+        start = entering.new_zeros(1, channels + 1, channels, dtype=torch.double)
+        weights = halves.total().ridge(start, halves.ridge(whole, start)).to(entering)
         return {"map.weight": weights[:, :-1].mT.contiguous(), "map.bias": weights[:, -1]}
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from paramtrans.ops.halves import Halves
-from paramtrans.ops.least_squares import GramMatrices
+from paramtrans.ops.views import plain, whole
 
 
 @torch.no_grad()
@@ -24,7 +24,7 @@ def solved_layer(read: Tensor, wanted: Tensor, weight: Tensor, bias: Tensor | No
     """
     layer, halves = nn.Linear(read.shape[-1], wanted.shape[-1], device="meta"), Halves(len(read))
     halves.add(layer, read[None], wanted[None])
-    view = GramMatrices.plain if bias is None else GramMatrices.whole
+    view = plain if bias is None else whole
     start = (weight if bias is None else torch.cat([weight, bias[:, None]], dim=1)).mT[None].double()
     solution = view(halves.total()).ridge(start, halves.ridge(view, start))[0].mT.to(read)
     return (solution, None) if bias is None else (solution[:, :-1], solution[:, -1])

@@ -222,7 +222,9 @@ def _models_at_once(context: Context) -> int:
     """Models whose features on all probes are kept together."""
     if context.inputs is None or context.runner is None:
         return MODELS_AT_ONCE  # without probes, matching says so
-    values = 2 * math.prod(context.runner.task.slot.shape) * context.inputs.shape[int(context.own_inputs)]
+    task = context.runner.task
+    of_example = math.prod(task.slot.shape) + math.prod(task.leaving().shape)
+    values = of_example * context.inputs.shape[int(context.own_inputs)]
     return max(1, min(MODELS_AT_ONCE, VALUES_AT_ONCE // max(1, values)))
 
 

@@ -1,1 +1,1 @@
-"""Metrics beside a task's own score."""
+"""Metrics, and a section of the report that shows those beside a task's own."""

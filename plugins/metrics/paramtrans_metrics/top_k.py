@@ -25,6 +25,7 @@ class TopK(Metric):
     options: TopKOptions
     trials: ClassVar[Trials] = ({}, {"k": 1})
     unit: ClassVar[str] = "%"
+    bounds: ClassVar[tuple[float, float] | None] = (0.0, 100.0)
 
     def measure(self, outputs: Tensor, labels: Tensor) -> Tensor:
         highest = outputs.topk(min(self.options.k, outputs.shape[-1]), dim=-1).indices

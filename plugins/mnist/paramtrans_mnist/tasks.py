@@ -60,6 +60,7 @@ class GreyImages(Task):
 
     Options: ClassVar[type[BaseOptions]] = ImageOptions
     options: ImageOptions
+    metric = "accuracy"
 
     def __init__(self, options: ImageOptions) -> None:
         super().__init__(options)
@@ -126,9 +127,6 @@ class GreyImages(Task):
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         return cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape).mean(1)
-
-    def score(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        return 100.0 * (outputs.argmax(-1) == labels)
 
 
 class MNIST(GreyImages):

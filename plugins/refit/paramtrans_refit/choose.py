@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from paramtrans.ops.directions import main_directions
 from paramtrans.ops.least_squares import GramMatrices, factor
 from paramtrans.ops.symmetry import values_of
 
@@ -119,13 +120,7 @@ def reduced(matrices: GramMatrices, weight: Tensor, units: int, limit: int = MOS
     rank = max(1, limit // units)
     if rank >= size:
         return matrices
-    per_unit = weight.to(matrices.gram).view(units, size, -1)
-    basis = torch.linalg.eigh(per_unit @ per_unit.mT).eigenvectors[..., -rank:]  # [units, size, rank]
-    gram = matrices.gram.view(-1, units, size, units, size)
-    left_projected = torch.einsum("muavb,uar->murvb", gram, basis)
-    projected = torch.einsum("murvb,vbs->murvs", left_projected, basis).reshape(-1, units * rank, units * rank)
-    cross = torch.einsum("muao,uar->muro", matrices.cross.view(-1, units, size, weight.shape[1]), basis)
-    return GramMatrices(projected, cross.reshape(-1, units * rank, weight.shape[1]), matrices.power)
+    return matrices.combined(main_directions(weight, units, rank))
 
 
 def by_contribution(matrices: GramMatrices, weights: Tensor, units: int, keep: int) -> Tensor:

@@ -24,6 +24,7 @@ from paramtrans.ops.agreement import disagreement
 from paramtrans.ops.halves import Halves
 from paramtrans.ops.least_squares import GramMatrices
 from paramtrans.ops.rows import rows
+from paramtrans.ops.views import plain, whole
 
 REGISTRY = components()
 CHANNELS = 4
@@ -188,11 +189,11 @@ def test_the_ridge_is_chosen_by_the_half_it_was_not_fitted_on() -> None:
     read = torch.randn(1, 30, 40, generator=generator)
     start = 0.3 * torch.randn(1, 40, 1, generator=generator, dtype=torch.float64)
     halves.add(layer, read, read @ start.float() + torch.randn(1, 30, 1, generator=generator))
-    assert halves.ridge(GramMatrices.plain, start).item() == 100.0
+    assert halves.ridge(plain, start).item() == 100.0
     exact = Halves()
     read = torch.randn(1, 200, 40, generator=generator)
     exact.add(layer, read, read @ -start.float())
-    assert exact.ridge(GramMatrices.plain, start).item() <= 1e-4
+    assert exact.ridge(plain, start).item() <= 1e-4
 
 
 def test_a_target_without_a_layer_to_solve_for_is_refused() -> None:
@@ -218,7 +219,7 @@ def test_the_constant_counts_where_the_ridge_is_chosen() -> None:
     for half in range(2):
         halves.add_rows(half, read[half : half + 1], (read @ weights)[half : half + 1] + 10.0 * (-1) ** half)
     start = torch.cat([weights, torch.zeros(1, 3)])[None].double()
-    strength = halves.ridge(GramMatrices.whole, start)
+    strength = halves.ridge(whole, start)
     assert strength.item() == 100.0
 
 
@@ -227,7 +228,7 @@ def test_one_row_alone_leaves_weights_and_constant_nearly_as_they_are() -> None:
     read = torch.rand(1, 20, generator=generator)
     halves.add_rows(0, read, torch.full((1, 3), 5.0))
     start = torch.randn(1, 21, 3, generator=generator).double()
-    solved = halves.total().ridge(start, halves.ridge(GramMatrices.whole, start))
+    solved = halves.total().ridge(start, halves.ridge(whole, start))
     with_constant = torch.cat([read, torch.ones(1, 1)], dim=1).double()
     # Every value with a ridge of ten for each: of what is missing, one part in eleven is made up for.
     torch.testing.assert_close(
@@ -248,7 +249,7 @@ def test_with_few_examples_units_are_chosen_by_their_weights_with_many_by_what_t
         for half in range(2):
             half_rows = read[half::2]
             halves.add_rows(half, half_rows, half_rows @ weights[0].float())
-        doubt = disagreement(GramMatrices.plain, halves, weights, count)
+        doubt = disagreement(plain, halves, weights, count)
         return by_elimination(shrunk(halves.total().plain(), weights, strengths, doubt), 4, 1)[0].tolist()  # type: ignore[no-any-return]
 
     assert chosen(2) == [0] and chosen(400) == [1]

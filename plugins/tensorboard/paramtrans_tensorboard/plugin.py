@@ -1,4 +1,4 @@
-"""Writes loss, learning rate and selection accuracy of every epoch, and the final accuracies, as TensorBoard events."""
+"""Writes loss, learning rate and metric of every epoch, and the metric of all methods, as TensorBoard events."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def paramtrans_run_finished(run: RunInfo, result: dict[str, Any]) -> None:
         return
     writer = _writer(run)
     for name, summary in result["methods"].items():
-        writer.add_scalar(f"accuracy/{name}", summary["mean"], 0)
+        writer.add_scalar(f"{result['metric']['name']}/{name}", summary["mean"], 0)
     writer.close()
     del _writers[str(run.dir)]
 

@@ -213,11 +213,20 @@ class SharedLoss(Slot):
         return cross_entropy(outputs.flatten(0, 1), labels.flatten()).expand(len(outputs))
 
 
-class Fractions(Slot):
-    breaks = "scores_are_percent"
+class OneScore(Slot):
+    breaks = "hosts_are_measured"
+    metric = None
 
     def score(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        return super().score(outputs, labels).mean(1)
+        return 100.0 * (outputs.argmax(-1) == labels).double().mean(1)
+
+
+class Fractions(Slot):
+    breaks = "hosts_are_measured"
+    metric = None
+
+    def score(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return 101.0 + (outputs.argmax(-1) == labels)
 
 
 class UnseededAugmentation(Slot):

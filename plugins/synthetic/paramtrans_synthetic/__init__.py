@@ -1,0 +1,1 @@
+"""Tasks of other kinds than images, whose examples are drawn from a seed."""
