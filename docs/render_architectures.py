@@ -21,8 +21,8 @@ work, so that rows of one target differ. Intervals are 95% t-intervals over netw
 NOT_MEASURED = """## What was missed, and what is not in the tables
 
 The rows of bottlenecks are of before they had a closed form: they began at random, and lost more than the five points
-that were aimed at; more steps helped. The targets were not trained on labels as an upper mark, and no rival stands beside
-them. MiniLM and SmolLM2 are not measured yet: `python architectures.py minilm` and `smollm2` do it.
+that were aimed at; more steps helped. The targets were not trained on labels as an upper mark, and no rival stands
+beside them. MiniLM and SmolLM2 are not measured yet: `python architectures.py minilm` and `smollm2` do it.
 """
 COLUMNS = "| target | inputs | fitted by | {metric} | interval | way | error | size | operations | latency | seconds |"
 SIDES = "| --- | ---: | --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |"

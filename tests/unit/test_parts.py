@@ -245,3 +245,80 @@ def test_where_no_part_fits_the_reasons_are_told(
     show_parts(network, "bottleneck", "block.*", [images], components(), as_json=False)
     said = capsys.readouterr().out
     assert said.startswith("0 parts") and refused["block.conv1"] in said and "block.conv1" in said
+
+
+class Cache:
+    """What libraries keep earlier positions in, as much as a block needs of it."""
+
+    def __init__(self) -> None:
+        self.kept: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def update(self, first: Tensor, second: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        if layer in self.kept:
+            first, second = (torch.cat(pair, dim=-2) for pair in zip(self.kept[layer], (first, second), strict=True))
+        self.kept[layer] = first, second
+        return first, second
+
+    def get_seq_length(self, layer: int = 0) -> int:
+        return self.kept[layer][0].shape[-2] if layer in self.kept else 0
+
+
+class Means(nn.Module):
+    """Each position becomes the mean of those up to it, which it keeps in a cache if there is one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.value = nn.Linear(6, 6)
+
+    def forward(self, x: Tensor, cache: Cache | None = None, mask: Tensor | None = None) -> Tensor:
+        values = self.value(x)[:, None]
+        every = values if cache is None else cache.update(values, values[..., :0], 5)[0]
+        counts = torch.arange(1, every.shape[-2] + 1)[:, None]
+        return (every.cumsum(-2) / counts)[:, 0, -x.shape[1] :]
+
+
+class Decoder(nn.Module):
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.part = part
+
+    def forward(self, x: Tensor, cache: Cache | None = None, mask: Tensor | None = None) -> Tensor:
+        features: Tensor = self.part(x, cache=Cache() if cache is None else cache, mask=mask)
+        return features
+
+
+def test_a_block_that_knows_no_cache_has_its_features_kept_there() -> None:
+    torch.manual_seed(0)
+    inputs = torch.randn(4, 7, 6)
+    [part], _ = find_parts(Decoder(Means()).eval(), ["part"], inputs)
+    assert (part.calling.cache, part.calling.tensors) == (5, ())
+    network = Decoder(Means())
+    part.put(network, _Summed())
+    cache = Cache()
+    with torch.no_grad():
+        pieces = torch.cat([network(piece, cache) for piece in inputs.split([4, 1, 2], dim=1)], dim=1)
+        assert torch.equal(pieces, network(inputs))
+    assert cache.kept.keys() == {5} and torch.equal(cache.kept[5][0][:, 0], inputs)
+
+
+class _Summed(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.cumsum(1)
+
+
+def test_a_mask_that_was_not_there_is_refused_as_is_a_cache_that_holds_other_positions() -> None:
+    torch.manual_seed(0)
+    inputs = torch.randn(4, 7, 6)
+    [part], _ = find_parts(Decoder(Means()).eval(), ["part"], inputs)
+    network = Decoder(Means())
+    part.put(network, _Summed())
+    with pytest.raises(SpecMismatch, match=r"_Summed: is called with mask.*without padding"):
+        network(inputs, mask=torch.ones(4, 7, dtype=torch.bool))
+    network(inputs, mask=torch.ones(4, 7, dtype=torch.long))  # numbers of something, no mask
+
+    class Full(Cache):
+        def get_seq_length(self, layer: int = 0) -> int:
+            return 3
+
+    with pytest.raises(SpecMismatch, match=r"Full: does not hold all positions.*use_cache=False"):
+        network(inputs, Full())

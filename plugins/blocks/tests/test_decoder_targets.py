@@ -164,3 +164,13 @@ def test_shared_keys_and_values_lose_less_than_their_means(llama: Any, tokens: T
     expected = logits(llama, tokens)
     errors = [float((logits(network, tokens) - expected).square().mean()) for network in (small, mean)]
     assert errors[0] < 0.8 * errors[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["latent_attention", "linear_attention", "state_space"])
+def test_a_program_of_such_a_network_gives_the_same(llama: Any, tokens: Tensor, target: str) -> None:
+    """For programs transformers writes masks out that are None otherwise, and leaves the cache away."""
+    small = translated(llama, target, tokens)
+    kwargs = {"input_ids": tokens, "use_cache": False}
+    program = torch.export.export(small, (), kwargs, strict=False).module()
+    torch.testing.assert_close(program(**kwargs).logits, logits(small, tokens))
