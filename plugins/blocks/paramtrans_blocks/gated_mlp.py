@@ -56,7 +56,7 @@ class GatedMlp(BlockAdapter):
         if self.options.bias:
             members += [SymmetryMember("gate.bias", 0), SymmetryMember("up.bias", 0, 1)]
         members.append(SymmetryMember("down.weight", 1, -1))
-        return (SymmetryGroup("hidden", self.hidden, tuple(members), rescale=True),)
+        return (SymmetryGroup("hidden", self.hidden, tuple(members), rescale=True, signs=True),)
 
 
 class GatedMlpModule(nn.Module):
