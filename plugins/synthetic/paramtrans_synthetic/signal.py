@@ -50,12 +50,7 @@ class Chirps(DrawnTask):
 
     def former(self) -> nn.Module:
         channels = self.options.channels
-        return nn.Sequential(
-            nn.Unflatten(1, (1, LENGTH)),
-            nn.Conv1d(1, channels, 9, 2, 4, bias=False),
-            nn.BatchNorm1d(channels),
-            nn.ReLU(),
-        )
+        return nn.Sequential(nn.Conv1d(1, channels, 9, 2, 4, bias=False), nn.BatchNorm1d(channels), nn.ReLU())
 
     def latter(self) -> nn.Module:
         return nn.Sequential(nn.AvgPool1d(4), nn.Flatten(), nn.Linear(self.options.out * LENGTH // 16, KINDS))
@@ -68,7 +63,7 @@ class Chirps(DrawnTask):
         time = torch.arange(LENGTH) / LENGTH
         waves = begin * time + (end - begin) * time.square() / 2 + torch.rand(count, 1, generator=generator)
         noise = self.options.noise * torch.randn(count, LENGTH, generator=generator)
-        return Split(torch.sin(2 * torch.pi * waves) + noise, labels)
+        return Split((torch.sin(2 * torch.pi * waves) + noise)[:, None], labels)
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         return cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape).mean(1)
