@@ -12,7 +12,7 @@ from pydantic import PositiveInt
 
 from paramtrans.api.modules import tensor_specs
 from paramtrans.api.options import BaseOptions, Configurable
-from paramtrans.api.specs import BlockSpec, FeatureSpec, Reader, SymmetryGroup, SymmetryMember
+from paramtrans.api.specs import BlockSpec, FeatureSpec, Reader, RotationGroup, SymmetryGroup, SymmetryMember
 from paramtrans.errors import SpecMismatch
 from paramtrans.utils.boundary import reason
 
@@ -122,6 +122,10 @@ class BlockAdapter(Configurable, ABC):
         """Changes of the parameters that leave the function unchanged, as data; none unless declared."""
         return ()
 
+    def rotations(self) -> tuple[RotationGroup, ...]:
+        """Values that may be rotated, and the block's function stays; none unless declared."""
+        return ()
+
     def readers(self) -> tuple[Reader, ...]:
         """Layers that read hidden units, in the order in which features pass them; the last one ends the branch."""
         return () if self.readout is None else (Reader(self.readout),)
@@ -211,7 +215,7 @@ class BlockAdapter(Configurable, ABC):
 
         with torch.device("meta"):
             tensors = tensor_specs(self.module())
-        return BlockSpec(tensors, self.symmetries(), self.stream(), self.token_width)
+        return BlockSpec(tensors, self.symmetries(), self.stream(), self.token_width, self.rotations())
 
     @property
     def reading(self) -> BlockSpec:

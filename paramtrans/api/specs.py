@@ -77,7 +77,10 @@ class SymmetryMember:
 
 @dataclass(frozen=True)
 class SymmetryGroup:
-    """Units that may be permuted, and with `rescale` scaled by positive numbers; the block's function stays."""
+    """Units that may be permuted, with `rescale` scaled by positive numbers, and with `signs` by -1.
+
+    The block's function stays.
+    """
 
     name: str
     size: int
@@ -85,6 +88,31 @@ class SymmetryGroup:
     rescale: bool = False
     width: int = 1
     """Values of one unit, one behind the other along each member's axis: those of an attention head, for instance."""
+    signs: bool = False
+    """Whether units may change their sign: what stands between writer and reader is odd, as tanh and products are."""
+    further: tuple[tuple[SymmetryMember, ...], ...] = ()
+    """Further scales of the same units, each with its members: where `rescale`, a unit has a second positive factor
+    between a depthwise convolution and what reads it."""
+
+    @property
+    def values(self) -> int:
+        """Size of each member's axis."""
+        return self.size * self.width
+
+
+@dataclass(frozen=True)
+class RotationGroup:
+    """Values that are seen by products of two layers alone, such as those of queries and keys.
+
+    Those of each unit (a head) may be mixed by one orthogonal matrix in all members; their `scale` says nothing here.
+    """
+
+    name: str
+    size: int
+    """Units, each of which has a matrix of its own."""
+    width: int
+    """Values of one unit, one behind the other along each member's axis."""
+    members: tuple[SymmetryMember, ...]
 
     @property
     def values(self) -> int:
@@ -113,6 +141,8 @@ class BlockSpec:
     of input and output leaves the function unchanged; former and latter have to follow."""
     token_width: int = 0
     """Natural number of values in a token (a convolution's kernel area); 0: the translator chooses."""
+
+    rotations: tuple[RotationGroup, ...] = ()
 
     @property
     def numel(self) -> int:

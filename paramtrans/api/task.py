@@ -105,7 +105,7 @@ class Task(Configurable, ABC):
             raw: `[..., *shape]`, as stored in a split.
 
         Returns:
-            Floats; by default bytes become [0, 1].
+            Floats, or int64 for what the former embeds; by default bytes become [0, 1].
         """
         return raw.float() / 255
 

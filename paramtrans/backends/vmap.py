@@ -13,6 +13,7 @@ from torch.func import functional_call, vmap
 from torch.nn.modules.batchnorm import _NormBase
 
 from paramtrans.api.specs import TensorKind
+from paramtrans.backends import signals
 
 if TYPE_CHECKING:
     from paramtrans.api.adapter import BlockAdapter
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from paramtrans.api.stacking import Params
     from paramtrans.backends.cpu.stacked import CpuStack
     from paramtrans.backends.gpu.stacked import GpuStack
+    from paramtrans.backends.signals import SignalStack
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +50,7 @@ class Vmap:
 class Fastest:
     """In float32, the CPU back end, where there is one, or the GPU back end; vmap for all else."""
 
-    def __init__(self, cpu: CpuStack | None, reference: Vmap) -> None:
+    def __init__(self, cpu: CpuStack | SignalStack | None, reference: Vmap) -> None:
         self.cpu, self.reference = cpu, reference
 
     @cached_property
@@ -62,7 +64,7 @@ class Fastest:
 
     def __call__(self, params: Params, inputs: Tensor, training: bool | None = False) -> Tensor:
         """`training` None: each layer follows its own flag."""
-        run: CpuStack | GpuStack | Vmap = self.reference
+        run: CpuStack | SignalStack | GpuStack | Vmap = self.reference
         if inputs.dtype == torch.float32 and inputs.device.type == "cpu":
             run = self.cpu or self.reference
         elif inputs.dtype == torch.float32 and inputs.is_cuda and torch.version.hip is None:
@@ -111,7 +113,12 @@ def stacked(module: nn.Module) -> Fastest | Vmap:
         return Fastest(None, Vmap(module)) if _runs_on_gpu(module) else Vmap(module)
     from paramtrans.backends.cpu import stacked as cpu  # compiles kernels, so only when something is run
 
-    return Fastest(cpu.CpuStack(module), Vmap(module)) if cpu.supports(module) else Vmap(module)
+    if cpu.supports(module):
+        return Fastest(cpu.CpuStack(module), Vmap(module))
+    images = signals.as_images(module)
+    if images is not None and cpu.supports(images):
+        return Fastest(signals.SignalStack(module, cpu.CpuStack(images)), Vmap(module))
+    return Vmap(module)
 
 
 @cache

@@ -245,7 +245,7 @@ def _pick(left: Tensor, retained: Tensor, axis: int) -> Tensor:
 def _solvable(module: nn.Module, name: str) -> nn.Module:
     """The layer of this name, if it is a Linear or an ordinary convolution; raises `SpecMismatch`."""
     layer = module.get_submodule(name)
-    plain = isinstance(layer, nn.Conv2d) and layer.groups == 1 and isinstance(layer.padding, tuple)
+    plain = isinstance(layer, nn.Conv1d | nn.Conv2d) and layer.groups == 1 and isinstance(layer.padding, tuple)
     if isinstance(layer, nn.Linear) or (plain and layer.padding_mode == "zeros"):
         return layer
     raise SpecMismatch(f"{name} is {layer}; only Linear and zero-padded convolutions of one group are solved for")

@@ -55,6 +55,8 @@ def rows(
             entered, wanted = (t[:, torch.arange(len(chosen))[:, None], chosen] for t in (entered, wanted))
         yield entered.flatten(1, -2), wanted.flatten(1, -2)
         return
+    if isinstance(layer, nn.Conv1d):
+        layer, entered, wanted = _of_height_one(layer), entered.unsqueeze(-2), wanted.unsqueeze(-2)
     assert isinstance(layer, nn.Conv2d)
     count = wanted[0, 0, 0].numel()
     values = len(entered) * layer.weight[0].numel() * min(count, most)
@@ -75,7 +77,14 @@ def _drawn(examples: int, count: int, most: int, seed: int) -> Tensor:
     return torch.rand(examples, count, generator=generator).argsort(dim=1)[:, :most]
 
 
-def _padding(layer: nn.Conv2d) -> tuple[int, ...]:
+def _of_height_one(layer: nn.Conv1d) -> nn.Conv2d:
+    """A convolution over signals as one over images of height one, without its values."""
+    [size], [step], [padding], [apart] = layer.kernel_size, layer.stride, _padding(layer), layer.dilation
+    sizes = ((1, size), (1, step), (0, padding), (1, apart))
+    return nn.Conv2d(layer.in_channels, layer.out_channels, *sizes, layer.groups, device="meta")
+
+
+def _padding(layer: nn.Conv1d | nn.Conv2d) -> tuple[int, ...]:
     assert isinstance(layer.padding, tuple)
     return layer.padding
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from paramtrans.api.specs import BlockSpec, SymmetryGroup
+from paramtrans.api.specs import BlockSpec, RotationGroup, SymmetryGroup
 from paramtrans.api.stacking import Params, models
 
 
@@ -41,12 +43,63 @@ def rescale(params: Params, group: SymmetryGroup, factors: Tensor) -> Params:
     """
     if not group.rescale:
         raise ValueError(f"group {group.name} may be permuted, but not rescaled")
+    return _scaled(params, group, factors)
+
+
+def flip(params: Params, group: SymmetryGroup, signs: Tensor) -> Params:
+    """Change the sign of units: of what feeds them and of what reads them.
+
+    Args:
+        params: Stacked parameters, each `[models, *shape]`; they are not changed.
+        group: Which axes run over the units.
+        signs: `[models, size]` of 1 and -1.
+
+    Raises:
+        ValueError: the group's units may not change their sign.
+    """
+    if not group.signs:
+        raise ValueError(f"units of group {group.name} may not change their sign")
+    return _scaled(params, group, signs)
+
+
+def _scaled(params: Params, group: SymmetryGroup, factors: Tensor) -> Params:
     changed = dict(params)
     for member in group.members:
         tensor, axis = changed[member.tensor], member.axis + 1
         powers = factors.to(tensor).repeat_interleave(group.width, dim=1) ** member.scale
         changed[member.tensor] = tensor * powers.view(_along(tensor, axis, group.values))
     return changed
+
+
+def scales(group: SymmetryGroup) -> list[SymmetryGroup]:
+    """The group once for each factor that its units have, with the members of that factor."""
+    return [replace(group, members=members, further=()) for members in (group.members, *group.further)]
+
+
+def rotate(params: Params, group: RotationGroup, matrices: Tensor) -> Params:
+    """Mix the values of each unit, in all members alike: products of two of them stay as they are.
+
+    Args:
+        params: Stacked parameters, each `[models, *shape]`; they are not changed.
+        group: Which axes run over the values.
+        matrices: `[models, size, width, width]`, orthogonal.
+    """
+    changed = dict(params)
+    for member in group.members:
+        tensor = changed[member.tensor]
+        moved = tensor.movedim(member.axis + 1, 1)
+        units = moved.reshape(len(tensor), group.size, group.width, -1)
+        changed[member.tensor] = (matrices.to(tensor) @ units).reshape(moved.shape).movedim(1, member.axis + 1)
+    return changed
+
+
+def random_rotations(group: RotationGroup, count: int, generator: torch.Generator) -> Tensor:
+    """Orthogonal matrices for so many models, `[count, size, width, width]`, uniform (Mezzadri, 2007,
+    arXiv math-ph/0609050)."""
+    noise = torch.randn(count, group.size, group.width, group.width, generator=generator, dtype=torch.float64)
+    matrices, upper = torch.linalg.qr(noise)
+    uniform: Tensor = matrices * upper.diagonal(dim1=-2, dim2=-1).sign()[..., None, :]
+    return uniform
 
 
 def balance(params: Params, spec: BlockSpec) -> Params:
@@ -71,7 +124,7 @@ def random_orbit(params: Params, spec: BlockSpec, generator: torch.Generator, sp
 
     Args:
         params: Stacked parameters, each `[models, *shape]`; they are not changed.
-        spec: It says what may be permuted and rescaled.
+        spec: It says what may be permuted, rescaled, changed in sign and rotated.
         generator: Where all randomness comes from.
         spread: Units are rescaled by exp(spread · N(0, 1)).
 
@@ -82,8 +135,12 @@ def random_orbit(params: Params, spec: BlockSpec, generator: torch.Generator, sp
     for group in spec.symmetries:
         order = torch.rand(count, group.size, generator=generator).argsort(dim=1)
         params = permute(params, group, order)
-        if group.rescale:
-            params = rescale(params, group, torch.exp(spread * torch.randn(count, group.size, generator=generator)))
+        for scaled in scales(group) if group.rescale else ():
+            params = rescale(params, scaled, torch.exp(spread * torch.randn(count, group.size, generator=generator)))
+        if group.signs:
+            params = flip(params, group, 1 - 2 * torch.randint(2, (count, group.size), generator=generator))
+    for rotation in spec.rotations:
+        params = rotate(params, rotation, random_rotations(rotation, count, generator))
     return params
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from paramtrans.api.specs import BlockSpec, SymmetryGroup, SymmetryMember
 from paramtrans.api.stacking import Params, models
-from paramtrans.ops.symmetry import permute, rescale
+from paramtrans.ops.symmetry import flip, permute, random_rotations, rescale, rotate, scales
 from paramtrans.testing.blocks import close
 from paramtrans.testing.check import Subject, check, copied, differing, expect, named
 from paramtrans.testing.samples import MODELS, entering, evaluate, randomised
@@ -51,7 +51,7 @@ def _in_place(spec: BlockSpec) -> bool:
 
 @check("block_adapter", when=lambda subject: bool(subject.create().spec.symmetries))
 def symmetries_leave_the_function(subject: Subject) -> None:
-    """Permuting and rescaling the units of each declared group changes parameters, but not the function."""
+    """Permuting, rescaling and flipping units of each declared group changes parameters, but not the function."""
     adapter = subject.create()
     inputs = entering(adapter)
     params = {name: tensor.double() for name, tensor in randomised(adapter).items()}
@@ -63,10 +63,31 @@ def symmetries_leave_the_function(subject: Subject) -> None:
         changed = group.size == 1 or bool(differing(moved, params))
         expect(changed, f'other parameters by permuting "{group.name}"', "the same")
         close(evaluate(adapter, moved, inputs), before, f'the output after permuting "{group.name}"')
-        if group.rescale:
-            moved = rescaled(copied(params), group, seed)
+        for scaled in scales(group) if group.rescale else ():
+            wrong = _misplaced(adapter.spec, scaled.members, group.values)
+            expect(not wrong, f'axes of size {group.values} in each scale of "{group.name}"', named(wrong))
+            moved = rescaled(copied(params), scaled, seed)
             expect(bool(differing(moved, params)), f'other parameters by rescaling "{group.name}"', "the same")
             close(evaluate(adapter, moved, inputs), before, f'the output after rescaling "{group.name}"')
+        if group.signs:
+            moved = flip(copied(params), group, -torch.ones(models(params), group.size))
+            expect(bool(differing(moved, params)), f'other parameters by signs of "{group.name}"', "the same")
+            close(evaluate(adapter, moved, inputs), before, f'the output with the signs of "{group.name}" changed')
+
+
+@check("block_adapter", when=lambda subject: bool(subject.create().spec.rotations))
+def rotations_leave_the_function(subject: Subject) -> None:
+    """Rotating the values of each declared group changes parameters, but not the function."""
+    adapter = subject.create()
+    inputs, generator = entering(adapter), torch.Generator().manual_seed(0)
+    params = {name: tensor.double() for name, tensor in randomised(adapter).items()}
+    before = evaluate(adapter, params, inputs)
+    for group in adapter.spec.rotations:
+        wrong = _misplaced(adapter.spec, group.members, group.values)
+        expect(not wrong, f'axes of size {group.values} in rotations "{group.name}"', named(wrong))
+        moved = rotate(copied(params), group, random_rotations(group, models(params), generator))
+        expect(bool(differing(moved, params)), f'other parameters by rotating "{group.name}"', "the same")
+        close(evaluate(adapter, moved, inputs), before, f'the output after rotating "{group.name}"')
 
 
 @check("block_adapter", when=lambda subject: bool(subject.create().reading.symmetries))

@@ -63,10 +63,11 @@ def splits_are_whole(subject: Subject) -> None:
 
 @check("task")
 def former_fits_the_slot(subject: Subject) -> None:
-    """Raw inputs become finite float inputs, which the former maps to features of the slot's shape."""
+    """Raw inputs become finite floats, or whole numbers, which the former maps to features of the slot's shape."""
     task = ready(subject)
     inputs = task.to_input(task.split("train").inputs[:BATCH])
-    expect(inputs.dtype == torch.float32 and bool(inputs.isfinite().all()), "finite float32 inputs", inputs.dtype)
+    fit = inputs.dtype in (torch.float32, torch.int64) and bool(inputs.isfinite().all())
+    expect(fit, "finite inputs of float32, or int64 for what is embedded", inputs.dtype)
     features = task.former()(inputs)
     expect(tuple(features.shape) == (BATCH, *task.slot.shape), f"[{BATCH}, {task.slot}]", list(features.shape))
 

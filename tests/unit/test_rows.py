@@ -15,13 +15,15 @@ LAYERS = {
     "plain": nn.Conv2d(3, 4, 3),
     "padded": nn.Conv2d(3, 4, (3, 2), padding=(1, 0)),
     "with steps": nn.Conv2d(3, 4, 3, stride=2, padding=2, dilation=2),
+    "of signals": nn.Conv1d(3, 4, 3, stride=2, padding=2, dilation=2),
     "linear": nn.Linear(3, 4),
 }
 
 
 def fed(layer: nn.Module, examples: int) -> tuple[Tensor, Tensor]:
     """What enters two models of a layer, and what leaves them."""
-    shape = (2, examples, 3, 9, 8) if isinstance(layer, nn.Conv2d) else (2, examples, 9, 8, 3)
+    shapes = {nn.Conv2d: (3, 9, 8), nn.Conv1d: (3, 19), nn.Linear: (9, 8, 3)}
+    shape = (2, examples, *shapes[type(layer)])
     entered = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         return entered, torch.stack([layer(inputs) for inputs in entered])

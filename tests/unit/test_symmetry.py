@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
-from paramtrans.api.specs import BlockSpec, SymmetryGroup, SymmetryMember, TensorSpec
+from paramtrans.api.specs import BlockSpec, RotationGroup, SymmetryGroup, SymmetryMember, TensorSpec
 from paramtrans.api.stacking import Params
-from paramtrans.ops.symmetry import balance, permute, random_orbit, rescale, unit_norms
+from paramtrans.ops.symmetry import (
+    balance,
+    flip,
+    permute,
+    random_orbit,
+    random_rotations,
+    rescale,
+    rotate,
+    scales,
+    unit_norms,
+)
 
 MODELS, HIDDEN, CHANNELS = 3, 4, 2
 MEMBERS = (SymmetryMember("up", 0, 1), SymmetryMember("bias", 0, 1), SymmetryMember("down", 1, -1))
@@ -110,3 +122,59 @@ def test_the_spread_of_an_orbit_is_that_of_its_logarithm(spread: float) -> None:
     assert abs(float(logarithms.mean())) < 0.1 * spread + 1e-9
     assert abs(float(logarithms.std()) - spread) <= 0.05 * spread
     torch.testing.assert_close(moved["a"] * moved["b"], torch.ones(2, 2000))
+
+
+def test_signs_change_on_both_sides_and_an_odd_unit_does_the_same(params: Params) -> None:
+    group = replace(FIXED, signs=True)
+    signs = torch.tensor([[1.0, -1.0, -1.0, 1.0]] * MODELS)
+    moved = flip(params, group, signs)
+    assert torch.equal(moved["up"], params["up"] * signs[..., None])
+    assert torch.equal(moved["down"], params["down"] * signs[:, None])
+    torch.testing.assert_close(odd_function(moved), odd_function(params))
+    orbit = random_orbit(params, BlockSpec(TENSORS, (group,)), torch.Generator().manual_seed(1))
+    torch.testing.assert_close(odd_function(orbit), odd_function(params))
+    assert not torch.equal(orbit["up"].sort(1).values, params["up"].sort(1).values)
+    with pytest.raises(ValueError, match="hidden may not change their sign"):
+        flip(params, FIXED, signs)
+
+
+def odd_function(params: Params) -> Tensor:
+    """What perceptrons with tanh compute, `[models, 5, channels]`."""
+    inputs = torch.randn(5, CHANNELS, generator=torch.Generator().manual_seed(9)).expand(MODELS, 5, CHANNELS)
+    return (inputs @ params["up"].mT + params["bias"][:, None]).tanh() @ params["down"].mT
+
+
+def test_a_second_scale_is_between_its_own_members() -> None:
+    params = {
+        name: torch.rand(MODELS, HIDDEN, generator=torch.Generator().manual_seed(3)) + 0.5
+        for name in ("writer", "middle", "reader")
+    }
+    first = (SymmetryMember("writer", 0, 1), SymmetryMember("middle", 0, -1), SymmetryMember("reader", 0))
+    second = (SymmetryMember("middle", 0, 1), SymmetryMember("reader", 0, -1))
+    group = SymmetryGroup("units", HIDDEN, first, rescale=True, further=(second,))
+    spec = BlockSpec(tuple(TensorSpec(name, (HIDDEN,)) for name in params), (group,))
+    moved = random_orbit(params, spec, torch.Generator().manual_seed(1))
+    before, after = (torch.stack([*blocks.values()]).prod(0).sort(1).values for blocks in (params, moved))
+    torch.testing.assert_close(after, before)
+    assert [len(scaled.members) for scaled in scales(group)] == [3, 2]
+    assert not torch.allclose((moved["writer"] * moved["middle"]).sort(1).values, (params["writer"] * params["middle"]))
+
+
+def test_rotations_mix_the_values_of_each_head_and_leave_its_products() -> None:
+    heads, width, channels = 2, 3, 5
+    generator = torch.Generator().manual_seed(0)
+    params = {name: torch.randn(MODELS, heads * width, channels, generator=generator) for name in ("query", "key")}
+    members = tuple(SymmetryMember(name, 0) for name in params)
+    group = RotationGroup("query-key", heads, width, members)
+    spec = BlockSpec(tuple(TensorSpec(name, (heads * width, channels)) for name in params), rotations=(group,))
+    moved = random_orbit(params, spec, torch.Generator().manual_seed(1))
+    logits = [
+        (blocks["query"].unflatten(1, (heads, width)).mT @ blocks["key"].unflatten(1, (heads, width)))
+        for blocks in (params, moved)
+    ]
+    torch.testing.assert_close(logits[1], logits[0])
+    assert not torch.allclose(moved["query"], params["query"])
+    matrices = random_rotations(group, MODELS, torch.Generator().manual_seed(1))
+    identity = torch.eye(width, dtype=matrices.dtype).expand_as(matrices)
+    torch.testing.assert_close(matrices @ matrices.mT, identity)
+    torch.testing.assert_close(rotate(moved, group, matrices.mT)["query"], params["query"])

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import ClassVar, Literal, Self
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 from torch import Tensor, nn
 
 from paramtrans.api.adapter import BlockAdapter, BlockOptions
@@ -15,6 +15,9 @@ from paramtrans.api.block_module import SkipModule
 from paramtrans.api.options import BaseOptions, Trials
 from paramtrans.api.specs import Reader, SymmetryGroup, SymmetryMember
 from paramtrans_blocks.activations import MAKERS, Activation
+
+LAYERS = {1: (nn.Conv1d, nn.BatchNorm1d), 2: (nn.Conv2d, nn.BatchNorm2d)}
+POOLS = {"max": (nn.MaxPool1d, nn.MaxPool2d), "average": (nn.AvgPool1d, nn.AvgPool2d)}
 
 
 class Pool(BaseOptions):
@@ -48,16 +51,24 @@ class Step(BaseOptions):
     bias: bool = False
     """Whether the convolution has a bias."""
     norm: PositiveFloat | None = 1e-5
-    """The `eps` of the BatchNorm behind it; None: no normalisation."""
+    """The `eps` of the BatchNorm behind it; `"none"`: no normalisation."""
     activation: Activation | None = "relu"
-    """Behind both; none behind the last step, whose sum with the skip `final` goes for."""
+    """Behind both; `"none"` behind the last step, whose sum with the skip `final` goes for."""
     pool: Pool | None = None
     """Behind the activation."""
+
+    @field_validator("norm", "activation", mode="before")
+    @classmethod
+    def _none(cls, value: object) -> object:
+        """TOML has no other word for it."""
+        return None if value == "none" else value
 
 
 class ConvChainOptions(BlockOptions):
     """Sizes and steps of a chain."""
 
+    axes: Literal[1, 2] = 2
+    """Axes of positions that the convolutions run over: 2 for images, 1 for signals."""
     out: PositiveInt | None = None
     """Channels that leave the block; as many as enter it by default."""
     hidden: tuple[PositiveInt, ...]
@@ -110,6 +121,14 @@ class ConvChain(BlockAdapter):
             "final": None,
         },
         {"hidden": [6], "steps": [{}, {"depthwise": True, "together": 2}, {"activation": None}]},
+        {
+            "axes": 1,
+            "hidden": [3],
+            "out": 5,
+            "steps": [{"stride": 2}, {"activation": None}],
+            "skip": "projection",
+            "skip_stride": 2,
+        },
     )
 
     @property
@@ -117,8 +136,18 @@ class ConvChain(BlockAdapter):
         return self.options.final == "relu"
 
     @property
+    def axes(self) -> int:  # type: ignore[override]
+        return self.options.axes
+
+    @property
+    def keeps_shape(self) -> bool:  # type: ignore[override]
+        steps = self.options.steps
+        same = all(s.stride == 1 and 2 * s.padding == s.dilation * (s.kernel - 1) and not s.pool for s in steps)
+        return same and self.options.out in (None, self.options.channels)
+
+    @property
     def token_width(self) -> int:
-        return self.options.steps[0].kernel ** 2
+        return int(self.options.steps[0].kernel ** self.options.axes)
 
     def with_sizes(self, sizes: Mapping[str, int]) -> BlockAdapter:
         hidden = [width * sizes.get(f"hidden{i}", size) for i, (size, width) in enumerate(self._units(), 1)]
@@ -133,7 +162,10 @@ class ConvChain(BlockAdapter):
 
     def symmetries(self) -> tuple[SymmetryGroup, ...]:
         """A group for the units behind each dense convolution but the last."""
-        rescale = all(step.activation in ("relu", None) for step in self.options.steps[:-1])
+        between = self.options.steps[:-1]
+        rescale = all(step.activation in ("relu", None) for step in between)
+        odd = all(step.activation in ("tanh", None) for step in between)
+        signs = odd and not any(step.pool and step.pool.kind == "max" for step in between)
         groups = []
         for number, (size, width) in enumerate(self._units()):
             writer, reader = list(self._dense())[number : number + 2]
@@ -142,8 +174,14 @@ class ConvChain(BlockAdapter):
             for i in range(writer + 1, reader):
                 members += self._made_by(i, 0, weight=-1 if i == writer + 1 else 0)
             members.append(SymmetryMember(f"conv{reader}.weight", 1, -1 if reader == writer + 1 else 0))
-            groups.append(SymmetryGroup(f"hidden{number + 1}", size, tuple(members), rescale, width))
+            further = tuple(self._between(i, reader) for i in range(writer + 1, reader))
+            groups.append(SymmetryGroup(f"hidden{number + 1}", size, tuple(members), rescale, width, signs, further))
         return tuple(groups)
+
+    def _between(self, number: int, reader: int) -> tuple[SymmetryMember, ...]:
+        """The scale of what a depthwise step makes, up to the step that reads it."""
+        reads = SymmetryMember(f"conv{number + 1}.weight", 1 if number + 1 == reader else 0, -1)
+        return (*self._made_by(number, 1), reads)
 
     def stream(self) -> tuple[SymmetryMember, ...]:
         if self.options.skip != "identity" or self.options.steps[0].depthwise:
@@ -174,25 +212,26 @@ class ConvChain(BlockAdapter):
 
 
 class ConvChainModule(nn.Module, SkipModule):
-    """`[batch, channels, h, w]` → `[batch, out, h', w']`."""
+    """`[batch, channels, *positions]` → `[batch, out, *positions']`."""
 
     def __init__(self, options: ConvChainOptions) -> None:
         super().__init__()
         self.steps, self.adds = options.steps, options.skip
         widths, channels = [*options.hidden, options.out or options.channels], options.channels
+        convolution, norm = LAYERS[options.axes]
         for number, step in enumerate(options.steps, 1):
             out = channels if step.depthwise else widths.pop(0)
             groups = channels // step.together if step.depthwise else 1
-            conv = nn.Conv2d(
+            conv = convolution(
                 channels, out, step.kernel, step.stride, step.padding, step.dilation, groups, bias=step.bias
             )
             self.add_module(f"conv{number}", conv)
-            self.add_module(f"bn{number}", nn.BatchNorm2d(out, step.norm) if step.norm else nn.Identity())
-            self.add_module(f"then{number}", _activation_and_pooling(step))
+            self.add_module(f"bn{number}", norm(out, step.norm) if step.norm else nn.Identity())
+            self.add_module(f"then{number}", _activation_and_pooling(step, options.axes))
             channels = out
         if options.skip == "projection":
-            project = nn.Conv2d(options.channels, channels, 1, options.skip_stride, bias=False)
-            self.downsample = nn.Sequential(project, nn.BatchNorm2d(channels))
+            project = convolution(options.channels, channels, 1, options.skip_stride, bias=False)
+            self.downsample = nn.Sequential(project, norm(channels))
         self.final = MAKERS[options.final]() if options.final else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -211,10 +250,10 @@ class ConvChainModule(nn.Module, SkipModule):
         return x if self.adds == "identity" else self.downsample(x)
 
 
-def _activation_and_pooling(step: Step) -> nn.Module:
+def _activation_and_pooling(step: Step, axes: int) -> nn.Module:
     """Activation and pooling of a step."""
     layers = [MAKERS[step.activation]()] if step.activation else []
     if step.pool is not None:
-        kind = nn.MaxPool2d if step.pool.kind == "max" else nn.AvgPool2d
+        kind = POOLS[step.pool.kind][axes - 1]
         layers.append(kind(step.pool.kernel, step.pool.stride, step.pool.padding))
     return nn.Sequential(*layers)

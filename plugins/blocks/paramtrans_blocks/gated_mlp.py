@@ -72,7 +72,7 @@ class GatedMlp(BlockAdapter):
         if self.options.bias:
             members += [SymmetryMember("gate.bias", 0), SymmetryMember("up.bias", 0, 1)]
         members.append(SymmetryMember("down.weight", 1, -1))
-        return (SymmetryGroup("hidden", self.hidden, tuple(members), rescale=True),)
+        return (SymmetryGroup("hidden", self.hidden, tuple(members), rescale=True, signs=True),)
 
     @torch.no_grad()
     def warm_start(self, part: Part) -> Params | None:

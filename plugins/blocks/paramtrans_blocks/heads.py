@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from paramtrans.api.adapter import BlockAdapter, BlockOptions
 from paramtrans.api.block_module import Keep, SkipModule
 from paramtrans.api.options import Trials
-from paramtrans.api.specs import Reader, SymmetryGroup, SymmetryMember
+from paramtrans.api.specs import Reader, RotationGroup, SymmetryGroup, SymmetryMember
 from paramtrans_blocks.positions import by_head, nothing_before, rotated, softmax_attention
 
 
@@ -93,6 +93,19 @@ class Heads(BlockAdapter):
         members += [SymmetryMember(f"{name}.bias", 0) for name in QKV if self.options.bias]
         members.append(SymmetryMember("out.weight", 1))
         return (SymmetryGroup("heads", self.options.heads, tuple(members), width=self.options.width),)
+
+    def rotations(self) -> tuple[RotationGroup, ...]:
+        if self.options.kept_heads != self.options.heads:
+            return ()
+        kinds = {"query-key": [("query", 0), ("key", 0)], "value-out": [("value", 0), ("out", 1)]}
+        if self.options.frequencies:  # rotary positions turn pairs of these axes
+            del kinds["query-key"]
+        groups = []
+        for name, layers in kinds.items():
+            members = [SymmetryMember(f"{layer}.weight", axis) for layer, axis in layers]
+            members += [SymmetryMember(f"{layer}.bias", 0) for layer, axis in layers if self.options.bias and axis == 0]
+            groups.append(RotationGroup(name, self.options.heads, self.options.width, tuple(members)))
+        return tuple(groups)
 
     def stream(self) -> tuple[SymmetryMember, ...]:
         if self.options.skip == "none":

@@ -58,6 +58,7 @@ class LinearChain(BlockAdapter):
         {"hidden": [5], "norm": 1e-6},
         {"hidden": [3, 4], "activation": "gelu", "skip": "none"},
         {"hidden": [3], "activation": "gelu", "closing": 1e-6},
+        {"hidden": [3], "activation": "tanh"},
     )
     channels_last: ClassVar[bool] = True
     positionwise: ClassVar[bool] = True
@@ -103,12 +104,12 @@ class LinearChain(BlockAdapter):
         return tuple(Reader(f"fc{i}") for i in range(2, len(self.options.hidden) + 2))
 
     def symmetries(self) -> tuple[SymmetryGroup, ...]:
-        rescale, groups = self.options.activation == "relu", []
+        rescale, signs, groups = self.options.activation == "relu", self.options.activation == "tanh", []
         for i, size in enumerate(self.options.hidden, 1):
             members = [SymmetryMember(f"fc{i}.weight", 0, 1), SymmetryMember(f"fc{i + 1}.weight", 1, -1)]
             if self.options.bias:
                 members.append(SymmetryMember(f"fc{i}.bias", 0, 1))
-            groups.append(SymmetryGroup(f"hidden{i}", size, tuple(members), rescale=rescale))
+            groups.append(SymmetryGroup(f"hidden{i}", size, tuple(members), rescale=rescale, signs=signs))
         return tuple(groups)
 
     def stream(self) -> tuple[SymmetryMember, ...]:

@@ -29,7 +29,7 @@ class Embed(nn.Module):
     def start(self, values: Tensor) -> None:
         flat = values.flatten(0, -2)
         self.mean.copy_(flat.mean(0))
-        self.deviation.copy_(flat.std(0).clamp_min(1e-8))
+        self.deviation.copy_(flat.std(0, correction=min(1, len(flat) - 1)).clamp_min(1e-8))
 
     def forward(self, values: Tensor) -> Tensor:
         embedded: Tensor = self.linear((values - self.mean) / self.deviation)

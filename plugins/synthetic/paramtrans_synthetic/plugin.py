@@ -7,5 +7,7 @@ from paramtrans import Component, hookimpl
 def paramtrans_tasks() -> list[Component]:
     package = "paramtrans_synthetic"
     return [
+        Component("chirps", "signals whose frequency rises or falls, drawn", f"{package}.signal:Chirps"),
         Component("friedman", "rows of a table with a number to be met, drawn", f"{package}.table:Friedman"),
+        Component("grammar", "the next token of sequences of twelve, drawn", f"{package}.tokens:Grammar"),
     ]

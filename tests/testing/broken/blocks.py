@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from paramtrans import BlockAdapter, BlockOptions, BlockSpec, Component, SymmetryGroup, SymmetryMember, hookimpl
 from paramtrans.api.adapter import Recognised
-from paramtrans.api.specs import TensorKind
+from paramtrans.api.specs import RotationGroup, TensorKind
 from paramtrans.backends.vmap import Vmap
 
 
@@ -401,3 +402,32 @@ class WrongStream(Sound):
 def paramtrans_block_adapters() -> list[Component]:
     names = ["Sound", *(name for name, value in globals().items() if "breaks" in getattr(value, "__dict__", ()))]
     return [Component(f"{name}Block", "for tests", f"{__name__}:{name}") for name in names]
+
+
+class ReluOfBothSigns(Sound):
+    """A ReLU is not odd."""
+
+    breaks = "symmetries_leave_the_function"
+
+    def group(self, members: tuple[SymmetryMember, ...]) -> SymmetryGroup:
+        return replace(super().group(members), signs=True)
+
+
+class SecondScaleOfGainAlone(Sound):
+    """A second scale leaves the bias behind."""
+
+    breaks = "symmetries_leave_the_function"
+
+    def group(self, members: tuple[SymmetryMember, ...]) -> SymmetryGroup:
+        alone = (SymmetryMember("norm.weight", 0, 1), SymmetryMember("project.weight", 1, -1))
+        return replace(super().group(members), further=(alone,))
+
+
+class RotatedThroughRelu(Sound):
+    """What a ReLU stands between may not be rotated."""
+
+    breaks = "rotations_leave_the_function"
+
+    def rotations(self) -> tuple[RotationGroup, ...]:
+        [group] = self.symmetries()
+        return (RotationGroup("hidden", 1, group.size, group.members),)
