@@ -57,10 +57,9 @@ class AttentionTarget(BlockAdapter):
         attention, params = source
         initial = {name: tensor[None] for name, tensor in self.module().state_dict().items()}
         known = params | self.from_heads(params, attention, part.entering)
-        started = {
-            name: known[name] if name in known and known[name].shape == initial[name].shape else initial[name]
-            for name in self.spec.names
-        }
+        started = {name: known.get(name, initial[name]) for name in self.spec.names}
+        if any(tensor.shape != initial[name].shape for name, tensor in started.items()):
+            return None  # as with other heads of keys than the attention has
         return {name: tensor.to(part.entering) for name, tensor in started.items()}
 
     def from_heads(self, params: Params, heads: Heads, entering: Tensor) -> Params:

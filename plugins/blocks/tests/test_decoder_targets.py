@@ -166,6 +166,11 @@ def test_shared_keys_and_values_lose_less_than_their_means(llama: Any, tokens: T
     assert errors[0] < 0.8 * errors[1]
 
 
+def test_layers_of_other_sizes_than_the_attention_has_begin_at_random(llama: Any, tokens: Tensor) -> None:
+    small = translated(llama, "linear_attention?key_heads=1", tokens)
+    assert {block.started for block in small.paramtrans_blocks} == {"random"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["latent_attention", "linear_attention", "state_space"])
 def test_a_program_of_such_a_network_gives_the_same(llama: Any, tokens: Tensor, target: str) -> None:
