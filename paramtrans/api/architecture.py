@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from paramtrans.api.options import BaseOptions, Configurable
 from paramtrans.errors import ConfigError
@@ -14,6 +14,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor, nn
+
+
+ExampleKind: TypeAlias = Literal["texts", "images", "audio"]
+"""What calibration inputs are made of, where they are no arrays."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Sound, in one channel."""
+
+    samples: Tensor
+    """`[samples]`, between -1 and 1."""
+    rate: int
+    """Samples a second."""
 
 
 @dataclass(frozen=True)
@@ -117,20 +131,20 @@ class ArchitectureSource(Configurable, ABC):
         self,
         network: nn.Module,
         name: str,
-        kind: Literal["texts", "images"],
+        kind: ExampleKind,
         examples: Iterable[Any],
         count: int,
         length: int | None,
     ) -> Sequence[Tensor | Mapping[str, Tensor]]:
-        """Texts or images as inputs of a network, with its own tokenizer or its own preprocessing.
+        """Texts, images or recordings as inputs of a network, with its own tokenizer or its own preprocessing.
 
         Args:
             network: One that `build` made.
             name: What it was built by.
             kind: What the examples are.
-            examples: Text, or images of Pillow's in RGB, in the order in which they are to be taken.
+            examples: Text, images of Pillow's in RGB, or `Recording`s, in the order in which they are to be taken.
             count: How many inputs there are to be, at most.
-            length: Tokens of a text, at most; None where nobody says so.
+            length: Tokens of a text, or seconds of a recording, at most; None where nobody says so.
 
         Returns:
             Batches of what the network is called with, at least two examples in the first; none where there is too
