@@ -58,6 +58,9 @@ class ArchitectureSource(Configurable, ABC):
     bounds: ClassVar[Mapping[str, tuple[float, float]]] = {}
     """Arguments that the record of a translated network may set, each with its least and its largest value."""
 
+    has_gguf: ClassVar[bool] = False
+    """Whether llama.cpp's converter reads the folders that `save` writes."""
+
     def __init__(self, options: BaseOptions) -> None:
         self.options = options
 
@@ -199,3 +202,15 @@ class ArchitectureSource(Configurable, ABC):
             ConfigError: the library has no such form, or none for these sizes.
         """
         raise ConfigError([f"{type(self).__name__} has no form of its own for smaller networks"])
+
+    def read_gguf(self, network: nn.Module, file: Path) -> nn.Module | None:
+        """The library's own network of a GGUF file.
+
+        Args:
+            network: One of the same class and precision; it is not changed.
+            file: What llama.cpp's converter wrote.
+
+        Returns:
+            The network, in eval mode; None where the library cannot read it.
+        """
+        return None

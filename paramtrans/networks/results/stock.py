@@ -58,7 +58,7 @@ def save_stock(
     with tempfile.TemporaryDirectory(prefix=".stock-", dir=folder.parent) as temporary:
         new_folder = Path(temporary) / "made"
         new_folder.mkdir()
-        source.save(network, name, arguments, new_folder, partial(_outputs, inputs=first_examples(inputs, 2)))
+        source.save(network, name, arguments, new_folder, partial(outputs_of, inputs=first_examples(inputs, 2)))
         card = model_card.page(source.origin(network, name), describe_blocks(network, registry), losses, translators)
         files.write_bytes(new_folder / model_card.PAGE, card.encode("utf-8", errors="replace"))
         with boundary.in_words(f"{folder}: cannot be written", "choose another place"):
@@ -68,8 +68,13 @@ def save_stock(
 
 
 @torch.no_grad()
-def _outputs(network: nn.Module, inputs: Inputs) -> list[Tensor]:
-    """All tensors that a network gives."""
+def outputs_of(network: nn.Module, inputs: Inputs) -> list[Tensor]:
+    """All floating-point tensors that a network gives.
+
+    Args:
+        network: In eval mode.
+        inputs: A batch that it takes.
+    """
     return [
         output
         for output in tree_leaves(call(network, inputs))

@@ -18,6 +18,7 @@ from paramtrans_architectures import (
     hub_cache,
     hugging_face_audio,
     hugging_face_depth,
+    hugging_face_gguf,
     hugging_face_inputs,
     hugging_face_names,
     hugging_face_ties,
@@ -37,6 +38,7 @@ class HuggingFace(ArchitectureSource):
     """`hf:FOLDER`: the class that the folder's config names, untrained. No code of the folder is ever run."""
 
     form: ClassVar[str] = "FOLDER"
+    has_gguf: ClassVar[bool] = True
 
     def build(self, name: str, arguments: Mapping[str, Any]) -> nn.Module:
         transformers, folder = _library(name), _folder(name)
@@ -100,6 +102,9 @@ class HuggingFace(ArchitectureSource):
             is_beside = not file.name.endswith(WEIGHTS) and not (folder / file.name).exists()
             if is_beside and file.name != "README.md" and file.stat().st_size <= LARGEST:
                 shutil.copyfile(file, folder / file.name)
+
+    def read_gguf(self, network: nn.Module, file: Path) -> nn.Module | None:
+        return hugging_face_gguf.read(network, file)
 
 
 def stock(network: Any, outputs: Outputs) -> Any:
