@@ -155,7 +155,7 @@ class Halves:
             rows_of_one: Tensor = self.halves[0].gram[:, -1, -1]
             return ALONE * start.shape[1] / rows_of_one
         step = -(-start.shape[2] // OUTPUTS_TRIED)
-        spread = self.total().spread()[:, ::step]
+        spread = self._spread()[:, ::step]
         scale = spread + 1e-6 * spread.mean(1, keepdim=True) + 1e-30
         first, second = (view(half).some_outputs(step) for half in self.halves)
         start = start[..., ::step]
@@ -166,6 +166,11 @@ class Halves:
             errors.append(on_second + first.error(second.ridge(start, strengths), scale))
         best = torch.stack(errors).argmin(0)
         return torch.tensor(tried, dtype=start.dtype, device=start.device)[best]
+
+    def _spread(self) -> Tensor:
+        """As of the total, whose Gram matrix is not needed for it."""
+        last = [GramMatrices(half.gram[:, -1:, -1:], half.cross[:, -1:], half.power) for half in self.halves]
+        return sum(last[1:], last[0]).spread()
 
     def _sums_of(self, half: int) -> _Sums:
         if half == len(self._sums):

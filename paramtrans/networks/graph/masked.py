@@ -26,13 +26,15 @@ NORMS = ("layer_norm", "rms_norm")
 class Masked(Interpreter):
     """A captured program, run with units at zero wherever they are summed over, and out of all means and norms.
 
-    With tensors of full precision it is run in that, whatever it was captured in.
+    With `full`, or tensors of full precision, it is run in that, whatever it was captured in.
     """
 
-    def __init__(self, program: Program, tensors: dict[str, Tensor], removal: Removal | None = None) -> None:
+    def __init__(
+        self, program: Program, tensors: dict[str, Tensor], removal: Removal | None = None, full: bool = False
+    ) -> None:
         super().__init__(program.exported.graph_module)
         self.program, self.tensors, self.removal = program, tensors, removal
-        self.full = not any(tensor.dtype in HALF for tensor in tensors.values())
+        self.full = full or not any(tensor.dtype in HALF for tensor in tensors.values())
         self.at: dict[str, list[Contraction]] = defaultdict(list)
         for contraction in removal.labelled.contractions if removal else ():
             if contraction.operand >= 0 and not bool(removal.stays(contraction.label).all()):  # type: ignore[union-attr]
@@ -57,7 +59,7 @@ class Masked(Interpreter):
                 values.append(leaf.clone() if isinstance(leaf, Tensor) else leaf)
             else:
                 values.append(self.program.constants.get(name))
-        return tensors_in(list(self.run(*(in_full(values) if self.full else values))))
+        return tensors_in(list(self.run(*values)))
 
     def fetch_args_kwargs_from_env(self, n: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments of one operation, without casts to half precision where it is run in full."""

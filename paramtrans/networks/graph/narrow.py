@@ -85,11 +85,13 @@ def narrow(network: nn.Module, removal: Removal, settings: list[Setting], share:
         settings: Numbers in modules of the copy that are set.
         share: Parameters that stay as they are are shared with the network, not copied.
     """
-    smaller = copy.deepcopy(network, {id(parameter): parameter for parameter in network.parameters()} if share else {})
     retained = removal.retained()
-    shrink(smaller, retained)
-    apply(smaller, settings)
-    return smaller
+    # What becomes smaller is replaced, so that it need not be copied first.
+    shared = (p for name, p in network.named_parameters(remove_duplicate=False) if share or name in retained)
+    narrowed = copy.deepcopy(network, {id(parameter): parameter for parameter in shared})
+    shrink(narrowed, retained)
+    apply(narrowed, settings)
+    return narrowed
 
 
 def shrink(network: nn.Module, retained: Retained) -> None:
@@ -116,10 +118,12 @@ def shrink(network: nn.Module, retained: Retained) -> None:
         indices = {name: by_tensor[id(tensor)] for name, tensor in tensors_by_name.items() if id(tensor) in by_tensor}
         for name, tensor in tensors_by_name.items():
             if id(tensor) in by_tensor:
-                smaller = narrowed_tensors.setdefault(id(tensor), _smaller(tensor, by_tensor[id(tensor)]))
-                by_tensor[id(smaller)] = []  # a shared tensor that was seen from another owner
+                if id(tensor) not in narrowed_tensors:
+                    narrowed_tensors[id(tensor)] = smaller(tensor, by_tensor[id(tensor)])
+                narrowed = narrowed_tensors[id(tensor)]
+                by_tensor[id(narrowed)] = []  # a shared tensor that was seen from another owner
                 slot = module._parameters if name in module._parameters else module._buffers
-                slot[name] = smaller
+                slot[name] = narrowed
                 # What no file keeps, the network's code would make whole again.
                 module._non_persistent_buffers_set.discard(name)
         if any(indices.values()):
@@ -127,8 +131,13 @@ def shrink(network: nn.Module, retained: Retained) -> None:
     keep_plain_attention(network)
 
 
-def _smaller(tensor: Tensor, indices: list[Tensor]) -> Tensor:
-    """A tensor with some indices of each axis; its kind, flags and memory format stay."""
+def smaller(tensor: Tensor, indices: list[Tensor]) -> Tensor:
+    """A tensor with some indices of each axis; its kind, flags and memory format stay.
+
+    Args:
+        tensor: A parameter or a buffer, or what stands for one.
+        indices: Of each axis.
+    """
     if not indices:
         return tensor
     values = tensor.detach()

@@ -13,6 +13,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 from paramtrans.errors import DataError
 from paramtrans.networks.forward.activations import Inputs, arguments, call, first_examples
 from paramtrans.networks.losses import Kind
+from paramtrans.ops.chunks import CHUNK
 
 LARGEST = 700.0
 """Largest mean log-likelihood that is given as a perplexity: more is no finite number."""
@@ -102,8 +103,12 @@ def _surprise(scores: Tensor, ids: Tensor, mask: Tensor | None) -> tuple[float, 
     if mask is not None:
         next_tokens = next_tokens.masked_fill(~(mask[:, 1:] & mask[:, :-1]).to(scores.device), -100)
     count = int((next_tokens != -100).sum())
-    total = cross_entropy(scores[:, :-1].float().flatten(0, 1), next_tokens.flatten(), reduction="sum")
-    return float(total) / max(1, count), count
+    # Example by example, as scores of many tokens are large.
+    totals = [
+        float(cross_entropy(of_example[:-1].float(), tokens, reduction="sum"))
+        for of_example, tokens in zip(scores, next_tokens, strict=True)
+    ]
+    return sum(totals) / max(1, count), count
 
 
 def predicted_classes(scores: Tensor, labels: Tensor) -> Tensor:
@@ -153,12 +158,15 @@ class Predictions:
         ids, mask = token_ids(batch)
         positions = slice(None) if mask is None or mask.shape != before.shape[:2] else mask.to(before.device)
         if self.kind == "embedding":
-            cosines = cosine_similarity(before[positions].double(), after[positions].double(), dim=-1)
-            self._cosine, self._vectors = self._cosine + float(cosines.sum()), self._vectors + cosines.numel()
+            width = before.shape[-1]
+            vectors = (tensor[positions].reshape(-1, width).split(max(1, CHUNK // width)) for tensor in (before, after))
+            for some_before, some_after in zip(*vectors, strict=True):
+                cosines = cosine_similarity(some_before.double(), some_after.double(), dim=-1)
+                self._cosine, self._vectors = self._cosine + float(cosines.sum()), self._vectors + cosines.numel()
         if self.kind in ("scores", "tokens") and before.ndim > 1:
-            is_same = before.argmax(1) == after.argmax(1)
-            if self.kind == "tokens":
-                is_same = (before.argmax(-1) == after.argmax(-1))[positions]
+            axis = -1 if self.kind == "tokens" else 1
+            is_same = before.argmax(axis) == after.argmax(axis)
+            is_same = is_same[positions] if self.kind == "tokens" else is_same
             self._same, self._predicted = self._same + int(is_same.sum()), self._predicted + is_same.numel()
         if self.kind == "tokens" and ids is not None and ids.shape == before.shape[:2]:
             for network_number, scores in enumerate((before, after)):
