@@ -18,7 +18,7 @@ from paramtrans.networks.graph.proof import Proof, masked_outputs, prove
 from paramtrans.networks.graph.propagate import Labelled, propagate
 from paramtrans.networks.graph.readers import ReaderLayer, read_by, readers, written_by
 from paramtrans.networks.graph.stand_ins import stand_ins
-from paramtrans.networks.graph.units import Classes, UnitGroup, find_units
+from paramtrans.networks.graph.units import Classes, UnitGroup, find_units, summed_classes
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,8 @@ def analyse(network: nn.Module, arguments: Arguments, stream: bool = False) -> A
     classes = Classes(labelled)
     layers = readers(labelled)
     trained = {name for name, _ in network.named_parameters(remove_duplicate=False)}
-    units = [group for group in find_units(labelled) if trained & {*group.tensors}]
+    read = summed_classes(labelled, classes)
+    units = [u for u in find_units(labelled) if trained & {*u.tensors} and read & frozenset().union(*u.classes)]
     residual = _residual(labelled, classes)
     normalised = {n for reduction in labelled.reductions for n in classes.of[reduction.label.numpy()].ravel().tolist()}
     order = {name: number for number, name in enumerate(layers)}

@@ -28,7 +28,7 @@ from paramtrans.networks.forward.batches import as_taken
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.forward.programs import fixed_size
 from paramtrans.networks.losses import Accuracy, Costs, Kind, Losses, Share
-from paramtrans.networks.results.predictions import Predictions, kind_of, named_outputs, predicted_classes
+from paramtrans.networks.results.predictions import Predictions, named_outputs, predicted_classes
 from paramtrans.ops.distances import RelativeError
 from paramtrans.ops.statistics import Estimate, paired_change, share
 from paramtrans.utils.boundary import reason
@@ -104,7 +104,7 @@ def _compared(before: nn.Module, after: nn.Module, batches: Iterable[Inputs], pr
             continue
         count += len(original_outputs[output_name])
         if predictions is None:
-            predictions = Predictions(predicts or kind_of(before, batch, original_outputs[output_name]))
+            predictions = Predictions.of(before, batch, original_outputs[output_name], predicts)
         predictions.add(batch, original_outputs[output_name], smaller_outputs[output_name])
     output_errors = {name: error.value for name, error in errors.items()}
     return {"examples": count, "outputs": output_errors, **(predictions.measures() if predictions else {})}

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import paramtrans
 from paramtrans.api.architecture import Recording
@@ -211,3 +212,36 @@ def test_recordings_that_are_nothing_for_a_model_are_told(sounds: Path, tmp_path
     (sounds / "x.png").write_bytes(b"")
     with pytest.raises(DataError, match="holds both images and recordings"):
         read_inputs(sounds)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["whisper", "t5"])
+def test_of_an_encoder_and_a_decoder_the_next_tokens_are_the_decoder_s(sounds: Path, tmp_path: Path, kind: str) -> None:
+    if kind == "whisper":
+        model_folder, data = folder(tmp_path / "model", kind), sounds
+    else:
+        torch.manual_seed(0)
+        sizes = {"vocab_size": 50, "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 1, "num_heads": 2}
+        transformers.T5ForConditionalGeneration(transformers.T5Config(**sizes)).save_pretrained(tmp_path / "model")
+        model_folder, data = tmp_path / "model", tmp_path / "tokens.safetensors"
+        save_file({name: torch.randint(2, 50, (6, 8)) for name in ("input_ids", "decoder_input_ids")}, data)
+    out, page = tmp_path / "small.safetensors", tmp_path / "page.html"
+    command = ["translate", str(model_folder), "--arch", f"hf:{model_folder}", "--calibrate", str(data), "--quiet"]
+    assert main([*command, "--predicts", "tokens", "-o", str(out), "--report", str(page)]) == 0
+    losses = json.loads((tmp_path / "small.safetensors.json").read_text())["losses"]
+    assert losses["perplexity"] is not None and losses["agreement"] is not None
+    network = read_network(model_folder, f"hf:{model_folder}")
+    expected = perplexity(network, read_inputs(data, network, f"hf:{model_folder}"))
+    assert losses["perplexity"][0] == pytest.approx(expected, rel=1e-4)
+    assert "continuation" in page.read_text() or page.stat().st_size > 1000
+
+
+@torch.no_grad()
+def perplexity(network: torch.nn.Module, batches: list) -> float:
+    """Perplexity of a decoder's own tokens."""
+    losses = []
+    for batch in batches:
+        scores = network(**batch).logits[:, :-1].flatten(0, 1)
+        tokens = batch["decoder_input_ids"][:, 1:].flatten()
+        losses.append(torch.nn.functional.cross_entropy(scores, tokens, reduction="none"))
+    return float(torch.cat(losses).mean().exp())
