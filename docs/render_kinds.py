@@ -37,8 +37,8 @@ WORDS = {
     "architecture": """What stands before the colon of `--arch`: `acme_architecture:16-64-10`. Names are also read from
         the records of translated networks, which anybody may have written: of the arguments behind `?`, a record may
         set those in `bounds` alone, within them, and `check_recorded` may refuse more. A source whose library has a
-        form of its own for smaller networks writes it in `save`, for `--stock`; `inputs` turns texts or images into
-        what its networks are called with, for `--calibrate`.""",
+        form of its own for smaller networks writes it in `save`, for `--stock`; `inputs` turns texts, images or
+        recordings into what its networks are called with, for `--calibrate`.""",
     "width_rule": """How many hidden units each block of a network keeps: `--widths acme_width_rule` with
         `--option acme_width_rule.units=16`, or `translate(network, widths=registry.create("width_rule", …))`.""",
     "metric": """What a task is measured by (`metric = "acme_metric"` in its class), or a number beside that, which the

@@ -278,6 +278,11 @@ def perplexities(rows: list[dict[str, Any]]) -> str:
     return " ".join(said)
 
 
+def of_draws(row: dict[str, Any]) -> str:
+    """What an interval is over, where there were several calibration sets."""
+    return f" ({row['draws']} draws)" if row.get("draws", 1) > 1 else ""
+
+
 def line(row: dict[str, Any]) -> str:
     """One row, as Markdown."""
     digits = next((n for word, n in DIGITS.items() if word in row["metric"]), 3)
@@ -287,7 +292,7 @@ def line(row: dict[str, Any]) -> str:
         f"{row['inputs']:,}",
         f"{row['width']:.2g}",
         f"{row['value']:,.{digits}f}",
-        "" if low is None else f"{low:,.{digits}f} to {high:,.{digits}f}",
+        "" if low is None else f"{low:,.{digits}f} to {high:,.{digits}f}{of_draws(row)}",
         f"{row['parameters']:,}",
         f"{row['flops'] / 1e6:,.1f}",
         "" if row["seconds"] is None else f"{row['seconds']:.1f}" if row["seconds"] >= 0.1 else f"{row['seconds']:.2f}",

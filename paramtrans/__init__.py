@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from paramtrans.networks.loading.host_network import HostNetwork
     from paramtrans.networks.loading.synthetic_inputs import draw_probes
     from paramtrans.networks.results.exporting import save_exported, save_onnx
+    from paramtrans.networks.results.gguf import save_gguf
     from paramtrans.networks.results.measuring import measure_losses
     from paramtrans.networks.translate import translate
     from paramtrans.networks.units.widths import GroupSizes
@@ -111,6 +112,7 @@ _MODULES = {
     "networks.loading.host_network": ["HostNetwork"],
     "networks.loading.synthetic_inputs": ["draw_probes"],
     "networks.results.exporting": ["save_exported", "save_onnx"],
+    "networks.results.gguf": ["save_gguf"],
     "networks.results.measuring": ["measure_losses"],
     "networks.translate": ["translate"],
     "networks.units.widths": ["GroupSizes"],
@@ -208,6 +210,7 @@ __all__ = [
     "read_inputs",
     "run",
     "save_exported",
+    "save_gguf",
     "save_onnx",
     "save_translated",
     "save_translator",

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measure import ALONE, CALIBRATED, Measured, append, interval
+from measure import ALONE, CALIBRATED, Measured, append, over_draws
 from PIL import Image
 from rich.console import Console
 from torch import Tensor, nn
@@ -161,15 +161,22 @@ def scores(given: Tensor, wanted: Tensor) -> dict[str, float]:
     }
 
 
-def halves(pictures: list[Image.Image], number: int, seed: int) -> list[tuple[Tensor, list[Tensor]]]:
-    """Twice: crops of one half of the photographs to calibrate on, and crops of each of the others."""
+def halves(
+    pictures: list[Image.Image], number: int, seed: int, draws: int = 1
+) -> list[tuple[list[Tensor], list[Tensor]]]:
+    """Twice: crops of one half of the photographs to calibrate on, as often as draws, and crops of each of the others.
+
+    Further draws are other crops of the same photographs; the crops to test on stay.
+    """
     torch.manual_seed(seed)
     order = torch.randperm(len(pictures)).tolist()
     parts = ([pictures[i] for i in order[::2]], [pictures[i] for i in order[1::2]])
-    return [
+    first = [
         (calibration_of(seen, number), [crops(picture, CROPS) for picture in unseen])
         for seen, unseen in (parts, parts[::-1])
     ]
+    further = [[calibration_of(seen, number) for seen in parts] for _ in range(draws - 1)]
+    return [([images, *(draw[i] for draw in further)], unseen) for i, (images, unseen) in enumerate(first)]
 
 
 def main() -> None:
@@ -177,30 +184,33 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, help="append rows to this JSON file")
     parser.add_argument("--images", type=int, default=INPUTS, help="crops to calibrate on")
     parser.add_argument("--seed", type=int, default=0, help="draws the halves and the crops")
+    parser.add_argument("--draws", type=int, default=1, help="sets of crops to calibrate on")
     parser.add_argument("--method", action="append", choices=METHODS, help="one of the methods; all by default")
     options = parser.parse_args()
     network = efficientnet()
-    parts = halves(photographs(), options.images, options.seed)
+    parts = halves(photographs(), options.images, options.seed, options.draws)
     wanted = [[outputs(network, images) for images in unseen] for _, unseen in parts]
     for ratio in WIDTHS:
         for method in options.method or METHODS:
-            values: list[dict[str, float]] = []
+            used = 1 if method in BLIND else options.draws
+            values: list[list[dict[str, float]]] = [[] for _ in range(used)]
             started = time.process_time()
-            networks = [translated(network, method, ratio, images) for images, _ in parts]
-            seconds = (time.process_time() - started) / len(parts)
-            for small, (_, unseen), targets in zip(networks, parts, wanted, strict=True):
-                values += [
-                    scores(outputs(small, images), target) for images, target in zip(unseen, targets, strict=True)
-                ]
-            cost = costs(networks[0], torch.zeros(1, 3, SIZE, SIZE))
+            networks = [[translated(network, method, ratio, images) for images in sets[:used]] for sets, _ in parts]
+            seconds = (time.process_time() - started) / len(parts) / used
+            for of_draws, (_, unseen), targets in zip(networks, parts, wanted, strict=True):
+                for small, of_draw in zip(of_draws, values, strict=True):
+                    of_draw += [
+                        scores(outputs(small, images), target) for images, target in zip(unseen, targets, strict=True)
+                    ]
+            cost = costs(networks[0][0], torch.zeros(1, 3, SIZE, SIZE))
             rows = []
-            for metric in values[0]:
-                mean, ci95 = interval([value[metric] for value in values])
+            for metric in values[0][0]:
+                mean, ci95 = over_draws([[value[metric] for value in of_draw] for of_draw in values])
                 rows.append(
                     Measured(
                         MODEL, method, 0 if method in BLIND else options.images, ratio,
                         metric, mean, ci95, cost["parameters"], cost["flops"], seconds,
-                        original=100.0 if "%" in metric else 0.0, held_out=CROPS * len(values),
+                        original=100.0 if "%" in metric else 0.0, held_out=CROPS * len(values[0]), draws=used,
                     )
                 )  # fmt: skip
                 print(json.dumps(rows[-1].as_dict()), flush=True)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from scipy.stats import t as student
@@ -70,6 +70,8 @@ class Measured:
     """The same of the network that was translated."""
     held_out: int | None = None
     """Inputs that it was measured on, none of which was seen before."""
+    draws: int = 1
+    """Calibration sets, no two with an input in both; of several, value and interval are over them."""
     peak_mib: float = field(default_factory=peak_mib)
 
     def as_dict(self) -> dict[str, Any]:
@@ -84,6 +86,23 @@ def append(path: Path, rows: Sequence[Measured]) -> None:
     replaced = {tuple(row[name] for name in key) for row in new}
     kept = [row for row in old if tuple(row[name] for name in key) not in replaced]
     path.write_text(json.dumps([*kept, *new], indent=1, ensure_ascii=False) + "\n")
+
+
+T = TypeVar("T", bound=Sequence[Any] | Tensor)
+
+
+def disjoint(pool: T, size: int, draws: int) -> list[T]:
+    """As many parts of a pool, each of `size`, one behind the other."""
+    if len(pool) < size * draws:
+        raise SystemExit(f"--draws {draws}: takes {size * draws} inputs, and there are {len(pool)}; give fewer")
+    return [pool[draw * size : (draw + 1) * size] for draw in range(draws)]  # type: ignore[misc]
+
+
+def over_draws(values: Sequence[Tensor | Sequence[float]]) -> tuple[float, tuple[float, float] | None]:
+    """Mean and 95% t-interval: over what was measured on where there is one draw, else over the means of the draws."""
+    if len(values) == 1:
+        return interval(values[0])
+    return interval([interval(of_draw)[0] for of_draw in values])
 
 
 def interval(values: Tensor | Sequence[float]) -> tuple[float, tuple[float, float] | None]:

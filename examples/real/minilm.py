@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from docstrings import by_module
-from measure import ALONE, CALIBRATED, Measured, append, interval, matched
+from measure import ALONE, CALIBRATED, Measured, append, disjoint, matched, over_draws
 from rich.console import Console
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -49,14 +49,14 @@ def folder() -> Path:
 
 
 def sentences() -> tuple[list[str], list[str]]:
-    """Sentences for calibration and for the test: from docstrings of different modules, and no sentence in both."""
+    """All sentences for calibration, and those for the test: of different modules, and no sentence in both."""
     generator = torch.Generator().manual_seed(0)
     parts = by_module(_sentences, generator)
     calibration, test = ({text for texts in part.values() for text in texts} for part in parts)
     chosen = []
     for pool in (sorted(calibration), sorted(test - calibration)):
         chosen.append([pool[i] for i in torch.randperm(len(pool), generator=generator).tolist()])
-    return chosen[0][:CALIBRATION], chosen[1][:TEST]
+    return chosen[0], chosen[1][:TEST]
 
 
 def _sentences(docstrings: list[str]) -> list[str]:
@@ -112,32 +112,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, help="append rows to this JSON file")
     parser.add_argument("--sentences", type=int, default=CALIBRATION, help="how many to calibrate on")
+    parser.add_argument("--draws", type=int, default=1, help="calibration sets without a sentence in common")
     parser.add_argument("--select", action="store_true", help="test on sentences for calibration that are left over")
     parser.add_argument("--method", action="append", choices=METHODS, help="one of the methods; all by default")
     options = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     network = minilm()
-    calibration, test = sentences()
-    left = calibration[options.sentences :] if options.select else test
+    pool, test = sentences()
+    left = pool[options.sentences : CALIBRATION] if options.select else test
     if not left:
         raise SystemExit("--select: no sentence is left over; give --sentences a smaller number")
-    calibrate, held_out = batches(calibration[: options.sentences]), batches(left)
+    draws = [batches(part) for part in disjoint(pool, options.sentences, options.draws)]
+    held_out = batches(left)
     wanted = embeddings(network, held_out)
     rows = []
     for method in options.method or METHODS:
+        used = draws[:1] if method in ALONE else draws
         started = time.process_time()
         reporter = ConsoleReporter(Console(stderr=True))
-        small = paramtrans.translate(
-            network, ratio=0.5, blocks=BLOCKS, calibrate=calibrate, reporter=reporter, **METHODS[method]
-        )
-        seconds = time.process_time() - started
-        cost = costs(small, held_out[len(held_out) // 2])
-        for metric, values in scores(embeddings(small, held_out), wanted).items():
-            mean, ci95 = interval(values)
+        networks = [
+            paramtrans.translate(
+                network, ratio=0.5, blocks=BLOCKS, calibrate=calibrate, reporter=reporter, **METHODS[method]
+            )
+            for calibrate in used
+        ]
+        seconds = (time.process_time() - started) / len(used)
+        cost = costs(networks[0], held_out[len(held_out) // 2])
+        of_draws = [scores(embeddings(small, held_out), wanted) for small in networks]
+        for metric, values in of_draws[0].items():
+            mean, ci95 = over_draws([scores_of[metric] for scores_of in of_draws])
             rows.append(
                 Measured(
                     "all-MiniLM-L6-v2", method, 0 if method in ALONE else options.sentences, 0.5, metric, mean, ci95,
-                    cost["parameters"], cost["flops"], seconds, original=1.0, held_out=len(values),
+                    cost["parameters"], cost["flops"], seconds, original=1.0, held_out=len(values), draws=len(used),
                 )
             )  # fmt: skip
             print(json.dumps(rows[-1].as_dict()), flush=True)

@@ -13,7 +13,8 @@ import copy
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from math import exp
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any
 
 import torch
 from docstrings import by_module
-from measure import ALONE, Measured, append, interval
+from measure import ALONE, Measured, append, disjoint, over_draws
 from rich.console import Console
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -171,25 +172,31 @@ def forward_passes(network: nn.Module, rows: Tensor) -> Callable[[float], float]
 
 
 def measured(
-    name: str, values: tuple[Tensor, Tensor], inputs: int, ratio: float, cost: Mapping[str, int], seconds: float | None
+    name: str,
+    original: Tensor,
+    draws: Sequence[Tensor],
+    inputs: int,
+    ratio: float,
+    cost: Mapping[str, int],
+    seconds: float | None,
 ) -> list[Measured]:
-    """Perplexity, and that relative to the original's: the interval is of the mean difference over rows."""
-    original, smaller = values
+    """Perplexity, and that relative to the original's. The interval is over rows, or, of several draws, over these."""
     shared = (cost["parameters"], cost["flops"], seconds)
-    count = f"{len(smaller)} × {LENGTH} tokens of docstrings"
-    perplexity, ci95 = interval(smaller)
+    of_what = {"held_out": len(original), "draws": len(draws)}
+    count = f"{len(original)} × {LENGTH} tokens of docstrings"
+    perplexity, ci95 = over_draws(draws)
     rows = [
         Measured(
             MODEL, name, inputs, ratio, f"perplexity on {count}", exp(perplexity), _exp(ci95), *shared,
-            original=exp(float(original.mean())), held_out=len(smaller),
+            original=exp(float(original.mean())), **of_what,
         )
     ]  # fmt: skip
-    if smaller is not original:  # the difference has no spread there
-        mean, ci95 = interval(smaller - original)
+    if draws[0] is not original:  # the difference has no spread there
+        mean, ci95 = over_draws([smaller - original for smaller in draws])
         rows.append(
             Measured(
                 MODEL, name, inputs, ratio, f"perplexity on {count}, times that of the model itself",
-                exp(mean), _exp(ci95), *shared, original=1.0, held_out=len(smaller),
+                exp(mean), _exp(ci95), *shared, original=1.0, **of_what,
             )
         )  # fmt: skip
     return rows
@@ -226,6 +233,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, help="append rows to this JSON file")
     parser.add_argument("--rows", type=int, default=ROWS, help=f"of {LENGTH} tokens each, to calibrate on")
+    parser.add_argument("--draws", type=int, default=1, help="calibration sets without a row in common")
     parser.add_argument("--method", action="append", choices=METHODS, help="one of the methods; all by default")
     parser.add_argument("--part", choices=PARTS, help="what becomes smaller; all in turn by default")
     parser.add_argument("--int8", action="store_true", help="each network with int8 weights too, by torchao")
@@ -238,36 +246,49 @@ def main() -> None:
         tokenizer.save_pretrained(options.folder)
         return
     calibration, test = rows_of(tokenizer)
-    calibration, test = calibration[: options.rows], test[:HELD_OUT]
-    passes = forward_passes(network, calibration)
-    original = surprise(network, test)
+    draws, test = disjoint(calibration, options.rows, options.draws), test[:HELD_OUT]
+    passes = forward_passes(network, draws[0])
+    original, size = surprise(network, test), mebibytes(network)
 
-    def report(name: str, small: nn.Module, inputs: int, ratio: float, seconds: float | None, clock: float) -> None:
-        """Print and keep what a network came to, and the same of it with int8 weights."""
-        cost = costs(small, {"input_ids": test[:1]})
-        kinds = {name: small} | ({f"{name}, then int8 weights": with_int8_weights(small)} if options.int8 else {})
-        for kind, network in kinds.items():
-            values = (original, original if network is whole else surprise(network, test))
-            rows = measured(kind, values, inputs, ratio, cost, seconds)
+    def report(name: str, used: Sequence[Tensor], ratio: float, translated_by: Callable[[Tensor], nn.Module]) -> None:
+        """Print and keep what the networks of all draws come to, and the same of each with int8 weights."""
+        surprises, sizes, clocks, seconds = dict[str, list[Tensor]](), dict[str, float](), 0.0, 0.0
+        for rows in used:
+            started, processor = time.perf_counter(), time.process_time()
+            small = translated_by(rows)
+            clocks, seconds = clocks + time.perf_counter() - started, seconds + time.process_time() - processor
+            for kind, kept in kinds(name, small).items():
+                surprises.setdefault(kind, []).append(original if kept is network else surprise(kept, test))
+                sizes[kind] = mebibytes(kept)
+        cost, inputs = costs(small, {"input_ids": test[:1]}), 0 if len(used[0]) == 0 else used[0].numel()
+        taken = None if small is network else seconds / len(used)
+        for kind, of_draws in surprises.items():
+            lines = measured(kind, original, of_draws, inputs, ratio, cost, taken)
             if options.int8:
-                shared = (cost["parameters"], cost["flops"], seconds)
-                rows.append(Measured(MODEL, kind, inputs, ratio, SIZE, mebibytes(network), None, *shared, whole_size))
-            for row in rows:
-                print(json.dumps({**row.as_dict(), "forward passes": passes(clock)}), flush=True)
+                shared = (cost["parameters"], cost["flops"], taken)
+                lines.append(Measured(MODEL, kind, inputs, ratio, SIZE, sizes[kind], None, *shared, size))
+            for line in lines:
+                print(json.dumps({**line.as_dict(), "forward passes": passes(clocks / len(used))}), flush=True)
             if options.output:
-                append(options.output, rows)
+                append(options.output, lines)
 
-    whole, whole_size = network, mebibytes(network)
-    report("the network itself", network, 0, 1.0, None, 0.0)
+    def kinds(name: str, small: nn.Module) -> dict[str, nn.Module]:
+        """A network, and the same with int8 weights where these are wanted."""
+        return {name: small} | ({f"{name}, then int8 weights": with_int8_weights(small)} if options.int8 else {})
+
+    nothing = draws[0][:0]
+    report("the network itself", [nothing], 1.0, lambda _: network)
     for part, ratio in WIDTHS:
         for method in METHODS_OF[part]:
             if (options.part and part != options.part) or (options.method and method not in options.method):
                 continue
-            started, processor = time.perf_counter(), time.process_time()
-            small = translated(network, method, part, ratio, calibration)
-            clock, seconds = time.perf_counter() - started, time.process_time() - processor
-            inputs = 0 if method in ALONE else calibration.numel()
-            report(f"{part}: {method}", small, inputs, ratio, seconds, clock)
+            used = [nothing] if method in ALONE else draws
+            report(f"{part}: {method}", used, ratio, partial(made, network, method, part, ratio, draws[0]))
+
+
+def made(network: Any, method: str, part: str, ratio: float, usual: Tensor, rows: Tensor) -> nn.Module:
+    """A smaller network; a method that looks at no rows is given the usual ones, to follow the network with."""
+    return translated(network, method, part, ratio, rows if len(rows) else usual)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from paramtrans.api.options import BaseOptions, Configurable
 from paramtrans.errors import ConfigError
@@ -14,6 +14,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor, nn
+
+
+ExampleKind: TypeAlias = Literal["texts", "images", "audio"]
+"""What calibration inputs are made of, where they are no arrays."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Sound, in one channel."""
+
+    samples: Tensor
+    """`[samples]`, between -1 and 1."""
+    rate: int
+    """Samples a second."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +57,9 @@ class ArchitectureSource(Configurable, ABC):
     """What stands behind its colon, for messages."""
     bounds: ClassVar[Mapping[str, tuple[float, float]]] = {}
     """Arguments that the record of a translated network may set, each with its least and its largest value."""
+
+    has_gguf: ClassVar[bool] = False
+    """Whether llama.cpp's converter reads the folders that `save` writes."""
 
     def __init__(self, options: BaseOptions) -> None:
         self.options = options
@@ -117,20 +134,20 @@ class ArchitectureSource(Configurable, ABC):
         self,
         network: nn.Module,
         name: str,
-        kind: Literal["texts", "images"],
+        kind: ExampleKind,
         examples: Iterable[Any],
         count: int,
         length: int | None,
     ) -> Sequence[Tensor | Mapping[str, Tensor]]:
-        """Texts or images as inputs of a network, with its own tokenizer or its own preprocessing.
+        """Texts, images or recordings as inputs of a network, with its own tokenizer or its own preprocessing.
 
         Args:
             network: One that `build` made.
             name: What it was built by.
             kind: What the examples are.
-            examples: Text, or images of Pillow's in RGB, in the order in which they are to be taken.
+            examples: Text, images of Pillow's in RGB, or `Recording`s, in the order in which they are to be taken.
             count: How many inputs there are to be, at most.
-            length: Tokens of a text, at most; None where nobody says so.
+            length: Tokens of a text, or seconds of a recording, at most; None where nobody says so.
 
         Returns:
             Batches of what the network is called with, at least two examples in the first; none where there is too
@@ -185,3 +202,15 @@ class ArchitectureSource(Configurable, ABC):
             ConfigError: the library has no such form, or none for these sizes.
         """
         raise ConfigError([f"{type(self).__name__} has no form of its own for smaller networks"])
+
+    def read_gguf(self, network: nn.Module, file: Path) -> nn.Module | None:
+        """The library's own network of a GGUF file.
+
+        Args:
+            network: One of the same class and precision; it is not changed.
+            file: What llama.cpp's converter wrote.
+
+        Returns:
+            The network, in eval mode; None where the library cannot read it.
+        """
+        return None

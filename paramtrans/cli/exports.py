@@ -1,53 +1,155 @@
-"""What `translate` writes beside its own file: ONNX and programs of torch.export for others, and a page for people."""
+"""What `translate` writes beside its own file: what other programs read, and a page for people."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from paramtrans.cli.flags import FilePath
-from paramtrans.errors import ConfigError
+from paramtrans.errors import ConfigError, ParamtransError
 
-ONNX = click.option("--onnx", metavar="FILE", type=FilePath(), help="Also as ONNX, checked against onnxruntime.")
-EXPORT = click.option("--export", metavar="FILE.pt2", type=FilePath(), help="Also as torch.export writes it.")
+if TYPE_CHECKING:
+    from paramtrans.networks.losses import Losses
+
 REPORT = click.option("--report", metavar="FILE.html", type=FilePath(), help="Also a page to read, complete in itself.")
+OPTIONS = (
+    click.option("--stock", metavar="FOLDER", type=FilePath(), help="Also as its own library writes it."),
+    REPORT,
+    click.option("--onnx", metavar="FILE", type=FilePath(), help="Also as ONNX, checked against onnxruntime."),
+    click.option("--export", metavar="FILE.pt2", type=FilePath(), help="Also as torch.export writes it."),
+    click.option("--gguf", metavar="FILE", type=FilePath(), help="Also as GGUF, by llama.cpp's own converter."),
+)
+ENDINGS = {"report": ".html", "onnx": ".onnx", "export": ".pt2", "gguf": ".gguf"}
 
 
-def check(
-    report: Path | None,
-    onnx: Path | None,
-    export: Path | None,
-    data: Path | None,
-    read_files: Sequence[Path],
-    force: bool,
-) -> None:
-    """Check, before any work is done, that these files can be written.
+def export_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A command with all these options; `Exports.taken` takes them from its arguments."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
 
-    Args:
-        report: The page.
-        onnx: The ONNX file.
-        export: The program of torch.export.
-        data: Calibration inputs, which ONNX and export need.
-        read_files: Files that the command reads.
-        force: Write even over these.
 
-    Raises:
-        ConfigError: a path has the wrong ending, or there are no inputs.
-        StoreError: a file cannot be written, or should not be.
-    """
-    from paramtrans.storage import outputs
+@dataclass(frozen=True)
+class Translated:
+    """What came of a translation, for those forms that say more than the network."""
 
-    for flag, path, ending in (("--report", report, ".html"), ("--onnx", onnx, ".onnx"), ("--export", export, ".pt2")):
-        if path is None:
-            continue
-        if path.suffix != ending:
-            raise ConfigError([f"{flag} {path}: must end in {ending}"])
-        if data is None and path is not report:
-            raise ConfigError([f"{flag}: takes --calibrate DATA, to follow the network with"])
-        outputs.check(path, read_files, force)
+    network: Any
+    """The untouched one."""
+    small: Any
+    batches: list[Any]
+    losses: Losses
+    architecture: str
+    translators: list[str]
+    facts: dict[str, str]
+    """How it was made, for the page: names and values."""
+
+
+@dataclass(frozen=True)
+class Exports:
+    """The further forms that are wanted."""
+
+    stock: Path | None = None
+    report: Path | None = None
+    onnx: Path | None = None
+    export: Path | None = None
+    gguf: Path | None = None
+
+    @classmethod
+    def taken(cls, arguments: dict[str, Any]) -> Exports:
+        """Those that the arguments of a command name, which are taken out of these."""
+        return cls(*(arguments.pop(name) for name in ("stock", *ENDINGS)))
+
+    def check(
+        self, architecture: str, captured: bool, data: Path | None, read_files: Sequence[Path], force: bool
+    ) -> None:
+        """Check, before any work is done, that all of them can be written.
+
+        Args:
+            architecture: What makes the untranslated network.
+            captured: Whether the network is written as a program.
+            data: Calibration inputs, which all but the page need.
+            read_files: Files that the command reads.
+            force: Write even over these.
+
+        Raises:
+            ConfigError: a path has the wrong ending, there are no inputs, or no converter.
+            StoreError: a file cannot be written, or should not be.
+        """
+        from paramtrans.storage import outputs
+
+        for name, ending in ENDINGS.items():
+            path: Path | None = getattr(self, name)
+            if path is None:
+                continue
+            if path.suffix != ending:
+                raise ConfigError([f"--{name} {path}: must end in {ending}"])
+            if data is None and name != "report":
+                raise ConfigError([f"--{name}: takes --calibrate DATA, to follow the network with"])
+            outputs.check(path, read_files, force)
+        if self.stock is not None:
+            outputs.check_folder(self.stock, read_files)
+            if data is None:
+                raise ConfigError(["--stock: takes --calibrate DATA, to hold the library's own network to this one"])
+        if captured and (self.stock or self.export or self.gguf):
+            raise ConfigError(
+                ["--captured: writes -o as --export does, and has no form for --stock or --gguf; leave these out"]
+            )
+        if self.gguf is not None:
+            from paramtrans.networks.results.gguf import converter
+
+            converter(architecture)
+
+    def write(self, translated: Translated, output: Path, captured: bool) -> None:
+        """Write all of them; files only where each of them can be made.
+
+        Args:
+            translated: What came of the translation.
+            output: Where the network went, or goes if it is captured.
+            captured: Whether it is written as a program.
+        """
+        from paramtrans.networks.results.gguf import save_gguf
+        from paramtrans.networks.results.stock import save_stock
+        from paramtrans.storage import files
+
+        wanted = replace(self, export=output) if captured else self
+        small, architecture = translated.small, translated.architecture
+        with nullcontext() if captured else _written_before(output):
+            contents = wanted._contents(translated)
+            if self.stock is not None:
+                batch = translated.batches[0]
+                save_stock(small, architecture, self.stock, batch, translated.losses, translated.translators)
+            if self.gguf is not None:
+                save_gguf(small, architecture, self.gguf, translated.batches[0])
+            for path, content in contents.items():
+                files.write_bytes(path, content)
+
+    def _contents(self, translated: Translated) -> dict[Path, bytes]:
+        """The content of each file, so that nothing is written where one of them cannot be made."""
+        from paramtrans.networks.results import exporting
+
+        content_of = {}
+        if self.onnx is not None:
+            content_of[self.onnx] = exporting.onnx_bytes(translated.small, translated.batches[0])
+        if self.export is not None:
+            content_of[self.export] = exporting.exported_bytes(translated.small, translated.batches[0])
+        if self.report is not None:
+            content_of[self.report] = _page(translated)
+        return content_of
+
+
+@contextmanager
+def _written_before(output: Path) -> Iterator[None]:
+    """Say that the translated network is there, where a further form of it cannot be had."""
+    try:
+        yield
+    except ParamtransError:
+        click.echo(f"{output} is written, its further forms are not", err=True)
+        raise
 
 
 def check_output(output: Path, architecture: str, captured: bool, read_files: list[Path], force: bool) -> None:
@@ -76,61 +178,8 @@ def check_output(output: Path, architecture: str, captured: bool, read_files: li
         outputs.check(path, [*read_files, *factory_file(architecture)], force)
 
 
-def check_stock(stock: Path | None, data: Path | None, read_files: list[Path]) -> None:
-    """Check, before any work is done, that the folder of `--stock` can be written.
-
-    Args:
-        stock: The folder, if wanted.
-        data: Calibration inputs, which it needs.
-        read_files: Files that the command reads.
-
-    Raises:
-        ConfigError: there are no inputs.
-        StoreError: the folder cannot be written.
-    """
-    from paramtrans.storage import outputs
-
-    if stock is None:
-        return
-    outputs.check_folder(stock, read_files)
-    if data is None:
-        raise ConfigError(["--stock: takes --calibrate DATA, to hold the library's own network to this one"])
-
-
-def contents(network: Any, batch: Any, onnx: Path | None, export: Path | None) -> dict[Path, bytes]:
-    """The content of each file, so that nothing is written where one of them cannot be made.
-
-    Args:
-        network: The translated network.
-        batch: Calibration inputs.
-        onnx: The ONNX file, if wanted.
-        export: The program of torch.export, if wanted.
-
-    Raises:
-        SpecMismatch: the network has no such form.
-        ConfigError: what ONNX takes is not installed.
-    """
-    from paramtrans.networks.results import exporting
-
-    content_of = {}
-    if onnx is not None:
-        content_of[onnx] = exporting.onnx_bytes(network, batch)
-    if export is not None:
-        content_of[export] = exporting.exported_bytes(network, batch)
-    return content_of
-
-
-def page(network: Any, small: Any, batches: list[Any], losses: Any, architecture: str, facts: dict[str, str]) -> bytes:
-    """The page of a translation.
-
-    Args:
-        network: The untouched network.
-        small: The translated one.
-        batches: Calibration inputs.
-        losses: What was lost.
-        architecture: What the untouched network is made by.
-        facts: How it was made: names and values.
-    """
+def _page(translated: Translated) -> bytes:
+    """The page of a translation."""
     from paramtrans.networks.loading import architectures
     from paramtrans.networks.results import translation_page
     from paramtrans.networks.results.described import describe_blocks
@@ -138,11 +187,16 @@ def page(network: Any, small: Any, batches: list[Any], losses: Any, architecture
     from paramtrans.plugins.manager import components
 
     registry = components()
-    is_installed = architectures.is_installed(architecture, registry)
-    source, name, _ = architectures.installed(architecture, registry) if is_installed else (None, "", {})
+    is_installed = architectures.is_installed(translated.architecture, registry)
+    source, name, _ = architectures.installed(translated.architecture, registry) if is_installed else (None, "", {})
+    network, small, losses = translated.network, translated.small, translated.losses
     shown = samples(
-        network, small, batches, losses.predicts, lambda tokens: source.text(name, tokens) if source else None
+        network,
+        small,
+        translated.batches,
+        losses.predicts,
+        lambda tokens: source.text(name, tokens) if source else None,
     )
     title = source.origin(network, name).model if source else type(network).__name__
-    text = translation_page.page(title, describe_blocks(small), losses, shown, facts)
+    text = translation_page.page(title, describe_blocks(small), losses, shown, translated.facts)
     return text.encode("utf-8", errors="replace")

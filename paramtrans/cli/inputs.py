@@ -16,12 +16,20 @@ DATA = click.option(
     metavar="DATA",
     type=FilePath(),
     help="Unlabelled inputs: .npy, .safetensors (one tensor, or several named as the network's arguments), texts as "
-    ".txt or .jsonl, or a folder of images.",
+    ".txt or .jsonl, or a folder of images or of recordings (.wav, .flac).",
 )
 EXAMPLES = click.option(
-    "--examples", type=click.IntRange(1), metavar="N", help="Take so many of DATA; of texts and images, 512 by default."
+    "--examples",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Take so many of DATA; 512 texts or images, 64 recordings by default.",
 )
-LENGTH = click.option("--length", type=click.IntRange(2), metavar="N", help="Tokens of a text; 256 by default.")
+LENGTH = click.option(
+    "--length",
+    type=click.IntRange(2),
+    metavar="N",
+    help="Tokens of a text (256 by default), seconds of a recording (10).",
+)
 SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="For whatever is drawn.")
 PROBES = click.option("--probes", metavar="NAME", help="Instead of --calibrate: synthetic inputs, e.g. bn_statistics.")
 SHAPE = click.option("--input", "shape", metavar="3,224,224", help="With --probes: the shape of one input.")
@@ -32,7 +40,7 @@ def read(data: Path | None, network: Any, architecture: str, drawing: tuple[int 
 
     Args:
         data: The file or folder.
-        network: What texts and images are made ready for.
+        network: What texts, images and recordings are made ready for.
         architecture: What it is made by.
         drawing: `--examples`, `--length` and `--seed`.
 

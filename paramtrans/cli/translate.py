@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,7 +22,7 @@ from paramtrans.cli.networks import (
     read_network,
 )
 from paramtrans.cli.widths import chosen_widths, width_options
-from paramtrans.errors import ConfigError, ParamtransError
+from paramtrans.errors import ConfigError
 
 if TYPE_CHECKING:
     from paramtrans.networks.losses import Losses
@@ -100,10 +98,7 @@ if TYPE_CHECKING:
     type=FilePath(),
     help="Where the small network goes: FILE.safetensors, or FILE.pt2 with --captured.",
 )
-@click.option("--stock", metavar="FOLDER", type=FilePath(), help="Also as its own library writes it.")
-@exports.REPORT
-@exports.ONNX
-@exports.EXPORT
+@exports.export_options
 @force_flag
 @plugin_files
 @quiet_flag
@@ -133,14 +128,10 @@ def translate(
     labelled: Path | None,
     predicts: Literal["scores", "tokens", "embedding", "values"] | None,
     output: Path,
-    stock: Path | None,
-    report: Path | None,
-    onnx: Path | None,
-    export: Path | None,
     force: bool,
     quiet: bool,
     as_json: bool,
-    **widths: Any,
+    **further_flags: Any,
 ) -> None:
     """Make a network smaller; write its parameters, and beside them how to rebuild it."""
     from rich.console import Console
@@ -148,19 +139,18 @@ def translate(
     from paramtrans.networks.files import save_translated
     from paramtrans.networks.results.described import describe_blocks
     from paramtrans.networks.results.measuring import measure_losses
-    from paramtrans.networks.results.stock import save_stock
     from paramtrans.networks.translate import translate as translate_network
-    from paramtrans.storage import files
     from paramtrans.utils.progress import ConsoleReporter, Reporter
 
-    architecture = architecture_of(model, architecture)
+    architecture, wanted, widths = (
+        architecture_of(model, architecture),
+        exports.Exports.taken(further_flags),
+        further_flags,
+    )
     chosen = Path(translator) if Path(translator).is_dir() else translator
     read_files = [model, *(path for path in (data, labelled) if path), *([chosen] if isinstance(chosen, Path) else [])]
     exports.check_output(output, architecture, captured, read_files, force)
-    exports.check(report, onnx, export, data, read_files, force)
-    exports.check_stock(stock, data, read_files)
-    if captured and (stock or export):
-        raise ConfigError(["--captured: writes -o as --export does, and has no form for --stock; leave these out"])
+    wanted.check(architecture, captured, data, read_files, force)
     option_names = [name for name in (probes, widths["rule"], "finish" if finish else None) if name]
     options, further_options = _settings(settings, (*further, *option_names))
     finishing = {**further_options.pop("finish"), "steps": finish} if finish else None
@@ -199,20 +189,12 @@ def translate(
     losses = measure_losses(network, small, batches, predicts=predicts, evaluate=evaluate)
     _warn_of_budget(records, losses.after.parameters, widths["parameters"], quiet)
     translators = [Path(name).name for name in (translator, *further)]
-    if captured:
-        export = output
-    else:
+    if not captured:
         save_translated(small, output, architecture, losses)
-    with nullcontext() if captured else _written_before(output):
-        contents = exports.contents(small, batches[0], onnx, export) if onnx or export else {}
-        if report is not None:
-            source = f"{probes} (synthetic)" if probes else data.name if data else "none"
-            facts = {"translator": ", ".join(translators), "calibration inputs": source, "seed": str(seed)}
-            contents[report] = exports.page(network, small, batches, losses, architecture, facts)
-        if stock is not None:
-            save_stock(small, architecture, stock, batches[0], losses, translators)
-        for path, content in contents.items():
-            files.write_bytes(path, content)
+    source = f"{probes} (synthetic)" if probes else data.name if data else "none"
+    facts = {"translator": ", ".join(translators), "calibration inputs": source, "seed": str(seed)}
+    translated = exports.Translated(network, small, batches, losses, architecture, translators, facts)
+    wanted.write(translated, output, captured)
     if as_json:
         answer.tell(_document(output, records, losses, promised) | {"refused": summary.refused(small)})
         return
@@ -227,16 +209,6 @@ def translate(
         click.echo("with --calibrate DATA, how good the blocks come out is predicted")
     rebuilt = "read it by torch.export.load, or by paramtrans as any MODEL"
     click.echo(f"{output}: {rebuilt if captured else summary.rebuilt_by(architecture)}")
-
-
-@contextmanager
-def _written_before(output: Path) -> Iterator[None]:
-    """Say that the translated network is there, where a further form of it cannot be had."""
-    try:
-        yield
-    except ParamtransError:
-        click.echo(f"{output} is written, its further forms are not", err=True)
-        raise
 
 
 def _document(output: Path, records: list[dict[str, Any]], losses: Losses, promised: str | None) -> dict[str, Any]:

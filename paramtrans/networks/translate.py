@@ -132,7 +132,7 @@ def translate(
     check_arguments(widths, ratio, by, shares, rotate, **named_arguments, finish=finish, seed=seed)
     finishing = finish_options(finish)
     module = unwrapped(module)
-    original = copied(module)
+    original = copied(module, share=True)
     batches = as_taken(original, in_batches(calibrate))
     check_repeatable(original, batches)
     if depth is not None and to is None:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 
+from paramtrans.ops.chunks import chunks
+
 
 def relative_error(values: Tensor, wanted: Tensor, weights: Tensor | None = None) -> Tensor:
     """Relative reconstruction error: mean squared error of each model over the variance of its wanted values.
@@ -36,10 +38,11 @@ class RelativeError:
 
     def add(self, values: Tensor, wanted: Tensor) -> None:
         """A piece of what is and of what should be, of one shape."""
-        values, wanted = values.double(), wanted.double()
-        self._error += (values - wanted).square().sum().item()
-        self._total += wanted.sum().item()
-        self._square += wanted.square().sum().item()
+        for some_values, some_wanted in chunks(values, wanted):
+            some_values, some_wanted = some_values.double(), some_wanted.double()
+            self._error += (some_values - some_wanted).square().sum().item()
+            self._total += some_wanted.sum().item()
+            self._square += some_wanted.square().sum().item()
         self._count += wanted.numel()
 
     @property

@@ -179,7 +179,7 @@ class Halves:
         if not self.two:
             return ALONE * start.shape[1] / self.halves[0].count
         step = -(-start.shape[2] // OUTPUTS_TRIED)
-        spread = self.total().spread()[:, ::step]
+        spread = self._spread()[:, ::step]
         scale = spread + 1e-6 * spread.mean(1, keepdim=True) + 1e-30
         first, second = (view(half).some_outputs(step) for half in self.halves)
         start = start[..., ::step]
@@ -192,6 +192,12 @@ class Halves:
             errors.append((on_each / scale).sum(1))
         best = torch.stack(errors).argmin(0)
         return torch.tensor(tried, dtype=start.dtype, device=start.device)[best]
+
+    def _spread(self) -> Tensor:
+        """As of the total, whose Gram matrix is not needed for it."""
+        first, second = (half.values(torch.tensor([half.size - 1])) for half in self.halves)
+        spread: Tensor = (first + second).spread()  # type: ignore[operator]  # both are of one kind
+        return spread
 
     def _sums_of(self, half: int) -> _Sums:
         if half == len(self._sums):

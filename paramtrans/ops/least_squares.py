@@ -185,7 +185,9 @@ def factor(gram: Tensor, pull: Tensor) -> Tensor:
         raise SpecMismatch("what blocks compute on these probes is not finite; look at the inputs and the network")
     while True:
         root: Tensor
-        root, failed = torch.linalg.cholesky_ex(gram + torch.diag_embed(pull))
+        pulled = gram.clone()
+        pulled.diagonal(dim1=1, dim2=2).add_(pull)
+        root, failed = torch.linalg.cholesky_ex(pulled)
         if not failed.any():
             return root
         pull = torch.where(failed[:, None] > 0, 10 * pull, pull)

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -45,17 +45,25 @@ def no_links_below(folder: Path) -> Iterator[None]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all; raises `StoreError` where the disk is full, the folder may not be written, or
-    something stands there that is no regular file."""
+    """Write a file whole or not at all; raises as `write_by` does."""
+    write_by(path, lambda file: file.write_bytes(content))
+
+
+def write_by(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file whole or not at all by what writes the file that it is given, which becomes this one.
+
+    Raises `StoreError` where the disk is full, the folder may not be written, or something stands there that is no
+    regular file.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         check_replaceable(path)
         with _reached(path.parent) as folder:
             temporary = folder / f".{path.name}.{uuid4().hex}"
             try:
-                with temporary.open("xb") as file:
-                    file.write(content)
-                    file.flush()
+                temporary.touch(exist_ok=False)
+                write(temporary)
+                with temporary.open("rb+") as file:
                     os.fsync(file.fileno())
                 os.replace(temporary, folder / path.name)
             except BaseException:

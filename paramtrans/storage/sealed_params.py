@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from paramtrans.api.stacking import Params
 from paramtrans.errors import Damaged
@@ -30,13 +29,29 @@ def save_params(path: Path, params: Params, record: Mapping[str, Any]) -> None:
     Raises:
         StoreError: they cannot be written.
     """
-    content = save(
-        {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in params.items()}
-    )
-    files.write_bytes(path, content)
-    json_files.write_sealed(
-        record_path(path), {**record, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    )
+    sealed: dict[str, Any] = {}
+
+    def write(file: Path) -> None:
+        try:
+            save_file(_apart(params), file)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+        sealed.update(bytes=file.stat().st_size, sha256=files.checksum(file))
+
+    files.write_by(path, write)
+    json_files.write_sealed(record_path(path), {**record, **sealed})
+
+
+def _apart(params: Params) -> Params:
+    """Tensors of which no two share memory, on the CPU; none is copied without need."""
+    apart: Params = {}
+    storages: set[int] = set()
+    for name, tensor in params.items():
+        plain = tensor.detach().cpu().contiguous()
+        storage = plain.untyped_storage().data_ptr()
+        apart[name] = plain.clone() if storage in storages else plain
+        storages.add(storage)
+    return apart
 
 
 def load_params(path: Path, at_most: int | None = None) -> tuple[Params, dict[str, Any]]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from paramtrans.errors import OutOfMemory
@@ -46,3 +48,22 @@ def _below_limit() -> float:
         return int(limit) - int(used)
     except (OSError, ValueError):
         return float("inf")
+
+
+def give_back() -> None:
+    """Let the system have what was freed, where the C library keeps it for later (glibc).
+
+    It keeps this apart for each thread, so that passes of a network in several threads would hold several times what
+    one of them needs on its way.
+    """
+    if (trim := _trim()) is not None:
+        trim(0)
+
+
+@cache
+def _trim() -> Callable[[int], int] | None:
+    """The C library's function for that; None where it has none."""
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return None

@@ -496,3 +496,21 @@ def test_real_networks_of_timm(name: str) -> None:
     small = paramtrans.translate(network, "prune", ratio=0.5, by="units", calibrate=images)
     before, after = (sum(p.numel() for p in model.parameters()) for model in (network, small))
     assert after < 0.75 * before and small(images).isfinite().all()
+
+
+def test_what_no_example_reads_stays() -> None:
+    class Positions(nn.Module):
+        """An embedding of twelve positions, of which examples of five have the first."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.positions = nn.Parameter(torch.randn(12, 6))
+            self.layers = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 6))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layers(x + self.positions[: x.shape[1]])
+
+    torch.manual_seed(0)
+    small = paramtrans.translate(Positions().eval(), calibrate=torch.randn(40, 5, 6))
+    assert [block.path for block in small.paramtrans_blocks] == ["layers"]
+    assert small(torch.randn(2, 12, 6)).shape == (2, 12, 6)

@@ -13,7 +13,8 @@ from torch import nn
 
 from paramtrans.networks.graph.groups import Analysis, NamedGroup, analyse, prove_groups
 from paramtrans.networks.graph.narrow import narrow
-from paramtrans.networks.graph.proof import prove, with_random_constants
+from paramtrans.networks.graph.proof import prove
+from paramtrans.networks.graph.stand_ins import stand_ins
 from tests.support.random_networks import network
 
 SETTINGS = settings(
@@ -60,7 +61,7 @@ def held(draw: Any, stream: bool) -> str:
     if not kept:
         return "refused" if proven.refused else "nothing free"
     # As `translate` does with what was chosen.
-    if prove(with_random_constants(whole), analysis.removal(kept)).failure is not None:
+    if prove(stand_ins(whole), analysis.removal(kept)).failure is not None:
         return "refused for its choice"
     removal = analysis.removal(kept)
     small = narrow(whole, removal, list(proven.settings))

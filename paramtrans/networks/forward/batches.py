@@ -26,6 +26,7 @@ from paramtrans.networks.forward.activations import (
     tensors_in,
 )
 from paramtrans.networks.forward.programs import fixed_size
+from paramtrans.ops.chunks import chunks
 
 AT_ONCE = 32
 """Single examples that are stacked to a batch."""
@@ -129,7 +130,9 @@ def _begins(more: Tensor, fewer: Tensor, count: int) -> bool:
     """Whether what is given for one example fewer is the beginning of what is given for all, or is the same."""
     if more.ndim and len(more) == count and fewer.ndim == more.ndim and len(fewer) == count - 1:
         more = more[:-1]
-    return more.shape == fewer.shape and torch.allclose(more.double(), fewer.double(), 1e-2, 1e-3, equal_nan=True)
+    return more.shape == fewer.shape and all(
+        torch.allclose(a.double(), b.double(), 1e-2, 1e-3, equal_nan=True) for a, b in chunks(more, fewer)
+    )
 
 
 def _single(network: nn.Module, first: Inputs, second: Inputs) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from paramtrans.networks.forward.activations import tensors_in
+from paramtrans.utils import memory
 from paramtrans.utils.fast_path import layer_by_layer
 
 Arrived = list["Call"]
@@ -191,6 +192,7 @@ class Lockstep:
         while True:
             for forward_pass in self._passes:
                 forward_pass.advance()
+                memory.give_back()
             if all(forward_pass.ended for forward_pass in self._passes):
                 return
             calls = [forward_pass.call for forward_pass in self._passes]

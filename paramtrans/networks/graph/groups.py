@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from paramtrans.networks.graph.capture import Arguments, Program, capture, code_line, read_by_hooks, used_tensors
-from paramtrans.networks.graph.masked import Masked
 from paramtrans.networks.graph.narrow import Removal, Setting
-from paramtrans.networks.graph.proof import Proof, named_tensors, prove, with_random_constants
+from paramtrans.networks.graph.proof import Proof, masked_outputs, prove
 from paramtrans.networks.graph.propagate import Labelled, propagate
 from paramtrans.networks.graph.readers import ReaderLayer, read_by, readers, written_by
 from paramtrans.networks.graph.residual import residual_classes
-from paramtrans.networks.graph.units import Classes, UnitGroup, find_units
+from paramtrans.networks.graph.stand_ins import stand_ins
+from paramtrans.networks.graph.units import Classes, UnitGroup, find_units, summed_classes
 from paramtrans.utils.counts import counted
 
 log = logging.getLogger(__name__)
@@ -117,8 +117,8 @@ def analyse(network: nn.Module, arguments: Arguments, stream: bool = False) -> A
     classes = Classes(labelled)
     layers = readers(labelled)
     trained = {name for name, _ in network.named_parameters(remove_duplicate=False)}
-    used = trained & used_tensors(program, hooked)
-    units = [group for group in find_units(labelled) if used & {*group.tensors}]
+    used, read = trained & used_tensors(program, hooked), summed_classes(labelled, classes)
+    units = [u for u in find_units(labelled) if used & {*u.tensors} and read & frozenset().union(*u.classes)]
     residual = residual_classes(labelled, classes)
     normalised = {n for reduction in labelled.reductions for n in classes.of[reduction.label.numpy()].ravel().tolist()}
     order = {name: number for number, name in enumerate(layers)}
@@ -207,15 +207,15 @@ def prove_groups(analysis: Analysis, counts: Mapping[NamedGroup, int], together:
         together: Groups that become smaller with each other or not at all.
     """
     proven = Proven({group: count for group, count in counts.items() if count < len(group)})
-    network, likely = with_random_constants(analysis.network), list[Setting]()
-    full_outputs = Masked(analysis.program, named_tensors(network)).outputs()
+    values, likely = stand_ins(analysis.network), list[Setting]()
+    full_outputs = masked_outputs(values, analysis.program)
     bundles = [tuple(group for group in bundle if group in proven.counts) for bundle in together]
     bundled = {group for bundle in bundles for group in bundle}
     bundles += [(group,) for group in proven.counts if group not in bundled]
 
     def proof_of(bundles: Iterable[Bundle]) -> Proof:
         retained = {group: _even(group, proven.counts[group]) for bundle in bundles for group in bundle}
-        return prove(network, analysis.removal(retained), full_outputs, likely)
+        return prove(values, analysis.removal(retained), full_outputs, likely)
 
     def refuse(bundle: Bundle, reason: str) -> None:
         bundles.remove(bundle)

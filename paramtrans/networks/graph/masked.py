@@ -26,13 +26,19 @@ NORMS = ("layer_norm", "rms_norm")
 class Masked(Interpreter):
     """A captured program, run with units at zero wherever they are summed over, and out of all means and norms.
 
-    It is run in the precision of its tensors, whatever it was captured in; half precision stays as it is.
+    It is run in `precision`, or in that of its tensors, whatever it was captured in; half precision stays as it is.
     """
 
-    def __init__(self, program: Program, tensors: dict[str, Tensor], removal: Removal | None = None) -> None:
+    def __init__(
+        self,
+        program: Program,
+        tensors: dict[str, Tensor],
+        removal: Removal | None = None,
+        precision: torch.dtype | None = None,
+    ) -> None:
         super().__init__(program.exported.graph_module)
         self.program, self.tensors, self.removal = program, tensors, removal
-        self.precision = precision_of(tensors)
+        self.precision = precision or precision_of(tensors)
         self.at: dict[str, list[Contraction]] = defaultdict(list)
         for contraction in removal.labelled.contractions if removal else ():
             if contraction.operand >= 0 and not bool(removal.stays(contraction.label).all()):  # type: ignore[union-attr]
@@ -57,7 +63,7 @@ class Masked(Interpreter):
                 values.append(leaf.clone() if isinstance(leaf, Tensor) else leaf)
             else:
                 values.append(self.program.constants.get(name))
-        return tensors_in(list(self.run(*in_precision(values, self.precision))))
+        return tensors_in(list(self.run(*values)))
 
     def fetch_args_kwargs_from_env(self, n: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments of one operation, without casts to a lower precision than it is run in."""
@@ -142,12 +148,13 @@ def in_precision(values: Any, precision: torch.dtype | None) -> Any:
 
     def higher(leaf: Any) -> Any:
         assert precision is not None
-        if isinstance(leaf, Tensor) and _is_lower(leaf.dtype, precision):
+        if isinstance(leaf, Tensor) and is_lower(leaf.dtype, precision):
             return leaf.to(precision)
-        return precision if isinstance(leaf, torch.dtype) and _is_lower(leaf, precision) else leaf
+        return precision if isinstance(leaf, torch.dtype) and is_lower(leaf, precision) else leaf
 
     return values if precision is None else tree_map(higher, values)
 
 
-def _is_lower(dtype: torch.dtype, precision: torch.dtype) -> bool:
+def is_lower(dtype: torch.dtype, precision: torch.dtype) -> bool:
+    """Whether one precision is lower than another."""
     return dtype.is_floating_point and dtype.itemsize < precision.itemsize

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,11 +86,13 @@ def narrow(network: nn.Module, removal: Removal, settings: list[Setting], share:
         settings: Numbers in modules of the copy that are set.
         share: Parameters that stay as they are are shared with the network, not copied.
     """
-    smaller = copy.deepcopy(network, {id(parameter): parameter for parameter in network.parameters()} if share else {})
     retained = removal.retained()
-    shrink(smaller, retained)
-    apply(smaller, settings)
-    return smaller
+    # What becomes smaller is replaced, so that it need not be copied first.
+    shared = (p for name, p in network.named_parameters(remove_duplicate=False) if share or name in retained)
+    narrowed = copy.deepcopy(network, {id(parameter): parameter for parameter in shared})
+    shrink(narrowed, retained)
+    apply(narrowed, settings)
+    return narrowed
 
 
 def shrink(network: nn.Module, retained: Retained) -> None:
@@ -99,27 +102,22 @@ def shrink(network: nn.Module, retained: Retained) -> None:
         network: Is changed.
         retained: The indices that stay, axis by axis.
     """
-    owners = list(network.named_modules(remove_duplicate=False))
     narrowed_tensors: dict[int, Tensor] = {}
-    by_tensor: dict[int, list[Tensor]] = {}
     # Held until the end: a tensor that was let go could give its `id` to a new one.
     tensors = [*network.named_parameters(remove_duplicate=False), *network.named_buffers(remove_duplicate=False)]
-    for name, tensor in tensors:
-        if name in retained:
-            by_tensor[id(tensor)] = retained[name]
-    for _, module in owners:
-        tensors_by_name = {
-            name: tensor
-            for name, tensor in [*module._parameters.items(), *module._buffers.items()]
-            if tensor is not None
-        }
+    by_tensor = {id(tensor): retained[name] for name, tensor in tensors if name in retained}
+    for module in network.modules():
+        slots: list[tuple[str, Tensor | None]] = [*module._parameters.items(), *module._buffers.items()]
+        tensors_by_name = {name: tensor for name, tensor in slots if tensor is not None}
         indices = {name: by_tensor[id(tensor)] for name, tensor in tensors_by_name.items() if id(tensor) in by_tensor}
         for name, tensor in tensors_by_name.items():
             if id(tensor) in by_tensor:
-                smaller = narrowed_tensors.setdefault(id(tensor), _smaller(tensor, by_tensor[id(tensor)]))
-                by_tensor[id(smaller)] = []  # a shared tensor that was seen from another owner
-                slot = module._parameters if name in module._parameters else module._buffers
-                slot[name] = smaller
+                if id(tensor) not in narrowed_tensors:
+                    narrowed_tensors[id(tensor)] = smaller(tensor, by_tensor[id(tensor)])
+                narrowed = narrowed_tensors[id(tensor)]
+                by_tensor[id(narrowed)] = []  # a shared tensor that was seen from another owner
+                slot: dict[str, Any] = module._parameters if name in module._parameters else module._buffers
+                slot[name] = narrowed
                 # What no file keeps, the network's code would make whole again.
                 module._non_persistent_buffers_set.discard(name)
         if any(indices.values()):
@@ -127,8 +125,13 @@ def shrink(network: nn.Module, retained: Retained) -> None:
     keep_plain_attention(network)
 
 
-def _smaller(tensor: Tensor, indices: list[Tensor]) -> Tensor:
-    """A tensor with some indices of each axis; its kind, flags and memory format stay."""
+def smaller(tensor: Tensor, indices: list[Tensor]) -> Tensor:
+    """A tensor with some indices of each axis; its kind, flags and memory format stay.
+
+    Args:
+        tensor: A parameter or a buffer, or what stands for one.
+        indices: Of each axis.
+    """
     if not indices:
         return tensor
     values = tensor.detach()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ from paramtrans.networks.graph.capture import Program
 from paramtrans.networks.graph.masked import Masked, in_precision, precision_of
 from paramtrans.networks.graph.narrow import Removal, Setting, candidates, narrow
 from paramtrans.networks.graph.program_numbers import program_numbers
+from paramtrans.networks.graph.stand_ins import StandIns
+from paramtrans.ops.chunks import chunks
 from paramtrans.utils.fast_path import layer_by_layer
 
 TOLERANCE = 1e-3
@@ -46,25 +47,6 @@ class Proof:
     """Why the units cannot be left out; None where they can."""
 
 
-def with_random_constants(network: nn.Module) -> nn.Module:
-    """A copy of a network in which every unit counts: constant parameters (ones, zeros, tiny scales) are random, and
-    weights are no smaller than those of layers that keep the size of features. Attention that was hardly trained looks
-    at all tokens alike, so that a wrong number of heads would hardly show."""
-    copied = copy.deepcopy(network)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in copied.parameters():
-            if not parameter.is_floating_point() or parameter.numel() < 2:
-                continue
-            values = parameter.float()
-            deviation, largest = float(values.std()), float(values.abs().max())
-            if deviation <= 1e-3 * max(1e-3, largest) or largest < 1e-3:
-                parameter.copy_(0.5 + torch.rand(parameter.shape, generator=generator).to(parameter))
-            elif parameter.ndim > 1:
-                parameter.mul_(max(1.0, (parameter.numel() / len(parameter)) ** -0.5 / deviation))
-    return copied
-
-
 def named_tensors(network: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by name."""
     pairs = [*network.named_parameters(remove_duplicate=False), *network.named_buffers(remove_duplicate=False)]
@@ -72,7 +54,7 @@ def named_tensors(network: nn.Module) -> dict[str, Tensor]:
 
 
 def prove(
-    network: nn.Module, removal: Removal, full_outputs: list[Tensor] | None = None, likely: Iterable[Setting] = ()
+    values: StandIns, removal: Removal, full_outputs: list[Tensor] | None = None, likely: Iterable[Setting] = ()
 ) -> Proof:
     """Try whether a network without some units computes what it does with these units at zero.
 
@@ -80,44 +62,68 @@ def prove(
     higher precision, as rounding may be all that differs: by a deep network it is enlarged ten thousand times.
 
     Args:
-        network: In eval mode, from `with_random_constants`.
+        values: The network, in eval mode, and what stands in for its parameters.
         removal: The units that are left out.
         full_outputs: Outputs with all units, where they are known.
         likely: Settings that parts of the removal needed. Like ones, in modules alike, are tried first.
     """
-    proof = _tried(network, removal, full_outputs, likely)
-    precision = precision_of(named_tensors(network))
+    proof = _tried(values, removal, full_outputs, likely)
+    precision = precision_of(named_tensors(values.network))
     for higher in HIGHER[HIGHER.index(precision) + 1 :] if precision in HIGHER else HIGHER:
         if proof.failure is None or proof.difference == float("inf"):
             break
         try:
-            proof = _tried(copy.deepcopy(network).to(higher), removal, None, likely)
+            proof = _tried(values, removal, None, likely, higher)
         except Exception:  # code that insists on its precision may raise anything
             break
     return proof
 
 
-def _tried(network: nn.Module, removal: Removal, full_outputs: list[Tensor] | None, likely: Iterable[Setting]) -> Proof:
-    """One proof, in the precision of the network."""
-    program, tensors = removal.labelled.program, named_tensors(network)
-    masked_outputs = Masked(program, tensors, removal).outputs()
-    full_outputs = full_outputs if full_outputs is not None else Masked(program, tensors).outputs()
+def masked_outputs(
+    values: StandIns, program: Program, removal: Removal | None = None, precision: torch.dtype | None = None
+) -> list[Tensor]:
+    """What a network gives with units at zero.
+
+    Args:
+        values: The network, and what stands in for its parameters.
+        program: Of the network.
+        removal: The units; none by default.
+        precision: Higher than the network's own; None for that.
+    """
+    tensors = named_tensors(values.network)
+    with values.read(values.network, precision=precision):
+        return Masked(program, tensors, removal, precision).outputs()
+
+
+def _tried(
+    values: StandIns,
+    removal: Removal,
+    full_outputs: list[Tensor] | None,
+    likely: Iterable[Setting],
+    precision: torch.dtype | None = None,
+) -> Proof:
+    """One proof, in the precision of the network or in a higher one."""
+    program, network, retained = removal.labelled.program, values.network, removal.retained()
+    wanted = masked_outputs(values, program, removal, precision)
+    full_outputs = masked_outputs(values, program, None, precision) if full_outputs is None else full_outputs
     candidate_settings, certain = candidates(network, removal), program_numbers(removal)
-    effect = largest_difference(full_outputs, masked_outputs)
+    effect = largest_difference(full_outputs, wanted)
     failure, least = "", float("inf")
     likely_kinds = {_kind(item) for item in likely}
     for settings in dict.fromkeys(
         [tuple(item for item in candidate_settings if _kind(item) in likely_kinds), *_choices(candidate_settings)]
     ):
         try:
-            outputs = run(narrow(network, removal, [*settings, *certain], share=True), program)
+            narrowed = narrow(network, removal, [*settings, *certain], share=True)
+            with values.read(narrowed, retained, precision):
+                outputs = run(narrowed, program, precision)
         except Exception as error:  # a network's own code may raise anything
             failure = failure or _reason(error)
             continue
-        if [item.shape for item in outputs] != [item.shape for item in masked_outputs]:
+        if [item.shape for item in outputs] != [item.shape for item in wanted]:
             failure = failure or "the outputs change their shape"
             continue
-        least = min(least, largest_difference(masked_outputs, outputs))
+        least = min(least, largest_difference(wanted, outputs))
         if least <= min(TOLERANCE, max(SHARE * effect, 1e-5)):
             return Proof(least, (*settings, *certain))
     if least < float("inf"):
@@ -150,10 +156,16 @@ def _choices(settings: list[Setting]) -> list[tuple[Setting, ...]]:
 
 
 @torch.no_grad()
-def run(network: nn.Module, program: Program) -> list[Tensor]:
-    """The output tensors of a network for the example inputs of a program."""
+def run(network: nn.Module, program: Program, precision: torch.dtype | None = None) -> list[Tensor]:
+    """The output tensors of a network for the example inputs of a program.
+
+    Args:
+        network: In eval mode.
+        program: Whose inputs are taken.
+        precision: In which its parameters are read; None: in their own.
+    """
     given = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, program.arguments)
-    args, kwargs = in_precision(given, precision_of(named_tensors(network)))
+    args, kwargs = in_precision(given, precision or precision_of(named_tensors(network)))
     with layer_by_layer():
         return tensors_in(run_quietly(network, *args, **kwargs))
 
@@ -163,9 +175,17 @@ def largest_difference(outputs: list[Tensor], other_outputs: list[Tensor]) -> fl
     worst = 0.0
     for a, b in zip(outputs, other_outputs, strict=True):
         if a.is_floating_point() and a.numel():
-            difference = float((a.double() - b.double()).abs().max()) / max(float(a.double().abs().max()), 1e-30)
+            difference, largest = _difference(a, b)
+            difference /= max(largest, 1e-30)
             worst = max(worst, difference if difference == difference else float("inf"))
     return worst
+
+
+def _difference(a: Tensor, b: Tensor) -> tuple[float, float]:
+    """Largest difference of two tensors, and the largest value of the first; NaN where there is one."""
+    largest = [torch.stack([(x.double() - y.double()).abs().max(), x.double().abs().max()]) for x, y in chunks(a, b)]
+    difference, value = torch.stack(largest).amax(0).tolist()
+    return difference, value
 
 
 def _reason(error: Exception) -> str:

@@ -152,6 +152,17 @@ class Classes:
         return parents is None or not parents.isdisjoint(going)
 
 
+def summed_classes(labelled: Labelled, classes: Classes) -> set[int]:
+    """Classes of units that something sums over; others are not read at all, such as positions behind the examples'.
+
+    Args:
+        labelled: A program.
+        classes: Of its units.
+    """
+    labels = (contraction.label.numpy() for contraction in labelled.contractions)
+    return {number for label in labels for number in classes.of[label].ravel().tolist()}
+
+
 def find_units(labelled: Labelled) -> list[UnitGroup]:
     """All groups of two units or more, in the order of the tensors; some share classes (heads and their queries)."""
     classes = Classes(labelled)

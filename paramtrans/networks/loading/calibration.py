@@ -1,21 +1,24 @@
-"""Calibration inputs as users have them: arrays, texts and images, drawn by a seed and made ready for a network."""
+"""Calibration inputs as users have them: arrays, texts, images and recordings, drawn by a seed, ready for a network."""
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from paramtrans.api.architecture import ExampleKind
 from paramtrans.errors import ConfigError, DataError, StoreError
 from paramtrans.networks.forward.activations import Inputs
 from paramtrans.networks.loading import architectures
+from paramtrans.networks.loading.audio_files import AUDIO, read_audio
+from paramtrans.networks.loading.image_files import IMAGES, read_image
 from paramtrans.networks.loading.parameter_files import read_parameters
+from paramtrans.networks.loading.text_files import TEXTS, read_texts
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
 from paramtrans.storage import outside
@@ -23,18 +26,8 @@ from paramtrans.utils.boundary import reason
 
 BATCH = 32
 """Examples that go through the network at once."""
-MOST = 512
-"""Texts and images that are taken by default; of arrays, all are."""
-TEXTS = (".txt", ".jsonl")
-TEXT_KEYS = ("text", "content")
-"""Keys under which a line of `.jsonl` keeps its text; the first that it has counts."""
-IMAGES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP"}
-"""Endings of image files, each with the one format that such a file is read as."""
-MAX_TEXTS, MAX_IMAGE, MAX_PIXELS = 2**31, 2**28, 2**26
-"""Bytes of a file of texts, bytes of an image, and pixels of one, at most."""
-
-
-Kind: TypeAlias = Literal["texts", "images"]
+MOST: dict[ExampleKind, int] = {"texts": 512, "images": 512, "audio": 64}
+"""Examples of each kind that are taken by default; of arrays, all are."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +37,7 @@ class Drawing:
     examples: int | None = None
     """How many at most; of a causal language model, rows of `length` tokens."""
     length: int | None = None
-    """Tokens of a text at most."""
+    """Tokens of a text, or seconds of a recording, at most."""
     seed: int = 0
     """They are drawn at random by it, without repetition."""
 
@@ -60,9 +53,9 @@ def read_inputs(
 
     Args:
         path: `.npy`; `.safetensors` with one tensor, or with several named as the network's arguments; `.txt` or
-            `.jsonl` with texts; a folder of images.
-        network: What texts and images are made ready for, and whose precision numbers get.
-        architecture: What it was made by; its source has the tokenizer, or what becomes of images.
+            `.jsonl` with texts; a folder of images, or of recordings (`.wav`, `.flac`).
+        network: What these are made ready for, and whose precision numbers get.
+        architecture: What it was made by; its source has the tokenizer, or what becomes of images and recordings.
         drawing: How many, how long, by which seed.
         registry: The plugins that architectures come from.
 
@@ -76,16 +69,16 @@ def read_inputs(
     path, drawing = Path(path), drawing or Drawing()
     if path.suffix in (".npy", ".safetensors") and not path.is_dir():
         if drawing.length is not None:
-            raise ConfigError([f"--length: is for texts; what is in {path} has a length of its own"])
+            raise ConfigError([f"--length: is for texts and recordings; what is in {path} has a length of its own"])
         content = _array(path) if path.suffix == ".npy" else read_parameters(path)
         return _batches(path, content, drawing, _precision(network))
     generator = random.Random(drawing.seed)
-    kind: Kind
+    kind: ExampleKind
     examples: Iterable[Any]
     if path.is_dir():
-        files = image_files(path)
+        kind, files = _files(path)
         generator.shuffle(files)
-        kind, examples = "images", map(read_image, files[: drawing.examples or MOST])
+        examples = map(read_image if kind == "images" else read_audio, files)
     elif path.suffix in TEXTS:
         texts = read_texts(path)
         generator.shuffle(texts)
@@ -93,21 +86,21 @@ def read_inputs(
     else:
         raise DataError(
             f"{path}: calibration inputs are .npy, .safetensors, {', '.join(TEXTS)}, or a folder of images "
-            f"({', '.join(IMAGES)})"
+            f"({', '.join(IMAGES)}) or recordings ({', '.join(AUDIO)})"
         )
     return _made_ready(path, kind, examples, network, architecture, drawing, registry or components())
 
 
 def _made_ready(
     path: Path,
-    kind: Kind,
+    kind: ExampleKind,
     examples: Iterable[Any],
     network: nn.Module | None,
     architecture: str | None,
     drawing: Drawing,
     registry: Registry,
 ) -> list[Inputs]:
-    """What the source of an architecture makes of texts or images."""
+    """What the source of an architecture makes of texts, images or recordings."""
     if network is None or architecture is None or not architectures.is_installed(architecture, registry):
         raise ConfigError(
             [
@@ -116,11 +109,32 @@ def _made_ready(
             ]
         )
     source, name, _ = architectures.installed(architecture, registry)
-    batches = source.inputs(network, name, kind, examples, drawing.examples or MOST, drawing.length)
+    batches = source.inputs(network, name, kind, examples, drawing.examples or MOST[kind], drawing.length)
     if not batches:
         shorter = ", or a smaller --length" if kind == "texts" else ""
         raise DataError(f"{path}: makes fewer than two inputs; give more {kind}{shorter}")
-    return list(batches)
+    return [_in_precision(batch, _precision(network)) for batch in batches]
+
+
+def _in_precision(batch: Inputs, precision: torch.dtype | None) -> Inputs:
+    """A batch whose floating-point numbers have the precision of the network."""
+    if isinstance(batch, Mapping):
+        return {name: _in_precision(value, precision) for name, value in batch.items()}
+    return batch.to(precision) if isinstance(batch, Tensor) and batch.is_floating_point() and precision else batch
+
+
+def _files(folder: Path) -> tuple[ExampleKind, list[Path]]:
+    """The images or the recordings of a folder and of the folders in it, in the order of their names."""
+    try:
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {reason(error)}") from error
+    images, recordings = ([path for path in paths if path.suffix.lower() in kinds] for kinds in (IMAGES, AUDIO))
+    if images and recordings:
+        raise DataError(f"{folder}: holds both images and recordings; give a folder of what the network takes")
+    if not images and not recordings:
+        raise DataError(f"{folder}: holds no images ({', '.join(IMAGES)}), and no recordings ({', '.join(AUDIO)})")
+    return ("images", images) if images else ("audio", recordings)
 
 
 def _array(path: Path) -> Tensor:
@@ -165,84 +179,6 @@ def _batches(
         tensors, size = {name: tensor[drawn] for name, tensor in tensors.items()}, drawing.examples
     pieces = [{name: t[i : i + BATCH] for name, t in tensors.items()} for i in range(0, size, BATCH)]
     return [next(iter(piece.values())) for piece in pieces] if len(tensors) == 1 else [*pieces]
-
-
-def read_texts(path: Path) -> list[str]:
-    """The texts of a file, none of them empty.
-
-    Args:
-        path: In `.jsonl`, each line is a text, or a record with one as `text` or `content`. In `.txt`, blank lines part
-            texts; where there are none, each line is one.
-
-    Raises:
-        DataError: this is no such file, or holds no texts.
-    """
-    try:
-        content = outside.content(path, MAX_TEXTS).decode("utf-8-sig")
-    except StoreError as error:
-        raise DataError(str(error)) from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is no text in UTF-8 ({reason(error)}); save it as such") from error
-    lines = content.replace("\r\n", "\n").split("\n")
-    if path.suffix == ".jsonl":
-        texts = [_text(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    else:
-        paragraphs = "\n".join(line.rstrip() for line in lines).strip().split("\n\n")
-        texts = paragraphs if len(paragraphs) > 1 else lines
-    texts = [text.strip() for text in texts if text.strip()]
-    if not texts:
-        raise DataError(f"{path}: holds no texts")
-    return texts
-
-
-def _text(path: Path, number: int, line: str) -> str:
-    """The text of one line of `.jsonl`."""
-    try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: line {number} is no JSON ({reason(error)})") from error
-    text = next((entry[key] for key in TEXT_KEYS if key in entry), None) if isinstance(entry, dict) else entry
-    if not isinstance(text, str):
-        raise DataError(
-            f"{path}: line {number} holds no text; give a string, or a record with {' or '.join(TEXT_KEYS)}"
-        )
-    return text
-
-
-def image_files(folder: Path) -> list[Path]:
-    """The images of a folder and of the folders in it, in the order of their names.
-
-    Raises:
-        DataError: there are none, or the folder cannot be read.
-    """
-    try:
-        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES and path.is_file())
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be read: {reason(error)}") from error
-    if not files:
-        raise DataError(f"{folder}: holds no images ({', '.join(IMAGES)})")
-    return files
-
-
-def read_image(path: Path) -> Any:
-    """An image in RGB, as Pillow holds it.
-
-    Raises:
-        DataError: the file is no image, or has more than `MAX_IMAGE` bytes or `MAX_PIXELS` pixels.
-    """
-    from io import BytesIO
-
-    from PIL import Image
-
-    try:
-        with Image.open(BytesIO(outside.content(path, MAX_IMAGE)), formats=[IMAGES[path.suffix.lower()]]) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise DataError(f"{path}: {image.width}×{image.height} pixels are too many; make it smaller")
-            return image.convert("RGB")
-    except StoreError as error:
-        raise DataError(str(error)) from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot be read as an image: {reason(error)}") from error
 
 
 def in_groups(examples: Iterable[Any], size: int = BATCH) -> Iterator[Sequence[Any]]:

@@ -39,8 +39,14 @@ def unwrapped(network: nn.Module) -> nn.Module:
     return unwrapped(inside)
 
 
-def copied(network: nn.Module) -> nn.Module:
-    """A copy with tensors of its own, in eval mode; of those that are computed from others in each pass (`weight_norm`,
-    masks of pruning) with what they are now."""
+def copied(network: nn.Module, share: bool = False) -> nn.Module:
+    """A copy in eval mode; of tensors that are computed from others in each pass (`weight_norm`, masks of pruning) with
+    what they are now.
+
+    Args:
+        network: The network.
+        share: Whether the copy has the network's own parameters, as it is never written to.
+    """
     computed = [value for module in network.modules() for value in vars(module).values() if isinstance(value, Tensor)]
-    return copy.deepcopy(network, {id(tensor): tensor.detach().clone() for tensor in computed}).eval()
+    kept = {id(parameter): parameter for parameter in network.parameters()} if share else {}
+    return copy.deepcopy(network, {**{id(tensor): tensor.detach().clone() for tensor in computed}, **kept}).eval()

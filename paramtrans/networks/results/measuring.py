@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -15,14 +15,26 @@ from paramtrans.errors import DataError
 from paramtrans.evaluation.costs import operations, parameters
 from paramtrans.evaluation.footprint import latencies, peak_memory
 from paramtrans.networks.files import ATTRIBUTE
-from paramtrans.networks.forward.activations import Inputs, call, first_examples, in_batches
+from paramtrans.networks.forward.activations import (
+    Inputs,
+    call,
+    first_examples,
+    in_batches,
+    length,
+    pick_examples,
+    tensors_in,
+)
 from paramtrans.networks.forward.batches import as_taken
 from paramtrans.networks.forward.examples import Examples
+from paramtrans.networks.forward.programs import fixed_size
 from paramtrans.networks.losses import Accuracy, Costs, Kind, Losses, Share
-from paramtrans.networks.results.predictions import Predictions, kind_of, named_outputs, predicted_classes
+from paramtrans.networks.results.predictions import Predictions, named_outputs, predicted_classes
 from paramtrans.ops.distances import RelativeError
 from paramtrans.ops.statistics import Estimate, paired_change, share
 from paramtrans.utils.boundary import reason
+
+OUTPUT_BYTES = 2**26
+"""Of what a network gives that is held at once, about."""
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +94,7 @@ def _compared(before: nn.Module, after: nn.Module, batches: Iterable[Inputs], pr
     errors: dict[str, RelativeError] = {}
     predictions: Predictions | None = None
     count = 0
-    for batch in batches:
+    for batch in _bounded(before, batches):
         original_outputs, smaller_outputs = (named_outputs(call(network, batch)) for network in (before, after))
         for name, tensor in original_outputs.items():
             if name in smaller_outputs and smaller_outputs[name].shape == tensor.shape:
@@ -92,10 +104,24 @@ def _compared(before: nn.Module, after: nn.Module, batches: Iterable[Inputs], pr
             continue
         count += len(original_outputs[output_name])
         if predictions is None:
-            predictions = Predictions(predicts or kind_of(before, batch, original_outputs[output_name]))
+            predictions = Predictions.of(before, batch, original_outputs[output_name], predicts)
         predictions.add(batch, original_outputs[output_name], smaller_outputs[output_name])
     output_errors = {name: error.value for name, error in errors.items()}
     return {"examples": count, "outputs": output_errors, **(predictions.measures() if predictions else {})}
+
+
+def _bounded(network: nn.Module, batches: Iterable[Inputs]) -> Iterator[Inputs]:
+    """Batches with so few examples that what a network gives for them needs little memory, such as scores of tokens."""
+    most: int | None = None
+    for batch in batches:
+        size = length(batch)
+        if most is None and size > 1 and fixed_size(network) is None:
+            of_one = tensors_in(call(network, first_examples(batch, 1)))
+            most = max(1, OUTPUT_BYTES // max(1, sum(tensor.nbytes for tensor in of_one)))
+        if most is None or size <= most:
+            yield batch
+            continue
+        yield from (pick_examples(batch, slice(start, start + most)) for start in range(0, size, most))
 
 
 def _costs(before: nn.Module, after: nn.Module, batch: Inputs | None) -> tuple[Costs, Costs]:

@@ -13,6 +13,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 from paramtrans.errors import DataError
 from paramtrans.networks.forward.activations import Inputs, arguments, call, first_examples
 from paramtrans.networks.losses import Kind
+from paramtrans.ops.chunks import CHUNK
 
 LARGEST = 700.0
 """Largest mean log-likelihood that is given as a perplexity: more is no finite number."""
@@ -47,49 +48,79 @@ def kind_of(network: nn.Module, batch: Inputs, output: Tensor) -> Kind:
         batch: Inputs.
         output: What the network gives for them.
     """
-    ids, mask = token_ids(batch)
-    if output.ndim == 3 and ids is not None and output.shape[:2] == ids.shape:
-        likely = int(ids.max()) < output.shape[2] and ids.shape[1] > 1 and _looks_back_alone(network, batch, ids)
-        return "tokens" if likely and _surprise(output, ids, mask)[0] < math.log(output.shape[2]) else "embedding"
+    return _kind(batch, output, tokens_name(network, batch, output))
+
+
+def _kind(batch: Inputs, output: Tensor, name: str | None) -> Kind:
+    """As `kind_of`, with the input that `tokens_name` names."""
     if output.ndim == 3:
-        return "embedding"
+        ids, mask = token_ids(batch, name)
+        if name is None or ids is None:
+            return "embedding"
+        return "tokens" if _surprise(output, ids, mask)[0] < math.log(output.shape[2]) else "embedding"
     if output.ndim != 2 or output.shape[1] < 2:
         return "values"
     lengths = output.float().norm(dim=1)
     return "embedding" if bool(((lengths - 1).abs() < 1e-3).all()) and bool((output < 0).any()) else "scores"
 
 
-def token_ids(batch: Inputs) -> tuple[Tensor | None, Tensor | None]:
+def tokens_name(network: nn.Module, batch: Inputs, output: Tensor) -> str | None:
+    """The input whose tokens an output may be about: of its shape, and looked back at alone; "" for one without a name.
+
+    With an encoder and a decoder it is the decoder's.
+
+    Args:
+        network: In eval mode.
+        batch: Inputs.
+        output: What the network gives for them.
+    """
+    for name, ids in _token_inputs(batch).items():
+        fits = output.ndim == 3 and output.shape[:2] == ids.shape and int(ids.max()) < output.shape[2]
+        if fits and ids.shape[1] > 1 and _looks_back_alone(network, batch, name):
+            return name
+    return None
+
+
+def token_ids(batch: Inputs, name: str | None = None) -> tuple[Tensor | None, Tensor | None]:
     """Token numbers of a batch, and which of them are no padding.
 
     Args:
-        batch: Inputs. Token numbers are the first tensor of integers `[examples, tokens]`; the mask is another
-            tensor of this shape that holds zeros and ones alone.
+        batch: Inputs. Token numbers are a tensor of integers `[examples, tokens]`; the mask is another tensor of this
+            shape that holds zeros and ones alone.
+        name: Of the input with the tokens; by default the first such.
 
     Returns:
         Both `[examples, tokens]`, the mask of bool; None for what there is not.
     """
-    positional, named = arguments(batch)
-    tensors = [value for value in (*positional, *named.values()) if isinstance(value, Tensor) and value.ndim == 2]
-    integers = [tensor for tensor in tensors if not tensor.is_floating_point() and not tensor.is_complex()]
-    ids = [tensor for tensor in integers if tensor.dtype != torch.bool and int(tensor.max()) > 1]
-    if not ids:
+    inputs = _token_inputs(batch)
+    ids = inputs.get(name) if name is not None else next(iter(inputs.values()), None)
+    if ids is None:
         return None, None
-    masks = [
-        t for t in integers if t.shape == ids[0].shape and t is not ids[0] and 0 <= int(t.min()) <= int(t.max()) <= 1
-    ]
-    return ids[0], next((mask.bool() for mask in masks if mask.any()), None)
+    masks = (tensor for tensor in _integers(batch).values() if tensor.shape == ids.shape and tensor is not ids)
+    return ids, next((t.bool() for t in masks if 0 <= int(t.min()) <= int(t.max()) <= 1 and t.any()), None)
+
+
+def _token_inputs(batch: Inputs) -> dict[str, Tensor]:
+    """Inputs that may be numbers of tokens, by name; "" for one that is given by position."""
+    return {name: t for name, t in _integers(batch).items() if t.dtype != torch.bool and int(t.max()) > 1}
+
+
+def _integers(batch: Inputs) -> dict[str, Tensor]:
+    """Whole numbers `[examples, tokens]`, by name."""
+    positional, named = arguments(batch)
+    tensors = dict(
+        [("", tensor) for tensor in positional] + [(k, v) for k, v in named.items() if isinstance(v, Tensor)]
+    )
+    return {k: t for k, t in tensors.items() if t.ndim == 2 and not t.is_floating_point() and not t.is_complex()}
 
 
 @torch.no_grad()
-def _looks_back_alone(network: nn.Module, batch: Inputs, ids: Tensor) -> bool:
+def _looks_back_alone(network: nn.Module, batch: Inputs, name: str) -> bool:
     """Whether outputs do not change with tokens behind them, tried with another last token."""
     example = first_examples(batch, 1)
-    changed = ids[:1].clone()
-    changed[:, -1] = (changed[:, -1] + 1) % (int(ids.max()) + 1)
-    changed_example: Inputs = changed
-    if isinstance(batch, Mapping) and isinstance(example, Mapping):
-        changed_example = {name: changed if batch[name] is ids else value for name, value in example.items()}
+    changed = _integers(example)[name].clone()
+    changed[:, -1] = (changed[:, -1] + 1) % (int(changed.max()) + 1)
+    changed_example: Inputs = {**example, name: changed} if isinstance(example, Mapping) else changed
     output, changed_output = (
         next(iter(named_outputs(call(network, inputs)).values()))[:, :-1] for inputs in (example, changed_example)
     )
@@ -102,8 +133,12 @@ def _surprise(scores: Tensor, ids: Tensor, mask: Tensor | None) -> tuple[float, 
     if mask is not None:
         next_tokens = next_tokens.masked_fill(~(mask[:, 1:] & mask[:, :-1]).to(scores.device), -100)
     count = int((next_tokens != -100).sum())
-    total = cross_entropy(scores[:, :-1].float().flatten(0, 1), next_tokens.flatten(), reduction="sum")
-    return float(total) / max(1, count), count
+    # Example by example, as scores of many tokens are large.
+    totals = [
+        float(cross_entropy(of_example[:-1].float(), tokens, reduction="sum"))
+        for of_example, tokens in zip(scores, next_tokens, strict=True)
+    ]
+    return sum(totals) / max(1, count), count
 
 
 def predicted_classes(scores: Tensor, labels: Tensor) -> Tensor:
@@ -136,11 +171,18 @@ def predicted_classes(scores: Tensor, labels: Tensor) -> Tensor:
 class Predictions:
     """How much of what an output says stayed the same, batch by batch."""
 
-    def __init__(self, kind: Kind) -> None:
-        self.kind = kind
+    def __init__(self, kind: Kind, name: str | None = None) -> None:
+        """`name`: of the input with the tokens that scores of next tokens are about; by default the first."""
+        self.kind, self.name = kind, name
         self._same = self._predicted = self._tokens = self._vectors = 0
         self._surprise = [0.0, 0.0]
         self._cosine = 0.0
+
+    @classmethod
+    def of(cls, network: nn.Module, batch: Inputs, output: Tensor, predicts: Kind | None) -> Predictions:
+        """Those of an output of the untouched network, by what it is for the first batch unless `predicts` says it."""
+        name = tokens_name(network, batch, output)
+        return cls(predicts or _kind(batch, output, name), name)
 
     def add(self, batch: Inputs, before: Tensor, after: Tensor) -> None:
         """Count what two networks gave for a batch.
@@ -150,15 +192,18 @@ class Predictions:
             before: Output of the untouched network.
             after: Output of the smaller one, of the same shape.
         """
-        ids, mask = token_ids(batch)
+        ids, mask = token_ids(batch, self.name)
         positions = slice(None) if mask is None or mask.shape != before.shape[:2] else mask.to(before.device)
         if self.kind == "embedding":
-            cosines = cosine_similarity(before[positions].double(), after[positions].double(), dim=-1)
-            self._cosine, self._vectors = self._cosine + float(cosines.sum()), self._vectors + cosines.numel()
+            width = before.shape[-1]
+            vectors = (tensor[positions].reshape(-1, width).split(max(1, CHUNK // width)) for tensor in (before, after))
+            for some_before, some_after in zip(*vectors, strict=True):
+                cosines = cosine_similarity(some_before.double(), some_after.double(), dim=-1)
+                self._cosine, self._vectors = self._cosine + float(cosines.sum()), self._vectors + cosines.numel()
         if self.kind in ("scores", "tokens") and before.ndim > 1:
-            is_same = before.argmax(1) == after.argmax(1)
-            if self.kind == "tokens":
-                is_same = (before.argmax(-1) == after.argmax(-1))[positions]
+            axis = -1 if self.kind == "tokens" else 1
+            is_same = before.argmax(axis) == after.argmax(axis)
+            is_same = is_same[positions] if self.kind == "tokens" else is_same
             self._same, self._predicted = self._same + int(is_same.sum()), self._predicted + is_same.numel()
         if self.kind == "tokens" and ids is not None and ids.shape == before.shape[:2]:
             for network_number, scores in enumerate((before, after)):

@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from paramtrans.networks.forward.activations import Inputs, arguments, call, pick_examples
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.losses import Kind
-from paramtrans.networks.results.predictions import named_outputs, token_ids
+from paramtrans.networks.results.predictions import named_outputs, token_ids, tokens_name
 
 MOST, PROMPT, CONTINUED = 6, 24, 24
 """Examples, tokens of a text that are shown, and tokens that follow."""
@@ -64,8 +65,12 @@ def _sample(
     before: nn.Module, after: nn.Module, example: Inputs, predicts: Kind | None, decode: Decode
 ) -> Sample | None:
     """One example; None for what is nothing to look at."""
-    ids, _ = token_ids(example)
-    if predicts == "tokens" and ids is not None:
+    if predicts == "tokens":
+        scores = next(iter(named_outputs(call(before, example)).values()))
+        ids, _ = token_ids(example, tokens_name(before, example, scores))
+    else:
+        ids = None
+    if ids is not None:
         start = ids[:, : min(PROMPT, max(1, ids.shape[1] // 2))]
         old, new = (_words(_continuation(network, example, ids, start), decode) for network in (before, after))
         return Sample(None, _words(start[0].tolist(), decode), old, new, old == new)
@@ -80,11 +85,22 @@ def _sample(
 def _continuation(network: nn.Module, example: Inputs, ids: Tensor, start: Tensor) -> list[int]:
     """The tokens that follow, each the most likely one."""
     tokens = start
-    name = next((name for name, value in arguments(example)[1].items() if value is ids), None)
+    named = arguments(example)[1]
+    name = next((name for name, value in named.items() if value is ids), None)
+    # What has an entry for each token would no longer fit; what an encoder reads beside them stays.
+    others = {key: value for key, value in named.items() if not _of_tokens(value, ids)}
     for _ in range(CONTINUED):
-        scores = next(iter(named_outputs(call(network, tokens if name is None else {name: tokens})).values()))
+        inputs = tokens if name is None else {**others, name: tokens}
+        scores = next(iter(named_outputs(call(network, inputs)).values()))
         tokens = torch.cat([tokens, scores[:, -1:].argmax(-1).to(tokens)], 1)
     return tokens[0, start.shape[1] :].tolist()
+
+
+def _of_tokens(value: Any, ids: Tensor) -> bool:
+    """Whether an input has an entry for each token beside these: a mask, or positions in order."""
+    if not isinstance(value, Tensor) or value.shape != ids.shape or value is ids:
+        return value is ids
+    return bool((value <= 1).all()) or bool((value.diff(dim=1) == 1).all())
 
 
 def _words(tokens: Sequence[int], decode: Decode) -> str:

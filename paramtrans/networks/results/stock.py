@@ -67,7 +67,7 @@ def save_stock(
         new_folder = Path(temporary) / "made"
         new_folder.mkdir()
         try:
-            source.save(network, name, arguments, new_folder, partial(_outputs, inputs=first_examples(inputs, 2)))
+            source.save(network, name, arguments, new_folder, partial(outputs_of, inputs=first_examples(inputs, 2)))
         except ConfigError as error:
             if _has_narrower_heads(network):
                 reason = error.problems[0].partition(";")[0]
@@ -88,8 +88,13 @@ def _has_narrower_heads(network: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def _outputs(network: nn.Module, inputs: Inputs) -> list[Tensor]:
-    """All tensors that a network gives."""
+def outputs_of(network: nn.Module, inputs: Inputs) -> list[Tensor]:
+    """All floating-point tensors that a network gives.
+
+    Args:
+        network: In eval mode.
+        inputs: A batch that it takes.
+    """
     return [
         output
         for output in tree_leaves(call(network, inputs))

@@ -24,8 +24,8 @@ from paramtrans.networks.graph.proof import (
     named_tensors,
     prove,
     run,
-    with_random_constants,
 )
+from paramtrans.networks.graph.stand_ins import stand_ins
 from paramtrans.networks.graph.unit_cases import choose_units
 from paramtrans.networks.graph.waiting import Waiting, can_wait
 from paramtrans.networks.units.chain import UnitStep
@@ -142,7 +142,7 @@ def write_network(analysis: Analysis, chosen: Chosen, groups_alone: Iterable[Nam
     if not groups:
         return copy.deepcopy(analysis.network)
     removal = analysis.removal({group: chosen.retained[group] for group in groups})
-    proof = prove(with_random_constants(analysis.network), removal, likely=chosen.proven.settings)
+    proof = prove(stand_ins(analysis.network), removal, likely=chosen.proven.settings)
     if proof.failure is not None:
         raise SpecMismatch(f"the units that are kept cannot be kept alone: {proof.failure}")
     narrowed = narrow(analysis.network, removal, list(proof.settings))
@@ -169,7 +169,7 @@ def write_rest(analysis: Analysis, small: nn.Module, chosen: Chosen) -> tuple[nn
     assert chosen.waiting is not None
     retained = {**chosen.retained, **chosen.waiting.retained}
     removal, fixed = analysis.removal(retained), analysis.removal(chosen.retained).retained()
-    proof = prove(with_random_constants(analysis.network), removal, likely=chosen.proven.settings)
+    proof = prove(stand_ins(analysis.network), removal, likely=chosen.proven.settings)
     if proof.failure is not None:
         raise SpecMismatch(f"the units that are kept cannot be kept alone: {proof.failure}")
     rest = {

@@ -7,16 +7,18 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from paramtrans.api.architecture import ArchitectureSource, Origin
+from paramtrans.api.architecture import ArchitectureSource, ExampleKind, Origin
 from paramtrans.errors import ConfigError
 from paramtrans_architectures import (
     hub_cache,
+    hugging_face_audio,
     hugging_face_depth,
+    hugging_face_gguf,
     hugging_face_inputs,
     hugging_face_names,
     hugging_face_ties,
@@ -36,6 +38,7 @@ class HuggingFace(ArchitectureSource):
     """`hf:FOLDER`: the class that the folder's config names, untrained. No code of the folder is ever run."""
 
     form: ClassVar[str] = "FOLDER"
+    has_gguf: ClassVar[bool] = True
 
     def build(self, name: str, arguments: Mapping[str, Any]) -> nn.Module:
         transformers, folder = _library(name), _folder(name)
@@ -69,15 +72,17 @@ class HuggingFace(ArchitectureSource):
         self,
         network: nn.Module,
         name: str,
-        kind: Literal["texts", "images"],
+        kind: ExampleKind,
         examples: Iterable[Any],
         count: int,
         length: int | None,
     ) -> Sequence[Mapping[str, Tensor]]:
         if kind == "texts":
             return hugging_face_inputs.of_texts(network, _folder(name), examples, count, length)
+        if kind == "audio":
+            return hugging_face_audio.of_audio(network, _folder(name), examples, count, length)
         if length is not None:
-            raise ConfigError([f"hf:{name}: --length is for texts, not for images"])
+            raise ConfigError([f"hf:{name}: --length is for texts and recordings, not for images"])
         return hugging_face_inputs.of_images(network, _folder(name), examples, count)
 
     def shortened(self, network: nn.Module, path: str, gone: int) -> None:
@@ -97,6 +102,9 @@ class HuggingFace(ArchitectureSource):
             is_beside = not file.name.endswith(WEIGHTS) and not (folder / file.name).exists()
             if is_beside and file.name != "README.md" and file.stat().st_size <= LARGEST:
                 shutil.copyfile(file, folder / file.name)
+
+    def read_gguf(self, network: nn.Module, file: Path) -> nn.Module | None:
+        return hugging_face_gguf.read(network, file)
 
 
 def stock(network: Any, outputs: Outputs) -> Any:

@@ -38,7 +38,7 @@ def of_texts(
     Raises:
         ConfigError: there is no tokenizer, or the model takes fewer tokens.
     """
-    tokenizer = _loaded("AutoTokenizer", "tokenizer", folder)
+    tokenizer = loaded("AutoTokenizer", "tokenizer", folder)
     length = _length(network, tokenizer, folder, length)
     rows = _joined(tokenizer, texts, length) if _is_causal(network) else _truncated(tokenizer, texts, length)
     batches = _same_length(list(islice(rows, count)))
@@ -60,7 +60,7 @@ def of_images(network: Any, folder: Path, images: Iterable[Any], count: int) -> 
     Raises:
         ConfigError: there is no image processor, or the model takes no images.
     """
-    processor = _loaded("AutoImageProcessor", "image processor", folder)
+    processor = loaded("AutoImageProcessor", "image processor", folder)
     parameters = inspect.signature(network.forward).parameters
     encoded = [processor(images=list(group), return_tensors="pt") for group in in_groups(islice(images, count))]
     batches = [{name: value for name, value in batch.items() if name in parameters} for batch in encoded]
@@ -72,15 +72,24 @@ def of_images(network: Any, folder: Path, images: Iterable[Any], count: int) -> 
 def words(folder: Path, tokens: Sequence[int]) -> str | None:
     """The text of some tokens; None without a tokenizer."""
     try:
-        decoded: str = _loaded("AutoTokenizer", "tokenizer", folder).decode(tokens)
+        decoded: str = loaded("AutoTokenizer", "tokenizer", folder).decode(tokens)
     except ConfigError:
         return None
     return decoded
 
 
 @lru_cache(maxsize=1)
-def _loaded(kind: str, role: str, folder: Path) -> Any:
-    """The tokenizer or the image processor of a folder; none of its code is run."""
+def loaded(kind: str, role: str, folder: Path) -> Any:
+    """The tokenizer, image processor or feature extractor of a folder; none of its code is run.
+
+    Args:
+        kind: The class of transformers that loads it.
+        role: What it is called in messages.
+        folder: The folder.
+
+    Raises:
+        ConfigError: there is none that can be used.
+    """
     import transformers
 
     try:

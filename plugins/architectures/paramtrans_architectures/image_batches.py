@@ -14,11 +14,11 @@ from paramtrans.networks.loading.calibration import in_groups
 
 
 def check(name: str, kind: str, length: int | None) -> None:
-    """Raise `ConfigError` for texts, and for a length, which images do not have."""
+    """Raise `ConfigError` for other examples, and for a length, which images do not have."""
     if kind != "images":
         raise ConfigError([f"{name}: takes images, no {kind}"])
     if length is not None:
-        raise ConfigError([f"{name}: --length is for texts, not for images"])
+        raise ConfigError([f"{name}: --length is for texts and recordings, not for images"])
 
 
 def prepare_batches(prepare: Callable[[Any], Tensor], examples: Iterable[Any], count: int) -> Sequence[Tensor]:

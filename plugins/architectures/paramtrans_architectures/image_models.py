@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from paramtrans.api.architecture import ArchitectureSource, Origin
+from paramtrans.api.architecture import ArchitectureSource, ExampleKind, Origin
 from paramtrans.errors import ConfigError
 from paramtrans.utils.near import did_you_mean
 from paramtrans_architectures import image_batches
@@ -56,7 +56,7 @@ class Timm(ArchitectureSource):
         self,
         network: nn.Module,
         name: str,
-        kind: Literal["texts", "images"],
+        kind: ExampleKind,
         examples: Iterable[Any],
         count: int,
         length: int | None,

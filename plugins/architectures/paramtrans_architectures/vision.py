@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from paramtrans.api.architecture import ArchitectureSource, Origin
+from paramtrans.api.architecture import ArchitectureSource, ExampleKind, Origin
 from paramtrans.errors import ConfigError
 from paramtrans.utils.near import did_you_mean
 from paramtrans_architectures import image_batches
@@ -66,7 +66,7 @@ class Torchvision(ArchitectureSource):
         self,
         network: nn.Module,
         name: str,
-        kind: Literal["texts", "images"],
+        kind: ExampleKind,
         examples: Iterable[Any],
         count: int,
         length: int | None,

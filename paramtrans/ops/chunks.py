@@ -1,0 +1,23 @@
+"""Large tensors gone through in pieces, so that what is computed of them needs little memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+CHUNK = 2**22
+"""Values that are looked at at once."""
+
+
+def chunks(*tensors: Tensor, size: int = CHUNK) -> Iterator[tuple[Tensor, ...]]:
+    """Pieces of tensors with equally many values, each in a row.
+
+    Args:
+        tensors: Of one shape, or of as many values.
+        size: Values of a piece, at most.
+
+    Yields:
+        The piece of each tensor, `[n]`.
+    """
+    return zip(*(tensor.reshape(-1).split(size) for tensor in tensors), strict=True)
