@@ -121,6 +121,21 @@ def test_values_follow_where_the_code_has_one_number_for_both() -> None:
     assert small(**ids)[0].shape == network(**ids)[0].shape
 
 
+def test_code_that_scales_products_by_their_number_is_refused_with_what_to_do(tokens: Tensor) -> None:
+    network = sharp(Attention())
+
+    class Scaled(Attention):
+        def forward(self, x: Tensor) -> Tensor:
+            layers = (self.query, self.key, self.value)
+            parts = (layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in layers)
+            output: Tensor = self.out(scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2))
+            return output
+
+    network.__class__ = Scaled
+    with pytest.raises(SpecMismatch, match=r"computes something else.*let it keep the scale in an attribute"):
+        paramtrans.translate(network, query_key=0.5, calibrate=tokens)
+
+
 class OneWidth(nn.Module):
     """Attention whose code has one number for the width of queries, keys and values, perhaps of one head."""
 

@@ -119,7 +119,7 @@ def analyse(network: nn.Module, arguments: Arguments, stream: bool = False) -> A
     trained = {name for name, _ in network.named_parameters(remove_duplicate=False)}
     used, read = trained & used_tensors(program, hooked), summed_classes(labelled, classes)
     units = [u for u in find_units(labelled) if used & {*u.tensors} and read & frozenset().union(*u.classes)]
-    residual = residual_classes(labelled, classes)
+    residual = residual_classes(labelled, classes) - {classes.pinned}
     normalised = {n for reduction in labelled.reductions for n in classes.of[reduction.label.numpy()].ravel().tolist()}
     order = {name: number for number, name in enumerate(layers)}
     groups = []

@@ -31,6 +31,8 @@ CODE = "the code around it takes no other number of units"
 """Why a group stays where a number in the network's code is out of reach, as its reason begins."""
 HIGHER = (torch.float32, torch.float64)
 """Precisions that a proof is tried in where it fails in a lower one."""
+OTHER = "without them it computes something else"
+"""Why a group stays whose removal is no removal, as its reason begins."""
 MOST_TRIED = 6
 """Numbers in a network's code, of which all combinations are tried where not all of them belong to the units."""
 
@@ -127,7 +129,7 @@ def _tried(
         if least <= min(TOLERANCE, max(SHARE * effect, 1e-5)):
             return Proof(least, (*settings, *certain))
     if least < float("inf"):
-        failure = f"without them it computes something else (by {least:.1e} of its largest output)"
+        failure = f"{OTHER} (by {least:.1e} of its largest output)"
     return Proof(least, (), failure or "what it computes without them is no finite number")
 
 

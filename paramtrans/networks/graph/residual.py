@@ -15,6 +15,9 @@ def residual_classes(labelled: Labelled, classes: Classes) -> set[int]:
     Args:
         labelled: A network.
         classes: Of its atoms.
+
+    Returns:
+        Classes, that of units which can never go among them where a stream is tied to the network's outputs.
     """
     residual: set[int] = set()
     program = labelled.program
@@ -48,7 +51,7 @@ def residual_classes(labelled: Labelled, classes: Classes) -> set[int]:
             shared_sources = through[operand.name] & (direct[added.name] | ({added.name} & moving))
             if shared and any(_carries(labelled, classes, name, shared) for name in shared_sources):
                 residual |= shared
-    return residual - {classes.pinned}
+    return residual
 
 
 def _labelled(labelled: Labelled, node: Node) -> bool:

@@ -18,6 +18,7 @@ from paramtrans.networks.graph.masked import HALF
 from paramtrans.networks.graph.merging import merge, representatives
 from paramtrans.networks.graph.narrow import apply, narrow, shrink
 from paramtrans.networks.graph.proof import (
+    OTHER,
     TOLERANCE,
     advice,
     largest_difference,
@@ -29,11 +30,18 @@ from paramtrans.networks.graph.stand_ins import stand_ins
 from paramtrans.networks.graph.unit_cases import choose_units
 from paramtrans.networks.graph.waiting import Waiting, can_wait
 from paramtrans.networks.units.chain import UnitStep
+from paramtrans.networks.units.query_keys import query_keys
 from paramtrans.networks.units.selection import Selection
 from paramtrans.utils.counts import counted
 
 HALF_TOLERANCE = 0.05
 """Largest difference of outputs in half precision, relative to the largest output."""
+
+
+SCALE = (
+    "if its code scales products by the number of dimensions, let it keep the scale in an attribute (scale=self.scale)"
+)
+"""What is said of queries and keys without which a network computes something else."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +202,9 @@ def _proven(
 ) -> Proven:
     """Groups that pass the proof; raises `SpecMismatch` where none does."""
     proven = prove_groups(analysis, counts, together)
+    for group in query_keys(analysis, counts):
+        if proven.refused.get(group.path, "").startswith(OTHER):
+            proven.refused[group.path] += f"; {SCALE}"
     if not proven.counts:
         reasons_of = {**refused, **proven.refused}
         titles = {group.path: group.title for group in analysis.groups}

@@ -14,6 +14,7 @@ from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.graph.groups import Analysis, Bundle, NamedGroup, prove_groups
 from paramtrans.networks.graph.inventory import staying_parameters
 from paramtrans.networks.graph.propagate import OUTPUT
+from paramtrans.networks.graph.residual import residual_classes
 from paramtrans.networks.units.query_keys import query_keys, values_of
 from paramtrans.networks.units.rounding import Rounding
 from paramtrans.networks.units.widths import GroupRule, GroupSizes
@@ -171,8 +172,12 @@ def streams(analysis: Analysis, pattern: str) -> list[NamedGroup]:
         return matching
     if residual:
         raise SpecMismatch(f'stream: no stream has a path that matches "{pattern}"; there are {_paths(residual)}')
-    reasons = staying_parameters(analysis, {}, [group for group in analysis.groups if group.hidden])
     kind = type(analysis.network).__name__
+    if not residual_classes(analysis.labelled, analysis.classes):
+        raise SpecMismatch(
+            f"stream: this {kind} has no residual stream, as it adds no branch to what that reads; leave it out"
+        )
+    reasons = staying_parameters(analysis, {}, [group for group in analysis.groups if group.hidden])
     reason = next(iter(reasons), "")
     advice = "put a layer behind it that reads the stream" if reason == OUTPUT else "leave out stream"
     because = f" (most parameters that stay: {reason})" if reason else ""
