@@ -55,8 +55,9 @@ def _kind(batch: Inputs, output: Tensor, name: str | None) -> Kind:
     """As `kind_of`, with the input that `tokens_name` names."""
     if output.ndim == 3:
         ids, mask = token_ids(batch, name)
-        likely = name is not None and ids is not None
-        return "tokens" if likely and _surprise(output, ids, mask)[0] < math.log(output.shape[2]) else "embedding"
+        if name is None or ids is None:
+            return "embedding"
+        return "tokens" if _surprise(output, ids, mask)[0] < math.log(output.shape[2]) else "embedding"
     if output.ndim != 2 or output.shape[1] < 2:
         return "values"
     lengths = output.float().norm(dim=1)
