@@ -119,9 +119,9 @@ def main() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     network = minilm()
     pool, test = sentences()
-    left = pool[options.sentences : CALIBRATION] if options.select else test
+    left = pool[options.sentences * options.draws : CALIBRATION] if options.select else test
     if not left:
-        raise SystemExit("--select: no sentence is left over; give --sentences a smaller number")
+        raise SystemExit("--select: no sentence is left over; give --sentences or --draws a smaller number")
     draws = [batches(part) for part in disjoint(pool, options.sentences, options.draws)]
     held_out = batches(left)
     wanted = embeddings(network, held_out)

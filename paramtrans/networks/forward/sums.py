@@ -8,9 +8,11 @@ it.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -117,7 +119,8 @@ class _Follow(TorchFunctionMode):
         self.layers, self.number = layers, 0
         self.outputs: dict[str, list[_Value]] = {}
         self._layers_at: list[int] = []
-        self._made: dict[int, tuple[Place, Tensor]] = {}
+        # By the `id` of tensors, as long as they live: all that a pass computes is much to hold.
+        self._made: dict[int, tuple[Place, weakref.ref[Tensor]]] = {}
         self._values: dict[int, _Value] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -134,8 +137,14 @@ class _Follow(TorchFunctionMode):
             if following is not None:
                 self._values[id(result)] = following
             for position, tensor in enumerate(results):
-                self._made[id(tensor)] = ((number, position), tensor)  # held, so that its `id` stays its own
+                self._made[id(tensor)] = ((number, position), weakref.ref(tensor, partial(self._forget, id(tensor))))
         return result
+
+    def _forget(self, number: int, reference: weakref.ref[Tensor]) -> None:
+        """A tensor is gone, and its `id` may become that of another."""
+        if number in self._made and self._made[number][1] is reference:
+            del self._made[number]
+            self._values.pop(number, None)
 
     def _following(self, func: Any, args: Sequence[Any], number: int, result: Tensor) -> _Value | None:
         """The value that an operation gives, where it is one of those that are followed."""
