@@ -89,6 +89,21 @@ class Generated(nn.Module):
         return x @ self.make(F.relu(self.enter(self.code))).view(6, 3)
 
 
+class OneKey(nn.Module):
+    """All heads share one key head, in PyTorch's own attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = 4
+        self.query, self.both, self.out = nn.Linear(6, 16), nn.Linear(6, 8), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query = self.query(x).unflatten(-1, (self.heads, 4)).transpose(1, 2)
+        key, value = self.both(x).unflatten(-1, (2, 1, 4)).transpose(1, 3).unbind(2)
+        mixed = F.scaled_dot_product_attention(query, key, value, enable_gqa=True)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
 @pytest.mark.parametrize(
     ("kind", "shape", "units"),
     [
@@ -97,6 +112,7 @@ class Generated(nn.Module):
         (Dots, (40, 5, 6), {"": (10, 5)}),
         (BothWays, ROWS, {"layer": (12, 6)}),
         (Counting, ROWS, {"a": (12, 6)}),
+        (OneKey, (40, 5, 6), {"query": (4, 2)}),
         (Generated, ROWS, {"": (4, 2), "enter": (10, 5)}),
     ],
 )

@@ -209,7 +209,8 @@ def attention(state: State, node: Node, args: list[Any], kwargs: dict[str, Any])
     """Scores sum over the axis of queries and keys, the result over that of tokens; tokens are pinned."""
     query, key, value = args[:3]
     mask = args[3] if len(args) > 3 else kwargs.get("attn_mask")
-    repeated = query.shape[-3] // key.shape[-3] if len(query.shape) > 2 and key.shape[-3] != query.shape[-3] else 1
+    grouped = len(query.shape) > 2 and key.shape[-3] not in (1, query.shape[-3])  # one key head is for any number
+    repeated = query.shape[-3] // key.shape[-3] if grouped else 1
     if repeated > 1:
         key, value = _repeated(key, repeated), _repeated(value, repeated)
     n = len(query.shape) - 2
