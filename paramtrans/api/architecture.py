@@ -171,6 +171,16 @@ class ArchitectureSource(Configurable, ABC):
         """
         return
 
+    def lean(self, network: nn.Module, like: nn.Module | None = None) -> None:
+        """Let a network keep nothing for later calls, such as keys and values of tokens: in passes that wait for each
+        other that is much to hold. Networks of other libraries stay as they are.
+
+        Args:
+            network: A copy, of any library; it may be changed.
+            like: A network whose ways it takes again.
+        """
+        return
+
     def untied(self, network: nn.Module, path: str) -> None:
         """Let what the library keeps beside the modules follow where a layer no longer shares its weight with another,
         such as a config that ties embeddings. Networks of other libraries stay as they are.

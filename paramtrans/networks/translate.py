@@ -21,6 +21,7 @@ from paramtrans.networks.finishing import finish_network, finish_options
 from paramtrans.networks.forward.activations import Inputs, check_repeatable, in_batches
 from paramtrans.networks.forward.batches import as_taken
 from paramtrans.networks.graph.narrow import Setting, uncount
+from paramtrans.networks.loading.architectures import lean
 from paramtrans.networks.loading.wrappers import copied, unwrapped
 from paramtrans.networks.parts.replacing import ReplacedPart, replace_parts
 from paramtrans.networks.rebuilding import Shapes, shapes_of
@@ -31,6 +32,7 @@ from paramtrans.networks.units.selection import Asked
 from paramtrans.networks.widths import Ratio, Widths, with_registry
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
+from paramtrans.utils import memory
 from paramtrans.utils.progress import Reporter
 from paramtrans.utils.surroundings import pinned
 
@@ -132,14 +134,15 @@ def translate(
     check_arguments(widths, ratio, by, shares, rotate, **named_arguments, finish=finish, seed=seed)
     finishing = finish_options(finish)
     module = unwrapped(module)
-    original = copied(module, share=True)
+    original = lean(copied(module, share=True), registry)
     batches = as_taken(original, in_batches(calibrate))
     check_repeatable(original, batches)
+    memory.give_back()
     if depth is not None and to is None:
         if any(not isinstance(block, LeftOut) for block in getattr(module, ATTRIBUTE, ())):
             raise SpecMismatch("depth: leave blocks out first, and translate the rest afterwards")
         shorter, gone = shorten(original, depth, blocks, batches, registry, reporter)
-        small = _finished(without(module, gone, registry), shorter, gone, ())
+        small = _finished(registry, without(module, gone, registry), shorter, gone, ())
         setattr(small, SHAPES, _untranslated_shapes(module))
         asked = (ratio, widths, by, stream, query_key)
         if translator != "refit" or any(x is not None for x in asked) or then or options:
@@ -171,7 +174,7 @@ def translate(
             original, to, options or {}, registry, ratio=ratio, batches=batches, seed=seed, reporter=reporter
         )
         finish_network(finishing, original, replacement.network, batches, seed, reporter)
-        return _finished(module, replacement.network, replacement.parts, ())
+        return _finished(registry, module, replacement.network, replacement.parts, ())
     trained = factories.trained_translator(translator, registry, options or {})
     rule = widths or Ratio(0.5 if ratio is None else ratio)
     named = [(trained or translator, options or {}), *(then or {}).items()]
@@ -201,7 +204,7 @@ def translate(
         uncount(module, narrowed.network, narrowed.settings)
         setattr(narrowed.network, MODULES, (*getattr(module, MODULES, ()), *narrowed.modules))
         setattr(narrowed.network, REFUSED, dict(narrowed.refused))
-        return _finished(module, narrowed.network, narrowed.groups, narrowed.settings)
+        return _finished(registry, module, narrowed.network, narrowed.groups, narrowed.settings)
     if trained is not None:
         factories.check_unsized(trained, ratio, widths)
     small, replaced = translate_blocks(
@@ -218,10 +221,11 @@ def translate(
         reporter=reporter,
     )
     finish_network(finishing, original, small, batches, seed, reporter)
-    return _finished(module, small, replaced, ())
+    return _finished(registry, module, small, replaced, ())
 
 
 def _finished(
+    registry: Registry,
     module: nn.Module,
     small: nn.Module,
     replaced: Iterable[BlockRecord],
@@ -230,7 +234,7 @@ def _finished(
     """The small network with the flags of the original, and what is to be said of it."""
     replaced = tuple(replaced)
     _warn(replaced)
-    small.train(module.training)
+    lean(small, registry, module).train(module.training)
     original_modules = dict(module.named_modules())
     for path, part in small.named_modules():
         if path in original_modules:

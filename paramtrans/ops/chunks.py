@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-CHUNK = 2**22
+CHUNK = 2**20
 """Values that are looked at at once."""
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from paramtrans.networks.graph.capture import Arguments, Program, capture, code_line, read_by_hooks, used_tensors
 from paramtrans.networks.graph.narrow import Removal, Setting
-from paramtrans.networks.graph.proof import Proof, masked_outputs, prove
+from paramtrans.networks.graph.proof import Proof, prove
 from paramtrans.networks.graph.propagate import Labelled, propagate
 from paramtrans.networks.graph.readers import ReaderLayer, read_by, readers, written_by
 from paramtrans.networks.graph.residual import residual_classes
@@ -208,14 +208,13 @@ def prove_groups(analysis: Analysis, counts: Mapping[NamedGroup, int], together:
     """
     proven = Proven({group: count for group, count in counts.items() if count < len(group)})
     values, likely = stand_ins(analysis.network), list[Setting]()
-    full_outputs = masked_outputs(values, analysis.program)
     bundles = [tuple(group for group in bundle if group in proven.counts) for bundle in together]
     bundled = {group for bundle in bundles for group in bundle}
     bundles += [(group,) for group in proven.counts if group not in bundled]
 
     def proof_of(bundles: Iterable[Bundle]) -> Proof:
         retained = {group: _even(group, proven.counts[group]) for bundle in bundles for group in bundle}
-        return prove(values, analysis.removal(retained), full_outputs, likely)
+        return prove(values, analysis.removal(retained), likely)
 
     def refuse(bundle: Bundle, reason: str) -> None:
         bundles.remove(bundle)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
 from typing import Any
 
@@ -21,10 +22,13 @@ from paramtrans.networks.graph.narrow import Removal, Setting, candidates, narro
 from paramtrans.networks.graph.program_numbers import program_numbers
 from paramtrans.networks.graph.stand_ins import StandIns
 from paramtrans.ops.chunks import chunks
+from paramtrans.utils import memory
 from paramtrans.utils.fast_path import layer_by_layer
 
 TOLERANCE = 1e-3
 """Largest difference, relative to the largest output."""
+SURELY = 1e-5
+"""Largest difference that is rounding in any case."""
 SHARE = 0.02
 """Largest difference, relative to what leaving the units out changes at all: a wrong unit would change as much."""
 CODE = "the code around it takes no other number of units"
@@ -55,9 +59,7 @@ def named_tensors(network: nn.Module) -> dict[str, Tensor]:
     return dict(pairs)
 
 
-def prove(
-    values: StandIns, removal: Removal, full_outputs: list[Tensor] | None = None, likely: Iterable[Setting] = ()
-) -> Proof:
+def prove(values: StandIns, removal: Removal, likely: Iterable[Setting] = ()) -> Proof:
     """Try whether a network without some units computes what it does with these units at zero.
 
     Where its code holds numbers that do not fit, attributes with these numbers are tried. What differs is tried in
@@ -66,16 +68,16 @@ def prove(
     Args:
         values: The network, in eval mode, and what stands in for its parameters.
         removal: The units that are left out.
-        full_outputs: Outputs with all units, where they are known.
         likely: Settings that parts of the removal needed. Like ones, in modules alike, are tried first.
     """
-    proof = _tried(values, removal, full_outputs, likely)
+    proof = _tried(values, removal, likely)
+    memory.give_back()
     precision = precision_of(named_tensors(values.network))
     for higher in HIGHER[HIGHER.index(precision) + 1 :] if precision in HIGHER else HIGHER:
         if proof.failure is None or proof.difference == float("inf"):
             break
         try:
-            proof = _tried(values, removal, None, likely, higher)
+            proof = _tried(values, removal, likely, higher)
         except Exception:  # code that insists on its precision may raise anything
             break
     return proof
@@ -98,18 +100,18 @@ def masked_outputs(
 
 
 def _tried(
-    values: StandIns,
-    removal: Removal,
-    full_outputs: list[Tensor] | None,
-    likely: Iterable[Setting],
-    precision: torch.dtype | None = None,
+    values: StandIns, removal: Removal, likely: Iterable[Setting], precision: torch.dtype | None = None
 ) -> Proof:
     """One proof, in the precision of the network or in a higher one."""
     program, network, retained = removal.labelled.program, values.network, removal.retained()
     wanted = masked_outputs(values, program, removal, precision)
-    full_outputs = masked_outputs(values, program, None, precision) if full_outputs is None else full_outputs
+
+    @cache
+    def effect() -> float:
+        """What leaving the units out changes; of most proofs it need not be known."""
+        return largest_difference(masked_outputs(values, program, None, precision), wanted)
+
     candidate_settings, certain = candidates(network, removal), program_numbers(removal)
-    effect = largest_difference(full_outputs, wanted)
     failure, least = "", float("inf")
     likely_kinds = {_kind(item) for item in likely}
     for settings in dict.fromkeys(
@@ -126,7 +128,7 @@ def _tried(
             failure = failure or "the outputs change their shape"
             continue
         least = min(least, largest_difference(wanted, outputs))
-        if least <= min(TOLERANCE, max(SHARE * effect, 1e-5)):
+        if least <= SURELY or least <= min(TOLERANCE, SHARE * effect()):
             return Proof(least, (*settings, *certain))
     if least < float("inf"):
         failure = f"{OTHER} (by {least:.1e} of its largest output)"

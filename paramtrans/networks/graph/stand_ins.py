@@ -55,8 +55,9 @@ class StandIns:
 
 def stand_ins(network: nn.Module) -> StandIns:
     """Parameters with which every unit of a network counts: constant ones (ones, zeros, tiny scales) become random, and
-    weights no smaller than those of layers that keep the size of features. Attention that was hardly trained looks at
-    all tokens alike, so that a wrong number of heads would hardly show.
+    weights as large as those of layers that keep the size of features. With smaller ones attention looks at all tokens
+    alike, so that a wrong number of heads would hardly show; with larger ones deep networks enlarge rounding until
+    nothing else is left.
 
     Args:
         network: In eval mode.
@@ -71,7 +72,7 @@ def stand_ins(network: nn.Module) -> StandIns:
         if deviation <= 1e-3 * max(1e-3, largest) or largest < 1e-3:
             constants[name] = (0.5 + torch.rand(parameter.shape, generator=generator)).to(parameter.detach())
         elif parameter.ndim > 1:
-            scales[name] = max(1.0, (parameter.numel() / len(parameter)) ** -0.5 / deviation)
+            scales[name] = (parameter.numel() / len(parameter)) ** -0.5 / deviation
     return StandIns(network, scales, constants)
 
 

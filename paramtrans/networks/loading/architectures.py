@@ -112,6 +112,23 @@ def own_names(architecture: str, registry: Registry | None = None) -> OwnNames |
     return installed(architecture, registry)[0].own_names if is_installed(architecture, registry) else None
 
 
+def lean(network: nn.Module, registry: Registry, like: nn.Module | None = None) -> nn.Module:
+    """Let a network keep nothing for later calls, or, with `like`, what that one keeps.
+
+    Args:
+        network: A copy, which may be changed.
+        registry: The plugins that architectures come from.
+        like: A network whose ways it takes again.
+
+    Returns:
+        The same.
+    """
+    for name, _ in registry.usable(KIND):
+        source: ArchitectureSource = registry.create(KIND, name)
+        source.lean(network, like)
+    return network
+
+
 def named_options(text: str) -> tuple[str, dict[str, Any]]:
     """A name and the options behind its question mark: `NAME?hidden=8&kernel=5`."""
     name, _, query = text.partition("?")

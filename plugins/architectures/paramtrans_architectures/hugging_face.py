@@ -17,6 +17,7 @@ from paramtrans.errors import ConfigError
 from paramtrans_architectures import (
     hub_cache,
     hugging_face_audio,
+    hugging_face_caches,
     hugging_face_depth,
     hugging_face_gguf,
     hugging_face_inputs,
@@ -87,6 +88,9 @@ class HuggingFace(ArchitectureSource):
 
     def shortened(self, network: nn.Module, path: str, gone: int) -> None:
         hugging_face_depth.shorten_config(network, path, gone)
+
+    def lean(self, network: nn.Module, like: nn.Module | None = None) -> None:
+        hugging_face_caches.set_caches(network, like)
 
     def untied(self, network: nn.Module, path: str) -> None:
         hugging_face_ties.untie_config(network, path)
