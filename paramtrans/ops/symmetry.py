@@ -98,7 +98,8 @@ def random_rotations(group: RotationGroup, count: int, generator: torch.Generato
     arXiv math-ph/0609050)."""
     noise = torch.randn(count, group.size, group.width, group.width, generator=generator, dtype=torch.float64)
     matrices, upper = torch.linalg.qr(noise)
-    return matrices * upper.diagonal(dim1=-2, dim2=-1).sign()[..., None, :]
+    uniform: Tensor = matrices * upper.diagonal(dim1=-2, dim2=-1).sign()[..., None, :]
+    return uniform
 
 
 def balance(params: Params, spec: BlockSpec) -> Params:
