@@ -15,7 +15,7 @@ from paramtrans.api.adapter import BlockAdapter, BlockOptions
 from paramtrans.api.options import Trials
 from paramtrans.api.specs import BlockSpec, RotationGroup, SymmetryGroup, SymmetryMember
 from paramtrans.api.stacking import Params, join, split
-from paramtrans.errors import SpecMismatch
+from paramtrans.errors import ConfigError, SpecMismatch
 from paramtrans.plugins.registry import Registry
 
 
@@ -54,12 +54,7 @@ class Sequence(BlockAdapter):
 
     def __init__(self, options: SequenceOptions, registry: Registry) -> None:
         super().__init__(options)
-        self.blocks: list[BlockAdapter] = []
-        for number, block in enumerate(options.blocks):
-            if "name" not in block:
-                raise SpecMismatch(f'blocks.{number}: has no name; say which block it is: {{ name = "conv", … }}')
-            given = {key: value for key, value in block.items() if key != "name"}
-            self.blocks.append(registry.create("block_adapter", block["name"], **given))
+        self.blocks = [_made(f"blocks.{number}", block, registry) for number, block in enumerate(options.blocks)]
         first = self.blocks[0].options.channels
         if first != options.channels:
             raise SpecMismatch(f"channels: is {options.channels}, the first block has {first}")
@@ -127,6 +122,19 @@ class Sequence(BlockAdapter):
 
     def read(self, params: Params) -> Params:
         return join({str(i): block.read(split(params, str(i))) for i, block in enumerate(self.blocks)})
+
+
+def _made(path: str, block: Mapping[str, Any], registry: Registry) -> BlockAdapter:
+    """One of the blocks; raises `SpecMismatch` where there is no such block, or not with these options."""
+    options = dict(block)
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        raise SpecMismatch(f'{path}: has no name; say which block it is: {{ name = "conv", … }}')
+    try:
+        made: BlockAdapter = registry.create("block_adapter", name, **options)
+        return made
+    except ConfigError as error:
+        raise SpecMismatch(f"{path}: {'; '.join(error.problems)}") from error
 
 
 def _symmetries(specs: list[BlockSpec]) -> tuple[SymmetryGroup, ...]:
