@@ -75,3 +75,17 @@ def test_translators_of_blocks_translate_all_of_them_at_once() -> None:
 def test_blocks_that_do_not_fit_are_told(blocks: list[dict[str, Any]], said: str) -> None:
     with pytest.raises(SpecMismatch, match=said):
         sequence(*blocks)
+
+
+def test_a_learned_translator_begins_at_the_strongest_units_of_each_block() -> None:
+    first = {"name": "conv_chain", "channels": 4, "hidden": [5]}
+    source = sequence(first, STRIDED)
+    target = sequence({**first, "hidden": [2]}, {**STRIDED, "hidden": [3]})
+    params = initial(source.module, [0, 1])
+    learned = components().create("translator", "equivariant", source, target, width=8, heads=2, layers=1)
+    written = learned.translate(params)
+    for number, (block, of_source) in enumerate(((2, 5), (3, 5))):
+        kept, rows = (blocks[f"{number}.conv1.weight"].flatten(2) for blocks in (written, params))
+        assert (kept.shape[1], rows.shape[1]) == (block, of_source)
+        nearest = torch.cdist(kept, rows)
+        assert nearest.amin(2).max() < 1e-5 and all(len(set(places)) == block for places in nearest.argmin(2).tolist())
