@@ -85,13 +85,19 @@ class Builder:
 
     @cached_property
     def source(self) -> BlockAdapter:
-        source: BlockAdapter = self._create("block_adapter", self.config.source)
-        return source
+        return self._block("source")
 
     @cached_property
     def target(self) -> BlockAdapter:
-        target: BlockAdapter = self._create("block_adapter", self.config.target)
-        return target
+        return self._block("target")
+
+    def _block(self, path: str) -> BlockAdapter:
+        """The source or target block; raises `ConfigError` where it is made of others that there are not."""
+        try:
+            block: BlockAdapter = self._create("block_adapter", getattr(self.config, path))
+            return block
+        except (SpecMismatch, UnknownName) as error:
+            raise ConfigError([f"{path}: {error}"]) from error
 
     @cached_property
     def runner(self) -> HostRunner:

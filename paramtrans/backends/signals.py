@@ -65,20 +65,32 @@ def as_images(module: nn.Module) -> nn.Module | None:
 def _as_image(layer: nn.Module) -> nn.Module:
     """A layer over images of height one that does the same; others as they are."""
     if type(layer) is nn.Conv1d:
-        [size], [step], [apart] = layer.kernel_size, layer.stride, layer.dilation
-        padding = layer.padding if isinstance(layer.padding, str) else (0, layer.padding[0])
-        sizes = ((1, size), (1, step), padding, (1, apart), layer.groups)
-        return nn.Conv2d(layer.in_channels, layer.out_channels, *sizes, layer.bias is not None, layer.padding_mode)
+        return nn.Conv2d(
+            layer.in_channels,
+            layer.out_channels,
+            _beside(layer.kernel_size),
+            _beside(layer.stride),
+            layer.padding if isinstance(layer.padding, str) else _beside(layer.padding, above=0),
+            _beside(layer.dilation),
+            layer.groups,
+            layer.bias is not None,
+            layer.padding_mode,
+        )
     if type(layer) is nn.BatchNorm1d:
         options = (layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
         return nn.BatchNorm2d(layer.num_features, *options).train(layer.training)
     if type(layer) is nn.MaxPool1d:
-        kernel, stride, dilation = ((1, *_single(n)) for n in (layer.kernel_size, layer.stride, layer.dilation))
-        padding = (0, *_single(layer.padding))
+        kernel, stride, dilation = _beside(layer.kernel_size), _beside(layer.stride), _beside(layer.dilation)
+        padding = _beside(layer.padding, above=0)
         return nn.MaxPool2d(kernel, stride, padding, dilation, layer.return_indices, layer.ceil_mode)
     if type(layer) is nn.AvgPool1d:
-        kernel, stride = ((1, *_single(n)) for n in (layer.kernel_size, layer.stride))
-        return nn.AvgPool2d(kernel, stride, (0, *_single(layer.padding)), layer.ceil_mode, layer.count_include_pad)
+        kernel, stride, padding = _beside(layer.kernel_size), _beside(layer.stride), _beside(layer.padding, above=0)
+        return nn.AvgPool2d(kernel, stride, padding, layer.ceil_mode, layer.count_include_pad)
     if type(layer) is nn.AdaptiveAvgPool1d:
-        return nn.AdaptiveAvgPool2d((1, *_single(layer.output_size)))
+        return nn.AdaptiveAvgPool2d(_beside(layer.output_size))
     return layer
+
+
+def _beside(size: int | tuple[int, ...], above: int = 1) -> tuple[int, int]:
+    """A size along a signal as one of an image."""
+    return (above, _single(size)[0])

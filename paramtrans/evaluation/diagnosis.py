@@ -59,6 +59,7 @@ class Diagnosis:
         outputs = [self.runner.latter(hosts.latter, features) for features in (reached, wanted)]
         mute = silent(self.target, piece, entering)
         share = torch.empty(0) if mute is None else mute.float().mean(1).cpu()
+        self.scores = self.scores and outputs[0].shape[-1] > 1  # one output of two classes is a value
         of_outputs = divergence(*outputs) if self.scores else relative_error(*outputs)
         return relative_error(reached, wanted).cpu(), of_outputs.cpu(), share
 

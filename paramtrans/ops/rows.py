@@ -79,9 +79,9 @@ def _drawn(examples: int, count: int, most: int, seed: int) -> Tensor:
 
 def _of_height_one(layer: nn.Conv1d) -> nn.Conv2d:
     """A convolution over signals as one over images of height one, without its values."""
-    [size], [step], [padding], [apart] = layer.kernel_size, layer.stride, _padding(layer), layer.dilation
-    sizes = ((1, size), (1, step), (0, padding), (1, apart))
-    return nn.Conv2d(layer.in_channels, layer.out_channels, *sizes, layer.groups, device="meta")
+    [kernel], [stride], [padding], [dilation] = layer.kernel_size, layer.stride, _padding(layer), layer.dilation
+    channels = (layer.in_channels, layer.out_channels)
+    return nn.Conv2d(*channels, (1, kernel), (1, stride), (0, padding), (1, dilation), layer.groups, device="meta")
 
 
 def _padding(layer: nn.Conv1d | nn.Conv2d) -> tuple[int, ...]:

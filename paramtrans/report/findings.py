@@ -64,8 +64,18 @@ def title(by: MeasuredBy) -> str:
 
 def caption(by: MeasuredBy, where: str) -> str:
     """What a table of a page is about."""
-    unit = f", in {'percent' if by.unit == '%' else by.unit}" if by.unit else ""
+    unit = f", {_in_unit(by)}" if by.unit else ""
     return f"{_capital(by.name)} on {where}{unit}, over the report hosts{_direction(by)}"
+
+
+def in_words(by: MeasuredBy) -> str:
+    """The metric at the beginning of a sentence."""
+    unit = f" {_in_unit(by)}" if by.unit else ""
+    return f"{_capital(by.name)}{unit}{_direction(by)}"
+
+
+def _in_unit(by: MeasuredBy) -> str:
+    return "in percent" if by.unit == "%" else f"in {by.unit}"
 
 
 def _direction(by: MeasuredBy) -> str:

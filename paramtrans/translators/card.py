@@ -97,7 +97,7 @@ def page(card: Card) -> str:
         .render(
             card=card,
             headline=" ".join(findings.headline(card.results)),
-            caption=findings.caption(card.results.metric, "test examples"),
+            measured=findings.in_words(card.results.metric),
             table=findings.markdown_table(card.results),
             trained_on=_trained_on(card),
             blocks=card.results.blocks,

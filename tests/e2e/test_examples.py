@@ -1,4 +1,4 @@
-"""Every shipped example runs on real MNIST, made so small that it takes seconds."""
+"""Every shipped example runs on its real data, made so small that it takes seconds."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def test_it_runs(path: Path, fresh_plugins: Callable[[], Plugins], tmp_path: Pat
     assert result.methods.keys() == expected
     for name, figures in result.methods.items():
         scores = result.evaluation.hosts.accuracies[name]
-        right = [score * 500 / 100 for score in scores]
         assert figures["n"] == 2 and figures["mean"] == pytest.approx(statistics.fmean(scores))
+        right = [score * 500 / 100 for score in scores if result.evaluation.metric.name == "accuracy"]
         assert right == pytest.approx([round(count) for count in right], abs=1e-6)  # so many of 500 examples
     if resolved.translator is not None:
         assert math.isfinite(result.evaluation.break_even.zoo_seconds)

@@ -134,6 +134,8 @@ def test_outputs_that_are_values_are_matched_as_no_probabilities(with_vectors: P
     objective = registry.create("objective", "functional", runner, outputs=1)
     with pytest.raises(TrainingError, match="no classes"):
         objective(hosts.source, Batch(hosts, None, inputs, inputs.sum(2)))
+    with pytest.raises(TrainingError, match="there is one output"):
+        objective(hosts.source, Batch(hosts, None, inputs, inputs.sum(2) > 3))
     matching = registry.create("translator", "matching", block, block, outputs=1, steps=1)
     with pytest.raises(SpecMismatch, match=r"matching\.outputs: there is one output"):
         matching.translate(hosts.source, Context(hosts, runner, inputs[0]))

@@ -147,7 +147,7 @@ class ConvChain(BlockAdapter):
 
     @property
     def token_width(self) -> int:
-        return int(self.options.steps[0].kernel ** self.options.axes)
+        return math.prod([self.options.steps[0].kernel] * self.options.axes)
 
     def with_sizes(self, sizes: Mapping[str, int]) -> BlockAdapter:
         hidden = [width * sizes.get(f"hidden{i}", size) for i, (size, width) in enumerate(self._units(), 1)]

@@ -49,5 +49,6 @@ def paramtrans_block_adapters() -> list[Component]:
         Component("low_rank_linear", "a linear layer as two thinner ones", f"{package}.low_rank_linear:LowRankLinear"),
         Component("linear_map", "a linear map in place of a whole block", f"{package}.linear_map:LinearMap"),
         Component("monarch", "a linear layer as two block-diagonal ones", f"{package}.monarch:Monarch"),
+        Component("sequence", "several blocks one behind the other, of any kinds", f"{package}.sequence:Sequence"),
         Component("attention", "single-head self-attention over positions", f"{package}.attention:Attention"),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
+from itertools import accumulate
 from typing import ClassVar, Self
 
 import torch
@@ -135,12 +136,10 @@ class Equivariant(LearnedTranslator):
     def forward(self, reading: Params, context: Context | None = None) -> Params:
         reading = balance(reading, self.source.reading)
         seen = self._seen(context)
-        order = torch.cat([self.reads.strength(reading, g) for g in self.reads.groups], dim=1).argsort(
-            dim=1, descending=True, stable=True
-        )
+        strengths = {group: self.reads.strength(reading, group) for group in self.reads.groups}
         source = self._source_cells(reading, context)
-        target = self._target_cells(source, order)
-        block = self._kept(reading, order) if self.family.keeps else self._for_each("base", len(source))
+        target = self._target_cells(source, strengths)
+        block = self._kept(reading, strengths) if self.family.keeps else self._for_each("base", len(source))
         scale = self._for_each("scale")
         for turn in self.rounds:
             assert isinstance(turn, Round)
@@ -170,25 +169,31 @@ class Equivariant(LearnedTranslator):
             cells = cells + self.embed_surroundings(self._surroundings(context))[:, None]
         return cells
 
-    def _target_cells(self, source: Tensor, order: Tensor) -> Tensor:
-        """Cells of all target units as they begin: the source's in the given order, with each one's rank."""
-        models, units = torch.arange(len(source), device=source.device)[:, None], source.shape[1]
-        cells = []
+    def _target_cells(self, source: Tensor, strengths: dict[str, Tensor]) -> Tensor:
+        """Cells of all target units as they begin: the source's, the strongest first, with each one's rank.
+
+        Those of the same group where they are kept, else of all groups.
+        """
+        models, cells = torch.arange(len(source), device=source.device)[:, None], []
+        starts = dict(zip(strengths, accumulate((s.shape[1] for s in strengths.values()), initial=0), strict=False))
         for group, count in self.writes.units.items():
-            chosen = order[:, torch.arange(count, device=order.device) % units]
+            if self.family.keeps:
+                chosen = starts[group] + _strongest(strengths[group], count)
+            else:
+                chosen = _strongest(torch.cat([*strengths.values()], dim=1), count)
             cells.append(source[models, chosen] + self.ranks[self.family.key(group)](count)[:, None])
         begun = torch.cat(cells, dim=1)
         return begun + self.tokens[self.family.number] if len(self.tokens) else begun
 
-    def _kept(self, reading: Params, order: Tensor) -> Params:
-        """The source's strongest units, some of them twice in a wider target, as a block (before `positive`)."""
-        (group, count), *_ = self.writes.units.items()
-        models = torch.arange(len(order), device=order.device)[:, None]
-        chosen = order[:, torch.arange(count, device=order.device) % order.shape[1]]
+    def _kept(self, reading: Params, strengths: dict[str, Tensor]) -> Params:
+        """The strongest units of each group, some of them twice in a wider target, as a block (before `positive`)."""
         kept = {}
-        for place in self.writes.groups[group]:
-            name = place.tensor.name
-            kept[name] = place.tensor_of(self.reads.place(name).cells(reading[name])[models, chosen])
+        for group, count in self.writes.units.items():
+            chosen = _strongest(strengths[group], count)
+            models = torch.arange(len(chosen), device=chosen.device)[:, None]
+            for place in self.writes.groups[group]:
+                name = place.tensor.name
+                kept[name] = place.tensor_of(self.reads.place(name).cells(reading[name])[models, chosen])
         kept |= {place.tensor.name: reading[place.tensor.name] for place in self.writes.loose}
         return before_positive(kept, self.target.spec)
 
@@ -220,11 +225,17 @@ class Equivariant(LearnedTranslator):
         return {t.name: numbers[t.name].expand(models, *t.shape) for t in self.target.spec.tensors}
 
     def _can_keep(self, writes: Grid, required: bool) -> bool:
-        """Whether the target's tensors are the source's but for the number of units."""
-        fits = len(writes.units) == 1 and writes.kinds() <= self.reads.kinds()
+        """Whether the target's tensors are the source's but for the numbers of units."""
+        fits = writes.units.keys() <= self.reads.units.keys() and writes.kinds() <= self.reads.kinds()
         if required and not fits:
             raise SpecMismatch('base = "kept" needs a target of the source\'s family; use "default"')
         return fits
+
+
+def _strongest(strengths: Tensor, count: int) -> Tensor:
+    """Numbers of so many units, the strongest first, then from the first again: `[models, count]`."""
+    order = strengths.argsort(dim=1, descending=True, stable=True)
+    return order[:, torch.arange(count, device=order.device) % order.shape[1]]
 
 
 def _key(group: str) -> str:

@@ -35,6 +35,8 @@ class ImageOptions(BaseOptions):
 
     channels: PositiveInt = 6
     """Channels of the slot's features."""
+    out: PositiveInt | None = None
+    """Channels of what leaves the slot, at half of the rows and columns; by default it leaves as it enters."""
     latter_channels: PositiveInt = 12
     """Channels of the latter's convolution."""
     holdout: NonNegativeInt = 5000
@@ -48,11 +50,9 @@ class ImageOptions(BaseOptions):
 
     @model_serializer(mode="wrap")
     def _as_before(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Zoos keep the names they had when there was no `share`."""
+        """Zoos keep the names they had when there was no `share` and no `out`."""
         values: dict[str, Any] = whole(self)
-        if self.share is None:
-            values.pop("share", None)
-        return values
+        return {key: value for key, value in values.items() if value is not None or key not in ("share", "out")}
 
 
 class GreyImages(Task):
@@ -67,6 +67,9 @@ class GreyImages(Task):
         self.slot = FeatureSpec(options.channels, SIDE // 2, SIDE // 2)
         self._splits: dict[str, Split] = {}
 
+    def leaving(self) -> FeatureSpec:
+        return self.slot if self.options.out is None else FeatureSpec(self.options.out, SIDE // 4, SIDE // 4)
+
     def former(self) -> nn.Module:
         channels = self.options.channels
         return nn.Sequential(
@@ -79,7 +82,7 @@ class GreyImages(Task):
     def latter(self) -> nn.Module:
         channels = self.options.latter_channels
         return nn.Sequential(
-            nn.Conv2d(self.options.channels, channels, 1, stride=2, bias=False),
+            nn.Conv2d(self.leaving().channels, channels, 1, stride=self.leaving().shape[1] * 4 // SIDE, bias=False),
             nn.BatchNorm2d(channels),
             nn.ReLU(),
             nn.Flatten(),
@@ -88,7 +91,8 @@ class GreyImages(Task):
 
     def stream(self) -> dict[str, int]:
         norm = {f"former.1.{name}": 0 for name in ("weight", "bias", "running_mean", "running_var")}
-        return {"former.0.weight": 0, **norm, "latter.0.weight": 1}
+        after = {"latter.0.weight": 1} if self.options.out is None else {}  # other channels leave the slot
+        return {"former.0.weight": 0, **norm, **after}
 
     def prepare(self, cache: Path) -> None:
         train, test = self.read(cache)
@@ -132,7 +136,7 @@ class GreyImages(Task):
 class MNIST(GreyImages):
     """60,000 and 10,000 handwritten digits, shipped with this plugin."""
 
-    trials: ClassVar[Trials] = ({}, {"flip": True})
+    trials: ClassVar[Trials] = ({}, {"flip": True}, {"out": 12})
 
     def read(self, cache: Path) -> tuple[Split, Split]:
         from torchvision.datasets import MNIST as Data

@@ -69,6 +69,8 @@ class Functional(Objective):
         if options.outputs or options.task:
             outputs = runner.latter(hosts.latter, reached)
             if options.outputs:
+                if outputs.shape[-1] == 1:
+                    raise TrainingError("functional: outputs: there is one output, so it is no probability; use task")
                 with torch.no_grad():
                     wanted_outputs = runner.latter(hosts.latter, wanted)
                 loss = loss + options.outputs * divergence(outputs, wanted_outputs).mean()

@@ -60,21 +60,41 @@ class MatchingMSE(MSE):
 
 @torch.no_grad()
 def aligned(params: Params, like: Params, spec: BlockSpec) -> Params:
-    """The same blocks with their hidden units in the order that is nearest to those of others, model by model.
+    """The same blocks with their hidden units in the order, and with the signs, that are nearest to those of others.
+
+    Model by model; signs change where the block's units may change theirs.
 
     Args:
         params: Stacked blocks, each `[models, *shape]`; they are not changed.
         like: Those that are to be met, stacked alike.
-        spec: It says which units may be permuted.
+        spec: It says which units may be permuted, and may change their sign.
     """
     for group in spec.symmetries:
-        units, wanted = (_units(blocks, group) for blocks in (params, like))
-        orders = [linear_sum_assignment(cost)[1] for cost in torch.cdist(wanted, units).square().cpu().numpy()]
-        params = symmetry.permute(params, group, torch.stack([torch.as_tensor(order) for order in orders]))
+        apart, apart_with_other_sign = _costs(params, like, group)
+        costs = torch.minimum(apart, apart_with_other_sign)
+        orders = [torch.as_tensor(linear_sum_assignment(cost)[1]) for cost in costs.cpu().numpy()]
+        order = torch.stack(orders).to(costs.device)
+        params = symmetry.permute(params, group, order)
+        if group.signs:
+            gained = (apart - apart_with_other_sign).gather(2, order[..., None])[..., 0]
+            params = symmetry.flip(params, group, torch.where(gained > 0, -1.0, 1.0))
     return params
 
 
-def _units(params: Params, group: SymmetryGroup) -> Tensor:
-    """All that belongs to each unit, whose values may lie side by side on an axis: `[models, units, values]`."""
-    stacks = [params[member.tensor].detach().movedim(member.axis + 1, 1) for member in group.members]
-    return torch.cat([stack.reshape(len(stack), group.size, -1) for stack in stacks], dim=2)
+def _costs(params: Params, like: Params, group: SymmetryGroup) -> tuple[Tensor, Tensor]:
+    """Squared distances of units as they are and with the other sign: `[models, wanted units, units]` each."""
+    same, other = (units(params, group, sign) for sign in (1, -1 if group.signs else 1))
+    wanted = units(like, group)
+    return torch.cdist(wanted, same).square(), torch.cdist(wanted, other).square()
+
+
+def units(params: Params, group: SymmetryGroup, sign: int = 1) -> Tensor:
+    """All that belongs to each unit, whose values may lie side by side on an axis: `[models, units, values]`.
+
+    Args:
+        params: Stacked blocks, each `[models, *shape]`.
+        group: The units.
+        sign: -1 for what they are with the other sign.
+    """
+    signed = [params[m.tensor].detach().movedim(m.axis + 1, 1) * sign**m.scale for m in group.members]
+    return torch.cat([tensor.reshape(len(tensor), group.size, -1) for tensor in signed], dim=2)

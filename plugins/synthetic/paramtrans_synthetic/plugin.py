@@ -9,5 +9,5 @@ def paramtrans_tasks() -> list[Component]:
     return [
         Component("chirps", "signals whose frequency rises or falls, drawn", f"{package}.signal:Chirps"),
         Component("friedman", "rows of a table with a number to be met, drawn", f"{package}.table:Friedman"),
-        Component("grammar", "the next token of sequences of twelve, drawn", f"{package}.tokens:Grammar"),
+        Component("grammar", "the next of six tokens in sequences, drawn", f"{package}.tokens:Grammar"),
     ]

@@ -14,7 +14,7 @@ from paramtrans.api.specs import FeatureSpec
 from paramtrans.api.task import Split
 from paramtrans_synthetic.drawn import DrawnTask
 
-WORDS, LENGTH = 12, 16
+WORDS, LENGTH = 6, 16
 
 
 class GrammarOptions(BaseOptions):
@@ -29,7 +29,7 @@ class GrammarOptions(BaseOptions):
 
 
 class Grammar(DrawnTask):
-    """The next of 12 tokens in sequences in which each depends on the two before it (a Markov chain of order two).
+    """The next of six tokens in sequences in which each depends on the two before it (a Markov chain of order two).
 
     Former: embedding with positions, one layer of causal attention; the block is the feed-forward one behind it.
     Latter: LayerNorm, linear.
