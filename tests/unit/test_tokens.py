@@ -38,6 +38,13 @@ BLOCKS: list[tuple[str, dict[str, Any]]] = [
     ("monarch", {"channels": 6, "blocks": 3}),
     ("linear_map", {"channels": 6}),
     ("conv_mixer", {"channels": 6, "heads": 3, "width": 2, "reach": 1}),
+    (
+        "sequence",
+        {
+            "channels": 4,
+            "blocks": [{"name": "basic_block", "channels": 4}, {"name": "mlp", "channels": 4, "hidden": 3}],
+        },
+    ),
 ]
 
 
