@@ -9,10 +9,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from paramtrans.api.adapter import check_fit
 from paramtrans.api.job import Job
+from paramtrans.api.task import Task
 from paramtrans.builder import Builder
 from paramtrans.config import loading, schema
-from paramtrans.errors import DataError, ParamtransError, StoreError
+from paramtrans.errors import DataError, ParamtransError, SpecMismatch, StoreError
 from paramtrans.plugins.registry import Entry, Registry
 from paramtrans.storage import files, sealed_params
 from paramtrans.testing.check import CheckFailed, Subject, check, expect, named
@@ -28,22 +30,29 @@ def _ours(registry: Registry, kind: str) -> list[Entry]:
     return [entry for entry in registry.of_kind(kind) if entry.provider.distribution == "paramtrans"]
 
 
-def _task(registry: Registry) -> tuple[str, dict[str, Any], int]:
-    """A task whose data is at hand, with its options, and its slot's channels."""
+def _fitting(registry: Registry) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A task whose data is at hand, and a block that fits into its slot, each with its options."""
+    block = _ours(registry, "block_adapter")[0]
+    tried = trials(block.resolve(), "block_adapter")[0]
     for entry in _ours(registry, "task"):
         for options in trials(entry.resolve(), "task"):
-            return entry.name, options, registry.create("task", entry.name, **options).slot.channels
-    raise DataError("no task that can be tried without help; name one that has `trials`")
+            task: Task = registry.create("task", entry.name, **options)
+            described = {**tried, "channels": task.slot.channels}
+            try:
+                adapter = registry.create("block_adapter", block.name, **described)
+                check_fit("block", adapter, task.slot, task.leaving())
+            except SpecMismatch:
+                continue
+            return {"name": entry.name, **options}, {"name": block.name, **described}
+    raise DataError(f"no task that can be tried without help takes the block {block.name}")
 
 
 def _config(registry: Registry, folder: Path) -> schema.Config:
     """A zoo of two hosts, a shard each."""
-    task, options, channels = _task(registry)
-    block = _ours(registry, "block_adapter")[0]
-    adapter = {"name": block.name, **trials(block.resolve(), "block_adapter")[0], "channels": channels}
+    task, adapter = _fitting(registry)
     length = {"steps": STEPS, "batch_size": 4}
     document = {
-        "task": {"name": task, **options},
+        "task": task,
         "source": adapter,
         "target": adapter,
         "zoo": {"train": 1, "select": 1, "report": 2, "pairs": 1, "shard": 1, "step1": length, "step2": length},

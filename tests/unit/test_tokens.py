@@ -44,6 +44,13 @@ BLOCKS: list[tuple[str, dict[str, Any]]] = [
     ("merged_conv", {"channels": 6}),
     ("rms_norm", {"channels": 6}),
     ("layer_norm", {"channels": 6, "bias": False}),
+    (
+        "sequence",
+        {
+            "channels": 4,
+            "blocks": [{"name": "basic_block", "channels": 4}, {"name": "mlp", "channels": 4, "hidden": 3}],
+        },
+    ),
 ]
 
 

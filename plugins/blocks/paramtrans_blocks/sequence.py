@@ -36,7 +36,7 @@ class Sequence(BlockAdapter):
     options: SequenceOptions
     needs_registry: ClassVar[bool] = True
     trials: ClassVar[Trials] = (
-        {"blocks": [{"name": "basic_block", "channels": 4}, {"name": "conv", "channels": 4, "hidden": 2}]},
+        {"blocks": [{"name": "basic_block", "channels": 4}, {"name": "conv", "channels": 4, "hidden": 5}]},
         {
             "blocks": [
                 {"name": "conv_chain", "channels": 4, "out": 6, "hidden": [3], "skip": "projection"},
