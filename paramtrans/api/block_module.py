@@ -42,7 +42,7 @@ class SkipModule(BranchModule, Protocol):
             x: What enters the block, `[batch, ...]`.
 
         Returns:
-            The shape of what `branch` gives.
+            The shape of what `branch` gives, or one that goes with it, as that of `nothing` does.
         """
 
 
@@ -102,6 +102,11 @@ def has_features(block: object) -> TypeGuard[ReadoutModule]:
 def has_continued(block: object) -> TypeGuard[ContinuedModule]:
     """Whether a block says what a cache is to hold of its positions."""
     return hasattr(block, "continued")
+
+
+def nothing(x: Tensor) -> Tensor:
+    """Zeros that go with whatever a branch makes of `x`, `[batch, ...]`: `[batch, 1, ...]`."""
+    return x.new_zeros(len(x), *[1] * (x.ndim - 1))
 
 
 def passed_on(block: object, x: Tensor) -> Tensor:

@@ -134,7 +134,9 @@ def translate(
     check_arguments(widths, ratio, by, shares, rotate, **named_arguments, finish=finish, seed=seed)
     finishing = finish_options(finish)
     module = unwrapped(module)
-    original = lean(copied(module, share=True), registry)
+    original = copied(module, share=True)
+    if to is None:  # a block in another's place has to see its cache
+        lean(original, registry)
     batches = as_taken(original, in_batches(calibrate))
     check_repeatable(original, batches)
     memory.give_back()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache, lru_cache
 from typing import Any, ClassVar
@@ -23,7 +24,7 @@ from paramtrans.api.specs import FeatureSpec
 from paramtrans.api.stacking import Params
 from paramtrans.api.task import Split, Task
 from paramtrans.backends.host_runner import HostRunner
-from paramtrans.errors import PluginLoadError
+from paramtrans.errors import NameConflict, PluginLoadError
 from paramtrans.plugins.registry import Entry
 from paramtrans.testing.check import Subject, copied, differing, expect, named
 
@@ -189,11 +190,12 @@ def partners(subject: Subject, every_trial: bool = False) -> list[BlockAdapter]:
     """The blocks of these adapters, in their first trial or in all; each is made once."""
 
     def make() -> list[list[BlockAdapter]]:
-        return [
-            [subject.registry.create("block_adapter", entry.name, **options) for options in tried]
-            for entry in neighbours(subject)
-            for tried in [trials(entry.resolve(), "block_adapter")]
-        ]
+        adapters = []
+        for entry in neighbours(subject):
+            tried = trials(entry.resolve(), "block_adapter")
+            with suppress(NameConflict):  # of blocks inside a block; told where these are checked themselves
+                adapters.append([subject.registry.create("block_adapter", entry.name, **options) for options in tried])
+        return adapters
 
     by_adapter = subject.once("partners", make)
     chosen = [adapter for tried in by_adapter for adapter in (tried if every_trial else tried[:1])]

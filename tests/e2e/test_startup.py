@@ -64,7 +64,7 @@ def completed(line: str) -> list[str]:
 
 def test_a_shell_completes_commands_components_settings_and_files() -> None:
     assert completed("paramtrans ru") == ["plain,run"]
-    assert completed("paramtrans plugins mix") == ["plain,mixer"]
+    assert completed("paramtrans plugins mixe") == ["plain,mixer"]
     assert completed("paramtrans run x.toml --set training.ba") == ["plain,training.batch_size"]
     assert completed("paramtrans run x.toml --set source.name=basic") == ["plain,source.name=basic_block"]
     assert completed("paramtrans run exa") == ["file,exa"]
@@ -78,7 +78,7 @@ def test_a_shell_completes_commands_components_settings_and_files() -> None:
         (("run", "x.toml", "--set", "source.name", "=", ""), "attention basic_block"),
         (("run", "x.toml", "--set", "source.name", "="), "attention basic_block"),
         (("run", "x.toml", "--set", "zoo.tr"), "zoo.train"),
-        (("plugins", "mix"), "mixer"),
+        (("plugins", "mixe"), "mixer"),
     ],
 )
 def test_bash_itself_completes_behind_an_equals_sign(tmp_path, words: tuple[str, ...], completed: str) -> None:

@@ -11,7 +11,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 from torch import Tensor, nn
 
 from paramtrans.api.adapter import BlockAdapter, BlockOptions
-from paramtrans.api.block_module import SkipModule
+from paramtrans.api.block_module import SkipModule, nothing
 from paramtrans.api.options import BaseOptions, Trials
 from paramtrans.api.specs import Reader, SymmetryGroup, SymmetryMember
 from paramtrans_blocks.activations import MAKERS, Activation
@@ -246,7 +246,7 @@ class ConvChainModule(nn.Module, SkipModule):
 
     def skip(self, x: Tensor) -> Tensor:
         if self.adds == "none":
-            return x.new_zeros(())
+            return nothing(x)
         return x if self.adds == "identity" else self.downsample(x)
 
 

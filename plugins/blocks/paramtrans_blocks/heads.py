@@ -10,7 +10,7 @@ from pydantic import PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from paramtrans.api.adapter import BlockAdapter, BlockOptions
-from paramtrans.api.block_module import Keep, SkipModule
+from paramtrans.api.block_module import Keep, SkipModule, nothing
 from paramtrans.api.options import Trials
 from paramtrans.api.specs import Reader, RotationGroup, SymmetryGroup, SymmetryMember
 from paramtrans_blocks.positions import by_head, nothing_before, rotated, softmax_attention
@@ -153,7 +153,7 @@ class AttentionModule(nn.Module, SkipModule):
         return branch
 
     def skip(self, x: Tensor) -> Tensor:
-        return x if self.options.skip == "identity" else x.new_zeros(())
+        return x if self.options.skip == "identity" else nothing(x)
 
 
 class HeadsModule(AttentionModule):

@@ -11,7 +11,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from paramtrans.api.adapter import BlockAdapter, BlockOptions, Part
-from paramtrans.api.block_module import SkipModule
+from paramtrans.api.block_module import SkipModule, nothing
 from paramtrans.api.options import Trials
 from paramtrans.api.specs import Reader, SymmetryGroup, SymmetryMember
 from paramtrans.api.stacking import Params
@@ -148,4 +148,4 @@ class LinearChainModule(nn.Module, SkipModule):
         return x
 
     def skip(self, x: Tensor) -> Tensor:
-        return x if self.adds == "identity" else x.new_zeros(())
+        return x if self.adds == "identity" else nothing(x)
