@@ -272,27 +272,22 @@ def perplexities(rows: list[dict[str, Any]]) -> str:
     for width, aim in PERPLEXITIES.items():
         if (value := ratios.get(("feed-forward units: refit", width))) is not None:
             reached = "reached" if value <= aim else "missed"
-            said.append(
-                f"With {width:.0%} of the units at most {aim:.2f} times was wanted, and is {reached}: {value:.2f}."
-            )
+            wanted = f"With {width:.0%} of the units at most {aim:.2f} times was wanted"
+            said.append(f"{wanted}, and is {reached}: {value:.2f}.")
     return " ".join(said)
-
-
-def of_draws(row: dict[str, Any]) -> str:
-    """What an interval is over, where there were several calibration sets."""
-    return f" ({row['draws']} draws)" if row.get("draws", 1) > 1 else ""
 
 
 def line(row: dict[str, Any]) -> str:
     """One row, as Markdown."""
     digits = next((n for word, n in DIGITS.items() if word in row["metric"]), 3)
+    draws = f" ({row['draws']} draws)" if row.get("draws", 1) > 1 else ""
     low, high = row["ci95"] or (None, None)
     cells = [
         row["method"],
         f"{row['inputs']:,}",
         f"{row['width']:.2g}",
         f"{row['value']:,.{digits}f}",
-        "" if low is None else f"{low:,.{digits}f} to {high:,.{digits}f}{of_draws(row)}",
+        "" if low is None else f"{low:,.{digits}f} to {high:,.{digits}f}{draws}",
         f"{row['parameters']:,}",
         f"{row['flops'] / 1e6:,.1f}",
         "" if row["seconds"] is None else f"{row['seconds']:.1f}" if row["seconds"] >= 0.1 else f"{row['seconds']:.2f}",
