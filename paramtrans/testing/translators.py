@@ -96,21 +96,21 @@ def surroundings(pair: Pair, index: tuple[int, ...] = (0, 1, 2)) -> Context:
 def attempts(subject: Subject, all_pairs: bool = False) -> tuple[list[Pair], dict[str, str]]:
     """The pairs it translates, and what it answers to others.
 
-    Each block in each of its trials is a source once and a target once, where it can be. Every pair takes minutes, and
-    is tried where `all_pairs` says so.
+    Each block is a source once and a target once, where it can be, in some trial of its own. Every pair in every trial
+    takes minutes, and is tried where `all_pairs` says so.
     """
     taken: list[Pair] = []
     answers: dict[str, str] = {}
-    sources: set[BlockAdapter] = set()
-    targets: set[BlockAdapter] = set()
+    sources: set[type[BlockAdapter]] = set()
+    targets: set[type[BlockAdapter]] = set()
     for source, target in _candidates(subject):
-        if not all_pairs and source in sources and target in targets:
+        if not all_pairs and type(source) in sources and type(target) in targets:
             continue
         try:
             pair = built(subject, source, target)
             taken.append(replace(pair, written=translated(pair)))
-            sources.add(source)
-            targets.add(target)
+            sources.add(type(source))
+            targets.add(type(target))
         except Exception as error:  # which kind it is, `refuses_clearly` looks at
             answers[f"{described(source)} → {described(target)}"] = f"{type(error).__name__}: {error}"
     return taken, answers

@@ -34,7 +34,7 @@ def test_every_row_is_measured_and_written(tmp_path: Path, only: tuple[str, ...]
     ("program", "small", "count"),
     [
         pytest.param("growth", ["--steps", "1", "--hosts", "1"], 3, marks=pytest.mark.slow),
-        ("store_scale", ["--pairs", "64"], 6),
+        pytest.param("store_scale", ["--pairs", "64"], 6, marks=pytest.mark.slow),
         pytest.param(
             "translation",
             ["--images", "8", "--side", "64", "--only", "ResNet-50"],

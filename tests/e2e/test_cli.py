@@ -201,7 +201,10 @@ MOMENTS: dict[str, Callable[[Shell], bool]] = {
 }
 
 
-@pytest.mark.parametrize("when", MOMENTS.values(), ids=MOMENTS.keys())
+@pytest.mark.parametrize(
+    "when",
+    [pytest.param(when, marks=pytest.mark.slow if name == "step 1" else (), id=name) for name, when in MOMENTS.items()],
+)
 def test_an_interrupted_run_exits_with_130_and_goes_on_to_the_same_methods(shell, undisturbed, inside, when) -> None:
     stopped = interrupted(shell, when)
     assert stopped.returncode == 130, stopped.stderr

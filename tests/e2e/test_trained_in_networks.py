@@ -104,7 +104,7 @@ def test_plugins_says_what_a_shipped_translator_translates(name: str, capsys: py
     assert "report host" in out and "option" not in out
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [NAMES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[1:])])
 def test_python_writes_what_the_shell_does_and_others_go_on(
     name: str, host: nn.Module, task: Task, test_images: Split
 ) -> None:

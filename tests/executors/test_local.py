@@ -49,6 +49,7 @@ def test_two_processes_train_the_same_zoo_bit_for_bit(tiny_config: Make, tmp_pat
         assert all(torch.equal(t, others[part][name]) for part in mine for name, t in mine[part].items())
 
 
+@pytest.mark.slow
 def test_two_processes_write_a_zoo_that_two_others_read(
     tiny_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

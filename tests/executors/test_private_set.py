@@ -64,6 +64,7 @@ def test_an_object_serves_in_this_process_and_is_named_in_others(
         run(two, loaded=private, fresh=True)
 
 
+@pytest.mark.slow
 def test_a_module_registered_by_hand_reaches_other_processes(
     private: Plugins, support: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,7 +69,14 @@ def test_zoos_are_told_of_shard_by_shard(tiny_plugins: Plugins, tiny_config: Mak
     assert listener.events == [("run_started",), *events, *two, ("epoch_ended", 1), ("run_finished",)]
 
 
-@pytest.mark.parametrize("event", ["run_started", "zoo_started", "shard_finished", "epoch_ended", "run_finished"])
+@pytest.mark.parametrize(
+    "event",
+    [
+        "shard_finished",
+        "epoch_ended",
+        *(pytest.param(event, marks=pytest.mark.slow) for event in ("run_started", "zoo_started", "run_finished")),
+    ],
+)
 def test_a_run_that_was_stopped_goes_on(tiny_plugins: Plugins, tiny_config: Make, tmp_path: Path, event: str) -> None:
     listener = listening(tiny_plugins, event)
     settings = ("training.epochs=3", "training.checkpoint_every=3")

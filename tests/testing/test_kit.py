@@ -159,6 +159,7 @@ def test_every_kind_has_a_sound_component_that_passes() -> None:
     assert kinds == {kind for check in CHECKS for kind in check.kinds} - {"plugin"}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("code", "message"), [("import torch\n", "torch"), ("import no_such_module\n", "no_such_module")]
 )

@@ -104,6 +104,11 @@ GOING_ON = {"quantise": {"bits": 4}, "matching": {"steps": 3}, "refit": {}}
 NO_UNITS = {"low_rank": "writes blocks that an adapter knows", "quantise": "name it in then"}
 
 
+def marked(name: str, mark: pytest.MarkDecorator) -> Any:
+    """All but the first small networks take longer."""
+    return pytest.param(name, marks=() if name in ("LSTM", "attention") else mark)
+
+
 @cache
 def given(name: str) -> tuple[nn.Module, Any]:
     """A network in eval mode, and inputs."""
@@ -127,14 +132,14 @@ def held(name: str, translator: str, **asked: Any) -> None:
 
 
 @pytest.mark.parametrize("translator", CHOOSING)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [marked(name, pytest.mark.thorough) for name in NETWORKS])
 def test_what_chooses_units_does_in_every_network(name: str, translator: str) -> None:
     held(name, translator, options=CHOOSING[translator])
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("then", GOING_ON)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [marked(name, pytest.mark.slow) for name in NETWORKS])
 def test_what_goes_on_from_units_does_in_every_network(name: str, then: str) -> None:
     held(name, "prune", then={then: GOING_ON[then]})
 
@@ -148,7 +153,7 @@ def test_what_works_on_no_units_says_so_in_every_network(name: str, translator: 
             paramtrans.translate(network, translator, by=by, calibrate=inputs)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("translator", CHOOSING)
 def test_streams_and_heads_go_too_by_every_translator(translator: str) -> None:
     held("attention", translator, options=CHOOSING[translator], stream=0.5)

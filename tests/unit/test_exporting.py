@@ -113,6 +113,7 @@ def test_no_file_holds_paths_of_this_machine() -> None:
         assert str(Path(paramtrans.__file__).parent).encode() not in content
 
 
+@pytest.mark.thorough
 def test_where_onnx_has_no_form_for_any_number_of_tokens_it_has_one_for_some(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -180,6 +181,7 @@ def test_flags_that_do_not_go_together_are_told_first(tmp_path: Path, capsys: py
         assert main([*words, *flags]) == 2 and problem in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
 def test_a_network_in_half_precision_is_told_to_be_given_in_float32(tmp_path: Path, precision: torch.dtype) -> None:
     network, images = image_network().to(precision), torch.randn(4, 3, 8, 8)

@@ -57,6 +57,7 @@ def test_what_was_not_translated_stays_as_it_was(network: nn.Module, images: Ten
     assert not small.training
 
 
+@pytest.mark.thorough
 def test_outputs_that_are_too_many_to_hold_are_computed_anew(
     network: nn.Module, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,6 +81,7 @@ def test_it_needs_inputs(network: nn.Module) -> None:
         paramtrans.translate(network, "prune", finish=3)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("further", [{}, {"ratio": 0.5, "translator": "prune"}])
 @pytest.mark.parametrize("training", [False, True])
 def test_behind_blocks_left_out_the_outputs_are_held_to_the_whole_networks(

@@ -65,6 +65,7 @@ def test_a_full_folder_of_temporary_files_is_named_as_that(monkeypatch: pytest.M
         paramtrans.translate(network, calibrate=torch.randn(32, 6), by="blocks")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_a_signal_that_ends_a_command_takes_its_temporary_features_along(name: str) -> None:
     number = signal.Signals[name]

@@ -297,6 +297,7 @@ def test_metrics_are_one_json_line_an_epoch(tmp_path: Path) -> None:
     assert [json.loads(line) for line in lines] == [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25, "select": 80}]
 
 
+@pytest.mark.thorough
 def test_a_folder_is_worked_in_by_one_process_at_a_time(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from paramtrans.runs.folder import RunFolder\n"
@@ -339,6 +340,7 @@ def state(path: Path) -> dict[str, tuple[int, bytes]]:
     return {str(file): (file.stat().st_mtime_ns, file.read_bytes()) for file in files}
 
 
+@pytest.mark.thorough
 def test_a_finished_run_answers_without_touching_a_file(tiny_config, tiny_plugins, tmp_path: Path, monkeypatch) -> None:
     first = run(tiny_config(), loaded=tiny_plugins)
     before = state(tmp_path)

@@ -134,6 +134,7 @@ def test_what_reads_and_writes_a_stream_makes_up_for_it(norm: str, post: bool) -
     assert 0 < solved.paramtrans_blocks[0].feature_error < left_out.paramtrans_blocks[0].feature_error
 
 
+@pytest.mark.thorough
 def test_hidden_widths_stay_unless_they_are_asked_for() -> None:
     whole = network()
     alone = paramtrans.translate(whole, stream=0.5, calibrate=TOKENS)

@@ -117,6 +117,7 @@ def paramtrans_run_finished(run, result):
 """
 
 
+@pytest.mark.thorough
 def test_hooks_get_copies_and_what_they_set_is_restored(
     tiny_plugins: Plugins, support: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,6 +133,7 @@ def test_hooks_get_copies_and_what_they_set_is_restored(
     assert torch.get_default_dtype() == torch.float32
 
 
+@pytest.mark.thorough
 def test_runs_in_two_threads_take_turns(
     tiny_plugins: Plugins, support: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -198,6 +198,7 @@ def test_it_goes_on_where_it_was_interrupted(
     assert trained == ["mixer-0.0", "mixer-0.1", "mixer-0.1", "mlp-0.0", "mlp-0.1"]
 
 
+@pytest.mark.slow
 def test_starting_over_trains_the_shared_zoo_once(
     path: Path, tiny_plugins: Plugins, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,6 +69,7 @@ def test_rows_add_up_to_what_the_network_lost(
     assert sum(row.parameters[0] - row.parameters[1] for row in rows) == parameters(whole) - parameters(small)
 
 
+@pytest.mark.thorough
 def test_groups_on_request_are_listed_and_called_what_they_are() -> None:
     torch.manual_seed(0)
     document = describe_groups(Transformer().eval(), "*", [torch.randn(4, 5, 4)])

@@ -87,6 +87,7 @@ def test_bf16_is_the_same_but_for_rounding_and_keeps_weights_in_float32(trained:
     assert {tensor.dtype for tensor in half[1].values() if tensor.is_floating_point()} == {torch.float32}
 
 
+@pytest.mark.thorough
 def test_a_compiled_translator_learns_the_same(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Traced as it always is; without the C++ compiler behind that, which takes minutes."""
     real, compiled = nn.Module.compile, []

@@ -63,6 +63,7 @@ def error(small: nn.Module, whole: nn.Module, inputs: Tensor) -> float:
     return float((small(inputs) - whole(inputs)).square().mean() / whole(inputs).var())
 
 
+@pytest.mark.thorough
 def test_later_units_make_up_for_more() -> None:
     later, before = [], []
     for seed in range(3):

@@ -44,6 +44,7 @@ def hidden(small: nn.Module) -> list[int]:
 BY = pytest.mark.parametrize("by", ["blocks", "units"])
 
 
+@pytest.mark.thorough
 @BY
 def test_a_budget_of_operations_is_kept_and_used(network: nn.Sequential, images: list[Tensor], by: Any) -> None:
     whole = costs(network, images[0])["flops"]

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
     arguments = [sys.executable, "-c", code]
@@ -31,6 +33,7 @@ def test_the_reference_serves_where_numba_is_missing() -> None:
     assert done.stderr.count("numba is not installed") == 1
 
 
+@pytest.mark.thorough
 def test_nothing_but_running_a_network_imports_numba() -> None:
     done = python(
         "import sys, paramtrans.runs.run, paramtrans.zoo.zoo, paramtrans.networks.translate\n"
@@ -39,6 +42,7 @@ def test_nothing_but_running_a_network_imports_numba() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.thorough
 def test_the_gpu_back_end_imports_no_kernels_of_the_cpu() -> None:
     done = python(
         "import sys, importlib.util\n"

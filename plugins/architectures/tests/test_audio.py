@@ -154,6 +154,7 @@ def test_a_decoder_is_given_what_the_model_says_itself(sounds: Path, tmp_path: P
         assert torch.equal(scores.argmax(-1)[:, :-1], tokens[:, 1:])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["ast", "wav2vec2"])
 def test_recordings_from_the_shell_make_a_smaller_folder(sounds: Path, tmp_path: Path, kind: str) -> None:
     model_folder, out, stock = folder(tmp_path / "model", kind), tmp_path / "small.safetensors", tmp_path / "stock"

@@ -121,6 +121,7 @@ def test_fewer_and_narrower_layers_come_out_together(tmp_path: Path) -> None:
     assert (config["num_hidden_layers"], config["intermediate_size"]) == (2, 16)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("kind", "head"), [("Llama", "ForCausalLM"), ("Bert", "ForMaskedLM")])
 def test_narrower_heads_have_no_form_in_their_library_and_that_is_said(kind: str, head: str, tmp_path: Path) -> None:
     network = model(kind, head)

@@ -46,7 +46,7 @@ with torch.no_grad():
     ("architecture", "blocks"),
     [
         ("timm:test_vit?num_classes=10&img_size=32", "*.mlp"),
-        ("torchvision:resnet50?num_classes=10", "layer?.?.conv1,layer?.?.conv2"),
+        pytest.param("torchvision:resnet50?num_classes=10", "layer?.?.conv1,layer?.?.conv2", marks=pytest.mark.slow),
     ],
 )
 def test_the_library_loads_the_smaller_network_by_itself(tmp_path: Path, architecture: str, blocks: str) -> None:

@@ -97,6 +97,7 @@ def test_texts_of_different_lengths_alone_are_cut_to_one(folder: Path, tmp_path:
     assert batch["input_ids"].shape == (2, 5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("folder", ["llama"], indirect=True)
 def test_texts_from_the_shell_make_a_smaller_folder(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("\n".join(TEXTS))

@@ -89,7 +89,7 @@ class Matching(Translator):
 
     Options: ClassVar[type[BaseOptions]] = MatchingOptions
     options: MatchingOptions
-    trials: ClassVar[Trials] = ({"steps": 3, "batch": 4},)
+    trials: ClassVar[Trials] = ({"steps": 3, "batch": 4, "lr": 0.01},)
     needs_probes: ClassVar[bool] = True
     keeps_units: ClassVar[bool] = True
     adjusts_units: ClassVar[bool] = True
