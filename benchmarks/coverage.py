@@ -1,6 +1,7 @@
 """How many networks of other zoos are translated, and how much smaller they become.
 
-python -m benchmarks.coverage [--zoo ZOO ...] [--only NAME ...] [--seconds N] [--again] [--refit] [--rival] [--out FILE]
+python -m benchmarks.coverage [--zoo ZOO ...] [--only NAME ...] [--seconds N] [--gib N] [--again] [--refit] [--rival]
+                              [--out FILE]
 
 Every network has random weights and loses half of the units of each group (structure alone, as `prune` leaves it out);
 each group is held to the proof. Networks that stand in the file already are left out, so that a run can be gone on
@@ -32,7 +33,6 @@ from paramtrans.evaluation.costs import count
 ZOOS = ("torchvision", "timm", "transformers")
 RATIO = 0.5
 INPUTS = 16
-MEMORY = 8 * 2**30
 
 
 def measure(zoo: str, name: str) -> dict[str, Any]:
@@ -112,12 +112,12 @@ def cost(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> t
     return sum(parameter.numel() for parameter in network.parameters()), operations // examples
 
 
-def _job(work: Any, zoo: str, name: str, seconds: float, answers: Any) -> None:
+def _job(work: Any, zoo: str, name: str, seconds: float, memory: int, answers: Any) -> None:
     torch.set_num_threads(1)
     spent = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
     resource.setrlimit(resource.RLIMIT_CPU, (int(spent + seconds) + 1, resource.RLIM_INFINITY))
     warnings.simplefilter("ignore")
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     try:
         answers.put(work(zoo, name))
     except BaseException as error:
@@ -125,11 +125,11 @@ def _job(work: Any, zoo: str, name: str, seconds: float, answers: Any) -> None:
         answers.put({"error": f"{type(error).__name__}: {' '.join(lines)[:300]}"})
 
 
-def alone(work: Any, zoo: str, name: str, seconds: float) -> dict[str, Any]:
-    """What a function says of a network, in a process of its own with a limit on processor time."""
+def alone(work: Any, zoo: str, name: str, seconds: float, memory: int) -> dict[str, Any]:
+    """What a function says of a network, in a process of its own with limits on processor time and memory."""
     context = multiprocessing.get_context("fork")
     answers = context.Queue()
-    process = context.Process(target=_job, args=(work, zoo, name, seconds, answers))
+    process = context.Process(target=_job, args=(work, zoo, name, seconds, memory, answers))
     process.start()
     try:
         while True:
@@ -165,12 +165,14 @@ def main() -> None:
     parser.add_argument("--zoo", nargs="*", choices=ZOOS, default=list(ZOOS))
     parser.add_argument("--only", nargs="*", help="names of networks")
     parser.add_argument("--seconds", type=float, default=180, help="processor time for each network, at most")
+    parser.add_argument("--gib", type=float, default=8, help="memory for each network, at most")
     parser.add_argument("--again", action="store_true", help="those too that stand in the file")
     parser.add_argument("--failed", action="store_true", help="those again that failed")
     parser.add_argument("--refit", action="store_true", help="translated with 16 inputs, too")
     parser.add_argument("--rival", action="store_true", help="Torch-Pruning beside it")
     parser.add_argument("--out", type=Path, default=Path("docs/results/coverage.json"))
     options = parser.parse_args()
+    limits = (options.seconds, int(options.gib * 2**30))
     rows: list[dict[str, Any]] = json.loads(options.out.read_text()) if options.out.exists() else []
     further = {"refit": refit} if options.refit else {}
     further |= {"torch_pruning": rival} if options.rival else {}
@@ -185,10 +187,10 @@ def main() -> None:
                 continue
             row = dict(before or {})
             if not done or options.again:
-                row |= {"zoo": zoo, "model": name} | alone(measure, zoo, name, options.seconds)
+                row |= {"zoo": zoo, "model": name} | alone(measure, zoo, name, *limits)
             for key, work in further.items():
                 if key not in row or options.again:
-                    row[key] = alone(work, zoo, name, options.seconds)
+                    row[key] = alone(work, zoo, name, *limits)
             known[zoo, name] = row
             options.out.write_text(json.dumps(list(known.values()), indent=1, ensure_ascii=False) + "\n")
             said = row.get("error") or f"{row['groups']} groups, {row['flops_kept']:.2f}, {len(row['refused'])} refused"

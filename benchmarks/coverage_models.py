@@ -12,8 +12,6 @@ from torch import Tensor, nn
 Built = tuple[nn.Module, tuple[Tensor, ...], dict[str, Any]]
 SIZES = (64, 96, 128, 224)
 """Widths of images, of which the first is taken that a network runs with."""
-MOST = 200_000_000
-"""Classification networks with more parameters are left out."""
 
 
 def names(zoo: str) -> list[str]:
@@ -35,9 +33,7 @@ def _torchvision() -> Iterator[str]:
     from torchvision import models
 
     for name in models.list_models():
-        weights = models.get_model_weights(name)
-        sizes = [weight.meta["num_params"] for weight in weights]
-        if min(sizes, default=0) <= MOST and "quantized" not in name and not name.startswith("raft"):
+        if "quantized" not in name and not name.startswith("raft"):
             yield name
 
 
