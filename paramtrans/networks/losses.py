@@ -58,6 +58,9 @@ class Losses(BaseOptions):
     """What the first output was taken for."""
     agreement: float | None = None
     """Share of predictions that stayed the same: of class scores, or of scores of the next token."""
+    expected_change: Share | None = None
+    """Change of accuracy that is to be expected, without labels: the mean probability that the untouched network gives
+    to the class that the smaller one says, less that of its own class."""
     perplexity: tuple[float, float] | None = None
     """Of the next token, before and after."""
     cosine: float | None = None

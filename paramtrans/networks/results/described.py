@@ -108,6 +108,12 @@ def sentences(losses: Losses) -> list[str]:
         )
     if losses.agreement is not None:
         lines.append(f"predictions that stay the same: {losses.agreement:.1%} ({MEANING[losses.predicts or 'scores']})")
+    if losses.expected_change is not None and losses.accuracy is None:
+        low, high = losses.expected_change.ci95
+        lines.append(
+            f"accuracy is expected to change by {100 * losses.expected_change.value:+.1f} points (95% interval "
+            f"{100 * low:+.1f} to {100 * high:+.1f}): no labels, but the probabilities that the untouched network gives"
+        )
     if losses.cosine is not None:
         lines.append(f"cosine of embeddings before and after: {losses.cosine:.4f}")
     if losses.examples:

@@ -33,6 +33,8 @@ from paramtrans.ops.distances import RelativeError
 from paramtrans.ops.statistics import Estimate, paired_change, share
 from paramtrans.utils.boundary import reason
 
+MUCH = 0.05
+"""Accuracy that is certainly expected to be lost, from which on it is warned of."""
 OUTPUT_BYTES = 2**26
 """Of what a network gives that is held at once, about."""
 
@@ -60,7 +62,8 @@ def measure_losses(
             labels say so.
 
     Returns:
-        Errors, agreement and costs before and after; what could not be measured is None.
+        Errors, agreement, the change of accuracy that is expected, and costs before and after; what could not be
+        measured is None.
 
     Raises:
         DataError: labels do not go with what the network gives, or errors are no finite numbers.
@@ -76,7 +79,20 @@ def measure_losses(
         measures["held_out"] = all(held_out_flags) if held_out_flags else examples.enough
     _check_finite({f"output {name}".rstrip(): error for name, error in measures.get("outputs", {}).items()})
     _check_finite(measures["blocks"])
-    return Losses(**measures, accuracy=_accuracy(before, after, evaluate))
+    losses = Losses(**measures, accuracy=_accuracy(before, after, evaluate))
+    _warn(losses)
+    return losses
+
+
+def _warn(losses: Losses) -> None:
+    """Say where accuracy is expected to fall, unless labels say by how much."""
+    change = losses.expected_change
+    if change is not None and losses.accuracy is None and change.ci95[1] < -MUCH:
+        log.warning(
+            "accuracy is expected to fall by %.0f points or more: keep more units, give more inputs, or let feature "
+            "matching go on (then matching)",
+            -100 * change.ci95[1],
+        )
 
 
 def _check_finite(errors: Mapping[str, float | None]) -> None:

@@ -12,7 +12,8 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 
 from paramtrans.errors import DataError
 from paramtrans.networks.forward.activations import Inputs, arguments, call, first_examples
-from paramtrans.networks.losses import Kind
+from paramtrans.networks.losses import Kind, Share
+from paramtrans.networks.results.expected import ExpectedChange
 from paramtrans.ops.chunks import CHUNK
 
 LARGEST = 700.0
@@ -175,6 +176,7 @@ class Predictions:
         """`name`: of the input with the tokens that scores of next tokens are about; by default the first."""
         self.kind, self.name = kind, name
         self._same = self._predicted = self._tokens = self._vectors = 0
+        self._expected = ExpectedChange()
         self._surprise = [0.0, 0.0]
         self._cosine = 0.0
 
@@ -205,6 +207,8 @@ class Predictions:
             is_same = before.argmax(axis) == after.argmax(axis)
             is_same = is_same[positions] if self.kind == "tokens" else is_same
             self._same, self._predicted = self._same + int(is_same.sum()), self._predicted + is_same.numel()
+        if self.kind == "scores" and before.ndim > 1:
+            self._expected.add(before, after)
         if self.kind == "tokens" and ids is not None and ids.shape == before.shape[:2]:
             for network_number, scores in enumerate((before, after)):
                 mean, count = _surprise(scores, ids, mask)
@@ -212,10 +216,12 @@ class Predictions:
             self._tokens += count
 
     def measures(self) -> dict[str, Any]:
-        """The fields of `Losses` on predictions: kind, agreement, cosine and perplexity, as far as there are any."""
+        """The fields of `Losses` on predictions, as far as there is anything to say."""
         values: dict[str, Any] = {"predicts": self.kind}
         if self._predicted:
             values["agreement"] = self._same / self._predicted
+        if expected := self._expected.estimate():
+            values["expected_change"] = Share(value=expected.value, ci95=expected.ci95)
         if self._vectors:
             values["cosine"] = self._cosine / self._vectors
         if self._tokens:
