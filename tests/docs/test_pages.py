@@ -71,3 +71,10 @@ def test_readme_says_how_many_networks_its_figure_shows(program: Callable[[str],
     hosts = {rows[experiment, "source"]["report_hosts"] for experiment in figures.WIDTHS.values()}
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [f"over {count} networks" in text for count in hosts] == [True]
+
+
+def test_expected_changes_of_accuracy_are_those_that_were_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+    row, page = importlib.import_module("benchmarks.expected").Row, (DOCS / "networks.md").read_text(encoding="utf-8")
+    rows = [row(**values) for values in results("expected")]
+    assert rows and all(measured.line() in page for measured in rows)
