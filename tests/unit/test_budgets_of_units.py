@@ -14,24 +14,13 @@ from paramtrans.errors import SpecMismatch
 from paramtrans.evaluation.costs import parameters
 from paramtrans.networks import Allotment, Budget, FlopBudget, LatencyBudget
 from paramtrans.networks.blocks.finding import costs
-
-
-class Attention(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.heads = 4
-        self.query, self.key, self.value, self.out = (nn.Linear(24, 24) for _ in range(4))
-
-    def forward(self, x: Tensor) -> Tensor:
-        layers = (self.query, self.key, self.value)
-        query, key, value = (layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in layers)
-        return self.out(F.scaled_dot_product_attention(query, key, value, scale=0.3).transpose(1, 2).flatten(2))
+from tests.support.attending import Attention
 
 
 class Transformer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.embed, self.attention = nn.Linear(8, 24), Attention()
+        self.embed, self.attention = nn.Linear(8, 24), Attention(24, 4)
         self.norm1, self.norm2, self.norm3 = nn.LayerNorm(24), nn.LayerNorm(24), nn.LayerNorm(24)
         self.up, self.down, self.head = nn.Linear(24, 48), nn.Linear(48, 24), nn.Linear(24, 5)
 

@@ -18,24 +18,13 @@ from paramtrans.cli.inspect_units import describe_groups
 from paramtrans.cli.main import main
 from paramtrans.evaluation.costs import parameters
 from paramtrans.networks.graph.inventory import QUERY_KEY, STREAM, UNUSED
-
-
-class Attention(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.heads = 2
-        self.query, self.key, self.value, self.out = (nn.Linear(12, 12) for _ in range(4))
-
-    def forward(self, x: Tensor) -> Tensor:
-        layers = (self.query, self.key, self.value)
-        query, key, value = (layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in layers)
-        return self.out(F.scaled_dot_product_attention(query, key, value, scale=0.3).transpose(1, 2).flatten(2))
+from tests.support.attending import Attention
 
 
 class Transformer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.embed, self.attention, self.norm = nn.Linear(4, 12), Attention(), nn.LayerNorm(12)
+        self.embed, self.attention, self.norm = nn.Linear(4, 12), Attention(12, 2), nn.LayerNorm(12)
         self.up, self.down, self.head = nn.Linear(12, 20), nn.Linear(20, 12), nn.Linear(12, 3)
 
     def forward(self, x: Tensor) -> Tensor:
