@@ -14,7 +14,7 @@ LEAST_TO_AGREE = 8
 def contributions(gram: Tensor, weights: Tensor) -> Tensor:
     """A Gram matrix of values, each times the norm of the reader's weights `[models, values, outputs]` for it."""
     norms: Tensor = weights.to(gram).norm(dim=2)
-    return gram * norms[:, :, None] * norms[:, None, :]
+    return (gram * norms[:, :, None]).mul_(norms[:, None, :])
 
 
 def disagreement(view: View, halves: Halves, weights: Tensor, examples: int) -> Tensor | None:
@@ -26,5 +26,5 @@ def disagreement(view: View, halves: Halves, weights: Tensor, examples: int) -> 
     if not halves.two or examples < LEAST_TO_AGREE:
         return None
     first, second = (view(half).gram_matrices().gram for half in halves.halves)
-    doubt: Tensor = contributions(first - second, weights).square().sum((1, 2))
+    doubt: Tensor = contributions(first - second, weights).square_().sum((1, 2))
     return doubt

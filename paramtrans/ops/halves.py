@@ -67,8 +67,10 @@ class _Sums:
         return self._matrices
 
     def _joined(self) -> tuple[Tensor, Tensor]:
-        read, wanted = (torch.cat(side) for side in zip(*self._waiting, strict=True))
-        self._waiting = [(read, wanted)]
+        if len(self._waiting) > 1:
+            read, wanted = (torch.cat(side) for side in zip(*self._waiting, strict=True))
+            self._waiting = [(read, wanted)]
+        [(read, wanted)] = self._waiting
         return read, wanted
 
     def _multiply(self) -> None:
@@ -156,7 +158,7 @@ class Halves:
             scale: What both sides of each row's equations are multiplied by, `[rows, 1]`; by default one.
         """
         scale = torch.ones_like(read[:, :1]) if scale is None else scale.to(read)
-        rows_read = torch.cat([read, torch.ones_like(scale)], dim=1) * scale
+        rows_read = torch.cat([read, torch.ones_like(scale)], dim=1).mul_(scale)
         self._sums_of(min(half, len(self._sums))).add(rows_read, wanted * scale)
 
     def total(self) -> Moments:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,9 @@ from torch import nn
 
 import paramtrans
 from paramtrans.evaluation.footprint import peak_memory
+from paramtrans.networks.forward.lockstep import Forward, Lockstep
 from paramtrans.networks.graph.groups import analyse, prove_groups
+from paramtrans.networks.graph.labels import squeezed
 from paramtrans.networks.graph.proof import largest_difference
 from paramtrans.networks.graph.stand_ins import stand_ins
 from paramtrans.networks.loading.wrappers import copied
@@ -55,6 +59,48 @@ def test_tensors_that_share_memory_are_written_apart(tmp_path: Path) -> None:
     sealed_params.save_params(tmp_path / "x.safetensors", params, {})
     read = load_file(tmp_path / "x.safetensors")
     assert all(torch.equal(read[name], tensor) for name, tensor in params.items())
+
+
+def test_a_label_lets_go_of_what_it_was_cut_from() -> None:
+    label = squeezed(torch.arange(4).expand(8, 9, 4).contiguous())
+    assert label.shape == (1, 1, 4)
+    assert label.untyped_storage().nbytes() == label.nbytes
+
+
+def test_what_a_layer_was_called_with_is_gone_behind_it() -> None:
+    network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2))
+    entered: list[weakref.ref[torch.Tensor]] = []
+    gone: list[bool] = []
+    network[3].register_forward_pre_hook(lambda *_: gone.append(entered[-1]() is None))
+    layers = {id(network[number].weight): str(number) for number in (2, 4)}
+    with Lockstep([Forward(lambda: network(torch.randn(6, 3)), layers)]) as passes:
+        for calls in passes.layers():
+            entered.append(weakref.ref(calls[0].args[0]))
+    assert gone == [True]
+
+
+def held_by_tensors() -> int:
+    """Bytes of all tensors that the collector knows, each storage once."""
+    storages = [x.untyped_storage() for x in gc.get_objects() if type(x) in (torch.Tensor, nn.Parameter)]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
+def test_little_is_held_while_layers_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 50, "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4}
+    network = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, num_hidden_layers=2)).eval()
+    tokens = torch.randint(0, 50, (16, 64))
+    held, features = list[int](), tokens.numel() * 64 * 4
+    monkeypatch.setattr("paramtrans.utils.memory.give_back", lambda: held.append(held_by_tensors()))
+    gc.collect()
+    gc.freeze()  # what is there already is not looked at
+    try:
+        paramtrans.translate(network, calibrate=tokens)
+    finally:
+        gc.unfreeze()
+    # The smaller network, the features that both have at hand, and the equations of one layer.
+    assert max(held) < 16 * features
 
 
 def test_no_keys_and_values_are_kept_for_tokens_to_come(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -186,10 +186,12 @@ class Lockstep:
         for forward_pass in self._passes:
             forward_pass.stop()
         self._layer_by_layer.__exit__(None, None, None)
+        memory.give_back()
 
     def layers(self) -> Iterator[Arrived]:
         """What all passes arrived at, layer by layer; what is changed in the meantime counts when they go on."""
         while True:
+            memory.give_back()  # what was done with the calls
             for forward_pass in self._passes:
                 forward_pass.advance()
                 memory.give_back()
@@ -198,7 +200,10 @@ class Lockstep:
             calls = [forward_pass.call for forward_pass in self._passes]
             if any(call is None for call in calls) or len({call.layer for call in calls if call}) != 1:
                 raise RuntimeError("the passes do not go through the same layers")
-            yield [call for call in calls if call is not None]
+            arrived = [call for call in calls if call is not None]
+            del calls
+            yield arrived
+            arrived.clear()  # whoever asked holds the list until the next layer is reached
 
     @property
     def outputs(self) -> list[Any]:

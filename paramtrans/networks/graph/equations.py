@@ -16,6 +16,8 @@ from paramtrans.networks.graph.limits import limited
 from paramtrans.networks.graph.readers import Rows
 from paramtrans.ops.halves import Halves
 
+ROWS_AT_ONCE = 256
+"""Rows whose sums are added up in double precision together."""
 LEAST_GAIN = 1e-3
 """Outputs that a BatchNorm multiplies by less, relative to the largest factor, make up for nothing."""
 
@@ -30,9 +32,11 @@ class Equations:
     def add(self, half: int, read: Tensor, due: Tensor, sums: Tensor, scale: Tensor) -> None:
         """Further rows, and what their equations are multiplied by, `[rows, 1]`."""
         self.rows.add_rows(half, read, due, scale)
-        weights, sums = scale.double().square(), sums.double()
-        moments = (weights.sum(0).expand(sums.shape[1]), (weights * sums).sum(0), (weights * sums.square()).sum(0))
-        self._moments = self._moments.to(sums.device) + torch.stack(moments)
+        for weights, values in zip(scale.split(ROWS_AT_ONCE), sums.split(ROWS_AT_ONCE), strict=True):
+            weights, values = weights.double().square(), values.double()
+            total, square = (weights * values).sum(0), (weights * values.square()).sum(0)
+            moments = torch.stack([weights.sum(0).expand_as(total), total, square])
+            self._moments = self._moments.to(moments) + moments
 
     def variance(self) -> Tensor:
         """Squared distance of the sums from their mean, over all rows: `[outputs]`."""
@@ -82,8 +86,8 @@ def _sums(before: Rows, after: Rows, outputs: Tensor | None, gain: Tensor | None
         enough = gain.abs() > LEAST_GAIN * gain.abs().max()
         return (tensor / gain.where(enough, 1)).where(enough, 0).to(tensor)
 
-    output = retained(before.output)
+    output = retained(before.output())
     if before.added_to is None or after.added_to is None:
         return output, output
-    sums = output + heard(retained(before.added_to))
+    sums = output.add_(heard(retained(before.added_to)))
     return sums, sums - heard(after.added_to)

@@ -118,7 +118,7 @@ def squeezed(label: Tensor) -> Label:
             slice_of_axis = label.narrow(axis, 0, 1)
             if bool((label == slice_of_axis).all()):
                 label = slice_of_axis
-    return label.contiguous()
+    return label.clone()  # a view would keep the whole label
 
 
 def disjoint(facts: Facts, labels: Sequence[Label]) -> list[Label]:

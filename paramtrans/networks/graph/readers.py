@@ -144,12 +144,16 @@ class Rows:
 
     read: Tensor
     """What the layer reads, `[rows, values]`."""
-    output: Tensor
-    """What it would give without a bias, `[rows, outputs]`."""
+    matrix: Tensor
+    """The layer's weight, `[values, outputs]`."""
     example: Tensor
     """The number of the example, `[rows]`."""
     added_to: Tensor | None
     """What its output will be added to, `[rows, outputs]`, where that is known."""
+
+    def output(self) -> Tensor:
+        """What the layer would give without a bias, `[rows, outputs]`: computed anew, as it may be large."""
+        return self.read @ self.matrix.float()
 
 
 def batch_norm_gain(layer: ReaderLayer, tensors: Mapping[str, Tensor]) -> Tensor | None:
@@ -183,16 +187,19 @@ def rows(call: Call, sampling: Sampling) -> Rows:
         read = entering.reshape(-1, entering.shape[-1])
         matrix = weight.mT if operation_name(call.function) == "linear" else weight
         chosen, count = _some(len(read), sampling), len(read)
-        read = read[chosen]
-    read = read.float()
-    output = read @ matrix.float()
+        read = _picked(read, chosen)
     example = torch.arange(len(read)) // max(1, len(read) // sampling.examples)
     added_to = call.added_to
     if added_to is not None:
         added_to = (added_to.movedim(1, -1) if is_convolution else added_to).flatten(0, -2)
-        fits = added_to.shape == (count, output.shape[1])
-        added_to = added_to[chosen].float() if fits else None
-    return Rows(read, output, example, added_to)
+        fits = added_to.shape == (count, matrix.shape[1])
+        added_to = _picked(added_to, chosen).float() if fits else None
+    return Rows(read.float(), matrix, example, added_to)
+
+
+def _picked(tensor: Tensor, chosen: Tensor) -> Tensor:
+    """Some rows of a tensor, in order; the tensor itself where these are all."""
+    return tensor if len(chosen) == len(tensor) else tensor[chosen]
 
 
 def _some(count: int, sampling: Sampling) -> Tensor:

@@ -29,6 +29,7 @@ from paramtrans.networks.graph.proof import named_tensors
 from paramtrans.networks.graph.readers import ReaderLayer, batch_norm_gain
 from paramtrans.networks.graph.waiting import Waiting
 from paramtrans.ops.views import Moments, View, plain, whole
+from paramtrans.utils import memory
 
 SPREAD = 1e-12
 """Variance of what a layer gives, relative to its error, that is rounding: it gives the same for all inputs."""
@@ -153,6 +154,7 @@ def _solve_layer(
     smaller = row_pieces(small_calls, examples, values, seed)
     gain = batch_norm_gain(layer, networks.after)
     fit, aside = equations(original, smaller, examples, outputs, gain)
+    memory.give_back()
     judged = aside if aside.rows.has_rows else fit
     constant = layer.bias is not None or layer.mean is not None
     view: View = whole if constant else plain

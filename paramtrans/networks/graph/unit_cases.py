@@ -21,6 +21,7 @@ from paramtrans.ops.directions import main_directions
 from paramtrans.ops.few_rows import FewRows
 from paramtrans.ops.halves import Halves
 from paramtrans.ops.views import Moments, View, centred, plain
+from paramtrans.utils import memory
 
 MOST_VALUES = 4096
 """Values of the units that translators are shown where a layer reads more than there are rows."""
@@ -65,15 +66,18 @@ def choose_units(
                 times_passed[name] += 1
                 pieces = row_pieces(calls, examples, read_values(tensors[name], layers[name]), seed)
                 _add(halves.setdefault(name, Halves()), pieces, examples)
+                memory.give_back()
                 if times_passed[name] < layers[name].times:
                     continue
-                for group in counts:
-                    if name in waiting[group]:
-                        waiting[group].discard(name)
-                        readings[group].append(reading_of(group, layers[name], halves[name], tensors, examples.total))
-                        if not waiting[group]:
-                            decide(group)
-                del halves[name]
+                reading_groups = [group for group in counts if name in waiting[group]]
+                for group in reading_groups:
+                    waiting[group].discard(name)
+                    readings[group].append(reading_of(group, layers[name], halves[name], tensors, examples.total))
+                del halves[name]  # as large as what is decided by
+                memory.give_back()
+                for group in reading_groups:
+                    if not waiting[group]:
+                        decide(group)
                 if len(retained) == len(counts):
                     break  # what the network does behind the last of the layers is of no use
     for group in counts:
@@ -102,11 +106,12 @@ def unit_case(
 
 def _add(halves: Halves, pieces: Iterable[Rows], examples: Examples) -> None:
     """Add all rows but those of examples kept aside, by which units are not chosen either."""
-    for piece, scale in limited(pieces, lambda piece: piece.output):
+    sides = ((piece, piece.output()) for piece in pieces)
+    for (piece, output), scale in limited(sides, lambda side: side[1]):
         for half in range(2):
             in_half = ~examples.aside(piece.example) & (piece.example % 2 == half)
             if in_half.any():
-                halves.add_rows(half, piece.read[in_half], piece.output[in_half], scale[in_half])
+                halves.add_rows(half, piece.read[in_half], output[in_half], scale[in_half])
 
 
 def reading_of(

@@ -214,7 +214,7 @@ def _moments(
         for calls in passes.layers():
             layer = layers[calls[0].layer]
             pieces = row_pieces(calls, examples, read_values(tensors[layer.weight], layer), seed)
-            given = torch.cat([piece.output[~examples.aside(piece.example)] for piece in pieces]).double()
+            given = torch.cat([piece.output()[~examples.aside(piece.example)] for piece in pieces]).double()
             given = given if layer.bias is None else given + tensors[layer.bias].double()
             moments[layer.weight] = Moments(len(given), given.sum(0), given.mT @ given)
             if len(moments) == len(layers):
