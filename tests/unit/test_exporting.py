@@ -104,6 +104,7 @@ def test_several_inputs_and_outputs_keep_their_names_and_tokens_may_be_more(
         torch.testing.assert_close(tensor, wanted[name].detach(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.thorough
 def test_no_file_holds_paths_of_this_machine() -> None:
     network, images = image_network(), torch.randn(2, 3, 9, 9)
     with zipfile.ZipFile(__import__("io").BytesIO(exporting.exported_bytes(network, images))) as archive:

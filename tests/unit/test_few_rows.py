@@ -105,6 +105,7 @@ def flattened() -> nn.Module:
     return nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(24 * 14 * 14, 32), nn.ReLU(), nn.Linear(32, 5)).eval()
 
 
+@pytest.mark.thorough
 @torch.no_grad()
 def test_a_linear_behind_flattened_features_is_solved_for_by_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     images, others = torch.rand(2, 48, 3, 16, 16)

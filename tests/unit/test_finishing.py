@@ -105,6 +105,7 @@ def test_wrong_settings_are_told_before_any_work(network: nn.Module) -> None:
         paramtrans.translate(network, calibrate=iter(()), finish={"rate": 1})
 
 
+@pytest.mark.thorough
 def test_modules_that_are_named_come_nearer_too(network: nn.Module, images: Tensor) -> None:
     others = torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 

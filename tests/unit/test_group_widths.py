@@ -92,6 +92,7 @@ def test_units_stay_where_they_are_worth_more(network: nn.Sequential, rows: list
     assert errors[0] < 0.5 * errors[1]
 
 
+@pytest.mark.thorough
 def test_an_allotment_keeps_budgets_of_operations_and_of_time(network: nn.Sequential, rows: list[Tensor]) -> None:
     whole = costs(network, rows[0])["flops"]
     small = paramtrans.translate(

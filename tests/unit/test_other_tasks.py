@@ -36,6 +36,7 @@ def config_of(plugins: Plugins, support: Path, tmp_path: Path) -> Any:
     return config.load(support / "tiny.toml", plugins.registry(), [*SETTINGS, f"run.dir={tmp_path / 'run'}"])
 
 
+@pytest.mark.thorough
 def test_a_task_without_images_and_classes_runs_to_its_end(
     with_vectors: Plugins,
     support: Path,

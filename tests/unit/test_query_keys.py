@@ -106,6 +106,7 @@ def test_axes_are_better_than_dimensions_as_they_are(tokens: Tensor) -> None:
     assert errors[0] < errors[1] / 2
 
 
+@pytest.mark.thorough
 def test_values_follow_where_the_code_has_one_number_for_both() -> None:
     network = sharp(BertModel(BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=20)))
     ids = {"input_ids": torch.randint(20, (40, 5), generator=torch.Generator().manual_seed(0))}

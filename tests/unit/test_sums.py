@@ -124,6 +124,7 @@ def test_a_layer_that_is_solved_for_later_is_not_counted_on(resnet: nn.Sequentia
     torch.testing.assert_close(value, block.bn2(block.conv2(torch.relu(block.bn1(block.conv1(entering))))))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("way", ["plain", "behind"])
 def test_layers_solved_for_make_up_for_what_was_lost_before(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)

@@ -76,6 +76,7 @@ def test_matching_trains_writers_and_readers_of_a_group_together(network: Net) -
     assert errors.keys() == before.keys() and all(0 < value < 1 for value in errors.values())
 
 
+@pytest.mark.thorough
 def test_a_feature_error_behind_matching_is_that_of_the_layers_end_on_examples_kept_aside(
     network: Net, images: Tensor
 ) -> None:
@@ -171,6 +172,7 @@ def registry() -> Registry:
     return Registry([*components(), *(Entry("translator", component, Provider("strange", "1")) for component in made)])
 
 
+@pytest.mark.thorough
 def test_strangers_translators_choose_units_and_go_on_from_others(
     network: Net, images: Tensor, registry: Registry
 ) -> None:
