@@ -13,7 +13,7 @@ Built = tuple[nn.Module, tuple[Tensor, ...], dict[str, Any]]
 SIZES = (64, 96, 128, 224)
 """Widths of images, of which the first is taken that a network runs with."""
 HALF, HALVED = 112, ("vit_l_16", "vit_h_14")
-"""Built for images of half the width: a pass of 16 whole ones takes a core a minute."""
+"""Built for images of half the width, as they are large themselves."""
 
 
 def names(zoo: str) -> list[str]:

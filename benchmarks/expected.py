@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 from scipy.stats import spearmanr
-from torch import Tensor, nn
+from torch import nn
 
 import paramtrans
 from paramtrans import components
@@ -68,16 +68,14 @@ def measured(images: int) -> list[Row]:
     ways["prune"] = lambda host: paramtrans.translate(host, "prune", ratio=0.5)
     ways["refit"] = lambda host: paramtrans.translate(host, "refit", ratio=0.5, calibrate=calibration)
     hosts = [_host(number) for number in range(HostFile(HOSTS).count)]
-    test_inputs = task.to_input(test.inputs)
+    labelled = list(zip(task.to_input(test.inputs).split(1000), test.labels.split(1000), strict=True))
     rows = []
     for name, translate in ways.items():
         pairs = []
         for host in hosts:
-            small = translate(host)
-            losses = paramtrans.measure_losses(host, small, unlabelled)
-            assert losses.expected_change is not None
-            change = _accuracy(small, test_inputs, test.labels) - _accuracy(host, test_inputs, test.labels)
-            pairs.append((100 * losses.expected_change.value, change))
+            losses = paramtrans.measure_losses(host, translate(host), unlabelled, evaluate=labelled)
+            assert losses.expected_change is not None and losses.accuracy is not None
+            pairs.append((100 * losses.expected_change.value, 100 * losses.accuracy.change.value))
         expected, came = torch.tensor(pairs).T
         difference, correlation = (expected - came).abs().mean(), spearmanr(expected, came).statistic
         rows.append(
@@ -91,12 +89,6 @@ def _host(number: int) -> nn.Module:
     network = architectures.build("task:mnist:basic_block")
     network.load_state_dict(HostFile(HOSTS).network(number))
     return network.eval()
-
-
-@torch.no_grad()
-def _accuracy(network: nn.Module, inputs: Tensor, labels: Tensor) -> float:
-    classes = torch.cat([network(batch).argmax(1) for batch in inputs.split(1000)])
-    return 100 * (classes == labels).double().mean().item()
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import paramtrans
+from paramtrans.errors import DataError
 from paramtrans.networks.results.described import sentences
 from paramtrans.networks.results.expected import ExpectedChange, probabilities
 from paramtrans.ops.statistics import Estimate
@@ -95,3 +96,11 @@ def test_what_are_no_classes_has_none(predicts: str) -> None:
     whole = network()
     losses = paramtrans.measure_losses(whole, whole, torch.randn(40, 6), predicts=predicts)  # type: ignore[arg-type]
     assert losses.expected_change is None
+
+
+@pytest.mark.parametrize("broken", ["before", "after"])
+def test_outputs_that_are_no_numbers_are_an_error_of_the_inputs(broken: str) -> None:
+    networks = {"before": network(), "after": network()}
+    networks[broken][2].weight.data.fill_(float("nan"))
+    with pytest.raises(DataError, match="no finite numbers"):
+        paramtrans.measure_losses(networks["before"], networks["after"], torch.randn(40, 6))

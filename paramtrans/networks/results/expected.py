@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 
 from torch import Tensor
 
@@ -52,8 +53,8 @@ class ExpectedChange:
         self.squares += float(changes.square().sum())
 
     def estimate(self) -> Estimate | None:
-        """The mean, a share, with its 95% interval over examples; None of fewer than two."""
-        if self.examples < 2:
+        """The mean, a share, with its 95% interval over examples; None of fewer than two, and where it is no number."""
+        if self.examples < 2 or not isfinite(self.squares):
             return None
         mean = self.total / self.examples
         variance = max(0.0, self.squares - self.examples * mean**2) / (self.examples - 1)

@@ -89,8 +89,8 @@ def _warn(losses: Losses) -> None:
     change = losses.expected_change
     if change is not None and losses.accuracy is None and change.ci95[1] < -MUCH:
         log.warning(
-            "accuracy is expected to fall by %.0f points or more: keep more units, give more inputs, or let feature "
-            "matching go on (then matching)",
+            "accuracy is expected to fall by %.0f points or more: keep more units, give more inputs, or let another "
+            "translator go on (then)",
             -100 * change.ci95[1],
         )
 
