@@ -12,7 +12,7 @@ from pydantic import PositiveInt, field_validator
 from torch import Tensor, nn
 
 from paramtrans.api.adapter import BlockAdapter, BlockOptions, Part
-from paramtrans.api.specs import SymmetryGroup, SymmetryMember
+from paramtrans.api.specs import Reader, SymmetryGroup, SymmetryMember
 from paramtrans.api.stacking import Params
 from paramtrans.errors import SpecMismatch
 from paramtrans_blocks.basic import odd
@@ -87,6 +87,9 @@ class ChainTarget(BlockAdapter):
 
     def module(self) -> nn.Module:
         return ConvChainModule(self.chain.options)
+
+    def readers(self) -> tuple[Reader, ...]:
+        return self.chain.readers()
 
     def symmetries(self) -> tuple[SymmetryGroup, ...]:
         return self.chain.symmetries()
