@@ -51,7 +51,7 @@ def leave_out(
     network: nn.Module,
     parts: Sequence[NetworkPart],
     batch: Inputs,
-    errors: Iterable[float],
+    errors: Iterable[float | None],
     held_out: bool,
     registry: Registry,
 ) -> tuple[nn.Module, list[LeftOut]]:
@@ -106,7 +106,7 @@ def _unlike(
     return None if same else "it gives something else than with them passed by"
 
 
-def _record(part: NetworkPart, taken_out: bool, error: float, held_out: bool) -> LeftOut:
+def _record(part: NetworkPart, taken_out: bool, error: float | None, held_out: bool) -> LeftOut:
     module = part.part.module
     sizes = (parameters(module), 0)
     return LeftOut(part.part.path, type(module).__name__, sizes, part.calling.beside, taken_out, error, held_out)
@@ -116,7 +116,7 @@ def _passing_by(part: NetworkPart) -> nn.Module:
     return Placed(nn.Identity(), Calling(False, part.calling.beside))
 
 
-def feature_errors(network: nn.Module, parts: Sequence[NetworkPart], batches: Iterable[Inputs]) -> list[float]:
+def feature_errors(network: nn.Module, parts: Sequence[NetworkPart], batches: Iterable[Inputs]) -> list[float | None]:
     """Relative error of the features behind each of some blocks, with all of them passed by.
 
     Args:

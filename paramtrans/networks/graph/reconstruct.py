@@ -28,6 +28,7 @@ from paramtrans.networks.graph.narrow import Retained
 from paramtrans.networks.graph.proof import named_tensors
 from paramtrans.networks.graph.readers import ReaderLayer, batch_norm_gain
 from paramtrans.networks.graph.waiting import Waiting
+from paramtrans.ops.distances import RelativeError
 from paramtrans.ops.views import Moments, View, plain, whole
 from paramtrans.utils import memory
 
@@ -220,7 +221,7 @@ def _relative(squared_error: Tensor, variance: Tensor, gain: Tensor | None) -> f
 
 
 def _output_error(before: Sequence[Any], after: Sequence[Any], examples: Examples) -> float | None:
-    """Squared error of the first output, relative to its variance over examples kept aside."""
+    """Relative error of the first output on examples kept aside; None where it cannot be said."""
     pairs = [
         (tensors_in(original_output)[:1], tensors_in(small_output)[:1])
         for original_output, small_output in zip(before, after, strict=True)
@@ -237,14 +238,8 @@ def _output_error(before: Sequence[Any], after: Sequence[Any], examples: Example
         if any(bool(numbers_of.any()) for numbers_of in aside)
         else [torch.ones_like(numbers_of) for numbers_of in aside]
     )
-    count, total, square, error = 0, 0.0, 0.0, 0.0
+    error = RelativeError()
     for (original_output, small_output), numbers_of in zip(pairs, chosen, strict=True):
         if numbers_of.any():
-            expected, output = original_output[0][numbers_of].double(), small_output[0][numbers_of].double()
-            error += float((output - expected).square().sum())
-            count, total, square = (
-                count + expected.numel(),
-                total + float(expected.sum()),
-                square + float(expected.square().sum()),
-            )
-    return error / max(square - total * total / max(count, 1), 1e-30)
+            error.add(small_output[0][numbers_of], original_output[0][numbers_of])
+    return error.value

@@ -122,7 +122,7 @@ def _compared(before: nn.Module, after: nn.Module, batches: Iterable[Inputs], pr
         if predictions is None:
             predictions = Predictions.of(before, batch, original_outputs[output_name], predicts)
         predictions.add(batch, original_outputs[output_name], smaller_outputs[output_name])
-    output_errors = {name: error.value for name, error in errors.items()}
+    output_errors = {name: error.value for name, error in errors.items() if error.value is not None}
     return {"examples": count, "outputs": output_errors, **(predictions.measures() if predictions else {})}
 
 
