@@ -17,9 +17,10 @@ from torch.utils._pytree import tree_map
 from paramtrans.api.options import BaseOptions, validate
 from paramtrans.errors import SpecMismatch
 from paramtrans.networks.blocks.finding import matches
-from paramtrans.networks.forward.activations import Inputs, call, pick_examples, tensors_in
+from paramtrans.networks.forward.activations import Inputs, call, pick_examples
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.forward.modes import in_eval_mode
+from paramtrans.networks.forward.outputs import tensors_in
 from paramtrans.networks.parts.fitting import Fitted, Fitting, fit
 from paramtrans.utils import seeds
 from paramtrans.utils.progress import Reporter

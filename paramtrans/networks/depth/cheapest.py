@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from paramtrans.errors import SpecMismatch
-from paramtrans.networks.forward.activations import Inputs, call, every_layer, first_examples, tensors_in
+from paramtrans.networks.forward.activations import Inputs, call, every_layer, first_examples
+from paramtrans.networks.forward.outputs import tensors_in
 from paramtrans.networks.forward.spool import Spool
 from paramtrans.ops.distances import RelativeError
 from paramtrans.utils.counts import counted

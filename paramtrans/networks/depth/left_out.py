@@ -16,7 +16,8 @@ from paramtrans.errors import ParamtransError, SpecMismatch
 from paramtrans.evaluation.costs import parameters
 from paramtrans.networks.blocks.finding import alike
 from paramtrans.networks.depth.cheapest import standing_in
-from paramtrans.networks.forward.activations import Inputs, call, first_examples, tensors_in
+from paramtrans.networks.forward.activations import Inputs, call, first_examples
+from paramtrans.networks.forward.outputs import tensors_in
 from paramtrans.networks.parts.finding import NetworkPart, passing
 from paramtrans.networks.parts.placed import Calling, Placed, put_part
 from paramtrans.ops.distances import streamed_error

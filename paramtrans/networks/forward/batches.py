@@ -16,15 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from paramtrans.errors import DataError, SpecMismatch
-from paramtrans.networks.forward.activations import (
-    Inputs,
-    NamedInputs,
-    arguments,
-    call,
-    length,
-    pick_examples,
-    tensors_in,
-)
+from paramtrans.networks.forward.activations import Inputs, NamedInputs, arguments, call, length, pick_examples
+from paramtrans.networks.forward.outputs import tensors_in
 from paramtrans.networks.forward.programs import fixed_size
 from paramtrans.ops.chunks import chunks
 

@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from paramtrans.networks.forward.activations import call, first_examples, tensors_in
+from paramtrans.networks.forward.activations import call, first_examples
 from paramtrans.networks.forward.attention import with_plain_attention
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.forward.lockstep import AddedTo, Call, Forward, Lockstep
+from paramtrans.networks.forward.outputs import tensors_in
 from paramtrans.networks.forward.sums import added_to, values_at
 from paramtrans.networks.graph.equations import equations
 from paramtrans.networks.graph.examples import forward_pass, read_values, row_pieces

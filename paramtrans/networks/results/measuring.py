@@ -15,21 +15,14 @@ from paramtrans.errors import DataError
 from paramtrans.evaluation.costs import operations, parameters
 from paramtrans.evaluation.footprint import latencies, peak_memory
 from paramtrans.networks.files import ATTRIBUTE
-from paramtrans.networks.forward.activations import (
-    Inputs,
-    call,
-    first_examples,
-    in_batches,
-    length,
-    pick_examples,
-    tensors_in,
-)
+from paramtrans.networks.forward.activations import Inputs, call, first_examples, in_batches, length, pick_examples
 from paramtrans.networks.forward.batches import as_taken
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.forward.modes import in_eval_mode
+from paramtrans.networks.forward.outputs import named_outputs, tensors_in
 from paramtrans.networks.forward.programs import fixed_size
 from paramtrans.networks.losses import Accuracy, Costs, Kind, Losses, Share
-from paramtrans.networks.results.predictions import Predictions, named_outputs, predicted_classes
+from paramtrans.networks.results.predictions import Predictions, predicted_classes
 from paramtrans.ops.distances import RelativeError
 from paramtrans.ops.statistics import Estimate, paired_change, share
 from paramtrans.utils.boundary import reason
