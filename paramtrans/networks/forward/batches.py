@@ -183,6 +183,11 @@ def _first_name(network: nn.Module) -> str:
     return first.name
 
 
+def is_taken(inputs: object) -> bool:
+    """Whether inputs are what `as_taken` gave, and so were looked at before."""
+    return isinstance(inputs, _Alike | _Batches)
+
+
 @dataclass(frozen=True)
 class _InSize:
     """Batches of one size, from larger ones."""
