@@ -57,6 +57,8 @@ def show_parts(network: Any, target: str, pattern: str, batches: list[Any], regi
 
 def _show(fits: list[PartFit]) -> None:
     """Parts as columns."""
+    from paramtrans.networks.results.described import error_text
+
     columns(
         "<<>><>",
         ("part", "module", "parameters", "operations", "starts from", "error"),
@@ -67,7 +69,7 @@ def _show(fits: list[PartFit]) -> None:
                 " → ".join(f"{number:,}" for number in fit.parameters),
                 " → ".join(f"{number:,}" for number in fit.flops),
                 fit.started,
-                f"{fit.error:.3f}",
+                error_text(fit.error),
             )
             for fit in fits
         ),

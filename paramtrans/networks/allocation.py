@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from paramtrans.errors import SpecMismatch
 from paramtrans.evaluation.costs import parameters
 from paramtrans.networks.blocks.finding import NetworkBlock
 from paramtrans.networks.forward.activations import Inputs, call
+from paramtrans.networks.forward.outputs import NO_TENSORS, tensors_in
 from paramtrans.networks.graph.groups import NamedGroup
 from paramtrans.networks.translate import translate
 from paramtrans.networks.units.allocation import allocate
@@ -182,17 +183,15 @@ def output_error(smaller: nn.Module, original: nn.Module, batches: Iterable[Inpu
         smaller: The network that is measured.
         original: The network that it is compared with.
         batches: Inputs of both.
+
+    Raises:
+        SpecMismatch: a network gives no tensors.
     """
     squared = power = 0.0
     for batch in batches:
-        output, expected = (_tensor(call(network.eval(), batch)).double() for network in (smaller, original))
+        outputs = [tensors_in(call(network.eval(), batch)) for network in (smaller, original)]
+        if not all(outputs):
+            raise SpecMismatch(NO_TENSORS)
+        output, expected = (tensors[0].double() for tensors in outputs)
         squared, power = squared + float((output - expected).square().sum()), power + float(expected.square().sum())
     return squared / max(power, 1e-30)
-
-
-def _tensor(output: Any) -> Tensor:
-    """The first tensor of a network's output."""
-    if isinstance(output, Tensor):
-        return output
-    items = output.values() if isinstance(output, Mapping) else output
-    return next(item for item in items if isinstance(item, Tensor))

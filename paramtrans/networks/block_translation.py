@@ -118,11 +118,11 @@ def _translated(translator: Translator, source: Params, context: NetworkContext)
 @torch.no_grad()
 def _feature_error(
     source: BlockAdapter, target: BlockAdapter, blocks: tuple[Params, Params], context: NetworkContext
-) -> float:
+) -> float | None:
     """How far what leaves the target block is from what leaves the source block, each where it stands."""
     source_block, target_block = Vmap(source.module()), Vmap(target.module())
     pairs = (
-        (target_block(blocks[1], entering.reached), source_block(blocks[0], entering.original))
+        (target_block(blocks[1], entering.reached)[0], source_block(blocks[0], entering.original)[0])
         for entering in context.entering()
     )
     return streamed_error(pairs)

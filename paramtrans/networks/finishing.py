@@ -6,8 +6,7 @@ is near already.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -18,8 +17,10 @@ from torch.utils._pytree import tree_map
 from paramtrans.api.options import BaseOptions, validate
 from paramtrans.errors import SpecMismatch
 from paramtrans.networks.blocks.finding import matches
-from paramtrans.networks.forward.activations import Inputs, call, pick_examples, tensors_in
+from paramtrans.networks.forward.activations import Inputs, call, pick_examples
 from paramtrans.networks.forward.examples import Examples
+from paramtrans.networks.forward.modes import in_eval_mode
+from paramtrans.networks.forward.outputs import tensors_in
 from paramtrans.networks.parts.fitting import Fitted, Fitting, fit
 from paramtrans.utils import seeds
 from paramtrans.utils.progress import Reporter
@@ -87,7 +88,7 @@ def finish_network(
         raise SpecMismatch(
             "finish: give a few dozen unlabelled inputs (calibrate); what the network gives for them is due"
         )
-    with _in_eval_mode(smaller):
+    with in_eval_mode(smaller):
         return _fitted(network, smaller, examples, options, seed, reporter)
 
 
@@ -153,17 +154,6 @@ def changed_parameters(network: nn.Module, smaller: nn.Module) -> list[nn.Parame
         alike.setdefault(original.shape, []).append(original)
     parameters = [parameter for parameter in smaller.parameters() if parameter.is_floating_point()]
     return [p for p in parameters if not any(torch.equal(p, original) for original in alike.get(p.shape, ()))]
-
-
-@contextmanager
-def _in_eval_mode(network: nn.Module) -> Iterator[None]:
-    flags = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, flag in flags.items():
-            module.training = flag
 
 
 class _Watched:

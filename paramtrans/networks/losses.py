@@ -53,7 +53,8 @@ class Losses(BaseOptions):
     blocks: dict[str, float | None] = Field(default_factory=dict)
     """Relative reconstruction error of each block by its path, as `paramtrans_blocks` says it."""
     outputs: dict[str, float] = Field(default_factory=dict)
-    """Of each output of the network by its name: mean squared change over its variance; "" is the only one."""
+    """Of each output of the network by its name: mean squared change over its variance, around the mean of each
+    channel; "" is the only one. Outputs that are the same for all inputs are left out."""
     predicts: Kind | None = None
     """What the first output was taken for."""
     agreement: float | None = None

@@ -19,7 +19,8 @@ from paramtrans.networks.depth.shortening import parts_to_replace, shorten
 from paramtrans.networks.files import ATTRIBUTE, MODULES, REFUSED, SHAPES, SIZES, Replaced
 from paramtrans.networks.finishing import finish_network, finish_options
 from paramtrans.networks.forward.activations import Inputs, check_repeatable, in_batches
-from paramtrans.networks.forward.batches import as_taken
+from paramtrans.networks.forward.batches import as_taken, is_taken
+from paramtrans.networks.forward.sameness import said_of_sameness
 from paramtrans.networks.graph.narrow import Setting, uncount
 from paramtrans.networks.loading.architectures import lean
 from paramtrans.networks.loading.wrappers import copied, unwrapped
@@ -139,6 +140,8 @@ def translate(
         lean(original, registry)
     batches = as_taken(original, in_batches(calibrate))
     check_repeatable(original, batches)
+    if not is_taken(calibrate) and (warning := said_of_sameness(original, batches)):
+        log.warning(warning)
     memory.give_back()
     if depth is not None and to is None:
         if any(not isinstance(block, LeftOut) for block in getattr(module, ATTRIBUTE, ())):

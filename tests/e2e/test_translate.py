@@ -184,7 +184,7 @@ def test_a_feature_error_is_of_sums_against_their_variance_and_a_large_one_is_wa
             error = (smaller - wanted).square().mean() / wanted.var((0, 2, 3), correction=0).mean()
             assert block.feature_error == pytest.approx(error.item(), rel=1e-3)
         left = network(images)
-        error = (small(images) - left).square().mean() / left.var(correction=0)
+        error = (small(images) - left).square().mean() / left.var(0, correction=0).mean()
         assert measure_losses(network, small, images.split(10)).outputs[""] == pytest.approx(error.item(), rel=1e-3)
     bad = [block.path for block in small.paramtrans_blocks if block.feature_error > BAD]
     warned = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]

@@ -13,7 +13,8 @@ from torch.export import Dim, ExportedProgram
 
 from paramtrans import SpecMismatch, as_program, load_translated, save_exported, save_translated, translate
 from paramtrans.errors import DataError, StoreError
-from paramtrans.networks.forward.activations import call, tensors_in
+from paramtrans.networks.forward.activations import call
+from paramtrans.networks.forward.outputs import tensors_in
 from paramtrans.networks.graph.exported_programs import read_program
 
 IMAGES = torch.randn(64, 3, 6, 6, generator=torch.Generator().manual_seed(0))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 import paramtrans
 from paramtrans.errors import DataError
+from paramtrans.networks.losses import Accuracy, Costs, Losses, Share
 from paramtrans.networks.results.described import sentences
 from paramtrans.networks.results.expected import ExpectedChange, probabilities
 from paramtrans.ops.statistics import Estimate
@@ -89,6 +90,18 @@ def test_a_translation_is_told_what_to_expect_and_labels_say_it_better(caplog: p
     labels = whole(inputs).argmax(1)
     with_labels = paramtrans.measure_losses(whole, small, inputs, evaluate=[(inputs, labels)])
     assert "expected" not in caplog.text + " ".join(sentences(with_labels))
+
+
+def test_no_minus_stands_before_a_zero() -> None:
+    tiny = Share(value=-1e-5, ci95=(-2e-4, 1e-5))
+    costs = Costs(parameters=1, bytes=4)
+    accuracy = Accuracy(examples=1, before=tiny, after=tiny, change=tiny)
+    for losses in (
+        Losses(before=costs, after=costs, expected_change=tiny),
+        Losses(before=costs, after=costs, accuracy=accuracy),
+    ):
+        [sentence] = sentences(losses)
+        assert "by +0.0 points (95% interval +0.0 to +0.0)" in sentence
 
 
 @pytest.mark.parametrize("predicts", ["embedding", "values"])

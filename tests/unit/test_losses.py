@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from typing import Any
 
@@ -50,12 +51,11 @@ def test_errors_of_blocks_are_of_inputs_that_nothing_was_fitted_to() -> None:
     with torch.no_grad():
         wanted, outputs = whole(x[7::8]), first(x[7::8])
     squared = (outputs - wanted).square().mean()
-    error = (squared / wanted.var(correction=0)).item()
-    of_each_value = (squared / wanted.var(0, correction=0).mean()).item()
+    error = (squared / wanted.var(0, correction=0).mean()).item()
     losses = measure_losses(whole, first, x.split(20))
     assert losses.held_out and losses.examples == 10
     assert losses.outputs[""] == pytest.approx(error, rel=1e-4)
-    assert before.feature_error == pytest.approx(of_each_value, rel=1e-4)
+    assert before.feature_error == pytest.approx(error, rel=1e-4)
     assert losses.agreement == int((outputs.argmax(1) == wanted.argmax(1)).sum()) / 10
 
 
@@ -146,3 +146,16 @@ def test_the_page_says_what_its_numbers_are_of() -> None:
     block = {"path": "0", "adapters": ["units", "units"], "hidden": [[32], [16]], "parameters": [288, 144]}
     page = translation_page.page("small", [{**block, "feature_error": 0.25}], losses, [], {})
     assert "relative error of the output" in page and "50% kept, error 0.250" in page and "_text" not in page
+
+
+def test_networks_in_train_mode_are_measured_in_eval_mode_and_stay_as_they_are() -> None:
+    """Neither statistics of BatchNorm nor dropout have a part in what is measured."""
+    torch.manual_seed(0)
+    whole = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 4))
+    whole[2].eval()
+    before = {name: tensor.clone() for name, tensor in whole.state_dict().items()}
+    flags = [module.training for module in whole.modules()]
+    losses = measure_losses(whole, copy.deepcopy(whole), inputs(16), evaluate=[(inputs(4), torch.zeros(4).long())])
+    assert losses.outputs == {"": 0.0}
+    assert all(torch.equal(tensor, before[name]) for name, tensor in whole.state_dict().items())
+    assert [module.training for module in whole.modules()] == flags

@@ -21,7 +21,7 @@ from paramtrans.networks.parts.fits import part_fits
 from paramtrans.networks.parts.fitting import Fitting, fit
 from paramtrans.networks.parts.placed import Placed
 from paramtrans.networks.parts.replacing import ReplacedPart
-from paramtrans.ops.distances import relative_error
+from paramtrans.ops.distances import streamed_error
 from paramtrans.plugins import Plugins
 from paramtrans.plugins.registry import Provider
 
@@ -226,15 +226,15 @@ def test_what_fits_is_told_beforehand_with_what_it_costs(network: nn.Module, ima
     )
     entering = network.stem(images[1::2])
     with torch.no_grad():
-        error = relative_error(small.block(entering)[None], network.block(entering)[None])
-    assert fits["block"].started == "closed form" and fits["block"].error == pytest.approx(float(error), rel=1e-4)
+        error = streamed_error([(small.block(entering), network.block(entering))])
+    assert fits["block"].started == "closed form" and fits["block"].error == pytest.approx(error, rel=1e-4)
     assert {fit.path for fit in part_fits(network, "bottleneck", "*", [images], components())[0]} == {"block"}
 
 
 def test_a_block_without_a_closed_form_is_judged_behind_a_few_steps(network: nn.Module, images: Tensor) -> None:
     [fit], _ = part_fits(network, "linear_chain?hidden=[2]&skip=none", "attention", [images], components())
     [single], _ = part_fits(network, "linear_chain?hidden=[2]&skip=none", "attention", [images[:1]], components())
-    assert fit.started == single.started == "random" and fit.error < 1
+    assert fit.started == single.started == "random" and fit.error < 1.1  # 700 without
 
 
 def test_where_no_part_fits_the_reasons_are_told(

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from paramtrans.errors import DataError, SpecMismatch
-from paramtrans.networks.forward.activations import arguments, call, first_examples, tensors_in
+from paramtrans.networks.forward.activations import arguments, call, first_examples
+from paramtrans.networks.forward.outputs import tensors_in
 from paramtrans.networks.graph.proof import named_tensors
 from paramtrans.networks.stream.axes import principal_axes, second_moments
 from paramtrans.networks.stream.modules import ModuleChange, repeat

@@ -12,7 +12,8 @@ from paramtrans.api.stacking import Params
 from paramtrans.errors import DataError, SpecMismatch
 from paramtrans.networks.blocks.finding import NetworkBlock, Survey, alike
 from paramtrans.networks.blocks.in_place import hooks
-from paramtrans.networks.forward.activations import Inputs, call, every_layer, first_examples, tensors_in
+from paramtrans.networks.forward.activations import Inputs, call, every_layer, first_examples
+from paramtrans.networks.forward.outputs import tensors_in
 from paramtrans.ops.symmetry import values_of
 
 TRIED = 8

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from paramtrans.errors import SpecMismatch
-from paramtrans.networks.forward.activations import Inputs, call, every_layer, first_examples, tensors_in
+from paramtrans.networks.forward.activations import Inputs, call, every_layer, first_examples
+from paramtrans.networks.forward.outputs import tensors_in
 from paramtrans.networks.forward.spool import Spool
 from paramtrans.ops.distances import RelativeError
 from paramtrans.utils.counts import counted
@@ -114,7 +115,8 @@ def _cost(network: nn.Module, blocks: Mapping[str, nn.Module], batches: Sequence
         for batch in batches:
             for position, output in enumerate(_outputs(network, batch)):
                 errors.setdefault(position, RelativeError()).add(output, next(expected).to(output.device))
-    mean = sum(error.value for error in errors.values()) / max(1, len(errors))
+    known = [error.value for error in errors.values() if error.value is not None]
+    mean = sum(known) / max(1, len(known))
     return mean if math.isfinite(mean) else math.inf
 
 

@@ -16,7 +16,8 @@ from paramtrans.errors import ParamtransError, SpecMismatch
 from paramtrans.evaluation.costs import parameters
 from paramtrans.networks.blocks.finding import alike
 from paramtrans.networks.depth.cheapest import standing_in
-from paramtrans.networks.forward.activations import Inputs, call, first_examples, tensors_in
+from paramtrans.networks.forward.activations import Inputs, call, first_examples
+from paramtrans.networks.forward.outputs import tensors_in
 from paramtrans.networks.parts.finding import NetworkPart, passing
 from paramtrans.networks.parts.placed import Calling, Placed, put_part
 from paramtrans.ops.distances import streamed_error
@@ -51,7 +52,7 @@ def leave_out(
     network: nn.Module,
     parts: Sequence[NetworkPart],
     batch: Inputs,
-    errors: Iterable[float],
+    errors: Iterable[float | None],
     held_out: bool,
     registry: Registry,
 ) -> tuple[nn.Module, list[LeftOut]]:
@@ -106,7 +107,7 @@ def _unlike(
     return None if same else "it gives something else than with them passed by"
 
 
-def _record(part: NetworkPart, taken_out: bool, error: float, held_out: bool) -> LeftOut:
+def _record(part: NetworkPart, taken_out: bool, error: float | None, held_out: bool) -> LeftOut:
     module = part.part.module
     sizes = (parameters(module), 0)
     return LeftOut(part.part.path, type(module).__name__, sizes, part.calling.beside, taken_out, error, held_out)
@@ -116,7 +117,7 @@ def _passing_by(part: NetworkPart) -> nn.Module:
     return Placed(nn.Identity(), Calling(False, part.calling.beside))
 
 
-def feature_errors(network: nn.Module, parts: Sequence[NetworkPart], batches: Iterable[Inputs]) -> list[float]:
+def feature_errors(network: nn.Module, parts: Sequence[NetworkPart], batches: Iterable[Inputs]) -> list[float | None]:
     """Relative error of the features behind each of some blocks, with all of them passed by.
 
     Args:

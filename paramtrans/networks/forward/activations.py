@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from paramtrans.api.context import PROBES_AT_ONCE, Context, Entering
 from paramtrans.errors import DataError, ParamtransError, SpecMismatch
+from paramtrans.networks.forward.outputs import tensors_in
 from paramtrans.networks.forward.programs import run_quietly, size_hint
 from paramtrans.networks.forward.spool import Spool
 from paramtrans.utils import memory
@@ -192,14 +193,6 @@ def _without_numbers(network: nn.Module) -> str | None:
     """The first tensor of a network that holds NaN."""
     tensors = (*network.named_parameters(), *network.named_buffers())
     return next((name for name, tensor in tensors if bool(tensor.isnan().any())), None)
-
-
-def tensors_in(output: Any) -> list[Tensor]:
-    """The tensors of what a network gives."""
-    if isinstance(output, Tensor):
-        return [output]
-    items = output.values() if isinstance(output, Mapping) else output if isinstance(output, list | tuple) else ()
-    return [tensor for item in items for tensor in tensors_in(item)]
 
 
 def in_batches(inputs: Iterable[Inputs] | Tensor | Mapping[str, Any]) -> Iterable[Inputs]:

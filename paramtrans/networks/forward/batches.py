@@ -16,15 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from paramtrans.errors import DataError, SpecMismatch
-from paramtrans.networks.forward.activations import (
-    Inputs,
-    NamedInputs,
-    arguments,
-    call,
-    length,
-    pick_examples,
-    tensors_in,
-)
+from paramtrans.networks.forward.activations import Inputs, NamedInputs, arguments, call, length, pick_examples
+from paramtrans.networks.forward.outputs import tensors_in
 from paramtrans.networks.forward.programs import fixed_size
 from paramtrans.ops.chunks import chunks
 
@@ -188,6 +181,11 @@ def _first_name(network: nn.Module) -> str:
     if first is None or first.kind in (first.VAR_POSITIONAL, first.VAR_KEYWORD, first.POSITIONAL_ONLY):
         raise DataError("calibrate: the network takes batches of one size alone; give dictionaries of named arguments")
     return first.name
+
+
+def is_taken(inputs: object) -> bool:
+    """Whether inputs are what `as_taken` gave, and so were looked at before."""
+    return isinstance(inputs, _Alike | _Batches)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from paramtrans.networks.forward.activations import tensors_in
+from paramtrans.networks.forward.outputs import tensors_in
 from paramtrans.utils import memory
 from paramtrans.utils.fast_path import layer_by_layer
 

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from paramtrans.networks.forward.activations import tensors_in
 from paramtrans.networks.forward.lockstep import AddedTo, Place, operation_name, weight_position
+from paramtrans.networks.forward.outputs import tensors_in
 from paramtrans.utils.fast_path import layer_by_layer
 
 SUMS = ("add", "add_", "__add__", "__iadd__", "__radd__")

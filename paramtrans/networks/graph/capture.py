@@ -13,9 +13,10 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import GraphModule, Node
 
-from paramtrans.networks.forward.activations import tensors_in
+from paramtrans.errors import SpecMismatch
 from paramtrans.networks.forward.attention import with_plain_attention
 from paramtrans.networks.forward.following import follow
+from paramtrans.networks.forward.outputs import NO_TENSORS, tensors_in
 from paramtrans.networks.graph.summed import summed_axis
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -68,7 +69,8 @@ def capture(network: nn.Module, arguments: Arguments) -> Program:
         arguments: What it is called with; two examples are enough.
 
     Raises:
-        SpecMismatch: `torch.export` cannot follow the network; the message names the line of its code.
+        SpecMismatch: `torch.export` cannot follow the network, where the message names the line of its code; or it
+            gives no tensors.
     """
     with with_plain_attention(network):
         exported = follow(_Outputs(network).eval(), *arguments)
@@ -89,7 +91,10 @@ def capture(network: nn.Module, arguments: Arguments) -> Program:
             constants[spec.arg.name] = exported.constants[spec.target]
     used_names = set(names.values())
     used_tensors = {name: tensor for name, tensor in tensors.items() if name in used_names}
-    return Program(exported, arguments, names, used_tensors, constants, _operations(network, exported))
+    program = Program(exported, arguments, names, used_tensors, constants, _operations(network, exported))
+    if not program.outputs:
+        raise SpecMismatch(NO_TENSORS)
+    return program
 
 
 def _operations(network: nn.Module, exported: ExportedProgram) -> dict[str, tuple[str, Node]]:

@@ -12,7 +12,7 @@ from torch.export.graph_signature import InputKind
 from torch.fx import Interpreter, Node
 from torch.utils._pytree import tree_flatten, tree_map
 
-from paramtrans.networks.forward.activations import tensors_in
+from paramtrans.networks.forward.outputs import tensors_in
 from paramtrans.networks.graph.capture import Program
 from paramtrans.networks.graph.narrow import Removal
 from paramtrans.networks.graph.operators import Contraction, name_of

@@ -24,6 +24,7 @@ from paramtrans.networks.graph.narrow import Removal
 from paramtrans.networks.graph.operators import Value, name_of
 from paramtrans.networks.graph.proof import named_tensors
 from paramtrans.networks.graph.summed import summed_axis
+from paramtrans.ops.distances import RelativeError
 
 DIRECTLY = {"batch_norm", "dropout", "clone"}
 """Operations on what a layer gives that a piece goes on through."""
@@ -82,25 +83,32 @@ class Pieces:
     def errors(self, groups: Sequence[NamedGroup]) -> dict[NamedGroup, float]:
         """Relative error of what leaves the layers that read each group, on examples that were kept aside.
 
-        It is the squared change over the variance in the untouched network, the largest of the group's layers.
+        It is the squared change over the variance in the untouched network, the largest of the group's layers that give
+        something else for other examples.
 
         Args:
             groups: Those that became smaller.
 
         Returns:
-            For each group that layers read; empty where no examples were kept aside.
+            For each group that such layers read; empty where no examples were kept aside.
         """
         ends: dict[NamedGroup, list[str]] = {}
         for group in groups:
             with suppress(SpecMismatch):  # as of queries and keys, whose products are no layer's
                 ends[group] = [end.node.name for end in self._ends(group, self.graphs[1])]
         names = {name for end_names in ends.values() for name in end_names}
-        sums = {name: _Sums() for name in names}
+        errors = {name: RelativeError() for name in names}
         for batch in self.aside:
             outputs = node_values(self.programs[1], self.graphs[1], self.tensors(), batch, names)
             for name, expected in self.expected(batch, sorted(names)).items():
-                sums[name].add(outputs[name], expected)
-        return {g: max(sums[name].error() for name in end_names) for g, end_names in ends.items()} if self.aside else {}
+                errors[name].add(outputs[name], expected)
+        known = {name: error.value for name, error in errors.items()} if self.aside else {}
+        of_groups: dict[NamedGroup, float] = {}
+        for group, end_names in ends.items():
+            for error in (known.get(name) for name in end_names):
+                if error is not None:
+                    of_groups[group] = max(error, of_groups.get(group, 0.0))
+        return of_groups
 
     def expected(self, batch: Arguments, names: Sequence[str]) -> dict[str, Tensor]:
         """Values of nodes in the untouched network, without what the smaller one has left out.
@@ -234,22 +242,6 @@ class _Batches:
             for spool, name in zip(left_spools, self.leaving, strict=True):
                 spool.add(expected[name])
         return entered, left_spools
-
-
-class _Sums:
-    """Sums that a relative error is made of."""
-
-    def __init__(self) -> None:
-        self.count, self.total, self.square, self.squared = 0, 0.0, 0.0, 0.0
-
-    def add(self, output: Tensor, expected: Tensor) -> None:
-        expected = expected.double()
-        self.squared += float((output.double() - expected).square().sum())
-        self.count, self.total = self.count + expected.numel(), self.total + float(expected.sum())
-        self.square += float(expected.square().sum())
-
-    def error(self) -> float:
-        return self.squared / max(self.square - self.total * self.total / max(1, self.count), 1e-30)
 
 
 def _batches(examples: Examples, size: int, aside: bool = False) -> Iterator[Arguments]:

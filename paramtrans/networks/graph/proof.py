@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.utils._pytree import tree_map
 
-from paramtrans.networks.forward.activations import tensors_in
+from paramtrans.networks.forward.outputs import tensors_in
 from paramtrans.networks.forward.programs import run_quietly
 from paramtrans.networks.graph.capture import Program
 from paramtrans.networks.graph.masked import Masked, in_precision, precision_of

@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from paramtrans.networks.forward.activations import call, first_examples, tensors_in
+from paramtrans.networks.forward.activations import call, first_examples
 from paramtrans.networks.forward.attention import with_plain_attention
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.forward.lockstep import AddedTo, Call, Forward, Lockstep
+from paramtrans.networks.forward.outputs import tensors_in
 from paramtrans.networks.forward.sums import added_to, values_at
 from paramtrans.networks.graph.equations import equations
 from paramtrans.networks.graph.examples import forward_pass, read_values, row_pieces
@@ -28,6 +29,7 @@ from paramtrans.networks.graph.narrow import Retained
 from paramtrans.networks.graph.proof import named_tensors
 from paramtrans.networks.graph.readers import ReaderLayer, batch_norm_gain
 from paramtrans.networks.graph.waiting import Waiting
+from paramtrans.ops.distances import RelativeError
 from paramtrans.ops.views import Moments, View, plain, whole
 from paramtrans.utils import memory
 
@@ -220,7 +222,7 @@ def _relative(squared_error: Tensor, variance: Tensor, gain: Tensor | None) -> f
 
 
 def _output_error(before: Sequence[Any], after: Sequence[Any], examples: Examples) -> float | None:
-    """Squared error of the first output, relative to its variance over examples kept aside."""
+    """Relative error of the first output on examples kept aside; None where it cannot be said."""
     pairs = [
         (tensors_in(original_output)[:1], tensors_in(small_output)[:1])
         for original_output, small_output in zip(before, after, strict=True)
@@ -237,14 +239,8 @@ def _output_error(before: Sequence[Any], after: Sequence[Any], examples: Example
         if any(bool(numbers_of.any()) for numbers_of in aside)
         else [torch.ones_like(numbers_of) for numbers_of in aside]
     )
-    count, total, square, error = 0, 0.0, 0.0, 0.0
+    error = RelativeError()
     for (original_output, small_output), numbers_of in zip(pairs, chosen, strict=True):
         if numbers_of.any():
-            expected, output = original_output[0][numbers_of].double(), small_output[0][numbers_of].double()
-            error += float((output - expected).square().sum())
-            count, total, square = (
-                count + expected.numel(),
-                total + float(expected.sum()),
-                square + float(expected.square().sum()),
-            )
-    return error / max(square - total * total / max(count, 1), 1e-30)
+            error.add(small_output[0][numbers_of], original_output[0][numbers_of])
+    return error.value

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from paramtrans.errors import DataError, SpecMismatch
-from paramtrans.networks.forward.activations import Inputs, arguments, call, first_examples, length, tensors_in
+from paramtrans.networks.forward.activations import Inputs, arguments, call, first_examples, length
 from paramtrans.networks.forward.attention import with_plain_attention
 from paramtrans.networks.forward.batches import as_taken
 from paramtrans.networks.forward.following import follow, free_axes, quiet
+from paramtrans.networks.forward.outputs import tensors_in
 from paramtrans.networks.forward.programs import fixed_size, unguarded
 from paramtrans.networks.loading.wrappers import copied, unwrapped
 from paramtrans.utils.surroundings import pinned

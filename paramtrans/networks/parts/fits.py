@@ -17,7 +17,7 @@ from paramtrans.networks.parts.finding import EXAMPLES, NetworkPart, find_parts,
 from paramtrans.networks.parts.fitting import Fitting
 from paramtrans.networks.parts.replacing import STARTED_ON, fit_features
 from paramtrans.networks.parts.targets import start_block, target_for
-from paramtrans.ops.distances import relative_error
+from paramtrans.ops.distances import streamed_error
 from paramtrans.plugins.registry import Registry
 
 BRIEF = Fitting(steps=100, rate=0.1, examples=16, seed=0)
@@ -40,7 +40,7 @@ class PartFit:
     """Operations of the part and of the block, for one example."""
     started: str
     """`closed form` or `random`."""
-    error: float
+    error: float | None
     """Relative reconstruction error on examples that the block was not made of: of the closed form, or of a few steps
     from random. Feature matching makes it less."""
 
@@ -92,7 +92,7 @@ def _fit(part: NetworkPart, adapter: BlockAdapter) -> PartFit:
         (parameters(module), parameters(block)),
         (_operations(part.part), count(lambda: block(entering[:1]))),
         started,
-        float(relative_error(block(entering)[None], judged.leaving[None])[0]),
+        streamed_error([(block(entering), judged.leaving)]),
     )
 
 

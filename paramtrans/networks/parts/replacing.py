@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from paramtrans.networks.parts.finding import NetworkPart, find_parts, passing, 
 from paramtrans.networks.parts.fitting import Fitted, Fitting, fit
 from paramtrans.networks.parts.placed import Calling
 from paramtrans.networks.parts.targets import start_block, target_for
+from paramtrans.ops.distances import Variance
 from paramtrans.plugins.registry import Registry
 from paramtrans.utils import seeds
 from paramtrans.utils.counts import counted
@@ -189,17 +190,14 @@ class _FeatureLoss:
 
     def __init__(self, block: nn.Module, reached: list[Tensor], leaving: list[Tensor]) -> None:
         self.block, self.reached, self.leaving = block, reached, leaving
-        self.variance = _variance(leaving)
+        variance = Variance()
+        for features in leaving:
+            variance.add(features)
+        self.scale = variance.scale
 
     def __call__(self, number: int, examples: Tensor) -> Tensor:
         features: Tensor = self.block(self.reached[number][examples])
-        return (features - self.leaving[number][examples]).square().mean() / self.variance
-
-
-def _variance(tensors: Sequence[Tensor]) -> float:
-    count = sum(tensor.numel() for tensor in tensors)
-    mean = sum(float(tensor.double().sum()) for tensor in tensors) / count
-    return max(sum(float((tensor.double() - mean).square().sum()) for tensor in tensors) / count, 1e-30)
+        return (features - self.leaving[number][examples]).square().mean() / self.scale
 
 
 def _described(

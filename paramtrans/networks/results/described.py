@@ -100,19 +100,14 @@ def sentences(losses: Losses) -> list[str]:
     """Sentences on what was lost, to stand beside the rows of `cost_rows`."""
     lines = []
     if losses.accuracy is not None:
-        change = losses.accuracy.change
-        low, high = change.ci95
-        lines.append(
-            f"accuracy changed by {100 * change.value:+.1f} points (95% interval {100 * low:+.1f} to "
-            f"{100 * high:+.1f}), on {counted(losses.accuracy.examples, 'label')}"
-        )
+        change = _points(losses.accuracy.change)
+        lines.append(f"accuracy changed by {change}, on {counted(losses.accuracy.examples, 'label')}")
     if losses.agreement is not None:
         lines.append(f"predictions that stay the same: {losses.agreement:.1%} ({MEANING[losses.predicts or 'scores']})")
     if losses.expected_change is not None and losses.accuracy is None:
-        low, high = losses.expected_change.ci95
         lines.append(
-            f"accuracy is expected to change by {100 * losses.expected_change.value:+.1f} points (95% interval "
-            f"{100 * low:+.1f} to {100 * high:+.1f}): no labels, but the probabilities that the untouched network gives"
+            f"accuracy is expected to change by {_points(losses.expected_change)}: no labels, but the probabilities "
+            "that the untouched network gives"
         )
     if losses.cosine is not None:
         lines.append(f"cosine of embeddings before and after: {losses.cosine:.4f}")
@@ -127,6 +122,12 @@ def sentences(losses: Losses) -> list[str]:
 def error_text(value: float | None) -> str:
     """A relative error as it is shown."""
     return "not known" if value is None else f"{value:.3f}"
+
+
+def _points(change: Share) -> str:
+    """A change of accuracy; zero is +0.0."""
+    value, low, high = (f"{100 * number:+z.1f}" for number in (change.value, *change.ci95))
+    return f"{value} points (95% interval {low} to {high})"
 
 
 def _percent(share: Share) -> str:

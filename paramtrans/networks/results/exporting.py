@@ -18,8 +18,8 @@ from torch.export import ExportedProgram
 from paramtrans.errors import ConfigError, SpecMismatch
 from paramtrans.networks.forward.activations import Inputs, arguments, call, first_examples, length
 from paramtrans.networks.forward.following import follow, free_axes, quiet
+from paramtrans.networks.forward.outputs import named_outputs
 from paramtrans.networks.forward.programs import fixed_size
-from paramtrans.networks.results.predictions import named_outputs
 from paramtrans.storage import files, outputs
 from paramtrans.utils.boundary import reason
 

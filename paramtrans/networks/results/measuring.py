@@ -15,20 +15,14 @@ from paramtrans.errors import DataError
 from paramtrans.evaluation.costs import operations, parameters
 from paramtrans.evaluation.footprint import latencies, peak_memory
 from paramtrans.networks.files import ATTRIBUTE
-from paramtrans.networks.forward.activations import (
-    Inputs,
-    call,
-    first_examples,
-    in_batches,
-    length,
-    pick_examples,
-    tensors_in,
-)
+from paramtrans.networks.forward.activations import Inputs, call, first_examples, in_batches, length, pick_examples
 from paramtrans.networks.forward.batches import as_taken
 from paramtrans.networks.forward.examples import Examples
+from paramtrans.networks.forward.modes import in_eval_mode
+from paramtrans.networks.forward.outputs import named_outputs, tensors_in
 from paramtrans.networks.forward.programs import fixed_size
 from paramtrans.networks.losses import Accuracy, Costs, Kind, Losses, Share
-from paramtrans.networks.results.predictions import Predictions, named_outputs, predicted_classes
+from paramtrans.networks.results.predictions import Predictions, predicted_classes
 from paramtrans.ops.distances import RelativeError
 from paramtrans.ops.statistics import Estimate, paired_change, share
 from paramtrans.utils.boundary import reason
@@ -41,7 +35,6 @@ OUTPUT_BYTES = 2**26
 log = logging.getLogger(__name__)
 
 
-@torch.no_grad()
 def measure_losses(
     before: nn.Module,
     after: nn.Module,
@@ -50,11 +43,11 @@ def measure_losses(
     predicts: Kind | None = None,
     evaluate: Iterable[tuple[Inputs, Tensor]] = (),
 ) -> Losses:
-    """What a network lost by a translation.
+    """What a network lost by a translation, both in eval mode; training flags are as before afterwards.
 
     Args:
-        before: The untouched network, in eval mode.
-        after: What `translate` made of it, in eval mode.
+        before: The untouched network.
+        after: What `translate` made of it.
         inputs: What it was calibrated with; the same part of it as then is kept aside for this.
         predicts: What the first output is: class `scores` (on axis 1), scores of the next token (`tokens`, on the last
             axis), an `embedding` on the last axis, or other `values`; by default what shapes and values say.
@@ -68,6 +61,20 @@ def measure_losses(
     Raises:
         DataError: labels do not go with what the network gives, or errors are no finite numbers.
     """
+    with torch.no_grad(), in_eval_mode(before, after):
+        losses = _measured(before, after, inputs, predicts, evaluate)
+    _warn(losses)
+    return losses
+
+
+def _measured(
+    before: nn.Module,
+    after: nn.Module,
+    inputs: Iterable[Inputs] | Tensor | Mapping[str, Any],
+    predicts: Kind | None,
+    evaluate: Iterable[tuple[Inputs, Tensor]],
+) -> Losses:
+    """What `measure_losses` says of networks in eval mode."""
     examples = Examples(as_taken(before, in_batches(inputs), tell=False))
     costs = _costs(before, after, next(iter(examples.batches), None))
     blocks = getattr(after, ATTRIBUTE, ())
@@ -79,9 +86,7 @@ def measure_losses(
         measures["held_out"] = all(held_out_flags) if held_out_flags else examples.enough
     _check_finite({f"output {name}".rstrip(): error for name, error in measures.get("outputs", {}).items()})
     _check_finite(measures["blocks"])
-    losses = Losses(**measures, accuracy=_accuracy(before, after, evaluate))
-    _warn(losses)
-    return losses
+    return Losses(**measures, accuracy=_accuracy(before, after, evaluate))
 
 
 def _warn(losses: Losses) -> None:
@@ -122,7 +127,7 @@ def _compared(before: nn.Module, after: nn.Module, batches: Iterable[Inputs], pr
         if predictions is None:
             predictions = Predictions.of(before, batch, original_outputs[output_name], predicts)
         predictions.add(batch, original_outputs[output_name], smaller_outputs[output_name])
-    output_errors = {name: error.value for name, error in errors.items()}
+    output_errors = {name: error.value for name, error in errors.items() if error.value is not None}
     return {"examples": count, "outputs": output_errors, **(predictions.measures() if predictions else {})}
 
 

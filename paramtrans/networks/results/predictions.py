@@ -12,28 +12,13 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 
 from paramtrans.errors import DataError
 from paramtrans.networks.forward.activations import Inputs, arguments, call, first_examples
+from paramtrans.networks.forward.outputs import named_outputs
 from paramtrans.networks.losses import Kind, Share
 from paramtrans.networks.results.expected import ExpectedChange
 from paramtrans.ops.chunks import CHUNK
 
 LARGEST = 700.0
 """Largest mean log-likelihood that is given as a perplexity: more is no finite number."""
-
-
-def named_outputs(output: Any) -> dict[str, Tensor]:
-    """The floating-point tensors that a network gives, by keys and positions; "" where it gives one tensor alone."""
-    if isinstance(output, Tensor):
-        return {"": output} if output.is_floating_point() else {}
-    items = output.items() if isinstance(output, Mapping) else enumerate(output) if _listed(output) else ()
-    return {
-        f"{name}.{path}" if path else str(name): tensor
-        for name, item in items
-        for path, tensor in named_outputs(item).items()
-    }
-
-
-def _listed(output: Any) -> bool:
-    return isinstance(output, list | tuple)
 
 
 @torch.no_grad()

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from paramtrans.networks.forward.activations import Inputs, arguments, call, pick_examples
 from paramtrans.networks.forward.examples import Examples
+from paramtrans.networks.forward.outputs import named_outputs
 from paramtrans.networks.losses import Kind
-from paramtrans.networks.results.predictions import named_outputs, token_ids, tokens_name
+from paramtrans.networks.results.predictions import token_ids, tokens_name
 
 MOST, PROMPT, CONTINUED = 6, 24, 24
 """Examples, tokens of a text that are shown, and tokens that follow."""

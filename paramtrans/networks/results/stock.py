@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from paramtrans.errors import ConfigError
 from paramtrans.networks.files import ATTRIBUTE
 from paramtrans.networks.forward.activations import Inputs, call, first_examples
+from paramtrans.networks.forward.outputs import named_outputs
 from paramtrans.networks.loading import architectures
 from paramtrans.networks.losses import Losses
 from paramtrans.networks.results import model_card
@@ -95,8 +95,4 @@ def outputs_of(network: nn.Module, inputs: Inputs) -> list[Tensor]:
         network: In eval mode.
         inputs: A batch that it takes.
     """
-    return [
-        output
-        for output in tree_leaves(call(network, inputs))
-        if isinstance(output, Tensor) and output.is_floating_point()
-    ]
+    return list(named_outputs(call(network, inputs)).values())

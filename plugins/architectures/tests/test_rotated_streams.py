@@ -10,7 +10,8 @@ import torch
 
 from paramtrans.errors import SpecMismatch
 from paramtrans.networks import files
-from paramtrans.networks.forward.activations import arguments, call, first_examples, tensors_in
+from paramtrans.networks.forward.activations import arguments, call, first_examples
+from paramtrans.networks.forward.outputs import tensors_in
 from paramtrans.networks.stream.rotation import Rotated, rotated
 
 pytestmark = pytest.mark.thorough
