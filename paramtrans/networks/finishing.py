@@ -20,6 +20,8 @@ from paramtrans.errors import SpecMismatch
 from paramtrans.networks.blocks.finding import matches
 from paramtrans.networks.forward.activations import Inputs, call, pick_examples, tensors_in
 from paramtrans.networks.forward.examples import Examples
+from paramtrans.networks.graph.numbers import uncount
+from paramtrans.networks.loading.wrappers import copied
 from paramtrans.networks.parts.fitting import Fitted, Fitting, fit
 from paramtrans.utils import seeds
 from paramtrans.utils.progress import Reporter
@@ -87,8 +89,11 @@ def finish_network(
         raise SpecMismatch(
             "finish: give a few dozen unlabelled inputs (calibrate); what the network gives for them is due"
         )
+    before = copied(smaller, share=True)
     with _in_eval_mode(smaller):
-        return _fitted(network, smaller, examples, options, seed, reporter)
+        fitted = _fitted(network, smaller, examples, options, seed, reporter)
+    uncount(before, smaller, smaller)
+    return fitted
 
 
 def _fitted(

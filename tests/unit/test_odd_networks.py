@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -72,9 +73,11 @@ class Counting(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.a, self.b, self.passes = nn.Linear(6, 12), nn.Linear(12, 3), 0
+        self.register_buffer("mean", torch.zeros(6))
 
     def forward(self, x: Tensor) -> Tensor:
         self.passes += 1
+        self.mean.mul_(0.9).add_(0.1 * x.mean(0))
         return self.b(F.relu(self.a(x)))
 
 
@@ -136,6 +139,20 @@ def test_numbers_that_are_counted_up_are_no_sizes() -> None:
     network.passes = 7
     small = paramtrans.translate(network, ratio=0.5, calibrate=torch.randn(ROWS))
     assert (small.passes, network.passes, small.a.out_features) == (7, 7, 6)
+
+
+@pytest.mark.parametrize(
+    "asked", [{"by": "units", "finish": 2}, {"to": {"1.0": "linear_map"}, "finish": 2}, {"depth": 0.5}]
+)
+def test_what_passes_change_is_as_it_was(asked: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    repeated = nn.Sequential(*(nn.Sequential(nn.Linear(3, 3), nn.Tanh()) for _ in range(2)))
+    network = nn.Sequential(Counting(), repeated).eval()
+    network[0].passes, network[0].mean = 7, torch.full((6,), 2.0)
+    small = paramtrans.translate(network, calibrate=torch.randn(64, 6) + 5, **asked)
+    for counting in (network[0], small[0]):
+        assert counting.passes == 7
+        assert torch.equal(counting.mean, torch.full((6,), 2.0))
 
 
 def test_the_error_of_a_layer_that_always_gives_the_same_is_not_known() -> None:
