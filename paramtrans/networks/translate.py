@@ -132,7 +132,8 @@ def translate(
         raise SpecMismatch(f"translate takes an nn.Module, not {type(module).__name__}; {hint}")
     named_arguments = {"translator": translator, "blocks": blocks, "options": options, "then": then, "to": to}
     shares = {"stream": stream, "query_key": query_key}
-    check_arguments(widths, ratio, by, shares, rotate, **named_arguments, finish=finish, seed=seed)
+    switches = {"sequential": sequential, "rotate": rotate}
+    check_arguments(widths, ratio, by, shares, **named_arguments, **switches, finish=finish, seed=seed, depth=depth)
     finishing = finish_options(finish)
     module = unwrapped(module)
     original = copied(module, share=True)

@@ -117,3 +117,12 @@ def test_what_cannot_be_copied_is_named() -> None:
     network.body[1].lock = threading.Lock()
     with pytest.raises(SpecMismatch, match=r"body\.1: its attribute lock \(lock\) cannot be copied: .*; take it out"):
         paramtrans.translate(network, calibrate=ROWS)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [({"sequential": "no"}, "True or False"), ({"finish": True}, "a number of steps"), ({"depth": "half"}, "a share")],
+)
+def test_an_argument_of_another_kind_is_named(asked: dict[str, Any], words: str) -> None:
+    with pytest.raises(SpecMismatch, match=f"^{next(iter(asked))}: takes {words}.*, not "):
+        paramtrans.translate(mlp(), calibrate=ROWS, **asked)
