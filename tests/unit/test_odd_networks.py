@@ -183,3 +183,25 @@ class Residual(nn.Module):
 def test_without_hidden_units_it_is_said_what_may_help(network: type[nn.Module], said: str) -> None:
     with pytest.raises(SpecMismatch, match=said):
         paramtrans.translate(network().eval(), ratio=0.5, calibrate=torch.randn(ROWS))
+
+
+class Supervised(nn.Module):
+    """Has a head on its hidden features in training alone, and one in eval mode that takes other features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 12), nn.Linear(12, 3)
+        self.auxiliary, self.other = nn.Linear(12, 2), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Any:
+        hidden = F.relu(self.a(x))
+        return (self.b(hidden), self.auxiliary(hidden), self.other(x)) if self.training else self.b(hidden)
+
+
+def test_layers_that_are_used_in_training_alone_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    small = paramtrans.translate(Supervised().eval(), ratio=0.5, calibrate=torch.randn(ROWS))
+    assert (small.a.out_features, small.auxiliary.in_features) == (6, 12)
+    assert '"auxiliary": no output in eval mode depends on them' in caplog.text and '"other"' not in caplog.text
+    caplog.clear()
+    paramtrans.translate(Counting().eval(), ratio=0.5, calibrate=torch.randn(ROWS))
+    assert "no output" not in caplog.text
