@@ -16,6 +16,9 @@ KINDS: dict[str, tuple[Any, str]] = {
     "to": (Mapping | None, 'targets by pattern of paths, as in to={"layer1.*": "bottleneck"}'),
     "finish": (int | Mapping | None, "a number of steps, or options, as in finish=300"),
     "seed": (int, "a whole number"),
+    "sequential": (bool, "True or False"),
+    "rotate": (bool, "True or False"),
+    "depth": (int | float | None, "a share of the blocks, as in depth=0.75"),
 }
 """For each argument, what it may be, and in words."""
 
@@ -24,7 +27,7 @@ SHARES = {"stream": "a stream's width", "query_key": "the dimensions of queries 
 """What shares are of."""
 
 
-def check_arguments(widths: Any, ratio: Any, by: Any, shares: Mapping[str, Any], rotate: Any, **given: Any) -> None:
+def check_arguments(widths: Any, ratio: Any, by: Any, shares: Mapping[str, Any], **given: Any) -> None:
     """Hold arguments of `translate` to what they may be.
 
     Args:
@@ -32,7 +35,6 @@ def check_arguments(widths: Any, ratio: Any, by: Any, shares: Mapping[str, Any],
         ratio: A share of the hidden units, which goes with no rule.
         by: "blocks", "units" or None.
         shares: A share, or None, of each of `SHARES`.
-        rotate: Whether streams are rotated, which goes with a share of them.
         given: The others, by name.
 
     Raises:
@@ -40,7 +42,7 @@ def check_arguments(widths: Any, ratio: Any, by: Any, shares: Mapping[str, Any],
     """
     for name, value in given.items():
         kinds, words = KINDS[name]
-        if not isinstance(value, kinds):
+        if not isinstance(value, kinds) or (isinstance(value, bool) and kinds is not bool):
             raise SpecMismatch(f"{name}: takes {words}, not {value!r:.60}")
     for name, options in (given["then"] or {}).items():
         if not isinstance(options, Mapping):
@@ -51,9 +53,7 @@ def check_arguments(widths: Any, ratio: Any, by: Any, shares: Mapping[str, Any],
         raise SpecMismatch("ratio: is what widths decides; give one of them")
     if by not in (None, "blocks", "units"):
         raise SpecMismatch(f'by: takes "blocks" or "units", not {by!r:.60}')
-    if not isinstance(rotate, bool):
-        raise SpecMismatch(f"rotate: takes True or False, not {rotate!r:.60}")
-    if rotate and shares["stream"] is None:
+    if given["rotate"] and shares["stream"] is None:
         raise SpecMismatch("rotate: is done before a stream becomes narrower; give stream=SHARE (--stream SHARE)")
     for name, share in shares.items():
         if share is None:

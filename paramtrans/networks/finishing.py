@@ -21,6 +21,8 @@ from paramtrans.networks.forward.activations import Inputs, call, pick_examples
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.forward.modes import in_eval_mode
 from paramtrans.networks.forward.outputs import tensors_in
+from paramtrans.networks.graph.numbers import uncount
+from paramtrans.networks.loading.wrappers import copied
 from paramtrans.networks.parts.fitting import Fitted, Fitting, fit
 from paramtrans.utils import seeds
 from paramtrans.utils.progress import Reporter
@@ -88,8 +90,11 @@ def finish_network(
         raise SpecMismatch(
             "finish: give a few dozen unlabelled inputs (calibrate); what the network gives for them is due"
         )
+    before = copied(smaller, share=True)
     with in_eval_mode(smaller):
-        return _fitted(network, smaller, examples, options, seed, reporter)
+        fitted = _fitted(network, smaller, examples, options, seed, reporter)
+    uncount(before, smaller, smaller)
+    return fitted
 
 
 def _fitted(

@@ -21,7 +21,8 @@ from paramtrans.networks.finishing import finish_network, finish_options
 from paramtrans.networks.forward.activations import Inputs, check_repeatable, in_batches
 from paramtrans.networks.forward.batches import as_taken, is_taken
 from paramtrans.networks.forward.sameness import said_of_sameness
-from paramtrans.networks.graph.narrow import Setting, uncount
+from paramtrans.networks.graph.narrow import Setting
+from paramtrans.networks.graph.numbers import uncount
 from paramtrans.networks.loading.architectures import lean
 from paramtrans.networks.loading.wrappers import copied, unwrapped
 from paramtrans.networks.parts.replacing import ReplacedPart, replace_parts
@@ -132,7 +133,8 @@ def translate(
         raise SpecMismatch(f"translate takes an nn.Module, not {type(module).__name__}; {hint}")
     named_arguments = {"translator": translator, "blocks": blocks, "options": options, "then": then, "to": to}
     shares = {"stream": stream, "query_key": query_key}
-    check_arguments(widths, ratio, by, shares, rotate, **named_arguments, finish=finish, seed=seed)
+    switches = {"sequential": sequential, "rotate": rotate}
+    check_arguments(widths, ratio, by, shares, **named_arguments, **switches, finish=finish, seed=seed, depth=depth)
     finishing = finish_options(finish)
     module = unwrapped(module)
     original = copied(module, share=True)
@@ -147,7 +149,7 @@ def translate(
         if any(not isinstance(block, LeftOut) for block in getattr(module, ATTRIBUTE, ())):
             raise SpecMismatch("depth: leave blocks out first, and translate the rest afterwards")
         shorter, gone = shorten(original, depth, blocks, batches, registry, reporter)
-        small = _finished(registry, without(module, gone, registry), shorter, gone, ())
+        small = _finished(registry, without(module, gone, registry), shorter, shorter, gone, ())
         setattr(small, SHAPES, _untranslated_shapes(module))
         asked = (ratio, widths, by, stream, query_key)
         if translator != "refit" or any(x is not None for x in asked) or then or options:
@@ -179,7 +181,7 @@ def translate(
             original, to, options or {}, registry, ratio=ratio, batches=batches, seed=seed, reporter=reporter
         )
         finish_network(finishing, original, replacement.network, batches, seed, reporter)
-        return _finished(registry, module, replacement.network, replacement.parts, ())
+        return _finished(registry, module, original, replacement.network, replacement.parts, ())
     trained = factories.trained_translator(translator, registry, options or {})
     rule = widths or Ratio(0.5 if ratio is None else ratio)
     named = [(trained or translator, options or {}), *(then or {}).items()]
@@ -206,10 +208,9 @@ def translate(
             registry=registry,
         )
         finish_network(finishing, original, narrowed.network, batches, seed, reporter)
-        uncount(module, narrowed.network, narrowed.settings)
         setattr(narrowed.network, MODULES, (*getattr(module, MODULES, ()), *narrowed.modules))
         setattr(narrowed.network, REFUSED, dict(narrowed.refused))
-        return _finished(registry, module, narrowed.network, narrowed.groups, narrowed.settings)
+        return _finished(registry, module, original, narrowed.network, narrowed.groups, narrowed.settings)
     if trained is not None:
         factories.check_unsized(trained, ratio, widths)
     small, replaced = translate_blocks(
@@ -226,18 +227,20 @@ def translate(
         reporter=reporter,
     )
     finish_network(finishing, original, small, batches, seed, reporter)
-    return _finished(registry, module, small, replaced, ())
+    return _finished(registry, module, original, small, replaced, ())
 
 
 def _finished(
     registry: Registry,
     module: nn.Module,
+    passed: nn.Module,
     small: nn.Module,
     replaced: Iterable[BlockRecord],
     sizes: Iterable[Setting],
 ) -> nn.Module:
-    """The small network with the flags of the original, and what is to be said of it."""
+    """The small network with the flags of the original, without what passes counted, and what is to be said of it."""
     replaced = tuple(replaced)
+    uncount(module, passed, small)
     _warn(replaced)
     lean(small, registry, module).train(module.training)
     original_modules = dict(module.named_modules())

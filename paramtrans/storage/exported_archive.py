@@ -47,6 +47,8 @@ class ExportedArchive:
     """Other buffers and constants by name."""
     trained: frozenset[str]
     """Names of parameters that require gradients."""
+    ranges: Mapping[str, Any]
+    """The least and the largest value of each free size, by its symbol, unchecked."""
 
 
 def read(path: Path) -> ExportedArchive:
@@ -68,7 +70,8 @@ def read(path: Path) -> ExportedArchive:
                 raise StoreError(f"{path}: is of another version of torch.export's format; {AGAIN}")
             weights, trained = _tensors(path, archive, members, "data/weights/", "model_weights_config.json")
             constants, _ = _tensors(path, archive, members, "data/constants/", "model_constants_config.json")
-            return ExportedArchive(document["graph_module"], weights, constants, trained)
+            ranges = document["range_constraints"]
+            return ExportedArchive(document["graph_module"], weights, constants, trained, ranges)
     except zipfile.BadZipFile as error:
         raise Damaged(f"{path}: is no file of torch.export.save ({error})") from error
     except (*MALFORMED, NotImplementedError, EOFError) as error:

@@ -64,6 +64,14 @@ def test_an_input_normalisation_in_a_hook_acts_on_the_smaller_block() -> None:
     assert block.feature_error == pytest.approx(error(small, network, images[7::8]), rel=1e-3)
 
 
+def test_a_buffer_that_counts_passes_is_as_it_was() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), basic_block()).eval()
+    network[0].register_buffer("calls", torch.tensor(7))
+    network[0].register_forward_pre_hook(lambda module, given: given if module.calls.add_(1) else None)
+    small = paramtrans.translate(network, ratio=0.5, by="blocks", calibrate=IMAGES)
+    assert int(small[0].calls) == int(network[0].calls) == 7
+
+
 def test_hooks_stay_with_a_file_too(tmp_path: Path) -> None:
     network = mlp()
     network[0].register_forward_pre_hook(lambda _, given: (given[0] * 2,))

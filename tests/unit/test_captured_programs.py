@@ -186,3 +186,35 @@ def test_heads_of_a_swin_go_with_its_program(dynamic: bool) -> None:
     assert outputs(small, images[:4])[0].shape == (4, 5)
     live = translate(network, calibrate=images.split(16), by="units")
     assert not any(group.kind == "groups" for group in live.paramtrans_blocks)  # type: ignore[union-attr]
+
+
+class Recent(nn.Module):
+    """Of a long text it reads the last tokens alone; it is not one to be captured for all lengths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.up, self.down = nn.Embedding(20, 8), nn.Linear(8, 32), nn.Linear(32, 4)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        if tokens.shape[1] > 8:
+            tokens = tokens[:, -8:]
+        hidden: Tensor = self.down(torch.relu(self.up(self.embed(tokens))))
+        return hidden.mean(1)
+
+
+def test_a_program_refuses_sizes_that_it_was_not_captured_for(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    network, tokens, longer = Recent().eval(), torch.randint(20, (8, 6)), torch.randint(20, (4, 12))
+    program = as_program(network, tokens)
+    assert "takes tokens with axis 1 of length 8 at most" in caplog.text
+    save_exported(program, tmp_path / "program.pt2", tokens)
+    for captured in (program, translate(program, calibrate=tokens), read_program(tmp_path / "program.pt2")):
+        assert outputs(captured, torch.randint(20, (1, 3)))[0].shape == (1, 4)
+        with pytest.raises(DataError, match=r"axis 1 has length 12; this program was captured for 8 at most"):
+            captured(longer)
+
+
+def test_a_program_refuses_other_sizes_than_fixed_ones() -> None:
+    program = exported(Code(lambda x: x).eval(), IMAGES[:2]).module()
+    small = translate(program, calibrate=IMAGES)
+    with pytest.raises(DataError, match=r"axis 2 has length 12; this program was captured for \d+ alone"):
+        small(torch.randn(2, 3, 12, 12))

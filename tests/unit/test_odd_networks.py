@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -72,9 +73,11 @@ class Counting(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.a, self.b, self.passes = nn.Linear(6, 12), nn.Linear(12, 3), 0
+        self.register_buffer("mean", torch.zeros(6))
 
     def forward(self, x: Tensor) -> Tensor:
         self.passes += 1
+        self.mean.mul_(0.9).add_(0.1 * x.mean(0))
         return self.b(F.relu(self.a(x)))
 
 
@@ -138,6 +141,20 @@ def test_numbers_that_are_counted_up_are_no_sizes() -> None:
     assert (small.passes, network.passes, small.a.out_features) == (7, 7, 6)
 
 
+@pytest.mark.parametrize(
+    "asked", [{"by": "units", "finish": 2}, {"to": {"1.0": "linear_map"}, "finish": 2}, {"depth": 0.5}]
+)
+def test_what_passes_change_is_as_it_was(asked: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    repeated = nn.Sequential(*(nn.Sequential(nn.Linear(3, 3), nn.Tanh()) for _ in range(2)))
+    network = nn.Sequential(Counting(), repeated).eval()
+    network[0].passes, network[0].mean = 7, torch.full((6,), 2.0)
+    small = paramtrans.translate(network, calibrate=torch.randn(64, 6) + 5, **asked)
+    for counting in (network[0], small[0]):
+        assert counting.passes == 7
+        assert torch.equal(counting.mean, torch.full((6,), 2.0))
+
+
 def test_the_error_of_a_layer_that_always_gives_the_same_is_not_known() -> None:
     small = paramtrans.translate(Generated().eval(), ratio=0.5, calibrate=torch.randn(ROWS))
     assert [block.feature_error for block in small.paramtrans_blocks] == [None, None]
@@ -166,3 +183,25 @@ class Residual(nn.Module):
 def test_without_hidden_units_it_is_said_what_may_help(network: type[nn.Module], said: str) -> None:
     with pytest.raises(SpecMismatch, match=said):
         paramtrans.translate(network().eval(), ratio=0.5, calibrate=torch.randn(ROWS))
+
+
+class Supervised(nn.Module):
+    """Has a head on its hidden features in training alone, and one in eval mode that takes other features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 12), nn.Linear(12, 3)
+        self.auxiliary, self.other = nn.Linear(12, 2), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Any:
+        hidden = F.relu(self.a(x))
+        return (self.b(hidden), self.auxiliary(hidden), self.other(x)) if self.training else self.b(hidden)
+
+
+def test_layers_that_are_used_in_training_alone_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    small = paramtrans.translate(Supervised().eval(), ratio=0.5, calibrate=torch.randn(ROWS))
+    assert (small.a.out_features, small.auxiliary.in_features) == (6, 12)
+    assert '"auxiliary": no output in eval mode depends on them' in caplog.text and '"other"' not in caplog.text
+    caplog.clear()
+    paramtrans.translate(Counting().eval(), ratio=0.5, calibrate=torch.randn(ROWS))
+    assert "no output" not in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -85,3 +86,43 @@ def test_a_translated_network_given_again_is_named(tmp_path: Path) -> None:
     paramtrans.save_translated(paramtrans.translate(mlp(), "prune", calibrate=ROWS), path)
     with pytest.raises(StoreError, match="was translated already; rebuild it"):
         with_parameters(mlp(), path)
+
+
+class Keeping(nn.Module):
+    """Keeps what it computed in a list and a dictionary, as auxiliary losses are kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(*(nn.Sequential(nn.Linear(6, 6), nn.Tanh()) for _ in range(2)))
+        self.losses: list[Any] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden: torch.Tensor = self.body(x)
+        return hidden
+
+
+@pytest.mark.parametrize("asked", [{}, {"depth": 0.5}])
+def test_tensors_of_a_pass_may_be_kept(asked: dict[str, float]) -> None:
+    network = Keeping()
+    loss = network(ROWS).square().mean()
+    network.losses = [loss, {"again": (2 * loss,)}]
+    loss.backward()
+    small = paramtrans.translate(network, calibrate=ROWS, **asked)
+    torch.testing.assert_close(small.losses[1]["again"][0], 2 * loss.detach())
+    assert network.losses[0] is loss and loss.grad_fn is not None
+
+
+def test_what_cannot_be_copied_is_named() -> None:
+    network = Keeping()
+    network.body[1].lock = threading.Lock()
+    with pytest.raises(SpecMismatch, match=r"body\.1: its attribute lock \(lock\) cannot be copied: .*; take it out"):
+        paramtrans.translate(network, calibrate=ROWS)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [({"sequential": "no"}, "True or False"), ({"finish": True}, "a number of steps"), ({"depth": "half"}, "a share")],
+)
+def test_an_argument_of_another_kind_is_named(asked: dict[str, Any], words: str) -> None:
+    with pytest.raises(SpecMismatch, match=f"^{next(iter(asked))}: takes {words}.*, not "):
+        paramtrans.translate(mlp(), calibrate=ROWS, **asked)

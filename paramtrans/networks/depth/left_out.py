@@ -18,6 +18,7 @@ from paramtrans.networks.blocks.finding import alike
 from paramtrans.networks.depth.cheapest import standing_in
 from paramtrans.networks.forward.activations import Inputs, call, first_examples
 from paramtrans.networks.forward.outputs import tensors_in
+from paramtrans.networks.loading.wrappers import computed_tensors
 from paramtrans.networks.parts.finding import NetworkPart, passing
 from paramtrans.networks.parts.placed import Calling, Placed, put_part
 from paramtrans.ops.distances import streamed_error
@@ -156,7 +157,7 @@ def repeat(network: nn.Module, records: Iterable[LeftOut], registry: Registry) -
 def without(network: nn.Module, records: Iterable[LeftOut], registry: Registry) -> nn.Module:
     """A copy of a network that shares its tensors, without some blocks; arguments as for `repeat`."""
     tensors = [*network.parameters(), *network.buffers()]
-    copied = copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
+    copied = copy.deepcopy(network, {**computed_tensors(network), **{id(tensor): tensor for tensor in tensors}})
     repeat(copied, records, registry)
     return copied
 

@@ -159,13 +159,33 @@ def used_tensors(program: Program, also: Iterable[Node] = ()) -> set[str]:
         program: The program.
         also: Other nodes that count as outputs.
     """
+    changing: dict[int | None, list[Node]] = {}  # by the tensor, whichever of its views they change
+    for node in program.nodes:
+        if changes(node):
+            changing.setdefault(storage_of(node), []).append(node)
     open_nodes, seen = [*program.outputs, *also], set[Node]()
     while open_nodes:
         node = open_nodes.pop()
         if node not in seen:
             seen.add(node)
-            open_nodes += node.all_input_nodes
+            open_nodes += [*node.all_input_nodes, *changing.get(storage_of(node), ())]
     return {program.names[node.name] for node in seen if node.name in program.names}
+
+
+def changes(node: Node) -> bool:
+    """Whether an operation changes its first tensor."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or not schema.is_mutable or not node.args or not isinstance(node.args[0], Node):
+        return False
+    return str(schema.name).endswith("_")
+
+
+def storage_of(node: Node) -> int | None:
+    """A number that all views of one tensor have in common; None of what is no tensor, and of several tensors."""
+    values = node.meta.get("val")
+    values = values if isinstance(values, list | tuple) else [values]
+    storages = {value.untyped_storage()._cdata if isinstance(value, Tensor) else None for value in values}
+    return storages.pop() if len(storages) == 1 else None
 
 
 def module_path(node: Node) -> str:

@@ -15,35 +15,6 @@ from torch.utils._pytree import tree_flatten
 from paramtrans.networks.graph.capture import Arguments, Program
 
 
-def without_changes(program: Program) -> Graph:
-    """The graph of a program, in which no operation changes its arguments.
-
-    Operations that did work on a copy, and what follows reads their result. Names of other operations stay.
-    """
-    graph, copies = Graph(), dict[Node, Node]()
-    for node in program.nodes:
-        if node.op == "output":
-            graph.output(tree_flatten(torch.fx.node.map_arg(node.args, lambda operand: copies[operand]))[0])
-            continue
-        copied = graph.node_copy(node, lambda operand: copies[operand])
-        if changes(node):
-            changed = copied.args[0]
-            with graph.inserting_before(copied):
-                clone = graph.call_function(torch.ops.aten.clone.default, (changed,))
-            copied.args = (clone, *copied.args[1:])
-            copies[node.args[0]] = copied  # type: ignore[index]
-        copies[node] = copied
-    return graph
-
-
-def changes(node: Node) -> bool:
-    """Whether an operation changes its first tensor."""
-    schema = getattr(node.target, "_schema", None)
-    if schema is None or not schema.is_mutable or not node.args or not isinstance(node.args[0], Node):
-        return False
-    return str(schema.name).endswith("_")
-
-
 class _Enough(Exception):
     """All wanted values are known."""
 

@@ -1,7 +1,8 @@
 """Networks from files of `torch.export.save`: the operations that the file lists, as an ordinary `torch.fx` program.
 
 `torch.export.load` runs text of the file as Python, for sizes, checks and names. Here an operation is one of those that
-a file may name (`known_operators`), free sizes are computed by such operations, and nothing else is taken over.
+a file may name (`known_operators`), free sizes are computed by such operations, sizes of inputs are
+checked as far as they are numbers and ranges, and nothing else is taken over.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import nn
 from torch.fx import Graph, GraphModule, Node
 
 from paramtrans.errors import StoreError
+from paramtrans.networks.forward.programs import ENDLESS, limit
 from paramtrans.networks.graph.known_operators import known, only_checks
 from paramtrans.storage import exported_archive
 from paramtrans.storage.exported_archive import DTYPES, MALFORMED, ExportedArchive
@@ -29,6 +31,8 @@ PATH = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*", re.ASCII)
 MEMORY_FORMATS = {
     1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d, 4: torch.preserve_format,
 }  # fmt: skip
+SYMBOL = re.compile(r"Symbol\('(\w+)'[^()]*\)\Z", re.ASCII)
+"""How a free size is written that is not computed from others."""
 STRIDED = 7
 PLAIN = ("as_int", "as_bool", "as_string", "as_ints", "as_bools", "as_strings")
 """Kinds of arguments that are as JSON has them."""
@@ -79,6 +83,7 @@ def _placeholders(program: GraphModule, archive: ExportedArchive, call: Json) ->
     """Nodes of inputs, parameters and buffers, by the names that the file has for them."""
     specs = archive.graph_module["signature"]["input_specs"]
     names = iter(_input_names(call, specs))
+    tensors = archive.graph_module["graph"]["tensor_values"]
     nodes: dict[str, Node] = {}
     for kind, spec in (next(iter(spec.items())) for spec in specs):
         if kind in ("user_input", "constant_input"):
@@ -86,9 +91,13 @@ def _placeholders(program: GraphModule, archive: ExportedArchive, call: Json) ->
         if kind == "user_input" and "as_tensor" in spec["arg"]:
             origin = spec["arg"]["as_tensor"]["name"]
             nodes[origin] = program.graph.placeholder(name)
-            sizes = [size.get("as_int") for size in archive.graph_module["graph"]["tensor_values"][origin]["sizes"]]
+            sizes = [size.get("as_int") for size in tensors[origin]["sizes"]]
             if None not in sizes:  # as torch's own programs say it
                 nodes[origin].meta["val"] = torch.empty(sizes, device="meta")
+    for origin, node in nodes.items():
+        limit(
+            node, [_bounds(size, archive) for size in archive.graph_module["graph"]["tensor_values"][origin]["sizes"]]
+        )
     for kind, spec in (next(iter(spec.items())) for spec in specs):
         if kind in ("parameter", "buffer", "tensor_constant"):
             path = spec[f"{kind}_name" if kind != "tensor_constant" else "tensor_constant_name"]
@@ -97,6 +106,16 @@ def _placeholders(program: GraphModule, archive: ExportedArchive, call: Json) ->
         elif kind not in ("user_input", "constant_input"):
             raise _NotTaken(f"has inputs of a kind that is not taken ({kind[:40]})")
     return nodes
+
+
+def _bounds(size: Json, archive: ExportedArchive) -> tuple[int, int]:
+    """The least and the largest length of an axis; one that is computed from others has none."""
+    if "as_int" in size:
+        return size["as_int"], size["as_int"]
+    symbol = SYMBOL.match(size["as_expr"]["expr_str"])
+    bounds = archive.ranges.get(symbol[1], {}) if symbol else {}
+    least, most = bounds.get("min_val"), bounds.get("max_val")
+    return int(least or 0), int(ENDLESS if most is None else most)
 
 
 def _input_names(call: Json, specs: Sequence[Json]) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import Node
 from torch.utils._pytree import tree_map
 
@@ -87,6 +87,21 @@ def staying_parameters(
         reason = reasons.get(name) or (STREAM if name in streams else together)
         counts[reason] += parameter.numel()
     return dict(counts.most_common())
+
+
+def training_layers(analysis: Analysis, small: nn.Module) -> list[str]:
+    """Layers that no output depends on in eval mode, and that take as many features as somewhere became fewer.
+
+    Args:
+        analysis: Of the network.
+        small: The smaller network, in which such layers are as they were.
+    """
+    used, after = used_tensors(analysis.program), dict(small.named_parameters())
+    before = {name: p for name, p in analysis.network.named_parameters() if name in after}
+    sizes = [pair for name, p in before.items() for pair in zip(p.shape, after[name].shape, strict=True)]
+    fewer = {size for size, size_after in sizes if size_after < size}
+    unused = {name: p for name, p in before.items() if name not in used and p.shape == after[name].shape}
+    return [name.rpartition(".")[0] for name, p in unused.items() if p.ndim > 1 and p.shape[1] in fewer]
 
 
 Origins = tuple[np.ndarray, dict[int, list[str]]]

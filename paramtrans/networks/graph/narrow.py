@@ -282,17 +282,3 @@ def changed_numbers(before: nn.Module, after: nn.Module) -> Iterator[Setting]:
             value_after = numbers_after.get(name)
             if type(value_after) is type(value) and value_after is not None and value_after != value:
                 yield Setting(path, name, value, value_after)
-
-
-def uncount(before: nn.Module, after: nn.Module, settings: Iterable[Setting]) -> None:
-    """Set numbers that code counts up in each pass to what they were; the passes on the way are none of the user's.
-
-    Args:
-        before: The network as it was.
-        after: The smaller one, which is changed.
-        settings: Numbers that are others for good.
-    """
-    changed = {(setting.module, setting.attribute) for setting in settings}
-    for counted_up in list(changed_numbers(before, after)):
-        if (counted_up.module, counted_up.attribute) not in changed:
-            set_number(after.get_submodule(counted_up.module), counted_up.attribute, counted_up.before)

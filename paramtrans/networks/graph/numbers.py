@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import nn
 from torch.fx import GraphModule, Node
 
@@ -61,6 +62,32 @@ def recompile(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, GraphModule):
             module.recompile()
+
+
+@torch.no_grad()
+def uncount(before: nn.Module, passed: nn.Module, after: nn.Module) -> None:
+    """Set numbers and buffers that code changes in each pass to what they were; the passes on the way are no user's.
+
+    Args:
+        before: The network as it was.
+        passed: A copy that nothing but passes changed.
+        after: The smaller one, which is changed. Buffers that became smaller stay.
+    """
+    modules_passed, modules_after = dict(passed.named_modules()), dict(after.named_modules())
+    for path, module in before.named_modules():
+        if path not in modules_passed or path not in modules_after:
+            continue
+        counted, counted_after = modules_passed[path], modules_after[path]
+        numbers, numbers_after = numbers_of(counted), numbers_of(counted_after)
+        for name, value in numbers_of(module).items():
+            if numbers.get(name, value) != value and type(numbers_after.get(name)) is type(value):
+                set_number(counted_after, name, value)
+        for name, tensor in module._buffers.items():
+            tensor_passed, tensor_after = counted._buffers.get(name), counted_after._buffers.get(name)
+            if tensor is None or tensor_passed is None or tensor_after is None:
+                continue
+            if tensor_passed.shape == tensor_after.shape == tensor.shape and not torch.equal(tensor_passed, tensor):
+                tensor_after.copy_(tensor)
 
 
 def _is_number(value: Any) -> bool:

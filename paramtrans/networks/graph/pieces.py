@@ -17,7 +17,8 @@ from paramtrans.networks.forward.activations import Inputs, arguments, per_examp
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.forward.spool import Spool
 from paramtrans.networks.graph.capture import Arguments, Program, capture
-from paramtrans.networks.graph.evaluate import as_function, node_values, placeholder_values, without_changes
+from paramtrans.networks.graph.evaluate import as_function, node_values, placeholder_values
+from paramtrans.networks.graph.functional import without_changes
 from paramtrans.networks.graph.groups import Analysis, NamedGroup
 from paramtrans.networks.graph.labels import axes_of
 from paramtrans.networks.graph.narrow import Removal
@@ -155,6 +156,7 @@ class Pieces:
     def _followed(self, node: Node) -> _End:
         """Behind the normalisation, the sum and the activation that directly follow a layer."""
         names, tensors, has_sum = self.programs[1].names, _named(node, self.programs[1].names), False
+        end, labelled = node, self.analysis.labelled.values
         while len(node.users) == 1:
             [user] = node.users
             joins = name_of(user) in ("add", "sub") and not has_sum and all(isinstance(a, Node) for a in user.args[:2])
@@ -163,9 +165,10 @@ class Pieces:
             has_sum |= joins
             node = user
             tensors |= _named(node, names)
+            end = node if node.name in labelled else end  # copies that in-place operations work on are in no program
             if name_of(node) in ACTIVATIONS:
                 break
-        return _End(node, frozenset(tensors))
+        return _End(end, frozenset(tensors))
 
     def _selectable(self, node: Node) -> bool:
         """Whether what stays of a value is the same along all of each of its axes."""

@@ -16,7 +16,7 @@ from paramtrans.networks.forward.attention import with_plain_attention
 from paramtrans.networks.forward.batches import as_taken
 from paramtrans.networks.forward.following import follow, free_axes, quiet
 from paramtrans.networks.forward.outputs import tensors_in
-from paramtrans.networks.forward.programs import fixed_size, unguarded
+from paramtrans.networks.forward.programs import fixed_size, in_words, size_limits, unguarded
 from paramtrans.networks.loading.wrappers import copied, unwrapped
 from paramtrans.utils.surroundings import pinned
 
@@ -40,7 +40,8 @@ def as_program(network: nn.Module, inputs: Inputs) -> nn.Module:
     Returns:
         A `torch.fx.GraphModule` in eval mode, called as the network is, with its parameters by the same names and what
         it computes in eval mode. It takes any number of examples (and tokens) where the network can be captured so,
-        else as many as `inputs` has. It is saved by `save_exported`, and read by `build("export:FILE.pt2")`.
+        else as many as `inputs` has; where the network's code goes another way from some length on, lengths up to that.
+        Inputs of other sizes are refused. It is saved by `save_exported`, and read by `build("export:FILE.pt2")`.
 
     Raises:
         SpecMismatch: `torch.export` cannot follow the network.
@@ -59,12 +60,24 @@ def as_program(network: nn.Module, inputs: Inputs) -> nn.Module:
     for examples, axes, tried in ((few, {0, 1}, FEW + 1), (few, {0}, FEW + 1), (batch, set(), length(batch))):
         program = _captured(network, examples, axes)
         if program is not None and _same(network, program, first_examples(batch, tried)):
-            if (size := fixed_size(program)) is not None:
-                log.warning("the captured program takes batches of %d examples alone, as the one it was given", size)
+            _say_limits(program, batch)
             return program
     with with_plain_attention(network):
         follow(network, *arguments(batch))  # says why, where it cannot
     raise SpecMismatch("the program that torch.export captures gives something else than the network")
+
+
+def _say_limits(program: nn.Module, batch: Inputs) -> None:
+    """Warn of lengths that a program does not take, though they are no sizes of images or of features."""
+    if (size := fixed_size(program)) is not None:
+        log.warning("the captured program takes batches of %d examples alone, as the one it was given", size)
+    args, kwargs = arguments(batch)
+    tokens = any(isinstance(v, Tensor) and not v.is_floating_point() for v in (*args, *kwargs.values()))
+    for name, limits in size_limits(program).items():
+        for axis, least, most in limits:
+            if least != most or (tokens and axis == 1):
+                words = in_words(least, most)
+                log.warning("the captured program takes %s with axis %d of length %s", name, axis, words)
 
 
 def _captured(network: nn.Module, batch: Inputs, axes: Collection[int]) -> GraphModule | None:

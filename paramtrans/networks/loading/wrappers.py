@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import logging
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
+from torch.utils._pytree import tree_leaves
 
 from paramtrans.errors import SpecMismatch
 from paramtrans.networks.forward.programs import unguarded
+from paramtrans.utils.boundary import reason
 
 INSIDE = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
 """Classes of PyTorch's that hold a network, each with where; by name, as to import them takes a while."""
@@ -46,7 +49,37 @@ def copied(network: nn.Module, share: bool = False) -> nn.Module:
     Args:
         network: The network.
         share: Whether the copy has the network's own parameters, as it is never written to.
+
+    Raises:
+        SpecMismatch: it holds what cannot be copied, such as locks and open files; the message names it.
     """
-    computed = [value for module in network.modules() for value in vars(module).values() if isinstance(value, Tensor)]
     kept = {id(parameter): parameter for parameter in network.parameters()} if share else {}
-    return copy.deepcopy(network, {**{id(tensor): tensor.detach().clone() for tensor in computed}, **kept}).eval()
+    try:
+        return copy.deepcopy(network, {**computed_tensors(network), **kept}).eval()
+    except Exception as error:
+        raise SpecMismatch(f"{_uncopied(network)} cannot be copied: {reason(error)}; take it out first") from error
+
+
+def computed_tensors(network: nn.Module) -> dict[int, Any]:
+    """For tensors that were computed in a pass and that modules keep, which cannot be copied, their values, by `id`.
+
+    Args:
+        network: The network; also lists, tuples and dictionaries among its attributes are looked through.
+    """
+    kept = [value for module in network.modules() for value in vars(module).values()]
+    tensors = [value for value in kept if isinstance(value, Tensor)]
+    tensors += [leaf for leaf in tree_leaves(kept) if isinstance(leaf, Tensor) and not leaf.is_leaf]
+    return {id(tensor): tensor.detach().clone() for tensor in tensors}
+
+
+def _uncopied(network: nn.Module) -> str:
+    """What of a network cannot be copied, as messages name it."""
+    tensors = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    for path, module in reversed([*network.named_modules()]):
+        for name, value in vars(module).items():
+            try:
+                if name != "_modules":
+                    copy.deepcopy(value, {**computed_tensors(network), **tensors})
+            except Exception:
+                return f"{path or 'the network'}: its attribute {name} ({type(value).__name__})"
+    return f"this {type(network).__name__}"

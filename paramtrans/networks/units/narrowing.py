@@ -12,10 +12,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from paramtrans.errors import SpecMismatch
+from paramtrans.networks.blocks.finding import some_of
 from paramtrans.networks.forward.activations import Inputs, arguments, first_examples
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.graph.adjust import AT_ONCE, adjust_groups
 from paramtrans.networks.graph.groups import Analysis, NamedGroup, Proven, analyse
+from paramtrans.networks.graph.inventory import training_layers
 from paramtrans.networks.graph.narrow import Setting, changed_numbers
 from paramtrans.networks.graph.pieces import Pieces
 from paramtrans.networks.graph.proof import advice
@@ -110,6 +112,12 @@ def narrow_network(
     held_out = examples.enough or not looks_at_inputs
     if not held_out:
         log.warning(examples.too_few())
+    if layers := training_layers(analysis, small):
+        log.warning(
+            "%s: no output in eval mode depends on them, so they keep their sizes, though what they read may have "
+            "fewer features now; take them out before you train the result",
+            some_of(layers, 4),
+        )
     counts = {group: chosen.proven.counts[group] for group in chosen.retained}
     groups = narrowed_groups(analysis, counts, errors, held_out, network, small)
     return NarrowedNetwork(small, groups, settings, refused, rotation.changes if rotation else ())
