@@ -43,7 +43,11 @@ def architecture_of(model: Path, architecture: str | None) -> str:
     if architecture is not None:
         return architecture
     if model.suffix != ".pt2":
-        raise ConfigError([f"{model} holds parameters; say what makes the network: --arch torchvision:NAME"])
+        from paramtrans.networks.loading.architectures import forms_of
+        from paramtrans.plugins.manager import components
+
+        forms = forms_of(components())
+        raise ConfigError([f"{model} holds parameters; say what makes the network: --arch {forms} or FILE.py:FACTORY"])
     return f"export:{model}"
 
 

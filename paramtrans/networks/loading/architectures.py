@@ -143,9 +143,19 @@ def is_installed(architecture: str, registry: Registry) -> bool:
 
 def _expected(files: bool, registry: Registry) -> str:
     """The forms that an architecture may have."""
-    sources = sorted(registry.usable(KIND), key=lambda source: source[0] != FIRST)
-    forms = ", ".join(f"{name}:{source.form}" for name, source in sources)
+    forms = forms_of(registry)
     return f"{forms} or FILE.py:FACTORY" if files else forms
+
+
+def forms_of(registry: Registry, able: Callable[[type[ArchitectureSource]], bool] = lambda source: True) -> str:
+    """The forms that architectures of installed sources have, as messages name them.
+
+    Args:
+        registry: The plugins that architectures come from.
+        able: Whether a source is meant; by default all are.
+    """
+    sources = sorted(registry.usable(KIND), key=lambda source: source[0] != FIRST)
+    return ", ".join(f"{name}:{source.form}" for name, source in sources if able(source))
 
 
 def factory_file(architecture: str, registry: Registry | None = None) -> list[Path]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from paramtrans.api.architecture import ExampleKind
+from paramtrans.api.architecture import ArchitectureSource, ExampleKind
 from paramtrans.errors import ConfigError, DataError, StoreError
 from paramtrans.networks.forward.activations import Inputs
 from paramtrans.networks.loading import architectures
@@ -102,10 +102,11 @@ def _made_ready(
 ) -> list[Inputs]:
     """What the source of an architecture makes of texts, images or recordings."""
     if network is None or architecture is None or not architectures.is_installed(architecture, registry):
+        forms = architectures.forms_of(registry, lambda source: source.inputs is not ArchitectureSource.inputs)
         raise ConfigError(
             [
-                f"{path}: how {kind} become inputs is known of networks of a library alone (--arch hf:, timm:, "
-                "torchvision:); make .npy or .safetensors of them as in training"
+                f"{path}: how {kind} become inputs is known of networks of a library alone (--arch {forms}); make .npy "
+                "or .safetensors of them as in training"
             ]
         )
     source, name, _ = architectures.installed(architecture, registry)

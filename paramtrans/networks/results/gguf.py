@@ -86,7 +86,8 @@ def converter(architecture: str, registry: Registry | None = None) -> list[str]:
     registry = registry or components()
     is_installed = architectures.is_installed(architecture, registry)
     if not is_installed or not architectures.installed(architecture, registry)[0].has_gguf:
-        raise ConfigError([f"GGUF: llama.cpp takes models of transformers (--arch hf:FOLDER), and not {architecture}"])
+        forms = architectures.forms_of(registry, lambda source: source.has_gguf)
+        raise ConfigError([f"GGUF: llama.cpp takes models of --arch {forms or '(no source)'}, and not {architecture}"])
     folder = os.environ.get(FOLDER)
     if folder is not None:
         script = Path(folder) / NAMES[0]

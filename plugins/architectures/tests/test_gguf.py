@@ -97,7 +97,7 @@ def test_without_a_converter_no_work_is_done(
     monkeypatch.setenv(FOLDER, str(folder))
     with pytest.raises(ConfigError, match=f"holds no {NAMES[0]}"):
         converter(f"hf:{folder}")
-    with pytest.raises(ConfigError, match="takes models of transformers"):
+    with pytest.raises(ConfigError, match="takes models of --arch hf:FOLDER, and not"):
         converter("torchvision:resnet18")
 
 

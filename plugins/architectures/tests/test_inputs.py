@@ -236,7 +236,7 @@ def test_what_is_nothing_for_a_model_is_told(folder: Path, images: Path, tmp_pat
         inputs(folder, tmp_path / "few.txt", length=65)
     with pytest.raises(ConfigError, match="has no image processor that can be used"):
         inputs(folder, images)
-    with pytest.raises(ConfigError, match="known of networks of a library alone"):
+    with pytest.raises(ConfigError, match=r"known of networks of a library alone \(--arch .*hf:FOLDER"):
         read_inputs(images, torch.nn.Linear(2, 2), "nets.py:f")
     with pytest.raises(ConfigError, match="takes images, no texts"):
         read_inputs(tmp_path / "few.txt", torch.nn.Linear(2, 2), "torchvision:resnet18")
