@@ -88,6 +88,10 @@ class ChainTarget(BlockAdapter):
     def module(self) -> nn.Module:
         return ConvChainModule(self.chain.options)
 
+    @property
+    def readout(self) -> str | None:  # type: ignore[override]
+        return self.chain.readout
+
     def readers(self) -> tuple[Reader, ...]:
         return self.chain.readers()
 

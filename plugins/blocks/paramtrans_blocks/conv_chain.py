@@ -156,6 +156,12 @@ class ConvChain(BlockAdapter):
     def module(self) -> nn.Module:
         return ConvChainModule(self.options)
 
+    @property
+    def readout(self) -> str | None:  # type: ignore[override]
+        last = self.options.steps[-1]
+        ends_the_branch = self.options.skip == "identity" and not (last.norm or last.activation or last.pool)
+        return f"conv{len(self.options.steps)}" if ends_the_branch else None
+
     def readers(self) -> tuple[Reader, ...]:
         _, *reading = self._dense()
         return tuple(Reader(f"conv{i}", f"bn{i}" if self.options.steps[i - 1].norm else None) for i in reading)
@@ -184,10 +190,12 @@ class ConvChain(BlockAdapter):
         return (*self._made_by(number, 1), reads)
 
     def stream(self) -> tuple[SymmetryMember, ...]:
-        if self.options.skip != "identity" or self.options.steps[0].depthwise:
+        steps, (first, *_) = self.options.steps, self._dense()
+        if self.options.skip != "identity" or any(step.together > 1 for step in steps[: first - 1]):
             return ()
-        last_step = len(self.options.steps)
-        return (SymmetryMember("conv1.weight", 1), *(SymmetryMember(m.tensor, 0) for m in self._made_by(last_step, 0)))
+        # Depthwise convolutions at the beginning run over the channels that enter.
+        written = [member for i in (*range(1, first), len(steps)) for member in self._made_by(i, 0)]
+        return (SymmetryMember(f"conv{first}.weight", 1), *(SymmetryMember(m.tensor, 0) for m in written))
 
     def _dense(self) -> Iterator[int]:
         """Numbers, from 1, of the steps that are not depthwise."""
@@ -239,9 +247,17 @@ class ConvChainModule(nn.Module, SkipModule):
         return output
 
     def branch(self, x: Tensor) -> Tensor:
-        for number in range(1, len(self.steps) + 1):
-            for name in ("conv", "bn", "then"):
-                x = self.get_submodule(f"{name}{number}")(x)
+        return self._step(len(self.steps), self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """What enters the last convolution: `[batch, channels, *positions]`."""
+        for number in range(1, len(self.steps)):
+            x = self._step(number, x)
+        return x
+
+    def _step(self, number: int, x: Tensor) -> Tensor:
+        for name in ("conv", "bn", "then"):
+            x = self.get_submodule(f"{name}{number}")(x)
         return x
 
     def skip(self, x: Tensor) -> Tensor:
