@@ -186,15 +186,16 @@ def test_the_readers_of_pytorch_s_attention_are_seen() -> None:
     """Attention of one module hides its layers; the units that stay are chosen by what these read all the same."""
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(12, 2, 16, batch_first=True, dropout=0)
-    whole = nn.Sequential(nn.Linear(3, 12), nn.TransformerEncoder(layer, 2), nn.Linear(12, 4)).eval()
-    with torch.no_grad():  # two units that attention alone reads
+    whole = nn.Sequential(nn.Linear(12, 12), nn.TransformerEncoder(layer, 2), nn.Linear(12, 4)).eval()
+    with torch.no_grad():  # two units that attention alone reads, and that no others say
         for block in whole[1].layers:
             block.linear1.weight[:, :2] = 0
             block.self_attn.in_proj_weight[:, :2] *= 10
         whole[2].weight[:, :2] = 0
-    small = paramtrans.translate(whole, stream=0.5, calibrate=TOKENS)
+    tokens = torch.randn(64, 5, 12)
+    small = paramtrans.translate(whole, stream=0.5, calibrate=tokens)
     assert all(any(torch.equal(whole[0].weight[i], row) for row in small[0].weight) for i in range(2))
-    assert small(TOKENS).shape == (64, 5, 4)
+    assert small(tokens).shape == (64, 5, 4)
 
 
 def test_a_smaller_stream_is_written_and_read_again(tmp_path: Path) -> None:
