@@ -33,7 +33,8 @@ class ReaderLayer:
     """Axis of the weight that runs over what is read."""
     bias: str | None
     mean: str | None
-    """The running mean of a BatchNorm that directly follows, which can take up a constant where there is no bias."""
+    """The running mean of a BatchNorm that directly follows, which can take up a constant where there is no bias; None
+    where others use it too, as of `bias`."""
     gain: tuple[str | None, str, float] | None
     """The scale, the running variance and the epsilon of that BatchNorm."""
     times: int
@@ -78,6 +79,8 @@ def readers(labelled: Labelled) -> dict[str, ReaderLayer]:
         norm = _norm(node, labelled.program)
         mean, gain = (norm[0], norm[1:]) if norm else (None, None)
         bias = _bias(node, labelled.program)
+        # What another layer uses as well cannot take up this one's constant.
+        bias, mean = (name if uses[name] == passed[weight] else None for name in (_bias(node, labelled.program), mean))
         alone = uses[weight] == passed[weight]
         layers[weight] = ReaderLayer(weight, axes[name_of(node)], bias, mean, gain, passed[weight], alone)
     # A weight that is read along both axes, as by a layer and by its transpose, is no one layer.
