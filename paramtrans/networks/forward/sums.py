@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from paramtrans.networks.forward.activations import tensors_in
-from paramtrans.networks.forward.lockstep import AddedTo, Place, operation_name, weight_position
+from paramtrans.networks.forward.lockstep import AddedTo, Place, operation_name, positional, weight_position
 from paramtrans.utils.fast_path import layer_by_layer
 
 SUMS = ("add", "add_", "__add__", "__iadd__", "__radd__")
@@ -126,13 +126,14 @@ class _Follow(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         number, self.number = self.number, self.number + 1
-        result = func(*args, **(kwargs or {}))
+        args, kwargs = positional(func, args, kwargs or {})
+        result = func(*args, **kwargs)
         results = tensors_in(result)
         if results:
-            for tensor in tensors_in([*args, *(kwargs or {}).values()]):
+            for tensor in tensors_in([*args, *kwargs.values()]):
                 if id(tensor) in self._values:
                     self._values[id(tensor)].uses += 1
-            following = self._following(func, args, kwargs or {}, number, results[0]) if result is results[0] else None
+            following = self._following(func, args, kwargs, number, results[0]) if result is results[0] else None
             for tensor in results:
                 self._values.pop(id(tensor), None)  # what it was before it was changed in place
             if following is not None:
