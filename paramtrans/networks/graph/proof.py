@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
@@ -112,27 +112,46 @@ def _tried(
         return largest_difference(masked_outputs(values, program, None, precision), wanted)
 
     candidate_settings, certain = candidates(network, removal), program_numbers(removal)
-    failure, least = "", float("inf")
-    likely_kinds = {_kind(item) for item in likely}
-    for settings in dict.fromkeys(
-        [tuple(item for item in candidate_settings if _kind(item) in likely_kinds), *_choices(candidate_settings)]
-    ):
+
+    def compared(settings: Iterable[Setting]) -> tuple[float, str]:
+        """How far a network with these settings is off, infinitely where it fails; then why."""
         try:
             narrowed = narrow(network, removal, [*settings, *certain], share=True)
             with values.read(narrowed, retained, precision):
                 outputs = run(narrowed, program, precision)
         except Exception as error:  # a network's own code may raise anything
-            failure = failure or _reason(error)
-            continue
+            return float("inf"), _reason(error)
         if [item.shape for item in outputs] != [item.shape for item in wanted]:
-            failure = failure or "the outputs change their shape"
-            continue
-        least = min(least, largest_difference(wanted, outputs))
-        if least <= SURELY or least <= min(TOLERANCE, SHARE * effect()):
-            return Proof(least, (*settings, *certain))
+            return float("inf"), "the outputs change their shape"
+        return largest_difference(wanted, outputs), ""
+
+    def passes(difference: float) -> bool:
+        return difference <= SURELY or difference <= min(TOLERANCE, SHARE * effect())
+
+    failure, least = "", float("inf")
+    likely_kinds = {_kind(item) for item in likely}
+    likely_settings = tuple(item for item in candidate_settings if _kind(item) in likely_kinds)
+    for settings in dict.fromkeys([likely_settings, *_choices(candidate_settings)]):
+        difference, reason = compared(settings)
+        failure, least = failure or reason, min(least, difference)
+        if passes(difference):
+            if settings != likely_settings:
+                settings = _needed(settings, lambda remaining: passes(compared(remaining)[0]))
+            return Proof(difference, (*settings, *certain))
     if least < float("inf"):
         failure = f"{OTHER} (by {least:.1e} of its largest output)"
     return Proof(least, (), failure or "what it computes without them is no finite number")
+
+
+def _needed(settings: tuple[Setting, ...], holds: Callable[[tuple[Setting, ...]], bool]) -> tuple[Setting, ...]:
+    """Those settings without which a proof fails: other attributes may hold the same number. Like ones go together, as
+    each try is a pass of the network."""
+    kinds = list(dict.fromkeys(_kind(setting) for setting in settings))
+    for kind in kinds if len(kinds) > 1 else ():
+        remaining = tuple(setting for setting in settings if _kind(setting) != kind)
+        if holds(remaining):
+            settings = remaining
+    return settings
 
 
 def _kind(setting: Setting) -> tuple[Any, ...]:
