@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.utils._pytree import tree_map
 
+from paramtrans.errors import SpecMismatch
 from paramtrans.networks.forward.activations import tensors_in
 from paramtrans.networks.forward.programs import run_quietly
 from paramtrans.networks.graph.capture import Program
@@ -21,7 +22,7 @@ from paramtrans.networks.graph.masked import Masked, in_precision, precision_of
 from paramtrans.networks.graph.narrow import Removal, Setting, candidates, narrow
 from paramtrans.networks.graph.program_numbers import program_numbers
 from paramtrans.networks.graph.stand_ins import StandIns
-from paramtrans.ops.chunks import chunks
+from paramtrans.ops.chunks import chunks, real_parts
 from paramtrans.utils import memory
 from paramtrans.utils.fast_path import layer_by_layer
 
@@ -37,6 +38,11 @@ HIGHER = (torch.float32, torch.float64)
 """Precisions that a proof is tried in where it fails in a lower one."""
 OTHER = "without them it computes something else"
 """Why a group stays whose removal is no removal, as its reason begins."""
+INCOMPARABLE = (
+    "the network gives no numbers that can be compared, so nothing says whether a smaller one computes the same; "
+    "let it return what these are computed from, as scores in place of their `argmax`"
+)
+"""Why nothing can be proven of a network."""
 MOST_TRIED = 6
 """Numbers in a network's code, of which all combinations are tried where not all of them belong to the units."""
 
@@ -194,13 +200,27 @@ def run(network: nn.Module, program: Program, precision: torch.dtype | None = No
 
 
 def largest_difference(outputs: list[Tensor], other_outputs: list[Tensor]) -> float:
-    """Largest difference, each output relative to its largest value; infinite where something is not finite."""
+    """Largest difference, each output relative to its largest value; infinite where something is not finite.
+
+    Args:
+        outputs: Of a network.
+        other_outputs: Of another one, of the same shapes.
+
+    Raises:
+        SpecMismatch: No output has numbers that say how near another network comes, as indices do not.
+    """
+    pairs = [
+        (real_parts(a), real_parts(b))
+        for a, b in zip(outputs, other_outputs, strict=True)
+        if (a.is_floating_point() or a.is_complex()) and a.numel()
+    ]
+    if not pairs:
+        raise SpecMismatch(INCOMPARABLE)
     worst = 0.0
-    for a, b in zip(outputs, other_outputs, strict=True):
-        if a.is_floating_point() and a.numel():
-            difference, largest = _difference(a, b)
-            difference /= max(largest, 1e-30)
-            worst = max(worst, difference if difference == difference else float("inf"))
+    for a, b in pairs:
+        difference, largest = _difference(a, b)
+        difference /= max(largest, 1e-30)
+        worst = max(worst, difference if difference == difference else float("inf"))
     return worst
 
 
