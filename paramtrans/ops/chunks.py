@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
 CHUNK = 2**20
@@ -21,3 +22,8 @@ def chunks(*tensors: Tensor, size: int = CHUNK) -> Iterator[tuple[Tensor, ...]]:
         The piece of each tensor, `[n]`.
     """
     return zip(*(tensor.reshape(-1).split(size) for tensor in tensors), strict=True)
+
+
+def real_parts(tensor: Tensor) -> Tensor:
+    """A tensor of real numbers: itself, or the real and the imaginary parts of complex ones, `[..., 2]`."""
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor

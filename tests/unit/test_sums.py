@@ -30,6 +30,8 @@ class Residual(nn.Module):
             return out
         if self.way == "dropout":
             return x + dropout(out, 0.5, self.training)
+        if self.way == "factor":
+            return torch.add(x, out, alpha=-1)
         if self.way == "used twice":
             return (out + x) * out
         if self.way == "behind":
@@ -70,8 +72,9 @@ def test_the_other_part_of_a_sum_is_known_when_the_layer_is_reached(way: str) ->
     assert not output.equal(other)
 
 
-def test_nothing_is_made_up_for_where_the_output_has_other_uses() -> None:
-    network = nn.Sequential(nn.Linear(8, 8), Residual("used twice")).eval()
+@pytest.mark.parametrize("way", ["used twice", "factor"])
+def test_nothing_is_made_up_for_where_the_output_has_other_uses_or_a_factor(way: str) -> None:
+    network = nn.Sequential(nn.Linear(8, 8), Residual(way)).eval()
     assert sums_of(network, "1.down")[0] == [None]
 
 

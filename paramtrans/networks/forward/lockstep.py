@@ -74,11 +74,12 @@ class _Watch(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         number, self.number = self.number, self.number + 1
+        args, kwargs = positional(func, args, kwargs or {})
         position = weight_position(func, args, self.layers)
         if position is not None:
             layer = self.layers[id(args[position])]
-            self.reach(Call(layer, func, args, kwargs or {}, position, self._added(layer, number)))
-        result = func(*args, **(kwargs or {}))
+            self.reach(Call(layer, func, args, kwargs, position, self._added(layer, number)))
+        result = func(*args, **kwargs)
         if number in self._operations:
             held = {(number, i): tensor for i, tensor in enumerate(tensors_in(result))}
             self._held |= {place: tensor for place, tensor in held.items() if place in self._needed}
@@ -96,7 +97,7 @@ class _Watch(TorchFunctionMode):
 
 
 def weight_position(function: Any, args: Sequence[Any], layers: Mapping[int, str]) -> int | None:
-    """Where among its arguments an operation has one of some weights, by which it multiplies something."""
+    """Where among its arguments, as `positional` gives them, an operation has a weight that it multiplies by."""
     if operation_name(function) in READING:
         for position in (1, 2):
             if len(args) > position and id(args[position]) in layers and isinstance(args[position - 1], Tensor):
@@ -109,8 +110,28 @@ def operation_name(function: Any) -> str:
     return str(getattr(function, "__name__", "")).partition(".")[0]
 
 
-READING = ("linear", "conv1d", "conv2d", "conv3d", "addmm", "matmul", "mm", "__matmul__")
-"""Operations that a weight is read in."""
+_LAYER = ("input", "weight", "bias")
+READING = {
+    "linear": _LAYER, "conv1d": _LAYER, "conv2d": _LAYER, "conv3d": _LAYER, "addmm": ("input", "mat1", "mat2"),
+    "matmul": ("input", "other"), "mm": ("input", "mat2"), "__matmul__": ("input", "other"),
+}  # fmt: skip
+"""Operations that a weight is read in, with the names of their first arguments."""
+
+
+def positional(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of an operation that a weight is read in: the first by their positions, whichever way they came.
+
+    Args:
+        function: The operation; the arguments of others stay as they are.
+        args: Given by position.
+        kwargs: Given by name.
+    """
+    positions, named = [*args], {**kwargs}
+    for name in READING.get(operation_name(function), ())[len(args) :]:
+        if name not in named:
+            break
+        positions.append(named.pop(name))
+    return tuple(positions), named
 
 
 class _Pass(threading.Thread):

@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from paramtrans.networks.forward.lockstep import AddedTo, Place, operation_name, weight_position
+from paramtrans.networks.forward.lockstep import AddedTo, Place, operation_name, positional, weight_position
 from paramtrans.networks.forward.outputs import tensors_in
 from paramtrans.utils.fast_path import layer_by_layer
 
 SUMS = ("add", "add_", "__add__", "__iadd__", "__radd__")
+"""Operations that add two tensors, but for those with a factor before the second one (`alpha`)."""
 SAME_ROWS = ("batch_norm", "clone", "contiguous", "dropout", "dropout_", "float", "reshape", "to", "type_as", "view")
 """Operations behind which each row is what the layer gave, in eval mode, but for a normalisation's scale."""
 
@@ -125,13 +126,14 @@ class _Follow(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         number, self.number = self.number, self.number + 1
-        result = func(*args, **(kwargs or {}))
+        args, kwargs = positional(func, args, kwargs or {})
+        result = func(*args, **kwargs)
         results = tensors_in(result)
         if results:
-            for tensor in tensors_in([*args, *(kwargs or {}).values()]):
+            for tensor in tensors_in([*args, *kwargs.values()]):
                 if id(tensor) in self._values:
                     self._values[id(tensor)].uses += 1
-            following = self._following(func, args, number, results[0]) if result is results[0] else None
+            following = self._following(func, args, kwargs, number, results[0]) if result is results[0] else None
             for tensor in results:
                 self._values.pop(id(tensor), None)  # what it was before it was changed in place
             if following is not None:
@@ -146,7 +148,9 @@ class _Follow(TorchFunctionMode):
             del self._made[number]
             self._values.pop(number, None)
 
-    def _following(self, func: Any, args: Sequence[Any], number: int, result: Tensor) -> _Value | None:
+    def _following(
+        self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], number: int, result: Tensor
+    ) -> _Value | None:
         """The value that an operation gives, where it is one of those that are followed."""
         name, position = operation_name(func), weight_position(func, args, self.layers)
         if position is not None:
@@ -157,7 +161,8 @@ class _Follow(TorchFunctionMode):
         tensors = [argument for argument in args if isinstance(argument, Tensor)]
         if name in SAME_ROWS and tensors and result.ndim and result.shape[-1] == tensors[0].shape[-1]:
             return self._go_on(tensors[0], ())
-        if name in SUMS and len(tensors) == 2 and tensors[0].shape == tensors[1].shape:
+        is_sum = name in SUMS and len(args) == len(tensors) == 2 and kwargs.get("alpha", 1) == 1
+        if is_sum and tensors[0].shape == tensors[1].shape:
             return self._go_on(tensors[0], self._older(tensors)) or self._go_on(tensors[1], self._older(tensors[::-1]))
         return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.utils._pytree import tree_map
 
+from paramtrans.errors import SpecMismatch
 from paramtrans.networks.forward.outputs import tensors_in
 from paramtrans.networks.forward.programs import run_quietly
 from paramtrans.networks.graph.capture import Program
@@ -21,7 +22,7 @@ from paramtrans.networks.graph.masked import Masked, in_precision, precision_of
 from paramtrans.networks.graph.narrow import Removal, Setting, candidates, narrow
 from paramtrans.networks.graph.program_numbers import program_numbers
 from paramtrans.networks.graph.stand_ins import StandIns
-from paramtrans.ops.chunks import chunks
+from paramtrans.ops.chunks import chunks, real_parts
 from paramtrans.utils import memory
 from paramtrans.utils.fast_path import layer_by_layer
 
@@ -37,6 +38,11 @@ HIGHER = (torch.float32, torch.float64)
 """Precisions that a proof is tried in where it fails in a lower one."""
 OTHER = "without them it computes something else"
 """Why a group stays whose removal is no removal, as its reason begins."""
+INCOMPARABLE = (
+    "the network gives no numbers that can be compared, so nothing says whether a smaller one computes the same; "
+    "let it return what these are computed from, as scores in place of their `argmax`"
+)
+"""Why nothing can be proven of a network."""
 MOST_TRIED = 6
 """Numbers in a network's code, of which all combinations are tried where not all of them belong to the units."""
 
@@ -112,27 +118,46 @@ def _tried(
         return largest_difference(masked_outputs(values, program, None, precision), wanted)
 
     candidate_settings, certain = candidates(network, removal), program_numbers(removal)
-    failure, least = "", float("inf")
-    likely_kinds = {_kind(item) for item in likely}
-    for settings in dict.fromkeys(
-        [tuple(item for item in candidate_settings if _kind(item) in likely_kinds), *_choices(candidate_settings)]
-    ):
+
+    def compared(settings: Iterable[Setting]) -> tuple[float, str]:
+        """How far a network with these settings is off, infinitely where it fails; then why."""
         try:
             narrowed = narrow(network, removal, [*settings, *certain], share=True)
             with values.read(narrowed, retained, precision):
                 outputs = run(narrowed, program, precision)
         except Exception as error:  # a network's own code may raise anything
-            failure = failure or _reason(error)
-            continue
+            return float("inf"), _reason(error)
         if [item.shape for item in outputs] != [item.shape for item in wanted]:
-            failure = failure or "the outputs change their shape"
-            continue
-        least = min(least, largest_difference(wanted, outputs))
-        if least <= SURELY or least <= min(TOLERANCE, SHARE * effect()):
-            return Proof(least, (*settings, *certain))
+            return float("inf"), "the outputs change their shape"
+        return largest_difference(wanted, outputs), ""
+
+    def passes(difference: float) -> bool:
+        return difference <= SURELY or difference <= min(TOLERANCE, SHARE * effect())
+
+    failure, least = "", float("inf")
+    likely_kinds = {_kind(item) for item in likely}
+    likely_settings = tuple(item for item in candidate_settings if _kind(item) in likely_kinds)
+    for settings in dict.fromkeys([likely_settings, *_choices(candidate_settings)]):
+        difference, reason = compared(settings)
+        failure, least = failure or reason, min(least, difference)
+        if passes(difference):
+            if settings != likely_settings:
+                settings = _needed(settings, lambda remaining: passes(compared(remaining)[0]))
+            return Proof(difference, (*settings, *certain))
     if least < float("inf"):
         failure = f"{OTHER} (by {least:.1e} of its largest output)"
     return Proof(least, (), failure or "what it computes without them is no finite number")
+
+
+def _needed(settings: tuple[Setting, ...], holds: Callable[[tuple[Setting, ...]], bool]) -> tuple[Setting, ...]:
+    """Those settings without which a proof fails: other attributes may hold the same number. Like ones go together, as
+    each try is a pass of the network."""
+    kinds = list(dict.fromkeys(_kind(setting) for setting in settings))
+    for kind in kinds if len(kinds) > 1 else ():
+        remaining = tuple(setting for setting in settings if _kind(setting) != kind)
+        if holds(remaining):
+            settings = remaining
+    return settings
 
 
 def _kind(setting: Setting) -> tuple[Any, ...]:
@@ -175,13 +200,27 @@ def run(network: nn.Module, program: Program, precision: torch.dtype | None = No
 
 
 def largest_difference(outputs: list[Tensor], other_outputs: list[Tensor]) -> float:
-    """Largest difference, each output relative to its largest value; infinite where something is not finite."""
+    """Largest difference, each output relative to its largest value; infinite where something is not finite.
+
+    Args:
+        outputs: Of a network.
+        other_outputs: Of another one, of the same shapes.
+
+    Raises:
+        SpecMismatch: No output has numbers that say how near another network comes, as indices do not.
+    """
+    pairs = [
+        (real_parts(a), real_parts(b))
+        for a, b in zip(outputs, other_outputs, strict=True)
+        if (a.is_floating_point() or a.is_complex()) and a.numel()
+    ]
+    if not pairs:
+        raise SpecMismatch(INCOMPARABLE)
     worst = 0.0
-    for a, b in zip(outputs, other_outputs, strict=True):
-        if a.is_floating_point() and a.numel():
-            difference, largest = _difference(a, b)
-            difference /= max(largest, 1e-30)
-            worst = max(worst, difference if difference == difference else float("inf"))
+    for a, b in pairs:
+        difference, largest = _difference(a, b)
+        difference /= max(largest, 1e-30)
+        worst = max(worst, difference if difference == difference else float("inf"))
     return worst
 
 

@@ -16,6 +16,7 @@ from paramtrans.networks.forward.lockstep import Call, operation_name
 from paramtrans.networks.graph.capture import Program
 from paramtrans.networks.graph.operators import name_of
 from paramtrans.networks.graph.propagate import Labelled
+from paramtrans.networks.graph.summed import AXES, has_groups, weight_of
 from paramtrans.networks.graph.units import UnitGroup
 
 ROWS_A_VALUE = 16
@@ -33,7 +34,8 @@ class ReaderLayer:
     """Axis of the weight that runs over what is read."""
     bias: str | None
     mean: str | None
-    """The running mean of a BatchNorm that directly follows, which can take up a constant where there is no bias."""
+    """The running mean of a BatchNorm that directly follows, which can take up a constant where there is no bias; None
+    where others use it too, as of `bias`."""
     gain: tuple[str | None, str, float] | None
     """The scale, the running variance and the epsilon of that BatchNorm."""
     times: int
@@ -63,23 +65,24 @@ class Sampling:
 def readers(labelled: Labelled) -> dict[str, ReaderLayer]:
     """The layers of a network that can be solved for, by the name of their weight, in the order in which they run."""
     layers: dict[str, ReaderLayer] = {}
-    axes = {"linear": 1, "conv1d": 1, "conv2d": 1, "conv3d": 1, "addmm": 0, "matmul": 0, "mm": 0}
     passed, read_along = dict[str, int](), dict[str, set[int]]()
     names = labelled.program.names
     uses = Counter(names.get(operand.name) for node in labelled.program.nodes for operand in node.all_input_nodes)
     for node in labelled.program.nodes:
-        weight = _weight(node, labelled.program)
-        if weight is None or name_of(node) not in axes:
+        weight = weight_of(node, names)
+        if weight is None:
             continue
+        axis = AXES[name_of(node)]
         passed[weight] = passed.get(weight, 0) + 1
-        read_along.setdefault(weight, set()).add(axes[name_of(node)])
-        if "conv" in name_of(node) and _argument(node, 6, "groups", 1) != 1:
+        read_along.setdefault(weight, set()).add(axis)
+        if has_groups(node) or name_of(node).startswith("conv_transpose"):
             continue
         norm = _norm(node, labelled.program)
         mean, gain = (norm[0], norm[1:]) if norm else (None, None)
-        bias = _bias(node, labelled.program)
+        # What another layer uses as well cannot take up this one's constant.
+        bias, mean = (name if uses[name] == passed[weight] else None for name in (_bias(node, labelled.program), mean))
         alone = uses[weight] == passed[weight]
-        layers[weight] = ReaderLayer(weight, axes[name_of(node)], bias, mean, gain, passed[weight], alone)
+        layers[weight] = ReaderLayer(weight, axis, bias, mean, gain, passed[weight], alone)
     # A weight that is read along both axes, as by a layer and by its transpose, is no one layer.
     return {weight: layer for weight, layer in layers.items() if len(read_along[weight]) == 1}
 
@@ -112,14 +115,6 @@ def _argument(node: Node, position: int, name: str, default: Any) -> Any:
 
 def _named(argument: Any, program: Program) -> str | None:
     return program.names.get(argument.name) if isinstance(argument, Node) else None
-
-
-def _weight(node: Node, program: Program) -> str | None:
-    """The parameter that an operation multiplies something by."""
-    if node.op != "call_function":
-        return None
-    position = 2 if name_of(node) == "addmm" else 1
-    return _named(node.args[position], program) if len(node.args) > position else None
 
 
 def _bias(node: Node, program: Program) -> str | None:

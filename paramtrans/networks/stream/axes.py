@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from paramtrans.networks.forward.activations import Inputs, call
 from paramtrans.networks.forward.attention import with_plain_attention
-from paramtrans.networks.forward.lockstep import weight_position
+from paramtrans.networks.forward.lockstep import positional, weight_position
 from paramtrans.utils.fast_path import layer_by_layer
 
 
@@ -28,11 +28,12 @@ class _Moments(TorchFunctionMode):
         self._last: Any = None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        args, kwargs = positional(func, args, kwargs or {})
         position = weight_position(func, args, self.layers)
         if position is not None and args[position - 1] is not self._last:
             self._last = args[position - 1]
             self._add(self.layers[id(args[position])], self._last, "conv" in func.__name__)
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)
 
     def _add(self, stream: str, entering: Tensor, channels_second: bool) -> None:
         with torch._C.DisableTorchFunction():
