@@ -194,21 +194,22 @@ def translate(
     source = f"{probes} (synthetic)" if probes else data.name if data else "none"
     facts = {"translator": ", ".join(translators), "calibration inputs": source, "seed": str(seed)}
     translated = exports.Translated(network, small, batches, losses, architecture, translators, facts)
-    wanted.write(translated, output, captured)
     if as_json:
         answer.tell(_document(output, records, losses, promised) | {"refused": summary.refused(small)})
-        return
-    summary.print_blocks(records, losses)
-    summary.tell_refused(small, quiet)
-    click.echo(summary.staying(network, small))
-    if probes:
-        click.echo("errors are those on synthetic inputs; on real ones they may be much larger")
-    if promised:
-        click.echo(f"Of {translator}, on hosts like those it was trained on: {promised}")
-    if not batches:
-        click.echo("with --calibrate DATA, how good the blocks come out is predicted")
-    rebuilt = "read it by torch.export.load, or by paramtrans as any MODEL"
-    click.echo(f"{output}: {rebuilt if captured else summary.rebuilt_by(architecture)}")
+    else:
+        summary.print_blocks(records, losses)
+        summary.tell_refused(small, quiet)
+        click.echo(summary.staying(network, small))
+        if probes:
+            click.echo("errors are those on synthetic inputs; on real ones they may be much larger")
+        if promised:
+            click.echo(f"Of {translator}, on hosts like those it was trained on: {promised}")
+        if not batches:
+            click.echo("with --calibrate DATA, how good the blocks come out is predicted")
+    wanted.write(translated, output, captured)  # behind the answer, which must not be lost with a form that fails
+    if not as_json:
+        rebuilt = "read it by torch.export.load, or by paramtrans as any MODEL"
+        click.echo(f"{output}: {rebuilt if captured else summary.rebuilt_by(architecture)}")
 
 
 def _document(output: Path, records: list[dict[str, Any]], losses: Losses, promised: str | None) -> dict[str, Any]:
