@@ -137,7 +137,7 @@ def translate(
     from rich.console import Console
 
     from paramtrans.networks.files import save_translated
-    from paramtrans.networks.results.described import describe_blocks
+    from paramtrans.networks.results.described import describe_blocks, steps_of, takes_translator
     from paramtrans.networks.results.measuring import measure_losses
     from paramtrans.networks.translate import translate as translate_network
     from paramtrans.utils.progress import ConsoleReporter, Reporter
@@ -188,11 +188,13 @@ def translate(
     records = describe_blocks(small)
     losses = measure_losses(network, small, batches, predicts=predicts, evaluate=evaluate)
     _warn_of_budget(records, losses.after.parameters, widths["parameters"], quiet)
-    translators = [Path(name).name for name in (translator, *further)]
+    translators = [Path(name).name for name in (translator, *further)] if takes_translator(small) else []
+    translators += ["finish"] if finish else []
     if not captured:
         save_translated(small, output, architecture, losses)
     source = f"{probes} (synthetic)" if probes else data.name if data else "none"
-    facts = {"translator": ", ".join(translators), "calibration inputs": source, "seed": str(seed)}
+    facts = {"what was done": "; ".join(steps_of(small)), "by": ", ".join(translators)}
+    facts = {name: fact for name, fact in facts.items() if fact} | {"calibration inputs": source, "seed": str(seed)}
     translated = exports.Translated(network, small, batches, losses, architecture, translators, facts)
     if as_json:
         answer.tell(_document(output, records, losses, promised) | {"refused": summary.refused(small)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from pathlib import Path
 
@@ -13,7 +14,11 @@ from torch import nn
 import paramtrans
 from paramtrans.cli.main import main
 from paramtrans.errors import SpecMismatch
+from paramtrans.networks.depth.left_out import LeftOut
+from paramtrans.networks.files import ATTRIBUTE, MODULES
 from paramtrans.networks.results import exporting
+from paramtrans.networks.results.described import STEPS, steps_of, takes_translator
+from paramtrans.networks.units.narrowed import NarrowedGroup
 
 NETS = """
 from torch import nn
@@ -35,6 +40,30 @@ def command(tmp_path: Path) -> list[str]:
         "translate", f"{tmp_path}/given.safetensors", "--arch", f"{tmp_path}/nets.py:small",
         "--calibrate", f"{tmp_path}/x.safetensors", "--quiet", "-o", f"{tmp_path}/small.safetensors",
     ]  # fmt: skip
+
+
+def test_the_page_says_what_was_done_and_by_what(command: list[str], tmp_path: Path) -> None:
+    def facts(*asked: str) -> dict[str, str]:
+        assert main([*command, *asked, "--report", f"{tmp_path}/small.html"]) == 0
+        record = (tmp_path / "small.html").read_text().partition("facts&#34;: ")[2].partition("}")[0]
+        made: dict[str, str] = json.loads(html.unescape(record) + "}")
+        return made
+
+    made = facts("--ratio", "0.5")
+    assert (made["what was done"], made["by"]) == (STEPS["units"], "refit")
+    made = facts("--to", "2=linear_map", "--finish", "1", "--option", "steps=1")
+    assert (made["what was done"], made["by"]) == (STEPS["replaced"], "finish")
+
+
+def test_whole_blocks_that_went_are_no_work_of_a_translator() -> None:
+    network = nn.Identity()
+    setattr(network, ATTRIBUTE, [LeftOut("layers.1", "Block", (10, 0), None, True)])
+    assert steps_of(network) == [STEPS["left out"]] and not takes_translator(network)
+    stream = NarrowedGroup("embed", "stream", (8, 4), (20, 10))
+    setattr(network, ATTRIBUTE, [LeftOut("layers.1", "Block", (10, 0), None, True), stream])
+    setattr(network, MODULES, ["a norm"])
+    assert takes_translator(network)
+    assert steps_of(network) == [STEPS["left out"], STEPS["rotated"], STEPS["stream"]]
 
 
 def test_forms_that_cannot_be_had_cost_neither_the_answer_nor_other_forms(

@@ -17,7 +17,7 @@ from paramtrans.networks.forward.activations import Inputs, call, first_examples
 from paramtrans.networks.loading import architectures
 from paramtrans.networks.losses import Losses
 from paramtrans.networks.results import model_card
-from paramtrans.networks.results.described import describe_blocks
+from paramtrans.networks.results.described import describe_blocks, steps_of
 from paramtrans.networks.units.narrowed import QUERY_KEY, NarrowedGroup
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
@@ -73,7 +73,8 @@ def save_stock(
                 reason = error.problems[0].partition(";")[0]
                 raise ConfigError([f"{reason}; {NARROWER_HEADS}"]) from error
             raise
-        card = model_card.page(source.origin(network, name), describe_blocks(network, registry), losses, translators)
+        origin, blocks = source.origin(network, name), describe_blocks(network, registry)
+        card = model_card.page(origin, blocks, losses, steps_of(network), translators)
         files.write_bytes(new_folder / model_card.PAGE, card.encode("utf-8", errors="replace"))
         with boundary.in_words(f"{folder}: cannot be written", "choose another place"):
             if folder.exists():
