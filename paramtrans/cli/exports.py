@@ -99,6 +99,10 @@ class Exports:
             raise ConfigError(
                 ["--captured: writes -o as --export does, and has no form for --stock or --gguf; leave these out"]
             )
+        if self.stock is not None:
+            from paramtrans.networks.results.stock import check_source
+
+            check_source(architecture)
         if self.gguf is not None:
             from paramtrans.networks.results.gguf import converter
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from math import nan
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from paramtrans.networks.depth.left_out import LeftOut
 from paramtrans.networks.files import ATTRIBUTE, MODULES
 from paramtrans.networks.results import exporting
 from paramtrans.networks.results.described import STEPS, steps_of, takes_translator
+from paramtrans.networks.translate import _warn
 from paramtrans.networks.units.narrowed import NarrowedGroup
 
 NETS = """
@@ -53,6 +55,31 @@ def test_the_page_says_what_was_done_and_by_what(command: list[str], tmp_path: P
     assert (made["what was done"], made["by"]) == (STEPS["units"], "refit")
     made = facts("--to", "2=linear_map", "--finish", "1", "--option", "steps=1")
     assert (made["what was done"], made["by"]) == (STEPS["replaced"], "finish")
+
+
+def test_what_cannot_be_written_is_refused_before_any_work(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        "paramtrans.networks.loading.parameter_files.with_parameters", lambda *_: pytest.fail("work was done")
+    )
+    assert main([*command, "--stock", f"{tmp_path}/stock"]) == 2
+    assert "a network of your own has no form but its own; leave out --stock" in capsys.readouterr().err
+    host = ["task:mnist:conv?channels=4" if ".py:" in word else word for word in command]
+    assert main([*host, "--stock", f"{tmp_path}/stock"]) == 2
+    assert "its source has no form of its own" in capsys.readouterr().err
+    assert main([*command, "-o", f"{tmp_path}/nets.py/small.safetensors"]) == 2
+    assert "Not a directory; choose another place" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("errors", "said"), [([7.55, 10.2, 1.18], "1.18 to 10.20 "), ([nan, 0.5], "0.50 to nan "), ([0.5, 0.5], "0.50 ")]
+)
+def test_a_warning_names_the_smallest_and_the_largest_error(
+    errors: list[float], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    _warn([NarrowedGroup("up", "units", (8, 4), (20, 10), error) for error in errors])
+    assert f"at a feature error of {said}(1 is" in caplog.text
 
 
 def test_whole_blocks_that_went_are_no_work_of_a_translator() -> None:

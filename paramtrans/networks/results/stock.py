@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from paramtrans.api.architecture import ArchitectureSource
 from paramtrans.errors import ConfigError
 from paramtrans.networks.files import ATTRIBUTE
 from paramtrans.networks.forward.activations import Inputs, call, first_examples
@@ -59,8 +60,7 @@ def save_stock(
     """
     folder, registry = Path(folder), registry or components()
     outputs.check_folder(folder)
-    if not architectures.is_installed(architecture, registry):
-        raise ConfigError([f"{architecture}: a network of your own has no form but its own; use load_translated"])
+    check_source(architecture, registry)
     source, name, arguments = architectures.installed(architecture, registry)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".stock-", dir=folder.parent) as temporary:
@@ -80,6 +80,26 @@ def save_stock(
             if folder.exists():
                 folder.rmdir()
             new_folder.replace(folder)
+
+
+def check_source(architecture: str, registry: Registry | None = None) -> None:
+    """Check, before any work is done, that networks of an architecture have a form in their library.
+
+    Args:
+        architecture: What the untranslated network is made by.
+        registry: The plugins that architectures come from.
+
+    Raises:
+        ConfigError: they have none.
+    """
+    registry = registry or components()
+    if not architectures.is_installed(architecture, registry):
+        reason = "a network of your own has no form but its own"
+    elif type(architectures.installed(architecture, registry)[0]).save is ArchitectureSource.save:
+        reason = "its source has no form of its own for smaller networks"
+    else:
+        return
+    raise ConfigError([f"--stock: {architecture}: {reason}; leave out --stock, and use paramtrans.load_translated"])
 
 
 def _has_narrower_heads(network: nn.Module) -> bool:
