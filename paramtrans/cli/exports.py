@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,57 +99,70 @@ class Exports:
             raise ConfigError(
                 ["--captured: writes -o as --export does, and has no form for --stock or --gguf; leave these out"]
             )
+        if self.stock is not None:
+            from paramtrans.networks.results.stock import check_source
+
+            check_source(architecture)
         if self.gguf is not None:
             from paramtrans.networks.results.gguf import converter
 
             converter(architecture)
 
     def write(self, translated: Translated, output: Path, captured: bool) -> None:
-        """Write all of them; files only where each of them can be made.
+        """Write all of them; one that cannot be had keeps none of the others back.
 
         Args:
             translated: What came of the translation.
             output: Where the network went, or goes if it is captured.
             captured: Whether it is written as a program.
+
+        Raises:
+            ParamtransError: forms cannot be had; the message says why each of them cannot.
         """
+        written: list[Path] = [] if captured else [output]
+        errors: dict[Path, ParamtransError] = {}
+        wanted = replace(self, export=output) if captured else self
+        for path, write in wanted._forms(translated):
+            try:
+                write()
+                written.append(path)
+            except ParamtransError as error:
+                errors[path] = error
+        if errors and written:
+            done, missing = (", ".join(map(str, paths)) for paths in (written, errors))
+            click.echo(f"{done} {'are' if len(written) > 1 else 'is'} written; not written: {missing}", err=True)
+        if len(errors) == 1:
+            raise next(iter(errors.values()))
+        if errors:
+            raise ParamtransError("\n".join(f"{path}: {error}" for path, error in errors.items()))
+
+    def _forms(self, translated: Translated) -> Iterator[tuple[Path, Callable[[], None]]]:
+        """Where each goes, and what writes it; the page first, which takes no other program."""
+        from paramtrans.networks.results import exporting
         from paramtrans.networks.results.gguf import save_gguf
         from paramtrans.networks.results.stock import save_stock
-        from paramtrans.storage import files
 
-        wanted = replace(self, export=output) if captured else self
-        small, architecture = translated.small, translated.architecture
-        with nullcontext() if captured else _written_before(output):
-            contents = wanted._contents(translated)
-            if self.stock is not None:
-                batch = translated.batches[0]
-                save_stock(small, architecture, self.stock, batch, translated.losses, translated.translators)
-            if self.gguf is not None:
-                save_gguf(small, architecture, self.gguf, translated.batches[0])
-            for path, content in contents.items():
-                files.write_bytes(path, content)
-
-    def _contents(self, translated: Translated) -> dict[Path, bytes]:
-        """The content of each file, so that nothing is written where one of them cannot be made."""
-        from paramtrans.networks.results import exporting
-
-        content_of = {}
-        if self.onnx is not None:
-            content_of[self.onnx] = exporting.onnx_bytes(translated.small, translated.batches[0])
-        if self.export is not None:
-            content_of[self.export] = exporting.exported_bytes(translated.small, translated.batches[0])
+        small, architecture, batch = translated.small, translated.architecture, next(iter(translated.batches), None)
         if self.report is not None:
-            content_of[self.report] = _page(translated)
-        return content_of
+            yield self.report, partial(_write, self.report, partial(_page, translated))
+        if batch is None:  # `check` has seen to it that nothing else is wanted
+            return
+        if self.onnx is not None:
+            yield self.onnx, partial(_write, self.onnx, partial(exporting.onnx_bytes, small, batch))
+        if self.export is not None:
+            yield self.export, partial(_write, self.export, partial(exporting.exported_bytes, small, batch))
+        if self.stock is not None:
+            losses, translators = translated.losses, translated.translators
+            yield self.stock, partial(save_stock, small, architecture, self.stock, batch, losses, translators)
+        if self.gguf is not None:
+            yield self.gguf, partial(save_gguf, small, architecture, self.gguf, batch)
 
 
-@contextmanager
-def _written_before(output: Path) -> Iterator[None]:
-    """Say that the translated network is there, where a further form of it cannot be had."""
-    try:
-        yield
-    except ParamtransError:
-        click.echo(f"{output} is written, its further forms are not", err=True)
-        raise
+def _write(path: Path, content: Callable[[], bytes]) -> None:
+    """Write what a function gives."""
+    from paramtrans.storage import files
+
+    files.write_bytes(path, content())
 
 
 def check_output(output: Path, architecture: str, captured: bool, read_files: list[Path], force: bool) -> None:

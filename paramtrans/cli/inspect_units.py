@@ -27,20 +27,26 @@ def describe_groups(network: Any, pattern: str, batches: list[Any]) -> dict[str,
 
     Returns:
         The fields `parameters`, `blocks`, `stays` and, where something may help, `advice` of the answer.
+
+    Raises:
+        SpecMismatch: there are groups, and the path of none matches.
     """
     from paramtrans.evaluation.costs import parameters
     from paramtrans.networks.blocks.finding import matches
     from paramtrans.networks.forward.activations import first_examples, length
     from paramtrans.networks.graph.groups import analyse
-    from paramtrans.networks.graph.inventory import QUERY_KEY, STREAM, operations_of, staying_parameters
+    from paramtrans.networks.graph.inventory import LEFT_OUT, QUERY_KEY, STREAM, operations_of, staying_parameters
     from paramtrans.networks.graph.proof import advice
     from paramtrans.networks.units.narrowed import kinds_of, title_of
     from paramtrans.networks.units.narrowing import example_arguments
+    from paramtrans.networks.units.selection import no_such_group
 
     analysis = analyse(network, example_arguments(batches[0]), stream=True)
     kinds = kinds_of(analysis, analysis.groups)
     shown = [group for group in analysis.groups if _is_shown(group, kinds[group])]
     groups = [group for group in shown if matches(group.path, pattern)]
+    if shown and not groups:
+        raise no_such_group(pattern, shown)
     failed = _failed(analysis, {group: kinds[group] for group in groups})
     flops = operations_of(analysis, groups, length(first_examples(batches[0], 2)))
     sizes = {name: parameter.numel() for name, parameter in network.named_parameters(remove_duplicate=False)}
@@ -59,7 +65,8 @@ def describe_groups(network: Any, pattern: str, batches: list[Any]) -> dict[str,
         for group in groups
     ]
     free = [group for group in groups if kinds[group] not in on_request and group not in failed]
-    staying = staying_parameters(analysis, failed, free)
+    left_out = {g: LEFT_OUT for g in shown if g not in flops and kinds[g] not in on_request}
+    staying = staying_parameters(analysis, left_out | failed, free)
     document = {"parameters": parameters(network), "blocks": rows, "stays": staying}
     hint = advice(network, failed.values())
     return document | ({"advice": hint} if hint else {})

@@ -162,9 +162,9 @@ def _note_interrupts() -> list[int]:
 
 
 def _interrupted(arguments: list[str]) -> int:
-    """Say how to go on; the exit status."""
-    what_to_do = "run it again without --fresh" if "--fresh" in arguments else "run the same command again"
-    click.echo(f"interrupted; {what_to_do} to go on", err=True)
+    """Say how to go on, where a command does; the exit status."""
+    again = "run it again without --fresh" if "--fresh" in arguments else "run the same command again"
+    click.echo(f"interrupted; {again} to go on" if arguments[:1] == ["run"] else "interrupted", err=True)
     return 130
 
 

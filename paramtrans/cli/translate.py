@@ -137,7 +137,7 @@ def translate(
     from rich.console import Console
 
     from paramtrans.networks.files import save_translated
-    from paramtrans.networks.results.described import describe_blocks
+    from paramtrans.networks.results.described import describe_blocks, steps_of, takes_translator
     from paramtrans.networks.results.measuring import measure_losses
     from paramtrans.networks.translate import translate as translate_network
     from paramtrans.utils.progress import ConsoleReporter, Reporter
@@ -188,27 +188,30 @@ def translate(
     records = describe_blocks(small)
     losses = measure_losses(network, small, batches, predicts=predicts, evaluate=evaluate)
     _warn_of_budget(records, losses.after.parameters, widths["parameters"], quiet)
-    translators = [Path(name).name for name in (translator, *further)]
+    translators = [Path(name).name for name in (translator, *further)] if takes_translator(small) else []
+    translators += ["finish"] if finish else []
     if not captured:
         save_translated(small, output, architecture, losses)
     source = f"{probes} (synthetic)" if probes else data.name if data else "none"
-    facts = {"translator": ", ".join(translators), "calibration inputs": source, "seed": str(seed)}
+    facts = {"what was done": "; ".join(steps_of(small)), "by": ", ".join(translators)}
+    facts = {name: fact for name, fact in facts.items() if fact} | {"calibration inputs": source, "seed": str(seed)}
     translated = exports.Translated(network, small, batches, losses, architecture, translators, facts)
-    wanted.write(translated, output, captured)
     if as_json:
         answer.tell(_document(output, records, losses, promised) | {"refused": summary.refused(small)})
-        return
-    summary.print_blocks(records, losses)
-    summary.tell_refused(small, quiet)
-    click.echo(summary.staying(network, small))
-    if probes:
-        click.echo("errors are those on synthetic inputs; on real ones they may be much larger")
-    if promised:
-        click.echo(f"Of {translator}, on hosts like those it was trained on: {promised}")
-    if not batches:
-        click.echo("with --calibrate DATA, how good the blocks come out is predicted")
-    rebuilt = "read it by torch.export.load, or by paramtrans as any MODEL"
-    click.echo(f"{output}: {rebuilt if captured else summary.rebuilt_by(architecture)}")
+    else:
+        summary.print_blocks(records, losses)
+        summary.tell_refused(small, quiet)
+        click.echo(summary.staying(network, small))
+        if probes:
+            click.echo("errors are those on synthetic inputs; on real ones they may be much larger")
+        if promised:
+            click.echo(f"Of {translator}, on hosts like those it was trained on: {promised}")
+        if not batches:
+            click.echo("with --calibrate DATA, how good the blocks come out is predicted")
+    wanted.write(translated, output, captured)  # behind the answer, which must not be lost with a form that fails
+    if not as_json:
+        rebuilt = "read it by torch.export.load, or by paramtrans as any MODEL"
+        click.echo(f"{output}: {rebuilt if captured else summary.rebuilt_by(architecture)}")
 
 
 def _document(output: Path, records: list[dict[str, Any]], losses: Losses, promised: str | None) -> dict[str, Any]:

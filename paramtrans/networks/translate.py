@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any, Literal
 
@@ -273,7 +274,8 @@ def _warn(replaced: Sequence[BlockRecord]) -> None:
             advice = "leave out fewer blocks (depth), or let something take their place (to)"
         bad.setdefault(advice, []).append(block)
     for advice, blocks in bad.items():
-        errors = sorted({f"{block.feature_error:.2f}" for block in blocks})
+        numbers = sorted((block.feature_error or 0.0 for block in blocks), key=lambda error: (isnan(error), error))
+        errors = [f"{error:.2f}" for error in numbers]
         log.warning(
             "predicted to come out badly, at a feature error of %s (1 is as bad as a constant): %s; %s",
             " to ".join(dict.fromkeys((errors[0], errors[-1]))),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,10 +24,11 @@ def check(path: Path, inputs: Iterable[Path] = (), force: bool = False) -> None:
         force: Whether an input, or a file of a run, may be written over.
 
     Raises:
-        StoreError: no regular file stands there, or what may not be lost.
+        StoreError: no regular file stands there, or what may not be lost; or nothing can be written there.
     """
     with in_words(f"{path}: cannot be written", "choose another place"):
         files.check_replaceable(path)
+        _check_above(path)
         if force or not path.exists():
             return
         for given in inputs:
@@ -46,7 +48,7 @@ def check_folder(path: Path, inputs: Iterable[Path] = ()) -> None:
         inputs: Files and folders that are read; it must lie outside of all.
 
     Raises:
-        StoreError: it is not empty, or lies inside an input.
+        StoreError: it is not empty, lies inside an input, or nothing can be written there.
     """
     with in_words(f"{path}: cannot be written", "choose another place"):
         for given in inputs:
@@ -54,6 +56,14 @@ def check_folder(path: Path, inputs: Iterable[Path] = ()) -> None:
                 raise StoreError(f"{path}: lies inside {given}, which is read here; name a folder elsewhere")
         if os.path.lexists(path) and (not path.is_dir() or any(path.iterdir())):
             raise StoreError(f"{path}: is not empty; name a new folder")
+        _check_above(path)
+
+
+def _check_above(path: Path) -> None:
+    """Make a nameless file, which goes again, in the nearest folder above a path that is there."""
+    above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    with tempfile.TemporaryFile(dir=above):
+        pass
 
 
 def _inside(path: Path, given: Path) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from paramtrans import load_translator
-from paramtrans.cli.main import main
+from paramtrans.cli.main import _interrupted, main
 from paramtrans.plugins import Plugins
 from tests.support import warm
 
@@ -254,10 +254,15 @@ sys.exit(main.main([]))
 """
 
 
+def test_only_a_run_is_said_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _interrupted(["run", "x.toml"]) == _interrupted(["translate", "x.safetensors"]) == 130
+    assert capsys.readouterr().err == "interrupted; run the same command again to go on\ninterrupted\n"
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT ends a process there")
 def test_an_interrupt_that_compiled_code_turns_into_an_error_is_one() -> None:
     done = subprocess.run([sys.executable, "-c", LOST], capture_output=True, text=True, check=False)
-    assert done.returncode == 130 and done.stderr.startswith("interrupted"), done.stderr
+    assert done.returncode == 130 and done.stderr == "interrupted\n", done.stderr
 
 
 # Mistakes

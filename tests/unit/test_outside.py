@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -77,6 +78,17 @@ def test_an_output_is_no_input_and_no_file_of_a_run_unless_it_is_meant(tmp_path:
         with pytest.raises(StoreError, match="--force"):
             outputs.check(path, [model])
         outputs.check(path, [model], force=True)
+
+
+@pytest.mark.parametrize("check", [outputs.check, outputs.check_folder])
+def test_a_place_where_nothing_can_be_written_is_known_before_any_work(tmp_path: Path, check: Any) -> None:
+    (tmp_path / "file").write_text("mine")
+    for path in (tmp_path / "file" / "x", tmp_path / "file" / "new" / "x", Path("/proc/x")):
+        if path.parts[1] != "proc" or Path("/proc/self").exists():
+            with pytest.raises(StoreError, match=r"cannot be written: .*; choose another place"):
+                check(path)
+    check(tmp_path / "new" / "folder" / "x")
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_new_folder_lies_outside_of_what_is_read(tmp_path: Path) -> None:

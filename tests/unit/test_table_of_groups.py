@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import paramtrans
 from paramtrans.cli.inspect_units import describe_groups
 from paramtrans.cli.main import main
+from paramtrans.errors import SpecMismatch
 from paramtrans.evaluation.costs import parameters
 from paramtrans.networks.graph.inventory import QUERY_KEY, STREAM, UNUSED
 from tests.support.attending import Attention
@@ -94,6 +95,19 @@ def test_layers_that_no_output_depends_on_stay_and_are_said() -> None:
     assert document["stays"][UNUSED] == parameters(Unused().never) + parameters(Unused().aside)
     small = paramtrans.translate(Unused().eval(), ratio=0.5, calibrate=torch.randn(40, 4))
     assert small.up.out_features == 6 and small.never.out_features == 8 and small.aside[0].out_features == 10
+
+
+def test_groups_that_a_pattern_leaves_out_are_not_said_to_be_impossible() -> None:
+    inputs = [torch.randn(4, 5, 4)]
+    everything, some = (describe_groups(chain().eval(), pattern, inputs) for pattern in ("*", "2"))
+    [row] = some["blocks"]
+    assert row["path"] == "2" and "of groups that --blocks leaves out" not in everything["stays"]
+    assert some["stays"].pop("of groups that --blocks leaves out") == parameters(chain()) - row["parameters"] - sum(
+        everything["stays"].values()
+    )
+    assert some["stays"] == everything["stays"]
+    with pytest.raises(SpecMismatch, match='no group of units has a path that matches "zz"; there are "0", "4", "2"'):
+        describe_groups(chain().eval(), "zz", inputs)
 
 
 NETWORK = """

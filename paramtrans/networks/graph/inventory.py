@@ -24,6 +24,7 @@ STREAM = "a residual stream, which goes with --stream alone"
 QUERY_KEY = "dimensions of queries and keys, which go with --query-key alone"
 TOGETHER = "computed over as a whole, as a LayerNorm does"
 TIED = "tied to what stays"
+LEFT_OUT = "of groups that --blocks leaves out"
 UNUSED = "no output depends on it"
 
 

@@ -8,10 +8,10 @@ from typing import Any
 from torch import nn
 
 from paramtrans.networks.depth.left_out import LeftOut
-from paramtrans.networks.files import ATTRIBUTE, Replaced
+from paramtrans.networks.files import ATTRIBUTE, MODULES, Replaced
 from paramtrans.networks.losses import Losses, Share
 from paramtrans.networks.parts.replacing import ReplacedPart
-from paramtrans.networks.units.narrowed import NarrowedGroup
+from paramtrans.networks.units.narrowed import QUERY_KEY, NarrowedGroup
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
 from paramtrans.utils.counts import counted
@@ -60,6 +60,36 @@ def describe_block(block: Replaced | NarrowedGroup | ReplacedPart | LeftOut, reg
         "parameters": [spec.parameters for spec in specs],
         "feature_error": block.feature_error,
     }
+
+
+STEPS = {
+    "left out": "whole blocks were left out",
+    "replaced": "parts became blocks of another architecture, fitted to what the parts compute",
+    "rotated": "residual streams were rotated into their principal axes",
+    "stream": "units of residual streams were left out, and what reads them was made up for",
+    QUERY_KEY: "dimensions of queries and keys were left out",
+    "units": "hidden units were left out, and what reads them was made up for",
+    "translated": "blocks were translated into smaller ones",
+}
+"""What may have been done to a network, in the order in which it is done."""
+
+
+def steps_of(network: nn.Module) -> list[str]:
+    """What was done to a translated network, as clauses of a sentence."""
+    kinds = {_step(block) for block in getattr(network, ATTRIBUTE, ())}
+    kinds |= {"rotated"} if getattr(network, MODULES, ()) else set()
+    return [clause for step, clause in STEPS.items() if step in kinds]
+
+
+def takes_translator(network: nn.Module) -> bool:
+    """Whether a translated network has blocks that a translator wrote: not those left out or replaced alone."""
+    return any(not isinstance(block, LeftOut | ReplacedPart) for block in getattr(network, ATTRIBUTE, ()))
+
+
+def _step(block: Replaced | NarrowedGroup | ReplacedPart | LeftOut) -> str:
+    if isinstance(block, NarrowedGroup):
+        return block.kind if block.kind in STEPS else "units"
+    return {LeftOut: "left out", ReplacedPart: "replaced", Replaced: "translated"}[type(block)]
 
 
 def called(block: Mapping[str, Any]) -> str:

@@ -19,7 +19,11 @@ PLAIN = re.compile(r"[A-Za-z0-9][\w.+-]{0,59}(/[A-Za-z0-9][\w.+-]{0,95})?")
 
 
 def page(
-    origin: Origin, blocks: Sequence[Mapping[str, Any]], losses: Losses | None, translators: Sequence[str] = ()
+    origin: Origin,
+    blocks: Sequence[Mapping[str, Any]],
+    losses: Losses | None,
+    steps: Sequence[str],
+    translators: Sequence[str] = (),
 ) -> str:
     """The card in Markdown, with the header that hubs read.
 
@@ -27,6 +31,7 @@ def page(
         origin: What the network was before.
         blocks: What is said of each block, as `described.describe_blocks` says it.
         losses: What it lost, if that was measured.
+        steps: What was done to it, as `described.steps_of` says it.
         translators: By which it was translated, one after the other.
     """
     cells = [(called(block), *size_changes(block), error_text(block["feature_error"])) for block in blocks]
@@ -38,6 +43,7 @@ def page(
             origin=origin,
             licence=_plain(origin.licence),
             model=_plain(origin.hub),
+            steps=text("; ".join(steps)),
             translators=", ".join(map(text, translators)),
             blocks=[tuple(map(text, row)) for row in cells],
             outputs=[(text(name or "the only one"), error_text(value)) for name, value in output_errors],

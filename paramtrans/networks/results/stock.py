@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from paramtrans.api.architecture import ArchitectureSource
 from paramtrans.errors import ConfigError
 from paramtrans.networks.files import ATTRIBUTE
 from paramtrans.networks.forward.activations import Inputs, call, first_examples
@@ -17,7 +18,7 @@ from paramtrans.networks.forward.outputs import named_outputs
 from paramtrans.networks.loading import architectures
 from paramtrans.networks.losses import Losses
 from paramtrans.networks.results import model_card
-from paramtrans.networks.results.described import describe_blocks
+from paramtrans.networks.results.described import describe_blocks, steps_of
 from paramtrans.networks.units.narrowed import QUERY_KEY, NarrowedGroup
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
@@ -59,8 +60,7 @@ def save_stock(
     """
     folder, registry = Path(folder), registry or components()
     outputs.check_folder(folder)
-    if not architectures.is_installed(architecture, registry):
-        raise ConfigError([f"{architecture}: a network of your own has no form but its own; use load_translated"])
+    check_source(architecture, registry)
     source, name, arguments = architectures.installed(architecture, registry)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".stock-", dir=folder.parent) as temporary:
@@ -73,12 +73,33 @@ def save_stock(
                 reason = error.problems[0].partition(";")[0]
                 raise ConfigError([f"{reason}; {NARROWER_HEADS}"]) from error
             raise
-        card = model_card.page(source.origin(network, name), describe_blocks(network, registry), losses, translators)
+        origin, blocks = source.origin(network, name), describe_blocks(network, registry)
+        card = model_card.page(origin, blocks, losses, steps_of(network), translators)
         files.write_bytes(new_folder / model_card.PAGE, card.encode("utf-8", errors="replace"))
         with boundary.in_words(f"{folder}: cannot be written", "choose another place"):
             if folder.exists():
                 folder.rmdir()
             new_folder.replace(folder)
+
+
+def check_source(architecture: str, registry: Registry | None = None) -> None:
+    """Check, before any work is done, that networks of an architecture have a form in their library.
+
+    Args:
+        architecture: What the untranslated network is made by.
+        registry: The plugins that architectures come from.
+
+    Raises:
+        ConfigError: they have none.
+    """
+    registry = registry or components()
+    if not architectures.is_installed(architecture, registry):
+        reason = "a network of your own has no form but its own"
+    elif type(architectures.installed(architecture, registry)[0]).save is ArchitectureSource.save:
+        reason = "its source has no form of its own for smaller networks"
+    else:
+        return
+    raise ConfigError([f"--stock: {architecture}: {reason}; leave out --stock, and use paramtrans.load_translated"])
 
 
 def _has_narrower_heads(network: nn.Module) -> bool:

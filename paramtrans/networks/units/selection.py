@@ -132,7 +132,7 @@ def hidden_groups(analysis: Analysis, pattern: str) -> list[NamedGroup]:
     if matching:
         return matching
     if hidden:
-        raise SpecMismatch(f'no group of units has a path that matches "{pattern}"; there are {_paths(hidden)}')
+        raise no_such_group(pattern, hidden)
     stopped = [f"{name} ({where})" if where else name for name, where in analysis.unknown().items()]
     ended_at = f"; labels ended at {', '.join(stopped[:3])}" if stopped else ""
     kind, hint = type(analysis.network).__name__, _hint(analysis)
@@ -182,6 +182,16 @@ def streams(analysis: Analysis, pattern: str) -> list[NamedGroup]:
     advice = "put a layer behind it that reads the stream" if reason == OUTPUT else "leave out stream"
     because = f" (most parameters that stay: {reason})" if reason else ""
     raise SpecMismatch(f"stream: this {kind} has no residual stream that can be narrower{because}; {advice}")
+
+
+def no_such_group(pattern: str, groups: Iterable[NamedGroup]) -> SpecMismatch:
+    """The error that the paths of no groups match.
+
+    Args:
+        pattern: Patterns of paths, between commas.
+        groups: Those that there are.
+    """
+    return SpecMismatch(f'no group of units has a path that matches "{pattern}"; there are {_paths(groups)}')
 
 
 def _paths(groups: Iterable[NamedGroup]) -> str:
