@@ -25,9 +25,9 @@ NOT_MEASURED = """## What follows
   of 2.4 points, with 64 at one of 4.6; grouped and low-rank convolutions lose about one.
 - **A bottleneck of half the channels holds less.** It loses 6.1 points with 512 images, where 5 were aimed at; more
   steps gain little.
-- **Both are better than the same architecture trained anew** on all 55,000 labels (84.1 and 82.1), so more than the whole
-  way is gone. That training was not tuned: its highest rate is a third of the original's, as these blocks have no
-  BatchNorm.
+- **Both are better than the same architecture trained anew** on all 55,000 labels (84.1 and 82.1), so more than the
+  whole way is gone. That training was not tuned: its highest rate is a third of the original's, as these blocks have
+  no BatchNorm.
 - **Attention without a softmax can be had by matching blocks alone** where sequences are short: the six layers of
   MiniLM become linear attention or a state-space layer at a cosine of 0.96, with errors from 0.003 to 0.045 a layer
   with a window, where 0.2 was aimed at. Sentences have at most 48 tokens; nothing is said of long texts. The
