@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_flatten
 from paramtrans.networks.forward.attention import keep_plain_attention
 from paramtrans.networks.graph.capture import module_path
 from paramtrans.networks.graph.labels import axes_of
-from paramtrans.networks.graph.numbers import Number, numbers_of, recompile, set_number
+from paramtrans.networks.graph.numbers import Number, has_tensors, numbers_of, recompile, set_number
 from paramtrans.networks.graph.operators import Value, name_of
 from paramtrans.networks.graph.propagate import Labelled
 from paramtrans.networks.graph.rules.movement import SPLITTING
@@ -174,6 +174,8 @@ def set_sizes(module: nn.Module, tensors_before: Mapping[str, Tensor], retained:
         module.num_channels = len(weight)
     elif isinstance(module, nn.LayerNorm | nn.RMSNorm) and isinstance(weight, Tensor):
         module.normalized_shape = tuple(weight.shape)
+    elif isinstance(module, nn.PReLU) and isinstance(weight, Tensor):
+        module.num_parameters = len(weight)
 
 
 def _alive(retained: Tensor, size: int) -> int:
@@ -210,10 +212,9 @@ def candidates(network: nn.Module, removal: Removal) -> list[Setting]:
 
 
 def _attributes(module: nn.Module | None, value: int | tuple[int, ...]) -> list[str]:
-    """Attributes of a module of the network's own that hold this number or shape, or of a normalisation without a
-    weight, whose shape no tensor says."""
-    plain_norm = isinstance(module, nn.LayerNorm | nn.RMSNorm) and module.weight is None
-    if module is None or (type(module).__module__.startswith("torch.nn.") and not plain_norm):
+    """Attributes of a module of the network's own that hold this number or shape, or of a layer of PyTorch without
+    tensors, as these would say its sizes."""
+    if module is None or (type(module).__module__.startswith("torch.nn.") and (has_tensors(module) or module._modules)):
         return []
     return [
         name

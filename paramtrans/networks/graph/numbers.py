@@ -23,6 +23,11 @@ def numbers_of(module: nn.Module) -> dict[str, Number]:
     return {name: value for name, value in vars(module).items() if _is_number(value)}
 
 
+def has_tensors(module: nn.Module) -> bool:
+    """Whether a module has parameters or buffers of its own."""
+    return any(tensor is not None for tensor in (*module._parameters.values(), *module._buffers.values()))
+
+
 def arguments_of(node: Node) -> Iterator[tuple[str, int]]:
     """The numbers among an operation's arguments, each with its place."""
     if node.op == "call_function":

@@ -1,7 +1,7 @@
-"""Numbers in a captured program that follow where units are left out: sizes, positions, numbers of groups.
+"""Numbers that surely follow where units are left out: in captured programs, and channels that norms remember.
 
 The network's own code may hold a number anywhere; in a captured program it stands among the arguments of the operation
-that needs it, and labels say what it becomes. So nothing is tried here.
+that needs it, and labels say what it becomes: sizes, positions, numbers of groups. So nothing is tried here.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import Node
 
+from paramtrans.networks.graph.capture import module_path
 from paramtrans.networks.graph.labels import axes_of
 from paramtrans.networks.graph.narrow import Removal, Setting, new_sizes
-from paramtrans.networks.graph.numbers import arguments_of
+from paramtrans.networks.graph.numbers import arguments_of, has_tensors
 from paramtrans.networks.graph.operators import Value, name_of
 
 Change = tuple[str, int]
@@ -48,6 +49,28 @@ def program_numbers(removal: Removal) -> list[Setting]:
                 name = f"{origin.name}.{place}"
                 settings.setdefault((path, name), Setting(path, name, before, after))
     return list(settings.values())
+
+
+def remembered_channels(network: nn.Module, removal: Removal) -> list[Setting]:
+    """The numbers of channels that norms of PyTorch without tensors remember. They compute the same with any.
+
+    Args:
+        network: The network.
+        removal: The units that are left out.
+    """
+    modules, settings = dict(network.named_modules()), dict[Setting, None]()
+    for node in removal.labelled.program.nodes:
+        if name_of(node) not in ("instance_norm", "group_norm", "batch_norm"):
+            continue
+        path, value = module_path(node), removal.labelled.values.get(node.name)
+        module = modules.get(path)
+        if module is None or has_tensors(module) or not isinstance(value, Value):
+            continue
+        size, size_after = value.shape[1], new_sizes(value, removal).get(1)
+        for name in ("num_features", "num_channels"):
+            if size_after is not None and getattr(module, name, None) == size:
+                settings[Setting(path, name, size, size_after)] = None
+    return list(settings)
 
 
 def _changes(node: Node, removal: Removal) -> Iterator[Change]:

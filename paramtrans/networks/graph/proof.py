@@ -20,7 +20,7 @@ from paramtrans.networks.forward.programs import run_quietly
 from paramtrans.networks.graph.capture import Program
 from paramtrans.networks.graph.masked import Masked, in_precision, precision_of
 from paramtrans.networks.graph.narrow import Removal, Setting, candidates, narrow
-from paramtrans.networks.graph.program_numbers import program_numbers
+from paramtrans.networks.graph.program_numbers import program_numbers, remembered_channels
 from paramtrans.networks.graph.stand_ins import StandIns
 from paramtrans.ops.chunks import chunks, real_parts
 from paramtrans.utils import memory
@@ -117,7 +117,8 @@ def _tried(
         """What leaving the units out changes; of most proofs it need not be known."""
         return largest_difference(masked_outputs(values, program, None, precision), wanted)
 
-    candidate_settings, certain = candidates(network, removal), program_numbers(removal)
+    candidate_settings = candidates(network, removal)
+    certain = [*program_numbers(removal), *remembered_channels(network, removal)]
 
     def compared(settings: Iterable[Setting]) -> tuple[float, str]:
         """How far a network with these settings is off, infinitely where it fails; then why."""

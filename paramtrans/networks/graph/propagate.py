@@ -134,7 +134,3 @@ def _known(node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
         return node.target(*concrete[0], **concrete[1])  # type: ignore[operator]
     except Exception:
         return None
-
-
-def _concrete(leaf: Any) -> Any:
-    return leaf.known.clone() if isinstance(leaf, Value) and leaf.known is not None else leaf

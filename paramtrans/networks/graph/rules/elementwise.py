@@ -32,8 +32,8 @@ rule = Rules[Rule]()
     "feature_dropout alpha_dropout clone contiguous alias detach to _to_copy type_as float half bfloat16 "
     "double int long bool lift_fresh_copy prelu isnan isinf isfinite nan_to_num softsign hardshrink "
     "softshrink tanhshrink threshold trunc frac asin acos atan sinh cosh detach_copy log2 log10 exp2 positive "
-    "xlogy rrelu true_divide masked_fill dropout2d log_sigmoid _assert_tensor_metadata bernoulli "
-    "native_dropout mul_ erfinv signbit"
+    "xlogy rrelu true_divide dropout2d log_sigmoid _assert_tensor_metadata bernoulli "
+    "native_dropout erfinv signbit"
 )
 def elementwise(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> list[Label]:
     """Units of all operands that meet go together."""
@@ -92,7 +92,7 @@ def filled(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) ->
 @rule(
     "arange empty empty_like new_empty scalar_tensor tensor "
     "eye linspace tril triu rand randn randn_like rand_like fill copy sym_size "
-    "fill_ _assert_async _assert_scalar meshgrid sym_constrain_range_for_size one_hot bucketize searchsorted "
+    "_assert_async _assert_scalar meshgrid sym_constrain_range_for_size one_hot bucketize searchsorted "
     "tril_indices"
 )
 def unlabelled(state: State, node: Node, args: list[Any], kwargs: dict[str, Any]) -> list[Label]:
