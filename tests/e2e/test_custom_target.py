@@ -1,4 +1,4 @@
-"""The example of a target of one's own: it passes the kit, and stands in for the attention of transformers' ViT."""
+"""Examples of a target of one's own: they pass the kit, and one stands in for the attention of transformers' ViT."""
 
 from __future__ import annotations
 
@@ -17,6 +17,14 @@ def test_it_passes_the_kit(capsys: pytest.CaptureFixture[str]) -> None:
     plugin = str(EXAMPLE / "pooled_attention.py")
     assert main(["check", "pooled_attention", "--plugin", plugin, "--quiet"]) == 0
     assert capsys.readouterr().out == "15 checks, all passed\n"
+
+
+def test_the_example_of_the_docs_passes_the_kit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plugin = tmp_path / "squeezed.py"
+    page = (EXAMPLE.parents[1] / "docs" / "other-architectures.md").read_text()
+    plugin.write_text(page.partition('```python title="squeezed.py"\n')[2].partition("```")[0])
+    status = main(["check", "squeezed", "--plugin", str(plugin), "--quiet"])
+    assert status == 0 and capsys.readouterr().out.endswith(" checks, all passed\n")
 
 
 def test_it_takes_the_place_of_attention() -> None:
