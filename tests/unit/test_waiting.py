@@ -66,12 +66,12 @@ def error(small: nn.Module, whole: nn.Module, inputs: Tensor) -> float:
 @pytest.mark.thorough
 def test_later_units_make_up_for_more() -> None:
     later, before = [], []
-    for seed in range(3):
+    for seed in range(8):
         whole, drawn = network(seed=seed), rows(seed, 768)
         for errors, options in ((later, THERE), (before, {})):
             small = paramtrans.translate(whole, ratio=0.25, calibrate=drawn[:256], options=options)
             errors.append(error(small, whole, drawn[256:]))
-    assert sum(later) < 0.85 * sum(before)
+    assert sum(later) < 0.9 * sum(before)
 
 
 def test_groups_of_several_readers_are_chosen_before(inputs: Tensor) -> None:
