@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.fx import Graph, Node
-from torch.utils._pytree import tree_map
 
 from paramtrans.api.units import Entered, UnitPiece
 from paramtrans.errors import SpecMismatch
-from paramtrans.networks.forward.activations import Inputs, arguments, per_example
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.forward.spool import Spool
 from paramtrans.networks.graph.capture import Arguments, Program, capture
+from paramtrans.networks.graph.cut import Cut, cut_out
 from paramtrans.networks.graph.evaluate import as_function, node_values, placeholder_values
 from paramtrans.networks.graph.functional import without_changes
 from paramtrans.networks.graph.groups import Analysis, NamedGroup
@@ -24,6 +23,7 @@ from paramtrans.networks.graph.labels import axes_of
 from paramtrans.networks.graph.narrow import Removal
 from paramtrans.networks.graph.operators import Value, name_of
 from paramtrans.networks.graph.proof import named_tensors
+from paramtrans.networks.graph.same_shape import by_shape
 from paramtrans.networks.graph.summed import summed_axis
 from paramtrans.ops.distances import RelativeError
 
@@ -33,21 +33,44 @@ ACTIVATIONS = {"relu", "gelu", "silu", "hardswish", "hardtanh", "relu6", "leaky_
 """Operations on what a layer gives that end a piece."""
 
 
+@dataclass(frozen=True)
+class _Pass:
+    """Both networks as programs that take batches of one shape, and the batches."""
+
+    programs: tuple[Program, ...]
+    """Of the untouched network, and of the smaller one."""
+    graphs: tuple[Graph, ...]
+    batches: list[Arguments]
+    aside: list[Arguments]
+    """Batches of examples that nothing is fitted to."""
+
+    @property
+    def kinds(self) -> list[list[tuple[str, str, str]]]:
+        """What the nodes of each graph are."""
+        return [[(node.op, node.name, str(node.target)) for node in graph.nodes] for graph in self.graphs]
+
+    def node(self, name: str) -> Node:
+        """A node of the smaller network's graph."""
+        node: Node = next(node for node in self.graphs[1].nodes if node.name == name)
+        return node
+
+
 class Pieces:
-    """Both networks as programs that take batches of one size, and the pieces of the smaller one."""
+    """Both networks as programs, and the pieces of the smaller one."""
 
     def __init__(self, analysis: Analysis, removal: Removal, small: nn.Module, examples: Examples, size: int) -> None:
         """Raises `SpecMismatch` where `torch.export` does not follow the smaller network as it does the other."""
         self.analysis, self.removal, self.small = analysis, removal, small
-        self.batches = list(_batches(examples, size))
-        held_out = list(_batches(examples, size, aside=True))
-        self.aside = held_out
-        batch = self.batches[0]
-        self.programs = tuple(capture(network, batch) for network in (analysis.network, small))
-        self.graphs = tuple(without_changes(program) for program in self.programs)
-        kinds = [[(node.op, node.name, str(node.target)) for node in graph.nodes] for graph in self.graphs]
-        if kinds[0] != kinds[1]:
+        passes = [self._pass(fit, aside) for fit, aside in by_shape(examples, size)]
+        if passes[0].kinds[0] != passes[0].kinds[1]:
             raise SpecMismatch("the smaller network goes through other operations than the untouched one")
+        # Examples with which the networks go through other operations than with the most are left out.
+        self.passes = [other for other in passes if other.kinds == passes[0].kinds]
+        self.programs, self.graphs = passes[0].programs, passes[0].graphs
+
+    def _pass(self, batches: list[Arguments], aside: list[Arguments]) -> _Pass:
+        programs = tuple(capture(network, batches[0]) for network in (self.analysis.network, self.small))
+        return _Pass(programs, tuple(without_changes(program) for program in programs), batches, aside)
 
     def tensors(self) -> dict[str, Tensor]:
         """Parameters and buffers of the smaller network, as they are."""
@@ -63,23 +86,13 @@ class Pieces:
         Raises:
             SpecMismatch: it is not known where a sum over the group's units leads.
         """
-        program, graph = self.programs[1], self.graphs[1]
         trained = {name for name, _ in self.small.named_parameters(remove_duplicate=False)}
-        ends = self._ends(group, graph)
+        ends = self._ends(group, self.graphs[1])
         names = trained & ({*group.units.tensors} | {name for end in ends for name in end.tensors})
-        part = _cut(program, graph, names, [end.node for end in ends])
-        by_placeholder = placeholder_values(program, tensors := self.tensors(), self.batches[0])
-        fixed = [node for node in part.entering if node.op == "placeholder" and node.name not in program.inputs]
-        entering = [node for node in part.entering if node not in fixed]
-        run = as_function(program, part.nodes, [*part.params.values(), *fixed, *entering], [end.node for end in ends])
-        constants = [by_placeholder[node.name] for node in fixed]
-
-        def compute(params: Mapping[str, Tensor], entered: Entered) -> tuple[Tensor, ...]:
-            return run(*(params[name] for name in part.params), *constants, *entered)  # type: ignore[no-any-return]
-
-        params = {name: tensors[name].detach() for name in part.params}
-        batches = _Batches(self, [node.name for node in entering], [end.node.name for end in ends])
-        return UnitPiece(group.path, params, compute, batches, seed)
+        batches = _Batches(self, names, [end.node.name for end in ends])
+        tensors = self.tensors()
+        params = {name: tensors[name].detach() for name in batches.params}
+        return UnitPiece(group.path, params, batches.run, batches, seed)
 
     def errors(self, groups: Sequence[NamedGroup]) -> dict[NamedGroup, float]:
         """Relative error of what leaves the layers that read each group, on examples that were kept aside.
@@ -99,11 +112,13 @@ class Pieces:
                 ends[group] = [end.node.name for end in self._ends(group, self.graphs[1])]
         names = {name for end_names in ends.values() for name in end_names}
         errors = {name: RelativeError() for name in names}
-        for batch in self.aside:
-            outputs = node_values(self.programs[1], self.graphs[1], self.tensors(), batch, names)
-            for name, expected in self.expected(batch, sorted(names)).items():
-                errors[name].add(outputs[name], expected)
-        known = {name: error.value for name, error in errors.items()} if self.aside else {}
+        for one_pass in self.passes:
+            for batch in one_pass.aside:
+                outputs = node_values(one_pass.programs[1], one_pass.graphs[1], self.tensors(), batch, names)
+                for name, expected in self.expected(one_pass, batch, sorted(names)).items():
+                    errors[name].add(outputs[name], expected)
+        is_known = any(one_pass.aside for one_pass in self.passes)
+        known = {name: error.value for name, error in errors.items()} if is_known else {}
         of_groups: dict[NamedGroup, float] = {}
         for group, end_names in ends.items():
             for error in (known.get(name) for name in end_names):
@@ -111,15 +126,16 @@ class Pieces:
                     of_groups[group] = max(error, of_groups.get(group, 0.0))
         return of_groups
 
-    def expected(self, batch: Arguments, names: Sequence[str]) -> dict[str, Tensor]:
+    def expected(self, one_pass: _Pass, batch: Arguments, names: Sequence[str]) -> dict[str, Tensor]:
         """Values of nodes in the untouched network, without what the smaller one has left out.
 
         Args:
+            one_pass: The programs for batches of this shape.
             batch: What both networks are called with.
             names: Of the nodes.
         """
         tensors = named_tensors(self.analysis.network)
-        original = node_values(self.programs[0], self.graphs[0], tensors, batch, names)
+        original = node_values(one_pass.programs[0], one_pass.graphs[0], tensors, batch, names)
         return {name: self._kept(name, original[name]) for name in names}
 
     def _kept(self, name: str, value: Tensor) -> Tensor:
@@ -189,41 +205,31 @@ def _named(node: Node, names: Mapping[str, str]) -> set[str]:
     return {names[operand.name] for operand in node.all_input_nodes if operand.name in names}
 
 
-@dataclass(frozen=True)
-class _Cut:
-    """A piece of a graph."""
-
-    params: Mapping[str, Node]
-    nodes: list[Node]
-    entering: list[Node]
-
-
-def _cut(program: Program, graph: Graph, names: set[str], ends: Sequence[Node]) -> _Cut:
-    """All that lies between parameters and the ends; those that also matter elsewhere are left out."""
-    ancestors: set[Node] = set()
-    open_nodes = list(ends)
-    while open_nodes:
-        node = open_nodes.pop()
-        if node not in ancestors:
-            ancestors.add(node)
-            open_nodes += node.all_input_nodes
-    params = {program.names[node.name]: node for node in graph.nodes if program.names.get(node.name) in names}
-    params = {name: node for name, node in params.items() if node.users and ancestors.issuperset(node.users)}
-    reached, nodes, entering = {*params.values()}, list[Node](), dict[Node, None]()
-    for node in graph.nodes:
-        if node.op == "call_function" and node in ancestors and not reached.isdisjoint(node.all_input_nodes):
-            reached.add(node)
-            nodes.append(node)
-            entering |= dict.fromkeys(operand for operand in node.all_input_nodes if operand not in reached)
-    return _Cut(params, nodes, list(entering))
-
-
 class _Batches:
     """What enters a piece and what should leave it, recorded when it is first gone through."""
 
-    def __init__(self, pieces: Pieces, entering: list[str], leaving: list[str]) -> None:
-        self.pieces, self.entering, self.leaving = pieces, entering, leaving
+    def __init__(self, pieces: Pieces, names: set[str], leaving: list[str]) -> None:
+        """`names`: of the tensors that are trained; `leaving`: nodes that the piece ends at."""
+        self.pieces, self.leaving = pieces, leaving
+        self._cuts = [
+            cut_out(one_pass.programs[1], one_pass.graphs[1], names, [one_pass.node(name) for name in leaving])
+            for one_pass in pieces.passes
+        ]
+        self._entering = [
+            [node.name for node in cut.entering if _enters(node, one_pass.programs[1])]
+            for one_pass, cut in zip(pieces.passes, self._cuts, strict=True)
+        ]
+        self._runs: dict[tuple[torch.Size, ...], _Run] = {}
         self._recorded: tuple[list[Spool], list[Spool]] | None = None
+
+    @property
+    def params(self) -> list[str]:
+        """Names of the tensors that are trained."""
+        return list(self._cuts[0].params)
+
+    def run(self, params: Mapping[str, Tensor], entered: Entered) -> tuple[Tensor, ...]:
+        """The piece, for what enters it of a batch of one of the shapes."""
+        return self._runs[_key(entered)](params, entered)
 
     def __iter__(self) -> Iterator[tuple[Entered, tuple[Tensor, ...]]]:
         if self._recorded is None:
@@ -232,50 +238,46 @@ class _Batches:
         yield from zip(zip(*entered, strict=True), zip(*leaving, strict=True), strict=True)
 
     def _record(self) -> tuple[list[Spool], list[Spool]]:
-        entered, left_spools = [Spool() for _ in self.entering], [Spool() for _ in self.leaving]
-        pieces = self.pieces
-        program, graph, tensors = pieces.programs[1], pieces.graphs[1], pieces.tensors()
-        computed = {node.name for node in graph.nodes if node.op != "placeholder"}
-        for batch in pieces.batches:
-            by_name = placeholder_values(program, tensors, batch)
-            by_name |= node_values(program, graph, tensors, batch, [name for name in self.entering if name in computed])
-            for spool, name in zip(entered, self.entering, strict=True):
-                spool.add(by_name[name].detach())
-            expected = pieces.expected(batch, self.leaving)
-            for spool, name in zip(left_spools, self.leaving, strict=True):
-                spool.add(expected[name])
+        pieces, tensors = self.pieces, self.pieces.tensors()
+        entered, left_spools = [Spool() for _ in self._entering[0]], [Spool() for _ in self.leaving]
+        for one_pass, cut, entering in zip(pieces.passes, self._cuts, self._entering, strict=True):
+            program, graph = one_pass.programs[1], one_pass.graphs[1]
+            computed = {node.name for node in graph.nodes if node.op != "placeholder"}
+            for batch in one_pass.batches:
+                by_name = placeholder_values(program, tensors, batch)
+                by_name |= node_values(program, graph, tensors, batch, [name for name in entering if name in computed])
+                values = [by_name[name].detach() for name in entering]
+                for spool, value in zip(entered, values, strict=True):
+                    spool.add(value)
+                expected = pieces.expected(one_pass, batch, self.leaving)
+                for spool, name in zip(left_spools, self.leaving, strict=True):
+                    spool.add(expected[name])
+                if _key(values) not in self._runs:
+                    ends = [one_pass.node(name) for name in self.leaving]
+                    self._runs[_key(values)] = _run(program, cut, ends, by_name)
         return entered, left_spools
 
 
-def _batches(examples: Examples, size: int, aside: bool = False) -> Iterator[Arguments]:
-    """Batches of `size` of the examples that are kept aside, or of the others; what is left over begins again from the
-    front. Batches of other shapes than the first are left out."""
-    begin = 0
-    chosen: list[tuple[Inputs, int]] = []
-    shapes = _shapes(examples.first)
-    for batch, count in zip(examples.batches, examples.sizes, strict=True):
-        numbers = torch.arange(begin, begin + count)
-        begin += count
-        if _shapes(batch) == shapes:
-            chosen += [(batch, i) for i in (examples.aside(numbers) == aside).nonzero()[:, 0].tolist()]
-    if not chosen:
-        return
-    size = min(size, begin)
-    for start in range(0, len(chosen), size):
-        yield _together([chosen[(start + i) % len(chosen)] for i in range(size)])
+_Run = Callable[[Mapping[str, Tensor], Entered], tuple[Tensor, ...]]
 
 
-def _shapes(batch: Inputs) -> object:
-    return tree_map(lambda leaf: tuple(leaf.shape[1:]) if isinstance(leaf, Tensor) else leaf, arguments(batch))
+def _run(program: Program, cut: Cut, ends: Sequence[Node], by_placeholder: Mapping[str, Tensor]) -> _Run:
+    """A piece as a function of its trained tensors and of what enters it."""
+    entering = [node for node in cut.entering if _enters(node, program)]
+    fixed = [node for node in cut.entering if not _enters(node, program)]
+    constants = [by_placeholder[node.name] for node in fixed]
+    function = as_function(program, cut.nodes, [*cut.params.values(), *fixed, *entering], ends)
+
+    def run(params: Mapping[str, Tensor], entered: Entered) -> tuple[Tensor, ...]:
+        return function(*(params[name] for name in cut.params), *constants, *entered)  # type: ignore[no-any-return]
+
+    return run
 
 
-def _together(chosen: Sequence[tuple[Inputs, int]]) -> Arguments:
-    """Examples of several batches as one."""
-    first_batch = chosen[0][0]
-    if not isinstance(first_batch, Mapping):
-        return (torch.cat([arguments(batch)[0][0][i : i + 1] for batch, i in chosen]),), {}
-    names = per_example(first_batch)
-    return (), {
-        name: torch.cat([arguments(batch)[1][name][i : i + 1] for batch, i in chosen]) if name in names else value
-        for name, value in first_batch.items()
-    }
+def _enters(node: Node, program: Program) -> bool:
+    """Whether a value that a piece needs depends on the inputs, as other parameters and constants do not."""
+    return node.op != "placeholder" or node.name in program.inputs
+
+
+def _key(entered: Entered) -> tuple[torch.Size, ...]:
+    return tuple(tensor.shape for tensor in entered)
