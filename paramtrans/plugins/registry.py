@@ -195,5 +195,5 @@ class Registry:
             lines.append(f"  available: {', '.join(offered)} ({provider})")
         lines.extend(f"  not loaded: {line}" for line in self.not_loaded)
         if not near:
-            lines.append("  one of your own: install its plugin, or name its file with --plugin")
+            lines.append("  one of your own: install its plugin, or name its file (--plugin FILE; in Python registry=)")
         return "\n".join(lines)
