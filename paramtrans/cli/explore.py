@@ -115,7 +115,7 @@ def explore(
     marked = [(*row, "← knee" if number == knee else "") for number, row in enumerate(rows)]
     columns(">>>>>><", (*HEADS, loss, ""), *marked)
     click.echo(f"losses are those on {counted(points[0].losses.examples, 'input')}{_aside(points)}")
-    click.echo("no knee: the loss rises evenly" if knee is None else f"to write the network at the knee:\n  {command}")
+    click.echo(f"no knee: {_no_knee(points)}" if knee is None else f"to write the network at the knee:\n  {command}")
 
 
 def _document(points: list[Point], values: list[float], loss: str, knee: float | None, command: str) -> dict[str, Any]:
@@ -147,6 +147,11 @@ def _row(point: Point, loss: float) -> tuple[str, ...]:
 
 def _aside(points: list[Point]) -> str:
     return " kept aside" if points[0].losses.held_out else " that were fitted to: too few to keep aside"
+
+
+def _no_knee(points: list[Point]) -> str:
+    """Why none of the widths is the knee."""
+    return "no width lies below the line between both ends" if len(points) > 2 else "one takes three widths or more"
 
 
 def _command(
@@ -197,7 +202,7 @@ def _page(
         eyebrow="paramtrans explore",
         headline=f"The knee is at {ratio_at_knee} of the hidden units."
         if ratio_at_knee
-        else "There is no knee: the loss rises evenly.",
+        else f"There is no knee: {_no_knee(points)}.",
         points={
             "caption": f"Losses are those on {counted(points[0].losses.examples, 'input')}{_aside(points)}",
             "heads": (*HEADS, loss),

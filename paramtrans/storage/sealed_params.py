@@ -90,6 +90,9 @@ def verify(path: Path, record: Mapping[str, Any]) -> None:
 
 def load_record(path: Path) -> dict[str, Any]:
     """The record of a parameter file; raises `Damaged` where it does not carry its own checksum, or is none."""
+    if files.exists(path) and not files.exists(record_path(path)):
+        otherwise = "put both in one folder, or load it as a checkpoint, if paramtrans did not write it"
+        raise Damaged(f"{record_path(path)}: is not there, though {path.name} is; {otherwise}")
     record = json_files.unsealed(record_path(path), json_files.read_json(record_path(path)))
     if not (isinstance(record.get("bytes"), int) and isinstance(record.get("sha256"), str)):
         raise Damaged(f"{record_path(path)}: is not the record of a parameter file")

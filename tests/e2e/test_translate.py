@@ -246,7 +246,10 @@ def test_from_the_shell_and_back(
     status, out, err = shell(capsys, *arguments)
     result = json.loads(out)
     assert status == 0 and result["after"]["parameters"] < result["before"]["parameters"], err
-    assert result["after"]["flops"] < result["before"]["flops"] and "translating 3 groups of units" in err
+    assert (
+        result["after"]["flops"] < result["before"]["flops"]
+        and "translating 3 groups of units, by 3 layers: 0/3" in err
+    )
     assert [block["hidden"] for block in result["blocks"]] == [[[8], [4]], [[8], [4]], [[16], [8]]]
     assert all(block["feature_error"] < 1e-3 for block in result["blocks"]) and result["output_error"] < 1e-3
     small = paramtrans.load_translated(output, f"{nets}:small")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from paramtrans import config, run
@@ -42,6 +43,34 @@ def test_arrays_that_are_no_inputs(tmp_path: Path, array: Any) -> None:
     numpy.save(tmp_path / "x.npy", array)
     with pytest.raises(DataError, match=r"x\.npy: "):
         read_inputs(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (numpy.zeros((0, 3, 16, 16), "f4"), "holds no inputs; give"),
+        (numpy.array(3.0), "holds a single number; inputs have a first axis"),
+    ],
+)
+def test_what_inputs_lack_is_said(tmp_path: Path, array: Any, said: str) -> None:
+    numpy.save(tmp_path / "x.npy", array)
+    with pytest.raises(DataError, match=said):
+        read_inputs(tmp_path / "x.npy")
+
+
+def test_a_misspelt_source_of_architectures_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match='no such Python file: torchvison; did you mean "torchvision"'):
+        architectures.build("torchvison:resnet18")
+
+
+def test_of_tensors_that_a_file_lacks_a_few_are_named(tmp_path: Path) -> None:
+    network = torch.nn.Sequential(*(torch.nn.Linear(2, 2) for _ in range(40)))
+    save_file({f"layers.{number}.w": torch.ones(2) for number in range(40)}, tmp_path / "x.safetensors")
+    with pytest.raises(StoreError) as caught:
+        parameter_files.with_parameters(network, tmp_path / "x.safetensors")
+    said = str(caught.value).partition("architecture: ")[2]
+    assert said.startswith('Missing key(s) in state_dict: "0.weight", "0.bias", "1.weight" and 77 more. Unexpected')
+    assert len(said) < 200 and said.endswith("and 37 more.")
 
 
 def test_a_checkpoint_whose_keys_are_no_text(tmp_path: Path) -> None:

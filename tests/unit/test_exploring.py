@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from paramtrans.cli.explore import _no_knee
 from paramtrans.cli.main import main
 from paramtrans.networks.results.exploring import knee
 from paramtrans.networks.results.samples import CONTINUED, samples
@@ -53,6 +54,10 @@ def test_widths_are_compared_and_the_one_at_the_knee_is_written_by_translate(
         "small.safetensors",
         "small.safetensors.json",
     }
+
+
+def test_why_there_is_no_knee_is_said() -> None:
+    assert _no_knee([]) == "one takes three widths or more"
 
 
 def test_what_explore_cannot_do_is_told_first(capsys: pytest.CaptureFixture[str]) -> None:

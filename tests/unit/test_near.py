@@ -27,7 +27,5 @@ def test_nothing_is_near_among_none() -> None:
 
 
 def test_one_of_your_own_is_had_on_the_command_line_and_in_python() -> None:
-    with pytest.raises(
-        UnknownName, match=r"install its plugin, or name its file \(--plugin FILE; in Python registry=\)"
-    ):
+    with pytest.raises(UnknownName, match=r"name its file \(--plugin FILE; in Python registry=\)"):
         components().load("block_adapter", "quite_another")

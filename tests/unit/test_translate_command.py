@@ -17,8 +17,10 @@ from paramtrans.cli.main import main
 from paramtrans.errors import SpecMismatch
 from paramtrans.networks.depth.left_out import LeftOut
 from paramtrans.networks.files import ATTRIBUTE, MODULES
+from paramtrans.networks.parts.replacing import ReplacedPart
 from paramtrans.networks.results import exporting
 from paramtrans.networks.results.described import STEPS, steps_of, takes_translator
+from paramtrans.networks.results.stock import _advice
 from paramtrans.networks.translate import _warn
 from paramtrans.networks.units.narrowed import NarrowedGroup
 
@@ -115,3 +117,17 @@ def test_forms_that_cannot_be_had_cost_neither_the_answer_nor_other_forms(
     assert paramtrans.load_translated(tmp_path / "small.safetensors", f"{tmp_path}/nets.py:small")(
         torch.ones(1, 6)
     ).any()
+
+
+def test_advice_on_stock_fits_what_was_done() -> None:
+    network = nn.Identity()
+    for records, said in (
+        ([("embed", "stream", (8, 4)), ("up", "units", (64, 32))], None),
+        ([("heads", "query_key", (8, 4)), ("up", "units", (64, 32))], "leave out --query-key"),
+    ):
+        setattr(network, ATTRIBUTE, [NarrowedGroup(*record, (20, 10)) for record in records])
+        advice = _advice(network)
+        assert advice is None if said is None else said in (advice or "")
+    part = ReplacedPart("attn", "Attention", "linear_attention", {}, (20, 10), True, None, "random")
+    setattr(network, ATTRIBUTE, [part])
+    assert "blocks of another architecture (--to)" in (_advice(network) or "")

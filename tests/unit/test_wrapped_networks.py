@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 import paramtrans
@@ -79,6 +80,14 @@ def test_parameters_under_a_key_of_training_scripts_are_taken(tmp_path: Path, ke
     torch.save({key: state, "epoch": 3}, tmp_path / "x.pt")
     network = with_parameters(nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 3)), tmp_path / "x.pt")
     assert torch.equal(network(ROWS), mlp()(ROWS))
+
+
+def test_a_checkpoint_is_no_translated_network(tmp_path: Path) -> None:
+    save_file(mlp().state_dict(), tmp_path / "x.safetensors")
+    with pytest.raises(
+        StoreError, match=r"x\.safetensors\.json: is not there, though .* if paramtrans did not write it"
+    ):
+        paramtrans.load_translated(tmp_path / "x.safetensors", mlp())
 
 
 def test_a_translated_network_given_again_is_named(tmp_path: Path) -> None:

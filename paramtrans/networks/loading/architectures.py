@@ -19,6 +19,7 @@ from paramtrans.errors import ConfigError, ParamtransError, StoreError
 from paramtrans.networks.loading.parameter_files import OwnNames
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
+from paramtrans.utils.near import did_you_mean
 from paramtrans.utils.source_file import source_spec
 
 KIND, FIRST = "architecture", "torchvision"
@@ -87,7 +88,8 @@ def build(architecture: str, files: bool = True, registry: Registry | None = Non
     file, _, function = source_and_name.rpartition(":")
     if not file or not files:
         raise ConfigError([f"architecture {architecture!r}: expected {_expected(files, registry)}"])
-    return _called(partial(_factory(architecture, Path(file), function), **arguments), architecture)
+    near = did_you_mean(file.partition(":")[0], [entry.name for entry in registry.of_kind(KIND)])
+    return _called(partial(_factory(architecture, Path(file), function, near), **arguments), architecture)
 
 
 def installed(architecture: str, registry: Registry) -> tuple[ArchitectureSource, str, dict[str, Any]]:
@@ -164,11 +166,11 @@ def factory_file(architecture: str, registry: Registry | None = None) -> list[Pa
     return [] if is_installed(architecture, registry or components()) or not path else [Path(path)]
 
 
-def _factory(architecture: str, path: Path, name: str) -> Callable[..., Any]:
-    """A function of a Python file, which is run."""
+def _factory(architecture: str, path: Path, name: str, near: str) -> Callable[..., Any]:
+    """A function of a Python file, which is run; `near` is what else may have been meant, where there is no file."""
     spec = source_spec(f"paramtrans_architecture_{path.stem}", path)
     if not path.is_file() or spec is None or spec.loader is None:
-        raise ConfigError([f"architecture {architecture!r}: no such Python file: {path}"])
+        raise ConfigError([f"architecture {architecture!r}: no such Python file: {path}{near}"])
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses look for the names in their annotations
     try:

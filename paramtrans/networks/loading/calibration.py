@@ -171,8 +171,12 @@ def _batches(
         name: t.to(doubles if t.dtype == torch.float64 else precision or t.dtype) if t.is_floating_point() else t
         for name, t in tensors.items()
     }
-    sizes = {len(tensor) if tensor.ndim else 0 for tensor in tensors.values()}
-    if len(sizes) != 1 or not min(sizes):
+    if not all(tensor.ndim for tensor in tensors.values()):
+        raise DataError(f"{path}: holds a single number; inputs have a first axis, with an entry for each example")
+    sizes = {len(tensor) for tensor in tensors.values()}
+    if not min(sizes, default=0):
+        raise DataError(f"{path}: holds no inputs; give tensors whose first axis has an entry for each example")
+    if len(sizes) != 1:
         raise DataError(f"{path}: all tensors need a first axis of the same length, one entry for each example")
     size = sizes.pop()
     if drawing.examples is not None and drawing.examples < size:

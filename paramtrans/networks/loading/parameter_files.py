@@ -25,6 +25,8 @@ WRAPPERS = (
     "state_dict_ema",
 )  # fmt: skip
 """Keys of checkpoints under which training scripts keep the parameters, the outermost first."""
+NAMED = 3
+"""Tensors that a message names, of those that a file lacks."""
 
 
 def with_parameters(network: nn.Module, path: Path, own_names: OwnNames | None = None) -> nn.Module:
@@ -155,4 +157,11 @@ def reason(error: Exception) -> str:
     """Why parameters do not fit: torch's message without its heading, and the first few mistakes alone."""
     lines = [line.strip() for line in str(error).splitlines()]
     more = f" (and {len(lines) - 4} more)" if len(lines) > 4 else ""
-    return " ".join(lines[1:4]) + more if len(lines) > 1 else str(error)
+    return " ".join(map(_shortened, lines[1:4])) + more if len(lines) > 1 else str(error)
+
+
+def _shortened(line: str) -> str:
+    """A mistake with the first few of the names that it lists."""
+    names = line.split(', "')
+    more = f" and {len(names) - NAMED} more." if len(names) > NAMED + 1 else ""
+    return ', "'.join(names[:NAMED]) + more if more else line

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -31,9 +34,11 @@ def target_for(part: NetworkPart, text: str, ratio: float | None, registry: Regi
     path = part.part.path
     kind: type[BlockAdapter] = registry.load("block_adapter", name)
     try:
-        target: BlockAdapter = registry.create("block_adapter", name, **{**kind.options_for(part.part), **options})
+        options = {**kind.options_for(part.part), **options}
+        target: BlockAdapter = registry.create("block_adapter", name, **options)
     except (ConfigError, SpecMismatch) as error:
-        raise SpecMismatch(f"{path}: {name} cannot take its place: {error}{_hint(part, name, error)}") from error
+        hint = _hint(part, name, kind, options) if isinstance(error, ConfigError) else ""
+        raise SpecMismatch(f"{path}: {name} cannot take its place: {error}{hint}") from error
     target = target if ratio is None else _sized(target, ratio * parameters(part.part.module), path)
     entering, leaving = part.part.entering, part.part.leaving
     with torch.device("meta"), torch.no_grad():
@@ -46,12 +51,14 @@ def target_for(part: NetworkPart, text: str, ratio: float | None, registry: Regi
     return target
 
 
-def _hint(part: NetworkPart, name: str, error: Exception) -> str:
+def _hint(part: NetworkPart, name: str, target: type[BlockAdapter], options: Mapping[str, Any]) -> str:
     """What to do about options that what the part computes does not say."""
-    if not isinstance(error, ConfigError):
+    fields = target.Options.model_fields.items()
+    missing = [option for option, field in fields if field.is_required() and option not in options]
+    if not missing:
         return ""
-    kind = type(part.part.module).__name__
-    return f" (what this {kind} computes does not say them, so give the options yourself: {name}?OPTION=VALUE&...)"
+    kind, given = type(part.part.module).__name__, "&".join(f"{option}=VALUE" for option in missing)
+    return f" (what this {kind} computes does not say them, so give the options yourself: {name}?{given})"
 
 
 def _sized(target: BlockAdapter, limit: float, path: str) -> BlockAdapter:

@@ -17,6 +17,7 @@ from paramtrans.networks.forward.activations import Inputs, call, first_examples
 from paramtrans.networks.forward.outputs import named_outputs
 from paramtrans.networks.loading import architectures
 from paramtrans.networks.losses import Losses
+from paramtrans.networks.parts.replacing import ReplacedPart
 from paramtrans.networks.results import model_card
 from paramtrans.networks.results.described import describe_blocks, steps_of
 from paramtrans.networks.units.narrowed import QUERY_KEY, NarrowedGroup
@@ -29,7 +30,11 @@ NARROWER_HEADS = (
     "queries and keys have fewer dimensions (--query-key), and its library computes these, or rotary frequencies, from "
     "other numbers: leave out --query-key, or use paramtrans.load_translated, --export or --onnx"
 )
-"""What is said in place of a library's advice, none of which would help."""
+OTHER_PARTS = (
+    "parts of it are blocks of another architecture (--to), which it does not know: use paramtrans.load_translated, "
+    "--onnx or --export"
+)
+"""What is said in place of a library's advice, where none of that would help."""
 
 
 def save_stock(
@@ -69,9 +74,9 @@ def save_stock(
         try:
             source.save(network, name, arguments, new_folder, partial(outputs_of, inputs=first_examples(inputs, 2)))
         except ConfigError as error:
-            if _has_narrower_heads(network):
+            if advice := _advice(network):
                 reason = error.problems[0].partition(";")[0]
-                raise ConfigError([f"{reason}; {NARROWER_HEADS}"]) from error
+                raise ConfigError([f"{reason}; {advice}"]) from error
             raise
         origin, blocks = source.origin(network, name), describe_blocks(network, registry)
         card = model_card.page(origin, blocks, losses, steps_of(network), translators)
@@ -102,10 +107,12 @@ def check_source(architecture: str, registry: Registry | None = None) -> None:
     raise ConfigError([f"--stock: {architecture}: {reason}; leave out --stock, and use paramtrans.load_translated"])
 
 
-def _has_narrower_heads(network: nn.Module) -> bool:
-    """Whether queries and keys of a network have fewer dimensions than before."""
-    groups = [block for block in getattr(network, ATTRIBUTE, ()) if isinstance(block, NarrowedGroup)]
-    return any(group.kind == QUERY_KEY for group in groups)
+def _advice(network: nn.Module) -> str | None:
+    """What helps a network that its library has no form for; None where the library's own advice may."""
+    records = getattr(network, ATTRIBUTE, ())
+    if any(isinstance(record, NarrowedGroup) and record.kind == QUERY_KEY for record in records):
+        return NARROWER_HEADS
+    return OTHER_PARTS if any(isinstance(record, ReplacedPart) for record in records) else None
 
 
 @torch.no_grad()

@@ -102,7 +102,7 @@ def unsuited_reason(
     if isinstance(module, HostNetwork):
         return "hosts of a task are translated by blocks"
     if next(iter(batches), None) is None:
-        given = "calibrate=; --calibrate DATA, or made up: --probes smooth --input 3,224,224"
+        given = "calibrate=, a batch or more; --calibrate DATA, or made up: --probes smooth --input 3,224,224"
         return f"give inputs, with which the graph of the network is captured ({given})"
     if not sequential:
         return "every group makes up for those before it (leave out sequential=False, --independent)"

@@ -198,7 +198,8 @@ def _reconstructed(
     solver = next((step for step in reversed(steps) if step.component.solves_readers), None)
     groups = [*retained, *(waiting.counts if waiting else ())]
     layers = {layer.weight for group in groups for layer in (*group.readers, *group.writers)}
-    with reporter.stage(f"translating {_named_count(groups)}", len(layers)) as stage:
+    what = f"translating {_named_count(groups)}, by {counted(len(layers), 'layer')}"
+    with reporter.stage(what, len(layers)) as stage:
         reconstruction = reconstruct(
             analysis,
             small,

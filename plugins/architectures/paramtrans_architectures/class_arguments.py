@@ -16,8 +16,8 @@ from torch import nn
 from paramtrans_architectures.alike import Outputs, changed_sizes, first_alike
 
 NO_ARGUMENTS = (
-    "--stock: no arguments of {} give these sizes{{}}; give all blocks the same ratio, leave out what is tied to "
-    "others (--blocks), or use paramtrans.load_translated"
+    "--stock: no arguments of {} give these sizes{{}}; give all blocks the same ratio (with --stream also --ratio, the "
+    "same), leave out what is tied to others (--blocks), or use paramtrans.load_translated"
 )
 """What is said where there are none, with the class and what is nearest."""
 MOST_CHANGES = 12
