@@ -53,10 +53,10 @@ cores and no GPU. *MiB* is the largest memory of the whole process so far, its d
 t-intervals.
 
 Rows were measured by units, with the rules of today, but for those fine-tuned on labels. By blocks, with the code of
-before, the same sentences gave MiniLM 0.950 (refit), 0.691 (magnitude), and from 600 of them 0.874 (activation-weighted;
-by units 0.790) and 0.544 (folding; by units 0.438): why these two rivals lose more by units is not known. Feature
-matching had 0.965 by blocks, on the docstrings of another Python, where the refit had 0.954. The ResNets have 89.0 by
-both, as the mean of eight draws of 64 images for each.
+before, the same sentences gave MiniLM 0.950 (refit) and 0.691 (magnitude), and from 600 of them 0.874
+(activation-weighted; by units 0.790) and 0.544 (folding; by units 0.438): why these two rivals lose more by units is
+not known. Feature matching had 0.965 by blocks, on the docstrings of another Python, where the refit had 0.954. The
+ResNets have 89.0 by both, as the mean of eight draws of 64 images for each.
 """
 NOTES = {
     "ResNet-8 on FashionMNIST": """Three networks of 16, 32 and 64 channels, trained for eight epochs from different
