@@ -128,7 +128,7 @@ def test_texts_from_the_shell_make_a_smaller_folder(folder: Path, tmp_path: Path
         f"| parameters | {parameters_before} | {parameters_after} |" in card
         and f"| perplexity | {record['losses']['perplexity'][0]:.2f}" in card
     )
-    assert "| model.layers.0.mlp | 24 → 12 |" in card and "translator refit" in card and str(tmp_path) not in card
+    assert "| model.layers.0.mlp | 24 → 12 |" in card and "by refit" in card and str(tmp_path) not in card
 
 
 def test_links_to_a_hub_s_own_blobs_are_files_of_a_snapshot_and_no_others_are(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_what_is_nothing_for_a_model_is_told(folder: Path, images: Path, tmp_pat
 
 def test_a_card_takes_nothing_from_a_folder_that_is_more_than_a_word(tmp_path: Path) -> None:
     origin = Origin("x](http://a)", "transformers", "a/b\nlicense: mit", "mit\nbase_model: other")
-    card = model_card.page(origin, [], None)
+    card = model_card.page(origin, [], None, [])
     assert "base_model" not in card and "license:" not in card and "x\\](http://a)" in card
     for header, stated in {
         "license: mit": "mit",
