@@ -56,6 +56,23 @@ def test_all_lengths_are_matched_on_whatever_comes_first() -> None:
     assert error(by_many, whole) < error(solved, whole) < error(by_few, whole)
 
 
+class Choosing(Sentences):
+    """Of sentences of two words `torch.export` cannot follow the code."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(-x if x.shape[1] == 2 and float(x.sum()) > 1e9 else x)
+
+
+def test_a_shape_that_cannot_be_followed_keeps_the_others_from_nothing() -> None:
+    whole = Choosing().eval()
+    batches = [sentences(5, 40), sentences(2, 8)]
+    solved, matched = (
+        paramtrans.translate(whole, ratio=0.4, blocks="up", calibrate=batches, then=then)
+        for then in ({}, {"matching": {"steps": 2, "lr": 1e-3}})
+    )
+    assert not torch.equal(matched.up.weight, solved.up.weight)
+
+
 def test_batches_have_one_shape_each_and_those_of_most_examples_come_first() -> None:
     shapes = {2: 8, 5: 40, 6: 3}
     examples = Examples([sentences(length, count) for length, count in shapes.items()])
