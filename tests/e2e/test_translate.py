@@ -21,7 +21,7 @@ from paramtrans.errors import SpecMismatch, StoreError
 from paramtrans.networks.forward.activations import NetworkContext, entering
 from paramtrans.networks.forward.spool import Spool
 from paramtrans.networks.results.measuring import measure_losses
-from paramtrans.networks.translate import BAD
+from paramtrans.networks.translation import BAD
 from paramtrans.networks.widths import Budget
 
 NETS = """

@@ -21,7 +21,7 @@ from paramtrans.networks.parts.replacing import ReplacedPart
 from paramtrans.networks.results import exporting
 from paramtrans.networks.results.described import STEPS, steps_of, takes_translator
 from paramtrans.networks.results.stock import _advice
-from paramtrans.networks.translate import _warn
+from paramtrans.networks.translation import _warn
 from paramtrans.networks.units.narrowed import NarrowedGroup
 
 NETS = """
