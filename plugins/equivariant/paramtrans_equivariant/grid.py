@@ -54,19 +54,25 @@ class Placed:
 
 
 class Grid:
-    """Where each value of a block stands: in cells of its groups, or in cells of the channels alone.
+    """Where each value of a block stands: in cells of its groups, or of the channels alone, or between two groups.
 
-    Raises `SpecMismatch` for a block without symmetry groups, or with a tensor that runs twice over units or channels.
+    Raises `SpecMismatch` for a block without symmetry groups, or with a tensor that runs twice over the same units or
+    over channels.
     """
 
     def __init__(self, spec: BlockSpec) -> None:
         if not spec.symmetries:
             raise SpecMismatch("the equivariant translator needs a block with hidden units (symmetries); try mixer")
-        placed = {tensor.name: _place(tensor, spec) for tensor in spec.tensors}
+        _check(spec)
+        between = {tensor.name: pair for tensor in spec.tensors if (pair := _place_between(tensor, spec))}
+        self.between = [(groups, place) for groups, place in between.values()]
+        """Tensors that run over the units of two groups, whose names come first; their cells have the second's units in
+        place of channels."""
+        placed = {tensor.name: _place(tensor, spec) for tensor in spec.tensors if tensor.name not in between}
         self._placed = placed
-        self.channels = max(place.channels for _, place in placed.values())
+        self.channels = max((place.channels for _, place in placed.values()), default=1)
         self.groups = {g.name: [p for name, p in placed.values() if name == g.name] for g in spec.symmetries}
-        """For each group the tensors that run over its units."""
+        """For each group the tensors that run over its units and no other's."""
         self.loose = [place for name, place in placed.values() if name is None]
         """Tensors without units."""
         self.units = {group.name: group.size for group in spec.symmetries}
@@ -94,9 +100,13 @@ class Grid:
 
     def kinds(self) -> set[tuple[object, ...]]:
         """What the tensors are, whatever the number of units: two grids whose kinds agree are of one family."""
-        return {
+        kinds: set[tuple[object, ...]] = {
             (name, group, place.unit_axis, place.channel_axis, place.channels, place.features)
             for name, (group, place) in self._placed.items()
+        }
+        return kinds | {
+            (place.tensor.name, groups, place.unit_axis, place.channel_axis, place.features)
+            for groups, place in self.between
         }
 
     def features(self, group: str | None) -> int:
@@ -110,17 +120,38 @@ class Grid:
         return torch.stack(norms).prod(0)
 
 
-def _place(tensor: TensorSpec, spec: BlockSpec) -> tuple[str | None, Placed]:
-    """The group a tensor belongs to, and its axes."""
-    units = [(g.name, m.axis) for g in spec.symmetries for m in g.members if m.tensor == tensor.name]
-    channels = [member.axis for member in spec.stream if member.tensor == tensor.name]
+def _check(spec: BlockSpec) -> None:
+    """Raise `SpecMismatch` for what has no place in a grid of cells."""
     if any(group.width > 1 for group in spec.symmetries):
         raise SpecMismatch(
             "units of several values, such as attention heads, cannot be read by the equivariant translator"
         )
-    if len(units) > 1 or len(channels) > 1:
-        raise SpecMismatch(
-            f"{tensor.name} runs twice over units or channels, which the equivariant translator cannot read"
-        )
-    group, axis = units[0] if units else (None, None)
-    return group, Placed(tensor, axis, channels[0] if channels else None)
+    for tensor in spec.tensors:
+        units, channels = _runs_over(tensor, spec)
+        members = [member for group in spec.symmetries for member in group.members if member.tensor == tensor.name]
+        if len(members) > len(units) or len(channels) > 1 or len(units) + len(channels) > 2:
+            raise SpecMismatch(
+                f"{tensor.name} runs twice over units or channels, which the equivariant translator cannot read"
+            )
+
+
+def _runs_over(tensor: TensorSpec, spec: BlockSpec) -> tuple[dict[str, int], list[int]]:
+    """A tensor's axis over the units of each group, and its axes over channels."""
+    units = {g.name: m.axis for g in spec.symmetries for m in g.members if m.tensor == tensor.name}
+    return units, [member.axis for member in spec.stream if member.tensor == tensor.name]
+
+
+def _place_between(tensor: TensorSpec, spec: BlockSpec) -> tuple[tuple[str, str], Placed] | None:
+    """The two groups of a tensor, and its axes over them; None where it runs over fewer."""
+    units, _ = _runs_over(tensor, spec)
+    if len(units) < 2:
+        return None
+    first, second = units
+    return (first, second), Placed(tensor, units[first], units[second])
+
+
+def _place(tensor: TensorSpec, spec: BlockSpec) -> tuple[str | None, Placed]:
+    """The group a tensor belongs to, and its axes."""
+    units, channels = _runs_over(tensor, spec)
+    group = next(iter(units), None)
+    return group, Placed(tensor, units.get(group) if group else None, channels[0] if channels else None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -9,6 +11,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 RANKS = 8
 """Sines and cosines that tell a unit's rank."""
+PRODUCTS = 8
+"""Products whose sum a value between two groups of units is."""
 
 
 class Embed(nn.Module):
@@ -102,3 +106,42 @@ class SelfAttention(nn.Module):
         mixed = scaled_dot_product_attention(q, k, v)
         left: Tensor = self.out(rearrange(mixed, "... heads length width -> ... length (heads width)"))
         return left
+
+
+class Between(nn.Module):
+    """Values for each pair of units of two groups, written from their cells and read into them.
+
+    What is written is a sum of products over channels, as a layer between two groups is one where the layers around it
+    are its factors; it permutes with the units of either group, and permuting channels changes nothing.
+
+    Args:
+        width: Of cells.
+        features: Values of a pair.
+        first: Whether there is no block to read yet.
+    """
+
+    def __init__(self, width: int, features: int, first: bool) -> None:
+        super().__init__()
+        self.features = features
+        self.left = nn.Linear(width, PRODUCTS * features)
+        self.right = nn.Linear(width, PRODUCTS)
+        self.embed = None if first else nn.Linear(2 * features, width)
+
+    def write(self, left: Tensor, right: Tensor) -> Tensor:
+        """Cells of both groups, `[models, units, channels, width]` → `[models, units, other units, features]`."""
+        factors: Tensor = self.left(left).unflatten(-1, (PRODUCTS, self.features))
+        others: Tensor = self.right(right)
+        summed: Tensor = torch.einsum("mucpf,mvcp->muvf", factors, others)
+        return summed / math.sqrt(left.shape[2] * PRODUCTS)
+
+    def read(self, values: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        """What the values of its pairs tell each cell of either group, beside the cell that is the other's.
+
+        `[models, units, other units, 2 · features]`, and cells as for `write` → as the cells.
+        """
+        assert self.embed is not None
+        embedded: Tensor = self.embed(values)
+        return (
+            torch.einsum("muvw,mvcw->mucw", embedded, right) / right.shape[1],
+            torch.einsum("muvw,mucw->mvcw", embedded, left) / left.shape[1],
+        )

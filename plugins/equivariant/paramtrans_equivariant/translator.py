@@ -40,6 +40,12 @@ class Equivariant(LearnedTranslator):
     def __init__(self, options: EquivariantOptions, source: BlockAdapter, target: BlockAdapter) -> None:
         super().__init__(options, source, target)
         self.reads = Grid(source.reading)
+        if self.reads.between:
+            name = self.reads.between[0][1].tensor.name
+            raise SpecMismatch(
+                f"the source's {name} stands between two groups of units, which the equivariant translator writes but "
+                "cannot read; try mixer"
+            )
         family = self._family(0, target)
         self._families: tuple[Family, ...] = (family,)
         self._fit(source, family)
@@ -145,7 +151,7 @@ class Equivariant(LearnedTranslator):
             assert isinstance(turn, Round)
             if self.errors is not None and seen is not None and not turn.first:
                 scaled = {name: block[name] / scale[name] for name in block}
-                target = target + turn.read(self.family, scaled, self.errors(block, seen))
+                target = turn.read(self.family, target, scaled, self.errors(block, seen))
             source, target = turn(source, target)
             change = turn.write(self.family, target)
             block = {name: block[name] + scale[name] * change[name] for name in block}
@@ -226,7 +232,11 @@ class Equivariant(LearnedTranslator):
 
     def _can_keep(self, writes: Grid, required: bool) -> bool:
         """Whether the target's tensors are the source's but for the numbers of units."""
-        fits = writes.units.keys() <= self.reads.units.keys() and writes.kinds() <= self.reads.kinds()
+        fits = (
+            not writes.between
+            and writes.units.keys() <= self.reads.units.keys()
+            and writes.kinds() <= self.reads.kinds()
+        )
         if required and not fits:
             raise SpecMismatch('base = "kept" needs a target of the source\'s family; use "default"')
         return fits

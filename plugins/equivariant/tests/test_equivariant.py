@@ -21,7 +21,17 @@ from paramtrans.ops.symmetry import balance, random_orbit
 
 CHANNELS, MODELS = 4, 3
 OWN = {"probes": 3, "input": [1, 6, 6], "rounds": 3, "layers": 1}
-TARGETS = {"conv": {"hidden": 2}, "mlp": {"hidden": 5}, "attention": {}}
+POINTWISE: dict[str, Any] = {"kernel": 1, "padding": 0, "norm": None}
+TARGETS: dict[str, dict[str, Any]] = {
+    "conv": {"hidden": 2},
+    "mlp": {"hidden": 5},
+    "attention": {},
+    "bottleneck": {"hidden": [3, 2]},  # a convolution between two groups of units
+    "conv_chain": {
+        "hidden": [2, 3, 2],
+        "steps": [*[POINTWISE] * 3, POINTWISE | {"activation": None}],
+    },  # units that only such layers write and read
+}
 
 
 class Slot(Task):
@@ -131,10 +141,11 @@ def test_permuting_the_channels_of_the_host_permutes_those_of_the_target(name: s
     assert (function(target, second, features()[:, :, order]) - wanted).abs().max() <= 1e-9 * wanted.abs().max()
 
 
-@pytest.mark.parametrize("name", ["conv", "mlp", "basic_block"])
+@pytest.mark.parametrize("name", ["conv", "mlp", "basic_block", "bottleneck"])
 def test_one_set_of_weights_reads_and_writes_blocks_of_any_width(name: str) -> None:
-    narrow, given = translator(adapter(name, hidden=2), **OWN), hosts()
-    for hidden in (1, 3, 4, 9):
+    sizes = [(n, n + 1) if name == "bottleneck" else n for n in (2, 1, 3, 4, 9)]
+    narrow, given = translator(adapter(name, hidden=sizes[0]), **OWN), hosts()
+    for hidden in sizes[1:]:
         target = adapter(name, hidden=hidden)
         resized = narrow.resized(SOURCE, target)
         fresh = translator(target, seed=1, **OWN)
@@ -147,7 +158,7 @@ def test_one_set_of_weights_reads_and_writes_blocks_of_any_width(name: str) -> N
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@pytest.mark.parametrize("first", TARGETS)
+@pytest.mark.parametrize("first", ["conv", "attention", "bottleneck"])
 def test_each_of_several_families_is_written_as_equivariantly_as_one_alone(name: str, first: str) -> None:
     """Whichever of them was first; units are permuted and rescaled, then channels permuted."""
     first_family, *further = (
@@ -188,6 +199,11 @@ def test_families_share_what_is_read_and_differ_by_their_tokens() -> None:
         assert ("rounds.0.heads.group_hidden.weight" in reached) == (target is conv)
 
 
+def test_a_source_with_a_layer_between_two_groups_of_units_is_refused_by_name() -> None:
+    with pytest.raises(SpecMismatch, match=r"the source's conv2\.weight stands between two groups of units"):
+        components().create("translator", "equivariant", adapter("bottleneck"), adapter("conv", hidden=2))
+
+
 def test_adding_a_family_changes_nothing_that_was_there() -> None:
     conv, mlp = adapter("conv", hidden=2), adapter("mlp", hidden=5)
     grown, given = translator(conv, **OWN), hosts()
@@ -220,7 +236,11 @@ def test_balancing_keeps_the_function_and_undoes_rescaling() -> None:
         assert torch.allclose(first[name].flatten(1).norm(dim=1), second[name].flatten(1).norm(dim=1), rtol=1e-9)
 
 
-@pytest.mark.parametrize(("name", "options"), [*TARGETS.items(), ("conv", {"hidden": 2, "bias": True})], ids=str)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [*TARGETS.items(), ("conv", {"hidden": 2, "bias": True})],
+    ids=[*TARGETS, "conv with a bias"],
+)
 def test_the_readout_is_the_ridge_regression(name: str, options: dict[str, Any]) -> None:
     """At its solution the squared error has no slope, for a target whose ReLU hides nothing."""
     target = adapter(name, **options)
