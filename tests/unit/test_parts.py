@@ -133,6 +133,50 @@ def test_a_ratio_is_the_share_of_the_parts_parameters(network: nn.Module, images
         paramtrans.translate(network, to={"block": "bottleneck"}, ratio=0.001, options=QUICK, calibrate=images)
 
 
+@pytest.mark.parametrize("names", [("block",), ("block", "attention")])
+def test_the_network_passes_no_more_often_for_more_parts(
+    network: nn.Module, images: Tensor, names: tuple[str, ...]
+) -> None:
+    """One pass of the untouched network and one of the smaller, which goes on with the blocks; the rest looks first."""
+    passed: list[int] = []
+    network.stem.register_forward_hook(lambda module, args, output: passed.append(len(output)))
+    to = {"block": "bottleneck", "attention": "linear_map"}
+    paramtrans.translate(network, to={name: to[name] for name in names}, calibrate=images.split(8), options=QUICK)
+    assert sum(passed) <= 3 * len(images) + 8
+    assert not any("forward" in vars(module) for module in network.modules())
+
+
+def test_a_block_sees_what_those_before_it_give(network: nn.Module, images: Tensor) -> None:
+    """What reaches the last part in the result is what its block was fitted to: the error said is that measured so."""
+    reached: list[Tensor] = []
+    small = paramtrans.translate(
+        network, to={"block": "bottleneck", "attention": "linear_map"}, calibrate=images, options=QUICK
+    )
+    small.attention.register_forward_hook(lambda module, args, output: reached.append(output[0]))
+    wanted: list[Tensor] = []
+    network.attention.register_forward_hook(lambda module, args, output: wanted.append(output[0]))
+    with torch.no_grad():
+        small(images), network(images)
+    record = small.paramtrans_blocks[1]  # type: ignore[index]
+    judged = torch.arange(len(images)) % 4 == 3  # of few inputs
+    difference = (reached[0] - wanted[0]).square()[judged].mean() / wanted[0].var((0, 1), correction=0).mean()
+    assert record.feature_error == pytest.approx(float(difference), rel=0.05)
+
+
+def test_batches_that_do_not_reach_a_part_are_named() -> None:
+    class Sometimes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.part = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+
+        def forward(self, features: Tensor) -> Tensor:
+            return self.part(features) if features.mean() > 0 else features
+
+    inputs = torch.rand(24, 4)
+    with pytest.raises(SpecMismatch, match="part is not reached by every calibration batch"):
+        paramtrans.translate(Sometimes().eval(), to={"part": "linear_map"}, calibrate=[inputs, -inputs], options=QUICK)
+
+
 class Halving(BlockAdapter):
     """A strangers' block of a few lines."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,8 +14,6 @@ from torch.overrides import TorchFunctionMode
 from paramtrans.networks.forward.outputs import tensors_in
 from paramtrans.utils import memory
 from paramtrans.utils.fast_path import layer_by_layer
-
-Arrived = list["Call"]
 
 Place = tuple[int, int]
 """Of a value in a pass: the number of the operation that gives it, and which of its results it is."""
@@ -42,6 +40,11 @@ class Forward:
     """Tensors whose layers it stops at: their `id`, and a name."""
     added_to: Mapping[str, AddedTo] = field(default_factory=dict)
     """For some of the layers what their outputs will be added to."""
+
+    def watched(self, reach: Callable[[Call], None]) -> Any:
+        """Run it; each of its layers is reached before it is computed."""
+        with _Watch(self, reach):
+            return self.run()
 
 
 @dataclass
@@ -134,13 +137,32 @@ def positional(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
     return tuple(positions), named
 
 
-class _Pass(threading.Thread):
+class Stop(Protocol):
+    """What a pass arrived at."""
+
+    @property
+    def layer(self) -> str:
+        """A name, the same for all passes."""
+
+
+S = TypeVar("S", bound=Stop)
+S_co = TypeVar("S_co", bound=Stop, covariant=True)
+
+
+class Watched(Protocol[S_co]):
+    """A pass that can be stopped on the way."""
+
+    def watched(self, reach: Callable[[S_co], None]) -> Any:
+        """Run it; `reach` is called at each stop, and comes back when the pass may go on."""
+
+
+class _Pass(threading.Thread, Generic[S]):
     """One forward pass, which stops at each of its layers until it is let go on."""
 
-    def __init__(self, forward: Forward) -> None:
+    def __init__(self, forward: Watched[S]) -> None:
         super().__init__(daemon=True)
         self.forward = forward
-        self.call: Call | None = None
+        self.call: S | None = None
         self.output: Any = None
         self.error: BaseException | None = None
         self.ended = self.stopped = False
@@ -150,8 +172,8 @@ class _Pass(threading.Thread):
         self._go.acquire()
         try:
             if not self.stopped:
-                with torch.no_grad(), _Watch(self.forward, self._reach):
-                    self.output = self.forward.run()
+                with torch.no_grad():
+                    self.output = self.forward.watched(self._reach)
         except _Stopped:
             pass
         except BaseException as error:
@@ -173,7 +195,7 @@ class _Pass(threading.Thread):
             self._go.release()
             self.join()
 
-    def _reach(self, call: Call) -> None:
+    def _reach(self, call: S) -> None:
         self.call = call
         self._arrived.release()
         self._go.acquire()
@@ -186,18 +208,22 @@ class _Stopped(BaseException):
     """Ends a pass; no `except Exception` of a network's own code may catch it."""
 
 
-class Lockstep:
+class Parted(RuntimeError):
+    """Passes went different ways."""
+
+
+class Lockstep(Generic[S]):
     """Forward passes that are led from layer to layer together.
 
     Every pass runs alone while the others wait, so memory holds what each has at hand there, and results do not depend
     on how threads are scheduled. Use it as a context, so that passes end with it.
     """
 
-    def __init__(self, forwards: Sequence[Forward]) -> None:
-        self._passes = [_Pass(forward) for forward in forwards]
+    def __init__(self, forwards: Sequence[Watched[S]]) -> None:
+        self._passes = [_Pass[S](forward) for forward in forwards]
         self._layer_by_layer = layer_by_layer()
 
-    def __enter__(self) -> Lockstep:
+    def __enter__(self) -> Lockstep[S]:
         self._layer_by_layer.__enter__()
         for forward_pass in self._passes:
             forward_pass.start()
@@ -209,7 +235,7 @@ class Lockstep:
         self._layer_by_layer.__exit__(None, None, None)
         memory.give_back()
 
-    def layers(self) -> Iterator[Arrived]:
+    def layers(self) -> Iterator[list[S]]:
         """What all passes arrived at, layer by layer; what is changed in the meantime counts when they go on."""
         while True:
             memory.give_back()  # what was done with the calls
@@ -220,7 +246,7 @@ class Lockstep:
                 return
             calls = [forward_pass.call for forward_pass in self._passes]
             if any(call is None for call in calls) or len({call.layer for call in calls if call}) != 1:
-                raise RuntimeError("the passes do not go through the same layers")
+                raise Parted("the passes do not go through the same layers")
             arrived = [call for call in calls if call is not None]
             del calls
             yield arrived

@@ -17,9 +17,10 @@ from paramtrans.errors import SpecMismatch
 from paramtrans.evaluation.costs import parameters
 from paramtrans.networks.forward.activations import Inputs, first_examples
 from paramtrans.networks.forward.examples import Examples
-from paramtrans.networks.parts.finding import NetworkPart, find_parts, passing, seen_on
+from paramtrans.networks.parts.finding import NetworkPart, find_parts
 from paramtrans.networks.parts.fitting import Fitted, Fitting, fit
-from paramtrans.networks.parts.placed import Calling
+from paramtrans.networks.parts.passing import both_passing
+from paramtrans.networks.parts.placed import Calling, Placed
 from paramtrans.networks.parts.targets import start_block, target_for
 from paramtrans.ops.distances import Variance
 from paramtrans.plugins.registry import Registry
@@ -42,6 +43,14 @@ class ReplacingOptions(BaseOptions):
     """Learning rate of these at the start, in root mean squares of each tensor; it falls to zero along a cosine."""
     batch: PositiveInt = 64
     """Examples in a step."""
+
+    def settings(self, seed: int) -> Fitting:
+        """Steps on one block.
+
+        Args:
+            seed: Draws the examples of each.
+        """
+        return Fitting(self.steps, self.lr, self.batch, seed)
 
 
 @dataclass(frozen=True)
@@ -130,17 +139,25 @@ def replace_parts(
     first = first_examples(next(iter(examples.fitted())), STARTED_ON)
     parts, refused = _parts(network, to, first)
     targets = [target_for(part, to[part.pattern], ratio, registry) for part in parts]
-    smaller, replaced = copy.deepcopy(network), list[ReplacedPart]()
-    with reporter.stage(f"replacing {counted(len(parts), 'block')}", len(parts)) as stage:
-        for number, (part, target) in enumerate(zip(parts, targets, strict=True)):
-            seen = replace(part, part=seen_on(part.part, network, first))
+    smaller, replaced, blocks = copy.deepcopy(network), list[ReplacedPart](), list[nn.Module]()
+    with (
+        reporter.stage(f"replacing {counted(len(parts), 'block')}", len(parts)) as stage,
+        both_passing(network, smaller, first, batch_list, [part.part.path for part in parts]) as reached_parts,
+    ):
+        for number, (part, target, reached) in enumerate(zip(parts, targets, reached_parts, strict=True)):
+            seen = replace(
+                part, part=replace(part.part, entering=reached.first_entering, leaving=reached.first_leaving)
+            )
             block, start = start_block(seen, target, seeds.derive(seed, "start", number))
-            match_seed = seeds.derive(seed, "matching", number)
-            fitted = _match(block, (network, smaller), part.part.path, examples, fitting_options, match_seed)
-            part.put(smaller, block)
+            settings = fitting_options.settings(seeds.derive(seed, "matching", number))
+            fitted = fit_features(block, reached.entering, reached.leaving, examples, settings)
+            reached.go_on(Placed(block, part.calling))
             record = _described(part, target, block, start, fitted, registry)
             replaced.append(replace(record, held_out=examples.enough))
+            blocks.append(block)
             stage.advance(note=part.part.path)
+    for part, block in zip(parts, blocks, strict=True):
+        part.put(smaller, block)
     return ReplacedNetwork(smaller, tuple(replaced), refused)
 
 
@@ -152,22 +169,6 @@ def _parts(network: nn.Module, to: Mapping[str, str], batch: Inputs) -> tuple[li
     for path, reason in refused.items():
         log.warning("%s stays as it is: %s", path, reason)
     return parts, refused
-
-
-def _match(
-    block: nn.Module,
-    networks: tuple[nn.Module, nn.Module],
-    path: str,
-    examples: Examples,
-    options: ReplacingOptions,
-    seed: int,
-) -> Fitted:
-    """Fit a block, given what reaches it in the second network, to what left the part in the first."""
-    original, smaller = networks
-    _, leaving = passing(original, path, examples.batches)
-    reached, _ = passing(smaller, path, examples.batches)
-    settings = Fitting(options.steps, options.lr, options.batch, seed)
-    return fit_features(block, list(reached), list(leaving), examples, settings)
 
 
 def fit_features(
