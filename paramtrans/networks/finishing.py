@@ -24,6 +24,7 @@ from paramtrans.networks.forward.outputs import tensors_in
 from paramtrans.networks.graph.numbers import uncount
 from paramtrans.networks.loading.wrappers import copied
 from paramtrans.networks.parts.fitting import Fitted, Fitting, fit
+from paramtrans.ops.distances import Variance
 from paramtrans.utils import seeds
 from paramtrans.utils.progress import Reporter
 
@@ -205,16 +206,16 @@ class _Outputs:
                 + (f', or modules of "{", ".join(watched.paths[:3])}" do not' if watched.paths else "")
             )
         self._held: dict[int, list[Tensor]] = {}
-        room, moments = BYTES_HELD, torch.zeros(len(shapes[0]), 3, dtype=torch.double)
+        room, spreads = BYTES_HELD, [Variance() for _ in shapes[0]]
         for number, batch in enumerate(self.batches):
             values = self.of_inputs(batch)
-            moments += torch.stack([_moments(value) for value in values])
+            for spread, value in zip(spreads, values, strict=True):
+                spread.add(value)
             room -= sum(value.nbytes for value in values)
             if room >= 0:
                 self._held[number] = values
-        count, total, square = moments.unbind(1)
-        self.variances = (square / count - (total / count).square()).clamp_min(1e-30).tolist()
-        """Of each output, over all examples."""
+        self.variances = [spread.scale for spread in spreads]
+        """Of each output around the mean of each channel, over all examples."""
 
     def of(self, number: int, chosen: Tensor) -> list[Tensor]:
         """The outputs for some examples of a batch."""
@@ -226,12 +227,6 @@ class _Outputs:
     def of_inputs(self, batch: Inputs) -> list[Tensor]:
         """The outputs for a batch of inputs."""
         return self.watched.values(self.network, batch)
-
-
-def _moments(value: Tensor) -> Tensor:
-    """Number, sum and sum of squares of a tensor's values."""
-    double = value.double()
-    return torch.stack([double.new_tensor(value.numel()), double.sum(), double.square().sum()]).cpu()
 
 
 def _values(output: Any) -> list[Tensor]:

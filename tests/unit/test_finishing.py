@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 import paramtrans
 from paramtrans import components
 from paramtrans.errors import ConfigError, SpecMismatch
-from paramtrans.networks.finishing import exchanged
+from paramtrans.networks.finishing import FinishOptions, exchanged, finish_network
+from paramtrans.utils.progress import Reporter
 
 
 @pytest.fixture
@@ -55,6 +57,19 @@ def test_what_was_not_translated_stays_as_it_was(network: nn.Module, images: Ten
     stays = [name for name in before if not name.startswith("2.")]
     assert all(torch.equal(small.state_dict()[name], before[name]) for name in stays)
     assert not small.training
+
+
+def test_fixed_differences_between_outputs_are_no_variance(network: nn.Module, images: Tensor) -> None:
+    def error_before(offset: float) -> float:
+        shifted = copy.deepcopy(network)
+        with torch.no_grad():
+            shifted[3][2].bias.add_(offset * torch.arange(4))
+        small = paramtrans.translate(shifted, "prune", by="units", calibrate=images)
+        fitted = finish_network(FinishOptions(steps=1), shifted, small, [images], 0, Reporter())
+        assert fitted is not None
+        return fitted.before
+
+    assert error_before(100.0) == pytest.approx(error_before(0.0), rel=1e-3)
 
 
 @pytest.mark.thorough
@@ -110,12 +125,12 @@ def test_modules_that_are_named_come_nearer_too(network: nn.Module, images: Tens
     others = torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 
     def lost(**finish: Any) -> float:
-        settings = {"steps": 40, "batch": 16, **finish}
+        settings = {"steps": 120, "batch": 16, **finish}
         small = paramtrans.translate(network, "prune", calibrate=images.split(16), by="units", finish=settings)
         with torch.no_grad():
             return float((small[:2](others) - network[:2](others)).square().mean())
 
-    assert lost(at="1") < 0.8 * lost()
+    assert lost(at="1") < 0.9 * lost()
 
 
 def test_modules_that_are_not_in_both_networks_are_refused(network: nn.Module, images: Tensor) -> None:
