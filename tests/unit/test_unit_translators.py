@@ -95,6 +95,36 @@ def test_a_feature_error_behind_matching_is_that_of_the_layers_end_on_examples_k
     assert all(block.feature_error is None for block in few.paramtrans_blocks)  # all of them were fitted to
 
 
+class PostNorm(nn.Module):
+    """A feed-forward block as the first transformers had it: the sum with what entered goes through a LayerNorm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.up, self.down, self.out = (nn.Linear(*sizes) for sizes in ((6, 8), (8, 24), (24, 8), (8, 3)))
+        self.norm = nn.LayerNorm(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.enter(x)
+        normed = self.norm(features + self.down(self.up(features).relu()))
+        outputs: Tensor = self.out(normed) + normed[..., :3]
+        return outputs
+
+
+def test_a_piece_goes_on_through_the_normalisation_behind_a_sum() -> None:
+    """What is compared are features as they are read, and the norm's own weights are trained along."""
+    torch.manual_seed(0)
+    network, inputs = PostNorm().eval(), torch.randn(64, 6)
+    small = paramtrans.translate(
+        network, blocks="up", calibrate=inputs, then={"matching": {"steps": 60, "lr": 1e-3, "batch": 16}}
+    )
+    changed = {
+        name
+        for name, tensor in small.named_parameters()
+        if tensor.shape != network.get_parameter(name).shape or not torch.equal(tensor, network.get_parameter(name))
+    }
+    assert changed == {"up.weight", "up.bias", "down.weight", "down.bias", "norm.weight", "norm.bias"}
+
+
 def test_merged_units_are_the_mean_of_what_writes_them_and_the_sum_of_what_reads_them(images: Tensor) -> None:
     torch.manual_seed(0)
     twins = nn.Sequential(nn.Flatten(), nn.Linear(108, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))

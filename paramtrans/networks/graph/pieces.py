@@ -27,8 +27,8 @@ from paramtrans.networks.graph.same_shape import by_shape
 from paramtrans.networks.graph.summed import summed_axis
 from paramtrans.ops.distances import RelativeError
 
-DIRECTLY = {"batch_norm", "dropout", "clone"}
-"""Operations on what a layer gives that a piece goes on through."""
+DIRECTLY = {"batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "dropout", "clone"}
+"""Operations on what a layer gives that a piece goes on through: features are to be what they were as they are read."""
 ACTIVATIONS = {"relu", "gelu", "silu", "hardswish", "hardtanh", "relu6", "leaky_relu", "elu", "tanh", "sigmoid", "mish"}
 """Operations on what a layer gives that end a piece."""
 
