@@ -129,7 +129,8 @@ was not measured again: by those of the same hosts it closes 88% and 105% of the
 
 `learned_separable` writes depthwise-separable convolutions, from {learned_separable|translated|zoo} training hosts; one
 seed. It reaches {learned_separable|translated|all}, {learned_separable|translated|share} of the gap, in one pass and
-without an image. A bottleneck it cannot write yet: one of its layers is read and written by hidden units.
+without an image. `learned_bottleneck` does the same for bottlenecks, one of whose layers is read and written by hidden
+units: {learned_bottleneck|translated|all}, {learned_bottleneck|translated|share} of the gap.
 """,
 }
 """Questions, and what was found."""
