@@ -26,7 +26,7 @@ from paramtrans.networks.blocks.finding import costs
 from paramtrans.utils.progress import ConsoleReporter
 
 CALIBRATION, TEST, LONGEST, BATCH = 1500, 500, 48, 50
-METHODS = matched(BATCH) | CALIBRATED | ALONE
+METHODS = matched(100) | CALIBRATED | ALONE
 BLOCKS = "encoder.layer.?"
 """The feed-forward blocks; attention would be `encoder.layer.?.attention`."""
 

@@ -110,7 +110,7 @@ class Matching(Translator):
             raise SpecMismatch(
                 "matching.outputs and matching.weigh look at hosts of a task, not at units; leave them out"
             )
-        return match_units(piece, options.steps, options.lr)
+        return match_units(piece, options.steps, options.lr, options.batch)
 
     def translate(self, source: Params, context: Context | None = None) -> Params:
         stacks.check(source, self.source.spec, "the source blocks")

@@ -15,7 +15,7 @@ RELATIVE = 0.01
 """Learning rate where none is given, relative to the root mean square of each tensor."""
 
 
-def match_units(piece: UnitPiece, steps: int, lr: float | None) -> Mapping[str, Tensor]:
+def match_units(piece: UnitPiece, steps: int, lr: float | None, examples: int) -> Mapping[str, Tensor]:
     """Tensors with which the layers that read the units give what they gave in the untouched network.
 
     Adam on the mean over these layers of the squared error relative to its variance. What is found is never further
@@ -23,9 +23,10 @@ def match_units(piece: UnitPiece, steps: int, lr: float | None) -> Mapping[str, 
 
     Args:
         piece: The group, and the piece of the network around it.
-        steps: Optimiser steps, each on one batch.
+        steps: Optimiser steps.
         lr: Learning rate at the start; it falls to zero along a cosine. None: a hundredth of each tensor's root mean
             square.
+        examples: At least so many are in a step, of batches of several shapes where one shape has fewer.
     """
     params = {name: tensor.clone().requires_grad_(True) for name, tensor in piece.params.items()}
     rates = (RELATIVE * max(float(tensor.square().mean().sqrt()), LEAST) for tensor in piece.params.values())
@@ -33,21 +34,35 @@ def match_units(piece: UnitPiece, steps: int, lr: float | None) -> Mapping[str, 
     optimizer = torch.optim.Adam(groups)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     distance_before = _total(piece, piece.params)
+    examples = min(examples, sum(len(expected[0]) for _, expected in piece.batches))
     batches = _endless(piece)
     with torch.enable_grad():
         for _ in range(steps):
             optimizer.zero_grad()
-            entered, expected = next(batches)
-            _distance(piece.run(params, entered), expected).backward()
+            together = _at_least(examples, batches)
+            values = [sum(output.numel() for output in expected) for _, expected in together]
+            for (entered, expected), count in zip(together, values, strict=True):
+                (_distance(piece.run(params, entered), expected) * (count / sum(values))).backward()
             optimizer.step()
             schedule.step()
     matched = {name: tensor.detach() for name, tensor in params.items()}
     return matched if _total(piece, matched) <= distance_before else {}
 
 
-def _endless(piece: UnitPiece) -> Iterator[tuple[Entered, tuple[Tensor, ...]]]:
+Batch = tuple[Entered, tuple[Tensor, ...]]
+
+
+def _endless(piece: UnitPiece) -> Iterator[Batch]:
     while True:
         yield from piece.batches
+
+
+def _at_least(examples: int, batches: Iterator[Batch]) -> list[Batch]:
+    """The next batches, until there are so many examples."""
+    together: list[Batch] = []
+    while sum(len(expected[0]) for _, expected in together) < examples:
+        together.append(next(batches))
+    return together
 
 
 def _distance(outputs: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> Tensor:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import pytest
 import torch
 from paramtrans_matching.search import Search
 from paramtrans_matching.start import revive_dead_units
 from paramtrans_matching.translator import Matching, MatchingExamples, _models_at_once
+from paramtrans_matching.units import match_units
 from torch import Tensor, nn
 
 from paramtrans import BlockAdapter, Context, FeatureSpec, Hosts, Split, Task, components
 from paramtrans.api.modules import initial
 from paramtrans.api.stacking import Params
+from paramtrans.api.units import UnitPiece
 from paramtrans.backends.host_runner import HostRunner
 from paramtrans.errors import SpecMismatch
 from paramtrans.ops.distances import divergence, relative_error
@@ -200,3 +204,19 @@ def test_a_rate_is_chosen_by_the_size_of_the_parameters() -> None:
         written, better = search.run(search.relative_rates(), 60, start)
         everything = torch.arange(16)
         assert better.all() and (distance(written, everything) < 0.5 * distance(start, everything)).all()
+
+
+@pytest.mark.parametrize(("examples", "gone_through"), [(6, [4, 3, 1, 4, 3]), (3, [4, 3]), (100, [4, 3, 1, 4, 3, 1])])
+def test_a_step_takes_batches_of_further_shapes_until_there_are_so_many_examples(
+    examples: int, gone_through: list[int]
+) -> None:
+    """Two steps; never an example twice in one."""
+    sizes: list[int] = []
+
+    def run(params: Mapping[str, Tensor], entered: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        sizes.append(len(entered[0]))
+        return (entered[0] * params["weight"],)
+
+    batches = [([torch.randn(n, length)], (torch.randn(n, length),)) for n, length in ((4, 2), (3, 5), (1, 7))]
+    match_units(UnitPiece("", {"weight": torch.ones(1)}, run, batches, 0), 2, 0.1, examples)
+    assert sizes[3:-3] == gone_through  # behind a round that measures, and before another one
