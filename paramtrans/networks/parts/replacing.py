@@ -145,10 +145,7 @@ def replace_parts(
         both_passing(network, smaller, first, batch_list, [part.part.path for part in parts]) as reached_parts,
     ):
         for number, (part, target, reached) in enumerate(zip(parts, targets, reached_parts, strict=True)):
-            seen = replace(
-                part, part=replace(part.part, entering=reached.first_entering, leaving=reached.first_leaving)
-            )
-            block, start = start_block(seen, target, seeds.derive(seed, "start", number))
+            block, start = start_block(reached.seen(part), target, seeds.derive(seed, "start", number))
             settings = fitting_options.settings(seeds.derive(seed, "matching", number))
             fitted = fit_features(block, reached.entering, reached.leaving, examples, settings)
             reached.go_on(Placed(block, part.calling))
