@@ -85,3 +85,17 @@ def test_layers_with_arguments_by_name_are_solved_for() -> None:
     pruned = paramtrans.translate(network, "prune", calibrate=inputs, by="units", ratio=0.5)
     for name in ("second.weight", "third.weight", "last"):
         assert not small.get_parameter(name).equal(pruned.get_parameter(name))
+
+
+def test_units_that_no_layer_is_solved_for_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(0)
+    up = nn.ConvTranspose2d(8, 6, 2, stride=2)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), up, nn.ReLU(), nn.Conv2d(6, 2, 1)).eval()
+    images = torch.randn(64, 3, 8, 8)
+    paramtrans.translate(network, calibrate=images)
+    assert (
+        '"0": no layer that reads these units can be solved for' in caplog.text and '"2": no layer' not in caplog.text
+    )
+    caplog.clear()
+    paramtrans.translate(network, "prune", calibrate=images)
+    assert "solved for" not in caplog.text

@@ -106,6 +106,12 @@ def narrow_network(
         log.warning("%s stays as it is: %s", title, reason)
     if hint := advice(network, chosen.refused.values()):
         log.warning(hint)
+    if unsolved := _unsolved(analysis, chosen.retained, steps):
+        log.warning(
+            "%s: no layer that reads these units can be solved for, as of transposed and grouped convolutions and of "
+            "einsum, so nothing there makes up for those that go",
+            some_of(unsolved, 4),
+        )
     if any(step.component.adjusts_units for step in steps):
         errors = _adjusted(analysis, small, chosen.retained, steps, examples, seed, reporter)
     looks_at_inputs = any(step.component.needs_probes or step.component.solves_readers for step in steps)
@@ -178,6 +184,15 @@ def _energies(analysis: Analysis, rotation: Rotated) -> dict[str, Tensor]:
             for touched in axes.keys() & {*stream.axes}:
                 energies[group.path] = stream.energies[axes[touched]]
     return energies
+
+
+def _unsolved(analysis: Analysis, groups: Iterable[NamedGroup], steps: Sequence[UnitStep]) -> list[str]:
+    """Groups, as they are called, that a translator which solves for readers can solve nothing for."""
+    if not any(step.component.solves_readers for step in steps):
+        return []
+    unsolved = [group for group in groups if not any(layer.solvable for layer in group.readers)]
+    compared = query_keys(analysis, unsolved)  # which need no layer solved for
+    return [group.title for group in unsolved if group not in compared]
 
 
 def _named_count(groups: Iterable[NamedGroup]) -> str:
