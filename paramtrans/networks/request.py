@@ -11,7 +11,6 @@ from paramtrans.errors import SpecMismatch
 from paramtrans.networks.finishing import FinishOptions, finish_options
 from paramtrans.networks.units.selection import Asked
 from paramtrans.networks.widths import Ratio, Widths, with_registry
-from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
 from paramtrans.utils.progress import Reporter
 
@@ -29,8 +28,8 @@ KINDS: dict[str, tuple[Any, str]] = {
     "finish": (int | Mapping | None, "a number of steps, or options, as in finish=300"),
     "sequential": (bool, "True or False"),
     "seed": (int, "a whole number"),
-    "reporter": (Reporter | None, "a Reporter, as in reporter=ConsoleReporter()"),
-    "registry": (Registry | None, "a Registry, as in registry=components()"),
+    "reporter": (Reporter, "a Reporter, as in reporter=ConsoleReporter()"),
+    "registry": (Registry, "a Registry, as in registry=components()"),
 }
 """For each argument, what it may be, and in words."""
 
@@ -99,8 +98,6 @@ def request_of(**given: Any) -> Request:
         "options": given["options"] or {},
         "then": given["then"] or {},
         "finish": finish_options(given["finish"]),
-        "reporter": given["reporter"] or Reporter(),
-        "registry": given["registry"] or components(),
     }
     return Request(**{**given, **usual})
 

@@ -29,6 +29,7 @@ from paramtrans.networks.translation import Translation, hand_over, untranslated
 from paramtrans.networks.units.chain import unit_chain, unsuited_reason
 from paramtrans.networks.units.narrowing import narrow_network
 from paramtrans.networks.widths import Widths
+from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
 from paramtrans.utils import memory
 from paramtrans.utils.progress import Reporter
@@ -135,8 +136,8 @@ def translate(
         sequential=sequential,
         by=by,
         seed=seed,
-        reporter=reporter,
-        registry=registry,
+        reporter=reporter or Reporter(),
+        registry=registry or components(),
     )
     module = unwrapped(module)
     shapes = untranslated_shapes(module)
