@@ -144,6 +144,8 @@ def test_translating_blocks_that_are_others(name: str, blocks: dict[str, Tensor]
         {"by": "layers"},
         {"widths": 3},
         {"widths": Ratio(0.5), "ratio": 0.5},
+        {"reporter": print},
+        {"registry": {"translator": "refit"}},
     ],
     ids=str,
 )
