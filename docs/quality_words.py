@@ -131,9 +131,9 @@ was not measured again: by those of the same hosts it closes 88% and 105% of the
 the paper's protocol, and from what these were after 5, 20 and 50% of their training, in 576 steps; one seed. On the 17
 finished hosts it reaches {learned_paper|translated|all} at convolutions,
 {learned_paper_mlp|learned for three families|all} at the MLP and {learned_paper_attn|learned for three families|all} at
-attention: 85%, 70% and 53% of the gap to the trained blocks of these hosts, where translators that saw light hosts
-alone close up to 88%, 60% and 33%. So hosts like those to be translated help most where the target is least like the
-source.
+attention: {learned_paper|translated|share}, 70% and 53% of the gap to the trained blocks of these hosts, where
+translators that saw light hosts alone close up to 88%, 60% and 33%. So hosts like those to be translated help most
+where the target is least like the source.
 
 `learned_separable` writes depthwise-separable convolutions, from {learned_separable|translated|zoo} training hosts; one
 seed. It reaches {learned_separable|translated|all}, {learned_separable|translated|share} of the gap, in one pass and

@@ -15,11 +15,10 @@ networks that were trained for their own sake are given to [another architecture
 unlabelled inputs alone. *Start* is the closed form of a target, or random where it has none. *Random* is the same
 network with the new blocks as PyTorch initialises them, *trained* one such network trained on all labels for eight
 epochs. *Way* is the part of the way from random to trained, or to the original where nothing was trained; of
-perplexities, of their logarithms. *Error* is
-the mean relative reconstruction error of the blocks behind feature matching, on inputs that nothing was fitted to;
-*size* the parameters of the new blocks as a share of those before; *latency* the time of the whole network on one
-thread, as a share of before, beside other work, so that rows of one target differ. Intervals are 95% t-intervals, over
-networks or, of one network, over the inputs that it is measured on.
+perplexities, of their logarithms. *Error* is the mean relative reconstruction error of the blocks behind feature
+matching, on inputs that nothing was fitted to; *size* the parameters of the new blocks as a share of those before;
+*latency* the time of the whole network on one thread, as a share of before, beside other work, so that rows of one
+target differ. Intervals are 95% t-intervals, over networks or, of one network, over the inputs that it is measured on.
 """
 NOT_MEASURED = """## What follows
 

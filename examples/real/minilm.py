@@ -27,6 +27,7 @@ from paramtrans.utils.progress import ConsoleReporter
 
 CALIBRATION, TEST, LONGEST, BATCH = 1500, 500, 48, 50
 METHODS = matched(100) | CALIBRATED | ALONE
+"""A step of feature matching is of at least 100 sentences, of several lengths."""
 BLOCKS = "encoder.layer.?"
 """The feed-forward blocks; attention would be `encoder.layer.?.attention`."""
 

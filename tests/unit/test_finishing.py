@@ -125,12 +125,12 @@ def test_modules_that_are_named_come_nearer_too(network: nn.Module, images: Tens
     others = torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 
     def lost(**finish: Any) -> float:
-        settings = {"steps": 120, "batch": 16, **finish}
+        settings = {"steps": 240, "batch": 16, **finish}
         small = paramtrans.translate(network, "prune", calibrate=images.split(16), by="units", finish=settings)
         with torch.no_grad():
             return float((small[:2](others) - network[:2](others)).square().mean())
 
-    assert lost(at="1") < 0.9 * lost()
+    assert lost(at="1") < 0.8 * lost()
 
 
 def test_modules_that_are_not_in_both_networks_are_refused(network: nn.Module, images: Tensor) -> None:

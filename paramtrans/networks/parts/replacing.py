@@ -19,8 +19,8 @@ from paramtrans.networks.forward.activations import Inputs, first_examples
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.parts.finding import NetworkPart, find_parts
 from paramtrans.networks.parts.fitting import Fitted, Fitting, fit
-from paramtrans.networks.parts.passing import both_passing
 from paramtrans.networks.parts.placed import Calling, Placed
+from paramtrans.networks.parts.reached import both_passing
 from paramtrans.networks.parts.targets import start_block, target_for
 from paramtrans.ops.distances import Variance
 from paramtrans.plugins.registry import Registry

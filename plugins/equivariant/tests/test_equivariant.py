@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from paramtrans_equivariant.probing import Seen, SolvedReadout
 from torch import Tensor, nn
 
 from paramtrans import Context, FeatureSpec, Hosts, Split, Task, components
@@ -234,36 +233,6 @@ def test_balancing_keeps_the_function_and_undoes_rescaling() -> None:
     ).abs().max() < 1e-9
     for name in ("conv1.weight", "conv2.weight"):
         assert torch.allclose(first[name].flatten(1).norm(dim=1), second[name].flatten(1).norm(dim=1), rtol=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [*TARGETS.items(), ("conv", {"hidden": 2, "bias": True})],
-    ids=[*TARGETS, "conv with a bias"],
-)
-def test_the_readout_is_the_ridge_regression(name: str, options: dict[str, Any]) -> None:
-    """At its solution the squared error has no slope, for a target whose ReLU hides nothing."""
-    target = adapter(name, **options)
-    entering = features()[:1] + 1
-    wanted = entering + torch.rand_like(entering)  # positive everywhere, so that the ReLU hides nothing
-    params = {key: t.double() for key, t in initial(target.module, [4]).items()}
-    solved = SolvedReadout(target, ridge=1e-9)(params, Seen(entering, wanted, torch.ones(1, 1, 1, 1, 1)))
-    module = target.module().double()
-    module.load_state_dict({key: t[0] for key, t in solved.items()})
-    weights = [
-        module.get_parameter(f"{target.readout}.{key}")
-        for key in ("weight", "bias")
-        if f"{target.readout}.{key}" in solved
-    ]
-    branch = module.get_submodule(target.readout)(_entering(module, target, entering[0]))
-    residual = (wanted - entering)[0] if name != "mlp" else (wanted - entering)[0].movedim(1, -1)
-    gradients = torch.autograd.grad((branch - residual).square().mean(), weights)
-    assert all(gradient.abs().max() < 1e-6 for gradient in gradients)
-
-
-def _entering(module: nn.Module, target: Any, inputs: Tensor) -> Tensor:
-    entered: Tensor = module.features(inputs)  # type: ignore[operator]
-    return entered.movedim(1, -1) if isinstance(module.get_submodule(target.readout), nn.Linear) else entered
 
 
 def test_a_target_that_can_do_what_the_source_does_is_made_to() -> None:
