@@ -16,9 +16,11 @@ import paramtrans
 from paramtrans import SpecMismatch
 from paramtrans.errors import StoreError
 from paramtrans.networks.depth.cheapest import cheapest, count_gone, some_examples, standing_in
-from paramtrans.networks.depth.left_out import LeftOut
+from paramtrans.networks.depth.left_out import LeftOut, feature_errors
 from paramtrans.networks.depth.repeated import repeated_blocks
+from paramtrans.networks.parts.finding import find_parts
 from paramtrans.networks.parts.placed import Calling, Placed
+from paramtrans.ops.distances import streamed_error
 from paramtrans.utils.progress import Reporter
 
 
@@ -74,6 +76,19 @@ def test_the_blocks_that_cost_least_are_left_out(network: Written, inputs: Tenso
     for name, tensor in network.state_dict().items():
         if name.startswith(("blocks.4", "head")):
             assert torch.equal(shorter.state_dict()[name.replace("blocks.4", "blocks.2")], tensor)
+
+
+def test_errors_of_all_blocks_that_go_are_of_one_pass(network: Written, inputs: Tensor) -> None:
+    parts = find_parts(network, ["blocks.1", "blocks.2", "blocks.3"], inputs)[0]
+    passes = list[int]()
+    network.register_forward_pre_hook(lambda _, args: passes.append(len(args[0])))
+    errors = feature_errors(network, parts, inputs.split(20))
+    assert passes == [20, 20, 20, 20]
+    entering, leaving = network.blocks[0](inputs), list[Tensor]()
+    for block in network.blocks[:4]:
+        leaving.append(block(leaving[-1] if leaving else inputs))
+    for error, wanted in zip(errors, leaving[1:], strict=True):
+        assert error == pytest.approx(streamed_error([(entering, wanted)]))
 
 
 def test_numbers_that_count_along_the_list_follow(network: Written, inputs: Tensor) -> None:

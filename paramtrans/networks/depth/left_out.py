@@ -7,21 +7,23 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from paramtrans.api.architecture import ArchitectureSource
 from paramtrans.errors import ParamtransError, SpecMismatch
 from paramtrans.evaluation.costs import parameters
 from paramtrans.networks.blocks.finding import alike
 from paramtrans.networks.depth.cheapest import standing_in
-from paramtrans.networks.forward.activations import Inputs, call, first_examples
+from paramtrans.networks.forward.activations import Inputs, call, every_layer, first_examples
 from paramtrans.networks.forward.outputs import tensors_in
 from paramtrans.networks.loading.wrappers import computed_tensors
-from paramtrans.networks.parts.finding import NetworkPart, passing
+from paramtrans.networks.parts.finding import NetworkPart
 from paramtrans.networks.parts.placed import Calling, Placed, put_part
-from paramtrans.ops.distances import streamed_error
+from paramtrans.networks.parts.running import split_output
+from paramtrans.ops.distances import RelativeError
 from paramtrans.plugins.registry import Registry
 from paramtrans.utils.boundary import reason
 
@@ -125,15 +127,39 @@ def feature_errors(network: nn.Module, parts: Sequence[NetworkPart], batches: It
         network: In eval mode; it is as before afterwards.
         parts: The blocks.
         batches: Inputs.
+
+    Raises:
+        SpecMismatch: a batch does not reach a block.
     """
-    errors = []
-    batches = list(batches)
-    for part in parts:
-        _, wanted = passing(network, part.part.path, batches)
-        with standing_in(network, {placed.part.path: _passing_by(placed) for placed in parts}):
-            _, given = passing(network, part.part.path, batches)
-        errors.append(streamed_error(zip(given, wanted, strict=True)))
-    return errors
+    errors = {part.part.path: RelativeError() for part in parts}
+    passing_by = {part.part.path: _passing_by(part) for part in parts}
+    for batch in batches:
+        wanted = _leaving(network, errors, batch)
+        with standing_in(network, passing_by):
+            given = _leaving(network, errors, batch)
+        for path, error in errors.items():
+            error.add(given[path], wanted[path])
+    return [error.value for error in errors.values()]
+
+
+@torch.no_grad()
+def _leaving(network: nn.Module, paths: Iterable[str], batch: Inputs) -> dict[str, Tensor]:
+    """The features behind some modules in one pass."""
+    leaving: dict[str, Tensor] = {}
+
+    def note(path: str) -> Any:
+        def look(_: nn.Module, __: Any, output: Any) -> None:
+            features = split_output(output)[0]
+            assert features is not None
+            leaving[path] = features.clone()  # some modules write to what enters them
+
+        return look
+
+    with every_layer([network.get_submodule(path).register_forward_hook(note(path)) for path in paths]):
+        call(network, batch)
+    if missing := {*paths} - leaving.keys():
+        raise SpecMismatch(f"{min(missing)} is not reached by every calibration batch, so it cannot be left out")
+    return leaving
 
 
 def repeat(network: nn.Module, records: Iterable[LeftOut], registry: Registry) -> None:

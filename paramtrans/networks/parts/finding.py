@@ -14,7 +14,6 @@ from paramtrans.api.adapter import Part
 from paramtrans.errors import SpecMismatch
 from paramtrans.networks.blocks.finding import matches
 from paramtrans.networks.forward.activations import Inputs, Reached, call, every_layer, first_examples
-from paramtrans.networks.forward.spool import Spool
 from paramtrans.networks.parts.placed import Calling, put_part, tensors_beside
 from paramtrans.networks.parts.running import PartRun, feature_of, split_output
 
@@ -153,7 +152,7 @@ def _no_part(calls: list[Call]) -> str | None:
 
 @torch.no_grad()
 def seen_on(part: Part, network: nn.Module, batch: Inputs) -> Part:
-    """The part with the features of all examples of a batch.
+    """The part with the features of all examples of a batch; the network is run up to there and no further.
 
     Args:
         part: The part.
@@ -163,43 +162,23 @@ def seen_on(part: Part, network: nn.Module, batch: Inputs) -> Part:
     Raises:
         SpecMismatch: the batch does not reach the part.
     """
-    entering, leaving = (next(iter(spool)) for spool in passing(network, part.path, [batch]))
-    return replace(part, entering=entering, leaving=leaving)
-
-
-def passing(network: nn.Module, path: str, batches: Iterable[Inputs]) -> tuple[Spool, Spool]:
-    """What enters and what leaves a part; the network is run up to there and no further.
-
-    Args:
-        network: In eval mode.
-        path: Of the part.
-        batches: Inputs.
-
-    Returns:
-        Features before and behind the part, `[n, ...]` for each batch.
-
-    Raises:
-        SpecMismatch: a batch does not reach the part.
-    """
-    entered, leaving = Spool(), Spool()
-
-    def stop(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        leaving.add(split_output(output)[0].detach())  # type: ignore[union-attr]
-        raise Reached
+    seen: dict[str, Tensor] = {}
 
     def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        entered.add(feature_of(args, kwargs).detach())  # type: ignore[union-attr]
+        seen["entering"] = feature_of(args, kwargs).clone()  # type: ignore[union-attr]
 
-    module = network.get_submodule(path)
+    def stop(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        seen["leaving"] = split_output(output)[0]  # type: ignore[assignment]
+        raise Reached
+
+    module = network.get_submodule(part.path)
     handles = [
         module.register_forward_pre_hook(note, with_kwargs=True),
         module.register_forward_hook(stop, with_kwargs=True),
     ]
     with every_layer(handles):
-        for batch in batches:
-            try:
-                call(network, batch)
-            except Reached:
-                continue
-            raise SpecMismatch(f"{path} is not reached by every calibration batch, so it cannot be replaced")
-    return entered, leaving
+        try:
+            call(network, batch)
+        except Reached:
+            return replace(part, entering=seen["entering"], leaving=seen["leaving"])
+    raise SpecMismatch(f"{part.path} is not reached by every calibration batch, so it cannot be replaced")
