@@ -24,8 +24,9 @@ STAGES: dict[str, Mapping[str, Any]] = {
     "feature matching": {},
     "feature matching, then outputs": {"finish": 600},
     "feature matching, then outputs for longer": {"finish": 2400},
+    "feature matching, then outputs for longer, moved images": {"finish": 2400, "moved": 7},
 }
-"""How far the new blocks are fitted."""
+"""How far the new blocks are fitted; `moved`: copies of the inputs, each moved a little, that are further inputs."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,8 @@ class Subject:
     """Inputs of one run."""
     options: Mapping[str, Any] = field(default_factory=dict)
     stages: Sequence[str] = tuple(STAGES)
+    moved: Callable[[Any, int], Any] = lambda inputs, copies: inputs
+    """From calibration batches to these and a number of moved copies."""
     final: Callable[[float], float] = float
     """From the mean to the metric."""
     trained: Callable[[nn.Module], float | None] = lambda network: None
@@ -117,7 +120,7 @@ class Wanted:
 
 def translated(network: nn.Module, to: Mapping[str, str], inputs: Any, options: Mapping[str, Any]) -> Translated:
     started = time.process_time()
-    fitting = {name: value for name, value in options.items() if name != "finish"}
+    fitting = {name: value for name, value in options.items() if name not in ("finish", "moved")}
     finish = {"steps": options["finish"], "batch": options.get("batch", 64)} if "finish" in options else None
     small = paramtrans.translate(network, to=to, options=fitting, finish=finish, calibrate=inputs)
     return Translated(small, time.process_time() - started)
@@ -142,7 +145,10 @@ def rows(subject: Subject, wanted: Wanted, output: Path | None) -> Iterator[Row]
             continue
         made = [
             translated(
-                network, subject.targets[name], subject.inputs(count, number), {**subject.options, **STAGES[stage]}
+                network,
+                subject.targets[name],
+                subject.moved(subject.inputs(count, number), STAGES[stage].get("moved", 0)),
+                {**subject.options, **STAGES[stage]},
             )
             for number, network in enumerate(subject.networks)
         ]

@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Sequence
 from math import exp
 from pathlib import Path
 
 import torch
 from architecture_rows import STAGES, Subject, Wanted, at_random, rows
-from fashion_resnet import FOLDER, KEPT_OUT, CifarResNet, accuracy, read, train
+from fashion_resnet import FOLDER, KEPT_OUT, CifarResNet, accuracy, augmented, read, train
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -65,6 +66,7 @@ def resnets(options: argparse.Namespace) -> Subject:
         lambda network: [accuracy(network, *test)],
         test[0][:64],
         trained=trained,
+        moved=_moved,
     )
 
 
@@ -78,6 +80,15 @@ def _drawn(images: Tensor, count: int, seed: int) -> Tensor:
     """Unlabelled images that no network was trained on."""
     generator = torch.Generator().manual_seed(100 + seed)
     return images[-KEPT_OUT:][torch.randperm(KEPT_OUT, generator=generator)[:count]]
+
+
+def _moved(batches: Sequence[Tensor], copies: int) -> list[Tensor]:
+    """The images, and copies as the networks were trained on.
+
+    Copies of one image stand at places that leave one rest when divided by eight: one in eight is kept aside.
+    """
+    generator = torch.Generator().manual_seed(0)
+    return [*batches, *(augmented(batch, generator) for _ in range(copies) for batch in batches)]
 
 
 def minilm(options: argparse.Namespace) -> Subject:

@@ -13,9 +13,10 @@ from paramtrans.errors import SpecMismatch
 from paramtrans.evaluation.costs import count, parameters
 from paramtrans.networks.forward.activations import Inputs, first_examples
 from paramtrans.networks.forward.examples import Examples
+from paramtrans.networks.parts.feature_loss import FeatureLoss
 from paramtrans.networks.parts.finding import EXAMPLES, NetworkPart, find_parts, seen_on
 from paramtrans.networks.parts.fitting import Fitting
-from paramtrans.networks.parts.replacing import STARTED_ON, fit_features
+from paramtrans.networks.parts.replacing import STARTED_ON
 from paramtrans.networks.parts.targets import start_block, target_for
 from paramtrans.ops.distances import streamed_error
 from paramtrans.plugins.registry import Registry
@@ -84,7 +85,7 @@ def _fit(part: NetworkPart, adapter: BlockAdapter) -> PartFit:
     made_of, judged = _two_parts(part.part)
     block, started = start_block(replace(part, part=made_of), adapter, 0)
     if started == "random":
-        fit_features(block, [made_of.entering], [made_of.leaving], Examples([made_of.entering]), BRIEF)
+        FeatureLoss(block, [made_of.entering], [made_of.leaving]).fit(Examples([made_of.entering]), BRIEF)
     module, entering = part.part.module, judged.entering
     return PartFit(
         part.part.path,

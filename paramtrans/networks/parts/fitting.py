@@ -35,10 +35,10 @@ class Fitting:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The loss before and after, and the steps taken."""
+    """The error before and after, and the steps taken."""
 
     before: float
-    """Mean loss before the first step, on the examples kept aside."""
+    """Mean error before the first step, on the examples kept aside."""
     after: float
     """The same with the tensors as they are now."""
     steps: int
@@ -51,6 +51,7 @@ def fit(
     examples: Examples,
     settings: Fitting,
     advance: Callable[[int, float], None] = lambda steps, loss: None,
+    error_of: LossOf | None = None,
 ) -> Fitted:
     """Adam steps on tensors (Kingma and Ba, 2015, arXiv 1412.6980); the best values on examples that no step used stay.
 
@@ -61,13 +62,15 @@ def fit(
             aside are for `Fitted` alone; few inputs, of which none are kept aside, are split in two parts only.
         settings: Steps, learning rate and so on.
         advance: Is called on the way with the number of further steps, and the loss that says when to stop.
+        error_of: What `Fitted` says of the examples kept aside, where it is not the loss.
     """
+    error_of = error_of or loss_of
     flags = [tensor.requires_grad for tensor in tensors]
     for tensor in tensors:
         tensor.requires_grad_(True)
     fitted, judging, aside = _split(examples)
     best = [tensor.detach().clone() for tensor in tensors]
-    loss_before, least_loss, best_step = _mean(loss_of, aside), _mean(loss_of, judging), 0
+    error_before, least_loss, best_step = _mean(error_of, aside), _mean(loss_of, judging), 0
     rates = [settings.rate * max(float(tensor.detach().square().mean().sqrt()), SMALLEST) for tensor in tensors]
     optimizer = torch.optim.Adam(
         [{"params": [tensor], "lr": rate} for tensor, rate in zip(tensors, rates, strict=True)]
@@ -94,7 +97,7 @@ def fit(
             tensor.copy_(best_values)
             tensor.requires_grad_(flag)
             tensor.grad = None
-    return Fitted(loss_before, _mean(loss_of, aside) if best_step else loss_before, best_step)
+    return Fitted(error_before, _mean(error_of, aside) if best_step else error_before, best_step)
 
 
 Chosen = list[tuple[int, Tensor]]

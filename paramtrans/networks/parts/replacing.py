@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
-from torch import Tensor, nn
+from torch import nn
 
 from paramtrans.api.adapter import BlockAdapter
 from paramtrans.api.options import BaseOptions, validate
@@ -17,12 +17,13 @@ from paramtrans.errors import SpecMismatch
 from paramtrans.evaluation.costs import parameters
 from paramtrans.networks.forward.activations import Inputs, first_examples
 from paramtrans.networks.forward.examples import Examples
+from paramtrans.networks.parts.feature_loss import FeatureLoss
 from paramtrans.networks.parts.finding import NetworkPart, find_parts
-from paramtrans.networks.parts.fitting import Fitted, Fitting, fit
+from paramtrans.networks.parts.fitting import Fitted, Fitting
 from paramtrans.networks.parts.placed import Calling, Placed
 from paramtrans.networks.parts.reached import both_passing
 from paramtrans.networks.parts.targets import start_block, target_for
-from paramtrans.ops.distances import Variance
+from paramtrans.networks.parts.weights import output_weights
 from paramtrans.plugins.registry import Registry
 from paramtrans.utils import seeds
 from paramtrans.utils.counts import counted
@@ -43,6 +44,8 @@ class ReplacingOptions(BaseOptions):
     """Learning rate of these at the start, in root mean squares of each tensor; it falls to zero along a cosine."""
     batch: PositiveInt = 64
     """Examples in a step."""
+    weigh: bool = False
+    """Whether each value that leaves a part counts by how much the outputs depend on it."""
 
     def settings(self, seed: int) -> Fitting:
         """Steps on one block.
@@ -139,6 +142,7 @@ def replace_parts(
     first = first_examples(next(iter(examples.fitted())), STARTED_ON)
     parts, refused = _parts(network, to, first)
     targets = [target_for(part, to[part.pattern], ratio, registry) for part in parts]
+    weights = output_weights(network, [part.part.path for part in parts], first) if fitting_options.weigh else {}
     smaller, replaced, blocks = copy.deepcopy(network), list[ReplacedPart](), list[nn.Module]()
     with (
         reporter.stage(f"replacing {counted(len(parts), 'block')}", len(parts)) as stage,
@@ -147,7 +151,8 @@ def replace_parts(
         for number, (part, target, reached) in enumerate(zip(parts, targets, reached_parts, strict=True)):
             block, start = start_block(reached.seen(part), target, seeds.derive(seed, "start", number))
             settings = fitting_options.settings(seeds.derive(seed, "matching", number))
-            fitted = fit_features(block, reached.entering, reached.leaving, examples, settings)
+            loss = FeatureLoss(block, reached.entering, reached.leaving, weights.get(part.part.path))
+            fitted = loss.fit(examples, settings)
             reached.go_on(Placed(block, part.calling))
             record = _described(part, target, block, start, fitted, registry)
             replaced.append(replace(record, held_out=examples.enough))
@@ -166,36 +171,6 @@ def _parts(network: nn.Module, to: Mapping[str, str], batch: Inputs) -> tuple[li
     for path, reason in refused.items():
         log.warning("%s stays as it is: %s", path, reason)
     return parts, refused
-
-
-def fit_features(
-    block: nn.Module, reached: list[Tensor], leaving: list[Tensor], examples: Examples, settings: Fitting
-) -> Fitted:
-    """Fit a block to make of what reaches it what is to leave it.
-
-    Args:
-        block: Is changed.
-        reached: Features, `[n, ...]` for each batch.
-        leaving: What is wanted of these, `[n, ...]` for each batch.
-        examples: The batches that they are of.
-        settings: Steps, learning rate and so on.
-    """
-    return fit(list(block.parameters()), _FeatureLoss(block, reached, leaving), examples, settings)
-
-
-class _FeatureLoss:
-    """Squared error of a block's features, relative to the variance of those that left the part."""
-
-    def __init__(self, block: nn.Module, reached: list[Tensor], leaving: list[Tensor]) -> None:
-        self.block, self.reached, self.leaving = block, reached, leaving
-        variance = Variance()
-        for features in leaving:
-            variance.add(features)
-        self.scale = variance.scale
-
-    def __call__(self, number: int, examples: Tensor) -> Tensor:
-        features: Tensor = self.block(self.reached[number][examples])
-        return (features - self.leaving[number][examples]).square().mean() / self.scale
 
 
 def _described(
