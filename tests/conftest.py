@@ -30,7 +30,7 @@ TRIALS = pytest.StashKey[dict[tuple[str, str], list[str]]]()
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """The conformance of a component: its first trial is tested fast, the second thoroughly, further ones in sweeps."""
+    """The conformance of a component: its first trial is tested fast, further ones in sweeps."""
     if getattr(item, "originalname", "") != "test_conformance":
         return
     subject = item.callspec.params["subject"]  # type: ignore[attr-defined]
@@ -38,7 +38,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     if subject.title not in trials:
         trials.append(subject.title)
     if subject.title != trials[0]:
-        item.add_marker(pytest.mark.thorough if subject.title == trials[1] else pytest.mark.slow)
+        item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)

@@ -53,7 +53,7 @@ def made(kind: type[nn.Module]) -> nn.Module:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("measured", [False, True])
+@pytest.mark.parametrize("measured", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("asked", [{"stream": 0.75, "rotate": True}, {"query_key": 0.5, "stream": 0.75}])
 def test_budgets_count_what_goes_on_request(asked: dict[str, Any], measured: bool, inputs: Tensor) -> None:
     whole = made(Transformer)

@@ -157,7 +157,7 @@ def batch_of(make: Callable[[], nn.Module]) -> Any:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("make", [vit, llama, bert, resnet])
+@pytest.mark.parametrize("make", [vit, llama, bert, pytest.param(resnet, marks=pytest.mark.slow)])
 def test_an_exported_network_becomes_what_it_becomes_itself(make: Callable[[], nn.Module], tmp_path: Path) -> None:
     torch.manual_seed(0)
     network, batch = make().eval(), batch_of(make)
@@ -174,7 +174,7 @@ def test_an_exported_network_becomes_what_it_becomes_itself(make: Callable[[], n
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("dynamic", [True, False])
+@pytest.mark.parametrize("dynamic", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_heads_of_a_swin_go_with_its_program(dynamic: bool) -> None:
     torch.manual_seed(0)
     network, images = swin().eval(), batch_of(swin)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
+from functools import partial
 from pathlib import Path
+from types import MethodType
 
 import pytest
 import timm
@@ -78,17 +80,58 @@ def test_the_blocks_that_cost_least_are_left_out(network: Written, inputs: Tenso
             assert torch.equal(shorter.state_dict()[name.replace("blocks.4", "blocks.2")], tensor)
 
 
+def test_a_forward_that_a_library_put_on_a_block_stays(network: Written, inputs: Tensor) -> None:
+    def half(block: Residual, features: Tensor) -> Tensor:
+        return features + 0.5 * block.strength * block.inner(features)
+
+    for number, block in enumerate(network.blocks):
+        block.forward = partial(half, block) if number % 2 else MethodType(half, block)
+    shorter = paramtrans.translate(network, depth=0.8, calibrate=inputs)
+    assert strengths(shorter) == [1.0, 0.01, 2.0, 3.0]
+    assert torch.equal(shorter(inputs), network(inputs))  # the block that went added nothing
+    assert all("forward" in vars(block) for block in (*shorter.blocks, *network.blocks))
+
+
 def test_errors_of_all_blocks_that_go_are_of_one_pass(network: Written, inputs: Tensor) -> None:
     parts = find_parts(network, ["blocks.1", "blocks.2", "blocks.3"], inputs)[0]
     passes = list[int]()
     network.register_forward_pre_hook(lambda _, args: passes.append(len(args[0])))
-    errors = feature_errors(network, parts, inputs.split(20))
+    errors = feature_errors(network, {part.part.path: nn.Identity() for part in parts}, inputs.split(20))
     assert passes == [20, 20, 20, 20]
     entering, leaving = network.blocks[0](inputs), list[Tensor]()
     for block in network.blocks[:4]:
         leaving.append(block(leaving[-1] if leaving else inputs))
-    for error, wanted in zip(errors, leaving[1:], strict=True):
+    for error, wanted in zip(errors.values(), leaving[1:], strict=True):
         assert error == pytest.approx(streamed_error([(entering, wanted)]))
+
+
+class Branch(Residual):
+    """What it gives is added to the stream by its network."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.strength * self.inner(features)
+
+
+class Adding(nn.Module):
+    """A network that adds what its blocks give to what they got."""
+
+    def __init__(self, strengths: tuple[float, ...]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Branch(number, strength) for number, strength in enumerate(strengths))
+
+    def forward(self, features: Tensor) -> Tensor:
+        for block in self.blocks:
+            features = features + block(features)
+        return features
+
+
+def test_where_the_network_adds_a_block_to_its_stream_the_stream_stays(inputs: Tensor) -> None:
+    torch.manual_seed(0)
+    network = Adding((1.0, 0.5, 2.0, 0.0, 3.0)).eval()
+    shorter = paramtrans.translate(network, depth=0.8, calibrate=inputs)
+    assert [(block.path, block.taken_out) for block in shorter.paramtrans_blocks] == [("blocks.3", True)]
+    assert torch.allclose(shorter(inputs), network(inputs))  # a block of strength 0
+    assert shorter.paramtrans_blocks[0].feature_error is None
 
 
 def test_numbers_that_count_along_the_list_follow(network: Written, inputs: Tensor) -> None:

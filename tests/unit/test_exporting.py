@@ -68,8 +68,11 @@ def elsewhere(code: str, file: Path, given: dict[str, Tensor]) -> dict[str, Tens
     return load_file(file.with_name("found.safetensors"))
 
 
+PT2 = pytest.param("pt2", WITH_EXPORT, marks=pytest.mark.slow)
+
+
 @pytest.mark.thorough
-@pytest.mark.parametrize(("form", "code"), [("onnx", WITH_ONNX), ("pt2", WITH_EXPORT)])
+@pytest.mark.parametrize(("form", "code"), [("onnx", WITH_ONNX), PT2])
 def test_a_small_network_from_the_shell_is_run_by_other_programs(tmp_path: Path, form: str, code: str) -> None:
     network, images = image_network(), torch.randn(40, 3, 9, 9)
     save_file(network.state_dict(), tmp_path / "model.safetensors")
@@ -89,7 +92,7 @@ def test_a_small_network_from_the_shell_is_run_by_other_programs(tmp_path: Path,
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(("form", "code"), [("onnx", WITH_ONNX), ("pt2", WITH_EXPORT)])
+@pytest.mark.parametrize(("form", "code"), [("onnx", WITH_ONNX), PT2])
 def test_several_inputs_and_outputs_keep_their_names_and_tokens_may_be_more(
     tmp_path: Path, form: str, code: str
 ) -> None:
@@ -183,7 +186,7 @@ def test_flags_that_do_not_go_together_are_told_first(tmp_path: Path, capsys: py
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("precision", [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)])
 def test_a_network_in_half_precision_is_told_to_be_given_in_float32(tmp_path: Path, precision: torch.dtype) -> None:
     network, images = image_network().to(precision), torch.randn(4, 3, 8, 8)
     with pytest.raises(SpecMismatch, match=r"is in b?float16; .*float32.*save_onnx\(network\.float\(\)"):

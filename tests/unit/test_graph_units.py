@@ -483,11 +483,11 @@ def test_a_real_language_model_with_grouped_queries_and_rotary_positions() -> No
     assert small(input_ids=tokens).logits.shape == (40, 7, 50)
 
 
-DENSE = pytest.param("densenet121", marks=pytest.mark.slow)  # 120 groups of concatenated channels
+MORE = (pytest.param(name, marks=pytest.mark.slow) for name in ("efficientnet_b0", "densenet121"))
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "efficientnet_b0", DENSE])
+@pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", *MORE])
 def test_real_networks_of_timm(name: str) -> None:
     timm = pytest.importorskip("timm")
     torch.manual_seed(0)

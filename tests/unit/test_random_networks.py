@@ -17,6 +17,8 @@ from paramtrans.networks.graph.proof import prove
 from paramtrans.networks.graph.stand_ins import stand_ins
 from tests.support.random_networks import network
 
+SOME = 40
+"""Networks in `make test`; the sweeps of `make test-slow` take two thousand."""
 SETTINGS = settings(
     max_examples=100, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )
@@ -93,9 +95,9 @@ def count(examples: int, stream: bool = False) -> dict[str, int]:
 
 
 @pytest.mark.thorough
-def test_a_hundred_random_networks_become_what_is_read_of_them() -> None:
-    seen = count(100)
-    assert seen.get("smaller", 0) >= 50, seen
+def test_some_random_networks_become_what_is_read_of_them() -> None:
+    seen = count(SOME)
+    assert seen.get("smaller", 0) >= SOME / 2, seen
 
 
 @pytest.mark.slow
@@ -107,7 +109,7 @@ def test_two_thousand_random_networks_become_what_is_read_of_them() -> None:
 
 @pytest.mark.thorough
 def test_streams_of_random_networks_become_what_is_read_of_them() -> None:
-    seen = count(60, stream=True)
+    seen = count(60, stream=True)  # most have none
     assert seen.get("smaller", 0) >= 10, seen
 
 

@@ -291,7 +291,7 @@ def test_streams_of_language_models(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("name", ["test_vit", "test_convnext", "mixer_s32_224"])
+@pytest.mark.parametrize("name", ["test_vit", "test_convnext", pytest.param("mixer_s32_224", marks=pytest.mark.slow)])
 def test_streams_of_image_networks_are_proven(name: str) -> None:
     timm = pytest.importorskip("timm")
     whole = timm.create_model(name, num_classes=5).eval()
