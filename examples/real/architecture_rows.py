@@ -21,6 +21,7 @@ from paramtrans.networks.parts.placed import put_part
 
 STAGES: dict[str, Mapping[str, Any]] = {
     "start": {"steps": 0},
+    "feature matching, 150 steps": {"steps": 150},
     "feature matching": {},
     "feature matching, then outputs": {"finish": 600},
     "feature matching, then outputs for longer": {"finish": 2400},

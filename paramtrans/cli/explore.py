@@ -24,6 +24,7 @@ from paramtrans.cli.networks import (
     read_network,
 )
 from paramtrans.errors import ConfigError
+from paramtrans.plugins.manager import plugins
 from paramtrans.utils.counts import counted
 
 if TYPE_CHECKING:
@@ -171,6 +172,7 @@ def _command(
     flags |= {"--with": None if translator == "refit" else translator, "--blocks": None if blocks == "*" else blocks}
     for flag, value in flags.items():
         words += [] if value is None else [flag, str(value)]
+    words += [word for file in plugins().files for word in ("--plugin", str(file))]
     output = ["--captured", "-o", "small.pt2"] if captured else ["-o", "small.safetensors"]
     return shlex.join([*words, "--ratio", f"{ratio:g}", *output])
 

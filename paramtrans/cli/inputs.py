@@ -79,7 +79,7 @@ def probe_shape(probes: str | None, shape: str | None, data: Path | None) -> tup
     return tuple(map(int, sizes))
 
 
-def draw(network: Any, probes: str, shape: tuple[int, ...], options: dict[str, Any]) -> list[Any]:
+def draw(network: Any, probes: str, shape: tuple[int, ...], options: dict[str, Any], seed: int) -> list[Any]:
     """Synthetic inputs in batches.
 
     Args:
@@ -87,9 +87,18 @@ def draw(network: Any, probes: str, shape: tuple[int, ...], options: dict[str, A
         probes: Name of the probes.
         shape: Of one input.
         options: Of the probes.
+        seed: What they are drawn from.
+
+    Raises:
+        ConfigError: options that the probes do not have.
     """
+    from paramtrans.api.options import validate
     from paramtrans.networks.forward.batches import in_size
     from paramtrans.networks.loading.calibration import BATCH
     from paramtrans.networks.loading.synthetic_inputs import draw_probes
+    from paramtrans.plugins.manager import components
 
-    return list(in_size(network, draw_probes(network, shape, probes, **options).split(BATCH)))
+    registry = components()
+    validate(registry.load("probe", probes).Options, options, f"{probes}: ")
+    drawn = draw_probes(network, shape, probes, seed=seed, registry=registry, **options)
+    return list(in_size(network, drawn.split(BATCH)))

@@ -107,7 +107,7 @@ def show_groups(groups: dict[str, Any]) -> None:
         for row in groups["blocks"]
     )
     columns("<<>>><<", ("group", "kind", "units", "parameters", "flops", "tied together", ""), *cells)
-    total, staying = groups["parameters"], sum(groups["stays"].values())
+    total, staying = max(1, groups["parameters"]), sum(groups["stays"].values())
     narrowable = sum(not row["refused"] for row in groups["blocks"])
     in_layers = f"{counted(narrowable, 'group')} in layers with {total - staying:,} of {total:,} parameters"
     click.echo(f"{in_layers}; {staying / total:.0%} stay:")

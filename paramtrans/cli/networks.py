@@ -62,10 +62,11 @@ def read_network(model: Path, architecture: str) -> Any:
         ConfigError: no network is made by this name.
         StoreError: the parameters do not fit.
     """
+    from paramtrans.networks.forward.modes import to_eval
     from paramtrans.networks.loading import architectures, parameter_files
 
     own_names = architectures.own_names(architecture)
-    return parameter_files.with_parameters(architectures.build(architecture), model, own_names).eval()
+    return to_eval(parameter_files.with_parameters(architectures.build(architecture), model, own_names))
 
 
 def as_captured(network: Any, batches: list[Any]) -> Any:
@@ -93,11 +94,14 @@ def named_targets(texts: tuple[str, ...]) -> dict[str, str] | None:
         texts: `PATTERN=NAME` each.
 
     Raises:
-        ConfigError: a text is no such pair.
+        ConfigError: a text is no such pair, or a pattern is given twice.
     """
     for text in texts:
         if not text.partition("=")[2]:
             raise ConfigError([f"--to {text}: expected PATTERN=NAME, such as layer3.*=bottleneck"])
+    patterns = [text.partition("=")[0] for text in texts]
+    if twice := [pattern for pattern in patterns if patterns.count(pattern) > 1]:
+        raise ConfigError([f"--to {twice[0]}: is given twice; the first pattern that matches a path counts"])
     return dict(text.split("=", 1) for text in texts) or None
 
 

@@ -157,14 +157,16 @@ def translate(
     probe_shape = inputs.probe_shape(probes, shape, data)
     usual = 0.5 if stream is None and query_key is None else 1.0
     rule = chosen_widths(widths, (chosen, options), further_options.pop(widths["rule"], {}), usual)
+    to = named_targets(targets)
+    if to and (rounding := [flag for flag in ("multiple_of", "least") if widths[flag] is not None]):
+        raise ConfigError([f"--{rounding[0].replace('_', '-')}: is of hidden units, and --to makes other blocks"])
     promised = _promised(chosen)
     network = read_network(model, architecture)
     batches = inputs.read(data, network, architecture, (examples, length, seed))
     evaluate = read_labelled(labelled, network) if labelled else []
     if probes and probe_shape:
-        batches = inputs.draw(network, probes, probe_shape, further_options.pop(probes))
+        batches = inputs.draw(network, probes, probe_shape, further_options.pop(probes), seed)
     network = as_captured(network, batches) if captured else network
-    to = named_targets(targets)
     small = translate_network(
         network,
         chosen,
@@ -252,6 +254,8 @@ def _promised(translator: str | Path) -> str | None:
 
 def _settings(texts: tuple[str, ...], further: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Options of the first translator, and of each that goes on."""
+    if twice := [name for name in further if further.count(name) > 1]:
+        raise ConfigError([f"--then {twice[0]}: is given twice; what it is to do is said by --option {twice[0]}.NAME="])
     options: dict[str, Any] = {}
     further_options: dict[str, dict[str, Any]] = {name: {} for name in further}
     for name, value in map(_setting, texts):

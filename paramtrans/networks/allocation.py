@@ -16,6 +16,7 @@ from paramtrans.errors import SpecMismatch
 from paramtrans.evaluation.costs import parameters
 from paramtrans.networks.blocks.finding import NetworkBlock
 from paramtrans.networks.forward.activations import Inputs, call
+from paramtrans.networks.forward.modes import to_eval
 from paramtrans.networks.forward.outputs import NO_TENSORS, tensors_in
 from paramtrans.networks.graph.groups import NamedGroup
 from paramtrans.networks.translate import translate
@@ -189,7 +190,7 @@ def output_error(smaller: nn.Module, original: nn.Module, batches: Iterable[Inpu
     """
     squared = power = 0.0
     for batch in batches:
-        outputs = [tensors_in(call(network.eval(), batch)) for network in (smaller, original)]
+        outputs = [tensors_in(call(to_eval(network), batch)) for network in (smaller, original)]
         if not all(outputs):
             raise SpecMismatch(NO_TENSORS)
         output, expected = (tensors[0].double() for tensors in outputs)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from paramtrans._version import __version__
 from paramtrans.api.options import BaseOptions
 from paramtrans.errors import ConfigError, DataError, StoreError
 from paramtrans.networks.blocks.finding import put
 from paramtrans.networks.depth.left_out import LeftOut, repeat
+from paramtrans.networks.forward.modes import to_eval
 from paramtrans.networks.graph.narrow import Setting
 from paramtrans.networks.loading import architectures, parameter_files
 from paramtrans.networks.loading.wrappers import unwrapped
@@ -30,6 +32,8 @@ from paramtrans.plugins.registry import Registry
 from paramtrans.storage import json_files, sealed_params
 from paramtrans.utils import boundary, documents
 from paramtrans.utils.surroundings import pinned
+
+log = logging.getLogger(__name__)
 
 FORMAT = 7
 """Version of a translated network on disk. In 1, a target block was always of the kind of its source block; up to 2,
@@ -206,7 +210,11 @@ def save_translated(
     if losses is not None:
         record["losses"] = losses.model_dump(mode="json", exclude={"blocks"})
     _check_written(Path(path), record)
-    sealed_params.save_params(Path(path), dict(network.state_dict()), record)
+    state = network.state_dict()
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    if others := state.keys() - tensors.keys():
+        log.warning("%s: is not written, as it is no tensor; whoever loads the network has its own", min(others))
+    sealed_params.save_params(Path(path), tensors, record)
 
 
 def _check_written(path: Path, record: dict[str, Any]) -> None:
@@ -259,7 +267,8 @@ def load_translated(
                 _put_target(rebuilt, block, record.bytes, registry)
         if any(isinstance(block, NarrowedGroup) for block in replaced):
             rebuild(rebuilt, sizes, params)
-        rebuilt.load_state_dict(params)
+        others = {name: value for name, value in rebuilt.state_dict().items() if not isinstance(value, Tensor)}
+        rebuilt.load_state_dict({**others, **params})
     except (ConfigError, DataError, AttributeError, RuntimeError) as error:
         raise StoreError(
             f"{path}: does not fit the network it is to be put into: {parameter_files.reason(error)}"
@@ -268,7 +277,7 @@ def load_translated(
     setattr(rebuilt, SIZES, sizes)
     setattr(rebuilt, MODULES, changes)
     setattr(rebuilt, SHAPES, record.untranslated)
-    return rebuilt.eval()
+    return to_eval(rebuilt)
 
 
 def _put_target(network: nn.Module, block: Replaced | ReplacedPart, size: int, registry: Registry) -> None:

@@ -17,15 +17,16 @@ from torch.utils._pytree import tree_map
 from paramtrans.api.options import BaseOptions, validate
 from paramtrans.errors import SpecMismatch
 from paramtrans.networks.blocks.finding import matches
-from paramtrans.networks.forward.activations import Inputs, call, pick_examples
+from paramtrans.networks.forward.activations import Inputs, NamedInputs, call, length, pick_examples
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.forward.modes import in_eval_mode
-from paramtrans.networks.forward.outputs import tensors_in
+from paramtrans.networks.forward.outputs import has_examples, tensors_in
 from paramtrans.networks.graph.numbers import uncount
 from paramtrans.networks.loading.wrappers import copied
 from paramtrans.networks.parts.fitting import Fitted, Fitting, fit
 from paramtrans.ops.distances import Variance
 from paramtrans.utils import seeds
+from paramtrans.utils.precision import widened
 from paramtrans.utils.progress import Reporter
 
 BYTES_HELD = 2**30
@@ -114,7 +115,9 @@ def _fitted(
         else:
             expected_values = outputs.of(number, chosen)
         pairs = zip(watched.values(smaller, inputs), expected_values, outputs.variances, strict=True)
-        errors = [(output - expected).square().mean() / variance for output, expected, variance in pairs]
+        errors = [
+            (widened(output) - widened(expected)).square().mean() / variance for output, expected, variance in pairs
+        ]
         return torch.stack(errors).mean()
 
     settings = Fitting(options.steps, options.lr, options.batch, seeds.derive(seed, "finish"))
@@ -144,6 +147,9 @@ def exchanged(inputs: Inputs, share: float, generator: torch.Generator) -> Input
         here &= torch.rand(len(tensor), *[1] * (tensor.ndim - 1), generator=generator) < 0.5
         return torch.where(here.to(tensor.device), tensor.gather(0, others), tensor)
 
+    if isinstance(inputs, NamedInputs):  # of these it is known what has an entry for each example
+        examples = {name: mixed(value) if name in inputs.per_example else value for name, value in inputs.items()}
+        return NamedInputs(examples, inputs.per_example)
     mixed_inputs: Inputs = tree_map(mixed, inputs)
     return mixed_inputs
 
@@ -212,7 +218,7 @@ class _Outputs:
             for spread, value in zip(spreads, values, strict=True):
                 spread.add(value)
             room -= sum(value.nbytes for value in values)
-            if room >= 0:
+            if room >= 0 and all(has_examples(value, length(batch)) for value in values):
                 self._held[number] = values
         self.variances = [spread.scale for spread in spreads]
         """Of each output around the mean of each channel, over all examples."""

@@ -110,6 +110,8 @@ def _check(given: Mapping[str, Any]) -> None:
     for name, options in (given["then"] or {}).items():
         if not isinstance(options, Mapping):
             raise SpecMismatch(f"then: {name}: takes options by name, or {{}}, not {options!r:.60}")
+    if isinstance(given["ratio"], Mapping) and (wrong := [key for key in given["ratio"] if not isinstance(key, str)]):
+        raise SpecMismatch(f"ratio: takes shares by pattern of paths, not by {wrong[0]!r:.60}")
     if given["widths"] is not None and not callable(given["widths"]):
         raise SpecMismatch(f"widths: takes a rule, as in widths=Ratio(0.5), not {given['widths']!r:.60}")
     if given["widths"] is not None and given["ratio"] is not None:
@@ -127,6 +129,22 @@ def _check(given: Mapping[str, Any]) -> None:
         if given["by"] == "blocks":
             raise SpecMismatch(f'{name}: is found in the graph of the network; leave out by="blocks"')
     if given["to"] is not None:
-        apart = (given["by"], given["widths"], given["stream"], given["query_key"])
-        if any(x is not None for x in apart) or given["then"] or isinstance(given["ratio"], Mapping):
-            raise SpecMismatch("to: goes with ratio (one number), depth, options, finish, calibrate and seed alone")
+        _check_to(given)
+
+
+def _check_to(given: Mapping[str, Any]) -> None:
+    if not given["to"]:
+        raise SpecMismatch('to: names no parts; give targets by pattern of paths, as in to={"layer1.*": "bottleneck"}')
+    for pattern, target in given["to"].items():
+        if not isinstance(pattern, str) or not isinstance(target, str):
+            raise SpecMismatch(
+                f"to: takes the name of a target by pattern of paths, not {pattern!r:.60}: {target!r:.60}"
+            )
+    usual = {"translator": TRANSLATOR, "blocks": "*", "sequential": True, "then": {}, "widths": None, "by": None}
+    usual |= dict.fromkeys(SHARES)
+    others = [name for name, value in usual.items() if given[name] != value and given[name] is not None]
+    if others or isinstance(given["ratio"], Mapping):
+        raise SpecMismatch(
+            f"to: goes with ratio (one number), depth, options, finish, calibrate and seed alone; leave out "
+            f"{', '.join(others) or 'shares by pattern'}"
+        )

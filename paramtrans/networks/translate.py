@@ -19,7 +19,7 @@ from paramtrans.networks.depth.shortening import parts_to_replace, shorten
 from paramtrans.networks.files import ATTRIBUTE
 from paramtrans.networks.finishing import finish_network
 from paramtrans.networks.forward.activations import Inputs, check_repeatable, in_batches
-from paramtrans.networks.forward.batches import as_taken, is_taken
+from paramtrans.networks.forward.batches import as_taken, check_has_values, is_taken
 from paramtrans.networks.forward.sameness import said_of_sameness
 from paramtrans.networks.loading.architectures import lean
 from paramtrans.networks.loading.wrappers import copied, unwrapped
@@ -140,6 +140,7 @@ def translate(
         registry=registry or components(),
     )
     module = unwrapped(module)
+    check_has_values(module)
     shapes = untranslated_shapes(module)
     original = copied(module, share=True)
     if to is None:  # a block in another's place has to see its cache

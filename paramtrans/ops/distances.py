@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 
 from paramtrans.ops.chunks import CHUNK, chunks
+from paramtrans.utils.precision import widened
 
 CONSTANT = 1e-12
 """Variance, relative to the mean square, that is rounding: values are all the same."""
@@ -26,6 +27,7 @@ def relative_error(values: Tensor, wanted: Tensor, weights: Tensor | None = None
         `[models]`: 0 where all is as wanted, 1 for a block that gives the mean. Where wanted values are all the same,
         it is relative to their mean square, or to 1 where they are zero.
     """
+    values, wanted = widened(values), widened(wanted)
     error, square = (values - wanted).square(), wanted.square()
     if weights is None:
         variance = wanted.flatten(1).var(1, correction=0)

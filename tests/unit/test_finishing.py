@@ -13,6 +13,7 @@ import paramtrans
 from paramtrans import components
 from paramtrans.errors import ConfigError, SpecMismatch
 from paramtrans.networks.finishing import FinishOptions, exchanged, finish_network
+from paramtrans.networks.forward.activations import NamedInputs
 from paramtrans.utils.progress import Reporter
 
 
@@ -151,6 +152,14 @@ def test_exchanged_tokens_are_of_other_examples_at_the_same_position() -> None:
     assert torch.equal(mixed["attention_mask"], inputs["attention_mask"])
     of_others = (mixed["input_ids"] != tokens).float().mean(1)
     assert 5 <= (of_others > 0).sum() <= 15 and 0.2 < of_others[of_others > 0].mean() < 0.7
+
+
+def test_of_inputs_known_by_name_those_of_examples_are_exchanged() -> None:
+    tokens, table = torch.arange(400).view(20, 20), torch.arange(60).view(20, 3)
+    inputs = NamedInputs({"input_ids": tokens, "table": table}, ["input_ids"])
+    mixed = exchanged(inputs, 0.5, torch.Generator().manual_seed(0))
+    assert isinstance(mixed, NamedInputs) and mixed.per_example == inputs.per_example
+    assert mixed["table"] is table and not torch.equal(mixed["input_ids"], tokens)
 
 
 def test_steps_alone_see_exchanged_tokens(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from paramtrans.api.adapter import BlockAdapter
 from paramtrans.errors import DataError, SpecMismatch
 from paramtrans.networks.blocks.finding import NetworkBlock
 from paramtrans.networks.forward.activations import Inputs, entering, first_examples
+from paramtrans.networks.forward.replaced import replace_forward
 from paramtrans.networks.forward.spool import Spool
 
 ALIKE = 1e-4
@@ -100,9 +101,7 @@ def _going_on(network: nn.Module, passed: list[Passed], entered: Iterator[Tensor
         undo.callback(network.get_submodule(last_passed.path).register_forward_pre_hook(give).remove)
         for block_before in idle:
             module = network.get_submodule(block_before.path)
-            original_forward = vars(module).get("forward")
-            setattr(module, "forward", _zeros(block_before.shape_of))  # noqa: B010 - mypy takes methods for constants
-            undo.callback(_restore, module, original_forward)
+            undo.callback(replace_forward(module, _zeros(block_before.shape_of)))
         yield
 
 
@@ -117,9 +116,3 @@ def _shapes(adapter: BlockAdapter) -> Callable[[torch.Size], torch.Size]:
 def _zeros(shape_of: Callable[[torch.Size], torch.Size]) -> Any:
     """A forward method that gives zeros of the shape that a module would give."""
     return lambda x, *_, **__: x.new_zeros(shape_of(x.shape))
-
-
-def _restore(module: nn.Module, original_forward: Any) -> None:
-    delattr(module, "forward")
-    if original_forward is not None:
-        setattr(module, "forward", original_forward)  # noqa: B010 - as above

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from paramtrans.errors import SpecMismatch
 from paramtrans.networks.forward.activations import Inputs, call, every_layer, first_examples
 from paramtrans.networks.forward.outputs import tensors_in
+from paramtrans.networks.forward.replaced import replace_forward
 from paramtrans.networks.forward.spool import Spool
 from paramtrans.ops.distances import RelativeError
 from paramtrans.utils.counts import counted
@@ -57,14 +58,10 @@ def standing_in(network: nn.Module, blocks: Mapping[str, nn.Module]) -> Iterator
         network: Is as before afterwards.
         blocks: For paths of modules the blocks that take the same arguments.
     """
-    modules = [network.get_submodule(path) for path in blocks]
-    for module, block in zip(modules, blocks.values(), strict=True):
-        module.forward = block.forward
-    try:
+    with ExitStack() as undo:
+        for path, block in blocks.items():
+            undo.callback(replace_forward(network.get_submodule(path), block.forward))
         yield
-    finally:
-        for module in modules:
-            del module.forward
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -51,22 +51,59 @@ class LeftOut:
     """Whether that is so; else the inputs were too few."""
 
 
+class Nothing(nn.Module):
+    """What a block gives that its network adds to a stream, once it is gone."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features → zeros of their shape."""
+        return torch.zeros_like(features)
+
+
+def stand_ins(
+    network: nn.Module, parts: Sequence[NetworkPart], batch: Inputs, registry: Registry
+) -> dict[str, nn.Module]:
+    """By path what computes, in a block's place, what the network computes without it.
+
+    A block hands on what it gets; or it gives nothing, where that alone is the same as a shorter list, as in networks
+    that add what a block gives to what it got.
+
+    Args:
+        network: In eval mode; it is as before afterwards.
+        parts: The blocks.
+        batch: Inputs; the network is run on two of them.
+        registry: Architecture sources that are asked to let numbers follow.
+    """
+    batch, chosen = first_examples(batch, 2), dict[str, nn.Module]()
+    for _, of_list in groupby(parts, key=lambda part: part.part.path.rpartition(".")[0]):
+        blocks = list(of_list)
+        record = _record(blocks[0], True, None, False)
+        kinds = [
+            kind
+            for kind in (nn.Identity, Nothing)
+            if _unlike(network, {record.path: _standing_for(blocks[0], kind)}, [record], batch, registry) is None
+        ]
+        chosen |= {block.part.path: _standing_for(block, (kinds or [nn.Identity])[0]) for block in blocks}
+    return chosen
+
+
 def leave_out(
     network: nn.Module,
     parts: Sequence[NetworkPart],
+    instead: Mapping[str, nn.Module],
     batch: Inputs,
-    errors: Iterable[float | None],
+    errors: Mapping[str, float | None],
     held_out: bool,
     registry: Registry,
 ) -> tuple[nn.Module, list[LeftOut]]:
     """A copy of a network without some of its blocks.
 
-    A list becomes shorter where the network then gives what it gives with the blocks passed by; else a module stands
-    in the place of each that hands on what it gets.
+    A list becomes shorter where the network then gives what it gives with the stand-ins; else a module stands in the
+    place of each that hands on what it gets.
 
     Args:
         network: In eval mode; it is as before afterwards.
         parts: The blocks.
+        instead: `stand_ins` of these.
         batch: Inputs; the network is run on two of them.
         errors: `feature_errors` of the blocks.
         held_out: Whether these are of inputs kept aside.
@@ -79,16 +116,18 @@ def leave_out(
         SpecMismatch: the network's code does not do without these blocks.
     """
     batch, order = first_examples(batch, 2), [path for path, _ in network.named_modules()]
-    described = sorted(zip(parts, errors, strict=True), key=lambda pair: -order.index(pair[0].part.path))
+    described = sorted(
+        ((part, errors[part.part.path]) for part in parts), key=lambda pair: -order.index(pair[0].part.path)
+    )
     records: list[LeftOut] = []
     for _, of_list in groupby(described, key=lambda pair: pair[0].part.path.rpartition(".")[0]):
         pairs = list(of_list)
         tried = [_record(part, True, error, held_out) for part, error in pairs]
-        why = _unlike(network, [part for part, _ in pairs], tried, batch, registry)
+        why = _unlike(network, {part.part.path: instead[part.part.path] for part, _ in pairs}, tried, batch, registry)
         if why is not None:
             log.info("%s: blocks are passed by in their places: %s", pairs[0][0].part.path, why)
         records += tried if why is None else [_record(part, False, error, held_out) for part, error in pairs]
-    if (why := _unlike(network, parts, records, batch, registry)) is not None:
+    if (why := _unlike(network, instead, records, batch, registry)) is not None:
         raise SpecMismatch(f"depth: the network's code does not do without {records[0].path}: {why}")
     shorter = copy.deepcopy(network)
     repeat(shorter, records, registry)
@@ -97,10 +136,14 @@ def leave_out(
 
 @torch.no_grad()
 def _unlike(
-    network: nn.Module, parts: Sequence[NetworkPart], records: Sequence[LeftOut], batch: Inputs, registry: Registry
+    network: nn.Module,
+    instead: Mapping[str, nn.Module],
+    records: Sequence[LeftOut],
+    batch: Inputs,
+    registry: Registry,
 ) -> str | None:
-    """Why a network does not do as records say: it gives something else than with the blocks passed by; or None."""
-    with standing_in(network, {part.part.path: _passing_by(part) for part in parts}):
+    """Why a network does not do as records say: it gives something else than with the stand-ins; or None."""
+    with standing_in(network, instead):
         wanted = tensors_in(call(network, batch))
     try:
         given = tensors_in(call(without(network, records, registry), batch))
@@ -116,30 +159,32 @@ def _record(part: NetworkPart, taken_out: bool, error: float | None, held_out: b
     return LeftOut(part.part.path, type(module).__name__, sizes, part.calling.beside, taken_out, error, held_out)
 
 
-def _passing_by(part: NetworkPart) -> nn.Module:
-    return Placed(nn.Identity(), Calling(False, part.calling.beside))
+def _standing_for(part: NetworkPart, kind: type[nn.Module]) -> nn.Module:
+    return Placed(kind(), Calling(False, part.calling.beside)).eval()
 
 
-def feature_errors(network: nn.Module, parts: Sequence[NetworkPart], batches: Iterable[Inputs]) -> list[float | None]:
-    """Relative error of the features behind each of some blocks, with all of them passed by.
+def feature_errors(
+    network: nn.Module, instead: Mapping[str, nn.Module], batches: Iterable[Inputs]
+) -> dict[str, float | None]:
+    """By path the relative error of the features behind each of some blocks, without all of them.
 
     Args:
         network: In eval mode; it is as before afterwards.
-        parts: The blocks.
+        instead: `stand_ins` of the blocks. Behind those that give nothing there are no features to compare: None.
         batches: Inputs.
 
     Raises:
         SpecMismatch: a batch does not reach a block.
     """
-    errors = {part.part.path: RelativeError() for part in parts}
-    passing_by = {part.part.path: _passing_by(part) for part in parts}
+    errors = {path: RelativeError() for path in instead}
     for batch in batches:
         wanted = _leaving(network, errors, batch)
-        with standing_in(network, passing_by):
+        with standing_in(network, instead):
             given = _leaving(network, errors, batch)
         for path, error in errors.items():
             error.add(given[path], wanted[path])
-    return [error.value for error in errors.values()]
+    adding = {path for path, block in instead.items() if any(isinstance(inner, Nothing) for inner in block.children())}
+    return {path: None if path in adding else error.value for path, error in errors.items()}
 
 
 @torch.no_grad()

@@ -9,12 +9,12 @@ from torch import nn
 
 from paramtrans.errors import SpecMismatch
 from paramtrans.networks.depth.cheapest import JUDGED_ON, cheapest, count_gone, some_examples
-from paramtrans.networks.depth.left_out import LeftOut, feature_errors, leave_out
+from paramtrans.networks.depth.left_out import LeftOut, feature_errors, leave_out, stand_ins
 from paramtrans.networks.depth.repeated import repeated_blocks
 from paramtrans.networks.forward.activations import Inputs, first_examples, length, pick_examples
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.parts.finding import find_parts, seen_on
-from paramtrans.networks.parts.placed import Calling, Placed
+from paramtrans.networks.parts.placed import Placed
 from paramtrans.networks.parts.replacing import STARTED_ON
 from paramtrans.networks.parts.targets import start_block, target_for
 from paramtrans.plugins.registry import Registry
@@ -49,11 +49,12 @@ def shorten(
     fitted = some_examples(examples.fitted(), JUDGED_ON)
     parts = repeated_blocks(network, pattern, fitted[0])
     going = count_gone(depth, len(parts))
-    passing_by = {part.part.path: Placed(nn.Identity(), Calling(False, part.calling.beside)).eval() for part in parts}
-    chosen = cheapest(network, passing_by, going, fitted, reporter)
+    instead = stand_ins(network, parts, fitted[0], registry)
+    chosen = cheapest(network, instead, going, fitted, reporter)
     gone = [part for part in parts if part.part.path in chosen]
-    errors = feature_errors(network, gone, examples.held_out())
-    return leave_out(network, gone, fitted[0], errors, examples.enough, registry)
+    instead = {part.part.path: instead[part.part.path] for part in gone}
+    errors = feature_errors(network, instead, examples.held_out())
+    return leave_out(network, gone, instead, fitted[0], errors, examples.enough, registry)
 
 
 def parts_to_replace(

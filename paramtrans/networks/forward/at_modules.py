@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from paramtrans.networks.forward.activations import Inputs, call
+from paramtrans.networks.forward.replaced import replace_forward
 
 _passing = threading.local()
 """What a pass of this thread calls where it stops."""
@@ -54,24 +55,20 @@ class Stops:
     def __init__(self, network: nn.Module, paths: Iterable[str]) -> None:
         """`paths`: of the modules."""
         self._modules = {path: network.get_submodule(path) for path in paths}
-        self._replaced = {path: vars(module).get("forward") for path, module in self._modules.items()}
+        self._undo: dict[str, Callable[[], None]] = {}
 
     def __enter__(self) -> Stops:
         for path, module in self._modules.items():
-            vars(module)["forward"] = _stop_at(path, module.forward)
+            self._undo[path] = replace_forward(module, _stop_at(path, module.forward))
         return self
 
     def __exit__(self, *_: object) -> None:
-        for path in [*self._modules]:
+        for path in [*self._undo]:
             self.release(path)
 
     def release(self, path: str) -> None:
         """Let no further pass stop at a module."""
-        module, replaced = self._modules.pop(path), self._replaced[path]
-        if replaced is None:
-            del vars(module)["forward"]
-        else:
-            vars(module)["forward"] = replaced
+        self._undo.pop(path)()
 
 
 def _stop_at(path: str, compute: Callable[..., Any]) -> Callable[..., Any]:

@@ -14,6 +14,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from paramtrans.errors import DataError, SpecMismatch
 from paramtrans.networks.forward.activations import Inputs, NamedInputs, arguments, call, length, pick_examples
@@ -45,8 +46,7 @@ def as_taken(network: nn.Module, batches: Iterable[Inputs], tell: bool = True) -
         DataError: a batch is of another kind than the first.
         SpecMismatch: the network has no values.
     """
-    if any(tensor.is_meta for tensor in (*network.parameters(), *network.buffers())):
-        raise SpecMismatch("the network has no values (device meta); load its parameters first")
+    check_has_values(network)
     batches = in_size(network, batches)
     if (first := next(iter(batches), None)) is None:
         return batches
@@ -63,7 +63,21 @@ def as_taken(network: nn.Module, batches: Iterable[Inputs], tell: bool = True) -
     way, names = _way(network, _cut(first, taken), None if second is None else _cut(second, taken))
     if way == "examples" and (not isinstance(first, Mapping) or (names is None and len(taken) == len(first))):
         return _Alike(batches)
-    return _Batches(_Alike(batches), taken, way, names, _first_name(network))
+    named = way == "single" or isinstance(first, Mapping)
+    return _Batches(_Alike(batches), taken, way, names, "" if named else _first_name(network))
+
+
+def check_has_values(network: nn.Module) -> None:
+    """Raise `SpecMismatch` for a network whose tensors have no values, or no shapes yet.
+
+    Args:
+        network: The network.
+    """
+    tensors = [*network.parameters(), *network.buffers()]
+    if any(is_lazy(tensor) for tensor in tensors):
+        raise SpecMismatch("the network has layers that get their shapes in their first pass; run it once before")
+    if any(tensor.is_meta for tensor in tensors):
+        raise SpecMismatch("the network has no values (device meta); load its parameters first")
 
 
 def in_size(network: nn.Module, batches: Iterable[Inputs]) -> Iterable[Inputs]:
@@ -221,6 +235,8 @@ class _Alike:
                 self.sums.append(total)
             elif total != self.sums[number - 1]:
                 raise DataError(f"calibrate: batch {number} is another each time, as of a loader; give list(loader)")
+            if not length(batch):
+                raise DataError(f"calibrate: batch {number} has no examples; leave it out")
             kinds_here = {name: (tensor.ndim, tensor.dtype) for name, tensor in _tensors(batch).items()}
             kinds = kinds or kinds_here
             if any(kinds_here[name] != kinds[name] for name in kinds_here.keys() & kinds.keys()):

@@ -1,4 +1,4 @@
-"""Networks in eval mode for a while."""
+"""Networks in eval mode, for good or for a while."""
 
 from __future__ import annotations
 
@@ -6,6 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import nn
+
+
+def to_eval(network: nn.Module) -> nn.Module:
+    """The network itself, in eval mode; its own `train` need not return it, as some that freeze layers do not.
+
+    Args:
+        network: Is changed.
+    """
+    network.eval()
+    return network
 
 
 @contextmanager

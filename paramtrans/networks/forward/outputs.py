@@ -24,6 +24,21 @@ def named_outputs(output: Any) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in _named(output) if tensor.is_floating_point()}
 
 
+def first_output(output: Any, count: int) -> Tensor | None:
+    """The first of `named_outputs` with an entry for each example; None where there is none.
+
+    Args:
+        output: What a network gives.
+        count: Examples.
+    """
+    return next((tensor for tensor in named_outputs(output).values() if has_examples(tensor, count)), None)
+
+
+def has_examples(tensor: Tensor, count: int) -> bool:
+    """Whether an output has an entry for each of so many examples on its first axis, as a loss, say, has not."""
+    return tensor.ndim > 0 and len(tensor) == count
+
+
 def _named(output: Any) -> Iterator[tuple[str, Tensor]]:
     if isinstance(output, Tensor):
         yield "", output

@@ -17,8 +17,6 @@ from paramtrans.networks.graph.capture import Program
 from paramtrans.networks.graph.narrow import Removal
 from paramtrans.networks.graph.operators import Contraction, name_of
 
-HALF = (torch.float16, torch.bfloat16)
-"""Precisions in which rounding alone may be larger than what the proof allows."""
 NORMS = ("layer_norm", "rms_norm")
 """Normalisations, whose results have the axes that they are computed over."""
 

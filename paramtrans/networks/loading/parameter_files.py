@@ -13,13 +13,12 @@ from torch import Tensor, nn
 from paramtrans.errors import StoreError
 from paramtrans.networks.loading.host_network import HostNetwork
 from paramtrans.storage import exported_archive, json_files, outside, sealed_params, torch_checkpoint
+from paramtrans.utils.precision import HALF
 
 log = logging.getLogger(__name__)
 
 OwnNames: TypeAlias = Callable[[nn.Module, Mapping[str, Tensor]], Mapping[str, Tensor]]
 """Parameters by a network's own names, as `ArchitectureSource.own_names` gives them."""
-HALF = {torch.float16, torch.bfloat16}
-"""Precisions that stay what they are; others become the network's own, as calibration inputs do."""
 WRAPPERS = (
     "state_dict", "model", "model_state_dict", "model_state", "net", "network", "module", "params", "weights", "ema",
     "state_dict_ema",
@@ -65,7 +64,8 @@ def with_parameters(network: nn.Module, path: Path, own_names: OwnNames | None =
             ) from error
         raise StoreError(f"{path}: does not fit the architecture: {reason(error)}") from error
     kinds = {tensor.dtype for tensor in state.values() if tensor.is_floating_point()}
-    return network.to(kinds.pop()) if len(kinds) == 1 and kinds <= HALF else network
+    # Other precisions become the network's own, as calibration inputs do.
+    return network.to(kinds.pop()) if len(kinds) == 1 and kinds <= {*HALF} else network
 
 
 def read_parameters(path: Path) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from paramtrans.api.probes import ProbeCase
 from paramtrans.errors import SpecMismatch
 from paramtrans.networks.forward.activations import call
+from paramtrans.networks.forward.modes import to_eval
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
 from paramtrans.utils import memory
@@ -51,7 +52,7 @@ def draw_probes(
     if not shape or min(shape) < 1:
         raise SpecMismatch(f"the shape of one input is of positive numbers, such as 3,224,224; not {list(shape)}")
     probes = (registry or components()).create("probe", name, **options)
-    network = copy.deepcopy(network).eval()
+    network = to_eval(copy.deepcopy(network))
     with memory.out_of_memory_hint(f"inputs of {'×'.join(map(str, shape))}", "make them smaller, or fewer"):
         with torch.no_grad():
             call(network, torch.zeros(1, *shape))  # says it where the network does not take them

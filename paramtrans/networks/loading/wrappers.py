@@ -12,6 +12,7 @@ from torch.fx import GraphModule
 from torch.utils._pytree import tree_leaves
 
 from paramtrans.errors import SpecMismatch
+from paramtrans.networks.forward.modes import to_eval
 from paramtrans.networks.forward.programs import unguarded
 from paramtrans.utils.boundary import reason
 
@@ -55,7 +56,7 @@ def copied(network: nn.Module, share: bool = False) -> nn.Module:
     """
     kept = {id(parameter): parameter for parameter in network.parameters()} if share else {}
     try:
-        return copy.deepcopy(network, {**computed_tensors(network), **kept}).eval()
+        return to_eval(copy.deepcopy(network, {**computed_tensors(network), **kept}))
     except Exception as error:
         raise SpecMismatch(f"{_uncopied(network)} cannot be copied: {reason(error)}; take it out first") from error
 

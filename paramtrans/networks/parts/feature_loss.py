@@ -8,6 +8,7 @@ from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.parts.fitting import Fitted, Fitting, fit
 from paramtrans.networks.parts.weights import spread
 from paramtrans.ops.distances import Variance
+from paramtrans.utils.precision import widened
 
 
 class FeatureLoss:
@@ -54,4 +55,4 @@ class FeatureLoss:
 
     def _squares(self, number: int, examples: Tensor) -> Tensor:
         features: Tensor = self.block(self.reached[number][examples])
-        return (features - self.leaving[number][examples]).square()
+        return (widened(features) - widened(self.leaving[number][examples])).square()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +12,9 @@ from torch import Tensor, nn
 
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.utils import seeds
+from paramtrans.utils.precision import HALF, widened
+
+log = logging.getLogger(__name__)
 
 LossOf = Callable[[int, Tensor], Tensor]
 """From the number of a batch, and examples of it, to a loss."""
@@ -70,34 +75,56 @@ def fit(
         tensor.requires_grad_(True)
     fitted, judging, aside = _split(examples)
     best = [tensor.detach().clone() for tensor in tensors]
+    # In float16 Adam's squared gradients are lost, and with them all that a step divides by.
+    exact = [nn.Parameter(widened(tensor.detach())) if tensor.dtype in HALF else tensor for tensor in tensors]
     error_before, least_loss, best_step = _mean(error_of, aside), _mean(loss_of, judging), 0
     rates = [settings.rate * max(float(tensor.detach().square().mean().sqrt()), SMALLEST) for tensor in tensors]
-    optimizer = torch.optim.Adam(
-        [{"params": [tensor], "lr": rate} for tensor, rate in zip(tensors, rates, strict=True)]
-    )
+    optimizer = torch.optim.Adam([{"params": [tensor], "lr": rate} for tensor, rate in zip(exact, rates, strict=True)])
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, settings.steps))
-    draws, reported = _draws(fitted, settings), 0
+    draws, reported, seen_finite = _draws(fitted, settings), 0, False
     for step in range(1, settings.steps + 1):
-        optimizer.zero_grad()
+        for tensor in tensors:
+            tensor.grad = None
         with torch.enable_grad():
             loss_of(*next(draws)).backward()
-        nn.utils.clip_grad_norm_(tensors, 1.0)
+        _hand_on_gradients(tensors, exact)
+        nn.utils.clip_grad_norm_(exact, 1.0)
         optimizer.step()
         schedule.step()
+        _hand_back(exact, tensors)
         if step % max(1, settings.steps // LOOKS) == 0 or step == settings.steps:
             loss = _mean(loss_of, judging)
+            seen_finite |= math.isfinite(loss)
             advance(step - reported, loss)
             reported = step
             if loss < least_loss:
                 least_loss, best_step = loss, step
                 for best_values, tensor in zip(best, tensors, strict=True):
                     best_values.copy_(tensor.detach())
+    if settings.steps and not seen_finite:
+        log.warning(
+            "no step could be taken: what the fitted blocks give is not finite in %s; translate in float32",
+            str(tensors[0].dtype).removeprefix("torch."),
+        )
     with torch.no_grad():
         for best_values, tensor, flag in zip(best, tensors, flags, strict=True):
             tensor.copy_(best_values)
             tensor.requires_grad_(flag)
             tensor.grad = None
     return Fitted(error_before, _mean(error_of, aside) if best_step else error_before, best_step)
+
+
+def _hand_on_gradients(tensors: Sequence[nn.Parameter], exact: Sequence[nn.Parameter]) -> None:
+    for tensor, exact_tensor in zip(tensors, exact, strict=True):
+        if exact_tensor is not tensor:
+            exact_tensor.grad = None if tensor.grad is None else tensor.grad.float()
+
+
+@torch.no_grad()
+def _hand_back(exact: Sequence[nn.Parameter], tensors: Sequence[nn.Parameter]) -> None:
+    for tensor, exact_tensor in zip(tensors, exact, strict=True):
+        if exact_tensor is not tensor:
+            tensor.copy_(exact_tensor)
 
 
 Chosen = list[tuple[int, Tensor]]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from paramtrans.api.block_module import has_continued
 from paramtrans.errors import SpecMismatch
 from paramtrans.networks.blocks.in_place import take_place
+from paramtrans.networks.parts.encoders import keep_layer_by_layer
 from paramtrans.networks.parts.running import cache_in, feature_of
 
 
@@ -108,3 +109,4 @@ def put_part(network: nn.Module, path: str, block: nn.Module, calling: Calling) 
     """
     simple = calling.alone and calling.beside is None
     take_place(network, path, block if simple else Placed(block, calling))
+    keep_layer_by_layer(network, path)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import nn
 
 from paramtrans.api.adapter import BlockAdapter
 from paramtrans.api.options import BaseOptions, validate
-from paramtrans.errors import SpecMismatch
+from paramtrans.errors import DataError, SpecMismatch
 from paramtrans.evaluation.costs import parameters
-from paramtrans.networks.forward.activations import Inputs, first_examples
+from paramtrans.networks.forward.activations import Inputs, call, first_examples
 from paramtrans.networks.forward.examples import Examples
+from paramtrans.networks.loading.wrappers import copied
 from paramtrans.networks.parts.feature_loss import FeatureLoss
 from paramtrans.networks.parts.finding import NetworkPart, find_parts
 from paramtrans.networks.parts.fitting import Fitted, Fitting
@@ -25,7 +27,7 @@ from paramtrans.networks.parts.reached import both_passing
 from paramtrans.networks.parts.targets import start_block, target_for
 from paramtrans.networks.parts.weights import output_weights
 from paramtrans.plugins.registry import Registry
-from paramtrans.utils import seeds
+from paramtrans.utils import boundary, seeds
 from paramtrans.utils.counts import counted
 from paramtrans.utils.progress import Reporter
 
@@ -142,6 +144,7 @@ def replace_parts(
     first = first_examples(next(iter(examples.fitted())), STARTED_ON)
     parts, refused = _parts(network, to, first)
     targets = [target_for(part, to[part.pattern], ratio, registry) for part in parts]
+    _check_places(network, parts, targets, first)
     weights = output_weights(network, [part.part.path for part in parts], first) if fitting_options.weigh else {}
     smaller, replaced, blocks = copy.deepcopy(network), list[ReplacedPart](), list[nn.Module]()
     with (
@@ -161,6 +164,25 @@ def replace_parts(
     for part, block in zip(parts, blocks, strict=True):
         part.put(smaller, block)
     return ReplacedNetwork(smaller, tuple(replaced), refused)
+
+
+def _check_places(
+    network: nn.Module, parts: Sequence[NetworkPart], targets: Sequence[BlockAdapter], batch: Inputs
+) -> None:
+    """Raise unless the network runs with other blocks in the places of parts: its code may ask more of these."""
+    other = copied(network, share=True)
+    for part, target in zip(parts, targets, strict=True):
+        part.put(other, target.module().eval().to(part.part.entering))
+    try:
+        with torch.no_grad():
+            call(other, first_examples(batch, 2))
+    except DataError as error:
+        paths = ", ".join(part.part.path for part in parts[:3])
+        raise SpecMismatch(
+            f"to: the network does not run with another block in the place of {paths}: "
+            f"{boundary.reason(error.__cause__ or error)}; its code asks more "
+            "of what stands there than to be called; replace a part inside it, or around it"
+        ) from error
 
 
 def _parts(network: nn.Module, to: Mapping[str, str], batch: Inputs) -> tuple[list[NetworkPart], dict[str, str]]:

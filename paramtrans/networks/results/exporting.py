@@ -22,6 +22,7 @@ from paramtrans.networks.forward.outputs import named_outputs
 from paramtrans.networks.forward.programs import fixed_size
 from paramtrans.storage import files, outputs
 from paramtrans.utils.boundary import reason
+from paramtrans.utils.precision import HALF
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +36,6 @@ INSIDE = "network."
 """What stands before the names of a network's tensors while it is followed."""
 TRACED = 2
 """Examples that a network is followed with; a single one would be taken for a size that never changes."""
-
-HALVES = (torch.bfloat16, torch.float16)
-"""Precisions that onnxruntime has not for every operator, and that have fewer digits than are compared."""
 
 Outputs = dict[str, Tensor]
 
@@ -106,7 +104,7 @@ def onnx_bytes(network: nn.Module, inputs: Inputs) -> bytes:
     try:
         return _onnx_bytes(network, inputs)
     except SpecMismatch as error:
-        precision = next((t.dtype for t in network.state_dict().values() if t.dtype in HALVES), None)
+        precision = next((t.dtype for t in network.state_dict().values() if t.dtype in HALF), None)
         if precision is None:
             raise
         raise SpecMismatch(

@@ -19,7 +19,7 @@ from paramtrans.networks.forward.activations import Inputs, call, first_examples
 from paramtrans.networks.forward.batches import as_taken
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.forward.modes import in_eval_mode
-from paramtrans.networks.forward.outputs import named_outputs, tensors_in
+from paramtrans.networks.forward.outputs import first_output, has_examples, named_outputs, tensors_in
 from paramtrans.networks.forward.programs import fixed_size
 from paramtrans.networks.losses import Accuracy, Costs, Kind, Losses, Share
 from paramtrans.networks.results.predictions import Predictions, predicted_classes
@@ -120,10 +120,11 @@ def _compared(before: nn.Module, after: nn.Module, batches: Iterable[Inputs], pr
         for name, tensor in original_outputs.items():
             if name in smaller_outputs and smaller_outputs[name].shape == tensor.shape:
                 errors.setdefault(name, RelativeError()).add(smaller_outputs[name], tensor)
-        output_name = next(iter(original_outputs), None)
+        examples = length(batch)
+        output_name = next((name for name, t in original_outputs.items() if has_examples(t, examples)), None)
         if output_name is None or output_name not in errors:
             continue
-        count += len(original_outputs[output_name])
+        count += examples
         if predictions is None:
             predictions = Predictions.of(before, batch, original_outputs[output_name], predicts)
         predictions.add(batch, original_outputs[output_name], smaller_outputs[output_name])
@@ -176,9 +177,12 @@ def _peak(network: nn.Module, run: Any) -> int | None:
 def _accuracy(before: nn.Module, after: nn.Module, batches: Iterable[tuple[Inputs, Tensor]]) -> Accuracy | None:
     """How many predictions are the label, before and after."""
     correct: tuple[list[Tensor], list[Tensor]] = ([], [])
-    for batch, labels in batches:
+    for pair in batches:
+        if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[1], Tensor):
+            raise DataError("evaluate: takes a list of pairs of inputs and their labels, as in [(images, labels)]")
+        batch, labels = pair
         for network, hits in zip((before, after), correct, strict=True):
-            scores = next(iter(named_outputs(call(network, batch)).values()), None)
+            scores = first_output(call(network, batch), length(batch))
             if scores is None:
                 raise DataError("evaluate: the network gives no scores to hold labels to")
             hits.append((predicted_classes(scores, labels) == labels.to(scores.device)).flatten().cpu())

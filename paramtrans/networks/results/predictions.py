@@ -12,7 +12,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 
 from paramtrans.errors import DataError
 from paramtrans.networks.forward.activations import Inputs, arguments, call, first_examples
-from paramtrans.networks.forward.outputs import named_outputs
+from paramtrans.networks.forward.outputs import first_output
 from paramtrans.networks.losses import Kind, Share
 from paramtrans.networks.results.expected import ExpectedChange
 from paramtrans.ops.chunks import CHUNK
@@ -107,9 +107,8 @@ def _looks_back_alone(network: nn.Module, batch: Inputs, name: str) -> bool:
     changed = _integers(example)[name].clone()
     changed[:, -1] = (changed[:, -1] + 1) % (int(changed.max()) + 1)
     changed_example: Inputs = {**example, name: changed} if isinstance(example, Mapping) else changed
-    output, changed_output = (
-        next(iter(named_outputs(call(network, inputs)).values()))[:, :-1] for inputs in (example, changed_example)
-    )
+    outputs = [first_output(call(network, inputs), 1) for inputs in (example, changed_example)]
+    output, changed_output = (output[:, :-1] for output in outputs if output is not None)
     return torch.allclose(output.float(), changed_output.float(), rtol=1e-3, atol=1e-4 * float(output.abs().max()))
 
 

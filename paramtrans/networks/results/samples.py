@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from paramtrans.networks.forward.activations import Inputs, arguments, call, pick_examples
 from paramtrans.networks.forward.examples import Examples
-from paramtrans.networks.forward.outputs import named_outputs
+from paramtrans.networks.forward.outputs import first_output
 from paramtrans.networks.losses import Kind
 from paramtrans.networks.results.predictions import token_ids, tokens_name
 
@@ -67,7 +67,7 @@ def _sample(
 ) -> Sample | None:
     """One example; None for what is nothing to look at."""
     if predicts == "tokens":
-        scores = next(iter(named_outputs(call(before, example)).values()))
+        scores = _scores(before, example)
         ids, _ = token_ids(example, tokens_name(before, example, scores))
     else:
         ids = None
@@ -92,7 +92,7 @@ def _continuation(network: nn.Module, example: Inputs, ids: Tensor, start: Tenso
     others = {key: value for key, value in named.items() if not _of_tokens(value, ids)}
     for _ in range(CONTINUED):
         inputs = tokens if name is None else {**others, name: tokens}
-        scores = next(iter(named_outputs(call(network, inputs)).values()))
+        scores = _scores(network, inputs)
         tokens = torch.cat([tokens, scores[:, -1:].argmax(-1).to(tokens)], 1)
     return tokens[0, start.shape[1] :].tolist()
 
@@ -111,8 +111,15 @@ def _words(tokens: Sequence[int], decode: Decode) -> str:
 
 def _class(network: nn.Module, example: Inputs) -> tuple[int, float]:
     """The most likely class, and its share of the softmax."""
-    scores = next(iter(named_outputs(call(network, example)).values()))[0].float().softmax(0)
+    scores = _scores(network, example)[0].float().softmax(0)
     return int(scores.argmax()), float(scores.max())
+
+
+def _scores(network: nn.Module, example: Inputs) -> Tensor:
+    """What it says of one example."""
+    scores = first_output(call(network, example), 1)
+    assert scores is not None
+    return scores
 
 
 def _png(image: Tensor) -> str:

@@ -15,7 +15,7 @@ from paramtrans.errors import SpecMismatch
 from paramtrans.networks.forward.activations import Inputs, arguments as inputs_of
 from paramtrans.networks.graph.capture import Arguments
 from paramtrans.networks.graph.groups import Analysis, analyse
-from paramtrans.networks.graph.masked import HALF, in_precision
+from paramtrans.networks.graph.masked import in_precision
 from paramtrans.networks.graph.proof import largest_difference, named_tensors, run
 from paramtrans.networks.stream.axes import principal_axes, second_moments
 from paramtrans.networks.stream.contacts import Contacts, Refused, TensorAxis
@@ -24,6 +24,7 @@ from paramtrans.networks.stream.folding import fold
 from paramtrans.networks.stream.modules import ModuleChange
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
+from paramtrans.utils.precision import HALF
 
 log = logging.getLogger(__name__)
 

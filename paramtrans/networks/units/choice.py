@@ -14,7 +14,6 @@ from paramtrans.api.units import UnitCase
 from paramtrans.errors import SpecMismatch
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.graph.groups import Analysis, Bundle, NamedGroup, Proven, prove_groups
-from paramtrans.networks.graph.masked import HALF
 from paramtrans.networks.graph.merging import merge, representatives
 from paramtrans.networks.graph.narrow import apply, narrow, shrink
 from paramtrans.networks.graph.proof import (
@@ -33,6 +32,7 @@ from paramtrans.networks.units.chain import UnitStep
 from paramtrans.networks.units.query_keys import query_keys
 from paramtrans.networks.units.selection import Selection
 from paramtrans.utils.counts import counted
+from paramtrans.utils.precision import HALF
 
 HALF_TOLERANCE = 0.05
 """Largest difference of outputs in half precision, relative to the largest output."""

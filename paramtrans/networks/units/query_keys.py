@@ -156,7 +156,8 @@ def _products_over(analysis: Analysis, group: NamedGroup) -> Iterator[Node]:
     classes = frozenset().union(*group.units.classes)
     for contraction in analysis.labelled.contractions:
         touched = analysis.classes.of[contraction.label.numpy()].ravel().tolist()
-        if contraction.operand == 0 and contraction.weight is None and not classes.isdisjoint(touched):
+        of_two = len(contraction.node.all_input_nodes) > 1  # a sum over all axes is of one
+        if contraction.operand == 0 and contraction.weight is None and of_two and not classes.isdisjoint(touched):
             yield contraction.node
 
 

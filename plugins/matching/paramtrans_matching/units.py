@@ -9,6 +9,7 @@ from torch import Tensor
 
 from paramtrans.api.units import Entered, UnitPiece
 from paramtrans.ops.distances import relative_error
+from paramtrans.utils.precision import widened
 from paramtrans_matching.search import LEAST
 
 RELATIVE = 0.01
@@ -28,7 +29,8 @@ def match_units(piece: UnitPiece, steps: int, lr: float | None, examples: int) -
             square.
         examples: At least so many are in a step, of batches of several shapes where one shape has fewer.
     """
-    params = {name: tensor.clone().requires_grad_(True) for name, tensor in piece.params.items()}
+    # Steps are taken in float32: in float16 Adam's squared gradients are lost.
+    params = {name: widened(tensor.clone()).requires_grad_(True) for name, tensor in piece.params.items()}
     rates = (RELATIVE * max(float(tensor.square().mean().sqrt()), LEAST) for tensor in piece.params.values())
     groups = [{"params": [tensor], "lr": lr or rate} for tensor, rate in zip(params.values(), rates, strict=True)]
     optimizer = torch.optim.Adam(groups)
@@ -42,11 +44,17 @@ def match_units(piece: UnitPiece, steps: int, lr: float | None, examples: int) -
             together = _at_least(examples, batches)
             values = [sum(output.numel() for output in expected) for _, expected in together]
             for (entered, expected), count in zip(together, values, strict=True):
-                (_distance(piece.run(params, entered), expected) * (count / sum(values))).backward()
+                outputs = piece.run(_as_before(params, piece), entered)
+                (_distance(outputs, expected) * (count / sum(values))).backward()
             optimizer.step()
             schedule.step()
-    matched = {name: tensor.detach() for name, tensor in params.items()}
+    matched = {name: tensor.detach() for name, tensor in _as_before(params, piece).items()}
     return matched if _total(piece, matched) <= distance_before else {}
+
+
+def _as_before(params: Mapping[str, Tensor], piece: UnitPiece) -> dict[str, Tensor]:
+    """In the precision of the network."""
+    return {name: tensor.to(piece.params[name].dtype) for name, tensor in params.items()}
 
 
 Batch = tuple[Entered, tuple[Tensor, ...]]
