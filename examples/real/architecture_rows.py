@@ -87,11 +87,11 @@ class Subject:
     """Inputs of one run."""
     options: Mapping[str, Any] = field(default_factory=dict)
     stages: Sequence[str] = tuple(STAGES)
-    moved: Callable[[Any, int], Any] = lambda inputs, copies: inputs
-    """From calibration batches to these and a number of moved copies."""
     final: Callable[[float], float] = float
     """From the mean to the metric."""
     trained: Callable[[nn.Module], float | None] = lambda network: None
+    moved: Callable[[Any, int], Any] = lambda inputs, copies: inputs
+    """From calibration batches to these and a number of moved copies."""
 
 
 @dataclass(frozen=True)

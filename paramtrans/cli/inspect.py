@@ -157,10 +157,11 @@ def _tell_units(groups: dict[str, Any], as_json: bool) -> None:
 
 def _blocks(network: Any, pattern: str, registry: Registry, batches: list[Any]) -> list[dict[str, Any]]:
     """Blocks that adapters recognise by their layers, held to what these say where there are inputs."""
-    from paramtrans.networks.blocks.finding import find_blocks, survey
+    from paramtrans.networks.blocks.choosing import held_to_adapters
+    from paramtrans.networks.blocks.finding import find_blocks
 
     recognised = find_blocks(network, registry, pattern)
-    refused = dict(survey(network, recognised, batches[0]).refused) if batches else {}
+    refused = held_to_adapters(network, recognised, next(iter(batches), None)).refused
     return [
         {
             "path": block.path,

@@ -59,8 +59,7 @@ def choose_blocks(
         raise SpecMismatch(f'no block has a path that matches "{pattern}"; there are {some_paths(blocks)}')
     fitting = [block for block in matching if source is None or block.adapter is source]
     batch = next(iter(batches), None)
-    surveyed = survey(network, fitting, batch) if batch is not None and fitting else Survey(tuple(fitting), {})
-    surveyed = private(network, surveyed, batch) if batch is not None else surveyed
+    surveyed = held_to_adapters(network, fitting, batch)
     surveyed = Survey(surveyed.blocks, {**({} if source is not None else unlike), **surveyed.refused})
     if source is not None:
         unfitting = {
@@ -74,6 +73,19 @@ def choose_blocks(
         elsewhere = "" if source is not None else '; by="units" (--by units) goes by the network\'s graph instead'
         raise SpecMismatch(f"none of the blocks can be translated: {reasons}{elsewhere}")
     return surveyed
+
+
+def held_to_adapters(network: nn.Module, blocks: Sequence[NetworkBlock], batch: Inputs | None) -> Survey:
+    """Blocks that compute what their adapters say, and whose hidden features nothing else reads; the others, with why.
+
+    Args:
+        network: In eval mode.
+        blocks: Of it, as they were recognised.
+        batch: Inputs; without any, blocks are taken as they are.
+    """
+    if batch is None or not blocks:
+        return Survey(tuple(blocks), {})
+    return private(network, survey(network, list(blocks), batch), batch)
 
 
 @torch.no_grad()
