@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
-from torch import Tensor, nn
+from torch import nn
 
 from paramtrans._version import __version__
 from paramtrans.api.options import BaseOptions
@@ -23,7 +22,7 @@ from paramtrans.networks.loading.wrappers import unwrapped
 from paramtrans.networks.losses import Losses
 from paramtrans.networks.parts.placed import put_part
 from paramtrans.networks.parts.replacing import ReplacedPart
-from paramtrans.networks.rebuilding import check_untranslated, rebuild
+from paramtrans.networks.rebuilding import check_untranslated, load_tensors, rebuild, tensors_of
 from paramtrans.networks.stream import modules
 from paramtrans.networks.stream.modules import ModuleChange
 from paramtrans.networks.units.narrowed import NarrowedGroup
@@ -32,8 +31,6 @@ from paramtrans.plugins.registry import Registry
 from paramtrans.storage import json_files, sealed_params
 from paramtrans.utils import boundary, documents
 from paramtrans.utils.surroundings import pinned
-
-log = logging.getLogger(__name__)
 
 FORMAT = 7
 """Version of a translated network on disk. In 1, a target block was always of the kind of its source block; up to 2,
@@ -210,11 +207,7 @@ def save_translated(
     if losses is not None:
         record["losses"] = losses.model_dump(mode="json", exclude={"blocks"})
     _check_written(Path(path), record)
-    state = network.state_dict()
-    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-    if others := state.keys() - tensors.keys():
-        log.warning("%s: is not written, as it is no tensor; whoever loads the network has its own", min(others))
-    sealed_params.save_params(Path(path), tensors, record)
+    sealed_params.save_params(Path(path), tensors_of(network), record)
 
 
 def _check_written(path: Path, record: dict[str, Any]) -> None:
@@ -267,8 +260,7 @@ def load_translated(
                 _put_target(rebuilt, block, record.bytes, registry)
         if any(isinstance(block, NarrowedGroup) for block in replaced):
             rebuild(rebuilt, sizes, params)
-        others = {name: value for name, value in rebuilt.state_dict().items() if not isinstance(value, Tensor)}
-        rebuilt.load_state_dict({**others, **params})
+        load_tensors(rebuilt, params)
     except (ConfigError, DataError, AttributeError, RuntimeError) as error:
         raise StoreError(
             f"{path}: does not fit the network it is to be put into: {parameter_files.reason(error)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ from paramtrans.networks.forward.attention import keep_plain_attention
 from paramtrans.networks.graph.narrow import Setting
 from paramtrans.networks.graph.numbers import numbers_of, recompile, set_number
 
+log = logging.getLogger(__name__)
+
 Shapes = dict[str, tuple[int, ...]]
 """Of the tensors of a network, by name."""
 
@@ -19,6 +22,33 @@ Shapes = dict[str, tuple[int, ...]]
 def shapes_of(network: nn.Module) -> Shapes:
     """The shapes of a network's tensors, by which `check_untranslated` knows it again."""
     return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items() if isinstance(tensor, Tensor)}
+
+
+def tensors_of(network: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a network's state by name; what else it holds (`get_extra_state`) is named in a warning.
+
+    Args:
+        network: The network.
+    """
+    state = network.state_dict()
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    if others := state.keys() - tensors.keys():
+        log.warning("%s: is not written, as it is no tensor; whoever loads the network has its own", min(others))
+    return tensors
+
+
+def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give a network all of its tensors; what else its state holds stays.
+
+    Args:
+        network: Is changed.
+        tensors: By name, as `tensors_of` gives them.
+
+    Raises:
+        RuntimeError: one is missing, has no place, or is of another shape.
+    """
+    others = {name: value for name, value in network.state_dict().items() if not isinstance(value, Tensor)}
+    network.load_state_dict({**others, **tensors})
 
 
 def check_untranslated(network: nn.Module, shapes: Shapes) -> None:
