@@ -25,7 +25,7 @@ STAGES: dict[str, Mapping[str, Any]] = {
     "feature matching": {},
     "feature matching, then outputs": {"finish": 600},
     "feature matching, then outputs for longer": {"finish": 2400},
-    "feature matching, then outputs for longest, moved images": {"steps": 1200, "finish": 4800, "moved": 7},
+    "feature matching, then outputs for longest, moved images": {"finish": 4800, "moved": 7},
 }
 """How far the new blocks are fitted; `moved`: copies of the inputs, each moved a little, that are further inputs."""
 
