@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from paramtrans.networks.forward.examples import Examples
+from paramtrans.networks.parts.exact_adam import ExactAdam
 from paramtrans.utils import seeds
-from paramtrans.utils.precision import HALF, widened
 
 log = logging.getLogger(__name__)
 
@@ -22,8 +22,6 @@ LOOKS = 20
 """How often the loss is measured on the way."""
 JUDGED, FEW = 8, 4
 """One of `JUDGED` examples says when to stop, of few examples one of `FEW`; no step uses these."""
-SMALLEST = 0.01
-"""Tensors with a smaller root mean square, such as biases of zero, are changed as if it were this."""
 
 
 @dataclass(frozen=True)
@@ -75,23 +73,12 @@ def fit(
         tensor.requires_grad_(True)
     fitted, judging, aside = _split(examples)
     best = [tensor.detach().clone() for tensor in tensors]
-    # In float16 Adam's squared gradients are lost, and with them all that a step divides by.
-    exact = [nn.Parameter(widened(tensor.detach())) if tensor.dtype in HALF else tensor for tensor in tensors]
     error_before, least_loss, best_step = _mean(error_of, aside), _mean(loss_of, judging), 0
-    rates = [settings.rate * max(float(tensor.detach().square().mean().sqrt()), SMALLEST) for tensor in tensors]
-    optimizer = torch.optim.Adam([{"params": [tensor], "lr": rate} for tensor, rate in zip(exact, rates, strict=True)])
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, settings.steps))
+    adam = ExactAdam(tensors, settings.rate, settings.steps)
     draws, reported, seen_finite = _draws(fitted, settings), 0, False
     for step in range(1, settings.steps + 1):
-        for tensor in tensors:
-            tensor.grad = None
         with torch.enable_grad():
-            loss_of(*next(draws)).backward()
-        _hand_on_gradients(tensors, exact)
-        nn.utils.clip_grad_norm_(exact, 1.0)
-        optimizer.step()
-        schedule.step()
-        _hand_back(exact, tensors)
+            adam.step(loss_of(*next(draws)))
         if step % max(1, settings.steps // LOOKS) == 0 or step == settings.steps:
             loss = _mean(loss_of, judging)
             seen_finite |= math.isfinite(loss)
@@ -112,19 +99,6 @@ def fit(
             tensor.requires_grad_(flag)
             tensor.grad = None
     return Fitted(error_before, _mean(error_of, aside) if best_step else error_before, best_step)
-
-
-def _hand_on_gradients(tensors: Sequence[nn.Parameter], exact: Sequence[nn.Parameter]) -> None:
-    for tensor, exact_tensor in zip(tensors, exact, strict=True):
-        if exact_tensor is not tensor:
-            exact_tensor.grad = None if tensor.grad is None else tensor.grad.float()
-
-
-@torch.no_grad()
-def _hand_back(exact: Sequence[nn.Parameter], tensors: Sequence[nn.Parameter]) -> None:
-    for tensor, exact_tensor in zip(tensors, exact, strict=True):
-        if exact_tensor is not tensor:
-            tensor.copy_(exact_tensor)
 
 
 Chosen = list[tuple[int, Tensor]]
