@@ -90,8 +90,6 @@ class Subject:
     final: Callable[[float], float] = float
     """From the mean to the metric."""
     trained: Callable[[nn.Module], float | None] = lambda network: None
-    ratios: Mapping[str, float] = field(default_factory=dict)
-    """For targets, by the name that the table has, the largest share of a part's parameters that a block may have."""
     moved: Callable[[Any, int], Any] = lambda inputs, copies: inputs
     """From calibration batches to these and a number of moved copies."""
 
@@ -121,13 +119,11 @@ class Wanted:
     stages: Sequence[str] | None = None
 
 
-def translated(
-    network: nn.Module, to: Mapping[str, str], inputs: Any, options: Mapping[str, Any], ratio: float | None = None
-) -> Translated:
+def translated(network: nn.Module, to: Mapping[str, str], inputs: Any, options: Mapping[str, Any]) -> Translated:
     started = time.process_time()
     fitting = {name: value for name, value in options.items() if name not in ("finish", "moved")}
     finish = {"steps": options["finish"], "batch": options.get("batch", 64)} if "finish" in options else None
-    small = paramtrans.translate(network, to=to, ratio=ratio, options=fitting, finish=finish, calibrate=inputs)
+    small = paramtrans.translate(network, to=to, options=fitting, finish=finish, calibrate=inputs)
     return Translated(small, time.process_time() - started)
 
 
@@ -154,7 +150,6 @@ def rows(subject: Subject, wanted: Wanted, output: Path | None) -> Iterator[Row]
                 subject.targets[name],
                 subject.moved(subject.inputs(count, number), STAGES[stage].get("moved", 0)),
                 {**subject.options, **STAGES[stage]},
-                subject.ratios.get(name),
             )
             for number, network in enumerate(subject.networks)
         ]

@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 RESNET = ("depthwise_separable", "bottleneck", "low_rank_conv?rank=16", "grouped_conv?groups=4")
-WIDER = "bottleneck, half of the parameters"
-"""The same as `bottleneck`, with more than its usual hidden channels."""
+WIDER = {f"stages.{stage}.*": f"bottleneck?hidden={[12 * 2**stage] * 2}" for stage in range(3)}
+"""Bottlenecks of three quarters of the channels, where half is usual."""
 MINILM = {
     "grouped_query": "grouped_query",
     "latent_attention": "latent_attention?rank=192",
@@ -62,13 +62,12 @@ def resnets(options: argparse.Namespace) -> Subject:
         "BasicBlock",
         "accuracy, %",
         [_resnet(path) for path in options.networks],
-        {target: {"stages.*.*": target} for target in RESNET} | {WIDER: {"stages.*.*": "bottleneck"}},
+        {target: {"stages.*.*": target} for target in RESNET} | {"bottleneck, three quarters": WIDER},
         options.inputs or (512, 64),
         lambda count, number: _drawn(images, count, number).split(64),
         lambda network: [accuracy(network, *test)],
         test[0][:64],
         trained=trained,
-        ratios={WIDER: 0.5},
         moved=_moved,
     )
 
