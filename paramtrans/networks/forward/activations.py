@@ -216,8 +216,8 @@ def in_batches(inputs: Iterable[Inputs] | Tensor | Mapping[str, Any]) -> Iterabl
 
 def _check_batch(batch: Inputs, repeated: Inputs) -> None:
     """Raise `DataError` for a batch that nothing can be learned from, or that is another the second time."""
-    masked = len(_tensors(batch)) > 1  # minus infinity is what masks of attention hold
-    for tensor, again in zip(_tensors(batch), _tensors(repeated), strict=False):
+    masked = len(input_tensors(batch)) > 1  # minus infinity is what masks of attention hold
+    for tensor, again in zip(input_tensors(batch).values(), input_tensors(repeated).values(), strict=False):
         if not tensor.numel():
             raise DataError("calibrate: the first batch is empty")
         if tensor.is_meta:
@@ -268,8 +268,8 @@ def arguments(batch: Inputs) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
 def length(batch: Inputs) -> int:
     """Examples in a batch: the first axis of its first tensor that has an entry for each."""
     names = batch.per_example if isinstance(batch, NamedInputs) else None
-    tensors = _tensors(batch) if names is None else [v for k, v in batch.items() if k in names]  # type: ignore[union-attr]
-    tensors = [tensor for tensor in tensors if tensor.ndim]
+    named = input_tensors(batch)
+    tensors = [tensor for name, tensor in named.items() if tensor.ndim and (names is None or name in names)]
     return len(tensors[0]) if tensors else 1
 
 
@@ -281,9 +281,10 @@ def per_example(batch: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(k for k, v in batch.items() if isinstance(v, Tensor) and v.ndim and len(v) == size)
 
 
-def _tensors(batch: Inputs) -> list[Tensor]:
+def input_tensors(batch: Inputs) -> dict[str, Tensor]:
+    """The tensors of a batch by name; that given by position is ""."""
     positional, named = arguments(batch)
-    return [value for value in (*positional, *named.values()) if isinstance(value, Tensor)]
+    return {"": positional[0]} if positional else {k: v for k, v in named.items() if isinstance(v, Tensor)}
 
 
 def _described(value: Any) -> str:

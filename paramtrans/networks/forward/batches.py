@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from paramtrans.errors import DataError, SpecMismatch
-from paramtrans.networks.forward.activations import Inputs, NamedInputs, arguments, call, length, pick_examples
+from paramtrans.networks.forward.activations import Inputs, NamedInputs, call, input_tensors, length, pick_examples
 from paramtrans.networks.forward.outputs import tensors_in
 from paramtrans.networks.forward.programs import fixed_size
 from paramtrans.ops.chunks import chunks, real_parts
@@ -50,7 +50,7 @@ def as_taken(network: nn.Module, batches: Iterable[Inputs], tell: bool = True) -
     batches = in_size(network, batches)
     if (first := next(iter(batches), None)) is None:
         return batches
-    tensors = _tensors(first).values()
+    tensors = input_tensors(first).values()
     if not tensors:
         raise DataError("calibrate: there is no tensor in the first batch; give what the network takes")
     for tensor in tensors:
@@ -96,7 +96,7 @@ Way = Literal["examples", "single", "whole"]
 
 def _way(network: nn.Module, first: Inputs, second: Inputs | None) -> tuple[Way, frozenset[str] | None]:
     """What a batch is, and which tensors have an entry for each example; None: all that are as long as the first."""
-    tensors = _tensors(first)
+    tensors = input_tensors(first)
     if not tensors:
         return "examples", None
     longest = len(next(iter(tensors.values())))
@@ -123,7 +123,7 @@ def _candidates(tensors: Mapping[str, Tensor]) -> Iterator[frozenset[str]]:
 
 def _separate(network: nn.Module, batch: Inputs, names: frozenset[str]) -> bool:
     """Whether fewer examples give the first of what more of them give."""
-    count = min(len(_tensors(batch)[min(names)]), TRIED)
+    count = min(len(input_tensors(batch)[min(names)]), TRIED)
     some = _outputs(network, _picked(batch, names, count))
     if some is None or all(not tensor.ndim or len(tensor) != count for tensor in some):
         return False
@@ -145,7 +145,7 @@ def _begins(more: Tensor, fewer: Tensor, count: int) -> bool:
 
 def _single(network: nn.Module, first: Inputs, second: Inputs) -> bool:
     """Whether batches are single examples, which the network takes stacked, and not as they are."""
-    tensors, others = _tensors(first), _tensors(second)
+    tensors, others = input_tensors(first), input_tensors(second)
     if {name: tensor.shape for name, tensor in tensors.items()} != {name: t.shape for name, t in others.items()}:
         return False
     both = {name: torch.stack([tensors[name], others[name]]) for name in tensors}
@@ -162,18 +162,12 @@ def _outputs(network: nn.Module, batch: Inputs) -> list[Tensor] | None:
 
 
 def _picked(batch: Inputs, names: frozenset[str], count: int) -> Inputs:
-    return _with(batch, {name: tensor[:count] for name, tensor in _tensors(batch).items() if name in names})
+    return _with(batch, {name: tensor[:count] for name, tensor in input_tensors(batch).items() if name in names})
 
 
 def _with(batch: Inputs, tensors: Mapping[str, Tensor]) -> Inputs:
     """A batch with other tensors."""
     return {**batch, **tensors} if isinstance(batch, Mapping) else tensors[""]
-
-
-def _tensors(batch: Inputs) -> dict[str, Tensor]:
-    """Tensors by name, that given by position as ""."""
-    positional, named = arguments(batch)
-    return dict([("", tensor) for tensor in positional] + [(k, v) for k, v in named.items() if isinstance(v, Tensor)])
 
 
 def _accepted(network: nn.Module, batch: Inputs) -> frozenset[str]:
@@ -230,14 +224,14 @@ class _Alike:
     def __iter__(self) -> Iterator[Inputs]:
         kinds: dict[str, tuple[int, torch.dtype]] | None = None
         for number, batch in enumerate(self.batches, 1):
-            total = sum(map(_total, _tensors(batch).values()))
+            total = sum(map(_total, input_tensors(batch).values()))
             if number > len(self.sums):
                 self.sums.append(total)
             elif total != self.sums[number - 1]:
                 raise DataError(f"calibrate: batch {number} is another each time, as of a loader; give list(loader)")
             if not length(batch):
                 raise DataError(f"calibrate: batch {number} has no examples; leave it out")
-            kinds_here = {name: (tensor.ndim, tensor.dtype) for name, tensor in _tensors(batch).items()}
+            kinds_here = {name: (tensor.ndim, tensor.dtype) for name, tensor in input_tensors(batch).items()}
             kinds = kinds or kinds_here
             if any(kinds_here[name] != kinds[name] for name in kinds_here.keys() & kinds.keys()):
                 raise DataError(
@@ -271,13 +265,15 @@ class _Batches:
             yield from self._stacked()
             return
         for batch in self.batches:
-            inputs = _cut(batch, self.taken) if isinstance(batch, Mapping) else {self.first_name: _tensors(batch)[""]}
+            inputs = (
+                _cut(batch, self.taken) if isinstance(batch, Mapping) else {self.first_name: input_tensors(batch)[""]}
+            )
             yield inputs if self.names is None else NamedInputs(inputs, self.names)  # type: ignore[arg-type]
 
     def _stacked(self) -> Iterator[Inputs]:
         examples = iter(self.batches)
         while stack := list(islice(examples, AT_ONCE)):
-            tensors_of = [_tensors(_cut(example, self.taken)) for example in stack]
+            tensors_of = [input_tensors(_cut(example, self.taken)) for example in stack]
             shapes = {name: {tensors[name].shape for tensors in tensors_of} for name in tensors_of[0]}
             if any(len(shapes_of) > 1 for shapes_of in shapes.values()):
                 raise DataError("calibrate: single examples have different shapes; give batches of one shape each")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from paramtrans.networks.forward.activations import Inputs, arguments, call, first_examples, length
+from paramtrans.networks.forward.activations import Inputs, call, first_examples, input_tensors, length
 from paramtrans.networks.forward.outputs import tensors_in
 from paramtrans.networks.forward.programs import fixed_size
 
@@ -25,7 +25,7 @@ def said_of_sameness(network: nn.Module, batches: Iterable[Inputs]) -> str | Non
         network: In eval mode.
         batches: Inputs as the network takes them.
     """
-    if _same((_tensors(batch), length(batch)) for batch in batches):
+    if _same(([*input_tensors(batch).values()], length(batch)) for batch in batches):
         return (
             "all calibration inputs are the same, so that they say nothing of which units matter, and errors look "
             "better than they are; give inputs as the network meets them in use"
@@ -69,11 +69,6 @@ def _repeats(tensor: Tensor, first: Tensor) -> bool:
     if tensor.shape != first.shape and (tensor.shape[1:] != first.shape[1:] or first.shape[:1] != (1,)):
         return False
     return torch.allclose(tensor, first.expand_as(tensor), rtol=ROUNDING, atol=0)
-
-
-def _tensors(batch: Inputs) -> list[Tensor]:
-    positional, named = arguments(batch)
-    return [value for value in (*positional, *named.values()) if isinstance(value, Tensor)]
 
 
 def _outputs(network: nn.Module, batch: Inputs) -> list[Tensor]:

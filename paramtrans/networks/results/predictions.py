@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy
 
 from paramtrans.errors import DataError
-from paramtrans.networks.forward.activations import Inputs, arguments, call, first_examples
+from paramtrans.networks.forward.activations import Inputs, call, first_examples, input_tensors
 from paramtrans.networks.forward.outputs import first_output
 from paramtrans.networks.losses import Kind, Share
 from paramtrans.networks.results.expected import ExpectedChange
@@ -93,10 +93,7 @@ def _token_inputs(batch: Inputs) -> dict[str, Tensor]:
 
 def _integers(batch: Inputs) -> dict[str, Tensor]:
     """Whole numbers `[examples, tokens]`, by name."""
-    positional, named = arguments(batch)
-    tensors = dict(
-        [("", tensor) for tensor in positional] + [(k, v) for k, v in named.items() if isinstance(v, Tensor)]
-    )
+    tensors = input_tensors(batch)
     return {k: t for k, t in tensors.items() if t.ndim == 2 and not t.is_floating_point() and not t.is_complex()}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from paramtrans.networks.forward.activations import Inputs, arguments, call, pick_examples
+from paramtrans.networks.forward.activations import Inputs, arguments, call, input_tensors, length, pick_examples
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.forward.outputs import first_output
 from paramtrans.networks.losses import Kind
@@ -52,7 +52,7 @@ def samples(
     """
     shown: list[Sample] = []
     for batch in Examples(list(inputs)).held_out():
-        for number in range(len(next(iter(_tensors(batch))))):
+        for number in range(length(batch)):
             if len(shown) == MOST:
                 return shown
             sample = _sample(before, after, pick_examples(batch, torch.tensor([number])), predicts, decode)
@@ -75,7 +75,8 @@ def _sample(
         start = ids[:, : min(PROMPT, max(1, ids.shape[1] // 2))]
         old, new = (_words(_continuation(network, example, ids, start), decode) for network in (before, after))
         return Sample(None, _words(start[0].tolist(), decode), old, new, old == new)
-    image = next((tensor for tensor in _tensors(example) if tensor.ndim == 4 and tensor.shape[1] in (1, 3)), None)
+    tensors = input_tensors(example).values()
+    image = next((tensor for tensor in tensors if tensor.ndim == 4 and tensor.shape[1] in (1, 3)), None)
     if predicts == "scores" and image is not None:
         classes = [_class(network, example) for network in (before, after)]
         old, new = (f"class {number} ({100 * share:.0f}%)" for number, share in classes)
@@ -134,8 +135,3 @@ def _png(image: Tensor) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _tensors(batch: Inputs) -> list[Tensor]:
-    positional, named = arguments(batch)
-    return [value for value in (*positional, *named.values()) if isinstance(value, Tensor) and value.ndim]
