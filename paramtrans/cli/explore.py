@@ -210,8 +210,8 @@ def _page(
             "heads": (*HEADS, loss),
             "rows": rows,
             "knee": -1 if knee is None else knee,
-            "said": KNEE,
+            "said": KNEE if knee is not None else "",
         },
         curve=Markup(figures.svg(figure, "curve", f"{loss} at {', '.join(f'{r[0]}: {r[-1]}' for r in rows)}.")),
-        note=f"To write it: {command}",
+        note=f"To write it: {command}" if knee is not None else "",
     )

@@ -17,12 +17,12 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Positive(click.FloatRange):
-    """A finite number above 0. (A plain range of click's lets NaN and infinity through.)"""
+    """A finite number above 0, or from there on. (A plain range of click's lets NaN and infinity through.)"""
 
     name = "number"
 
-    def __init__(self) -> None:
-        super().__init__(min=0, min_open=True)
+    def __init__(self, also_zero: bool = False) -> None:
+        super().__init__(min=0, min_open=not also_zero)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number: float = super().convert(value, param, ctx)

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 @width_options
 @click.option(
     "--depth",
-    type=Positive(),
+    type=Positive(also_zero=True),
     metavar="SHARE",
     help="Share of the blocks that stay; the others are left out where that costs least. With --to: that are replaced.",
 )

@@ -194,6 +194,5 @@ class Registry:
             offered = sorted(entry.name for entry in self.of_kind(kind) if str(entry.provider) == provider)
             lines.append(f"  available: {', '.join(offered)} ({provider})")
         lines.extend(f"  not loaded: {line}" for line in self.not_loaded)
-        if not near:
-            lines.append("  one of your own: install its plugin, or name its file (--plugin FILE; in Python registry=)")
+        lines.append("  one of your own: install its plugin, or name its file (--plugin FILE; in Python registry=)")
         return "\n".join(lines)

@@ -90,7 +90,7 @@ def subjects(
     if not tried:
         if any(entry.kind in every.BASES for entry in entries):
             raise UnknownName(f'"{name}" has nothing to be tried with; give it an option with --set OPTION=VALUE')
-        raise UnknownName(f'"{name}" is a command; there are no checks for those')
+        raise UnknownName(f'"{name}" is a {entries[0].kind.replace("_", " ")}; there are no checks for those')
     return tried
 
 

@@ -288,7 +288,7 @@ def test_made_up_inputs_from_the_shell(
         ("--input", "3,9,9"): "--probes NAME and --input SHAPE go together",
         ("--input", "3,9,9", "--probes", "smooth", "--calibrate", model): "in the place of --calibrate",
         ("--input", "3x9", "--probes", "smooth"): "expected the shape of one input, such as 3,224,224",
-        ("--input", "1,9,9", "--probes", "smooth"): "the network does not take the calibration inputs",
+        ("--input", "1,9,9", "--probes", "smooth"): "the network does not take the inputs",
         ("--input", "3,9999999,9999999", "--probes", "smooth"): "not enough memory",
         ("--input", "3,9,9", "--probes", "smoth"): 'did you mean "smooth"?',
         ("--option", "smooth.count=3"): "smooth is none of the translators that --then names, nor the probes",

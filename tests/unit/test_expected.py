@@ -53,6 +53,8 @@ def test_probabilities_are_taken_as_they_are() -> None:
 def test_it_is_nothing_where_predictions_stay_and_at_most_what_changed() -> None:
     before, after = scores()
     assert expected(before, 3 * before).value == 0
+    few = expected(before[:8], 3 * before[:8])
+    assert few.value == 0 and few.ci95[0] < -0.1 and few.ci95[1] > 0.1  # so few may all stay by chance
     changed = (before.argmax(1) != after.argmax(1)).double().mean()
     assert -changed < expected(before, after).value < 0
     assert expected(1000 * before, after).value == pytest.approx(-float(changed), abs=0.01)

@@ -55,6 +55,10 @@ def test_widths_are_compared_and_the_one_at_the_knee_is_written_by_translate(
         "small.safetensors.json",
     }
 
+    assert main(["explore", *words, "--ratios", "0.75,0.5", "--report", "page.html"]) == 0
+    page = Path("page.html").read_text()
+    assert "There is no knee" in page and "is the width farthest below" not in page and "To write it" not in page
+
 
 def test_why_there_is_no_knee_is_said() -> None:
     assert _no_knee([]) == "one takes three widths or more"

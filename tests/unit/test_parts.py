@@ -231,6 +231,11 @@ def test_what_cannot_be_is_said(
         paramtrans.translate(network, to=to, calibrate=images, **more)
 
 
+def test_a_pattern_behind_a_wider_one_is_told_to_go_first(network: nn.Module, images: Tensor) -> None:
+    with pytest.raises(SpecMismatch, match=r'all that "block.conv1" matches, .*name the narrower pattern first'):
+        paramtrans.translate(network, to={"block*": "bottleneck", "block.conv1": "conv_chain"}, calibrate=images)
+
+
 def test_parts_are_fitted_to_inputs(network: nn.Module) -> None:
     with pytest.raises((SpecMismatch, DataError), match="give a few dozen unlabelled inputs"):
         paramtrans.translate(network, to={"block": "bottleneck"})

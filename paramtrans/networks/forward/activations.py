@@ -156,7 +156,7 @@ def call(network: nn.Module, batch: Inputs) -> Any:
             [*map(_described, positional), *(f"{name} {_described(value)}" for name, value in named.items())]
         )
         why = f"{type(error).__name__}: {reason(error)}{size_hint(network)}"
-        raise DataError(f"the network does not take the calibration inputs ({described}): {why}") from error
+        raise DataError(f"the network does not take the inputs ({described}): {why}") from error
 
 
 @torch.no_grad()

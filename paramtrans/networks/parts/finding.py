@@ -91,6 +91,12 @@ def _chosen(network: nn.Module, patterns: list[str], nested: bool) -> dict[str, 
             chosen[path] = pattern
     for pattern in patterns:
         if pattern not in chosen.values():
+            taken = [path for path, _ in network.named_modules() if path and matches(path, pattern)]
+            if taken:
+                raise SpecMismatch(
+                    f'to: all that "{pattern}" matches, such as {taken[0]}, belongs to a pattern before it or stands '
+                    "inside a part of one; name the narrower pattern first"
+                )
             paths = [path for path, _ in network.named_modules() if path.count(".") < 3][1:]
             raise SpecMismatch(f'to: no module has a path that matches "{pattern}"; there are {", ".join(paths[:8])} …')
     return chosen

@@ -71,13 +71,11 @@ def part_fits(
     for part in parts:
         try:
             adapter = target_for(part, target, None, registry)
+            if parameters(adapter.module()) > MORE * parameters(part.part.module):
+                raise SpecMismatch("the block would have many more parameters than the part")
+            fits.append(_fit(replace(part, part=seen_on(part.part, network, batch)), adapter))
         except SpecMismatch as error:
             refused[part.part.path] = str(error).removeprefix(f"{part.part.path}: ")
-            continue
-        if parameters(adapter.module()) > MORE * parameters(part.part.module):
-            refused[part.part.path] = "the block would have many more parameters than the part"
-        else:
-            fits.append(_fit(replace(part, part=seen_on(part.part, network, batch)), adapter))
     return fits, refused
 
 

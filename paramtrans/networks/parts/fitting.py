@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.parts.exact_adam import ExactAdam
 from paramtrans.utils import seeds
+from paramtrans.utils.precision import HALF
 
 log = logging.getLogger(__name__)
 
@@ -89,10 +90,9 @@ def fit(
                 for best_values, tensor in zip(best, tensors, strict=True):
                     best_values.copy_(tensor.detach())
     if settings.steps and not seen_finite:
-        log.warning(
-            "no step could be taken: what the fitted blocks give is not finite in %s; translate in float32",
-            str(tensors[0].dtype).removeprefix("torch."),
-        )
+        half = next((tensor.dtype for tensor in tensors if tensor.dtype in HALF), None)
+        advice = f" in {str(half).removeprefix('torch.')}; translate in float32" if half else ""
+        log.warning("no step could be taken: what the fitted blocks give is not finite%s", advice)
     with torch.no_grad():
         for best_values, tensor, flag in zip(best, tensors, flags, strict=True):
             tensor.copy_(best_values)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,12 +11,13 @@ from torch import nn
 
 from paramtrans.api.adapter import BlockAdapter
 from paramtrans.api.modules import initial
-from paramtrans.errors import ConfigError, SpecMismatch
+from paramtrans.errors import ConfigError, ParamtransError, SpecMismatch
 from paramtrans.evaluation.costs import parameters
 from paramtrans.networks.loading.architectures import named_options
 from paramtrans.networks.parts.finding import NetworkPart
 from paramtrans.networks.widths import largest
 from paramtrans.plugins.registry import Registry
+from paramtrans.utils.boundary import reason
 
 
 def target_for(part: NetworkPart, text: str, ratio: float | None, registry: Registry) -> BlockAdapter:
@@ -34,7 +36,8 @@ def target_for(part: NetworkPart, text: str, ratio: float | None, registry: Regi
     path = part.part.path
     kind: type[BlockAdapter] = registry.load("block_adapter", name)
     try:
-        options = {**kind.options_for(part.part), **options}
+        with _as_refusal("its options_for raises"):
+            options = {**kind.options_for(part.part), **options}
         target: BlockAdapter = registry.create("block_adapter", name, **options)
     except (ConfigError, SpecMismatch) as error:
         hint = _hint(part, name, kind, options) if isinstance(error, ConfigError) else ""
@@ -75,6 +78,17 @@ def _sized(target: BlockAdapter, limit: float, path: str) -> BlockAdapter:
     return sized(share)
 
 
+@contextmanager
+def _as_refusal(what: str) -> Iterator[None]:
+    """What a stranger's adapter raises for a part is a reason why it cannot take this place."""
+    try:
+        yield
+    except ParamtransError:
+        raise
+    except Exception as error:
+        raise SpecMismatch(f"{what} ({type(error).__name__}: {reason(error)})") from error
+
+
 def start_block(part: NetworkPart, target: BlockAdapter, seed: int) -> tuple[nn.Module, str]:
     """The block that is fitted to a part: by the closed form of its adapter where there is one, else at random.
 
@@ -85,9 +99,17 @@ def start_block(part: NetworkPart, target: BlockAdapter, seed: int) -> tuple[nn.
 
     Returns:
         The block, and `closed form` or `random`.
+
+    Raises:
+        SpecMismatch: the adapter has no start for such a part.
     """
-    module = target.module().eval()
-    params = target.warm_start(part.part)
-    state = params or initial(target.module, [seed])
+    module, what = target.module().eval(), f"{part.part.path}: {type(target).__name__} cannot take its place: its"
+    with _as_refusal(f"{what} warm_start raises"):
+        params = target.warm_start(part.part)
+    state, expected = params or initial(target.module, [seed]), module.state_dict()
+    for name, tensor in state.items():
+        if name in expected and tensor.shape[1:] != expected[name].shape:
+            wanted = [1, *expected[name].shape]
+            raise SpecMismatch(f"{what} warm_start gives {name} as {list(tensor.shape)}, where {wanted} is expected")
     module.load_state_dict({name: tensor[0] for name, tensor in state.items()}, strict=False)
     return module.to(part.part.entering), "random" if params is None else "closed form"

@@ -133,7 +133,8 @@ def sentences(losses: Losses) -> list[str]:
         change = _points(losses.accuracy.change)
         lines.append(f"accuracy changed by {change}, on {counted(losses.accuracy.examples, 'label')}")
     if losses.agreement is not None:
-        lines.append(f"predictions that stay the same: {losses.agreement:.1%} ({MEANING[losses.predicts or 'scores']})")
+        of = f"of {counted(losses.examples, 'input')}, {MEANING[losses.predicts or 'scores']}"
+        lines.append(f"predictions that stay the same: {losses.agreement:.1%} ({of})")
     if losses.expected_change is not None and losses.accuracy is None:
         lines.append(
             f"accuracy is expected to change by {_points(losses.expected_change)}: no labels, but the probabilities "

@@ -7,7 +7,7 @@ from math import isfinite
 
 from torch import Tensor
 
-from paramtrans.ops.statistics import NORMAL, Estimate
+from paramtrans.ops.statistics import NORMAL, Estimate, paired_change
 
 ROUNDING = 1e-3
 """How far the sum of probabilities may be from one."""
@@ -59,4 +59,6 @@ class ExpectedChange:
         mean = self.total / self.examples
         variance = max(0.0, self.squares - self.examples * mean**2) / (self.examples - 1)
         spread = NORMAL * (variance / self.examples) ** 0.5
+        if not self.squares:  # no prediction changed, of so many; of more, some may
+            return Estimate(mean, paired_change(0, 0, self.examples).ci95)
         return Estimate(mean, (mean - spread, mean + spread))

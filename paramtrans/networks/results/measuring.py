@@ -86,7 +86,7 @@ def _measured(
         measures["held_out"] = all(held_out_flags) if held_out_flags else examples.enough
     _check_finite({f"output {name}".rstrip(): error for name, error in measures.get("outputs", {}).items()})
     _check_finite(measures["blocks"])
-    return Losses(**measures, accuracy=_accuracy(before, after, evaluate))
+    return Losses(**measures, accuracy=measure_accuracy(before, after, evaluate))
 
 
 def _warn(losses: Losses) -> None:
@@ -174,8 +174,21 @@ def _peak(network: nn.Module, run: Any) -> int | None:
         return None
 
 
-def _accuracy(before: nn.Module, after: nn.Module, batches: Iterable[tuple[Inputs, Tensor]]) -> Accuracy | None:
-    """How many predictions are the label, before and after."""
+@torch.no_grad()
+def measure_accuracy(before: nn.Module, after: nn.Module, batches: Iterable[tuple[Inputs, Tensor]]) -> Accuracy | None:
+    """How many predictions are the label, before and after.
+
+    Args:
+        before: The untouched network, in eval mode.
+        after: The smaller one.
+        batches: Inputs and their labels.
+
+    Returns:
+        Shares with intervals; None without labels.
+
+    Raises:
+        DataError: a network does not take the inputs, or labels do not go with what it gives.
+    """
     correct: tuple[list[Tensor], list[Tensor]] = ([], [])
     for pair in batches:
         if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[1], Tensor):

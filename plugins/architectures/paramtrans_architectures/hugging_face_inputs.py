@@ -16,6 +16,8 @@ from paramtrans.errors import ConfigError
 from paramtrans.networks.loading.calibration import BATCH, in_groups
 from paramtrans.utils.boundary import reason
 
+SHARE = 0.1
+"""Of a model's vocabulary its tokenizer knows more than this; some leave a part of it free."""
 LENGTH = 256
 """Tokens of a text, at most, by default and where the model takes as many."""
 
@@ -39,6 +41,7 @@ def of_texts(
         ConfigError: there is no tokenizer, or the model takes fewer tokens.
     """
     tokenizer = loaded("AutoTokenizer", "tokenizer", folder)
+    _check_vocabulary(network, tokenizer, folder)
     length = _length(network, tokenizer, folder, length)
     rows = _joined(tokenizer, texts, length) if _is_causal(network) else _truncated(tokenizer, texts, length)
     batches = _same_length(list(islice(rows, count)))
@@ -113,6 +116,18 @@ def _length(network: Any, tokenizer: Any, folder: Path, length: int | None) -> i
     if length is not None and length > limit:
         raise ConfigError([f"--length {length}: hf:{folder} takes {limit} tokens at most"])
     return length or min(LENGTH, limit)
+
+
+def _check_vocabulary(network: Any, tokenizer: Any, folder: Path) -> None:
+    """Raise `ConfigError` for a tokenizer that knows next to nothing, as transformers makes one of a folder without."""
+    known, of_model = len(tokenizer), getattr(network.config.get_text_config(), "vocab_size", 0)
+    if known < SHARE * of_model:
+        raise ConfigError(
+            [
+                f"hf:{folder}: has no tokenizer that can be used (it knows {known:,} tokens, the model {of_model:,}); "
+                "download its files too"
+            ]
+        )
 
 
 def _joined(tokenizer: Any, texts: Iterable[str], length: int) -> Iterator[list[int]]:

@@ -90,6 +90,14 @@ def test_any_other_model_reads_each_text_alone_in_batches_without_padding(folder
         assert all(torch.is_tensor(network(**batch)[0]) for batch in batches)
 
 
+def test_a_tokenizer_that_transformers_makes_up_is_none(tmp_path: Path) -> None:
+    network = transformers.BertModel(transformers.BertConfig(**SIZES | {"vocab_size": 5000}))
+    network.save_pretrained(tmp_path / "bert")
+    (tmp_path / "texts.txt").write_text("\n\n".join(TEXTS))
+    with pytest.raises(ConfigError, match=r"has no tokenizer that can be used .*download its files too"):
+        read_inputs(tmp_path / "texts.txt", network.eval(), f"hf:{tmp_path / 'bert'}")
+
+
 @pytest.mark.parametrize("folder", ["bert"], indirect=True)
 def test_texts_of_different_lengths_alone_are_cut_to_one(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("w1 w2 w3\n\nw4 w5\nw6 w7 w8\n")  # two paragraphs
