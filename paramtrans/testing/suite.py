@@ -21,6 +21,7 @@ from paramtrans.testing import (  # noqa: F401 - each brings its checks
     families,
     metrics,
     objectives,
+    places,
     probes,
     rivals,
     symmetries,

@@ -431,3 +431,30 @@ class RotatedThroughRelu(Sound):
     def rotations(self) -> tuple[RotationGroup, ...]:
         [group] = self.symmetries()
         return (RotationGroup("hidden", 1, group.size, group.members),)
+
+
+class OptionsThatRaise(Sound):
+    """It takes every part for a sequence of tokens."""
+
+    breaks = "takes_its_own_place"
+
+    @classmethod
+    def options_for(cls, part: Any) -> dict[str, Any]:
+        return {"channels": part.entering.shape[9]}
+
+
+class NoSuchOptions(Sound):
+    breaks = "takes_its_own_place"
+
+    @classmethod
+    def options_for(cls, part: Any) -> dict[str, Any]:
+        return {"channel": 4}
+
+
+class StartOfAnotherShape(Sound):
+    """Without the axis of models."""
+
+    breaks = "takes_its_own_place"
+
+    def warm_start(self, part: Any) -> dict[str, Tensor]:
+        return {"expand.weight": torch.zeros_like(self.module().state_dict()["expand.weight"])}
