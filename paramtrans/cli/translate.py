@@ -262,7 +262,8 @@ def _settings(texts: tuple[str, ...], further: tuple[str, ...]) -> tuple[dict[st
         translator, dot, option_name = name.partition(".")
         if dot and translator not in further_options:
             unknown = (
-                f"{translator} is none of the translators that --then names, nor the probes, nor finish with --finish"
+                f"{translator} is none of the translators that --then names, nor the probes, the rule of --widths, nor "
+                "finish with --finish; options stand behind the name of what they are of"
             )
             raise ConfigError([f"--option {name}: {unknown}"])
         (further_options[translator] if dot else options)[option_name if dot else name] = value

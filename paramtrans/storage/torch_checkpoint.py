@@ -17,6 +17,8 @@ from paramtrans.storage import outside
 
 MAX_PICKLE = 2**26
 """Bytes in which a checkpoint may describe its tensors, at most; a thousand take a tenth of a megabyte."""
+PICKLE = b"\x80"
+"""What a pickle begins with."""
 DEEP = re.compile(rb"[\]}()]{1000}|(?:\]q.|\}q.|\(q.|\]\x94|\}\x94){1000}", re.DOTALL)
 """Containers begun in containers, in a row."""
 REFUSED = (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, MemoryError)
@@ -35,6 +37,7 @@ def read(path: Path, at_most: int | None = None) -> Any:
     """
     size = outside.size(path)
     try:
+        _check_kind(path)
         _check_size(path, size, at_most)
         _check_nesting(path)
         with warnings.catch_warnings():
@@ -43,18 +46,31 @@ def read(path: Path, at_most: int | None = None) -> Any:
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (*REFUSED, zipfile.BadZipFile) as error:
-        raise StoreError(
-            f"{path}: cannot be read as a checkpoint of tensors alone ({_what_else(path, error)}); other objects are "
-            "refused, because loading them runs code; save `model.state_dict()` as safetensors"
-        ) from error
+        raise StoreError(_refusal(path, _what_else(path, error))) from error
+
+
+def _refusal(path: Path, what: str) -> str:
+    return (
+        f"{path}: cannot be read as a checkpoint of tensors alone ({what}); other objects are refused, because loading "
+        "them runs code; save `model.state_dict()` as safetensors"
+    )
+
+
+def _check_kind(path: Path) -> None:
+    """Raise `StoreError` for files of other kinds: `torch.save` writes archives, and wrote pickles."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                raise StoreError(_refusal(path, "it is a scripted module, torch.jit"))
+        return
+    with path.open("rb") as file:
+        if file.read(1) != PICKLE:
+            raise StoreError(f"{path}: is no checkpoint, neither safetensors nor what torch.save writes")
 
 
 def _what_else(path: Path, error: Exception) -> str:
     """What a file holds beside tensors, as far as it can be told without running anything of it."""
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-                return "it is a scripted module, torch.jit"
         with contextlib.suppress(*REFUSED):
             if classes := torch.serialization.get_unsafe_globals_in_checkpoint(path):  # reads names alone
                 ours = [name for name in classes if not name.startswith(("torch.", "collections.", "builtins."))]

@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 
@@ -32,6 +33,21 @@ def test_tensors_come_back_as_they_were(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "x.pth")
     tensors = read_parameters(tmp_path / "x.pth")
     assert tensors.keys() == state.keys() and all(torch.equal(tensors[name], t) for name, t in state.items())
+
+
+def test_files_of_other_kinds_are_told_apart(tmp_path: Path) -> None:
+    numpy.save(tmp_path / "images.npy", numpy.zeros(3))
+    (tmp_path / "page.html").write_text("<!doctype html>")
+    for name in ("images.npy", "page.html"):
+        with pytest.raises(StoreError, match=f"{name}: is no checkpoint, neither safetensors nor what torch.save"):
+            torch_checkpoint.read(tmp_path / name)
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)), tmp_path / "script.pt")
+    with zipfile.ZipFile(tmp_path / "script.pt") as plain, zipfile.ZipFile(tmp_path / "packed.pt", "w", 8) as packed:
+        for member in plain.namelist():
+            packed.writestr(member, plain.read(member))
+    for name in ("script.pt", "packed.pt"):
+        with pytest.raises(StoreError, match="it is a scripted module, torch.jit"):
+            torch_checkpoint.read(tmp_path / name)
 
 
 @pytest.mark.parametrize("new", [True, False])
