@@ -124,6 +124,20 @@ def test_an_operator_that_is_not_known_is_named(tmp_path: Path) -> None:
         read_program(path)
 
 
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d(4), nn.Dropout(0.5)])
+def test_a_program_of_a_network_in_training_is_refused(tmp_path: Path, layer: nn.Module) -> None:
+    exported = torch.export.export(nn.Sequential(nn.Linear(3, 4), layer).train(), (torch.randn(5, 3),))
+    torch.export.save(exported, tmp_path / "x.pt2")
+    with pytest.raises(StoreError, match=r"in training mode|in eval mode"):
+        read_program(tmp_path / "x.pt2")
+
+
+def test_norms_without_running_statistics_are_in_use_as_they_are(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, track_running_stats=False)).eval()
+    torch.export.save(torch.export.export(network, (torch.randn(5, 3),)), tmp_path / "x.pt2")
+    assert read_program(tmp_path / "x.pt2")(torch.randn(5, 3)).shape == (5, 4)
+
+
 @pytest.mark.thorough
 def test_a_file_that_changes_its_buffers_is_refused(tmp_path: Path) -> None:
     program = torch.export.export(Network().train(), (IMAGES,), strict=False).run_decompositions()

@@ -75,8 +75,20 @@ def _built(archive: ExportedArchive) -> GraphModule:
     leaves = [_argument(argument, nodes) for argument in document["graph"]["outputs"]]
     program.graph.output(_structured(json.loads(call["out_spec"])[1], iter(leaves)))
     program.graph.lint()
+    _check_in_use(program.graph)
     program.recompile()
     return program.eval()
+
+
+def _check_in_use(graph: Graph) -> None:
+    """Raise `_NotTaken` for an operation that is told to be in training, but for norms without other statistics."""
+    for node in graph.nodes:
+        arguments = node.target._schema.arguments if isinstance(node.target, torch._ops.OpOverload) else ()
+        given = {argument.name: value for argument, value in zip(arguments, node.args, strict=False)} | node.kwargs
+        alone = "running_mean" in given and given["running_mean"] is None
+        if not alone and (given.get("training") is True or given.get("train") is True):
+            name = node.target._schema.name.partition("::")[2]
+            raise _NotTaken(f"was exported in training mode ({name}); export network.eval()")
 
 
 def _placeholders(program: GraphModule, archive: ExportedArchive, call: Json) -> dict[str, Node]:
