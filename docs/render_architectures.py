@@ -44,8 +44,8 @@ NOT_MEASURED = """## What follows
   keys and values, by 150 steps a layer on 65,536 tokens, 15 minutes of processor time; 1.02 times on 16,384. It has 96%
   of the parameters: what it saves is memory for earlier positions.
 - **Shared keys and values of all heads** (three key heads to one) cost it seven times its perplexity in closed form,
-  and 1.59 times behind 150 steps a layer. More steps, a state-space layer, and 65,536 tokens for any
-  but latent attention, were not measured.
+  and 1.59 times behind 150 steps a layer. More steps, a state-space layer, and 65,536 tokens for other targets than
+  latent attention were not measured.
 - **Closed forms alone are far from enough**, but for low-rank and grouped convolutions and for shared or latent keys
   and values.
 - For latent attention, matching gained nothing on inputs kept aside, so the closed form stayed.
