@@ -16,7 +16,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "custom_target"
 def test_it_passes_the_kit(capsys: pytest.CaptureFixture[str]) -> None:
     plugin = str(EXAMPLE / "pooled_attention.py")
     assert main(["check", "pooled_attention", "--plugin", plugin, "--quiet"]) == 0
-    assert capsys.readouterr().out == "15 checks, all passed\n"
+    assert capsys.readouterr().out == "16 checks, all passed\n"
 
 
 def test_the_example_of_the_docs_passes_the_kit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
