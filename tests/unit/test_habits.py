@@ -97,6 +97,21 @@ def test_outputs_without_an_entry_for_each_example_are_compared_and_fitted(kind:
     assert losses.examples == 6 and losses.agreement is not None and losses.outputs
 
 
+class OfNodes(Plain):
+    """A batch is one graph, whose nodes are what has an entry each."""
+
+    def forward(self, rows: Tensor, edges: Tensor) -> Tensor:
+        return torch.mm(edges, self.net(torch.mm(edges, rows)))
+
+
+def test_of_batches_that_are_one_example_all_entries_count() -> None:
+    graphs = [{"rows": torch.randn(20, 6), "edges": torch.randn(20, 20).softmax(1)} for _ in range(40)]
+    network = OfNodes().eval()
+    small = paramtrans.translate(network, ratio=0.5, calibrate=graphs, finish=3)
+    losses = paramtrans.measure_losses(network, small, graphs)
+    assert losses.examples == 5 * 20 and losses.agreement is not None
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [

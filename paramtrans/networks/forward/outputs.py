@@ -29,9 +29,11 @@ def first_output(output: Any, count: int) -> Tensor | None:
 
     Args:
         output: What a network gives.
-        count: Examples.
+        count: Examples. Of one alone, such as a graph whose nodes have an entry each, it may be any first axis.
     """
-    return next((tensor for tensor in named_outputs(output).values() if has_examples(tensor, count)), None)
+    tensors = named_outputs(output).values()
+    of_one = next((tensor for tensor in tensors if tensor.ndim), None) if count == 1 else None
+    return next((tensor for tensor in tensors if has_examples(tensor, count)), of_one)
 
 
 def has_examples(tensor: Tensor, count: int) -> bool:

@@ -19,7 +19,7 @@ from paramtrans.networks.forward.activations import Inputs, call, first_examples
 from paramtrans.networks.forward.batches import as_taken
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.forward.modes import in_eval_mode
-from paramtrans.networks.forward.outputs import first_output, has_examples, named_outputs, tensors_in
+from paramtrans.networks.forward.outputs import first_output, named_outputs, tensors_in
 from paramtrans.networks.forward.programs import fixed_size
 from paramtrans.networks.losses import Accuracy, Costs, Kind, Losses, Share
 from paramtrans.networks.results.predictions import Predictions, predicted_classes
@@ -120,11 +120,11 @@ def _compared(before: nn.Module, after: nn.Module, batches: Iterable[Inputs], pr
         for name, tensor in original_outputs.items():
             if name in smaller_outputs and smaller_outputs[name].shape == tensor.shape:
                 errors.setdefault(name, RelativeError()).add(smaller_outputs[name], tensor)
-        examples = length(batch)
-        output_name = next((name for name, t in original_outputs.items() if has_examples(t, examples)), None)
+        first = first_output(original_outputs, length(batch))
+        output_name = next((name for name, tensor in original_outputs.items() if tensor is first), None)
         if output_name is None or output_name not in errors:
             continue
-        count += examples
+        count += len(original_outputs[output_name])
         if predictions is None:
             predictions = Predictions.of(before, batch, original_outputs[output_name], predicts)
         predictions.add(batch, original_outputs[output_name], smaller_outputs[output_name])
