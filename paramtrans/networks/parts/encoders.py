@@ -51,4 +51,5 @@ def keep_layer_by_layer(network: nn.Module, path: str) -> None:
     while path:
         path = path.rpartition(".")[0]
         module = network.get_submodule(path)
-        module.__class__ = BECOMES.get(type(module), type(module))
+        if type(module) in BECOMES:
+            module.__class__ = BECOMES[type(module)]
