@@ -81,13 +81,13 @@ Entered = Sequence["Tensor"]
 @dataclass(frozen=True)
 class UnitPiece:
     """A group of units of a smaller network as it was written, with the piece of the network from the layers that write
-    the units to those that read them."""
+    the units to those that read them; or a block of another architecture, which is a piece by itself."""
 
     path: str
-    """Of the group."""
+    """Of the group, or of the part that the block takes the place of."""
     params: Mapping[str, Tensor]
     """Trained tensors of the piece: of the layers that write the units, of those that read them, and of normalisation
-    between and directly behind. Names are those in the network."""
+    between and directly behind. Names are those in the network, of a block those in it."""
     run: Callable[[Mapping[str, Tensor], Entered], tuple[Tensor, ...]]
     """The piece with other tensors in place of `params`, differentiable: what leaves each layer that reads the units,
     behind the normalisation, the sum with a skip connection and the activation that directly follow."""

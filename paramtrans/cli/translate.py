@@ -190,8 +190,8 @@ def translate(
     records = describe_blocks(small)
     losses = measure_losses(network, small, batches, predicts=predicts, evaluate=evaluate)
     _warn_of_budget(records, losses.after.parameters, widths["parameters"], quiet)
-    translators = [Path(name).name for name in (translator, *further)] if takes_translator(small) else []
-    translators += ["finish"] if finish else []
+    translators = [Path(translator).name] if takes_translator(small) else []
+    translators += [*further, *(["finish"] if finish else [])]
     if not captured:
         save_translated(small, output, architecture, losses)
     source = f"{probes} (synthetic)" if probes else data.name if data else "none"

@@ -140,11 +140,11 @@ def _check_to(given: Mapping[str, Any]) -> None:
             raise SpecMismatch(
                 f"to: takes the name of a target by pattern of paths, not {pattern!r:.60}: {target!r:.60}"
             )
-    usual = {"translator": TRANSLATOR, "blocks": "*", "sequential": True, "then": {}, "widths": None, "by": None}
+    usual = {"translator": TRANSLATOR, "blocks": "*", "sequential": True, "widths": None, "by": None}
     usual |= dict.fromkeys(SHARES)
     others = [name for name, value in usual.items() if given[name] != value and given[name] is not None]
     if others or isinstance(given["ratio"], Mapping):
         raise SpecMismatch(
-            f"to: goes with ratio (one number), depth, options, finish, calibrate and seed alone; leave out "
+            f"to: goes with ratio (one number), depth, options, then, finish, calibrate and seed alone; leave out "
             f"{', '.join(others) or 'shares by pattern'}"
         )

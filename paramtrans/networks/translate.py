@@ -23,6 +23,7 @@ from paramtrans.networks.forward.batches import as_taken, check_has_values, is_t
 from paramtrans.networks.forward.sameness import said_of_sameness
 from paramtrans.networks.loading.architectures import lean
 from paramtrans.networks.loading.wrappers import copied, unwrapped
+from paramtrans.networks.parts.going_on import steps_behind
 from paramtrans.networks.parts.replacing import replace_parts
 from paramtrans.networks.request import Request, request_of
 from paramtrans.networks.translation import Translation, hand_over, untranslated_shapes
@@ -89,7 +90,7 @@ def translate(
         options: Of the translator. For a saved one, `target` names the family of target blocks that it writes; by
             default the first.
         then: Further translators, each with its options. They go on from what the first wrote for a block, before the
-            next block has its turn.
+            next block has its turn; with `to` those that adjust what is there, such as `matching`.
         to: Parts of the network become blocks of another architecture: for patterns of paths the name of a block
             adapter, with its options behind a question mark (`{"layer3.*": "depthwise_separable?kernel=5"}`). Any
             module with one tensor in and one out is such a part. Its block starts from a closed form where its adapter
@@ -172,6 +173,7 @@ def _to_others(network: nn.Module, batches: Iterable[Inputs], request: Request) 
     """Parts that become blocks of other architectures."""
     to, ratio, seed, registry = request.to or {}, request.ratio, request.seed, request.registry
     assert not isinstance(ratio, Mapping)
+    then = steps_behind([*request.then.items()], registry)
     if request.depth is not None:
         to = parts_to_replace(network, request.depth, to, ratio, batches, seed, registry, request.reporter)
     replacement = replace_parts(
@@ -183,6 +185,7 @@ def _to_others(network: nn.Module, batches: Iterable[Inputs], request: Request) 
         batches=batches,
         seed=seed,
         reporter=request.reporter,
+        then=then,
     )
     return Translation(replacement.network, replacement.parts)
 

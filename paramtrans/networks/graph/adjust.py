@@ -51,7 +51,7 @@ def adjust_groups(
         else:
             with torch.enable_grad():
                 values = adjust(piece)
-            _write(pieces, piece, values)
+            write_piece(pieces.tensors(), piece, values)
         advance(group.path)
     if len(reasons) == len(groups):
         said = "; ".join(f"{title}: {reason}" for title, reason in list(reasons.items())[:3])
@@ -60,8 +60,17 @@ def adjust_groups(
 
 
 @torch.no_grad()
-def _write(pieces: Pieces, piece: UnitPiece, values: Mapping[str, Tensor]) -> None:
-    tensors = pieces.tensors()
+def write_piece(tensors: Mapping[str, Tensor], piece: UnitPiece, values: Mapping[str, Tensor]) -> None:
+    """Write what a translator made of a piece of a network.
+
+    Args:
+        tensors: By name, among others those of the piece; they are written to.
+        piece: What the translator was given.
+        values: What it gave.
+
+    Raises:
+        SpecMismatch: it gave tensors of another shape, or values that are not finite.
+    """
     for name, value in values.items():
         if name not in piece.params or value.shape != piece.params[name].shape:
             raise SpecMismatch(f"{piece.path}: {name} {list(value.shape)} is no tensor of this piece of the network")

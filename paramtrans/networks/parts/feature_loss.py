@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from paramtrans.networks.forward.examples import Examples
-from paramtrans.networks.parts.fitting import Fitted, Fitting, fit
+from paramtrans.networks.parts.fitting import Fitted, Fitting, fit, reported_error
 from paramtrans.networks.parts.weights import spread
 from paramtrans.ops.distances import Variance
 from paramtrans.utils.precision import widened
@@ -43,6 +43,14 @@ class FeatureLoss:
             Relative errors, in which all values count alike.
         """
         return fit(list(self.block.parameters()), self.weighed, examples, settings, error_of=self.plain)
+
+    def error(self, examples: Examples) -> float:
+        """The relative error as the block is now, on the examples kept aside.
+
+        Args:
+            examples: The batches that the features are of.
+        """
+        return reported_error(self.plain, examples)
 
     def weighed(self, number: int, examples: Tensor) -> Tensor:
         """Of some examples of a batch, with the weights."""

@@ -136,6 +136,16 @@ def _draws(fitted: Chosen, settings: Fitting) -> Iterator[tuple[int, Tensor]]:
             yield steps[index]
 
 
+def reported_error(error_of: LossOf, examples: Examples) -> float:
+    """The mean error on the examples that `Fitted` speaks of.
+
+    Args:
+        error_of: On some examples of a batch.
+        examples: The inputs in batches.
+    """
+    return _mean(error_of, _split(examples)[2])
+
+
 @torch.no_grad()
 def _mean(loss_of: LossOf, chosen: Chosen) -> float:
     """Mean loss over some examples."""

@@ -22,10 +22,12 @@ from paramtrans.networks.loading.wrappers import copied
 from paramtrans.networks.parts.feature_loss import FeatureLoss
 from paramtrans.networks.parts.finding import NetworkPart, find_parts
 from paramtrans.networks.parts.fitting import Fitted, Fitting
+from paramtrans.networks.parts.going_on import go_on_from
 from paramtrans.networks.parts.placed import Calling, Placed
 from paramtrans.networks.parts.reached import both_passing
 from paramtrans.networks.parts.targets import start_block, target_for
 from paramtrans.networks.parts.weights import output_weights
+from paramtrans.networks.units.chain import UnitStep
 from paramtrans.plugins.registry import Registry
 from paramtrans.utils import boundary, seeds
 from paramtrans.utils.counts import counted
@@ -116,6 +118,7 @@ def replace_parts(
     batches: Iterable[Inputs],
     seed: int,
     reporter: Reporter,
+    then: Sequence[UnitStep] = (),
 ) -> ReplacedNetwork:
     """A copy of `network`, which is in eval mode, with parts of it replaced by blocks of other architectures.
 
@@ -128,6 +131,7 @@ def replace_parts(
         batches: Calibration inputs, at least one batch.
         seed: For whatever is drawn.
         reporter: Shows the progress.
+        then: Translators that go on from each block, before the next has its turn.
 
     Raises:
         SpecMismatch: no module is such a part, or a block does not fit in its place.
@@ -156,6 +160,10 @@ def replace_parts(
             settings = fitting_options.settings(seeds.derive(seed, "matching", number))
             loss = FeatureLoss(block, reached.entering, reached.leaving, weights.get(part.part.path))
             fitted = loss.fit(examples, settings)
+            if then:
+                features = reached.entering, reached.leaving
+                go_on_from(block, part.part.path, features, examples, then, seeds.derive(seed, "then", number))
+                fitted = replace(fitted, after=loss.error(examples))
             reached.go_on(Placed(block, part.calling))
             record = _described(part, target, block, start, fitted, registry)
             replaced.append(replace(record, held_out=examples.enough))

@@ -35,6 +35,24 @@ Named = Sequence[tuple[Any, Mapping[str, Any]]]
 """Translators as a user names them, the first and those that go on from it, each with its options."""
 
 
+def step_of(name: Any, options: Mapping[str, Any], registry: Registry) -> UnitStep:
+    """The translator that a name stands for.
+
+    Args:
+        name: As a user gives it.
+        options: Of the translator.
+        registry: The plugins that translators come from.
+
+    Raises:
+        SpecMismatch: it is a trained one, or no plugin has it.
+        ConfigError: its options are wrong.
+    """
+    if not isinstance(name, str) or name not in {entry.name for entry in registry.of_kind("translator")}:
+        raise SpecMismatch(f"{name if isinstance(name, str) else 'a trained translator'} writes blocks alone")
+    component = registry.load("translator", name)
+    return UnitStep(name, component, validate(component.Options, dict(options), f"translator {name}: "))
+
+
 def unit_chain(named: Named, registry: Registry) -> list[UnitStep]:
     """The translators that these names stand for, in order.
 
@@ -46,12 +64,10 @@ def unit_chain(named: Named, registry: Registry) -> list[UnitStep]:
         SpecMismatch: one of them does not work on units, or not in this place.
         ConfigError: its options are wrong.
     """
-    translators = {entry.name for entry in registry.of_kind("translator")}
     steps: list[UnitStep] = []
     for number, (name, options) in enumerate(named):
-        if not isinstance(name, str) or name not in translators:
-            raise SpecMismatch(f"{name if isinstance(name, str) else 'a trained translator'} writes blocks alone")
-        component = registry.load("translator", name)
+        step = step_of(name, options, registry)
+        component = step.component
         chooses = component.keeps_units or component.merges_units
         goes_on = component.solves_readers or component.adjusts_units
         if number == 0 and not chooses:
@@ -68,7 +84,7 @@ def unit_chain(named: Named, registry: Registry) -> list[UnitStep]:
             )
         if component.solves_readers and any(step.component.adjusts_units for step in steps):
             raise SpecMismatch(f"{name} solves for what units were chosen for; name it before {steps[-1].name}")
-        steps.append(UnitStep(name, component, validate(component.Options, dict(options), f"translator {name}: ")))
+        steps.append(step)
     return steps
 
 
