@@ -49,7 +49,7 @@ def run(
     from paramtrans.runs import planner, repeat
     from paramtrans.runs.run import Run
     from paramtrans.runs.sweep import Sweep, is_sweep
-    from paramtrans.training.distributed import process_group
+    from paramtrans.utils.distributed import process_group
     from paramtrans.utils.progress import ConsoleReporter, Reporter
 
     leads = process_group().leads  # of the processes that torchrun started, one prints

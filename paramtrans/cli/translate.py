@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -140,8 +141,12 @@ def translate(
     from paramtrans.networks.results.described import describe_blocks, steps_of, takes_translator
     from paramtrans.networks.results.measuring import measure_losses
     from paramtrans.networks.translate import translate as translate_network
+    from paramtrans.utils.distributed import process_group
     from paramtrans.utils.progress import ConsoleReporter, Reporter
 
+    leads = process_group().leads  # of the processes that torchrun started, one prints and writes
+    if not leads:
+        logging.disable(logging.WARNING)
     architecture, wanted, widths = (
         architecture_of(model, architecture),
         exports.Exports.taken(further_flags),
@@ -184,9 +189,12 @@ def translate(
         finish=finishing,
         sequential=not independent,
         by=by,
+        distributed=True,
         seed=seed,
-        reporter=Reporter() if quiet else ConsoleReporter(Console(stderr=True)),
+        reporter=ConsoleReporter(Console(stderr=True)) if leads and not quiet else Reporter(),
     )
+    if not leads:
+        return
     records = describe_blocks(small)
     losses = measure_losses(network, small, batches, predicts=predicts, evaluate=evaluate)
     _warn_of_budget(records, losses.after.parameters, widths["parameters"], quiet)

@@ -27,6 +27,7 @@ KINDS: dict[str, tuple[Any, str]] = {
     "to": (Mapping | None, 'targets by pattern of paths, as in to={"layer1.*": "bottleneck"}'),
     "finish": (int | Mapping | None, "a number of steps, or options, as in finish=300"),
     "sequential": (bool, "True or False"),
+    "distributed": (bool, "True or False"),
     "seed": (int, "a whole number"),
     "reporter": (Reporter, "a Reporter, as in reporter=ConsoleReporter()"),
     "registry": (Registry, "a Registry, as in registry=components()"),
@@ -55,6 +56,7 @@ class Request:
     finish: FinishOptions | None
     sequential: bool
     by: str | None
+    distributed: bool
     seed: int
     reporter: Reporter
     registry: Registry

@@ -33,6 +33,7 @@ from paramtrans.networks.widths import Widths
 from paramtrans.plugins.manager import components
 from paramtrans.plugins.registry import Registry
 from paramtrans.utils import memory
+from paramtrans.utils.distributed import ALONE, process_group
 from paramtrans.utils.progress import Reporter
 from paramtrans.utils.surroundings import pinned
 
@@ -58,6 +59,7 @@ def translate(
     finish: int | Mapping[str, Any] | None = None,
     sequential: bool = True,
     by: Literal["blocks", "units"] | None = None,
+    distributed: bool = False,
     seed: int = 0,
     reporter: Reporter | None = None,
     registry: Registry | None = None,
@@ -102,6 +104,8 @@ def translate(
             only one.
         by: What is made smaller: `units` that the network's graph shows, whatever its layers are called (with inputs),
             or `blocks` that an adapter recognises. By default units, where the translator can write them.
+        distributed: Whether all processes that torchrun started call this with the same arguments, and share the
+            passes over the batches of inputs where units are made smaller. Each returns the same network.
         seed: For whatever is drawn.
         reporter: Shows the progress.
         registry: The plugins; by default those that are installed.
@@ -136,6 +140,7 @@ def translate(
         finish=finish,
         sequential=sequential,
         by=by,
+        distributed=distributed,
         seed=seed,
         reporter=reporter or Reporter(),
         registry=registry or components(),
@@ -192,7 +197,7 @@ def _to_others(network: nn.Module, batches: Iterable[Inputs], request: Request) 
 
 def _made_smaller(network: nn.Module, batches: Iterable[Inputs], request: Request) -> Translation:
     """Units of the network's graph, where the translators can write them; else blocks of adapters."""
-    registry = request.registry
+    registry, processes = request.registry, process_group() if request.distributed else ALONE
     trained = factories.trained_translator(request.translator, registry, request.options)
     named = [(trained or request.translator, request.options), *request.then.items()]
     chain = [factories.translator_factory(name, dict(options), registry) for name, options in named]
@@ -209,10 +214,13 @@ def _made_smaller(network: nn.Module, batches: Iterable[Inputs], request: Reques
             seed=request.seed,
             reporter=request.reporter,
             registry=registry,
+            processes=processes,
         )
         return Translation(narrowed.network, narrowed.groups, narrowed.settings, narrowed.modules, narrowed.refused)
     if unsuited and request.by is None and trained is None and not find_blocks(network, registry):
         raise SpecMismatch(f"{unsuited}; and no adapter recognises a block of this {type(network).__name__}")
+    if processes.size > 1:
+        log.warning("each process passes all inputs: they are shared where units are made smaller alone")
     if trained is not None:
         factories.check_unsized(trained, request.ratio, request.widths)
     return Translation(

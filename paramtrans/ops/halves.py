@@ -12,6 +12,7 @@ from paramtrans.ops.few_rows import FewRows
 from paramtrans.ops.least_squares import GramMatrices
 from paramtrans.ops.rows import positions, rows
 from paramtrans.ops.views import Moments, View
+from paramtrans.utils.distributed import ProcessGroup
 
 ROWS_AT_ONCE = 4096
 """Rows whose products are added up in single precision."""
@@ -43,16 +44,46 @@ class _Sums:
     def add(self, read: Tensor, wanted: Tensor) -> None:
         """Further rows of one model, `[rows, values]` with the constant last, and `[rows, outputs]`."""
         self._waiting.append((read, wanted))
-        if sum(len(rows_waiting) for rows_waiting, _ in self._waiting) >= ROWS_AT_ONCE:
+        if self._count >= ROWS_AT_ONCE:
             self._multiply()
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether there is anything."""
+        return self._matrices is not None or bool(self._waiting)
 
     @property
     def few(self) -> bool:
         """Whether all rows still wait, and are few for the values that are read."""
+        return self._matrices is None and _few(self._count, self._waiting[0][0].shape[1])
+
+    @property
+    def _count(self) -> int:
+        """Rows that wait."""
+        return sum(len(rows_waiting) for rows_waiting, _ in self._waiting)
+
+    def add_up(self, processes: ProcessGroup, device: torch.device) -> None:
+        """Put the sums over the rows of all processes in place of this one's, which may have none."""
+        count, values, outputs = self._count if self._matrices is None else ROWS_AT_ONCE, *self._shape()
+        sizes = processes.join(torch.tensor([[count, values, outputs]]))
+        count, [values, outputs] = int(sizes[:, 0].sum()), sizes[:, 1:].amax(0).tolist()
+        if not count:
+            return
+        if count < ROWS_AT_ONCE and _few(count, values):
+            none = (torch.zeros(0, size, device=device) for size in (values, outputs))
+            read, wanted = self._joined() if self._waiting else none
+            self._waiting = [(processes.join(read.double()), processes.join(wanted.double()))]
+            return
+        sums = self.matrices() if self.has_rows else _zeros(values, outputs, device)
+        for tensor in (sums.gram, sums.cross, sums.power):
+            processes.add([tensor])
+        self._matrices = sums
+
+    def _shape(self) -> tuple[int, int]:
+        """Values that are read, with the constant, and outputs; 0 where that is not known."""
         if self._matrices is not None:
-            return False
-        values = self._waiting[0][0].shape[1]
-        return values > MANY_VALUES and 2 * sum(len(rows_waiting) for rows_waiting, _ in self._waiting) < values
+            return self._matrices.cross.shape[1], self._matrices.cross.shape[2]
+        return (self._waiting[0][0].shape[1], self._waiting[0][1].shape[1]) if self._waiting else (0, 0)
 
     def rows(self) -> FewRows:
         """All rows so far, where they are few."""
@@ -78,13 +109,22 @@ class _Sums:
         read, wanted = self._joined()
         self._waiting = []
         if self._matrices is None:
-            size, outputs = read.shape[1], wanted.shape[1]
-            shapes = ((1, size, size), (1, size, outputs), (1, outputs))
-            self._matrices = GramMatrices(*(read.new_zeros(shape, dtype=torch.double) for shape in shapes))
+            self._matrices = _zeros(read.shape[1], wanted.shape[1], read.device)
         for read_rows, wanted_rows in zip(read.split(ROWS_AT_ONCE), wanted.split(ROWS_AT_ONCE), strict=True):
             self._matrices.gram[0].add_(_squared(read_rows))
             self._matrices.cross[0].add_(read_rows.mT @ wanted_rows)
             self._matrices.power[0].add_(wanted_rows.square().sum(0))
+
+
+def _zeros(values: int, outputs: int, device: torch.device) -> GramMatrices:
+    """Sums over no rows."""
+    shapes = ((1, values, values), (1, values, outputs), (1, outputs))
+    return GramMatrices(*(torch.zeros(shape, dtype=torch.double, device=device) for shape in shapes))
+
+
+def _few(count: int, values: int) -> bool:
+    """Whether rows are better kept as they are."""
+    return values > MANY_VALUES and 2 * count < values
 
 
 def _squared(rows: Tensor) -> Tensor:
@@ -104,7 +144,7 @@ class Halves:
     def __init__(self, total: int = 0) -> None:
         """`total`: how many examples will be added; of many, some positions are enough. 0 takes all positions."""
         self._total = total
-        self._sums: list[_Sums] = []
+        self._sums: dict[int, _Sums] = {}
         self._examples = 0
 
     def add(self, layer: nn.Module, entered: Tensor, wanted: Tensor) -> None:
@@ -123,7 +163,7 @@ class Halves:
                 if len(read) == 1:
                     self.add_rows(half, read[0], due[0])
                 else:
-                    self._sums_of(half).grow(GramMatrices.of(read, due))
+                    self._sums.setdefault(half, _Sums()).grow(GramMatrices.of(read, due))
         self._examples += entered.shape[1]
 
     @property
@@ -144,9 +184,10 @@ class Halves:
     @property
     def halves(self) -> Sequence[Moments]:
         """Each half apart, as it is so far; further rows change it."""
-        if all(sums.few for sums in self._sums):
-            return [sums.rows() for sums in self._sums]
-        return [sums.matrices() for sums in self._sums]
+        both = [self._sums[half] for half in sorted(self._sums)]
+        if all(sums.few for sums in both):
+            return [sums.rows() for sums in both]
+        return [sums.matrices() for sums in both]
 
     def add_rows(self, half: int, read: Tensor, wanted: Tensor, scale: Tensor | None = None) -> None:
         """Rows of one model, for one of the halves.
@@ -159,7 +200,20 @@ class Halves:
         """
         scale = torch.ones_like(read[:, :1]) if scale is None else scale.to(read)
         rows_read = torch.cat([read, torch.ones_like(scale)], dim=1).mul_(scale)
-        self._sums_of(min(half, len(self._sums))).add(rows_read, wanted * scale)
+        self._sums.setdefault(half, _Sums()).add(rows_read, wanted * scale)
+
+    def add_up(self, processes: ProcessGroup, device: torch.device) -> None:
+        """Put the sums over the rows of all processes in place of this one's.
+
+        Args:
+            processes: Each has rows of other examples.
+            device: Where they are.
+        """
+        for half in range(2) if processes.size > 1 else ():
+            sums = self._sums.get(half) or _Sums()
+            sums.add_up(processes, device)
+            if sums.has_rows:
+                self._sums[half] = sums
 
     def total(self) -> Moments:
         """Of all examples; raises `SpecMismatch` where there were none."""
@@ -200,8 +254,3 @@ class Halves:
         first, second = (half.values(torch.tensor([half.size - 1])) for half in self.halves)
         spread: Tensor = (first + second).spread()  # type: ignore[operator]  # both are of one kind
         return spread
-
-    def _sums_of(self, half: int) -> _Sums:
-        if half == len(self._sums):
-            self._sums.append(_Sums())
-        return self._sums[half]

@@ -25,11 +25,10 @@ from paramtrans.runs.folder import RunFolder
 from paramtrans.runs.zoo_training import CACHE_HINT, ZooTraining
 from paramtrans.storage import files, json_files
 from paramtrans.storage.cache import at_home, cache_dir
-from paramtrans.training import distributed
 from paramtrans.training.trainer import Trainer
 from paramtrans.translators.base import LearnedTranslator
 from paramtrans.translators.saving import load_translator, save_translator
-from paramtrans.utils import memory, seeds
+from paramtrans.utils import distributed, memory, seeds
 from paramtrans.utils.progress import Reporter
 from paramtrans.utils.surroundings import pinned
 from paramtrans.zoo import fingerprint

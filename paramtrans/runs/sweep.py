@@ -22,7 +22,7 @@ from paramtrans.report.sweep import FIGURES, Row
 from paramtrans.runs.run import Run, RunResult
 from paramtrans.storage import json_files
 from paramtrans.storage.cache import at_home
-from paramtrans.training import distributed
+from paramtrans.utils import distributed
 from paramtrans.utils.progress import Reporter
 
 if TYPE_CHECKING:

@@ -23,11 +23,11 @@ from paramtrans.errors import ConfigError, StopRun, TrainingError
 from paramtrans.evaluation.metrics import measured
 from paramtrans.storage import json_files
 from paramtrans.storage.training_checkpoint import Checkpoint
-from paramtrans.training.distributed import ProcessGroup, cut
 from paramtrans.training.steps import Drawn, TrainingStep, take_up
 from paramtrans.translators.base import LearnedTranslator
 from paramtrans.utils import seeds
 from paramtrans.utils.boundary import well_formed
+from paramtrans.utils.distributed import ProcessGroup, cut
 
 FORMAT = 1
 """Version of a checkpoint."""

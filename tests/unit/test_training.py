@@ -15,9 +15,9 @@ from paramtrans.config import Config
 from paramtrans.errors import ConfigError
 from paramtrans.plugins import Plugins
 from paramtrans.runs.run import Run
-from paramtrans.training.distributed import ProcessGroup, cut
 from paramtrans.training.trainer import Trainer
 from paramtrans.translators.base import LearnedTranslator
+from paramtrans.utils.distributed import ProcessGroup, cut
 from paramtrans.utils.progress import Reporter
 
 Make = Callable[..., Config]

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
+from paramtrans.errors import SpecMismatch
 from paramtrans.networks.forward.activations import Inputs, length, pick_examples
 from paramtrans.utils.counts import counted
+from paramtrans.utils.distributed import ALONE, ProcessGroup
 
 KEPT_ASIDE, FEW = 8, 32
 """One of `KEPT_ASIDE` examples is kept aside to measure errors on; of fewer than `FEW` none."""
@@ -20,10 +23,42 @@ TOO_FEW = (
 
 
 @dataclass(frozen=True)
+class NumberedBatch:
+    """A batch among others."""
+
+    number: int
+    begin: int
+    """Examples in the batches before it."""
+    size: int
+    inputs: Inputs
+
+
+@dataclass(frozen=True)
 class Examples:
     """Calibration inputs in batches, which are gone through as often as wanted."""
 
     batches: Iterable[Inputs]
+    processes: ProcessGroup = ALONE
+    """Processes that have the same examples, and pass some of the batches each."""
+
+    @property
+    def passed_here(self) -> list[NumberedBatch]:
+        """The batches that this process passes: all, where it is alone.
+
+        Raises:
+            SpecMismatch: there are fewer batches than processes.
+        """
+        if self.processes.size > len(self.sizes):
+            raise SpecMismatch(
+                f"calibrate: {self.processes.size} processes share {counted(len(self.sizes), 'batch')}; "
+                "give smaller ones, one for each process at least"
+            )
+        begins, share = [0, *accumulate(self.sizes)], self.processes.share(len(self.sizes))
+        return [
+            NumberedBatch(number, begins[number], self.sizes[number], batch)
+            for number, batch in enumerate(self.batches)
+            if number in share
+        ]
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.graph.limits import limited
 from paramtrans.networks.graph.readers import Rows
 from paramtrans.ops.halves import Halves
+from paramtrans.utils.distributed import ProcessGroup
 
 ROWS_AT_ONCE = 256
 """Rows whose sums are added up in double precision together."""
@@ -38,6 +39,21 @@ class Equations:
             moments = torch.stack([weights.sum(0).expand_as(total), total, square])
             self._moments = self._moments.to(moments) + moments
 
+    def add_up(self, processes: ProcessGroup, device: torch.device) -> None:
+        """Put the sums over the rows of all processes in place of this one's.
+
+        Args:
+            processes: Each has rows of other examples.
+            device: Where they are.
+        """
+        is_empty = not self.rows.has_rows
+        self.rows.add_up(processes, device)
+        if processes.size > 1 and self.rows.has_rows:
+            outputs = self.rows.halves[0].power.shape[1]
+            moments = torch.zeros(3, outputs, dtype=torch.double, device=device) if is_empty else self._moments
+            processes.add([moments])
+            self._moments = moments
+
     def variance(self) -> Tensor:
         """Squared distance of the sums from their mean, over all rows: `[outputs]`."""
         count, total, square = self._moments
@@ -53,14 +69,14 @@ def equations(
     Args:
         original: Rows in the untouched network.
         small: The same rows in the smaller one.
-        examples: Say which are kept aside.
+        examples: Say which are kept aside, and which processes have rows of others.
         outputs: Numbers of the outputs that the layer still has; None for all.
         gain: What a BatchNorm multiplies each of these by before it is added to anything.
     """
     fit, aside = Equations(), Equations()
     pairs = zip(original, small, strict=True)
     sides = ((before, after, *_sums(before, after, outputs, gain)) for before, after in pairs)
-    for (before, after, sums, due), scale in limited(sides, lambda side: side[2]):
+    for (before, after, sums, due), scale in limited(sides, lambda side: side[2], examples.processes):
         is_aside = examples.aside(before.example)
         for half in range(2):
             in_half = ~is_aside & (before.example % 2 == half)
@@ -68,6 +84,9 @@ def equations(
                 fit.add(half, after.read[in_half], due[in_half], sums[in_half], scale[in_half])
         if is_aside.any():
             aside.add(0, after.read[is_aside], due[is_aside], sums[is_aside], scale[is_aside])
+        device = due.device
+    for side in (fit, aside):
+        side.add_up(examples.processes, device)
     return fit, aside
 
 

@@ -33,19 +33,17 @@ def forward_pass(
 
 
 def row_pieces(calls: Sequence[Call], examples: Examples, values: int, seed: int) -> Iterable[Rows]:
-    """The rows that a layer reads of all batches; examples are counted through all of them.
+    """The rows that a layer reads of the batches that this process passes; examples are counted through all of them.
 
     Args:
-        calls: Of the layer, one for each batch.
+        calls: Of the layer, one for each of these.
         examples: The batches.
         values: Values that the layer reads in the untouched network.
         seed: Draws rows, where there are many.
     """
-    first_example = 0
-    for number, (layer_call, size) in enumerate(zip(calls, examples.sizes, strict=True)):
-        of_batch = rows(layer_call, Sampling(size, examples.total, seed + number, values))
-        yield replace(of_batch, example=of_batch.example + first_example)
-        first_example += size
+    for layer_call, batch in zip(calls, examples.passed_here, strict=True):
+        of_batch = rows(layer_call, Sampling(batch.size, examples.total, seed + batch.number, values))
+        yield replace(of_batch, example=of_batch.example + batch.begin)
 
 
 def read_values(weight: Tensor, layer: ReaderLayer) -> int:

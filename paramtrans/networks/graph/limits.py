@@ -6,11 +6,13 @@ activations", Sun et al., arXiv 2402.17762). What a normalisation reads behind t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+from paramtrans.utils.distributed import ProcessGroup
 
 MOST = 16.0
 """Squared norm of what a layer gives for a row, or of the sum that this goes into, from which on the row counts no
@@ -23,11 +25,14 @@ ENOUGH = 1024
 T = TypeVar("T")
 
 
-def limited(pieces: Iterable[T], outputs_of: Callable[[T], Tensor]) -> Iterator[tuple[T, Tensor]]:
+def limited(
+    pieces: Iterable[T], outputs_of: Callable[[T], Tensor], processes: ProcessGroup
+) -> Iterator[tuple[T, Tensor]]:
     """Pieces of a layer's equations, each with what its rows are to be multiplied by.
 
     Args:
         pieces: In order; the first of them say what is ordinary.
+        processes: Have further pieces each, those of the first before those of the second.
         outputs_of: Gives what the layer of the untouched network makes of a piece's rows, `[rows, outputs]`.
 
     Yields:
@@ -38,16 +43,20 @@ def limited(pieces: Iterable[T], outputs_of: Callable[[T], Tensor]) -> Iterator[
     for piece in pieces:
         waiting.append((piece, outputs_of(piece).square().sum(1, keepdim=True)))
         if limit is None and sum(len(power) for _, power in waiting) >= ENOUGH:
-            limit = _limit(torch.cat([power for _, power in waiting]))
+            limit = _limit([power for _, power in waiting], processes)
         if limit is not None:
             yield from _scaled(waiting, limit)
             waiting = []
     if waiting:
-        yield from _scaled(waiting, _limit(torch.cat([power for _, power in waiting])))
+        yield from _scaled(waiting, _limit([power for _, power in waiting], processes))
 
 
-def _limit(power: Tensor) -> Tensor:
-    """The largest squared norm that counts as it is; infinite where ordinary rows give nothing at all."""
+def _limit(powers: Sequence[Tensor], processes: ProcessGroup) -> Tensor:
+    """The largest squared norm that counts as it is, by the first pieces of all processes; infinite where ordinary rows
+    give nothing at all."""
+    lengths = processes.join(torch.tensor([len(power) for power in powers]))
+    pieces = int((lengths.cumsum(0) < ENOUGH).sum()) + 1
+    power = processes.join(torch.cat([*powers]))[: int(lengths[:pieces].sum())]
     ordinary = power.flatten().sort().values[: max(1, int(ORDINARY * len(power)))].mean()
     return torch.where(ordinary > 0, MOST * ordinary, torch.inf)
 

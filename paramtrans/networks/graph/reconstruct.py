@@ -80,7 +80,7 @@ def reconstruct(
         analysis: Of the untouched network.
         small: The smaller network, which is written to.
         retained: For each group the numbers of the units that stay, `[count]`.
-        examples: Calibration inputs; nothing is fitted to those kept aside.
+        examples: Calibration inputs; nothing is fitted to those kept aside. With `outputs` one process passes all.
         solve: Whether layers are solved for; else errors alone are measured.
         ridge: Strength of the ridge; None: chosen by two-fold cross-validation.
         seed: Draws rows, where there are many.
@@ -100,11 +100,11 @@ def reconstruct(
     with with_plain_attention(analysis.network):
         sums = added_to(lambda: call(analysis.network, few), weights)
     forwards = [
-        forward_pass(network, batch, tensors, layers, sums)
+        forward_pass(network, batch.inputs, tensors, layers, sums)
         for network, tensors in ((analysis.network, original_tensors), (small, small_tensors))
-        for batch in examples.batches
+        for batch in examples.passed_here
     ]
-    half, stops_left = len(examples.sizes), sum(layer.times for layer in layers.values())
+    half, stops_left = len(forwards) // 2, sum(layer.times for layer in layers.values())
     with with_plain_attention(analysis.network, small), Lockstep(forwards) as passes:
         for calls in passes.layers():
             layer = layers[calls[0].layer]
@@ -169,7 +169,7 @@ def _solve_layer(
     strength = matrix.new_full((1,), ridge or 0.0)
     if solve:
         strength = fit.rows.ridge(view, start) if ridge is None else strength
-        matrix = view(fit.rows.total()).ridge(start, strength)
+        matrix = examples.processes.follow(view(fit.rows.total()).ridge(start, strength).contiguous())
         weights = matrix[:, :-1] if constant else matrix
         _write(layer, weights[0], matrix[0, -1] if constant else None, networks, outputs, stays)
     if judged is fit and fit.rows.two and solve:  # each half under the solution for the other one

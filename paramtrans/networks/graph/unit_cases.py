@@ -53,11 +53,12 @@ def choose_units(
 
     def decide(group: NamedGroup) -> None:
         case = unit_case(analysis, tensors, group, counts[group], readings.pop(group))
-        retained[group] = choose(group, case)
+        units = choose(group, case)
+        retained[group] = units if units is None or examples is None else examples.processes.follow(units)
 
     if examples is not None:
         layers = {layer.weight: layer for group in counts for layer in group.readers}
-        forwards = [forward_pass(analysis.network, batch, tensors, layers) for batch in examples.batches]
+        forwards = [forward_pass(analysis.network, batch.inputs, tensors, layers) for batch in examples.passed_here]
         halves: dict[str, Halves] = {}
         times_passed = dict.fromkeys(layers, 0)
         with with_plain_attention(analysis.network), Lockstep(forwards) as passes:
@@ -69,6 +70,7 @@ def choose_units(
                 memory.give_back()
                 if times_passed[name] < layers[name].times:
                     continue
+                halves[name].add_up(examples.processes, tensors[name].device)
                 reading_groups = [group for group in counts if name in waiting[group]]
                 for group in reading_groups:
                     waiting[group].discard(name)
@@ -107,7 +109,7 @@ def unit_case(
 def _add(halves: Halves, pieces: Iterable[Rows], examples: Examples) -> None:
     """Add all rows but those of examples kept aside, by which units are not chosen either."""
     sides = ((piece, piece.output()) for piece in pieces)
-    for (piece, output), scale in limited(sides, lambda side: side[1]):
+    for (piece, output), scale in limited(sides, lambda side: side[1], examples.processes):
         for half in range(2):
             in_half = ~examples.aside(piece.example) & (piece.example % 2 == half)
             if in_half.any():

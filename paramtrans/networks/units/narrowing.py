@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from paramtrans.errors import SpecMismatch
@@ -29,11 +30,12 @@ from paramtrans.networks.units.chain import UnitStep
 from paramtrans.networks.units.choice import Chosen, choose, write_network, write_rest
 from paramtrans.networks.units.narrowed import NarrowedGroup, narrowed_groups
 from paramtrans.networks.units.query_keys import in_principal_axes, query_keys
-from paramtrans.networks.units.selection import Asked, selected
+from paramtrans.networks.units.selection import Asked, Selection, selected
 from paramtrans.networks.units.widths import keeps_budget
 from paramtrans.plugins.registry import Registry
 from paramtrans.utils import seeds
 from paramtrans.utils.counts import counted
+from paramtrans.utils.distributed import ALONE, ProcessGroup
 from paramtrans.utils.progress import Reporter
 
 log = logging.getLogger(__name__)
@@ -67,6 +69,7 @@ def narrow_network(
     seed: int,
     reporter: Reporter,
     registry: Registry,
+    processes: ProcessGroup = ALONE,
 ) -> NarrowedNetwork:
     """A copy of `network`, which is in eval mode, with fewer units in some of its groups.
 
@@ -78,12 +81,13 @@ def narrow_network(
         seed: For whatever is drawn.
         reporter: Shows the progress.
         registry: The plugins; architecture sources let their configs follow.
+        processes: Those that were given the same, and share the passes.
 
     Raises:
         SpecMismatch: no group can be made smaller as asked, or the network cannot be followed.
     """
     batch_list = list(batches)
-    examples = Examples(batch_list)
+    examples = Examples(batch_list, processes)
     example = example_arguments(batch_list[0])
     rotation = rotated(network, example, examples.fitted(), registry) if asked.rotate else None
     analysis = analyse(rotation.network if rotation else network, example, asked.stream is not None)
@@ -146,10 +150,11 @@ def _choice(
     refused: dict[str, str] = {}
     while True:
         try:
-            selection = selected(analysis, asked, examples, seed, refused)
+            selection = selected(analysis, asked, Examples(examples.batches), seed, refused)
         except SpecMismatch as error:
             reasons = "; ".join(f"{path} stays as it is: {reason}" for path, reason in list(refused.items())[:3])
             raise SpecMismatch(f"{error}; {reasons}" if refused else str(error)) from error
+        selection = _as_led(selection, examples.processes)
         if not selection.counts:
             return analysis, Chosen(Proven({}), {}, refused=refused)
         turned, scores = in_principal_axes(analysis, query_keys(analysis, selection.counts), examples, seed)
@@ -159,6 +164,12 @@ def _choice(
         refused |= chosen.refused
         if not new or not keeps_budget(asked.widths):
             return in_axes, replace(chosen, refused=refused)
+
+
+def _as_led(selection: Selection, processes: ProcessGroup) -> Selection:
+    """The selection of the process that leads: measured times differ."""
+    counts = processes.follow(torch.tensor([*selection.counts.values()], dtype=torch.long)).tolist()
+    return replace(selection, counts=dict(zip(selection.counts, counts, strict=True)))
 
 
 def _written(

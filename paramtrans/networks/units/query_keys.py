@@ -210,14 +210,16 @@ def _moments(
 ) -> dict[str, Moments]:
     """What these layers give on the calibration inputs, in one pass of the network."""
     tensors, moments = named_tensors(analysis.network), dict[str, Moments]()
-    forwards = [forward_pass(analysis.network, batch, tensors, layers) for batch in examples.batches]
+    forwards = [forward_pass(analysis.network, batch.inputs, tensors, layers) for batch in examples.passed_here]
     with with_plain_attention(analysis.network), Lockstep(forwards) as passes:
         for calls in passes.layers():
             layer = layers[calls[0].layer]
             pieces = row_pieces(calls, examples, read_values(tensors[layer.weight], layer), seed)
             given = torch.cat([piece.output()[~examples.aside(piece.example)] for piece in pieces]).double()
             given = given if layer.bias is None else given + tensors[layer.bias].double()
-            moments[layer.weight] = Moments(len(given), given.sum(0), given.mT @ given)
+            count, total, square = given.new_full((1,), len(given)), given.sum(0), given.mT @ given
+            examples.processes.add([count, total, square])
+            moments[layer.weight] = Moments(int(count), total, square)
             if len(moments) == len(layers):
                 break  # what the network does behind the last of the layers is of no use
     return moments

@@ -1,4 +1,4 @@
-"""Processes that train one translator together, as torchrun starts them; alone, a process is a process group of one."""
+"""Processes that share one piece of work, as torchrun starts them; alone, a process is a process group of one."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ PATIENCE = timedelta(days=365)
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """`size` processes, of which this is number `rank`."""
+    """`size` processes, of which this is number `rank`. All of them call the same methods in the same order."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def leads(self) -> bool:
-        """Whether this process makes the run; the others train the translator along, and write nothing."""
+        """Whether this process decides and writes; the others work along, and write nothing."""
         return self.rank == 0
 
     def share(self, count: int) -> range:
@@ -45,11 +45,32 @@ class ProcessGroup:
             for tensor, summed in zip(tensors, whole.split([t.numel() for t in tensors]), strict=True):
                 tensor.copy_(summed.view_as(tensor))
 
+    def join(self, rows: Tensor) -> Tensor:
+        """The rows of all processes, one process after the other.
+
+        Args:
+            rows: `[n, ...]`; `n` may differ from process to process.
+        """
+        if self.size == 1:
+            return rows
+        counts = torch.zeros(self.size, dtype=torch.long)
+        counts[self.rank] = len(rows)
+        self.add([counts])
+        start, end = int(counts[: self.rank].sum()), int(counts[: self.rank + 1].sum())
+        joined = rows.new_zeros(int(counts.sum()), *rows.shape[1:])
+        joined[start:end] = rows
+        self.add([joined])
+        return joined
+
     def follow(self, tensor: Tensor) -> Tensor:
         """Put the values of the process that leads in place of this one's; returns the tensor."""
         if self.size > 1:
             dist.broadcast(tensor, src=0)
         return tensor
+
+
+ALONE = ProcessGroup()
+"""A process that shares nothing."""
 
 
 def cut(count: int, parts: int) -> list[range]:
@@ -61,7 +82,7 @@ def cut(count: int, parts: int) -> list[range]:
 def process_group() -> ProcessGroup:
     """The group that torchrun started this process in, joined at the first call; of size 1 without torchrun."""
     if not (dist.is_available() and dist.is_torchelastic_launched()):
-        return ProcessGroup()
+        return ALONE
     # Where processes share a GPU, only gloo can add up what they found.
     own_gpu = torch.cuda.is_available() and int(os.environ["LOCAL_WORLD_SIZE"]) <= torch.cuda.device_count()
     if torch.cuda.is_available():

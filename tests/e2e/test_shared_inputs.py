@@ -1,0 +1,84 @@
+"""Two processes started by torchrun share calibration inputs: the smaller network of one process, written once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import paramtrans
+from paramtrans import SpecMismatch
+from paramtrans.networks.forward.examples import Examples
+from paramtrans.utils.distributed import ProcessGroup
+from tests.support import shared_inputs
+
+SCRIPT = Path(shared_inputs.__file__)
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+NEAR = 1e-6
+"""Sums of products are rounded to single precision in other pieces."""
+
+pytestmark = [
+    pytest.mark.distributed,
+    pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed"),
+]
+
+
+def run_by_two(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    process = subprocess.run(
+        [sys.executable, *TORCHRUN, *command],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert process.returncode == 0, process.stderr
+    return process
+
+
+def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
+    run_by_two(str(SCRIPT), str(tmp_path / "two.safetensors"), cwd=SCRIPT.parents[2])
+    shared = load_file(tmp_path / "two.safetensors")
+    for case in shared_inputs.CASES:
+        alone = shared_inputs.translated(case)
+        for name, tensor in alone.items():
+            other = shared[f"{case}.{name}"]
+            assert other.shape == tensor.shape, name  # the same units stay
+            if name in ("errors", "outputs"):
+                assert float((other - tensor).abs().max() / tensor.abs().max()) < NEAR, (case, name)
+
+
+def test_the_command_prints_and_writes_once(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    (tmp_path / "network.py").write_text(NETWORK)
+    network = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).eval()
+    save_file(network.state_dict(), tmp_path / "model.safetensors")
+    np.save(tmp_path / "inputs.npy", torch.randn(80, 6, generator=torch.Generator().manual_seed(1)).numpy())
+    command = ["translate", "model.safetensors", "--arch", "network.py:make", "--calibrate", "inputs.npy", "--json"]
+    process = run_by_two("-m", "paramtrans.cli.main", *command, "-o", "small.safetensors", cwd=tmp_path)
+    answer = json.loads(process.stdout)  # one object, of one process
+    assert process.stderr.count("translating 1 group of units") == 2  # begun, and done
+    alone = paramtrans.translate(network, calibrate=torch.from_numpy(np.load(tmp_path / "inputs.npy")).split(32))
+    [block] = answer["blocks"]
+    assert block["feature_error"] == pytest.approx(alone.paramtrans_blocks[0].feature_error, rel=1e-5)
+    assert (tmp_path / "small.safetensors").exists()
+
+
+NETWORK = """
+from torch import nn
+
+def make():
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+"""
+
+
+def test_fewer_batches_than_processes_are_refused_in_words() -> None:
+    with pytest.raises(SpecMismatch, match="2 processes share 1 batch; give smaller ones"):
+        _ = Examples([torch.zeros(40, 3)], ProcessGroup(1, 2)).passed_here
