@@ -23,6 +23,7 @@ from paramtrans.cli.networks import (
     columns,
     read_network,
 )
+from paramtrans.cli.processes import joined
 from paramtrans.errors import ConfigError
 from paramtrans.plugins.manager import plugins
 from paramtrans.utils.counts import counted
@@ -94,14 +95,18 @@ def explore(
     network = read_network(model, architecture)
     batches = inputs.read(data, network, architecture, (examples, length, seed))
     network = as_captured(network, batches) if captured else network
-    reporter = Reporter() if quiet else ConsoleReporter(Console(stderr=True))
+    processes = joined()
+    reporter = ConsoleReporter(Console(stderr=True)) if processes.leads and not quiet else Reporter()
     points = exploring.explore(
         lambda ratio: translate(
             network, translator, ratio=ratio, blocks=blocks, calibrate=batches, seed=seed, reporter=reporter
         ),
         lambda small: measure_losses(network, small, batches, predicts=predicts),
         shares,
+        processes,
     )
+    if not processes.leads:
+        return
     loss, values = exploring.loss_of(points[0].losses)[0], [exploring.loss_of(point.losses)[1] for point in points]
     knee = exploring.knee([point.size for point in points], values)
     rows = [_row(point, value) for point, value in zip(points, values, strict=True)]

@@ -9,6 +9,7 @@ import click
 from paramtrans.cli import answer
 from paramtrans.cli.completion import settings as completed
 from paramtrans.cli.flags import FilePath, json_flag, plugin_files, quiet_flag
+from paramtrans.cli.processes import joined
 from paramtrans.cli.show import show
 
 
@@ -49,10 +50,9 @@ def run(
     from paramtrans.runs import planner, repeat
     from paramtrans.runs.run import Run
     from paramtrans.runs.sweep import Sweep, is_sweep
-    from paramtrans.utils.distributed import process_group
     from paramtrans.utils.progress import ConsoleReporter, Reporter
 
-    leads = process_group().leads  # of the processes that torchrun started, one prints
+    leads = joined().leads
     reporter = ConsoleReporter(Console(stderr=True)) if leads and not quiet else Reporter()
     requested: Run | Sweep
     if path is None or record is not None:

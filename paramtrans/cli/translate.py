@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +21,7 @@ from paramtrans.cli.networks import (
     named_targets,
     read_network,
 )
+from paramtrans.cli.processes import joined
 from paramtrans.cli.widths import chosen_widths, width_options
 from paramtrans.errors import ConfigError
 
@@ -141,12 +141,9 @@ def translate(
     from paramtrans.networks.results.described import describe_blocks, steps_of, takes_translator
     from paramtrans.networks.results.measuring import measure_losses
     from paramtrans.networks.translate import translate as translate_network
-    from paramtrans.utils.distributed import process_group
     from paramtrans.utils.progress import ConsoleReporter, Reporter
 
-    leads = process_group().leads  # of the processes that torchrun started, one prints and writes
-    if not leads:
-        logging.disable(logging.WARNING)
+    leads = joined().leads
     architecture, wanted, widths = (
         architecture_of(model, architecture),
         exports.Exports.taken(further_flags),

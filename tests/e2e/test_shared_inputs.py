@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 import paramtrans
 from paramtrans import SpecMismatch
@@ -55,12 +56,18 @@ def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
                 assert float((other - tensor).abs().max() / tensor.abs().max()) < NEAR, (case, name)
 
 
-def test_the_command_prints_and_writes_once(tmp_path: Path) -> None:
+def _write_network(folder: Path) -> nn.Module:
+    """A network with its code, its parameters and 80 inputs in a folder."""
     torch.manual_seed(0)
-    (tmp_path / "network.py").write_text(NETWORK)
-    network = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)).eval()
-    save_file(network.state_dict(), tmp_path / "model.safetensors")
-    np.save(tmp_path / "inputs.npy", torch.randn(80, 6, generator=torch.Generator().manual_seed(1)).numpy())
+    (folder / "network.py").write_text(NETWORK)
+    network = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    save_file(network.state_dict(), folder / "model.safetensors")
+    np.save(folder / "inputs.npy", torch.randn(80, 6, generator=torch.Generator().manual_seed(1)).numpy())
+    return network
+
+
+def test_the_command_prints_and_writes_once(tmp_path: Path) -> None:
+    network = _write_network(tmp_path)
     command = ["translate", "model.safetensors", "--arch", "network.py:make", "--calibrate", "inputs.npy", "--json"]
     process = run_by_two("-m", "paramtrans.cli.main", *command, "-o", "small.safetensors", cwd=tmp_path)
     answer = json.loads(process.stdout)  # one object, of one process
@@ -69,6 +76,26 @@ def test_the_command_prints_and_writes_once(tmp_path: Path) -> None:
     [block] = answer["blocks"]
     assert block["feature_error"] == pytest.approx(alone.paramtrans_blocks[0].feature_error, rel=1e-5)
     assert (tmp_path / "small.safetensors").exists()
+
+
+def test_processes_share_the_widths_that_are_explored(tmp_path: Path) -> None:
+    _write_network(tmp_path)
+    command = ["explore", "model.safetensors", "--arch", "network.py:make", "--calibrate", "inputs.npy", "--json"]
+    command += ["--ratios", "0.75,0.5,0.25"]
+    shared = json.loads(
+        run_by_two("-m", "paramtrans.cli.main", *command, "--ratios", "0.75,0.5,0.25", cwd=tmp_path).stdout
+    )
+    alone = subprocess.run(
+        [sys.executable, "-m", "paramtrans.cli.main", *command],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    expected = json.loads(alone.stdout)
+    assert [point["ratio"] for point in shared["points"]] == [0.75, 0.5, 0.25]
+    assert [point["loss"] for point in shared["points"]] == pytest.approx([p["loss"] for p in expected["points"]])
+    assert shared["knee"] == expected["knee"]
 
 
 NETWORK = """

@@ -46,6 +46,11 @@ CASES = {
     "convolutional": (convolutional, inputs((3, 6, 6), (16, 7, 1, 1, 15)), {"ratio": 0.5}),
     # Of fewer than 32 examples none is kept aside; the second process has one alone, of odd number.
     "few": (convolutional, inputs((3, 6, 6), (7, 1)), {"ratio": 0.5}),
+    "by measured loss": (
+        convolutional,
+        inputs((3, 6, 6), (20, 20)),
+        {"widths": paramtrans.Allotment(6000, shares=(0.75, 0.5, 0.25))},
+    ),
     "attention": (Attention, inputs((5, 8), (20, 20)), {"ratio": 0.5, "query_key": 0.5}),
 }
 """Networks in double precision, batches, and what is asked for."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from paramtrans.networks.losses import Losses
+from paramtrans.utils.distributed import ALONE, ProcessGroup
 
 Make = Callable[[float], nn.Module]
 
@@ -32,15 +34,28 @@ class Point:
         return after / before if before and after else None
 
 
-def explore(make: Make, measure: Callable[[nn.Module], Losses], ratios: Iterable[float]) -> list[Point]:
+def explore(
+    make: Make, measure: Callable[[nn.Module], Losses], ratios: Iterable[float], processes: ProcessGroup = ALONE
+) -> list[Point]:
     """A point for each width, the widest first.
 
     Args:
         make: The smaller network, for a share of the hidden units that stay.
         measure: What it lost.
         ratios: The shares.
+        processes: Those that call this with the same; each makes some of the points.
     """
-    return [Point(ratio, measure(make(ratio))) for ratio in sorted(set(ratios), reverse=True)]
+    shares = sorted(set(ratios), reverse=True)
+    points = [Point(ratio, measure(make(ratio))) for ratio in shares[processes.rank :: processes.size]]
+    if processes.size == 1:
+        return points
+    texts = [document.encode() for document in (Losses.model_dump_json(point.losses) for point in points)]
+    lengths = processes.join(torch.tensor([len(text) for text in texts], dtype=torch.long))
+    joined = bytes(processes.join(torch.tensor([*b"".join(texts)], dtype=torch.uint8)).tolist())
+    ends = lengths.cumsum(0).tolist()
+    losses = [Losses.model_validate_json(joined[end - n : end]) for end, n in zip(ends, lengths.tolist(), strict=True)]
+    made = [ratio for rank in range(processes.size) for ratio in shares[rank :: processes.size]]
+    return sorted(map(Point, made, losses), key=lambda point: -point.ratio)
 
 
 def loss_of(losses: Losses) -> tuple[str, float]:

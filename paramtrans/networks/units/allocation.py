@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
+
 from paramtrans.errors import SpecMismatch
+from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.graph.groups import NamedGroup
 from paramtrans.networks.graph.reconstruct import reconstruct
 from paramtrans.networks.units.chain import UnitStep
-from paramtrans.networks.units.choice import choose, write_network
+from paramtrans.networks.units.choice import Chosen, choose, write_network
 from paramtrans.networks.units.rounding import Rounding
 from paramtrans.networks.units.selection import Selection
 from paramtrans.networks.units.steps import Step, way_down
@@ -95,23 +98,26 @@ def measure_steps(
         if not counts:
             continue
         chosen = choose(case.analysis, Selection(counts), translator, case.examples, case.seed)
-        for group, units in chosen.retained.items():
-            narrowed = write_network(case.analysis, chosen, [group])
-            solves = translator.component.solves_readers
-            result = reconstruct(
-                case.analysis,
-                narrowed,
-                {group: units},
-                case.examples,
-                solves,
-                translator.ridge,
-                case.seed,
-                outputs=True,
-            )
-            error = result.output if result.output is not None else max(result.errors.values(), default=0.0)
-            saved = full_cost - saving({**sizes, group: len(units)})
-            steps[group].append(Step({group.path: len(units)}, int(saved), error))
+        for group, error in _errors(case, chosen, translator).items():
+            count = len(chosen.retained[group])
+            saved = full_cost - saving({**sizes, group: count})
+            steps[group].append(Step({group.path: count}, int(saved), error))
     return steps
+
+
+def _errors(case: GroupSizes, chosen: Chosen, translator: UnitStep) -> dict[NamedGroup, float]:
+    """What the network's output loses where each group alone has its chosen units. Processes share out the groups."""
+    groups, processes, solves = list(chosen.retained), case.examples.processes, translator.component.solves_readers
+    errors, examples = torch.zeros(len(groups), dtype=torch.double), Examples(case.examples.batches)
+    for number in processes.share(len(groups)):
+        units = {groups[number]: chosen.retained[groups[number]]}
+        narrowed = write_network(case.analysis, chosen, units)
+        result = reconstruct(
+            case.analysis, narrowed, units, examples, solves, translator.ridge, case.seed, outputs=True
+        )
+        errors[number] = result.output if result.output is not None else max(result.errors.values(), default=0.0)
+    processes.add([errors])
+    return dict(zip(groups, errors.tolist(), strict=True))
 
 
 def _first(states: Sequence[Counts], fits: Callable[[Counts], bool]) -> int | None:

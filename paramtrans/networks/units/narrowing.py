@@ -150,7 +150,7 @@ def _choice(
     refused: dict[str, str] = {}
     while True:
         try:
-            selection = selected(analysis, asked, Examples(examples.batches), seed, refused)
+            selection = selected(analysis, asked, examples, seed, refused)
         except SpecMismatch as error:
             reasons = "; ".join(f"{path} stays as it is: {reason}" for path, reason in list(refused.items())[:3])
             raise SpecMismatch(f"{error}; {reasons}" if refused else str(error)) from error

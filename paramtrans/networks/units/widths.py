@@ -50,7 +50,7 @@ class GroupSizes:
     analysis: Analysis
     groups: Sequence[NamedGroup]
     examples: Examples
-    """Calibration inputs."""
+    """Calibration inputs, and processes that are given the same and share out what is tried."""
     seed: int = 0
     """For whatever is drawn."""
     beside: Counts = field(default_factory=dict)
