@@ -64,6 +64,9 @@ def read_network(model: Path, architecture: str) -> Any:
     """
     from paramtrans.networks.forward.modes import to_eval
     from paramtrans.networks.loading import architectures, parameter_files
+    from paramtrans.utils import memory
+
+    memory.in_one_pool()
 
     own_names = architectures.own_names(architecture)
     return to_eval(parameter_files.with_parameters(architectures.build(architecture), model, own_names))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from paramtrans.ops.few_rows import FewRows
 from paramtrans.ops.halves import Halves
+from paramtrans.ops.least_squares import squared
 from paramtrans.ops.views import View
 
 LEAST_TO_AGREE = 8
@@ -25,6 +28,20 @@ def disagreement(view: View, halves: Halves, weights: Tensor, examples: int) -> 
     """
     if not halves.two or examples < LEAST_TO_AGREE:
         return None
-    first, second = (view(half).gram_matrices().gram for half in halves.halves)
-    doubt: Tensor = contributions(first - second, weights).square_().sum((1, 2))
+    first, second = (view(half) for half in halves.halves)
+    if isinstance(first, FewRows) and isinstance(second, FewRows):
+        return _of_rows(first, second, weights)
+    doubt: Tensor = (
+        contributions(first.gram_matrices().gram - second.gram_matrices().gram, weights).square_().sum((1, 2))
+    )
     return doubt
+
+
+def _of_rows(first: FewRows, second: FewRows, weights: Tensor) -> Tensor:
+    """The same where rows are few: ‖AᵀA - BᵀB‖² = ‖AAᵀ‖² + ‖BBᵀ‖² - 2 ‖ABᵀ‖², of rows A and B with values weighed."""
+    norms = weights.double().norm(dim=2)[:, None]
+    count = first.read.shape[1]
+    rows = torch.cat([first.read * norms, second.read * norms], dim=1).float()
+    products = torch.stack([squared(of_model.mT) for of_model in rows]).double().square_()
+    halves = products[:, :count, :count].sum((1, 2)) + products[:, count:, count:].sum((1, 2))
+    return (halves - 2 * products[:, :count, count:].sum((1, 2))).clamp_min(0)

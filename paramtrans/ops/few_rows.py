@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from paramtrans.ops.least_squares import GramMatrices, factor, penalty
+from paramtrans.ops.least_squares import GramMatrices, factor, penalty, squared
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,16 @@ class FewRows:
         """Sum of squares of each wanted output: `[models, outputs]`."""
         return self.wanted.square().sum(1)
 
-    def gram_matrices(self) -> GramMatrices:
-        """The same as Gram matrices."""
-        return GramMatrices(self.read.mT @ self.read, self.read.mT @ self.wanted, self.power)
+    def gram_matrices(self, rounded: bool = False) -> GramMatrices:
+        """The same as Gram matrices.
+
+        Args:
+            rounded: Whether products of values are in single precision, in a quarter of the time: enough to choose by.
+        """
+        if not rounded:
+            return GramMatrices(self.read.mT @ self.read, self.read.mT @ self.wanted, self.power)
+        products = torch.stack([squared(rows) for rows in self.read.float()]).double()
+        return GramMatrices(products, self.read.mT @ self.wanted, self.power)
 
     def whole(self) -> FewRows:
         """With the constant, whose weights are the bias."""

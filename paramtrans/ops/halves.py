@@ -9,18 +9,16 @@ from torch import Tensor, nn
 
 from paramtrans.errors import SpecMismatch
 from paramtrans.ops.few_rows import FewRows
-from paramtrans.ops.least_squares import GramMatrices
+from paramtrans.ops.least_squares import GramMatrices, squared
 from paramtrans.ops.rows import positions, rows
 from paramtrans.ops.views import Moments, View
-from paramtrans.utils.distributed import ProcessGroup
+from paramtrans.utils.distributed import ALONE, ProcessGroup
 
 ROWS_AT_ONCE = 4096
 """Rows whose products are added up in single precision."""
-COLUMNS_AT_ONCE = 256
-"""Columns of such a product that are computed together, at least."""
 RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e2)
 """What is tried where the ridge is chosen on held-out probes."""
-ALONE = 10.0
+OF_ONE = 10.0
 """Ridge for each value that is read for each row, where one example alone leaves nothing to choose it on: neighbouring
 rows say nearly the same."""
 MANY_VALUES = 1024
@@ -111,7 +109,7 @@ class _Sums:
         if self._matrices is None:
             self._matrices = _zeros(read.shape[1], wanted.shape[1], read.device)
         for read_rows, wanted_rows in zip(read.split(ROWS_AT_ONCE), wanted.split(ROWS_AT_ONCE), strict=True):
-            self._matrices.gram[0].add_(_squared(read_rows))
+            self._matrices.gram[0].add_(squared(read_rows))
             self._matrices.cross[0].add_(read_rows.mT @ wanted_rows)
             self._matrices.power[0].add_(wanted_rows.square().sum(0))
 
@@ -125,17 +123,6 @@ def _zeros(values: int, outputs: int, device: torch.device) -> GramMatrices:
 def _few(count: int, values: int) -> bool:
     """Whether rows are better kept as they are."""
     return values > MANY_VALUES and 2 * count < values
-
-
-def _squared(rows: Tensor) -> Tensor:
-    """RᵀR of rows R `[rows, values]`, of which what is above the diagonal is computed once, block by block."""
-    values = rows.shape[1]
-    product, size = rows.new_empty(values, values), max(-(-values // 4), COLUMNS_AT_ONCE)
-    for start in range(0, values, size):
-        end = start + size
-        product[start:end, start:] = rows[:, start:end].mT @ rows[:, start:]
-        product[end:, start:end] = product[start:end, end:].mT
-    return product
 
 
 class Halves:
@@ -222,31 +209,34 @@ class Halves:
         first, *second = self.halves
         return first + second[0] if second else first  # type: ignore[operator]  # both are of one kind
 
-    def ridge(self, view: View, start: Tensor) -> Tensor:
+    def ridge(self, view: View, start: Tensor, processes: ProcessGroup = ALONE) -> Tensor:
         """The strength among `RIDGES` that does best on the half it was not fitted on (two-fold cross-validation).
 
         Args:
             view: How the equations are to be seen: centred, or plain.
             start: The weights that are pulled towards, `[models, values, outputs]`.
+            processes: Have the same sums, and share out the strengths.
 
         Returns:
             `[models]`.
         """
         if not self.two:
-            return ALONE * start.shape[1] / self.halves[0].count
+            return OF_ONE * start.shape[1] / self.halves[0].count
         step = -(-start.shape[2] // OUTPUTS_TRIED)
         spread = self._spread()[:, ::step]
         scale = spread + 1e-6 * spread.mean(1, keepdim=True) + 1e-30
         first, second = (view(half).some_outputs(step) for half in self.halves)
         start = start[..., ::step]
-        errors, tried = [], RIDGES if start.shape[1] <= MANY_VALUES else RIDGES[::2]
-        for strength in tried:
-            strengths = start.new_full((len(start),), strength)
+        tried = RIDGES if start.shape[1] <= MANY_VALUES else RIDGES[::2]
+        errors = start.new_zeros(len(tried), len(start))
+        for number in range(processes.rank, len(tried), processes.size):
+            strengths = start.new_full((len(start),), tried[number])
             on_each = second.squared_error(first.ridge(start, strengths)) + first.squared_error(
                 second.ridge(start, strengths)
             )
-            errors.append((on_each / scale).sum(1))
-        best = torch.stack(errors).argmin(0)
+            errors[number] = (on_each / scale).sum(1)
+        processes.add([errors])
+        best = errors.argmin(0)
         return torch.tensor(tried, dtype=start.dtype, device=start.device)[best]
 
     def _spread(self) -> Tensor:

@@ -12,6 +12,27 @@ from torch import Tensor
 
 from paramtrans.errors import SpecMismatch
 
+COLUMNS_AT_ONCE = 256
+"""Columns of a product of rows with themselves that are computed together, at least."""
+
+
+def squared(rows: Tensor) -> Tensor:
+    """RᵀR, of which what is above the diagonal is computed once, block by block.
+
+    Args:
+        rows: R, `[rows, values]`.
+
+    Returns:
+        `[values, values]`, in the precision of the rows.
+    """
+    values = rows.shape[1]
+    product, size = rows.new_empty(values, values), max(-(-values // 4), COLUMNS_AT_ONCE)
+    for start in range(0, values, size):
+        end = start + size
+        product[start:end, start:] = rows[:, start:end].mT @ rows[:, start:]
+        product[end:, start:end] = product[start:end, end:].mT
+    return product
+
 
 @dataclass(frozen=True)
 class GramMatrices:
@@ -46,7 +67,7 @@ class GramMatrices:
         """How many rows there were, by their weights: `[models]`."""
         return self.gram[:, -1, -1]
 
-    def gram_matrices(self) -> GramMatrices:
+    def gram_matrices(self, rounded: bool = False) -> GramMatrices:
         """Itself."""
         return self
 

@@ -50,20 +50,39 @@ def _below_limit() -> float:
         return float("inf")
 
 
+ARENAS = -8
+"""`M_ARENA_MAX` of glibc: among how many pools for freed memory its threads are spread."""
+ONE = "MALLOC_ARENA_MAX"
+"""The same in the environment of a process."""
+
+
+def in_one_pool() -> None:
+    """Let all threads share what the C library keeps of freed memory (glibc), so that `give_back` need not be.
+
+    It holds for the whole process until it ends, so it is for processes that are ours.
+    """
+    global _in_one_pool
+    _in_one_pool = (set_option := _of_c_library("mallopt")) is not None and bool(set_option(ARENAS, 1))
+
+
+_in_one_pool = os.environ.get(ONE) == "1"
+
+
 def give_back() -> None:
     """Let the system have what was freed, where the C library keeps it for later (glibc).
 
     It keeps this apart for each thread, so that passes of a network in several threads would hold several times what
-    one of them needs on its way.
+    one of them needs on its way. Getting it again costs time, so nothing is done where all threads share it.
     """
-    if (trim := _trim()) is not None:
+    if not _in_one_pool and (trim := _of_c_library("malloc_trim")) is not None:
         trim(0)
 
 
 @cache
-def _trim() -> Callable[[int], int] | None:
-    """The C library's function for that; None where it has none."""
+def _of_c_library(name: str) -> Callable[..., int] | None:
+    """A function of the C library; None where it has none of this name."""
     try:
-        return ctypes.CDLL(None).malloc_trim
+        function: Callable[..., int] = getattr(ctypes.CDLL(None), name)
     except (AttributeError, OSError, TypeError):
         return None
+    return function

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import paramtrans
+from paramtrans.ops.agreement import disagreement
 from paramtrans.ops.directions import main_directions
 from paramtrans.ops.few_rows import FewRows
 from paramtrans.ops.halves import Halves
@@ -42,6 +43,29 @@ def test_views_and_parts_are_those_of_the_gram_matrices(view: View) -> None:
     torch.testing.assert_close(rows.spread(), matrices.spread())
     torch.testing.assert_close(rows.count, matrices.count)
     assert rows.size == matrices.size == VALUES + 1
+
+
+def test_gram_matrices_to_choose_by_are_those_but_for_rounding_to_single_precision() -> None:
+    rounded, matrices = few(40).gram_matrices(rounded=True), few(40).gram_matrices()
+    assert rounded.gram.dtype == torch.double
+    assert float((rounded.gram - matrices.gram).abs().max() / matrices.gram.abs().max()) < 1e-6
+    assert torch.equal(rounded.gram, rounded.gram.mT)
+    assert torch.equal(rounded.cross, matrices.cross) and torch.equal(rounded.power, matrices.power)
+
+
+def test_halves_disagree_as_much_by_their_rows_as_by_their_gram_matrices() -> None:
+    generator = torch.Generator().manual_seed(3)
+    by_rows, by_matrices = Halves(), Halves()
+    weights = torch.rand(1, 1100, 5, generator=generator)
+    for half in range(2):
+        read, wanted = (torch.rand(40, size, generator=generator) for size in (1100, 5))
+        by_rows.add_rows(half, read, wanted)
+        by_matrices.add_rows(half, read, wanted)
+    for sums in by_matrices._sums.values():
+        sums.matrices()
+    assert isinstance(by_rows.halves[0], FewRows) and isinstance(by_matrices.halves[0], GramMatrices)
+    doubts = [disagreement(plain, halves, weights, 80) for halves in (by_rows, by_matrices)]
+    torch.testing.assert_close(doubts[0], doubts[1], rtol=1e-4, atol=0)
 
 
 def test_what_others_can_say_is_taken_out_as_from_the_gram_matrices() -> None:
@@ -113,7 +137,12 @@ def test_a_linear_behind_flattened_features_is_solved_for_by_rows(monkeypatch: p
     wanted: Tensor = network(others)
     sizes: list[int] = []
     gram_matrices = FewRows.gram_matrices
-    monkeypatch.setattr(FewRows, "gram_matrices", lambda rows: sizes.append(rows.size) or gram_matrices(rows))
+
+    def watched(rows: FewRows, rounded: bool = False) -> GramMatrices:
+        sizes.append(rows.size)
+        return gram_matrices(rows, rounded)
+
+    monkeypatch.setattr(FewRows, "gram_matrices", watched)
     small = paramtrans.translate(network, "refit", ratio=0.5, calibrate=images)
     assert small.get_submodule("4").weight.shape == (16, 12 * 14 * 14)
     assert sizes and max(sizes) <= 4096  # 24 units of 196 values each: 4,704

@@ -45,3 +45,20 @@ def test_other_errors_stay_what_they_are() -> None:
         with pytest.raises(type(error)) as caught, memory.out_of_memory_hint("training"):
             raise error
         assert caught.value is error
+
+
+def test_memory_is_given_back_unless_all_threads_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[str, tuple[int, ...]]] = []
+
+    def function(name: str):
+        return lambda *args: calls.append((name, args)) or 1
+
+    monkeypatch.setattr(memory, "_of_c_library", function)
+    monkeypatch.setattr(memory, "_in_one_pool", False)
+    memory.give_back()
+    memory.in_one_pool()
+    memory.give_back()
+    assert calls == [("malloc_trim", (0,)), ("mallopt", (memory.ARENAS, 1))]
+    monkeypatch.setattr(memory, "_of_c_library", lambda name: None)  # another system
+    memory.in_one_pool()
+    memory.give_back()

@@ -12,7 +12,9 @@ from torch.nn.functional import dropout, relu
 
 import paramtrans
 from paramtrans.networks.forward.lockstep import Forward, Lockstep
+from paramtrans.networks.forward.replays import replays_of
 from paramtrans.networks.forward.sums import added_to, values_at
+from paramtrans.networks.graph.proof import named_tensors
 
 
 class Residual(nn.Module):
@@ -116,6 +118,33 @@ def test_what_is_computed_behind_the_layer_is_had_by_a_pass_of_its_own(resnet: n
     assert values is not None
     torch.testing.assert_close(values[0], resnet[2].downsample(resnet[:2](IMAGES)))
     assert values_at(lambda: resnet[:2](IMAGES), added.later) is None
+
+
+def replays_in(network: nn.Module, added: Any, one: Tensor = IMAGES[:1]) -> dict[Any, Any]:
+    return replays_of(lambda: network(IMAGES), lambda: network(one), [added], named_tensors(network).values())
+
+
+def test_what_is_computed_behind_the_layer_is_computed_ahead(resnet: nn.Sequential) -> None:
+    weights = {id(resnet[2].conv2.weight): "2.conv2"}
+    sums = added_to(lambda: resnet(IMAGES), weights)
+    replays = replays_in(resnet, sums["2.conv2"])
+    assert {*replays} == {*sums["2.conv2"].later}
+    with Lockstep([Forward(lambda: resnet(IMAGES), weights, sums, replays)]) as passes:
+        [call] = next(passes.layers())
+        assert call.replayed
+        torch.testing.assert_close(call.added_to, resnet[2].downsample(resnet[:2](IMAGES)))
+        list(passes.layers())
+    assert torch.equal(passes.outputs[0], resnet(IMAGES))  # nothing was changed on the way
+
+
+def test_what_does_not_follow_is_not_computed_ahead(resnet: nn.Sequential) -> None:
+    """As where the skip's code depends on how many examples there are, or reads what is no tensor of the network."""
+    added = added_to(lambda: resnet(IMAGES), {id(resnet[2].conv2.weight): "2.conv2"})["2.conv2"]
+    resnet[2].downsample.register_forward_hook(lambda module, args, output: output.mul(float(len(output))))
+    later = added_to(lambda: resnet(IMAGES), {id(resnet[2].conv2.weight): "2.conv2"})["2.conv2"]
+    assert later.later != added.later
+    assert replays_in(resnet, later) == {}  # a factor of two of two examples is not that of one
+    assert {*replays_in(resnet, later, IMAGES)} == {*later.later}
 
 
 def test_a_layer_that_is_solved_for_later_is_not_counted_on(resnet: nn.Sequential) -> None:

@@ -31,6 +31,17 @@ class AddedTo:
     """Of what is computed behind the layer, from none that has weights by which layers are known."""
 
 
+class Replayed(Protocol):
+    """A value that is computed before the pass comes to it."""
+
+    @property
+    def begins(self) -> Sequence[Place]:
+        """Of the values that it is computed from."""
+
+    def __call__(self, values: Mapping[Place, Tensor]) -> Tensor | None:
+        """The value, from those of the pass so far; None where these are not enough."""
+
+
 @dataclass(frozen=True)
 class Forward:
     """A pass of a network."""
@@ -40,6 +51,8 @@ class Forward:
     """Tensors whose layers it stops at: their `id`, and a name."""
     added_to: Mapping[str, AddedTo] = field(default_factory=dict)
     """For some of the layers what their outputs will be added to."""
+    replays: Mapping[Place, Replayed] = field(default_factory=dict)
+    """How later ones of these follow from values before."""
 
     def watched(self, reach: Callable[[Call], None]) -> Any:
         """Run it; each of its layers is reached before it is computed."""
@@ -60,6 +73,8 @@ class Call:
     """The position of the layer's weight among the arguments."""
     added_to: Tensor | None = None
     """What its output will be added to, where that is known."""
+    replayed: bool = False
+    """Whether what is computed behind the layer is in it."""
 
 
 class _Watch(TorchFunctionMode):
@@ -68,10 +83,11 @@ class _Watch(TorchFunctionMode):
     def __init__(self, forward: Forward, reach: Callable[[Call], None]) -> None:
         super().__init__()
         self.layers, self.added_to, self.reach = forward.layers, forward.added_to, reach
-        self.number = 0
+        self.replays, self.number = forward.replays, 0
         self._needed: dict[Place, int] = {}  # until which operation
         for added in sorted(forward.added_to.values(), key=lambda added: added.at):
-            self._needed |= dict.fromkeys(added.places, added.at)
+            begins = [begin for place in added.later if place in self.replays for begin in self.replays[place].begins]
+            self._needed |= dict.fromkeys((*added.places, *begins), added.at)
         self._operations = {number for number, _ in self._needed}
         self._held: dict[Place, Tensor] = {}
 
@@ -81,22 +97,32 @@ class _Watch(TorchFunctionMode):
         position = weight_position(func, args, self.layers)
         if position is not None:
             layer = self.layers[id(args[position])]
-            self.reach(Call(layer, func, args, kwargs, position, self._added(layer, number)))
+            added, replayed = self._added(layer, number)
+            self.reach(Call(layer, func, args, kwargs, position, added, replayed))
         result = func(*args, **kwargs)
         if number in self._operations:
             held = {(number, i): tensor for i, tensor in enumerate(tensors_in(result))}
             self._held |= {place: tensor for place, tensor in held.items() if place in self._needed}
         return result
 
-    def _added(self, layer: str, number: int) -> Tensor | None:
-        """The sum of what a layer's output is added to; None where this pass goes another way than the first."""
+    def _added(self, layer: str, number: int) -> tuple[Tensor | None, bool]:
+        """The sum of what a layer's output is added to, and whether that has what is computed later in it; None where
+        this pass goes another way than the first."""
         added = self.added_to.get(layer)
-        parts = [self._held.get(place) for place in added.places] if added else []
+        if added is None or added.at != number:
+            self._forget(number)
+            return None, False
+        parts = [self._held.get(place) for place in added.places]
+        later = [self.replays[place](self._held) for place in added.later if place in self.replays]
+        replayed = bool(added.later) and len(later) == len(added.later) and all(value is not None for value in later)
+        parts += later if replayed else []
+        self._forget(number)
+        known = [part for part in parts if part is not None]
+        return (sum(known[1:], known[0]) if known and len(known) == len(parts) else None), replayed
+
+    def _forget(self, number: int) -> None:
+        """Values that are not needed behind an operation."""
         self._held = {place: tensor for place, tensor in self._held.items() if self._needed[place] > number}
-        if added is None or added.at != number or not parts or any(part is None for part in parts):
-            return None
-        first, *others = [part for part in parts if part is not None]
-        return sum(others, first)
 
 
 def weight_position(function: Any, args: Sequence[Any], layers: Mapping[int, str]) -> int | None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from paramtrans.networks.forward.activations import Inputs, call
 from paramtrans.networks.forward.examples import Examples
-from paramtrans.networks.forward.lockstep import AddedTo, Call, Forward
+from paramtrans.networks.forward.lockstep import AddedTo, Call, Forward, Place, Replayed
 from paramtrans.networks.graph.readers import ReaderLayer, Rows, Sampling, rows
 
 
@@ -19,6 +19,7 @@ def forward_pass(
     tensors: Mapping[str, Tensor],
     layers: Mapping[str, ReaderLayer],
     added_to: Mapping[str, AddedTo] | None = None,
+    replays: Mapping[Place, Replayed] | None = None,
 ) -> Forward:
     """One pass for `Lockstep`.
 
@@ -28,8 +29,10 @@ def forward_pass(
         tensors: Parameters of the network by name.
         layers: Layers to stop at, by the name of their weight.
         added_to: For some of them what their outputs will be added to.
+        replays: How later ones of these follow from values before.
     """
-    return Forward(lambda: call(network, batch), {id(tensors[name]): name for name in layers}, added_to or {})
+    weights = {id(tensors[name]): name for name in layers}
+    return Forward(lambda: call(network, batch), weights, added_to or {}, replays or {})
 
 
 def row_pieces(calls: Sequence[Call], examples: Examples, values: int, seed: int) -> Iterable[Rows]:

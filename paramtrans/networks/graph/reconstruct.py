@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from paramtrans.networks.forward.activations import call, first_examples
 from paramtrans.networks.forward.attention import with_plain_attention
 from paramtrans.networks.forward.examples import Examples
-from paramtrans.networks.forward.lockstep import AddedTo, Call, Forward, Lockstep
+from paramtrans.networks.forward.lockstep import AddedTo, Call, Forward, Lockstep, Place
 from paramtrans.networks.forward.outputs import tensors_in
+from paramtrans.networks.forward.replays import Replay, replays_of
 from paramtrans.networks.forward.sums import added_to, values_at
 from paramtrans.networks.graph.equations import equations
 from paramtrans.networks.graph.examples import forward_pass, read_values, row_pieces
@@ -99,16 +100,18 @@ def reconstruct(
     weights = {id(original_tensors[name]): name for name in layers}
     with with_plain_attention(analysis.network):
         sums = added_to(lambda: call(analysis.network, few), weights)
+    sides = ((analysis.network, original_tensors), (small, small_tensors))
+    replays = [_replays(network, tensors, examples, sums) for network, tensors in sides]
     forwards = [
-        forward_pass(network, batch.inputs, tensors, layers, sums)
-        for network, tensors in ((analysis.network, original_tensors), (small, small_tensors))
+        forward_pass(network, batch.inputs, tensors, layers, sums, replays_of_side)
+        for (network, tensors), replays_of_side in zip(sides, replays, strict=True)
         for batch in examples.passed_here
     ]
     half, stops_left = len(forwards) // 2, sum(layer.times for layer in layers.values())
     with with_plain_attention(analysis.network, small), Lockstep(forwards) as passes:
         for calls in passes.layers():
             layer = layers[calls[0].layer]
-            if layer.weight in sums and sums[layer.weight].later:
+            if layer.weight in sums and sums[layer.weight].later and not all(c.replayed for c in calls):
                 _add_later(calls, forwards, sums[layer.weight])
             error = _solve_layer(
                 layer, calls[:half], calls[half:], examples, networks, solve and layer.solvable, ridge, seed, waiting
@@ -125,9 +128,20 @@ def reconstruct(
     return result
 
 
+def _replays(
+    network: nn.Module, tensors: Mapping[str, Tensor], examples: Examples, sums: Mapping[str, AddedTo]
+) -> dict[Place, Replay]:
+    """How later values follow in passes of a network that layers' outputs are added to."""
+    two, one = (first_examples(examples.first, count) for count in (2, 1))
+    with with_plain_attention(network):
+        return replays_of(lambda: call(network, two), lambda: call(network, one), sums.values(), tensors.values())
+
+
 def _add_later(calls: Sequence[Call], forwards: Sequence[Forward], added: AddedTo) -> None:
     """Tell calls of a layer what is computed behind it and added to its output, by passes of their own to there."""
     for layer_call, forward in zip(calls, forwards, strict=True):
+        if layer_call.replayed:
+            continue
         values = values_at(forward.run, added.later)
         if values is None or (added.places and layer_call.added_to is None):
             layer_call.added_to = None
@@ -168,7 +182,7 @@ def _solve_layer(
     start = matrix = torch.cat([start, torch.zeros_like(start[:, :1])], dim=1) if constant else start
     strength = matrix.new_full((1,), ridge or 0.0)
     if solve:
-        strength = fit.rows.ridge(view, start) if ridge is None else strength
+        strength = fit.rows.ridge(view, start, examples.processes) if ridge is None else strength
         matrix = examples.processes.follow(view(fit.rows.total()).ridge(start, strength).contiguous())
         weights = matrix[:, :-1] if constant else matrix
         _write(layer, weights[0], matrix[0, -1] if constant else None, networks, outputs, stays)

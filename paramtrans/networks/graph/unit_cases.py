@@ -151,7 +151,7 @@ def reading_of(
         return of_half if basis is None else of_half.combined(basis)
 
     doubt = disagreement(of_units, halves, weights[None], total)
-    sums = remaining.gram_matrices()
+    sums = remaining.gram_matrices(rounded=True)
     return Reading(sums.gram[0], sums.cross[0], sums.power[0], weights, None if doubt is None else float(doubt))
 
 
