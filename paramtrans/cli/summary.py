@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -64,6 +65,13 @@ def output_error(losses: Losses) -> float | None:
 
 def rebuilt_by(architecture: str) -> str:
     """How the network that was written is had again."""
+    from paramtrans.plugins.manager import plugins
+
+    files = ", ".join(Path(file).name for file in plugins().files)
+    return _rebuilt_by(architecture) + (f", and registry= with {files} where blocks are of it" if files else "")
+
+
+def _rebuilt_by(architecture: str) -> str:
     from paramtrans.networks.loading.architectures import factory_file, installed
     from paramtrans.plugins.manager import components
 

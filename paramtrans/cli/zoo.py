@@ -40,15 +40,18 @@ def zoo() -> None:
 @zoo.command()
 @click.argument("name", metavar="[ZOO]", required=False)
 @click.option("--verify", is_flag=True, help="Read every file, and check it.")
+@set_option
 @plugin_files
 @cache_option
 @json_flag
 @quiet_flag
-def inspect(name: str | None, verify: bool, cache: str | None, as_json: bool, quiet: bool) -> None:
+def inspect(
+    name: str | None, verify: bool, settings: tuple[str, ...], cache: str | None, as_json: bool, quiet: bool
+) -> None:
     """Say what is in a zoo: task, blocks, hosts, tensors. Without ZOO, list those in the cache."""
     from paramtrans.zoo import exchange
 
-    zoos = [_contents(name, cache)] if name else _cached(cache)
+    zoos = [_contents(name, settings, cache)] if name else _cached(cache)
     if verify:
         with _stage(quiet, "checking", sum(len(contents.files) for contents in zoos)) as advance:
             for contents in zoos:
@@ -67,15 +70,16 @@ def inspect(name: str | None, verify: bool, cache: str | None, as_json: bool, qu
 @zoo.command()
 @click.argument("name", metavar="ZOO")
 @click.argument("out", type=FilePath())
+@set_option
 @plugin_files
 @cache_option
 @json_flag
 @quiet_flag
-def export(name: str, out: Path, cache: str | None, as_json: bool, quiet: bool) -> None:
+def export(name: str, out: Path, settings: tuple[str, ...], cache: str | None, as_json: bool, quiet: bool) -> None:
     """Copy a zoo to the new folder OUT: safetensors files, and index.json with recipes, seeds and checksums."""
     from paramtrans.zoo import exchange
 
-    contents = _contents(name, cache)
+    contents = _contents(name, settings, cache)
     with _stage(quiet, "export", len(contents.files)) as advance:
         exchange.export(contents, out, advance)
     _print(
@@ -94,11 +98,21 @@ def export(name: str, out: Path, cache: str | None, as_json: bool, quiet: bool) 
     show_default=True,
     help="What the host is for in its zoo.",
 )
+@set_option
 @force_flag
 @plugin_files
 @cache_option
 @json_flag
-def take(name: str, out: Path, number: int, role: str, force: bool, cache: str | None, as_json: bool) -> None:
+def take(
+    name: str,
+    out: Path,
+    number: int,
+    role: str,
+    settings: tuple[str, ...],
+    force: bool,
+    cache: str | None,
+    as_json: bool,
+) -> None:
     """Write one host, of a zoo or of a file of hosts, to OUT as an ordinary network: a plain state_dict."""
     from safetensors.torch import save
 
@@ -115,7 +129,7 @@ def take(name: str, out: Path, number: int, role: str, force: bool, cache: str |
     if name.endswith(".safetensors"):
         state = HostFile(Path(name)).network(number)
     else:
-        contents = _contents(name, cache)
+        contents = _contents(name, settings, cache)
         state = exchange.take(contents, role, number)
         architecture = host_network.architecture(contents.recipe["task"], contents.recipe["source"], components())
     outputs.check(out, [Path(name)] if name.endswith(".safetensors") else [contents.folder], force)
@@ -178,16 +192,18 @@ def enter(
     )
 
 
-def _contents(name: str, cache: str | None) -> Contents:
+def _contents(name: str, settings: tuple[str, ...], cache: str | None) -> Contents:
     """The zoo that a folder, a config or the first letters of a name in the cache stand for."""
-    from paramtrans.errors import StoreError
+    from paramtrans.errors import ConfigError, StoreError
     from paramtrans.zoo import exchange
 
     path = Path(name)
+    if path.suffix == ".toml" and not path.is_dir():
+        return exchange.contents(_zoo_of(path, settings, cache).dir)
+    if settings:
+        raise ConfigError([f"--set {settings[0]}: goes with a config, and {name} is none"])
     if path.is_dir():
         return exchange.contents(path)
-    if path.suffix == ".toml":
-        return exchange.contents(_zoo_of(path, (), cache).dir)
     folders = _folders(cache)
     matching = [folder for folder in folders if folder.name.startswith(name)]
     if len(matching) != 1:

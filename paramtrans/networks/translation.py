@@ -85,7 +85,10 @@ def untranslated_shapes(module: nn.Module) -> Shapes | None:
 def _warn(replaced: Sequence[BlockRecord]) -> None:
     """Say which blocks are predicted to come out badly, and where nothing was done."""
     if not replaced:
-        log.warning("nothing was translated: every block keeps its width; lower ratio, depth or the budget")
+        log.warning(
+            "nothing was translated: every block keeps its width; lower ratio, depth or the budget, or what widths are "
+            "rounded to (multiple_of, least)"
+        )
     bad: dict[str, list[BlockRecord]] = {}
     for block in replaced:
         if block.feature_error is None or block.feature_error <= BAD:  # NaN is bad

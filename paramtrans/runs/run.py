@@ -257,15 +257,15 @@ class Run:
         self._call("train")
         peeking = self.zoos.report() if self.config.evaluation.paper_way else None
         trainer, by = self._trainer(translator), self.builder.measured_by
-        with self.reporter.stage("step 3: translator", trainer.options.epochs) as stage:
+        with self.reporter.stage("step 3: translator", trainer.options.epochs, trainer.begin()) as stage:
 
             def epoch_ended(epoch: int, metrics: dict[str, float]) -> None:
-                if stage.done == 0 and epoch > 1:
-                    stage.skipped = epoch - 1
                 select = f"  selection {by.shown(metrics['select'])}" if "select" in metrics else ""
                 stage.advance(epoch - stage.done, f"loss {metrics['loss']:.4g}{select}")
                 if peeking and "select" in metrics:
                     metrics["paper_way"] = trainer.value(peeking, "test", self.zoos.reported.builder)
+                if "select" in metrics:
+                    self.folder.write_metrics(trainer.history.epochs)  # so far
                 self.plugins.notify("paramtrans_epoch_ended", run=self.info, epoch=epoch, metrics=metrics)
 
             history = trainer.run(epoch_ended)

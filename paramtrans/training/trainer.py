@@ -78,10 +78,20 @@ class Trainer:
             translator.parameters(), self.options.lr, weight_decay=self.options.weight_decay
         )
 
-    def run(self, epoch_ended: EpochEnded) -> History:
-        """Train to the last epoch; the translator ends with the weights of its best evaluation."""
+    def begin(self) -> int:
+        """Take up the latest point of an earlier attempt, where there is one; `run` does so too.
+
+        Returns:
+            Epochs that were done there.
+        """
         self._resume()
         self._begin_together()
+        return len(self.history.epochs)
+
+    def run(self, epoch_ended: EpochEnded) -> History:
+        """Train to the last epoch; the translator ends with the weights of its best evaluation."""
+        if not self.history.epochs:
+            self.begin()
         earlier, started = self.history.seconds, time.monotonic()
         for epoch in range(len(self.history.epochs) + 1, self.options.epochs + 1):
             metrics = self._epoch(epoch)

@@ -16,9 +16,9 @@ LINE_EVERY = 10.0
 class Stage:
     """One stage of a run, with a known amount of work; does nothing visible until subclassed."""
 
-    def __init__(self, name: str, total: int) -> None:
-        self.name, self.total, self.done = name, total, 0
-        self.skipped = 0
+    def __init__(self, name: str, total: int, begun: int = 0) -> None:
+        self.name, self.total, self.done = name, total, begun
+        self.begun = begun
         """Work that an earlier attempt did, in no time of this one."""
         self.started = time.monotonic()
 
@@ -42,8 +42,8 @@ class Stage:
 class PlainStage(Stage):
     """A line at the start, every ten seconds, and at the end."""
 
-    def __init__(self, name: str, total: int, console: Console) -> None:
-        super().__init__(name, total)
+    def __init__(self, name: str, total: int, console: Console, begun: int = 0) -> None:
+        super().__init__(name, total, begun)
         self._console, self._last = console, self.started
 
     def advance(self, amount: int = 1, note: str = "") -> None:
@@ -51,7 +51,7 @@ class PlainStage(Stage):
         now = time.monotonic()
         if self.done < self.total and now - self._last >= LINE_EVERY:
             self._last = now
-            left = self.seconds / max(1, self.done - self.skipped) * (self.total - self.done)
+            left = self.seconds / max(1, self.done - self.begun) * (self.total - self.done)
             self._print(f"{self.done}/{self.total}, {duration(left)} left", note)
 
     def __enter__(self) -> Self:
@@ -72,8 +72,8 @@ class PlainStage(Stage):
 class LiveStage(Stage):
     """A bar with the time left."""
 
-    def __init__(self, name: str, total: int, console: Console) -> None:
-        super().__init__(name, total)
+    def __init__(self, name: str, total: int, console: Console, begun: int = 0) -> None:
+        super().__init__(name, total, begun)
         columns = (
             TextColumn("{task.description:<28}"),
             BarColumn(),
@@ -85,7 +85,7 @@ class LiveStage(Stage):
         )
         self._bar = Progress(*columns, console=console)
         self._note = ""
-        self._task = self._bar.add_task(name, total=total, note=self._note)
+        self._task = self._bar.add_task(name, total=total, completed=begun, note=self._note)
 
     def advance(self, amount: int = 1, note: str = "") -> None:
         super().advance(amount)
@@ -105,8 +105,8 @@ class LiveStage(Stage):
 class Reporter:
     """Makes stages; the default one is silent, as a library should be."""
 
-    def stage(self, name: str, total: int) -> Stage:
-        return Stage(name, total)
+    def stage(self, name: str, total: int, begun: int = 0) -> Stage:
+        return Stage(name, total, begun)
 
 
 class ConsoleReporter(Reporter):
@@ -115,8 +115,8 @@ class ConsoleReporter(Reporter):
     def __init__(self, console: Console) -> None:
         self._console = console
 
-    def stage(self, name: str, total: int) -> Stage:
-        return (LiveStage if self._console.is_terminal else PlainStage)(name, total, self._console)
+    def stage(self, name: str, total: int, begun: int = 0) -> Stage:
+        return (LiveStage if self._console.is_terminal else PlainStage)(name, total, self._console, begun)
 
 
 def duration(seconds: float) -> str:

@@ -70,6 +70,14 @@ def test_inspect_says_what_is_there(do) -> None:
     assert "basic_block" in do("zoo", "inspect", GOLDEN)[1]
 
 
+def test_settings_say_which_zoo_of_a_config_is_meant(do, tmp_path: Path) -> None:
+    where = (*TINY, "--cache", tmp_path)
+    errors = [do("zoo", "inspect", *where, *settings)[2] for settings in ((), ("--set", "zoo.seed=5"))]
+    assert all("no zoo" in error for error in errors) and errors[0] != errors[1]  # another folder
+    status, _, err = do("zoo", "inspect", GOLDEN, "--set", "zoo.seed=5")
+    assert status == 2 and "--set zoo.seed=5: goes with a config" in err
+
+
 def test_a_zoo_leaves_as_plain_safetensors_with_an_index(exported: Path) -> None:
     from safetensors.torch import load_file
 

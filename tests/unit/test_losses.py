@@ -134,9 +134,18 @@ def test_peak_memory_counts_tensors_that_are_there_at_once() -> None:
 
 def test_outputs_beyond_the_finite_numbers_are_told_and_give_no_record() -> None:
     whole, small = network(), network()
-    small[2].weight.data.mul_(3e38)
+    for either in (whole, small):
+        either[2].weight.data.mul_(3e38)
     with pytest.raises(DataError, match="no finite numbers"):
         measure_losses(whole, small, 1e3 * inputs())
+
+
+def test_a_translated_network_that_alone_leaves_the_finite_numbers_is_at_fault_itself() -> None:
+    for change in (lambda weight: weight.mul_(3e38), lambda weight: weight.fill_(torch.nan)):
+        whole, small = network(), network()
+        change(small[2].weight.data)
+        with pytest.raises(DataError, match="where the untouched one does not; a translator, or the block"):
+            measure_losses(whole, small, 1e3 * inputs())
 
 
 @pytest.mark.thorough

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from paramtrans.config import Config
 from paramtrans.errors import ConfigError
@@ -14,7 +16,7 @@ from paramtrans.ops.statistics import gap_closed
 from paramtrans.plugins import Plugins
 from paramtrans.runs.run import Run, run
 from paramtrans.training.trainer import Trainer
-from paramtrans.utils.progress import Reporter
+from paramtrans.utils.progress import ConsoleReporter, Reporter
 from paramtrans.zoo import Zoo
 
 pytestmark = pytest.mark.pipeline
@@ -144,10 +146,18 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
         again.run(stop)
     (again.checkpoint.folder / "epoch-0000003.safetensors").write_bytes(b"cut off")
     resumed = trainer(config, tiny_plugins)
+    assert resumed.begin() == 2
     seen: list[int] = []
     history = resumed.run(lambda epoch, metrics: seen.append(epoch))
     assert seen == [3, 4]
     assert [dict(epoch) for epoch in history.epochs] == expected
+
+
+def test_a_stage_goes_on_where_an_earlier_attempt_stopped() -> None:
+    written = io.StringIO()
+    with ConsoleReporter(Console(file=written, width=200)).stage("step 3", 100, 40) as stage:
+        stage.advance(60)
+    assert written.getvalue().splitlines() == ["step 3: 40/100", "step 3: done in 0 s"]
 
 
 def test_a_checkpoint_of_another_config_is_not_used(tiny_config: Make, tiny_plugins: Plugins) -> None:

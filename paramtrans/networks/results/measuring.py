@@ -110,6 +110,17 @@ def _check_finite(errors: Mapping[str, float | None]) -> None:
         )
 
 
+def _check_stays_finite(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> None:
+    """Raise `DataError` where the smaller network alone leaves the finite numbers: what was written is at fault."""
+    if all(tensor.isfinite().all() for tensor in before.values()):
+        for name, tensor in after.items():
+            if not tensor.isfinite().all():
+                raise DataError(
+                    f"{f'output {name}'.rstrip()}: the translated network gives numbers that are not finite where the "
+                    "untouched one does not; a translator, or the block of an adapter, is at fault: try another"
+                )
+
+
 def _compared(before: nn.Module, after: nn.Module, batches: Iterable[Inputs], predicts: Kind | None) -> dict[str, Any]:
     """What both networks give, compared."""
     errors: dict[str, RelativeError] = {}
@@ -117,6 +128,7 @@ def _compared(before: nn.Module, after: nn.Module, batches: Iterable[Inputs], pr
     count = 0
     for batch in _bounded(before, batches):
         original_outputs, smaller_outputs = (named_outputs(call(network, batch)) for network in (before, after))
+        _check_stays_finite(original_outputs, smaller_outputs)
         for name, tensor in original_outputs.items():
             if name in smaller_outputs and smaller_outputs[name].shape == tensor.shape:
                 errors.setdefault(name, RelativeError()).add(smaller_outputs[name], tensor)
