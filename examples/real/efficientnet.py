@@ -36,6 +36,7 @@ RECALIBRATED = "magnitude pruning, BatchNorm statistics anew"
 METHODS: dict[str, Mapping[str, Any] | None] = {
     "refit": {},
     "refit, then feature matching": {"then": {"matching": {"steps": 100, "batch": 16}}},
+    "refit, then outputs": {"finish": {"steps": 150, "batch": 16}},
     **{name: CALIBRATED[name] for name in CALIBRATED if name != "refit"},
     **ALONE,
     RECALIBRATED: ALONE["magnitude pruning"],
