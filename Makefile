@@ -30,7 +30,7 @@ test-wheel: $(VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 	$(BIN)/python -m benchmarks.growth $(if $(QUICK),--steps 5)
-	$(BIN)/python -m benchmarks.translation $(if $(QUICK),--images 16 --only "ResNet-50, by units")
+	$(BIN)/python -m benchmarks.translation $(if $(QUICK),--images 16 --only ResNet-50)
 	$(BIN)/python docs/render_benchmarks.py
 
 # Style, types and import layers.

@@ -37,8 +37,8 @@ def test_every_row_is_measured_and_written(tmp_path: Path, only: tuple[str, ...]
         pytest.param("store_scale", ["--pairs", "64"], 6, marks=pytest.mark.slow),
         pytest.param(
             "translation",
-            ["--images", "8", "--side", "64", "--only", "ResNet-50"],
-            1,
+            ["--images", "16", "--side", "64", "--only", "ResNet-50"],
+            3,
             marks=pytest.mark.slow,
         ),
         pytest.param("features", ["--images", "128", "--rounds", "1"], 1, marks=pytest.mark.slow),
