@@ -68,7 +68,7 @@ def rebuilt_by(architecture: str) -> str:
     from paramtrans.plugins.manager import plugins
 
     files = ", ".join(Path(file).name for file in plugins().files)
-    return _rebuilt_by(architecture) + (f", and registry= with {files} where blocks are of it" if files else "")
+    return _rebuilt_by(architecture) + (f", and registry= of plugins with {files}" if files else "")
 
 
 def _rebuilt_by(architecture: str) -> str:

@@ -11,7 +11,7 @@ import click
 from paramtrans.cli import answer
 from paramtrans.cli.completion import settings as completed
 from paramtrans.cli.flags import FilePath, force_flag, json_flag, plugin_files, quiet_flag
-from paramtrans.errors import printable
+from paramtrans.errors import ConfigError, printable
 from paramtrans.utils.counts import counted
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ def inspect(
     """Say what is in a zoo: task, blocks, hosts, tensors. Without ZOO, list those in the cache."""
     from paramtrans.zoo import exchange
 
+    if settings and not name:
+        raise ConfigError([f"--set {settings[0]}: goes with a config; name one"])
     zoos = [_contents(name, settings, cache)] if name else _cached(cache)
     if verify:
         with _stage(quiet, "checking", sum(len(contents.files) for contents in zoos)) as advance:
@@ -127,6 +129,8 @@ def take(
         raise StoreError(f"{out}: must end in .safetensors")
     architecture = None
     if name.endswith(".safetensors"):
+        if settings:
+            raise ConfigError([f"--set {settings[0]}: goes with a config, and {name} is none"])
         state = HostFile(Path(name)).network(number)
     else:
         contents = _contents(name, settings, cache)
@@ -194,7 +198,7 @@ def enter(
 
 def _contents(name: str, settings: tuple[str, ...], cache: str | None) -> Contents:
     """The zoo that a folder, a config or the first letters of a name in the cache stand for."""
-    from paramtrans.errors import ConfigError, StoreError
+    from paramtrans.errors import StoreError
     from paramtrans.zoo import exchange
 
     path = Path(name)

@@ -105,7 +105,7 @@ def translate(
         by: What is made smaller: `units` that the network's graph shows, whatever its layers are called (with inputs),
             or `blocks` that an adapter recognises. By default units, where the translator can write them.
         distributed: Whether all processes that torchrun started call this with the same arguments, and share the
-            passes over the batches of inputs where units are made smaller. Each returns the same network.
+            passes over the batches of inputs where units are made smaller. Each returns the smaller network.
         seed: For whatever is drawn.
         reporter: Shows the progress.
         registry: The plugins; by default those that are installed.

@@ -62,12 +62,13 @@ class _Sums:
 
     def add_up(self, processes: ProcessGroup, device: torch.device) -> None:
         """Put the sums over the rows of all processes in place of this one's, which may have none."""
-        count, values, outputs = self._count if self._matrices is None else ROWS_AT_ONCE, *self._shape()
-        sizes = processes.join(torch.tensor([[count, values, outputs]]))
-        count, [values, outputs] = int(sizes[:, 0].sum()), sizes[:, 1:].amax(0).tolist()
-        if not count:
+        # What is decided here depends on what all processes say, so that all of them do the same.
+        said = processes.join(torch.tensor([[self._count, int(self._matrices is not None), *self._shape()]]))
+        count, are_summed = said[:, :2].sum(0).tolist()
+        values, outputs = said[:, 2:].amax(0).tolist()
+        if not count and not are_summed:
             return
-        if count < ROWS_AT_ONCE and _few(count, values):
+        if not are_summed and count < ROWS_AT_ONCE and _few(count, values):
             none = (torch.zeros(0, size, device=device) for size in (values, outputs))
             read, wanted = self._joined() if self._waiting else none
             self._waiting = [(processes.join(read.double()), processes.join(wanted.double()))]

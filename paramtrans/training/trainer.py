@@ -71,7 +71,7 @@ class Trainer:
                 step.translator.compile()
         self.examples = max(objective.examples for _, objective in self.training_steps[0].objectives)
         self.reading = builder.source.read(self.hosts.source)
-        self.history = History()
+        self.history, self._begun = History(), False
         translator.start(self.reading, Context(self.hosts, builder.runner))
         self.best = {name: tensor.clone() for name, tensor in translator.state_dict().items()}
         self.optimizer = torch.optim.Adam(
@@ -79,19 +79,20 @@ class Trainer:
         )
 
     def begin(self) -> int:
-        """Take up the latest point of an earlier attempt, where there is one; `run` does so too.
+        """Take up the latest point of an earlier attempt, where there is one. `run` begins with it, unless it was done.
 
         Returns:
             Epochs that were done there.
         """
-        self._resume()
-        self._begin_together()
+        if not self._begun:
+            self._begun = True
+            self._resume()
+            self._begin_together()
         return len(self.history.epochs)
 
     def run(self, epoch_ended: EpochEnded) -> History:
         """Train to the last epoch; the translator ends with the weights of its best evaluation."""
-        if not self.history.epochs:
-            self.begin()
+        self.begin()
         earlier, started = self.history.seconds, time.monotonic()
         for epoch in range(len(self.history.epochs) + 1, self.options.epochs + 1):
             metrics = self._epoch(epoch)

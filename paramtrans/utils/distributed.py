@@ -65,7 +65,9 @@ class ProcessGroup:
     def follow(self, tensor: Tensor) -> Tensor:
         """Put the values of the process that leads in place of this one's; returns the tensor."""
         if self.size > 1:
-            dist.broadcast(tensor, src=0)
+            values = tensor.contiguous()
+            dist.broadcast(values, src=0)
+            tensor.copy_(values)
         return tensor
 
 
@@ -83,10 +85,17 @@ def process_group() -> ProcessGroup:
     """The group that torchrun started this process in, joined at the first call; of size 1 without torchrun."""
     if not (dist.is_available() and dist.is_torchelastic_launched()):
         return ALONE
+    if dist.is_initialized():  # by the script that torchrun started
+        return ProcessGroup(dist.get_rank(), dist.get_world_size())
     # Where processes share a GPU, only gloo can add up what they found.
     own_gpu = torch.cuda.is_available() and int(os.environ["LOCAL_WORLD_SIZE"]) <= torch.cuda.device_count()
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     dist.init_process_group("cpu:gloo,cuda:nccl" if own_gpu else "gloo", timeout=PATIENCE)
-    atexit.register(dist.destroy_process_group)
+    atexit.register(_leave)
     return ProcessGroup(dist.get_rank(), dist.get_world_size())
+
+
+def _leave() -> None:
+    if dist.is_initialized():  # a script may have left it before
+        dist.destroy_process_group()

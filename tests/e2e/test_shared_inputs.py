@@ -44,7 +44,8 @@ def run_by_two(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return process
 
 
-def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
+def test_two_processes_find_what_one_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_inputs.widths, "latency", shared_inputs.widths.latency)  # the cases replace it
     run_by_two(str(SCRIPT), str(tmp_path / "two.safetensors"), cwd=SCRIPT.parents[2])
     shared = load_file(tmp_path / "two.safetensors")
     for case in shared_inputs.CASES:
@@ -107,5 +108,5 @@ def make():
 
 
 def test_fewer_batches_than_processes_are_refused_in_words() -> None:
-    with pytest.raises(SpecMismatch, match="2 processes share 1 batch; give smaller ones"):
+    with pytest.raises(SpecMismatch, match="2 processes share 1 batch; give more inputs"):
         _ = Examples([torch.zeros(40, 3)], ProcessGroup(1, 2)).passed_here

@@ -76,6 +76,7 @@ def test_settings_say_which_zoo_of_a_config_is_meant(do, tmp_path: Path) -> None
     assert all("no zoo" in error for error in errors) and errors[0] != errors[1]  # another folder
     status, _, err = do("zoo", "inspect", GOLDEN, "--set", "zoo.seed=5")
     assert status == 2 and "--set zoo.seed=5: goes with a config" in err
+    assert do("zoo", "inspect", "--set", "zoo.seed=5")[0] == 2
 
 
 def test_a_zoo_leaves_as_plain_safetensors_with_an_index(exported: Path) -> None:

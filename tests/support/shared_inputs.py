@@ -6,10 +6,12 @@ import sys
 from collections.abc import Sequence
 
 import torch
+import torch.distributed
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import paramtrans
+from paramtrans.networks.units import widths
 from paramtrans.utils.distributed import process_group
 
 
@@ -51,6 +53,11 @@ CASES = {
         inputs((3, 6, 6), (20, 20)),
         {"widths": paramtrans.Allotment(6000, shares=(0.75, 0.5, 0.25))},
     ),
+    "by measured time": (
+        convolutional,
+        inputs((3, 6, 6), (20, 20)),
+        {"widths": paramtrans.LatencyBudget(150.0)},
+    ),
     "attention": (Attention, inputs((5, 8), (20, 20)), {"ratio": 0.5, "query_key": 0.5}),
 }
 """Networks in double precision, batches, and what is asked for."""
@@ -61,6 +68,9 @@ def translated(name: str) -> dict[str, Tensor]:
     """Of a case's smaller network the tensors by name, the errors, and what it gives."""
     make, batches, asked = CASES[name]
     torch.manual_seed(0)
+    # In place of a clock: the second process is slower.
+    slower = 1 + process_group().rank / 4
+    widths.latency = lambda network, _: slower * sum(p.numel() for p in network.parameters()) / 100
     network = make().double().eval()
     small = paramtrans.translate(network, calibrate=batches, distributed=True, **asked)
     errors = [group.feature_error or 0.0 for group in small.paramtrans_blocks]
@@ -69,13 +79,15 @@ def translated(name: str) -> dict[str, Tensor]:
 
 
 def main() -> None:
-    """Write what is found of all cases; every process must have the same."""
+    """Write what is found of all cases; every process must have the same. The group is the script's own."""
+    torch.distributed.init_process_group("gloo")
     tensors = {f"{case}.{name}": tensor.contiguous() for case in CASES for name, tensor in translated(case).items()}
     processes = process_group()
     for name, tensor in tensors.items():
         assert torch.equal(processes.follow(tensor.clone()), tensor), name
     if processes.leads:
         save_file(tensors, sys.argv[1])
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

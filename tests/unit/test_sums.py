@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout, relu
+from torch.nn.functional import dropout, interpolate, relu
 
 import paramtrans
 from paramtrans.networks.forward.lockstep import Forward, Lockstep
@@ -120,14 +122,19 @@ def test_what_is_computed_behind_the_layer_is_had_by_a_pass_of_its_own(resnet: n
     assert values_at(lambda: resnet[:2](IMAGES), added.later) is None
 
 
-def replays_in(network: nn.Module, added: Any, one: Tensor = IMAGES[:1]) -> dict[Any, Any]:
-    return replays_of(lambda: network(IMAGES), lambda: network(one), [added], named_tensors(network).values())
+def replays_in(network: nn.Module, added: Any, *checks: Tensor) -> dict[Any, Any]:
+    return replays_of(
+        lambda: network(IMAGES),
+        [partial(network, check) for check in checks],
+        [added],
+        named_tensors(network).values(),
+    )
 
 
 def test_what_is_computed_behind_the_layer_is_computed_ahead(resnet: nn.Sequential) -> None:
     weights = {id(resnet[2].conv2.weight): "2.conv2"}
     sums = added_to(lambda: resnet(IMAGES), weights)
-    replays = replays_in(resnet, sums["2.conv2"])
+    replays = replays_in(resnet, sums["2.conv2"], IMAGES[:1], torch.randn(3, 1, 10, 10))
     assert {*replays} == {*sums["2.conv2"].later}
     with Lockstep([Forward(lambda: resnet(IMAGES), weights, sums, replays)]) as passes:
         [call] = next(passes.layers())
@@ -137,14 +144,42 @@ def test_what_is_computed_behind_the_layer_is_computed_ahead(resnet: nn.Sequenti
     assert torch.equal(passes.outputs[0], resnet(IMAGES))  # nothing was changed on the way
 
 
-def test_what_does_not_follow_is_not_computed_ahead(resnet: nn.Sequential) -> None:
-    """As where the skip's code depends on how many examples there are, or reads what is no tensor of the network."""
+SKIPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "a factor by how many examples there are": lambda skip, x: skip.mul(1.0 if len(x) < 3 else 3.0),
+    "cut to how many there are": lambda skip, x: skip[: len(x)],
+    "reshaped to how many there are": lambda skip, x: skip.reshape(len(x), *skip.shape[1:]),
+    "enlarged to the size of the images": lambda skip, x: interpolate(skip, size=(x.shape[2] // 2, x.shape[3] // 2)),
+}
+
+
+@pytest.mark.parametrize("way", SKIPS)
+def test_what_depends_on_sizes_is_not_computed_ahead(resnet: nn.Sequential, way: str) -> None:
+    others = torch.randn(5, 1, 8, 8) if "how many" in way else torch.randn(2, 1, 12, 12)
+    resnet[2].downsample.register_forward_hook(lambda module, args, output: SKIPS[way](output, args[0]))
     added = added_to(lambda: resnet(IMAGES), {id(resnet[2].conv2.weight): "2.conv2"})["2.conv2"]
-    resnet[2].downsample.register_forward_hook(lambda module, args, output: output.mul(float(len(output))))
-    later = added_to(lambda: resnet(IMAGES), {id(resnet[2].conv2.weight): "2.conv2"})["2.conv2"]
-    assert later.later != added.later
-    assert replays_in(resnet, later) == {}  # a factor of two of two examples is not that of one
-    assert {*replays_in(resnet, later, IMAGES)} == {*later.later}
+    assert {*replays_in(resnet, added, IMAGES)} == {*added.later}
+    assert replays_in(resnet, added, IMAGES, others) == {}
+    alone = replays_in(resnet, added)[added.later[0]]
+    ahead = alone({begin: resnet[:2](others) for begin in alone.begins})  # raises nothing
+    assert ahead is None or ahead.shape != resnet[2].downsample(resnet[:2](others)).shape or "factor" in way
+
+
+def test_a_pass_that_fails_says_nothing(resnet: nn.Sequential) -> None:
+    added = added_to(lambda: resnet(IMAGES), {id(resnet[2].conv2.weight): "2.conv2"})["2.conv2"]
+    assert replays_in(resnet, added, torch.zeros(1, 7)) == {}
+
+
+@pytest.mark.parametrize("way", SKIPS)
+def test_networks_whose_skips_depend_on_sizes_are_translated_as_with_passes_of_their_own(
+    resnet: nn.Sequential, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resnet[2].downsample.register_forward_hook(lambda module, args, output: SKIPS[way](output, args[0]))
+    batches = [torch.randn(20, 1, 8, 8), torch.randn(1, 1, 8, 8), torch.randn(19, 1, 8, 8)]
+    small = paramtrans.translate(resnet, calibrate=batches)
+    module = import_module("paramtrans.networks.graph.reconstruct")
+    monkeypatch.setattr(module, "replays_of", lambda *args: {})
+    expected = paramtrans.translate(resnet, calibrate=batches)
+    torch.testing.assert_close(small(batches[0]), expected(batches[0]), rtol=1e-4, atol=1e-5)
 
 
 def test_a_layer_that_is_solved_for_later_is_not_counted_on(resnet: nn.Sequential) -> None:

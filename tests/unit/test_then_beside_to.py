@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import paramtrans
 from paramtrans import BaseOptions, Component, Context, Params, SpecMismatch, Translator, UnitPiece, hookimpl
+from paramtrans.errors import UnknownName
 from paramtrans.plugins import Plugins
 from paramtrans.plugins.registry import Provider, Registry
 
@@ -111,5 +112,5 @@ def test_tensors_of_another_shape_are_refused(network: nn.Module, inputs: Tensor
 def test_those_that_cannot_go_on_are_refused_with_those_that_can(network: nn.Module, inputs: Tensor) -> None:
     with pytest.raises(SpecMismatch, match=r"refit goes on from no block of another architecture; .*matching"):
         paramtrans.translate(network, to=TO, then={"refit": {}}, calibrate=inputs)
-    with pytest.raises(SpecMismatch, match="nowhere"):
+    with pytest.raises(UnknownName, match="nowhere"):
         paramtrans.translate(network, to=TO, then={"nowhere": {}}, calibrate=inputs)

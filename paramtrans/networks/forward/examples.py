@@ -51,7 +51,7 @@ class Examples:
         if self.processes.size > len(self.sizes):
             raise SpecMismatch(
                 f"calibrate: {self.processes.size} processes share {counted(len(self.sizes), 'batch')}; "
-                "give smaller ones, one for each process at least"
+                "give more inputs, or batches of fewer, or take fewer processes"
             )
         begins, share = [0, *accumulate(self.sizes)], self.processes.share(len(self.sizes))
         return [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +57,7 @@ class Replay:
             values: Those of the pass so far, by place; they are not changed.
 
         Returns:
-            None where one that it begins with is not among them.
+            None where one that it begins with is not among them, or an operation cannot be done with them.
         """
         if not all(place in values for place in self.begins):
             return None
@@ -65,39 +66,54 @@ class Replay:
         def valued(leaf: Any) -> Any:
             return known[leaf.place] if isinstance(leaf, _From) else leaf
 
-        for number, operation in self.operations.items():
-            args, kwargs = tree_map(valued, operation.arguments)
-            results = tensors_in(operation.function(*args, **kwargs))
-            known |= {(number, position): tensor for position, tensor in enumerate(results)}
-        return known[self.place]
+        try:
+            for number, operation in self.operations.items():
+                args, kwargs = tree_map(valued, operation.arguments)
+                results = tensors_in(operation.function(*args, **kwargs))
+                known |= {(number, position): tensor for position, tensor in enumerate(results)}
+        except Exception:  # of the network's code, for other sizes than were seen
+            return None
+        return known.get(self.place)
 
 
 @torch.no_grad()
 def replays_of(
-    run: Callable[[], Any], check: Callable[[], Any], added: Iterable[AddedTo], tensors: Iterable[Tensor]
+    run: Callable[[], Any], checks: Iterable[Callable[[], Any]], added: Iterable[AddedTo], tensors: Iterable[Tensor]
 ) -> dict[Place, Replay]:
     """How the values follow that layers' outputs are added to, and that are computed behind them.
 
     Args:
-        run: A pass of the network.
-        check: A pass of other inputs, another number of them, in which replays have to give what the pass comes to.
+        run: A pass of the network; a few examples are enough.
+        checks: Passes in which replays have to give what the passes come to. Sizes that the network's code computes are
+            numbers in a replay, so there should be one for each shape of batches.
         added: What outputs are added to.
         tensors: Parameters and buffers of the network.
 
     Returns:
-        By place; without those that do not follow from values before the layer and the network's own tensors alone.
+        By place; without those that do not follow from values before the layer and the network's own tensors alone, or
+        that give something else in a check.
     """
     later = {place: one.at for one in added for place in one.later}
     if not later:
         return {}
     record = _Record(later, {id(tensor) for tensor in tensors})
-    with layer_by_layer(), record:
-        run()
+    _run(run, record)
     replays = {place: replay for place in later if (replay := record.replay(place)) is not None}
-    checking = _Check(replays, later)
-    with layer_by_layer(), checking:
-        check()
-    return {place: replay for place, replay in replays.items() if place in checking.right}
+    for check in checks:
+        checking = _Check(replays, later)
+        _run(check, checking)
+        replays = {place: replay for place, replay in replays.items() if place in checking.right}
+    return replays
+
+
+def _run(run: Callable[[], Any], watch: TorchFunctionMode) -> None:
+    """Run a pass as far as is wanted. Where it raises, as of too few examples, nothing is known of the rest."""
+    with suppress(Exception), layer_by_layer(), watch:
+        run()
+
+
+class _Enough(Exception):
+    """All wanted values are known."""
 
 
 class _Record(TorchFunctionMode):
@@ -106,6 +122,7 @@ class _Record(TorchFunctionMode):
     def __init__(self, later: Mapping[Place, int], own: set[int]) -> None:
         super().__init__()
         self.later, self.own, self.number = later, own, 0
+        self._last = max(number for number, _ in later)
         self._operations: dict[int, _Operation] = {}
         self._made: dict[int, tuple[Place, weakref.ref[Tensor]]] = {}
 
@@ -116,6 +133,8 @@ class _Record(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         for position, tensor in enumerate(tensors_in(result)):
             self._made[id(tensor)] = ((number, position), weakref.ref(tensor))
+        if number == self._last:
+            raise _Enough
         return result
 
     def _named(self, leaf: Any) -> Any:
@@ -154,6 +173,7 @@ class _Check(TorchFunctionMode):
         super().__init__()
         self.replays, self.later, self.number = replays, later, 0
         self.right: set[Place] = set()
+        self._last = max((number for number, _ in replays), default=0)
         self._wanted = {begin[0] for replay in replays.values() for begin in replay.begins}
         self._values: dict[Place, Tensor] = {}
         self._replayed: dict[Place, Tensor | None] = {}
@@ -170,11 +190,15 @@ class _Check(TorchFunctionMode):
         for place in self._replayed:
             if place[0] == number and _same(self._replayed[place], results[place[1] : place[1] + 1]):
                 self.right.add(place)
+        if number == self._last:
+            raise _Enough
         return result
 
 
 def _same(replayed: Tensor | None, results: Sequence[Tensor]) -> bool:
     if replayed is None or not results or replayed.shape != results[0].shape:
         return False
+    if not replayed.numel():
+        return True
     difference = (replayed.double() - results[0].double()).abs().max()
     return bool(difference <= NEAR * results[0].double().abs().max())

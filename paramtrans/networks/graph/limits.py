@@ -55,6 +55,7 @@ def _limit(powers: Sequence[Tensor], processes: ProcessGroup) -> Tensor:
     """The largest squared norm that counts as it is, by the first pieces of all processes; infinite where ordinary rows
     give nothing at all."""
     lengths = processes.join(torch.tensor([len(power) for power in powers]))
+    # As many pieces, in order, as a process that has all of them would have waited for.
     pieces = int((lengths.cumsum(0) < ENOUGH).sum()) + 1
     power = processes.join(torch.cat([*powers]))[: int(lengths[:pieces].sum())]
     ordinary = power.flatten().sort().values[: max(1, int(ORDINARY * len(power)))].mean()

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from paramtrans.networks.forward.activations import call, first_examples
+from paramtrans.networks.forward.activations import Inputs, call, first_examples, input_tensors
 from paramtrans.networks.forward.attention import with_plain_attention
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.forward.lockstep import AddedTo, Call, Forward, Lockstep, Place
@@ -34,6 +35,9 @@ from paramtrans.ops.distances import RelativeError
 from paramtrans.ops.views import Moments, View, plain, whole
 from paramtrans.utils import memory
 
+MOST_SHAPES = 4
+"""Shapes of batches up to which later values are computed ahead; of each, one batch is passed to see whether that is
+right."""
 SPREAD = 1e-12
 """Variance of what a layer gives, relative to its error, that is rounding: it gives the same for all inputs."""
 
@@ -81,7 +85,7 @@ def reconstruct(
         analysis: Of the untouched network.
         small: The smaller network, which is written to.
         retained: For each group the numbers of the units that stay, `[count]`.
-        examples: Calibration inputs; nothing is fitted to those kept aside. With `outputs` one process passes all.
+        examples: Calibration inputs; nothing is fitted to those kept aside. With `outputs` they are of one process.
         solve: Whether layers are solved for; else errors alone are measured.
         ridge: Strength of the ridge; None: chosen by two-fold cross-validation.
         seed: Draws rows, where there are many.
@@ -91,6 +95,7 @@ def reconstruct(
             longer read in the end.
         advance: Is called with the weight's name of each layer.
     """
+    assert not outputs or examples.processes.size == 1
     result = Reconstructed()
     original_tensors, small_tensors = named_tensors(analysis.network), named_tensors(small)
     networks = _Networks(original_tensors, small_tensors, analysis.removal(retained).retained())
@@ -132,9 +137,14 @@ def _replays(
     network: nn.Module, tensors: Mapping[str, Tensor], examples: Examples, sums: Mapping[str, AddedTo]
 ) -> dict[Place, Replay]:
     """How later values follow in passes of a network that layers' outputs are added to."""
-    two, one = (first_examples(examples.first, count) for count in (2, 1))
+    few, shapes = first_examples(examples.first, 2), dict[object, Inputs]()
+    for batch in examples.passed_here:
+        shapes.setdefault(tuple(tensor.shape for tensor in input_tensors(batch.inputs).values()), batch.inputs)
+    if len(shapes) > MOST_SHAPES:
+        return {}
+    checks = [partial(call, network, inputs) for inputs in shapes.values()]
     with with_plain_attention(network):
-        return replays_of(lambda: call(network, two), lambda: call(network, one), sums.values(), tensors.values())
+        return replays_of(partial(call, network, few), checks, sums.values(), tensors.values())
 
 
 def _add_later(calls: Sequence[Call], forwards: Sequence[Forward], added: AddedTo) -> None:

@@ -53,8 +53,7 @@ def choose_units(
 
     def decide(group: NamedGroup) -> None:
         case = unit_case(analysis, tensors, group, counts[group], readings.pop(group))
-        units = choose(group, case)
-        retained[group] = units if units is None or examples is None else examples.processes.follow(units)
+        retained[group] = choose(group, case)
 
     if examples is not None:
         layers = {layer.weight: layer for group in counts for layer in group.readers}

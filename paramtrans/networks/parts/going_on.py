@@ -27,8 +27,10 @@ def steps_behind(named: Named, registry: Registry) -> list[UnitStep]:
 
     Raises:
         SpecMismatch: one of them goes on from no block.
-        ConfigError: its options are wrong.
+        ConfigError: there is none of its name, or its options are wrong.
     """
+    for name, _ in named:
+        registry.load("translator", name)  # which says what there is, where there is none of this name
     steps = [step_of(name, options, registry) for name, options in named]
     for step in steps:
         if not step.component.adjusts_units:

@@ -89,8 +89,8 @@ def choose(
     def decide(group: NamedGroup, case: UnitCase) -> Tensor | None:
         try:
             if not step.component.merges_units:
-                return step.component.keep(step.options, case)
-            merged = step.component.merge(step.options, case)
+                return examples.processes.follow(step.component.keep(step.options, case))
+            merged = examples.processes.follow(step.component.merge(step.options, case))
         except SpecMismatch as error:
             refused[group.path] = str(error)
             return None
@@ -107,7 +107,8 @@ def choose(
     }
     now = {group: count for group, count in left_to_it.items() if group not in wait}
     retained = choose_units(analysis, now, decide, seen_examples, seed) if now else {}
-    retained |= {group: group.units.choose(score, proven.counts[group]) for group, score in scored.items()}
+    follow = examples.processes.follow
+    retained |= {group: follow(group.units.choose(score, proven.counts[group])) for group, score in scored.items()}
     retained = _whole_bundles(retained, selection.together, refused)
     refused |= proven.refused
     if len(retained) + len(wait) < len(proven.counts):

@@ -154,7 +154,7 @@ def _choice(
         except SpecMismatch as error:
             reasons = "; ".join(f"{path} stays as it is: {reason}" for path, reason in list(refused.items())[:3])
             raise SpecMismatch(f"{error}; {reasons}" if refused else str(error)) from error
-        selection = _as_led(selection, examples.processes)
+        selection = _as_led(selection, analysis.groups, examples.processes)
         if not selection.counts:
             return analysis, Chosen(Proven({}), {}, refused=refused)
         turned, scores = in_principal_axes(analysis, query_keys(analysis, selection.counts), examples, seed)
@@ -166,10 +166,10 @@ def _choice(
             return in_axes, replace(chosen, refused=refused)
 
 
-def _as_led(selection: Selection, processes: ProcessGroup) -> Selection:
+def _as_led(selection: Selection, groups: Sequence[NamedGroup], processes: ProcessGroup) -> Selection:
     """The selection of the process that leads: measured times differ."""
-    counts = processes.follow(torch.tensor([*selection.counts.values()], dtype=torch.long)).tolist()
-    return replace(selection, counts=dict(zip(selection.counts, counts, strict=True)))
+    counts = processes.follow(torch.tensor([selection.counts.get(group, 0) for group in groups], dtype=torch.long))
+    return replace(selection, counts={g: count for g, count in zip(groups, counts.tolist(), strict=True) if count})
 
 
 def _written(

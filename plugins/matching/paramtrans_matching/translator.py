@@ -107,9 +107,7 @@ class Matching(Translator):
     def adjust(cls, options: BaseOptions, piece: UnitPiece) -> Mapping[str, Tensor]:
         assert isinstance(options, MatchingOptions)
         if options.outputs or options.weigh:
-            raise SpecMismatch(
-                "matching.outputs and matching.weigh look at hosts of a task, not at units; leave them out"
-            )
+            raise SpecMismatch("matching.outputs and matching.weigh look at hosts of a task alone; leave them out")
         return match_units(piece, options.steps, options.lr, options.batch)
 
     def translate(self, source: Params, context: Context | None = None) -> Params:
