@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pairs
 from architecture import packages, plugin, run, translation
 from drawing import Axis, figure, line, lines, mark, path, text
 from render_reproduction import kept
@@ -104,6 +105,7 @@ FIGURES_OF: dict[str, Callable[[], str]] = {
     "quality": lambda: quality(quality_rows()).svg(label=226, wide=96),
     "real": lambda: real(real_rows()).svg(label=270, wide=210),
     "reproduction": lambda: reproduction(kept).svg(label=250, wide=150),
+    "pairs": lambda: pairs.drawn(kept("pairs")),
     "packages": packages,
     "run": run,
     "translation": translation,
