@@ -43,6 +43,7 @@ METHODS = """What the methods do:
 - *least squares on the strongest units* solves the same, but keeps the units of largest norm;
 - *refit, then feature matching* goes on from the refit, block by block, with 300 optimiser steps on all of the smaller
   block's parameters;
+- *refit, then outputs* goes on from it with 150 steps on all of the network's outputs (`finish`);
 - *activation-weighted pruning, means corrected* keeps the units of largest activation, and only moves biases;
 - *magnitude pruning* keeps the strongest units and changes nothing else;
 - *folding* merges units that are fed alike (`merge`).
@@ -83,9 +84,9 @@ it was not measured again.
 """,
     "SmolLM2-135M-Instruct": """A language model of 30 layers, from its GGUF with weights of four bits, computed with in
 float32. Either the feed-forward units of all layers are cut, or of their three key heads, with the three query heads
-of each, one goes. It is calibrated on 128 rows of 256 tokens: docstrings of Python's standard library, one after the
-other. It is tested on 32 rows of modules, and of docstrings, that gave none of these. Intervals of a ratio are of the
-mean difference over rows.
+of each, one goes, or the residual stream becomes narrower, rotated into its principal axes first. It is calibrated on
+128 rows of 256 tokens: docstrings of Python's standard library, one after the other. It is tested on 32 rows of
+modules, and of docstrings, that gave none of these. Intervals of a ratio are of the mean difference over rows.
 
 *FLAP* is that of An et al. (2312.11983): units that vary least are replaced by their means; here with as many units
 in each layer as the other methods have. A refit took about three forward passes of the calibration tokens.
@@ -105,7 +106,8 @@ labelled photographs were at hand, so it is measured how often the first class s
 error of the scores over their variance. The photographs are the 17 that come with scikit-image and scikit-learn: 64
 random crops of one half of them to calibrate on, 32 crops of each of the others to test on, then the other way round.
 Intervals are over photographs. Half of these are textures, coins and the sky, for which the network has no class: its
-scores are close to each other there, and small changes turn the first class.
+scores are close to each other there, and small changes turn the first class. Steps on the outputs bring the scores
+nearer, and yet at three quarters of the channels the first class stays less often than by the refit alone.
 
 {photographs}
 """,
@@ -133,7 +135,7 @@ sentences today's code has 0.968 with about 32 in a step and 0.969 with 64 and 1
 }
 LEFT_OUT = """ResNet-50 on ImageNet: no weights and no images were at hand. On FashionMNIST, of what
 `compare_resnets.py` compares: fine-tuning again with the rules of today. Of SmolLM2: magnitude pruning of half the
-units or of heads, Wanda's score, feature matching, narrower heads and a narrower stream. Of
+units, of heads or of the stream, Wanda's score, feature matching and narrower heads. Of
 EfficientNet-Lite0: feature matching at half of the channels, and more than one draw of crops. Fewer
 attention heads and downstream tasks of MiniLM, and translating on a GPU.
 """
