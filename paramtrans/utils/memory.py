@@ -57,7 +57,7 @@ ONE = "MALLOC_ARENA_MAX"
 
 
 def in_one_pool() -> None:
-    """Let all threads share what the C library keeps of freed memory (glibc), so that `give_back` need not be.
+    """Let all threads share what the C library keeps of freed memory (glibc), so that less has to be given back.
 
     It holds for the whole process until it ends, so it is for processes that are ours.
     """
@@ -68,13 +68,18 @@ def in_one_pool() -> None:
 _in_one_pool = os.environ.get(ONE) == "1"
 
 
-def give_back() -> None:
+def give_back(of_thread: bool = False) -> None:
     """Let the system have what was freed, where the C library keeps it for later (glibc).
 
     It keeps this apart for each thread, so that passes of a network in several threads would hold several times what
-    one of them needs on its way. Getting it again costs time, so nothing is done where all threads share it.
+    one of them needs on its way. Getting it again costs time, so that of one thread stays where the next one has it.
+
+    Args:
+        of_thread: Whether it is what one of several threads freed, which run in turn.
     """
-    if not _in_one_pool and (trim := _of_c_library("malloc_trim")) is not None:
+    if of_thread and _in_one_pool:
+        return
+    if (trim := _of_c_library("malloc_trim")) is not None:
         trim(0)
 
 

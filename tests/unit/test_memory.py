@@ -47,7 +47,7 @@ def test_other_errors_stay_what_they_are() -> None:
         assert caught.value is error
 
 
-def test_memory_is_given_back_unless_all_threads_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_thread_freed_is_given_back_unless_all_threads_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[str, tuple[int, ...]]] = []
 
     def function(name: str):
@@ -55,10 +55,12 @@ def test_memory_is_given_back_unless_all_threads_share_it(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(memory, "_of_c_library", function)
     monkeypatch.setattr(memory, "_in_one_pool", False)
-    memory.give_back()
+    memory.give_back(of_thread=True)
     memory.in_one_pool()
-    memory.give_back()
+    memory.give_back(of_thread=True)
     assert calls == [("malloc_trim", (0,)), ("mallopt", (memory.ARENAS, 1))]
+    memory.give_back()
+    assert calls[2:] == [("malloc_trim", (0,))]
     monkeypatch.setattr(memory, "_of_c_library", lambda name: None)  # another system
     memory.in_one_pool()
     memory.give_back()

@@ -92,7 +92,7 @@ def test_little_is_held_while_layers_wait_for_each_other(monkeypatch: pytest.Mon
     network = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, num_hidden_layers=2)).eval()
     tokens = torch.randint(0, 50, (16, 64))
     held, features = list[int](), tokens.numel() * 64 * 4
-    monkeypatch.setattr("paramtrans.utils.memory.give_back", lambda: held.append(held_by_tensors()))
+    monkeypatch.setattr("paramtrans.utils.memory.give_back", lambda of_thread=False: held.append(held_by_tensors()))
     gc.collect()
     gc.freeze()  # what is there already is not looked at
     try:

@@ -267,7 +267,7 @@ class Lockstep(Generic[S]):
             memory.give_back()  # what was done with the calls
             for forward_pass in self._passes:
                 forward_pass.advance()
-                memory.give_back()
+                memory.give_back(of_thread=True)
             if all(forward_pass.ended for forward_pass in self._passes):
                 return
             calls = [forward_pass.call for forward_pass in self._passes]
