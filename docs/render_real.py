@@ -33,8 +33,8 @@ FOLLOWS = """## What follows
 - **MiniLM's blocks are harder to halve.** The best cosine is {best:.3f}; 0.98 was aimed at, and is missed.
 - **A language model keeps most of it.** With three quarters of SmolLM2's feed-forward units, perplexity is {lm:.2f}
   times what it was ({lm_low:.2f} to {lm_high:.2f}) by least squares, {flap:.2f} times by FLAP. With half of them it is
-  {lm_half:.2f} times and {flap_half:.2f} times. With three quarters of its residual stream, rotated as in SliceGPT, it is
-  {stream:.2f} times by least squares, {sliced:.2f} times by the rotation alone.
+  {lm_half:.2f} times and {flap_half:.2f} times. With three quarters of its residual stream, rotated as in SliceGPT, it
+  is {stream:.2f} times by least squares, {sliced:.2f} times by the rotation alone.
 
 ## In detail
 """
