@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,8 @@ import click
 from paramtrans.cli import answer
 from paramtrans.cli.completion import settings as completed
 from paramtrans.cli.flags import FilePath, force_flag, json_flag, plugin_files, quiet_flag
-from paramtrans.errors import ConfigError, printable
+from paramtrans.cli.zoo_summary import described, line
+from paramtrans.errors import ConfigError
 from paramtrans.utils.counts import counted
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ def inspect(
     """Say what is in a zoo: task, blocks, hosts, tensors. Without ZOO, list those in the cache."""
     from paramtrans.zoo import exchange
 
-    if settings and not name:
-        raise ConfigError([f"--set {settings[0]}: goes with a config; name one"])
+    if not name:
+        _no_settings(settings)
     zoos = [_contents(name, settings, cache)] if name else _cached(cache)
     if verify:
         with _stage(quiet, "checking", sum(len(contents.files) for contents in zoos)) as advance:
@@ -64,9 +64,9 @@ def inspect(
     if as_json:
         answer.tell(summaries[0] if name else summaries)
     elif name:
-        click.echo(_described(summaries[0]) + ("\nevery file is whole" if verify else ""))
+        click.echo(described(summaries[0]) + ("\nevery file is whole" if verify else ""))
     else:
-        click.echo("\n".join(map(_line, summaries)) or "the cache holds no zoo")
+        click.echo("\n".join(map(line, summaries)) or "the cache holds no zoo")
 
 
 @zoo.command()
@@ -129,8 +129,7 @@ def take(
         raise StoreError(f"{out}: must end in .safetensors")
     architecture = None
     if name.endswith(".safetensors"):
-        if settings:
-            raise ConfigError([f"--set {settings[0]}: goes with a config, and {name} is none"])
+        _no_settings(settings)
         state = HostFile(Path(name)).network(number)
     else:
         contents = _contents(name, settings, cache)
@@ -204,8 +203,7 @@ def _contents(name: str, settings: tuple[str, ...], cache: str | None) -> Conten
     path = Path(name)
     if path.suffix == ".toml" and not path.is_dir():
         return exchange.contents(_zoo_of(path, settings, cache).dir)
-    if settings:
-        raise ConfigError([f"--set {settings[0]}: goes with a config, and {name} is none"])
+    _no_settings(settings)
     if path.is_dir():
         return exchange.contents(path)
     folders = _folders(cache)
@@ -216,6 +214,11 @@ def _contents(name: str, settings: tuple[str, ...], cache: str | None) -> Conten
             f'zoo "{name}": {len(matching)} in the cache begin so (there: {names}); name a folder or a config'
         )
     return exchange.contents(matching[0])
+
+
+def _no_settings(settings: tuple[str, ...]) -> None:
+    if settings:
+        raise ConfigError([f"--set {settings[0]}: goes with a config; name one"])
 
 
 def _cached(cache: str | None) -> list[Contents]:
@@ -282,35 +285,3 @@ def _stage(quiet: bool, name: str, total: int) -> Any:
 
 def _print(document: dict[str, Any], sentence: str, as_json: bool) -> None:
     answer.tell(document) if as_json else click.echo(sentence)
-
-
-def _component(part: dict[str, Any]) -> str:
-    options = ", ".join(
-        f"{key} = {json.dumps(value)}" for key, value in part.items() if key != "name" and value is not None
-    )
-    return printable(f"{part['name']} ({options})" if options else str(part["name"]))
-
-
-def _line(summary: dict[str, Any]) -> str:
-    hosts = ", ".join(f"{count} {role}" for role, count in summary["hosts"].items())
-    return f"{summary['name']}  {_component(summary['task'])}, {_component(summary['source'])}: {hosts}"
-
-
-def _described(summary: dict[str, Any]) -> str:
-    rows = [
-        ("zoo", summary["name"]),
-        ("folder", printable(summary["folder"])),
-        ("task", _component(summary["task"])),
-        ("source block", _component(summary["source"])),
-        ("hosts", ", ".join(f"{count:,} {role}" for role, count in summary["hosts"].items())),
-        *(
-            (f"target {t['name']}", f"{_component(t['target'])}: {counted(t['hosts'], 'host')}")
-            for t in summary["targets"]
-        ),
-        (
-            "size",
-            f"{counted(summary['files'], 'file')}, {summary['bytes']:,} bytes, trained in {summary['seconds']:,.0f} s",
-        ),
-        *((printable(name), str(shape)) for name, shape in summary["tensors"].items()),
-    ]
-    return "\n".join(f"{heading:<24} {value}" for heading, value in rows)

@@ -39,8 +39,7 @@ EpochEnded = Callable[[int, dict[str, float]], None]
 class Trainer:
     """Trains one learned translator on hosts; goes on where the folder `checkpoint` holds one.
 
-    `processes` share out the hosts of every step. Their translators stay the same; the one that leads
-    evaluates and writes.
+    `processes` share out the hosts of every step. Their translators stay the same; the first evaluates and writes.
     """
 
     def __init__(
@@ -79,11 +78,7 @@ class Trainer:
         )
 
     def begin(self) -> int:
-        """Take up the latest point of an earlier attempt, where there is one. `run` begins with it, unless it was done.
-
-        Returns:
-            Epochs that were done there.
-        """
+        """Take up the latest point of an earlier attempt, unless that was done; the epochs until there."""
         if not self._begun:
             self._begun = True
             self._resume()
@@ -92,9 +87,8 @@ class Trainer:
 
     def run(self, epoch_ended: EpochEnded) -> History:
         """Train to the last epoch; the translator ends with the weights of its best evaluation."""
-        self.begin()
-        earlier, started = self.history.seconds, time.monotonic()
-        for epoch in range(len(self.history.epochs) + 1, self.options.epochs + 1):
+        first, earlier, started = self.begin() + 1, self.history.seconds, time.monotonic()
+        for epoch in range(first, self.options.epochs + 1):
             metrics = self._epoch(epoch)
             last = epoch == self.options.epochs
             if self.processes.leads and (last or epoch % self.options.evaluate_every == 0):

@@ -93,7 +93,7 @@ def replays_of(
         By place; without those that do not follow from values before the layer and the network's own tensors alone, or
         that give something else in a check.
     """
-    later = {place: one.at for one in added for place in one.later}
+    later = {place: addition.at for addition in added for place in addition.later}
     if not later:
         return {}
     record = _Record(later, {id(tensor) for tensor in tensors})
@@ -119,9 +119,9 @@ class _Enough(Exception):
 class _Record(TorchFunctionMode):
     """Numbers the operations of a pass, and keeps those from which later values follow."""
 
-    def __init__(self, later: Mapping[Place, int], own: set[int]) -> None:
+    def __init__(self, later: Mapping[Place, int], tensors: set[int]) -> None:
         super().__init__()
-        self.later, self.own, self.number = later, own, 0
+        self.later, self.tensors, self.number = later, tensors, 0
         self._last = max(number for number, _ in later)
         self._operations: dict[int, _Operation] = {}
         self._made: dict[int, tuple[Place, weakref.ref[Tensor]]] = {}
@@ -138,7 +138,7 @@ class _Record(TorchFunctionMode):
         return result
 
     def _named(self, leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor) or id(leaf) in self.own:
+        if not isinstance(leaf, Tensor) or id(leaf) in self.tensors:
             return leaf
         place, tensor = self._made.get(id(leaf), (None, lambda: None))
         return _From(place) if place is not None and tensor() is leaf else _UNKNOWN

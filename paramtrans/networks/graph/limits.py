@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from paramtrans.utils.distributed import ProcessGroup
+from paramtrans.utils.distributed import ALONE, ProcessGroup
 
 MOST = 16.0
 """Squared norm of what a layer gives for a row, or of the sum that this goes into, from which on the row counts no
@@ -26,14 +26,14 @@ T = TypeVar("T")
 
 
 def limited(
-    pieces: Iterable[T], outputs_of: Callable[[T], Tensor], processes: ProcessGroup
+    pieces: Iterable[T], outputs_of: Callable[[T], Tensor], processes: ProcessGroup = ALONE
 ) -> Iterator[tuple[T, Tensor]]:
     """Pieces of a layer's equations, each with what its rows are to be multiplied by.
 
     Args:
         pieces: In order; the first of them say what is ordinary.
-        processes: Have further pieces each, those of the first before those of the second.
         outputs_of: Gives what the layer of the untouched network makes of a piece's rows, `[rows, outputs]`.
+        processes: Have further pieces each, those of the first before those of the second.
 
     Yields:
         A piece, and the factors, `[rows, 1]`: one, or less where the outputs are larger than `MOST` allows.

@@ -168,6 +168,8 @@ def _choice(
 
 def _as_led(selection: Selection, groups: Sequence[NamedGroup], processes: ProcessGroup) -> Selection:
     """The selection of the process that leads: measured times differ."""
+    if processes.size == 1:
+        return selection
     counts = processes.follow(torch.tensor([selection.counts.get(group, 0) for group in groups], dtype=torch.long))
     return replace(selection, counts={g: count for g, count in zip(groups, counts.tolist(), strict=True) if count})
 
