@@ -108,6 +108,25 @@ def test_several_inputs_and_outputs_keep_their_names_and_tokens_may_be_more(
 
 
 @pytest.mark.thorough
+@pytest.mark.parametrize(("form", "code"), [("onnx", WITH_ONNX), PT2])
+def test_blocks_of_another_architecture_that_became_narrower_are_run_by_other_programs(
+    tmp_path: Path, form: str, code: str
+) -> None:
+    network, images, file = image_network(), torch.randn(40, 3, 9, 9), tmp_path / f"small.{form}"
+    then = {"matching": {"steps": 3}}
+    other = paramtrans.translate(network, to={"1": "bottleneck"}, options={"steps": 3}, then=then, calibrate=images)
+    small = paramtrans.translate(other, ratio=0.5, calibrate=images)
+    sizes = [sum(tensor.numel() for tensor in each.parameters()) for each in (network, other, small)]
+    assert sizes == sorted(sizes, reverse=True) and len({*sizes}) == 3
+    paramtrans.save_translated(small, tmp_path / "small.safetensors")
+    again = paramtrans.load_translated(tmp_path / "small.safetensors", image_network())
+    assert torch.equal(again(images), small(images))
+    (paramtrans.save_onnx if form == "onnx" else paramtrans.save_exported)(again, file, images[:2])
+    outputs = elsewhere(code, file, {"input": images[:5]})
+    torch.testing.assert_close(outputs["output"], small(images[:5]).detach(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.thorough
 def test_no_file_holds_paths_of_this_machine() -> None:
     network, images = image_network(), torch.randn(2, 3, 9, 9)
     with zipfile.ZipFile(__import__("io").BytesIO(exporting.exported_bytes(network, images))) as archive:
