@@ -167,11 +167,11 @@ def _choice(
 
 
 def _as_led(selection: Selection, groups: Sequence[NamedGroup], processes: ProcessGroup) -> Selection:
-    """The selection of the process that leads: measured times differ."""
-    if processes.size == 1:
-        return selection
-    counts = processes.follow(torch.tensor([selection.counts.get(group, 0) for group in groups], dtype=torch.long))
-    return replace(selection, counts={g: count for g, count in zip(groups, counts.tolist(), strict=True) if count})
+    """The selection of the process that leads, in its order: measured times differ."""
+    places = {group: place for place, group in enumerate(selection.counts, 1)}
+    said = torch.tensor([[places.get(group, 0), selection.counts.get(group, 0)] for group in groups])
+    led = sorted((place, number, count) for number, (place, count) in enumerate(processes.follow(said).tolist()))
+    return replace(selection, counts={groups[number]: count for place, number, count in led if place})
 
 
 def _written(
