@@ -33,6 +33,9 @@ def pinned() -> Iterator[None]:
         if torch.get_default_device().type != "cpu":  # where it is, Python would be asked at every operation
             stack.enter_context(torch.device("cpu"))
         stack.enter_context(torch.random.fork_rng(devices=[torch.cuda.current_device()] if cuda else []))
+        # Weights that autocast has cast are kept until its outermost context ends, as if they did not change.
+        stack.callback(torch.set_autocast_cache_enabled, torch.is_autocast_cache_enabled())
+        torch.set_autocast_cache_enabled(False)
         for kind in ("cpu", "cuda") if cuda else ("cpu",):
             stack.enter_context(torch.autocast(kind, enabled=False))
         yield

@@ -66,6 +66,26 @@ def test_a_loaded_translator_is_the_same_and_can_be_trained(around: str) -> None
     assert not any(parameter.is_inference() for parameter in loaded.parameters())
 
 
+@pytest.mark.parametrize("around", ["autocast", "no grad"])
+def test_weights_that_change_count_in_the_next_products_in_half_precision(around: str) -> None:
+    layer, inputs, outputs = nn.Linear(4, 2), torch.ones(3, 4), []
+    with AROUND[around](), pinned(), torch.enable_grad():
+        for _ in range(2):
+            with torch.autocast("cpu", torch.bfloat16):
+                outputs.append(layer(inputs).detach())
+            layer.weight.data.add_(1)
+    torch.testing.assert_close(outputs[1] - outputs[0], torch.full((3, 2), 4.0).bfloat16(), rtol=0.02, atol=0.05)
+
+
+def test_the_cache_of_autocast_is_as_before() -> None:
+    for enabled in (True, False):
+        torch.set_autocast_cache_enabled(enabled)
+        with pinned():
+            assert not torch.is_autocast_cache_enabled()
+        assert torch.is_autocast_cache_enabled() == enabled
+    torch.set_autocast_cache_enabled(True)
+
+
 def test_what_the_caller_draws_goes_on_as_if_nothing_had_been() -> None:
     torch.manual_seed(3)
     wanted = torch.rand(4)

@@ -19,6 +19,7 @@ from paramtrans.training.trainer import Trainer
 from paramtrans.translators.base import LearnedTranslator
 from paramtrans.utils.distributed import ProcessGroup, cut
 from paramtrans.utils.progress import Reporter
+from paramtrans.utils.surroundings import pinned
 
 Make = Callable[..., Config]
 HOSTS = 6
@@ -81,7 +82,8 @@ def test_weights_of_families_that_a_step_is_not_about_stay_in_every_process(
 @pytest.mark.parametrize("translator", [None, EQUIVARIANT], ids=["mixer", "equivariant"])
 def test_bf16_is_the_same_but_for_rounding_and_keeps_weights_in_float32(trained: Any, translator: str | None) -> None:
     settings = [translator] if translator else []
-    whole, half = trained(*settings), trained(*settings, 'training.precision="bf16"')
+    with pinned():  # as in a run
+        whole, half = trained(*settings), trained(*settings, 'training.precision="bf16"')
     assert half[0] == pytest.approx(whole[0], rel=0.05)
     assert half[0] != whole[0]
     assert {tensor.dtype for tensor in half[1].values() if tensor.is_floating_point()} == {torch.float32}

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from paramtrans.api.options import Trials
 from paramtrans.translators.base import TokenOptions, TokenTranslator
+from paramtrans.utils.precision import widened
 
 SIZES = {
     "small": {"layers": 8, "width": 128, "token_width": 256, "channel_width": 512},
@@ -91,6 +92,7 @@ class MixerLayer(nn.Module):
         self.channel_mlp = _mlp(options.width, options.channel_width, options.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = widened(x)  # sums of layers stay in single precision where their products are in half
         x = x + self.token_mlp(self.token_norm(x).transpose(1, 2)).transpose(1, 2)
         mixed: Tensor = x + self.channel_mlp(self.channel_norm(x))
         return mixed
