@@ -89,6 +89,7 @@ of each, one goes, or the residual stream becomes narrower, rotated into its pri
 128 rows of 256 tokens: docstrings of Python's standard library, one after the other. It is tested on 32 rows of
 modules, and of docstrings, that gave none of these. Intervals of a ratio are of the mean difference over rows.
 
+*Largest activation times weight* is Wanda's score by structure, nothing solved for.
 *FLAP* is that of An et al. (2312.11983): units that vary least are replaced by their means; here with as many units
 in each layer as the other methods have. A refit took about three forward passes of the calibration tokens.
 
@@ -136,9 +137,8 @@ sentences today's code has 0.968 with about 32 in a step and 0.969 with 64 and 1
 }
 LEFT_OUT = """ResNet-50 on ImageNet: no weights and no images were at hand. On FashionMNIST, of what
 `compare_resnets.py` compares: fine-tuning again with the rules of today. Of SmolLM2: magnitude pruning of half the
-units, of heads or of the stream, Wanda's score, feature matching and narrower heads. Of
-EfficientNet-Lite0: feature matching at half of the channels, and more than one draw of crops. Fewer
-attention heads and downstream tasks of MiniLM, and translating on a GPU.
+units, of heads or of the stream, feature matching and narrower heads. Of EfficientNet-Lite0: feature matching at half
+of the channels, and more than one draw of crops. Fewer attention heads and downstream tasks of MiniLM, and translating on a GPU.
 """
 TIMES = "times that of the model itself"
 PERPLEXITIES = {0.75: 1.15, 0.5: 1.6}
