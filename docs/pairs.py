@@ -13,6 +13,7 @@ SERIES = {
     "matching": ("Eq. 1 of the best order\nof the hidden channels", "green", "square"),
     "mask": ("Eq. 1, values masked", "orange", "triangle"),
     "noise": ("Eq. 1, noise", "orange", "square"),
+    "size": ("Eq. 1, a Mixer sixteen\ntimes as large", "blue", "triangle"),
     "orbit": ("Eq. 1, the source's channels\nin another order", "grey", "triangle"),
 }
 """What the runs are called before the number of their pairs: in words, with a colour and a mark."""

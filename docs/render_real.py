@@ -138,7 +138,8 @@ sentences today's code has 0.968 with about 32 in a step and 0.969 with 64 and 1
 LEFT_OUT = """ResNet-50 on ImageNet: no weights and no images were at hand. On FashionMNIST, of what
 `compare_resnets.py` compares: fine-tuning again with the rules of today. Of SmolLM2: magnitude pruning of half the
 units, of heads or of the stream, feature matching and narrower heads. Of EfficientNet-Lite0: feature matching at half
-of the channels, and more than one draw of crops. Fewer attention heads and downstream tasks of MiniLM, and translating on a GPU.
+of the channels, and more than one draw of crops. Fewer attention heads and downstream tasks of MiniLM, and
+translating on a GPU.
 """
 TIMES = "times that of the model itself"
 PERPLEXITIES = {0.75: 1.15, 0.5: 1.6}
