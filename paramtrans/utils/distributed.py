@@ -13,6 +13,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+if dist.is_available():
+    # Its functions keep the group that they find when they are imported, which torch.compile and torch.export do. A
+    # group that is kept is never taken down: its threads run into the end of the interpreter, which may then abort.
+    import torch.distributed.nn.functional
+
 PATIENCE = timedelta(days=365)
 """How long processes wait for the first one, which makes the zoo. torchrun ends all where one fails."""
 
