@@ -231,7 +231,11 @@ def disagreements(rows: list[dict[str, Any]]) -> str:
     agreement = [row for row in rows if row["metric"].startswith("top-1 agreement")]
     said = []
     for width in dict.fromkeys(row["width"] for row in agreement):
-        lost = {row["method"]: 100 - row["value"] for row in agreement if row["width"] == width}
+        lost = {
+            f"{row['method']} on {row['inputs']} crops": 100 - row["value"]
+            for row in agreement
+            if row["width"] == width
+        }
         rival = min((name for name in lost if "pruning" in name), key=lost.__getitem__)
         best = min((name for name in lost if "pruning" not in name), key=lost.__getitem__)
         reached = "reached" if lost[best] <= lost[rival] / 2 else "**missed**"

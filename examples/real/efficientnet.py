@@ -82,13 +82,17 @@ def _folder(package: str, to_install: str) -> Path:
     return Path(spec.origin).parent
 
 
-def crops(photograph: Image.Image, number: int) -> Tensor:
-    """Random crops, of a quarter of the photograph to all of it, as the network takes them: `[number, 3, 224, 224]`."""
+def crops(photograph: Image.Image, number: int, vary: bool = False) -> Tensor:
+    """Random crops, of a quarter of the photograph to all of it, as the network takes them: `[number, 3, 224, 224]`.
+
+    With `vary` each is changed once more, in colour or shape, by TrivialAugment (Müller and Hutter, arXiv 2103.10158).
+    """
     crop = v2.Compose(
         [
             v2.PILToTensor(),
             v2.RandomResizedCrop(SIZE, scale=(0.25, 1.0), antialias=True),
             v2.RandomHorizontalFlip(),
+            *([v2.TrivialAugmentWide()] if vary else []),
             v2.ToDtype(torch.float32, scale=True),
             v2.Normalize([0.5] * 3, [0.5] * 3),
         ]
@@ -96,10 +100,10 @@ def crops(photograph: Image.Image, number: int) -> Tensor:
     return torch.stack([crop(photograph) for _ in range(number)])
 
 
-def calibration_of(pictures: Sequence[Image.Image], number: int) -> Tensor:
+def calibration_of(pictures: Sequence[Image.Image], number: int, vary: bool = False) -> Tensor:
     """About as many crops of each photograph, mixed: `[number, 3, 224, 224]`."""
     each = -(-number // len(pictures))
-    images = torch.cat([crops(picture, each) for picture in pictures])
+    images = torch.cat([crops(picture, each, vary) for picture in pictures])
     return images[torch.randperm(len(images))[:number]]
 
 
@@ -163,7 +167,7 @@ def scores(given: Tensor, wanted: Tensor) -> dict[str, float]:
 
 
 def halves(
-    pictures: list[Image.Image], number: int, seed: int, draws: int = 1
+    pictures: list[Image.Image], number: int, seed: int, draws: int = 1, vary: bool = False
 ) -> list[tuple[list[Tensor], list[Tensor]]]:
     """Twice: crops of one half of the photographs to calibrate on, as often as draws, and crops of each of the others.
 
@@ -173,10 +177,10 @@ def halves(
     order = torch.randperm(len(pictures)).tolist()
     parts = ([pictures[i] for i in order[::2]], [pictures[i] for i in order[1::2]])
     first = [
-        (calibration_of(seen, number), [crops(picture, CROPS) for picture in unseen])
+        (calibration_of(seen, number, vary), [crops(picture, CROPS) for picture in unseen])
         for seen, unseen in (parts, parts[::-1])
     ]
-    further = [[calibration_of(seen, number) for seen in parts] for _ in range(draws - 1)]
+    further = [[calibration_of(seen, number, vary) for seen in parts] for _ in range(draws - 1)]
     return [([images, *(draw[i] for draw in further)], unseen) for i, (images, unseen) in enumerate(first)]
 
 
@@ -186,10 +190,11 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=INPUTS, help="crops to calibrate on")
     parser.add_argument("--seed", type=int, default=0, help="draws the halves and the crops")
     parser.add_argument("--draws", type=int, default=1, help="sets of crops to calibrate on")
+    parser.add_argument("--vary", action="store_true", help="change the crops to calibrate on by TrivialAugment")
     parser.add_argument("--method", action="append", choices=METHODS, help="one of the methods; all by default")
     options = parser.parse_args()
     network = efficientnet()
-    parts = halves(photographs(), options.images, options.seed, options.draws)
+    parts = halves(photographs(), options.images, options.seed, options.draws, options.vary)
     wanted = [[outputs(network, images) for images in unseen] for _, unseen in parts]
     for ratio in WIDTHS:
         for method in options.method or METHODS:
@@ -204,12 +209,13 @@ def main() -> None:
                         scores(outputs(small, images), target) for images, target in zip(unseen, targets, strict=True)
                     ]
             cost = costs(networks[0][0], torch.zeros(1, 3, SIZE, SIZE))
+            name = f"{method}, varied crops" if options.vary and method not in BLIND else method
             rows = []
             for metric in values[0][0]:
                 mean, ci95 = over_draws([[value[metric] for value in of_draw] for of_draw in values])
                 rows.append(
                     Measured(
-                        MODEL, method, 0 if method in BLIND else options.images, ratio,
+                        MODEL, name, 0 if method in BLIND else options.images, ratio,
                         metric, mean, ci95, cost["parameters"], cost["flops"], seconds,
                         original=100.0 if "%" in metric else 0.0, held_out=CROPS * len(values[0]), draws=used,
                     )

@@ -31,9 +31,10 @@ def disagreement(view: View, halves: Halves, weights: Tensor, examples: int) -> 
     first, second = (view(half) for half in halves.halves)
     if isinstance(first, FewRows) and isinstance(second, FewRows):
         return _of_rows(first, second, weights)
-    doubt: Tensor = (
-        contributions(first.gram_matrices().gram - second.gram_matrices().gram, weights).square_().sum((1, 2))
-    )
+    apart = (first.gram_matrices().gram - second.gram_matrices().gram).square_()
+    # The squares of `contributions`, without a second matrix of that size.
+    norms = weights.to(apart).square().sum(2, keepdim=True)
+    doubt: Tensor = (norms.mT @ apart @ norms)[:, 0, 0]
     return doubt
 
 

@@ -106,8 +106,8 @@ class GramMatrices:
         count = self.gram[:, -1:, -1:]
         mean = self.gram[:, :-1, -1:] / count
         return GramMatrices(
-            self.gram[:, :-1, :-1] - mean * self.gram[:, -1:, :-1],
-            self.cross[:, :-1] - mean * self.cross[:, -1:],
+            torch.baddbmm(self.gram[:, :-1, :-1], mean, self.gram[:, -1:, :-1], alpha=-1),
+            torch.baddbmm(self.cross[:, :-1], mean, self.cross[:, -1:], alpha=-1),
             self.spread(),
         )
 
