@@ -104,13 +104,14 @@ the modules for calibration.
 {quantised}
 """,
     "EfficientNet-Lite0": """Weights of ImageNet, 15 inverted residual blocks, the hidden channels of each cut. No
-labelled photographs were at hand, so it is measured how often the first class stays what it was, and the squared error of the scores over their
-variance. The photographs are the 17 that come with scikit-image and scikit-learn: 64 or 512 random crops of one half
-of them to calibrate on, 32 crops of each of the others to test on, then the other way round. Intervals are over
-photographs, of several draws of crops over these. Feature matching and steps on outputs saw the first draw of 64
-crops alone, of which the refit keeps 46.7% and 12.7% of the first classes. Half of these are textures, coins and the
-sky, for which the network has no class: its scores are close to each other there, and small changes turn the first
-class. Steps on the outputs bring the scores nearer, and yet at three quarters of the channels the first class stays
+labelled photographs were at hand, so it is measured how often the first class stays what it was, and the squared
+error of the scores over their variance. The photographs are the 17 that come with scikit-image and scikit-learn: 64
+or 512 random crops of one half of them to calibrate on, 32 crops of each of the others to test on, then the other way
+round. Intervals are over photographs, of several draws of crops over these. Feature matching and steps on outputs saw
+the first draw of 64 crops alone, of which the refit keeps 46.7% and 12.7% of the first classes. Half of these are
+textures, coins and the sky, for which the network has no class: its scores are close to each other there, and small
+changes turn the first class. Steps on the outputs bring the scores nearer, and yet at three quarters of the channels
+the first class stays
 less often than by the refit alone.
 
 What lacks is photographs, not crops: eight times as many crops of the same photographs bring the outputs nearer, and
