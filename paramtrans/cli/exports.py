@@ -65,12 +65,19 @@ class Exports:
         return cls(*(arguments.pop(name) for name in ("stock", *ENDINGS)))
 
     def check(
-        self, architecture: str, captured: bool, data: Path | None, read_files: Sequence[Path], force: bool
+        self,
+        architecture: str,
+        output: Path,
+        captured: bool,
+        data: Path | None,
+        read_files: Sequence[Path],
+        force: bool,
     ) -> None:
         """Check, before any work is done, that all of them can be written.
 
         Args:
             architecture: What makes the untranslated network.
+            output: Where the network goes.
             captured: Whether the network is written as a program.
             data: Calibration inputs, which all but the page need.
             read_files: Files that the command reads.
@@ -93,6 +100,9 @@ class Exports:
             outputs.check(path, read_files, force)
         if self.stock is not None:
             outputs.check_folder(self.stock, read_files)
+            for name, path in {"-o": output, **{f"--{name}": getattr(self, name) for name in ENDINGS}}.items():
+                if path is not None and path.resolve().is_relative_to(self.stock.resolve()):
+                    raise ConfigError([f"{name} {path}: lies in the folder of --stock, which has to be new"])
             if data is None:
                 raise ConfigError(["--stock: takes --calibrate DATA, to hold the library's own network to this one"])
         if captured and (self.stock or self.export or self.gguf):

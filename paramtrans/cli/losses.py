@@ -49,16 +49,16 @@ def read_labelled(path: Path, network: Any) -> list[tuple[Any, Any]]:
             raise DataError(f"{path}: needs a tensor `{LABELS}`, the number of each example's class, beside the inputs")
         labels = batch.pop(LABELS)
         batches.append((next(iter(batch.values())) if len(batch) == 1 else batch, labels))
-    _check_first(path, network, batches)
+    _check(path, network, batches)
     return batches
 
 
-def _check_first(path: Path, network: Any, batches: list[tuple[Any, Any]]) -> None:
+def _check(path: Path, network: Any, batches: list[tuple[Any, Any]]) -> None:
     """Raise `DataError` for what the network does not take, before a translation and not behind it."""
-    from paramtrans.networks.results.measuring import measure_accuracy
+    from paramtrans.networks.results.measuring import check_labels
 
     try:
-        measure_accuracy(network, network, batches[:1])
+        check_labels(network, batches)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
 

@@ -152,7 +152,7 @@ def translate(
     chosen = Path(translator) if Path(translator).is_dir() else translator
     read_files = [model, *(path for path in (data, labelled) if path), *([chosen] if isinstance(chosen, Path) else [])]
     exports.check_output(output, architecture, captured, read_files, force)
-    wanted.check(architecture, captured, data, read_files, force)
+    wanted.check(architecture, output, captured, data, read_files, force)
     option_names = [name for name in (probes, widths["rule"], "finish" if finish else None) if name]
     options, further_options = _settings(settings, (*further, *option_names))
     finishing = {**further_options.pop("finish"), "steps": finish} if finish else None

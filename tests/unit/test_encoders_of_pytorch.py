@@ -64,3 +64,34 @@ class Asking(nn.Module):
 def test_a_network_that_asks_its_part_for_more_is_refused_before_any_work(tokens: Tensor) -> None:
     with pytest.raises(SpecMismatch, match=r"in the place of part: .*no attribute 'out_features'"):
         paramtrans.translate(Asking().eval(), to={"part": "low_rank_linear?rank=2"}, calibrate=tokens[:, 0])
+
+
+def test_attention_that_is_given_one_tensor_three_times_is_found(tokens: Tensor) -> None:
+    """`attention(x, x, x)`: other features take all three places."""
+    network = encoder()
+    small = paramtrans.translate(
+        network, to={"layers.0.self_attn": "linear_attention?window=8"}, calibrate=tokens, options={"steps": 0}
+    )
+    [block] = small.paramtrans_blocks
+    assert block.started == "closed form"
+    assert torch.allclose(small(tokens), network(tokens), atol=1e-5)  # the window is over all positions
+
+
+@pytest.mark.parametrize("positions", [2, 7])
+def test_layers_with_positions_first_are_refused(positions: int) -> None:
+    class PositionsFirst(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16), 1, enable_nested_tensor=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            features: Tensor = self.encoder(x.transpose(0, 1))
+            return features.mean(0)
+
+    inputs = torch.randn(40, positions, 8, generator=torch.Generator().manual_seed(1))
+    with pytest.raises(SpecMismatch, match=r"linear1: the first axis of its features is not that of the examples"):
+        paramtrans.translate(
+            PositionsFirst().eval(),
+            to={"encoder.layers.0.linear1": "low_rank_linear?rank=2"},
+            calibrate=inputs.split(20),
+        )

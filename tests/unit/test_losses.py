@@ -16,7 +16,8 @@ from paramtrans.evaluation.footprint import peak_memory
 from paramtrans.networks import measure_losses
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.results import translation_page
-from paramtrans.networks.results.predictions import kind_of
+from paramtrans.networks.results.measuring import check_labels
+from paramtrans.networks.results.predictions import kind_of, token_ids
 from paramtrans.ops.statistics import paired_change, share
 
 
@@ -168,3 +169,23 @@ def test_networks_in_train_mode_are_measured_in_eval_mode_and_stay_as_they_are()
     assert losses.outputs == {"": 0.0}
     assert all(torch.equal(tensor, before[name]) for name, tensor in whole.state_dict().items())
     assert [module.training for module in whole.modules()] == flags
+
+
+def test_numbers_of_sentences_are_no_mask() -> None:
+    ids = torch.arange(2, 14).view(2, 6)
+    sentences, mask = torch.zeros_like(ids), torch.ones_like(ids)
+    sentences[:, 4:] = 1
+    ids[:, 5], mask[:, 5] = 0, 0
+    for batch in (
+        {"input_ids": ids, "token_type_ids": sentences, "attention_mask": mask},
+        {"input_ids": ids, "attention_mask": mask, "token_type_ids": sentences},
+    ):
+        assert torch.equal(token_ids(batch)[1], mask.bool())  # type: ignore[arg-type]
+
+
+def test_labels_of_all_batches_are_checked_by_a_pass_of_the_first() -> None:
+    whole = nn.Linear(6, 3).eval()
+    good, bad = torch.zeros(4, dtype=torch.long), torch.full((4,), 255)
+    check_labels(whole, [(torch.randn(4, 6), good)] * 2)
+    with pytest.raises(DataError, match="labels go from 255 to 255, and the network has scores for 3 classes"):
+        check_labels(whole, [(torch.randn(4, 6), good), (torch.randn(4, 6), bad)])

@@ -268,3 +268,15 @@ def test_without_queries_and_keys_of_layers_it_is_said_what_they_have_to_be(toke
 def test_what_cannot_be_is_said(asked: dict[str, Any], message: str, tokens: Tensor) -> None:
     with pytest.raises(SpecMismatch, match=message):
         paramtrans.translate(sharp(Attention()), calibrate=tokens, **asked)
+
+
+def test_two_groups_that_share_their_values_are_refused_together() -> None:
+    """Phi turns some dimensions of a head and leaves the others: two groups, beside one of values."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.PhiConfig(
+        vocab_size=20, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, pad_token_id=0
+    )
+    network = transformers.PhiForCausalLM(config).eval()
+    ids = torch.randint(1, 20, (8, 6), generator=torch.Generator().manual_seed(0))
+    with pytest.raises(SpecMismatch, match=r"none can be made smaller: model\.layers\.0\.self_attn"):
+        paramtrans.translate(network, query_key=0.5, calibrate=ids.split(4))

@@ -67,6 +67,9 @@ def test_what_cannot_be_written_is_refused_before_any_work(
     )
     assert main([*command, "--stock", f"{tmp_path}/stock"]) == 2
     assert "a network of your own has no form but its own; leave out --stock" in capsys.readouterr().err
+    inside = f"{tmp_path}/stock/small.html"
+    assert main([*command, "--stock", f"{tmp_path}/stock", "--report", inside]) == 2
+    assert f"--report {inside}: lies in the folder of --stock" in capsys.readouterr().err
     host = ["task:mnist:conv?channels=4" if ".py:" in word else word for word in command]
     assert main([*host, "--stock", f"{tmp_path}/stock"]) == 2
     assert "its source has no form of its own" in capsys.readouterr().err

@@ -37,7 +37,7 @@ def repeated_blocks(network: nn.Module, pattern: str, batch: Inputs) -> list[Net
     siblings = _siblings(network)
     if not siblings:
         raise SpecMismatch("depth: this network repeats no blocks: no two of one class stand beside each other")
-    candidates, refused = find_parts(network, [*siblings], batch, nested=True)
+    candidates, refused = find_parts(network, [*siblings], batch, nested=True, by_example=False)
     parts = {part.part.path: part for part in candidates if part.part.entering.shape == part.part.leaving.shape}
     chosen = [path for path in _outermost(network, parts, siblings) if matches(path, pattern)]
     if not chosen:

@@ -220,19 +220,23 @@ def prove_groups(analysis: Analysis, counts: Mapping[NamedGroup, int], together:
         bundles.remove(bundle)
         for group in bundle:
             proven.refused[group.path] = reason
-            del proven.counts[group]
+            proven.counts.pop(group, None)
+        for other in [other for other in bundles if set(other) & set(bundle)]:
+            if other in bundles:
+                refuse(other, reason)
 
     for _, similar in groupby(sorted(bundles, key=_sort), key=_sort):
-        similar_bundles = list(similar)
+        similar_bundles = [bundle for bundle in similar if bundle in bundles]
         proof = proof_of(similar_bundles[:1])
         likely += proof.settings
         if proof.failure is not None:
             for bundle in similar_bundles:
-                refuse(bundle, proof.failure)
+                if bundle in bundles:  # else it went with another one that has a group of it
+                    refuse(bundle, proof.failure)
     joint = proof_of(bundles) if bundles else Proof(0.0, ())
     if joint.failure is not None:
         for bundle in list(bundles):
-            failure = proof_of([bundle]).failure
+            failure = proof_of([bundle]).failure if bundle in bundles else None
             if failure is not None:
                 refuse(bundle, failure)
         joint = proof_of(bundles) if bundles else Proof(0.0, ())

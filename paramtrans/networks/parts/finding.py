@@ -13,12 +13,17 @@ from torch import Tensor, nn
 from paramtrans.api.adapter import Part
 from paramtrans.errors import SpecMismatch
 from paramtrans.networks.blocks.finding import matches
-from paramtrans.networks.forward.activations import Inputs, Reached, call, every_layer, first_examples
+from paramtrans.networks.forward.activations import Inputs, Reached, call, every_layer, first_examples, length
 from paramtrans.networks.parts.placed import Calling, put_part, tensors_beside
 from paramtrans.networks.parts.running import PartRun, feature_of, split_output
 
 EXAMPLES = 2
 """Examples that parts are looked for with."""
+NOT_BY_EXAMPLE = (
+    "the first axis of its features is not that of the examples, so that none could be kept aside; replace a part "
+    "around it, or let the network keep examples first (batch_first=True)"
+)
+"""Why a part with positions first, or with windows and examples in one axis, is not replaced."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class NetworkPart:
 
 @torch.no_grad()
 def find_parts(
-    network: nn.Module, patterns: Iterable[str], batch: Inputs, nested: bool = False
+    network: nn.Module, patterns: Iterable[str], batch: Inputs, nested: bool = False, by_example: bool = True
 ) -> tuple[list[NetworkPart], dict[str, str]]:
     """The outermost modules whose path matches a pattern, in the order in which they run.
 
@@ -57,6 +62,7 @@ def find_parts(
         patterns: Of paths; the first that matches a path counts.
         batch: Inputs, of which `EXAMPLES` are used.
         nested: Whether modules inside others are parts too.
+        by_example: Whether features need examples on their first axis, as what is fitted does.
 
     Returns:
         The parts, and by path the reason why a module that a pattern names is none.
@@ -68,8 +74,9 @@ def find_parts(
     chosen = _chosen(network, patterns, nested)
     calls, order = _calls(network, chosen, batch)
     parts, refused = list[NetworkPart](), dict[str, str]()
+    examples = length(first_examples(batch, EXAMPLES)) if by_example else None
     for path in sorted(chosen, key=lambda path: order.index(path) if path in order else -1):
-        if (reason := _no_part(calls.get(path, []))) is not None:
+        if (reason := _no_part(calls.get(path, []), examples)) is not None:
             refused[path] = reason
             continue
         [module_call] = calls[path]
@@ -137,8 +144,8 @@ def _calls(network: nn.Module, paths: Iterable[str], batch: Inputs) -> tuple[dic
     return calls, order
 
 
-def _no_part(calls: list[Call]) -> str | None:
-    """Why a module that was called like this is no part, or None."""
+def _no_part(calls: list[Call], examples: int | None) -> str | None:
+    """Why a module that was called like this, in a run of so many examples (None: of any), is no part, or None."""
     if len(calls) != 1:
         return f"it is passed {len(calls)} times in a run of the network, not once"
     [module_call] = calls
@@ -153,6 +160,8 @@ def _no_part(calls: list[Call]) -> str | None:
     ):
         shapes = f"{list(module_call.leaving.shape)} of {list(module_call.entering.shape)}"
         return f"it makes {shapes}, which are no features of examples"
+    if examples is not None and len(module_call.entering) != examples:
+        return NOT_BY_EXAMPLE
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,10 @@ class Calling:
     None: not known."""
 
 
+_begun: WeakKeyDictionary[Any, WeakSet[nn.Module]] = WeakKeyDictionary()
+"""The blocks that a cache came to in which they keep nothing."""
+
+
 class Placed(nn.Module):
     """A block that is called as the module was whose place it takes.
 
@@ -46,12 +51,16 @@ class Placed(nn.Module):
         """Whatever the module was called with → what it gave, with the block's features.
 
         Raises:
-            SpecMismatch: it is called with a mask that it was not fitted with, or with a cache of another kind.
+            SpecMismatch: it is called with a mask that it was not fitted with, with a cache of another kind, or goes
+                on from one where it was translated without.
         """
         self._refuse_others(args, kwargs)
         features = feature_of(args, kwargs)
         assert features is not None
-        cache = None if self.calling.cache is None else cache_in(args, kwargs)
+        cache = cache_in(args, kwargs)
+        if cache is not None and self.calling.cache is None:
+            self._begin_without(cache)
+            cache = None
         leaving = self.block(features) if cache is None else self._behind(features, cache)
         return leaving if self.calling.beside is None else (leaving, *[None] * self.calling.beside)
 
@@ -65,6 +74,18 @@ class Placed(nn.Module):
                 f"{type(self.block).__name__}: is called with {others[0]}, as it was not when it was translated, and "
                 "which does not reach it; give inputs of one length without padding"
             )
+
+    def _begin_without(self, cache: Any) -> None:
+        """Raise where a cache comes again that the block keeps nothing in: it would not see earlier positions."""
+        if torch.compiler.is_compiling():
+            return
+        blocks = _begun.setdefault(cache, WeakSet())
+        if self in blocks:
+            raise SpecMismatch(
+                f"{type(self.block).__name__}: is called with a cache, as it was not when it was translated; call with "
+                "use_cache=False, or translate with inputs for which the network uses one"
+            )
+        blocks.add(self)
 
     def _behind(self, features: Tensor, cache: Any) -> Tensor:
         """What leaves the block at positions whose earlier ones a cache may hold: `[batch, positions, channels]`."""

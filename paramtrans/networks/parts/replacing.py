@@ -20,7 +20,7 @@ from paramtrans.networks.forward.activations import Inputs, call, first_examples
 from paramtrans.networks.forward.examples import Examples
 from paramtrans.networks.loading.wrappers import copied
 from paramtrans.networks.parts.feature_loss import FeatureLoss
-from paramtrans.networks.parts.finding import NetworkPart, find_parts
+from paramtrans.networks.parts.finding import NOT_BY_EXAMPLE, NetworkPart, find_parts
 from paramtrans.networks.parts.fitting import Fitted, Fitting
 from paramtrans.networks.parts.going_on import go_on_from
 from paramtrans.networks.parts.placed import Calling, Placed
@@ -156,6 +156,8 @@ def replace_parts(
         both_passing(network, smaller, first, batch_list, [part.part.path for part in parts]) as reached_parts,
     ):
         for number, (part, target, reached) in enumerate(zip(parts, targets, reached_parts, strict=True)):
+            if [len(features) for features in reached.leaving] != list(examples.sizes):
+                raise SpecMismatch(f"to: {part.part.path}: {NOT_BY_EXAMPLE}")
             block, start = start_block(reached.seen(part), target, seeds.derive(seed, "start", number))
             settings = fitting_options.settings(seeds.derive(seed, "matching", number))
             loss = FeatureLoss(block, reached.entering, reached.leaving, weights.get(part.part.path))

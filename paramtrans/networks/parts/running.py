@@ -10,9 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
+from paramtrans.api.adapter import Part
 from paramtrans.networks.forward.attention import with_plain_attention
 from paramtrans.utils.fast_path import layer_by_layer
+from paramtrans.utils.precision import HALF, widened
 
 
 def feature_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
@@ -41,6 +44,16 @@ def cache_in(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
 
 def _is_features(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def in_float32(part: Part) -> Part:
+    """A part in half precision as one in float32, in which closed forms can be computed; any other as it is."""
+    if part.entering.dtype not in HALF or not isinstance(part.run, PartRun):
+        return part
+    module, entering = copy.deepcopy(part.module).float(), part.entering.float()
+    args, kwargs = tree_map_only(Tensor, widened, (part.run.args, dict(part.run.kwargs)))
+    run = PartRun(module, args, kwargs)
+    return Part(part.path, module, entering, run(entering), run)
 
 
 @dataclass(frozen=True)
@@ -74,9 +87,10 @@ class PartRun:
         return torch.cat(leaving)
 
     def _with(self, features: Tensor) -> tuple[list[Any], dict[str, Any]]:
-        """The same call with other features; what it keeps between calls, such as a cache, is a copy."""
-        values = copy.deepcopy([*self.args, *self.kwargs.values()])
-        values[next(i for i, value in enumerate(values) if _is_features(value))] = features
+        """The same call with other features, in all places (`attention(x, x, x)`); all else, such as a cache, is a
+        copy."""
+        known = {id(feature_of(self.args, self.kwargs)): features}
+        values = copy.deepcopy([*self.args, *self.kwargs.values()], known)
         return values[: len(self.args)], dict(zip(self.kwargs, values[len(self.args) :], strict=True))
 
     @torch.no_grad()

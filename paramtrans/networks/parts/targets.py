@@ -15,9 +15,11 @@ from paramtrans.errors import ConfigError, ParamtransError, SpecMismatch
 from paramtrans.evaluation.costs import parameters
 from paramtrans.networks.loading.architectures import named_options
 from paramtrans.networks.parts.finding import NetworkPart
+from paramtrans.networks.parts.running import in_float32
 from paramtrans.networks.widths import largest
 from paramtrans.plugins.registry import Registry
 from paramtrans.utils.boundary import reason
+from paramtrans.utils.precision import HALF
 
 
 def target_for(part: NetworkPart, text: str, ratio: float | None, registry: Registry) -> BlockAdapter:
@@ -37,7 +39,7 @@ def target_for(part: NetworkPart, text: str, ratio: float | None, registry: Regi
     kind: type[BlockAdapter] = registry.load("block_adapter", name)
     try:
         with _as_refusal("its options_for raises"):
-            options = {**kind.options_for(part.part), **options}
+            options = {**kind.options_for(in_float32(part.part)), **options}
         target: BlockAdapter = registry.create("block_adapter", name, **options)
     except (ConfigError, SpecMismatch) as error:
         hint = _hint(part, name, kind, options) if isinstance(error, ConfigError) else ""
@@ -61,7 +63,10 @@ def _hint(part: NetworkPart, name: str, target: type[BlockAdapter], options: Map
     if not missing:
         return ""
     kind, given = type(part.part.module).__name__, "&".join(f"{option}=VALUE" for option in missing)
-    return f" (what this {kind} computes does not say them, so give the options yourself: {name}?{given})"
+    half = part.part.entering.dtype in HALF
+    instead = "translate it in float32, or" if half else "so"
+    unsaid = f"does not say them{' in half precision' if half else ''}"
+    return f" (what this {kind} computes {unsaid}, {instead} give the options yourself: {name}?{given})"
 
 
 def _sized(target: BlockAdapter, limit: float, path: str) -> BlockAdapter:
@@ -105,7 +110,7 @@ def start_block(part: NetworkPart, target: BlockAdapter, seed: int) -> tuple[nn.
     """
     module, what = target.module().eval(), f"{part.part.path}: {type(target).__name__} cannot take its place: its"
     with _as_refusal(f"{what} warm_start raises"):
-        params = target.warm_start(part.part)
+        params = target.warm_start(in_float32(part.part))
     state, expected = params or initial(target.module, [seed]), module.state_dict()
     for name, tensor in state.items():
         if name in expected and tensor.shape[1:] != expected[name].shape:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -220,6 +220,26 @@ def measure_accuracy(before: nn.Module, after: nn.Module, batches: Iterable[tupl
         after=_share(share(int(new.sum()), len(new))),
         change=_share(paired_change(int((new & ~old).sum()), int((old & ~new).sum()), len(old))),
     )
+
+
+@torch.no_grad()
+def check_labels(network: nn.Module, batches: Sequence[tuple[Inputs, Tensor]]) -> None:
+    """Check labels by a pass of the first batch alone.
+
+    Args:
+        network: In eval mode.
+        batches: Inputs and their labels; batches whose labels have other lengths than the first are not looked at.
+
+    Raises:
+        DataError: the network does not take the inputs, or labels do not go with what it gives.
+    """
+    measure_accuracy(network, network, batches[:1])
+    for batch, labels in batches[:1]:
+        scores = first_output(call(network, batch), length(batch))
+        assert scores is not None
+        for _, others in batches[1:]:
+            if others.shape[1:] == labels.shape[1:]:
+                predicted_classes(scores[:1].expand(len(others), *scores.shape[1:]), others)
 
 
 def _share(estimate: Estimate) -> Share:

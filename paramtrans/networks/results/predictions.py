@@ -72,7 +72,8 @@ def token_ids(batch: Inputs, name: str | None = None) -> tuple[Tensor | None, Te
 
     Args:
         batch: Inputs. Token numbers are a tensor of integers `[examples, tokens]`; the mask is another tensor of this
-            shape that holds zeros and ones alone.
+            shape that holds zeros and ones alone, with zeros only where there is one and the same token (numbers of
+            sentences have them at many).
         name: Of the input with the tokens; by default the first such.
 
     Returns:
@@ -82,8 +83,15 @@ def token_ids(batch: Inputs, name: str | None = None) -> tuple[Tensor | None, Te
     ids = inputs.get(name) if name is not None else next(iter(inputs.values()), None)
     if ids is None:
         return None, None
-    masks = (tensor for tensor in _integers(batch).values() if tensor.shape == ids.shape and tensor is not ids)
-    return ids, next((t.bool() for t in masks if 0 <= int(t.min()) <= int(t.max()) <= 1 and t.any()), None)
+    others = [tensor for tensor in _integers(batch).values() if tensor.shape == ids.shape and tensor is not ids]
+    return ids, next((other.bool() for other in others if _is_mask(other, ids)), None)
+
+
+def _is_mask(tensor: Tensor, ids: Tensor) -> bool:
+    """Whether a tensor of whole numbers says where there is no padding."""
+    if not (0 <= int(tensor.min()) <= int(tensor.max()) <= 1 and tensor.any()):
+        return False
+    return len(ids[tensor == 0].unique()) <= 1
 
 
 def _token_inputs(batch: Inputs) -> dict[str, Tensor]:

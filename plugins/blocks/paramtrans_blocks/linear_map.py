@@ -47,14 +47,16 @@ class LinearMap(BlockAdapter):
 
     @classmethod
     def options_for(cls, part: Part) -> Mapping[str, Any]:
-        """Channels on the axis of which the part has more tensors; on the last where that leaves it open."""
+        """Channels on the axis of which the part has more tensors. Where that leaves it open they are on the last, but
+        behind the examples where the part has kernels."""
         shape = part.entering.shape
         if shape != part.leaving.shape:
             raise SpecMismatch(f"it makes {list(part.leaving.shape)} of {list(shape)}, not features of the same shape")
         first, last = (
             sum(size in tensor.shape for tensor in part.module.parameters()) for size in (shape[1], shape[-1])
         )
-        of_last = last >= first
+        kernels = any(tensor.ndim > 2 for tensor in part.module.parameters())
+        of_last = last > first or (last == first and not kernels)
         return {"channels": shape[-1 if of_last else 1], "last": of_last}
 
     def warm_start(self, part: Part) -> Params | None:

@@ -179,3 +179,23 @@ def test_a_program_of_such_a_network_gives_the_same(llama: Any, tokens: Tensor, 
     kwargs = {"input_ids": tokens, "use_cache": False}
     program = torch.export.export(small, (), kwargs, strict=False).module()
     torch.testing.assert_close(program(**kwargs).logits, logits(small, tokens))
+
+
+def test_a_block_translated_without_a_cache_goes_on_from_none(llama: Any, tokens: Tensor) -> None:
+    llama.config.use_cache = False
+    small = translated(llama, "linear_attention", tokens)
+    small(input_ids=tokens, use_cache=True)  # all positions are there
+    with pytest.raises(paramtrans.SpecMismatch, match=r"is called with a cache, as it was not when.*use_cache=False"):
+        small.generate(tokens[:2], use_cache=True, **GENERATED)
+    small.generate(tokens[:2], use_cache=False, **GENERATED)
+
+
+def test_layers_of_a_model_in_half_precision_begin_in_closed_form(llama: Any, tokens: Tensor) -> None:
+    inputs = {"input_ids": tokens}
+    small = paramtrans.translate(
+        llama.bfloat16(), to={"model.layers.0.mlp.up_proj": "monarch?blocks=4"}, options={"steps": 0}, calibrate=inputs
+    )
+    assert small.paramtrans_blocks[0].started == "closed form"
+    assert {tensor.dtype for tensor in small.parameters()} == {torch.bfloat16}
+    with pytest.raises(paramtrans.SpecMismatch, match="in half precision, translate it in float32, or give"):
+        translated(llama, "grouped_query?key_heads=1", tokens)

@@ -223,6 +223,14 @@ def test_a_block_that_adds_a_linear_map_becomes_one_exactly(last: bool) -> None:
     torch.testing.assert_close(small(inputs), network(inputs), rtol=1e-3, atol=1e-3)
 
 
+def test_channels_of_a_map_as_wide_as_it_has_channels_are_behind_the_examples() -> None:
+    torch.manual_seed(0)
+    network, inputs = nn.Sequential(nn.Sequential(nn.Conv2d(6, 6, 1))), torch.randn(32, 6, 6, 6)
+    small = translated(network, "linear_map", inputs)
+    assert small.paramtrans_blocks[0].target == {"channels": 6, "last": False}
+    torch.testing.assert_close(small(inputs), network(inputs), rtol=1e-3, atol=1e-3)
+
+
 def test_a_linear_map_comes_nearer_than_nothing_in_place_of_a_block() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)).eval()
