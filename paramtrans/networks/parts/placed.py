@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -77,7 +77,7 @@ class Placed(nn.Module):
 
     def _begin_without(self, cache: Any) -> None:
         """Raise where a cache comes again that the block keeps nothing in: it would not see earlier positions."""
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or not isinstance(cache, Hashable):
             return
         blocks = _begun.setdefault(cache, WeakSet())
         if self in blocks:
